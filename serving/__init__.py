@@ -1,0 +1,1 @@
+"""Hosting the models: the contract, the gRPC messages, the client, and the embedded model server."""

@@ -1,0 +1,82 @@
+"""What a served model is: the names, shapes and dtypes that training, model server and gateway agree on.
+
+This module imports the standard library only, and every other module takes these constants from here.
+
+==============  ===================  ================================  ====================================
+model           signature            input                             output
+==============  ===================  ================================  ====================================
+generator       ``serving_default``  ``noise`` float32 [N, 100]        ``images`` uint8 [N, 28, 28, 1]
+discriminator   ``serving_default``  ``images`` uint8 [N, 28, 28, 1]   ``logits`` float32 [N],
+                                                                       ``probabilities`` float32 [N]
+==============  ===================  ================================  ====================================
+
+Real is 1 and fake is 0: a positive logit means real. Pixels are uint8 outside the graph and -1 … 1 inside it:
+``x / 127.5 - 1`` on the way in; ``x * 127.5 + 127.5``, clamped to 0 … 255 and then rounded, on the way out.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+GENERATOR: Final = "generator"
+DISCRIMINATOR: Final = "discriminator"
+SIGNATURE: Final = "serving_default"
+
+NOISE_DIM: Final = 100
+IMAGE_SIDE: Final = 28
+IMAGE_SHAPE: Final = (IMAGE_SIDE, IMAGE_SIDE, 1)
+
+NOISE: Final = "noise"
+IMAGES: Final = "images"
+LOGITS: Final = "logits"
+PROBABILITIES: Final = "probabilities"
+
+MAX_SEED: Final = 2**53 - 1
+"""The largest seed: the largest integer that JSON readers agree on (RFC 8259, section 6)."""
+
+PIXEL_SCALE: Final = 127.5
+"""Half the range of a uint8 pixel: the factor between pixel values and the networks' -1 … 1."""
+
+BATCH_SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+"""The batch sizes that a model is warmed up with; a model server pads smaller batches up to the next one."""
+
+MODEL_CARD: Final = "model.json"
+"""The model card's file name inside a version directory."""
+
+WARMUP_REQUESTS: Final = "assets.extra/tf_serving_warmup_requests"
+"""Where TensorFlow Serving looks for warm-up requests inside a version directory (a TFRecord file of PredictionLog)."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One named input or output. ``shape`` leaves out the batch dimension, which is always first and always free."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One model's ``serving_default`` signature."""
+
+    name: str
+    input: TensorSpec
+    outputs: tuple[TensorSpec, ...]
+
+
+MODELS: Final[dict[str, ModelSpec]] = {
+    spec.name: spec
+    for spec in (
+        ModelSpec(
+            GENERATOR,
+            TensorSpec(NOISE, "float32", (NOISE_DIM,)),
+            (TensorSpec(IMAGES, "uint8", IMAGE_SHAPE),),
+        ),
+        ModelSpec(
+            DISCRIMINATOR,
+            TensorSpec(IMAGES, "uint8", IMAGE_SHAPE),
+            (TensorSpec(LOGITS, "float32", ()), TensorSpec(PROBABILITIES, "float32", ())),
+        ),
+    )
+}
+"""Every model that the project serves, by name."""

@@ -1,0 +1,1 @@
+"""The training job: MNIST in, SavedModels out."""
