@@ -1,0 +1,156 @@
+"""The way from a seed to its noise is the one that docs/seeds.md specifies, to the last bit."""
+
+import hashlib
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import special, stats
+
+from serving.contract import MAX_SEED, NOISE_DIM
+from serving.noise import _log, _normal, noise_from_seeds
+
+SEEDS_PAGE = Path(__file__).parents[2] / "docs" / "seeds.md"
+
+# seed -> the first three numbers, and the SHA-256 of all hundred as little-endian float32.
+GOLDEN = {
+    0: (
+        ("-0x1.22cd1ap+1", "-0x1.671474p-1", "-0x1.380f16p+0"),
+        "3005a86ee9d6931ddd8eef58d20d3ff88eefe75c8dcf4d06f84a16388256626d",
+    ),
+    1: (
+        ("-0x1.0740bep-1", "0x1.07e9cap+0", "-0x1.02ae3ep+0"),
+        "0c0e9dc75da57e745f60290f8e7924562c9530e4b8c7d88f00263f21a86160bf",
+    ),
+    7: (
+        ("0x1.22e11ap+0", "-0x1.13578ep-1", "-0x1.9cf752p-3"),
+        "323b0eb98d5739044b1d40381630d7c687a6e85095acc91a372e84dae16d8299",
+    ),
+    2**32 - 1: (
+        ("0x1.171886p-2", "-0x1.0d42bap-2", "-0x1.8c7580p-3"),
+        "58cc1f5f312a8558c0fb86352e3ef9fc9dcb742b630975cb8212c2701b5f3c80",
+    ),
+    2**32: (
+        ("-0x1.967a2ap-5", "0x1.1c52f8p+0", "0x1.760acep-3"),
+        "7dfe2f9d1e3e3cd308d969e65ac27c8a18ee78f009ca58d27f60ead3c91c2417",
+    ),
+    2**32 + 1: (
+        ("0x1.d8db18p-1", "-0x1.ee6294p-4", "0x1.36b6fap-1"),
+        "06e95c96c3a9161c4214a03dea464ff35476a3e3285627930dbee00d0dee8d07",
+    ),
+    2**53 - 1: (
+        ("-0x1.ecabf8p-3", "-0x1.1020c8p-3", "-0x1.7a1cb0p-2"),
+        "62863f626f5ad90f68eb2ef440c1d011ebbd08122758ee44a0af4b56a5113d55",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def reference() -> dict[str, Callable[..., list[float]]]:
+    """The program in docs/seeds.md, run from the page."""
+    found = re.search(r"```python\n(.*?)```", SEEDS_PAGE.read_text("utf-8"), re.DOTALL)
+    assert found
+    names: dict[str, Callable[..., list[float]]] = {}
+    exec(found[1], names)
+    return names
+
+
+@pytest.mark.parametrize("seed", GOLDEN)
+def test_golden_values(seed: int) -> None:
+    first, sha256 = GOLDEN[seed]
+    row = noise_from_seeds([seed])[0]
+    assert [float(number) for number in row[:3]] == [float.fromhex(number) for number in first]
+    assert hashlib.sha256(row.astype("<f4").tobytes()).hexdigest() == sha256
+
+
+def test_the_page_and_the_service_agree_bit_for_bit(reference: dict[str, Callable[..., list[float]]]) -> None:
+    seeds = [*GOLDEN, *range(100, 140)]
+    written = np.array([reference["noise"](seed) for seed in seeds], np.float32)
+    assert np.array_equal(written.view(np.uint32), noise_from_seeds(seeds).view(np.uint32))
+
+
+def test_the_pages_example_is_what_it_says(reference: dict[str, Callable[..., list[float]]]) -> None:
+    assert f"`noise(7)[:3]` is `{reference['noise'](7)[:3]}`" in SEEDS_PAGE.read_text("utf-8")
+
+
+def test_the_pages_philox_gives_the_published_known_answer(
+    reference: dict[str, Callable[..., list[int]]],
+) -> None:
+    """Random123's known-answer file: philox4x64, 10 rounds, counter 0, key 0."""
+    published = [0x16554D9ECA36314C, 0xDB20FE9D672D0FDC, 0xD7E772CEE186176B, 0x7E68B68AEC7BA23B]
+    assert reference["philox4x64"]([0, 0, 0, 0], [0, 0]) == published
+
+
+def test_a_row_depends_on_its_own_seed_only() -> None:
+    seeds = list(range(2**32 - 150, 2**32 + 150))
+    together = noise_from_seeds(seeds)
+    alone = np.concatenate([noise_from_seeds([seed]) for seed in seeds])
+    assert np.array_equal(together, alone)
+    assert np.array_equal(noise_from_seeds(seeds[::-1]), together[::-1])
+
+
+def test_threads_do_not_disturb_each_other() -> None:
+    seeds = list(range(64))
+    expected = noise_from_seeds(seeds)
+    with ThreadPoolExecutor(8) as pool:
+        for result in pool.map(lambda _: noise_from_seeds(seeds), range(40)):
+            assert np.array_equal(result, expected)
+
+
+def test_shape_and_dtype() -> None:
+    assert noise_from_seeds([]).shape == (0, NOISE_DIM)
+    assert noise_from_seeds([5]).shape == (1, NOISE_DIM)
+    assert noise_from_seeds([5]).dtype == np.float32
+
+
+def test_it_is_standard_normal() -> None:
+    """2 million numbers; the bounds are 5 standard errors, and the KS test's 0.1 % level."""
+    numbers = noise_from_seeds(range(20_000)).ravel().astype(np.float64)
+    assert abs(numbers.mean()) < 5 / np.sqrt(numbers.size)
+    assert abs(numbers.var() - 1) < 5 * np.sqrt(2 / numbers.size)
+    assert stats.kstest(numbers[:200_000], "norm").pvalue > 0.001
+
+
+def test_neighbouring_seeds_are_uncorrelated() -> None:
+    noise = noise_from_seeds(range(4_001)).astype(np.float64)
+    correlation = (noise[:-1] * noise[1:]).mean()
+    assert abs(correlation) < 5 / np.sqrt(noise[1:].size)
+
+
+def test_the_quantile_is_as_good_as_scipys() -> None:
+    words = np.random.Philox(key=5).random_raw(500_000)
+    q = ((words >> np.uint64(11)).astype(np.int64) - 2**52 + 0.5) * 2.0**-53
+    expected = np.copysign(special.ndtri(0.5 - np.abs(q)), q)
+    assert np.max(np.abs(_normal(words) / expected - 1)) < 2e-15
+
+
+def test_the_quantile_is_finite_and_odd_out_to_its_ends() -> None:
+    words = np.array([0, 2**11, 2**63 - 1, 2**63, 2**64 - 2**11 - 1, 2**64 - 1], np.uint64)
+    ends = _normal(words)
+    assert np.array_equal(ends, -ends[::-1])
+    assert ends[-1] == pytest.approx(-special.ndtri(2.0**-54), rel=1e-15)
+
+
+def test_the_far_tail_is_as_good_as_scipys() -> None:
+    """One number in 36 billion lies here, so no seed that a test could try reaches it."""
+    words = np.arange(1, 100_000, 7, dtype=np.uint64) << np.uint64(11)
+    u = ((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    assert u.max() < np.exp(-25)
+    assert np.max(np.abs(_normal(words) / special.ndtri(u) - 1)) < 2e-15
+
+
+def test_the_logarithm_is_good_to_two_units_in_the_last_place() -> None:
+    x = np.concatenate([2.0 ** -np.arange(4, 55), np.geomspace(2.0**-54, 0.075, 20_000)])
+    assert np.max(np.abs(_log(x) - np.log(x)) / np.spacing(np.abs(np.log(x)))) <= 2
+
+
+@pytest.mark.parametrize("seed", [-1, MAX_SEED + 1, 2**64, True, False, 1.0, "1", None, np.int64(3)])
+def test_what_is_not_a_seed_is_refused_by_name(seed: object) -> None:
+    with pytest.raises(
+        ValueError, match=r"^seed 1: .* is not an integer from 0 to 9007199254740991"
+    ) as raised:
+        noise_from_seeds([0, seed])  # type: ignore[list-item]
+    assert repr(seed) in str(raised.value)
