@@ -3,16 +3,16 @@
 The way is specified in ``docs/seeds.md`` and pinned by golden values:
 
 1. 100 words of 64 bits from Philox4x64-10 with the seed as its key and a counter that starts at 0. (NumPy
-   promises that the streams of its bit generators never change, NEP 19; of its distributions it promises nothing.)
+   promises that its bit generators' streams never change, NEP 19; of its distributions it promises nothing.)
 2. The 53 high bits ``k`` of each word stand for the probability ``u = (k + 1/2) / 2^53``.
 3. ``u`` becomes ``z`` by the inverse normal distribution function: M. J. Wichura, "Algorithm AS 241: The
-   Percentage Points of the Normal Distribution", Applied Statistics 37 (1988), routine PPND16, good to about one
-   part in 10^16.
+   Percentage Points of the Normal Distribution", Applied Statistics 37 (1988), routine PPND16, good to about
+   one part in 10^16.
 4. ``z`` is rounded to float32.
 
 Steps 2 to 4 use only operations that IEEE 754 defines to the last bit (+, −, ×, ÷, √, and splitting off the
-exponent). The logarithm in the tails is therefore computed here: those of C libraries and of NumPy's vector code
-differ between machines.
+exponent). The logarithm in the tails is therefore computed here: those of C libraries and of NumPy's vector
+code differ between machines.
 """
 
 from collections.abc import Sequence

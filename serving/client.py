@@ -1,0 +1,278 @@
+"""The gateway's way to the model server: TensorFlow Serving's gRPC API, asynchronous, without TensorFlow.
+
+Foreign errors end here. What gRPC reports, and whatever breaks the contract in an answer, becomes one of::
+
+    ModelServerError
+     ├── ModelNotServedError    the server doesn't know the model, or has no version of it AVAILABLE
+     ├── VersionNotFoundError   the model is served, and the version that the caller named doesn't exist
+     ├── OverloadedError        the server refused because it has too much to do
+     ├── UnreachableError       no server there, or the connection broke
+     ├── DeadlineError          the time given for the call ran out
+     └── ContractError          the server refused a valid request, or its answer isn't what the contract says
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import grpc
+import numpy as np
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from serving.apis import (
+    GET_MODEL_STATUS,
+    PREDICT,
+    GetModelStatusRequest,
+    GetModelStatusResponse,
+    ModelSpec,
+    ModelVersionStatus,
+    PredictRequest,
+    PredictResponse,
+)
+from serving.contract import MODELS, SIGNATURE, TensorSpec
+from serving.tensors import TensorError, to_array, to_proto
+
+Array = NDArray[Any]
+
+MAX_MESSAGE_BYTES: Final = 64 * 2**20
+
+STATES: Final[dict[int, str]] = {
+    ModelVersionStatus.START: "START",
+    ModelVersionStatus.LOADING: "LOADING",
+    ModelVersionStatus.AVAILABLE: "AVAILABLE",
+    ModelVersionStatus.UNLOADING: "UNLOADING",
+    ModelVersionStatus.END: "END",
+}
+_ON_THE_WAY: Final = ("START", "LOADING", "AVAILABLE")
+_STATUS_NAMES: Final = {code.value[0]: code.name for code in grpc.StatusCode}
+
+_CHANNEL_OPTIONS: Final[Sequence[tuple[str, Any]]] = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    # Every address behind the name gets its share: a headless Service lists all pods.
+    ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
+    ("grpc.dns_min_time_between_resolutions_ms", 1_000),
+    # A server that comes back is used again within about a second.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # A connection that died silently is noticed while a call waits on it. Without calls no pings are sent:
+    # servers take frequent ones for an attack.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    # The model server is a neighbour, never behind the proxy that the environment names.
+    ("grpc.enable_http_proxy", 0),
+    # Two clients of one process share nothing.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+class ModelServerError(Exception):
+    """A call to the model server failed.
+
+    ``model`` is the model that was called. ``code`` tells why in a word, for metrics: the name of the gRPC
+    status code, or ``BAD_ANSWER`` where the server said OK and its answer was wrong.
+    """
+
+    def __init__(self, model: str, code: str, message: str) -> None:
+        super().__init__(f"{model}: {code}: {message}")
+        self.model = model
+        self.code = code
+
+
+class ModelNotServedError(ModelServerError):
+    """The server doesn't know the model, or has no version of it AVAILABLE (yet)."""
+
+
+class VersionNotFoundError(ModelServerError):
+    """The model is served, and the version that the caller named is not among its versions."""
+
+    def __init__(self, model: str, version: int) -> None:
+        super().__init__(model, "NOT_FOUND", f"no version {version}")
+        self.version = version
+
+
+class OverloadedError(ModelServerError):
+    """The server refused because its queue or its threads are used up. Waiting helps."""
+
+
+class UnreachableError(ModelServerError):
+    """Nobody listens at the target, or the connection broke during the call."""
+
+
+class DeadlineError(ModelServerError):
+    """The time given for the call ran out before the answer came."""
+
+
+class ContractError(ModelServerError):
+    """The server refused what the contract allows, or answered what it doesn't: the two sides don't fit."""
+
+
+_QUEUE_FULL: Final = "queue"
+
+ERRORS: Final[dict[grpc.StatusCode, type[ModelServerError]]] = {
+    grpc.StatusCode.CANCELLED: UnreachableError,
+    grpc.StatusCode.UNKNOWN: ContractError,
+    grpc.StatusCode.INVALID_ARGUMENT: ContractError,
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineError,
+    grpc.StatusCode.NOT_FOUND: ModelNotServedError,
+    grpc.StatusCode.ALREADY_EXISTS: ContractError,
+    grpc.StatusCode.PERMISSION_DENIED: ContractError,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: OverloadedError,
+    grpc.StatusCode.FAILED_PRECONDITION: ContractError,
+    grpc.StatusCode.ABORTED: UnreachableError,
+    grpc.StatusCode.OUT_OF_RANGE: ContractError,
+    grpc.StatusCode.UNIMPLEMENTED: ContractError,
+    grpc.StatusCode.INTERNAL: ContractError,
+    grpc.StatusCode.UNAVAILABLE: UnreachableError,
+    grpc.StatusCode.DATA_LOSS: ContractError,
+    grpc.StatusCode.UNAUTHENTICATED: ContractError,
+}
+"""What each failing status code means, before the two cases that need a closer look: see ``_translate``."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One answer of ``Predict``. ``model`` and ``version`` are what the server says that it used."""
+
+    model: str
+    version: int
+    outputs: Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class VersionStatus:
+    """Where a version stands in its life, and the error that ended it (``error_code`` "OK": none)."""
+
+    version: int
+    state: str
+    error_code: str
+    error_message: str
+
+
+class ModelClient:
+    """A client of one model server, for the models of ``serving.contract``.
+
+    Make it inside the event loop that uses it. ``target`` is ``host:port``, ``unix:/path`` or ``dns:///name:port``;
+    behind a name with several addresses the calls go round.
+    """
+
+    def __init__(self, target: str) -> None:
+        self._channel = grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
+        # Answers are parsed here rather than by gRPC, so that garbage is told from a lost connection.
+        self._predict: grpc.aio.UnaryUnaryMultiCallable[PredictRequest, bytes] = self._channel.unary_unary(
+            PREDICT, PredictRequest.SerializeToString, None
+        )
+        self._status: grpc.aio.UnaryUnaryMultiCallable[GetModelStatusRequest, bytes] = (
+            self._channel.unary_unary(GET_MODEL_STATUS, GetModelStatusRequest.SerializeToString, None)
+        )
+
+    async def close(self) -> None:
+        """Closes the connection; calls under way fail with UnreachableError."""
+        await self._channel.close()
+
+    async def predict(
+        self, model: str, inputs: Mapping[str, Array], *, version: int | None = None, timeout_s: float
+    ) -> Prediction:
+        """Runs ``model`` on ``inputs`` (its one input by name, N ≥ 1 rows): returns its outputs, N rows each.
+
+        Without ``version`` the server's newest is used. The answer has been checked against the contract:
+        every output is there, with its dtype and shape, and finite.
+
+        Raises ModelServerError; ValueError if ``inputs`` are not what the contract says.
+        """
+        spec = MODELS[model]
+        rows = inputs.get(spec.input.name)
+        if rows is None or len(inputs) != 1:
+            raise ValueError(f"{model} takes one input, {spec.input.name}, not {sorted(inputs)}")
+        if problem := _mismatch(rows, spec.input, len(rows) if rows.ndim else 0) or (
+            "no rows" if not len(rows) else ""
+        ):
+            raise ValueError(f"{model}: {spec.input.name}: {problem}")
+        request = PredictRequest(
+            model_spec=_model_spec(model, version), inputs={spec.input.name: to_proto(rows)}
+        )
+        try:
+            answer = await self._predict(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.NOT_FOUND and version is not None:
+                raise await self._what_is_missing(model, version, timeout_s) from error
+            raise _translate(model, error) from error
+        return _checked(model, version, answer, len(rows))
+
+    async def model_versions(self, model: str, *, timeout_s: float) -> list[VersionStatus]:
+        """Returns all versions that the server knows of ``model``, newest first.
+
+        Raises ModelServerError: ModelNotServedError if the server doesn't know the model.
+        """
+        request = GetModelStatusRequest(model_spec={"name": model})
+        try:
+            answer = GetModelStatusResponse.FromString(await self._status(request, timeout=timeout_s))
+        except grpc.aio.AioRpcError as error:
+            raise _translate(model, error) from error
+        except DecodeError as error:
+            raise ContractError(model, "BAD_ANSWER", "not a GetModelStatusResponse") from error
+        return [
+            VersionStatus(
+                one.version,
+                STATES.get(one.state, "UNKNOWN"),
+                _STATUS_NAMES.get(one.status.error_code, "UNKNOWN"),
+                one.status.error_message,
+            )
+            for one in answer.model_version_status
+        ]
+
+    async def _what_is_missing(self, model: str, version: int, timeout_s: float) -> ModelServerError:
+        """Returns which of the two NOT_FOUND meant: the named version alone, or all that we serve."""
+        try:
+            versions = await self.model_versions(model, timeout_s=timeout_s)
+        except ModelServerError as error:
+            return error
+        if not any(one.state == "AVAILABLE" for one in versions):
+            return ModelNotServedError(model, "NOT_FOUND", "no version is AVAILABLE")
+        if any(one.version == version and one.state in _ON_THE_WAY for one in versions):
+            return ModelNotServedError(model, "NOT_FOUND", f"version {version} is not AVAILABLE yet")
+        return VersionNotFoundError(model, version)
+
+
+def _model_spec(model: str, version: int | None) -> ModelSpec:
+    spec: dict[str, object] = {"name": model, "signature_name": SIGNATURE}
+    return ModelSpec(**spec) if version is None else ModelSpec(**spec, version={"value": version})
+
+
+def _translate(model: str, error: grpc.aio.AioRpcError) -> ModelServerError:
+    code, message = error.code(), error.details() or ""
+    kind = ERRORS[code]
+    if code is grpc.StatusCode.UNAVAILABLE and _QUEUE_FULL in message:
+        kind = OverloadedError  # TensorFlow Serving: "The batch scheduling queue … is full"
+    return kind(model, code.name, message)
+
+
+def _checked(model: str, version: int | None, answer: bytes, rows: int) -> Prediction:
+    """Returns the answer as a Prediction, or raises ContractError with the first thing that is wrong."""
+    try:
+        response = PredictResponse.FromString(answer)
+        outputs = {spec.name: to_array(response.outputs[spec.name]) for spec in MODELS[model].outputs}
+    except (DecodeError, TensorError) as error:
+        raise ContractError(model, "BAD_ANSWER", f"not a PredictResponse with tensors: {error}") from error
+    for spec in MODELS[model].outputs:
+        if problem := _mismatch(outputs[spec.name], spec, rows):
+            raise ContractError(model, "BAD_ANSWER", f"{spec.name}: {problem}")
+    used = response.model_spec
+    if used.name != model or not used.HasField("version") or version not in (None, used.version.value):
+        asked = "the newest version" if version is None else f"version {version}"
+        raise ContractError(model, "BAD_ANSWER", f"asked for {asked}, answered by {used!s}")
+    return Prediction(used.name, used.version.value, outputs)
+
+
+def _mismatch(array: Array, spec: TensorSpec, rows: int) -> str:
+    """Returns in what ``array`` differs from ``rows`` finite rows of ``spec``; "" if in nothing."""
+    if array.dtype.name != spec.dtype:
+        return f"{array.dtype.name} in place of {spec.dtype}"
+    if array.shape != (rows, *spec.shape):
+        return f"shape {list(array.shape)} in place of {[rows, *spec.shape]}"
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        return "numbers that are not finite"
+    return ""

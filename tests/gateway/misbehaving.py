@@ -1,0 +1,120 @@
+"""A model server that does what a test tells it: a real gRPC server on a real socket, made to misbehave."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Any
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.apis import (
+    GET_MODEL_STATUS,
+    PREDICT,
+    GetModelStatusRequest,
+    GetModelStatusResponse,
+    ModelVersionStatus,
+    PredictRequest,
+    PredictResponse,
+)
+from serving.contract import MODELS
+from serving.tensors import to_proto
+
+Behaviour = Callable[[PredictRequest, grpc.ServicerContext], bytes]
+
+
+def outputs(model: str, rows: int) -> dict[str, NDArray[Any]]:
+    """What the contract promises of ``model`` for so many rows, all zeros."""
+    return {spec.name: np.zeros((rows, *spec.shape), spec.dtype) for spec in MODELS[model].outputs}
+
+
+def answer(
+    request: PredictRequest,
+    changes: dict[str, NDArray[Any] | None] | None = None,
+    *,
+    model: str | None = None,
+    version: int | None = 1,
+) -> bytes:
+    """A correct answer to ``request``, but for the outputs in ``changes`` (None leaves one out)."""
+    name = request.model_spec.name
+    rows = request.inputs[MODELS[name].input.name].tensor_shape.dim[0].size
+    tensors = outputs(name, rows) | (changes or {})
+    spec: dict[str, object] = {"name": name if model is None else model}
+    if version is not None:
+        spec["version"] = {"value": version}
+    return PredictResponse(
+        model_spec=spec,
+        outputs={key: to_proto(value) for key, value in tensors.items() if value is not None},
+    ).SerializeToString()
+
+
+def honest(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
+    """Answers as the contract says, as version 1 or the one that was asked for."""
+    spec = request.model_spec
+    return answer(request, version=spec.version.value if spec.HasField("version") else 1)
+
+
+def failing(code: grpc.StatusCode, message: str = "on purpose") -> Behaviour:
+    """Fails with ``code``."""
+
+    def behaviour(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
+        context.abort(code, message)
+        raise AssertionError
+
+    return behaviour
+
+
+class MisbehavingServer:
+    """Answers Predict by ``behaviour`` and GetModelStatus by ``statuses`` (model → (version, state) pairs).
+
+    ``release`` is set at the end: a behaviour can wait on it in place of sleeping. ``calls`` counts Predict.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.behaviour: Behaviour = honest
+        self.statuses: dict[str, list[tuple[int, int]]] = {
+            model: [(1, ModelVersionStatus.AVAILABLE)] for model in MODELS
+        }
+        self.release = threading.Event()
+        self.calls = 0
+        self._server = grpc.server(ThreadPoolExecutor(16))
+        self._server.add_generic_rpc_handlers((_Handler(self),))
+        port = self._server.add_insecure_port(address)
+        self.target = address if address.startswith("unix:") else f"127.0.0.1:{port}"
+
+    def __enter__(self) -> MisbehavingServer:
+        self._server.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release.set()
+        self._server.stop(grace=0).wait()
+
+    def predict(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        self.calls += 1
+        return self.behaviour(PredictRequest.FromString(request), context)
+
+    def status(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        name = GetModelStatusRequest.FromString(request).model_spec.name
+        if name not in self.statuses:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"Could not find any versions of model {name}")
+        return GetModelStatusResponse(
+            model_version_status=[{"version": v, "state": state} for v, state in self.statuses[name]]
+        ).SerializeToString()
+
+
+class _Handler(grpc.GenericRpcHandler):
+    def __init__(self, server: MisbehavingServer) -> None:
+        self._methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+            PREDICT: grpc.unary_unary_rpc_method_handler(server.predict),
+            GET_MODEL_STATUS: grpc.unary_unary_rpc_method_handler(server.status),
+        }
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
+        return self._methods.get(details.method)
