@@ -1,0 +1,67 @@
+"""TensorFlow Serving's configuration files for the models of a base directory.
+
+``models.config`` (ModelServerConfig), ``batching.config`` (BatchingParameters) and ``monitoring.config``
+(MonitoringConfig), all in protobuf's text format, for the flags ``--model_config_file``,
+``--batching_parameters_file`` and ``--monitoring_config_file``.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from google.protobuf import text_format
+
+from serving import apis
+from serving.contract import BATCH_SIZES
+from serving.files import write_atomically
+
+MODELS_CONFIG: Final = "models.config"
+BATCHING_CONFIG: Final = "batching.config"
+MONITORING_CONFIG: Final = "monitoring.config"
+MOUNT_POINT: Final = PurePosixPath("/models")
+"""Where TensorFlow Serving's own images expect the models."""
+
+
+def models_config(names: Iterable[str], base: PurePosixPath | Path) -> str:
+    """One entry for each model at ``base/name``, on TensorFlow Serving's default policy: the latest version.
+
+    Args:
+        names: the models.
+        base: their base directory as the model server sees it; absolute.
+    """
+    config = apis.ModelServerConfig()
+    for name in names:
+        config.model_config_list.config.add(
+            name=name, base_path=str(base / name), model_platform="tensorflow"
+        )
+    return text_format.MessageToString(config)
+
+
+def batching_config(threads: int) -> str:
+    """Batching without a wait: a batch is what has queued up while the ones before it ran.
+
+    Batches are padded to a size that warm-up has covered, so no request pays for a first run.
+
+    Args:
+        threads: batches that run at once; the number of CPU cores.
+    """
+    lines = [
+        f"max_batch_size {{ value: {BATCH_SIZES[-1]} }}",
+        "batch_timeout_micros { value: 0 }",
+        "max_enqueued_batches { value: 64 }",
+        f"num_batch_threads {{ value: {threads} }}",
+        *(f"allowed_batch_sizes: {size}" for size in BATCH_SIZES),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def monitoring_config() -> str:
+    """Prometheus metrics on the REST port, at TensorFlow Serving's customary path."""
+    return 'prometheus_config {\n  enable: true\n  path: "/monitoring/prometheus/metrics"\n}\n'
+
+
+def write_configs(directory: Path, names: Iterable[str], base: PurePosixPath | Path, threads: int) -> None:
+    """Writes the three files into a directory."""
+    write_atomically(directory / MODELS_CONFIG, models_config(names, base))
+    write_atomically(directory / BATCHING_CONFIG, batching_config(threads))
+    write_atomically(directory / MONITORING_CONFIG, monitoring_config())

@@ -1,0 +1,140 @@
+"""What a training run is told: presets, the resolved configuration, and its form on disk."""
+
+import json
+import math
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Self
+
+from serving.files import write_atomically
+
+CONFIG_FILE: Final = "config.json"
+
+
+class ConfigError(ValueError):
+    """A run was told something impossible or contradictory. The message names the option at fault."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the two networks are trained; what they are is fixed (:mod:`training.networks`).
+
+    Attributes:
+        batch_size: images a step, over all replicas together.
+        generator_learning_rate: Adam's step size for the generator.
+        discriminator_learning_rate: Adam's step size for the discriminator.
+        beta_1: Adam's decay of the first moment (Kingma & Ba 2015), for both networks.
+        dropout: share of activations dropped in the discriminator, 0 <= dropout < 1.
+        ema_decay: decay a step of the exponential moving average of the generator's weights that is exported
+            and pictured in place of the last weights (Yazıcı et al. 2019); 0 turns it off.
+    """
+
+    batch_size: int
+    generator_learning_rate: float
+    discriminator_learning_rate: float
+    beta_1: float
+    dropout: float
+    ema_decay: float
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for a value outside its range."""
+        rules = (
+            ("batch_size", self.batch_size >= 2, "at least 2 (batch normalisation needs a batch)"),
+            ("generator_learning_rate", self.generator_learning_rate > 0, "positive"),
+            ("discriminator_learning_rate", self.discriminator_learning_rate > 0, "positive"),
+            ("beta_1", 0 <= self.beta_1 < 1, "from 0 up to, not including, 1"),
+            ("dropout", 0 <= self.dropout < 1, "from 0 up to, not including, 1"),
+            ("ema_decay", 0 <= self.ema_decay < 1, "from 0 (off) up to, not including, 1"),
+        )
+        for name, holds, rule in rules:
+            if not holds:
+                raise ConfigError(f"{name} must be {rule}, not {getattr(self, name)}")
+
+
+PRESETS: Final[dict[str, Recipe]] = {
+    # The course deck's own recipe, as it stands.
+    "deck": Recipe(
+        batch_size=256,
+        generator_learning_rate=1e-4,
+        discriminator_learning_rate=1e-4,
+        beta_1=0.9,
+        dropout=0.2,
+        ema_decay=0.0,
+    ),
+    # Step size and momentum of Radford et al. 2016 (section 4), and the average of the generator's weights.
+    "dcgan": Recipe(
+        batch_size=256,
+        generator_learning_rate=2e-4,
+        discriminator_learning_rate=2e-4,
+        beta_1=0.5,
+        dropout=0.2,
+        ema_decay=0.999,
+    ),
+}
+DEFAULT_PRESET: Final = "dcgan"
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Everything that decides what a run computes, resolved: no preset and no default is left to look up.
+
+    Attributes:
+        preset: the preset that the recipe came from.
+        recipe: the recipe, after overrides.
+        seed: root of initial weights, noise, dropout and the order of images.
+        steps: the run's whole length in steps (one batch each).
+        images: size of the training set; an epoch is one pass over it.
+        data: where the images came from, ``"keras"`` or a path.
+        data_sha256: SHA-256 of the training images' pixels, so that a resumed run sees the same ones.
+        mixed_precision: compute in bfloat16 and keep weights in float32.
+        xla: compile the step with XLA.
+        log_every: steps a line in metrics.jsonl, each the mean over its interval.
+        checkpoint_every: steps between checkpoints.
+    """
+
+    preset: str
+    recipe: Recipe
+    seed: int
+    steps: int
+    images: int
+    data: str
+    data_sha256: str
+    mixed_precision: bool = False
+    xla: bool = False
+    log_every: int = 10
+    checkpoint_every: int = 235
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for a value outside its range."""
+        for name in ("steps", "images", "log_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not 0 <= self.seed < 2**31:
+            raise ConfigError(f"seed must be from 0 to 2147483647, not {self.seed}")
+
+    def epochs_at(self, step: int) -> float:
+        """Passes over the training set after ``step`` steps."""
+        return step * self.recipe.batch_size / self.images
+
+    def step_of_epoch(self, epoch: float) -> int:
+        """The step that completes ``epoch`` passes over the training set."""
+        return math.ceil(epoch * self.images / self.recipe.batch_size)
+
+    def lengthened(self, steps: int) -> Self:
+        """The same run with another length."""
+        return replace(self, steps=steps)
+
+    def write(self, run: Path) -> None:
+        """Writes config.json into the run directory."""
+        write_atomically(run / CONFIG_FILE, json.dumps(asdict(self), indent=2) + "\n")
+
+    @classmethod
+    def read(cls, run: Path) -> Self:
+        """Reads what :meth:`write` wrote. Raises ConfigError if the directory holds no run."""
+        try:
+            values: dict[str, Any] = json.loads((run / CONFIG_FILE).read_text("utf-8"))
+            return cls(**{**values, "recipe": Recipe(**values["recipe"])})
+        except FileNotFoundError as error:
+            raise ConfigError(f"{run} holds no run: there is no {CONFIG_FILE} in it") from error
+        except (ValueError, TypeError, KeyError) as error:
+            raise ConfigError(f"{run / CONFIG_FILE} can't be read: {error}") from error

@@ -1,0 +1,52 @@
+"""What a run computes on: one CPU, one GPU, several GPUs, or several machines."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+
+def strategy() -> Any:
+    """The distribution strategy for what there is.
+
+    Several machines where TF_CONFIG describes a cluster (MultiWorkerMirroredStrategy), several GPUs
+    (MirroredStrategy), otherwise TensorFlow's default, which takes the GPU if there is one. GPU memory is taken as
+    it is needed, so that others can share the card. Operations are made deterministic, so that a resumed run can
+    equal an uninterrupted one.
+
+    Call it before anything else touches TensorFlow.
+    """
+    tf.config.experimental.enable_op_determinism()
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)
+    if os.environ.get("TF_CONFIG"):
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    if len(gpus) > 1:
+        return tf.distribute.MirroredStrategy()
+    return tf.distribute.get_strategy()
+
+
+def is_chief(strategy: Any) -> bool:
+    """Whether this process is the one whose files count: the only one, or the cluster's chief (worker 0 without one)."""
+    resolver = strategy.cluster_resolver
+    if resolver is None or not resolver.cluster_spec():
+        return True
+    kind, index = resolver.task_type, resolver.task_id
+    return kind == "chief" or (kind == "worker" and index == 0 and "chief" not in resolver.cluster_spec().jobs)
+
+
+def scratch(run: Path, strategy: Any) -> Path:
+    """Where a worker that isn't the chief writes what nobody will read."""
+    resolver = strategy.cluster_resolver
+    return run / f".{resolver.task_type}-{resolver.task_id}"
+
+
+def describe() -> str:
+    """The device that TensorFlow computes on, in words."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return f"CPU, {os.cpu_count()} cores"
+    names = [tf.config.experimental.get_device_details(gpu).get("device_name", "GPU") for gpu in gpus]
+    return f"{len(gpus)} × {names[0]}" if len(gpus) > 1 else str(names[0])

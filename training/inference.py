@@ -1,0 +1,103 @@
+"""The inference graphs: the trained networks' functions, laid out for serving.
+
+Batch normalisation is folded into the weights and biases before it (in float64, rounded once), the stride-1
+transposed convolution becomes the convolution it equals, weights are constants, and pixels are uint8 on the outside.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from keras import layers
+from numpy.typing import NDArray
+
+from serving.contract import (
+    DISCRIMINATOR,
+    GENERATOR,
+    IMAGE_SHAPE,
+    IMAGES,
+    LOGITS,
+    NOISE,
+    NOISE_DIM,
+    PIXEL_SCALE,
+    PROBABILITIES,
+)
+from training.networks import LEAK
+
+Graph = Callable[[Any], dict[str, Any]]
+
+
+def inference_graph(name: str, network: Any) -> Any:
+    """The graph that is exported for a network.
+
+    Args:
+        name: GENERATOR or DISCRIMINATOR.
+        network: the trained Keras network, in float32.
+
+    Returns:
+        A tf.function with one input, by the contract's signature for that model.
+    """
+    build, spec = {
+        GENERATOR: (_generator_graph, tf.TensorSpec([None, NOISE_DIM], tf.float32, NOISE)),
+        DISCRIMINATOR: (_discriminator_graph, tf.TensorSpec([None, *IMAGE_SHAPE], tf.uint8, IMAGES)),
+    }[name]
+    return tf.function(build(network), input_signature=[spec])
+
+
+def _generator_graph(generator: Any) -> Graph:
+    dense, *convolutions = [
+        layer for layer in generator.layers if isinstance(layer, layers.Dense | layers.Conv2DTranspose)
+    ]
+    norms = [layer for layer in generator.layers if isinstance(layer, layers.BatchNormalization)]
+    scales, biases = zip(*(_folded(norm) for norm in norms), strict=True)
+    first, second, last = (np.asarray(layer.kernel, np.float64) for layer in convolutions)
+
+    dense_kernel = np.float32(np.asarray(dense.kernel, np.float64) * scales[0])
+    # A stride-1 transposed convolution is the convolution with the kernel turned by 180° and its channels swapped.
+    first_kernel = np.float32(first[::-1, ::-1].transpose(0, 1, 3, 2) * scales[1])
+    second_kernel = np.float32(second * scales[2][:, None])  # [height, width, out, in]
+    last_kernel = np.float32(last)
+    dense_bias, first_bias, second_bias = (np.float32(bias) for bias in biases)
+
+    def graph(noise: Any) -> dict[str, Any]:
+        n = tf.shape(noise)[0]
+        x = tf.nn.leaky_relu(tf.nn.bias_add(tf.matmul(noise, dense_kernel), dense_bias), LEAK)
+        x = tf.reshape(x, [-1, 7, 7, 256])
+        x = tf.nn.conv2d(x, first_kernel, strides=1, padding="SAME")
+        x = tf.nn.leaky_relu(tf.nn.bias_add(x, first_bias), LEAK)
+        x = tf.nn.conv2d_transpose(x, second_kernel, [n, 14, 14, 64], strides=2)
+        x = tf.nn.leaky_relu(tf.nn.bias_add(x, second_bias), LEAK)
+        x = tf.tanh(tf.nn.conv2d_transpose(x, last_kernel, [n, *IMAGE_SHAPE], strides=2))
+        # Clamped, then rounded: tanh does reach +1.0, which is 255.
+        pixels = tf.clip_by_value(x * PIXEL_SCALE + PIXEL_SCALE, 0.0, 255.0)
+        return {IMAGES: tf.cast(tf.round(pixels), tf.uint8)}
+
+    return graph
+
+
+def _discriminator_graph(discriminator: Any) -> Graph:
+    kernels = [
+        (np.asarray(layer.kernel), np.asarray(layer.bias))
+        for layer in discriminator.layers
+        if isinstance(layer, layers.Conv2D | layers.Dense)
+    ]
+    *convolutions, (dense_kernel, dense_bias) = kernels
+
+    def graph(images: Any) -> dict[str, Any]:
+        x = tf.cast(images, tf.float32) / PIXEL_SCALE - 1.0
+        for kernel, bias in convolutions:
+            x = tf.nn.conv2d(x, kernel, strides=2, padding="SAME")
+            x = tf.nn.leaky_relu(tf.nn.bias_add(x, bias), LEAK)
+        x = tf.reshape(x, [-1, dense_kernel.shape[0]])
+        logits = tf.nn.bias_add(tf.matmul(x, dense_kernel), dense_bias)[:, 0]
+        return {LOGITS: logits, PROBABILITIES: tf.sigmoid(logits)}
+
+    return graph
+
+
+def _folded(norm: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The factor and the bias, float64 [channels] each, that batch normalisation amounts to at inference."""
+    gamma, beta, mean, variance = (np.asarray(weights, np.float64) for weights in norm.get_weights())
+    scale = gamma / np.sqrt(variance + norm.epsilon)
+    return scale, beta - mean * scale

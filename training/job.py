@@ -1,0 +1,112 @@
+"""A training job from its options to its exported models: what ``digitgan train`` does."""
+
+import json
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from training import data
+from training.config import CONFIG_FILE, PRESETS, ConfigError, TrainingConfig
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the caller asks for. None means: not said, so the preset's or the resumed run's value stands.
+
+    Attributes:
+        run: the run directory.
+        resume: go on from the run's last checkpoint if it has one.
+        data: path of MNIST-like data, or None for Keras's download.
+        preset: a name in training.config.PRESETS.
+        epochs: length in passes over the training set.
+        steps: length in steps; at most one of the two.
+        recipe: fields of Recipe to override.
+        settings: fields of TrainingConfig to override.
+    """
+
+    run: Path
+    resume: bool
+    data: Path | None
+    preset: str | None
+    epochs: float | None
+    steps: int | None
+    recipe: dict[str, Any]
+    settings: dict[str, Any]
+
+
+DEFAULT_EPOCHS = 30.0
+
+
+def resolve(options: Options, default_preset: str) -> tuple[TrainingConfig, data.Dataset]:
+    """Loads the data and decides every setting of the run.
+
+    Raises:
+        ConfigError: the options contradict each other, or the run that they would resume.
+        data.DataError: the data can't be had or isn't MNIST-like.
+    """
+    if options.epochs is not None and options.steps is not None:
+        raise ConfigError("--epochs and --steps both say how long to train: give one of them")
+    if options.preset is not None and options.preset not in PRESETS:
+        raise ConfigError(f"--preset must be one of {', '.join(PRESETS)}, not {options.preset}")
+    begun = (options.run / CONFIG_FILE).exists()
+    if begun and not options.resume:
+        raise ConfigError(
+            f"{options.run} holds a run already: add --resume to go on with it, or choose another --run"
+        )
+    stored = TrainingConfig.read(options.run) if begun else None
+    path = options.data
+    if stored and path is None and stored.data != "keras":
+        path = Path(stored.data)
+    dataset = data.load(path)
+    recipe = {name: value for name, value in options.recipe.items() if value is not None}
+    settings = {name: value for name, value in options.settings.items() if value is not None}
+    if stored:
+        config = stored
+        _refuse_changes(stored, options.preset, recipe, settings)
+    else:
+        preset = options.preset or default_preset
+        config = TrainingConfig(
+            preset=preset,
+            recipe=replace(PRESETS[preset], **recipe),
+            steps=1,
+            images=len(dataset.x_train),
+            data=dataset.source,
+            data_sha256=dataset.fingerprint(),
+            **{"seed": 0, **settings},
+        )
+    if options.steps is not None:
+        return config.lengthened(options.steps), dataset
+    if options.epochs is not None or not stored:
+        epochs = DEFAULT_EPOCHS if options.epochs is None else options.epochs
+        if not epochs > 0:
+            raise ConfigError(f"--epochs must be positive, not {epochs}")
+        return config.lengthened(config.step_of_epoch(epochs)), dataset
+    return config, dataset
+
+
+def _refuse_changes(
+    stored: TrainingConfig, preset: str | None, recipe: dict[str, Any], settings: dict[str, Any]
+) -> None:
+    """A resumed run computes what it began to compute; only its length may change."""
+    asked = {**({"preset": preset} if preset else {}), **recipe, **settings}
+    known = {**asdict(stored), **asdict(stored.recipe)}
+    for name, value in asked.items():
+        if known[name] != value:
+            raise ConfigError(
+                f"--{name.replace('_', '-')} {value}: the run that --resume continues has {known[name]}; "
+                "leave the option out, or begin a new run"
+            )
+
+
+def describe(config: TrainingConfig) -> str:
+    """The resolved configuration as it is printed and stored."""
+    return json.dumps(asdict(config), indent=2)
+
+
+def default_run(preset: str) -> Path:
+    """A new run directory's name, below ``runs`` in the current directory."""
+    return Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{preset}"
+
+
+__all__ = ["DEFAULT_EPOCHS", "Options", "default_run", "describe", "resolve"]

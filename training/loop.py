@@ -1,0 +1,112 @@
+"""The training loop: steps, log, pictures, checkpoints, and an orderly stop at any time."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import tensorflow as tf
+
+from training import metrics, samples
+from training.config import ConfigError, TrainingConfig
+from training.data import Dataset, batches
+from training.devices import is_chief, scratch
+from training.milestones import milestones
+from training.progress import Progress
+from training.step import Trainer
+
+CHECKPOINTS: Final = "checkpoints"
+SAMPLES: Final = "samples"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        step: steps taken since the beginning of the run.
+        signal: what stopped it early, or None if it went its whole length.
+        trainer: the networks as they stand.
+    """
+
+    step: int
+    signal: signal.Signals | None
+    trainer: Trainer
+
+
+def train(config: TrainingConfig, dataset: Dataset, run: Path, strategy: Any) -> Outcome:
+    """Trains from the run directory's last checkpoint, or from the beginning where there is none, to the end.
+
+    SIGINT and SIGTERM end it after the step in hand, with a checkpoint, so that the next call goes on exactly there.
+
+    Args:
+        config: the resolved configuration.
+        dataset: the images; their fingerprint must be the configuration's.
+        run: the run directory; config.json, metrics.jsonl, losses.png, samples/ and checkpoints/ are written there.
+        strategy: the tf.distribute strategy to train under (:func:`training.devices.strategy`).
+
+    Raises:
+        ConfigError: the images are not those that the run began with.
+    """
+    if dataset.fingerprint() != config.data_sha256:
+        raise ConfigError(f"data: {dataset.source} holds other training images than this run began with")
+    trainer = Trainer(config, strategy)
+    state = tf.train.Checkpoint(trainer=trainer)
+    if latest := tf.train.latest_checkpoint(str(run / CHECKPOINTS)):
+        state.restore(latest).assert_consumed()
+    first_step = trainer.step
+    # Every worker takes part in writing a checkpoint, but only the chief's files count.
+    run = run if is_chief(strategy) else scratch(run, strategy)
+    checkpoints = tf.train.CheckpointManager(state, run / CHECKPOINTS, max_to_keep=3)
+    (run / SAMPLES).mkdir(parents=True, exist_ok=True)
+    config.write(run)
+    log = metrics.MetricsLog(run, first_step)
+    pictured = milestones(config)
+    stream = iter(
+        strategy.experimental_distribute_dataset(
+            batches(dataset.x_train, config.recipe.batch_size, config.seed, first_step)
+        )
+    )
+    step = first_step
+    with _stop_signal() as stopped_by, Progress(first_step, config) as progress:
+        while step < config.steps and not stopped_by:
+            last = trainer.train_step(next(stream))
+            step += 1
+            progress.advance(step, last)
+            if step % config.log_every == 0 or step == config.steps:
+                log.append(step, config.epochs_at(step), trainer.interval_means())
+            if step in pictured:
+                samples.write_grid(run / SAMPLES / f"step-{step:06}.png", trainer.averaged_generator())
+            if step % config.checkpoint_every == 0 or step == config.steps:
+                checkpoints.save(step)
+                metrics.plot(run)
+        if stopped_by:
+            checkpoints.save(step)
+            metrics.plot(run)
+    return Outcome(step, stopped_by[0] if stopped_by else None, trainer)
+
+
+@contextmanager
+def _stop_signal() -> Iterator[list[signal.Signals]]:
+    """Notes the first SIGINT or SIGTERM in the list it yields; a second one has its ordinary effect."""
+    noted: list[signal.Signals] = []
+    if threading.current_thread() is not threading.main_thread():  # Only the main thread may handle signals.
+        yield noted
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, _frame: object) -> None:
+        noted.append(signal.Signals(number))
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield noted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,98 @@
+"""The two networks of the course deck. Their layers are fixed; the recipe trains them."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import keras
+from keras import layers
+from numpy.typing import NDArray
+
+from serving.contract import IMAGE_SHAPE, NOISE_DIM
+
+LEAK: Final = 0.2
+"""LeakyReLU's slope for negative inputs."""
+
+
+def build_generator() -> Any:
+    """The generator: noise float32 [N, 100] -> images float32 [N, 28, 28, 1] in -1 … 1 (tanh).
+
+    Computes in the global mixed-precision policy; the output is float32 under any.
+    """
+    return keras.Sequential(
+        [
+            keras.Input((NOISE_DIM,)),
+            layers.Dense(7 * 7 * 256, use_bias=False),
+            layers.BatchNormalization(synchronized=True),
+            layers.LeakyReLU(LEAK),
+            layers.Reshape((7, 7, 256)),
+            layers.Conv2DTranspose(128, 5, strides=1, padding="same", use_bias=False),
+            layers.BatchNormalization(synchronized=True),
+            layers.LeakyReLU(LEAK),
+            layers.Conv2DTranspose(64, 5, strides=2, padding="same", use_bias=False),
+            layers.BatchNormalization(synchronized=True),
+            layers.LeakyReLU(LEAK),
+            layers.Conv2DTranspose(1, 5, strides=2, padding="same", use_bias=False),
+            layers.Activation("tanh", dtype="float32"),
+        ],
+        name="generator",
+    )
+
+
+def build_discriminator(dropout: float) -> Any:
+    """The discriminator: images float32 [N, 28, 28, 1] in -1 … 1 -> logits float32 [N, 1], positive for real.
+
+    Args:
+        dropout: share of activations dropped while training.
+    """
+    return keras.Sequential(
+        [
+            keras.Input(IMAGE_SHAPE),
+            layers.Conv2D(64, 5, strides=2, padding="same"),
+            layers.LeakyReLU(LEAK),
+            layers.Dropout(dropout),
+            layers.Conv2D(128, 5, strides=2, padding="same"),
+            layers.LeakyReLU(LEAK),
+            layers.Dropout(dropout),
+            layers.Flatten(),
+            layers.Dense(1, dtype="float32"),
+        ],
+        name="discriminator",
+    )
+
+
+def set_batch_statistics(generator: Any, noise: Any, batch_size: int) -> None:
+    """Sets the batch-normalisation statistics of averaged weights to what those weights really produce.
+
+    An average of weights has activations of its own, so the statistics gathered along the way belong to other
+    networks (Izmailov et al. 2018, section 3.2, for averages in general). Each statistic becomes the plain mean over the batches.
+
+    Args:
+        generator: the network, changed in place.
+        noise: float32 [N, 100], N a multiple of batch_size.
+        batch_size: rows a batch.
+    """
+    norms = [layer for layer in generator.layers if isinstance(layer, layers.BatchNormalization)]
+    momenta = [layer.momentum for layer in norms]
+    for k in range(len(noise) // batch_size):
+        for layer in norms:
+            layer.momentum = k / (k + 1)
+        generator(noise[k * batch_size : (k + 1) * batch_size], training=True)
+    for layer, momentum in zip(norms, momenta, strict=True):
+        layer.momentum = momentum
+
+
+def float32_copy(build: Callable[[], Any], weights: list[NDArray[Any]]) -> Any:
+    """A network with the given weights that computes in float32, whatever the training computed in.
+
+    Args:
+        build: builds the network.
+        weights: as its ``get_weights`` would give them.
+    """
+    policy = keras.mixed_precision.dtype_policy()
+    keras.mixed_precision.set_dtype_policy("float32")
+    try:
+        copy = build()
+    finally:
+        keras.mixed_precision.set_dtype_policy(policy)
+    copy.set_weights(weights)
+    return copy
