@@ -1,4 +1,4 @@
-"""The model card, ``model.json`` in a version directory: how the model was made, how good it is, and its files' hashes."""
+"""The model card, ``model.json`` in a version directory: how a model was made, how good it is, its files' hashes."""
 
 import json
 from pathlib import Path

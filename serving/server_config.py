@@ -31,9 +31,7 @@ def models_config(names: Iterable[str], base: PurePosixPath | Path) -> str:
     """
     config = apis.ModelServerConfig()
     for name in names:
-        config.model_config_list.config.add(
-            name=name, base_path=str(base / name), model_platform="tensorflow"
-        )
+        config.model_config_list.config.add(name=name, base_path=str(base / name), model_platform="tensorflow")
     return text_format.MessageToString(config)
 
 

@@ -29,7 +29,7 @@ def strategy() -> Any:
 
 
 def is_chief(strategy: Any) -> bool:
-    """Whether this process is the one whose files count: the only one, or the cluster's chief (worker 0 without one)."""
+    """Whether this process's files count: it is the only one, or the cluster's chief (worker 0 without a chief)."""
     resolver = strategy.cluster_resolver
     if resolver is None or not resolver.cluster_spec():
         return True

@@ -139,5 +139,3 @@ def _check(name: str, network: Any, directory: Path) -> float:
             )
         greatest = max(greatest, float(difference))
     return greatest
-
-

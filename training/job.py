@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from training import data
-from training.config import CONFIG_FILE, PRESETS, ConfigError, TrainingConfig
+from training.config import CONFIG_FILE, DEFAULT_PRESET, PRESETS, ConfigError, TrainingConfig
+from training.metrics import MetricsLog
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Options:
 DEFAULT_EPOCHS = 30.0
 
 
-def resolve(options: Options, default_preset: str) -> tuple[TrainingConfig, data.Dataset]:
+def resolve(options: Options) -> tuple[TrainingConfig, data.Dataset]:
     """Loads the data and decides every setting of the run.
 
     Raises:
@@ -51,9 +52,7 @@ def resolve(options: Options, default_preset: str) -> tuple[TrainingConfig, data
         raise ConfigError(f"--preset must be one of {', '.join(PRESETS)}, not {options.preset}")
     begun = (options.run / CONFIG_FILE).exists()
     if begun and not options.resume:
-        raise ConfigError(
-            f"{options.run} holds a run already: add --resume to go on with it, or choose another --run"
-        )
+        raise ConfigError(f"{options.run} holds a run already: add --resume to go on with it, or choose another --run")
     stored = TrainingConfig.read(options.run) if begun else None
     path = options.data
     if stored and path is None and stored.data != "keras":
@@ -65,7 +64,7 @@ def resolve(options: Options, default_preset: str) -> tuple[TrainingConfig, data
         config = stored
         _refuse_changes(stored, options.preset, recipe, settings)
     else:
-        preset = options.preset or default_preset
+        preset = options.preset or DEFAULT_PRESET
         config = TrainingConfig(
             preset=preset,
             recipe=replace(PRESETS[preset], **recipe),
@@ -109,4 +108,25 @@ def default_run(preset: str) -> Path:
     return Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{preset}"
 
 
-__all__ = ["DEFAULT_EPOCHS", "Options", "default_run", "describe", "resolve"]
+def card_facts(config: TrainingConfig, run: Path, step: int) -> dict[str, Any]:
+    """What the model cards tell about a run: how it was trained, on what, and how it stood at the end.
+
+    ``last_interval`` is the last line of the log: both losses and the discriminator's accuracy, which show whether
+    the two were in balance, not how good the digits are.
+    """
+    import tensorflow as tf
+
+    from training.devices import describe as describe_device
+
+    rows = MetricsLog.rows(run)
+    return {
+        "training": {
+            **asdict(config),
+            "data": "MNIST by Keras's loader" if config.data == "keras" else Path(config.data).name,
+            "steps": step,
+            "epochs": round(config.epochs_at(step), 2),
+            "tensorflow": tf.__version__,
+            "device": describe_device(),
+        },
+        "last_interval": rows[-1] if rows else None,
+    }

@@ -58,6 +58,8 @@ def train(config: TrainingConfig, dataset: Dataset, run: Path, strategy: Any) ->
     if latest := tf.train.latest_checkpoint(str(run / CHECKPOINTS)):
         state.restore(latest).assert_consumed()
     first_step = trainer.step
+    if first_step > config.steps:
+        raise ConfigError(f"steps: the run has {first_step} steps behind it already, more than {config.steps}")
     # Every worker takes part in writing a checkpoint, but only the chief's files count.
     run = run if is_chief(strategy) else scratch(run, strategy)
     checkpoints = tf.train.CheckpointManager(state, run / CHECKPOINTS, max_to_keep=3)
@@ -87,6 +89,16 @@ def train(config: TrainingConfig, dataset: Dataset, run: Path, strategy: Any) ->
             checkpoints.save(step)
             metrics.plot(run)
     return Outcome(step, stopped_by[0] if stopped_by else None, trainer)
+
+
+def restore(config: TrainingConfig, run: Path, strategy: Any) -> Trainer:
+    """The networks as they stood at a run's last checkpoint. Raises ConfigError where there is none."""
+    latest = tf.train.latest_checkpoint(str(run / CHECKPOINTS))
+    if latest is None:
+        raise ConfigError(f"{run} has no checkpoint yet")
+    trainer = Trainer(config, strategy)
+    tf.train.Checkpoint(trainer=trainer).restore(latest).assert_consumed()
+    return trainer
 
 
 @contextmanager

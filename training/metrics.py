@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Final
 
 from serving.files import write_atomically
-from training.step import METRICS
+
+METRICS: Final = ("generator_loss", "discriminator_loss", "accuracy_real", "accuracy_fake")
+"""What a step measures, in the order of its result: losses in nats, then the share of images that the discriminator
+told rightly, among the real and among the generated ones."""
 
 METRICS_FILE: Final = "metrics.jsonl"
 PLOT_FILE: Final = "losses.png"

@@ -64,7 +64,7 @@ def set_batch_statistics(generator: Any, noise: Any, batch_size: int) -> None:
     """Sets the batch-normalisation statistics of averaged weights to what those weights really produce.
 
     An average of weights has activations of its own, so the statistics gathered along the way belong to other
-    networks (Izmailov et al. 2018, section 3.2, for averages in general). Each statistic becomes the plain mean over the batches.
+    networks (Izmailov et al. 2018, section 3.2). Each statistic becomes the plain mean over the batches.
 
     Args:
         generator: the network, changed in place.

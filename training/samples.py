@@ -25,7 +25,8 @@ def pixels(images: NDArray[np.float32]) -> NDArray[np.uint8]:
     Returns:
         uint8, the same shape.
     """
-    return np.rint(np.clip(images * PIXEL_SCALE + PIXEL_SCALE, 0, 255)).astype(np.uint8)
+    levels = np.clip(images * np.float32(PIXEL_SCALE) + np.float32(PIXEL_SCALE), 0, 255)
+    return np.asarray(np.rint(levels), np.uint8)
 
 
 def write_grid(path: Path, generator: Any) -> None:

@@ -8,14 +8,14 @@ import tensorflow as tf
 from serving.contract import NOISE_DIM
 from training.config import TrainingConfig
 from training.losses import discriminator_loss, generator_loss
+from training.metrics import METRICS
 from training.networks import build_discriminator, build_generator, float32_copy, set_batch_statistics
 
 STATISTICS_BATCHES: Final = 8
 """Batches of noise from which the averaged generator's batch-normalisation statistics are estimated."""
 
-METRICS: Final = ("generator_loss", "discriminator_loss", "accuracy_real", "accuracy_fake")
-"""What a step measures, in the order of its result: losses in nats, then the share of images that the discriminator
-told rightly, among the real and among the generated ones."""
+STATISTICS_BATCHES: Final = 8
+"""Batches of noise from which the averaged generator's batch-normalisation statistics are estimated."""
 
 
 class Trainer(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
@@ -44,9 +44,7 @@ class Trainer(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
         with strategy.scope():
             self.generator = build_generator()
             self.discriminator = build_discriminator(recipe.dropout)
-            self.generator_optimizer = keras.optimizers.Adam(
-                recipe.generator_learning_rate, beta_1=recipe.beta_1
-            )
+            self.generator_optimizer = keras.optimizers.Adam(recipe.generator_learning_rate, beta_1=recipe.beta_1)
             self.discriminator_optimizer = keras.optimizers.Adam(
                 recipe.discriminator_learning_rate, beta_1=recipe.beta_1
             )
@@ -154,6 +152,4 @@ class Trainer(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
 
     def last_discriminator(self) -> Any:
         """The discriminator as it stands, as a float32 copy."""
-        return float32_copy(
-            lambda: build_discriminator(self._config.recipe.dropout), self.discriminator.get_weights()
-        )
+        return float32_copy(lambda: build_discriminator(self._config.recipe.dropout), self.discriminator.get_weights())

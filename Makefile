@@ -1,0 +1,70 @@
+# Every target sets up what it needs: a virtual environment in .venv, with the versions of requirements.lock.
+
+SHELL := /bin/bash
+# The first Python that TensorFlow has a build for and that can make virtual environments.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && \
+	echo $$python && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+# The lock constrains, pyproject.toml asks: the same pins serve the gateway alone and the whole workshop.
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint types unit train bench lock clean
+
+help: ## Show what there is to make
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+run: $(VENV)/.run ## Set up, and start the service on the pretrained model: http://127.0.0.1:8000
+	@echo "== Starting digitgan (Ctrl-C ends it)"
+	@exec $(BIN)/digitgan up
+
+test: lint types unit ## Set up, check the style and the types, and run every test
+
+lint: $(VENV)/.dev ## Check the style with ruff
+	@echo "== Style (ruff)"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	@echo "== Types (mypy --strict)"
+	@$(BIN)/mypy
+
+unit: $(VENV)/.dev
+	@echo "== Tests (pytest): real servers on real sockets, a few minutes"
+	@$(BIN)/pytest $(PYTEST_ARGS)
+
+train: $(VENV)/.dev ## Train on MNIST: make train [DATA=path/to/mnist.npz] [ARGS="--epochs 30"]
+	@$(BIN)/digitgan train $(if $(DATA),--data $(DATA)) $(ARGS)
+
+bench: $(VENV)/.dev ## Run the benchmarks
+	@$(BIN)/python -m benchmarks.pixel_parity
+
+lock: ## Write requirements.lock anew, with the newest versions that fit pyproject.toml
+	@echo "== Resolving the newest versions"
+	@rm -rf .lock-venv && $(PYTHON) -m venv .lock-venv
+	@.lock-venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' hatchling editables
+	@{ echo "# The tested versions of everything, for Python 3.11 and later. Made by: make lock"; \
+	   .lock-venv/bin/python -m pip freeze --exclude-editable; } > requirements.lock
+	@rm -rf .lock-venv
+
+clean: ## Remove the virtual environment and the caches
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist
+
+$(VENV)/.created:
+	@[ -n "$(PYTHON)" ] || { echo "digitgan needs Python 3.11, 3.12 or 3.13 with its venv module (on Debian: the" \
+	  "package python3-venv). Install one, or name it: make PYTHON=/path/to/python"; exit 1; }
+	@echo "== Making a virtual environment in $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.created pyproject.toml requirements.lock
+	@echo "== Installing the gateway and the model server (TensorFlow is large: a few minutes the first time)"
+	@$(PIP_INSTALL) --editable '.[gateway,model-server]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.created pyproject.toml requirements.lock
+	@echo "== Installing everything, with the test tools (TensorFlow is large: a few minutes the first time)"
+	@$(PIP_INSTALL) --editable '.[dev]'
+	@touch $@ $(VENV)/.run

@@ -1,0 +1,51 @@
+"""The command ``digitgan``: its subcommands, and how their failures are told."""
+
+import sys
+from importlib.metadata import version
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+
+from digitgan import serving_commands, training_commands
+from digitgan.errors import UserError
+
+app: Final = typer.Typer(
+    help="Train a DCGAN on MNIST, serve it, and get PNG digits over HTTP.",
+    epilog="Begin with: digitgan up   (a pretrained model is in the package), then open http://127.0.0.1:8000/docs",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("up")(serving_commands.up)
+app.command("serve")(serving_commands.serve)
+app.command("gateway")(serving_commands.gateway)
+app.command("train")(training_commands.train)
+app.command("export")(training_commands.export)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"digitgan {version('digitgan')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Runs the command line; a failure that the user can mend is one sentence on stderr and exit status 2."""
+    try:
+        app()
+    except UserError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]digitgan:[/] {error}")
+        sys.exit(2)

@@ -1,0 +1,126 @@
+"""What ``digitgan up`` does: a model server as a child process, the gateway in this one, and both ended together."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from api.main import run
+
+from api.settings import Settings
+from digitgan.errors import require
+from serving import server_config
+
+TENSORFLOW_MODEL_SERVER: Final = "tensorflow_model_server"
+STOP_SECONDS: Final = 10.0
+
+
+class ModelServerError(RuntimeError):
+    """The model server can't be started, or ended by itself. The message tells what to look at."""
+
+
+def run_up(models: Path, settings: Settings) -> int:
+    """Runs a model server and the gateway until a signal ends them.
+
+    The two meet on a Unix socket in a directory of their own, so that no port can be taken and nobody else can reach
+    the model server.
+
+    Args:
+        models: the base directory.
+        settings: the gateway's; its model_server is replaced.
+
+    Returns:
+        The gateway's exit status.
+
+    Raises:
+        ModelServerError: there are no models, or the model server ended by itself.
+    """
+    names = sorted(child.name for child in models.iterdir() if _has_version(child)) if models.is_dir() else []
+    if not names:
+        raise ModelServerError(
+            f"{models} holds no models: MODELS/<name>/<version>/saved_model.pb is looked for. "
+            "digitgan train makes them, and digitgan export."
+        )
+    with tempfile.TemporaryDirectory(prefix="digitgan-") as directory:
+        socket = Path(directory) / "model-server.sock"
+        command = _command(models, names, Path(directory), socket)
+        print(
+            f"Model server: {Path(command[0]).name} on {models} ({', '.join(names)})",
+            file=sys.stderr,
+            flush=True,
+        )
+        with _child(command) as ended:
+            status = run(settings.model_copy(update={"model_server": f"unix:{socket}"}))
+            if ended.is_set():
+                raise ModelServerError(
+                    "the model server ended by itself, so the gateway was stopped; see above for why"
+                )
+            return status
+
+
+def _has_version(model: Path) -> bool:
+    return any(child.name.isdecimal() for child in model.iterdir()) if model.is_dir() else False
+
+
+def _command(models: Path, names: list[str], directory: Path, socket: Path) -> list[str]:
+    """The command line of the model server: TensorFlow Serving's where it is installed."""
+    binary = shutil.which(TENSORFLOW_MODEL_SERVER)
+    if binary is None:
+        require("model-server", "tensorflow", "grpc_health")
+        return [
+            sys.executable,
+            "-m",
+            "digitgan",
+            "serve",
+            "--models",
+            str(models),
+            "--grpc-socket-path",
+            str(socket),
+        ]
+    server_config.write_configs(directory, names, models, os.cpu_count() or 1)
+    return [
+        binary,
+        "--port=0",
+        f"--grpc_socket_path={socket}",
+        f"--model_config_file={directory / server_config.MODELS_CONFIG}",
+        "--enable_batching",
+        f"--batching_parameters_file={directory / server_config.BATCHING_CONFIG}",
+        "--enable_serialization_as_tensor_content",
+        "--enable_grpc_healthcheck_service",
+        "--file_system_poll_wait_seconds=1",
+    ]
+
+
+@contextmanager
+def _child(command: list[str]) -> Iterator[threading.Event]:
+    """Runs the model server beside the block; when it ends before the block does, the block is sent SIGTERM.
+
+    It gets a session of its own, so that Ctrl-C reaches the gateway alone, which finishes its requests first.
+    """
+    ended, leaving = threading.Event(), threading.Event()
+    child = subprocess.Popen(command, start_new_session=True)  # noqa: S603 - built above, no shell
+
+    def watch() -> None:
+        child.wait()
+        if not leaving.is_set():
+            ended.set()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield ended
+    finally:
+        leaving.set()
+        child.terminate()
+        try:
+            child.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()

@@ -1,0 +1,227 @@
+"""``digitgan train`` and ``digitgan export``."""
+
+import os
+import sys
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from digitgan.errors import UserError, require, told
+
+if TYPE_CHECKING:
+    from training.config import TrainingConfig
+
+_LENGTH = "How long"
+_RECIPE = "Recipe (each overrides the preset)"
+_RUN = "The run directory"
+_COMPUTE = "How it computes"
+
+ModelsOption = Annotated[
+    Path | None,
+    typer.Option("--models", help="Base directory to publish the model versions in. Default: RUN/models."),
+]
+MountPointOption = Annotated[
+    str,
+    typer.Option("--mount-point", help="The base directory as TensorFlow Serving will see it, for models.config."),
+]
+
+
+def train(
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="An .npz as Keras lays MNIST out, or a folder with MNIST's four IDX .gz files. "
+            "Default: Keras downloads MNIST."
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="'deck': the course deck's recipe. 'dcgan': Radford et al.'s step size and momentum, and the "
+            "average of the generator's weights. Default: dcgan."
+        ),
+    ] = None,
+    epochs: Annotated[
+        float | None,
+        typer.Option(help="Passes over the training set. Default: 30.", rich_help_panel=_LENGTH),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(help="Steps, of one batch each; instead of --epochs.", rich_help_panel=_LENGTH),
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="Where everything goes. Default: runs/TIME-PRESET.", rich_help_panel=_RUN),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on from the run's last checkpoint, exactly; begin where there is none. Without --run: the "
+            "newest in runs/.",
+            rich_help_panel=_RUN,
+        ),
+    ] = False,
+    models: ModelsOption = None,
+    mount_point: MountPointOption = "/models",
+    batch_size: Annotated[
+        int | None, typer.Option(help="Images a step. Both presets: 256.", rich_help_panel=_RECIPE)
+    ] = None,
+    generator_learning_rate: Annotated[
+        float | None, typer.Option(help="Adam's, for the generator.", rich_help_panel=_RECIPE)
+    ] = None,
+    discriminator_learning_rate: Annotated[
+        float | None, typer.Option(help="Adam's, for the discriminator.", rich_help_panel=_RECIPE)
+    ] = None,
+    beta_1: Annotated[float | None, typer.Option("--beta-1", help="Adam's, for both.", rich_help_panel=_RECIPE)] = None,
+    dropout: Annotated[
+        float | None,
+        typer.Option(help="The discriminator's, 0 to 1. Both presets: 0.2.", rich_help_panel=_RECIPE),
+    ] = None,
+    ema_decay: Annotated[
+        float | None,
+        typer.Option(
+            help="Decay of the average of the generator's weights; 0: none. Presets: deck 0, dcgan 0.999.",
+            rich_help_panel=_RECIPE,
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Root of weights, noise, dropout and order. Default: 0.", rich_help_panel=_COMPUTE),
+    ] = None,
+    mixed_precision: Annotated[
+        bool | None,
+        typer.Option(
+            "--mixed-precision/--float32",
+            help="Compute in bfloat16, keep weights in float32. Default: float32.",
+            rich_help_panel=_COMPUTE,
+        ),
+    ] = None,
+    xla: Annotated[
+        bool | None,
+        typer.Option("--xla/--no-xla", help="Compile the step with XLA. Default: no.", rich_help_panel=_COMPUTE),
+    ] = None,
+    log_every: Annotated[
+        int | None,
+        typer.Option(help="Steps a line in metrics.jsonl. Default: 10.", rich_help_panel=_RUN),
+    ] = None,
+    checkpoint_every: Annotated[
+        int | None,
+        typer.Option(help="Steps between checkpoints. Default: 235.", rich_help_panel=_RUN),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the resolved configuration and stop there.")
+    ] = False,
+) -> None:
+    """Train the generator and the discriminator on MNIST, and export them.
+
+    The run directory then holds config.json, metrics.jsonl (a line every few steps), losses.png, samples/ (the
+    same 64 seeds at each milestone), checkpoints/, and models/ (what a model server loads). Ctrl-C saves and stops;
+    --resume goes on where it stopped, to the same weights as if it had never been stopped.
+
+    [bold]digitgan train --steps 1000[/]                first digits, a quarter of an hour on two cores
+    [bold]digitgan train --data mnist.npz --epochs 30[/]  the length of the model in the package
+    [bold]digitgan up --models runs/…/models[/]           serve what came out
+    """
+    require("training", "tensorflow", "matplotlib", "PIL")
+    _quieten_tensorflow()
+    from training import data as datasets
+    from training import job
+    from training.config import DEFAULT_PRESET, ConfigError
+
+    if run is None and resume:
+        run = _newest_run()
+    options = job.Options(
+        run=run or job.default_run(preset or DEFAULT_PRESET),
+        resume=resume,
+        data=data,
+        preset=preset,
+        epochs=epochs,
+        steps=steps,
+        recipe={
+            "batch_size": batch_size,
+            "generator_learning_rate": generator_learning_rate,
+            "discriminator_learning_rate": discriminator_learning_rate,
+            "beta_1": beta_1,
+            "dropout": dropout,
+            "ema_decay": ema_decay,
+        },
+        settings={
+            "seed": seed,
+            "mixed_precision": mixed_precision,
+            "xla": xla,
+            "log_every": log_every,
+            "checkpoint_every": checkpoint_every,
+        },
+    )
+    with told(ConfigError, datasets.DataError):
+        config, dataset = job.resolve(options)
+    typer.echo(job.describe(config))
+    if dry_run:
+        return
+    from training import devices, loop
+
+    strategy = devices.strategy()
+    typer.echo(
+        f"Training on {devices.describe()}, {config.steps} steps ({config.epochs_at(config.steps):.2f} epochs), "
+        f"into {options.run}"
+    )
+    with told(ConfigError):
+        outcome = loop.train(config, dataset, options.run, strategy)
+    if outcome.signal:
+        typer.echo(
+            f"\nStopped by {outcome.signal.name}, saved at step {outcome.step} of {config.steps}. Go on with:\n"
+            f"  digitgan train --run {options.run} --resume"
+        )
+        sys.exit(128 + outcome.signal)
+    if not devices.is_chief(strategy):
+        return
+    _publish(outcome.trainer, config, options.run, models, mount_point)
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="A run directory, as digitgan train makes it.")],
+    models: ModelsOption = None,
+    mount_point: MountPointOption = "/models",
+) -> None:
+    """Publish a run's last checkpoint as a new version of the generator and the discriminator.
+
+    Each is saved as a SavedModel (uint8 pixels in and out), loaded back, compared with the trained network, and
+    published by a rename, so that a running model server picks up the whole or nothing. TensorFlow Serving's
+    models.config, batching.config and monitoring.config are written beside them.
+    """
+    require("training", "tensorflow", "PIL")
+    _quieten_tensorflow()
+    from training import devices, loop
+    from training.config import ConfigError, TrainingConfig
+
+    with told(ConfigError):
+        config = TrainingConfig.read(run)
+        trainer = loop.restore(config, run, devices.strategy())
+    _publish(trainer, config, run, models, mount_point)
+
+
+def _publish(trainer: Any, config: "TrainingConfig", run: Path, models: Path | None, mount_point: str) -> None:
+    from serving.contract import DISCRIMINATOR, GENERATOR
+    from training import job
+    from training.export import ExportError
+    from training.export import export as publish
+
+    base = models or run / "models"
+    networks = {GENERATOR: trainer.averaged_generator(), DISCRIMINATOR: trainer.last_discriminator()}
+    with told(ExportError):
+        version = publish(networks, base, job.card_facts(config, run, trainer.step), PurePosixPath(mount_point))
+    typer.echo(f"Published version {version} of {' and '.join(networks)} in {base}. Serve them with:")
+    typer.echo(f"  digitgan up --models {base}")
+
+
+def _newest_run() -> Path:
+    runs = sorted(Path("runs").glob("*/config.json"), key=lambda path: path.stat().st_mtime)
+    if not runs:
+        raise UserError("--resume: there is no run in runs/ yet; name one with --run, or leave --resume out")
+    return runs[-1].parent
+
+
+def _quieten_tensorflow() -> None:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
