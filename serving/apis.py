@@ -267,6 +267,7 @@ class ModelConfig(Proto):
     name: str
     base_path: str
     model_platform: str
+    model_type: int
     model_version_policy: ServableVersionPolicy
     version_labels: MutableMapping[str, int]
 

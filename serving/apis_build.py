@@ -23,7 +23,7 @@ def build() -> bytes:
     """Returns the installed package's ``FileDescriptorSet``, serialised, files after those they import."""
     collected: dict[str, descriptor_pb2.FileDescriptorProto] = {}
 
-    def collect(file: Any) -> None:  # noqa: ANN401 - a FileDescriptor of any of protobuf's implementations
+    def collect(file: Any) -> None:
         if file.name in collected:
             return
         for dependency in file.dependencies:

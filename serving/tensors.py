@@ -107,7 +107,7 @@ def _shape(proto: TensorProto) -> tuple[int, ...]:
     return shape
 
 
-def _from_list(values: Any, count: int, dtype: np.dtype[Any]) -> NDArray[Any]:  # noqa: ANN401 - a repeated field
+def _from_list(values: Any, count: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     kept = values[:count]
     if dtype.kind == "O":
         return np.array(kept + [kept[-1] if kept else b""] * (count - len(kept)), dtype)

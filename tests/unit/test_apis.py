@@ -1,7 +1,5 @@
 """serving.apis against the generated classes of tensorflow-serving-api."""
 
-# ruff: noqa: ANN401 - generated classes are known at run time only
-
 import ast
 import inspect
 import subprocess

@@ -1,0 +1,158 @@
+"""All models of a server: what the API asks about and changes."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from grpc import StatusCode
+
+from serving.model_config import ModelConfig
+from serving.model_server.errors import ServingError
+from serving.model_server.model import LoadingOptions, Model
+from serving.model_server.runner import Runner
+from serving.model_server.version import State
+
+CANCELLED_SECONDS: Final = 0.2
+"""How long it takes, at most, until waiting for models ends when it is cancelled."""
+
+
+class ModelNotLoadedError(Exception):
+    """A model of which no version could be loaded. The message names model, version and cause."""
+
+
+@dataclass(frozen=True)
+class VersionStatus:
+    """What is told about one version: a failed one is END with its error."""
+
+    number: int
+    state: State
+    error: ServingError | None
+
+
+class Manager:
+    """The models by name. Methods can be called from any thread. ``load`` is as in Model."""
+
+    def __init__(self, load: Callable[[Path], Runner], options: LoadingOptions) -> None:
+        self._load = load
+        self._options = options
+        self._changed = threading.Condition()
+        self._configuring = threading.Lock()
+        self._models: dict[str, Model] = {}
+        self._retired: dict[str, Model] = {}
+
+    def configure(self, configs: Sequence[ModelConfig]) -> set[str]:
+        """Serves these models, and no others, from now on; returns the names of the new ones.
+
+        Raises ServingError FAILED_PRECONDITION, and changes nothing, when a label that exists would move to
+        a version that isn't available. (A new label can be there before its version.)
+        """
+        with self._configuring:
+            for config in configs:
+                self._check_labels(config)
+            names = {config.name for config in configs}
+            for name in self._models.keys() - names:
+                self._retire(name)
+            new = names - self._models.keys()
+            for config in configs:
+                if config.name in new:
+                    model = Model(config, self._load, self._options, self._changed)
+                    with self._changed:
+                        self._models[config.name] = model
+                else:
+                    self._models[config.name].configure(config)
+            return new
+
+    def wait_until_available(self, names: set[str], cancelled: threading.Event, patient: bool) -> None:
+        """Waits until each of these models has an available version, or ``cancelled`` is set.
+
+        ``patient`` tells whether to wait for a model that has no version on disk. Raises
+        ModelNotLoadedError as soon as every version of a model that was tried has failed for the first
+        time.
+        """
+        with self._changed:
+            while not cancelled.is_set():
+                waiting = [name for name in names if not self._is_settled(name, patient)]
+                if not waiting:
+                    return
+                self._changed.wait(CANCELLED_SECONDS)
+
+    @contextmanager
+    def use(self, name: str, number: int | None, label: str | None) -> Iterator[tuple[int, Runner]]:
+        """Gives a version to run, the newest without number and label, and keeps it loaded meanwhile.
+
+        Raises ServingError: INVALID_ARGUMENT without a name or for an unknown label, NOT_FOUND for an
+        unknown model or a version that isn't available.
+        """
+        if not name:
+            raise ServingError(StatusCode.INVALID_ARGUMENT, "ModelSpec has no name specified.")
+        with self._changed:
+            model = self._models.get(name)
+        if label is not None:
+            number = model.config.labels.get(label) if model else None
+            if number is None:
+                raise ServingError(StatusCode.INVALID_ARGUMENT, f"Unrecognized servable version label: {label}")
+        if model is None:
+            wanted = f"Latest({name})" if number is None else f"Specific({name}, {number})"
+            raise ServingError(StatusCode.NOT_FOUND, f"Servable not found for request: {wanted}")
+        with model.use(number) as version:
+            yield version
+
+    def statuses(self, name: str, number: int | None) -> list[VersionStatus]:
+        """Returns the status of one version or of all, newest first; also of models that aren't served any
+        more.
+
+        Raises ServingError NOT_FOUND when there is no such version.
+        """
+        with self._changed:
+            model = self._models.get(name) or self._retired.get(name)
+            statuses = [
+                VersionStatus(version.number, version.state, version.error)
+                for version in (model.versions() if model else ())
+                if number in (None, version.number)
+            ]
+        if not statuses:
+            version = "any versions" if number is None else f"version {number}"
+            raise ServingError(StatusCode.NOT_FOUND, f"Could not find {version} of model {name}")
+        return statuses
+
+    def stop(self) -> None:
+        """Unloads everything and waits for it."""
+        with self._configuring:
+            for name in list(self._models):
+                self._retire(name)
+            for model in self._retired.values():
+                model.join()
+
+    def _retire(self, name: str) -> None:
+        with self._changed:
+            model = self._models.pop(name)
+            self._retired[name] = model
+        model.retire()
+
+    def _check_labels(self, config: ModelConfig) -> None:
+        model = self._models.get(config.name)
+        if model is None:
+            return
+        with self._changed:
+            available = {version.number for version in model.available()}
+        for label, number in config.labels.items():
+            if model.config.labels.get(label, number) != number and number not in available:
+                raise ServingError(
+                    StatusCode.FAILED_PRECONDITION,
+                    f"Request to assign label {label} to version {number} of model {config.name}, "
+                    "which is not currently available for inference",
+                )
+
+    def _is_settled(self, name: str, patient: bool) -> bool:
+        model = self._models.get(name)
+        if model is None or model.available():  # retired by another configuration, meanwhile
+            return True
+        versions = model.versions()
+        failed = [version for version in versions if version.error is not None]
+        if model.polled and failed and len(failed) == len(versions):
+            newest = failed[0]
+            raise ModelNotLoadedError(f"model {name} version {newest.number} can't be loaded: {newest.error}")
+        return model.polled and not versions and not patient

@@ -1,0 +1,191 @@
+"""The embedded model server: options, start, stop, and running as a program."""
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Final, Self
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from serving.model_config import ModelConfig
+from serving.model_server.batching import BatchingOptions
+from serving.model_server.manager import Manager, ModelNotLoadedError
+from serving.model_server.model import LoadingOptions
+from serving.model_server.runner import Runner
+from serving.model_server.service import Service
+
+DEFAULT_PORT: Final = 8500
+"""TensorFlow Serving's gRPC port."""
+
+_log = logging.getLogger(__name__)
+
+
+class ServerStartError(Exception):
+    """The server can't start: a model can't be loaded, or an address can't be listened on. The message says
+    which.
+    """
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """What a server serves, where, and how.
+
+    ``models`` come from ``serving.model_config``: ``read`` a models.config, or ``from_directory``.
+    ``batching`` is None for a model run per request.
+    """
+
+    models: tuple[ModelConfig, ...]
+    host: str = "127.0.0.1"
+    port: int | None = DEFAULT_PORT
+    """The TCP port: 0 for any that is free, None to listen on the socket only."""
+    grpc_socket_path: Path | None = None
+    """A Unix domain socket to listen on."""
+    loading: LoadingOptions = field(default_factory=LoadingOptions)
+    batching: BatchingOptions | None = field(default_factory=BatchingOptions)
+    grpc_max_threads: int = 128
+    """Calls handled at once, those waiting for a batch included; more are refused with RESOURCE_EXHAUSTED."""
+    intra_op_threads: int = 0
+    """TensorFlow's threads inside one operation; 0 means as many as there are CPUs."""
+    inter_op_threads: int = 0
+    """TensorFlow's operations at a time; 0 means as many as there are CPUs."""
+    shutdown_grace_seconds: float = 5.0
+    """How long a stop waits for calls in progress before it cancels them."""
+
+
+class ModelServer:
+    """A model server in this process: ``with ModelServer(options) as server: … server.port``."""
+
+    def __init__(self, options: ServerOptions) -> None:
+        self.options = options
+        self.port: int | None = None
+        """The TCP port it listens on."""
+        self._stopping = threading.Event()
+        self._manager: Manager | None = None
+        self._server: grpc.Server | None = None
+        self._threads: ThreadPoolExecutor | None = None
+        self._health = health.HealthServicer(experimental_non_blocking=False)
+
+    def start(self) -> int | None:
+        """Loads the models, then listens. Returns the TCP port, None without one.
+
+        Waits for models that aren't on disk yet, until a stop is requested. Raises ServerStartError, and
+        leaves nothing running, when a model or an address makes it impossible.
+        """
+        self._manager = Manager(_loader(self.options), self.options.loading)
+        names = self._manager.configure(self.options.models)
+        try:
+            self._manager.wait_until_available(names, self._stopping, patient=True)
+            if not self._stopping.is_set():
+                self._listen(self._manager)
+        except ModelNotLoadedError as error:
+            self.stop()
+            raise ServerStartError(str(error)) from error
+        except RuntimeError as error:  # gRPC's word for an address that is taken
+            self.stop()
+            raise ServerStartError(f"can't listen: {error}") from error
+        return self.port
+
+    def request_stop(self) -> None:
+        """Ends ``start`` where it waits for models, and ``wait``. Can be called in a signal handler."""
+        self._stopping.set()
+
+    def wait(self) -> None:
+        """Waits until a stop is requested."""
+        self._stopping.wait()
+
+    def stop(self) -> None:
+        """Accepts no more calls, lets those in progress finish within the grace period, unloads, and frees
+        all.
+        """
+        self._stopping.set()
+        self._health.enter_graceful_shutdown()
+        if self._server is not None:
+            self._server.stop(self.options.shutdown_grace_seconds).wait()
+        if self._threads is not None:
+            self._threads.shutdown()
+        if self._manager is not None:
+            self._manager.stop()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _listen(self, manager: Manager) -> None:
+        options = self.options
+        self._threads = ThreadPoolExecutor(options.grpc_max_threads, thread_name_prefix="grpc")
+        self._server = grpc.server(
+            self._threads,
+            maximum_concurrent_rpcs=options.grpc_max_threads,
+            options=[
+                ("grpc.max_receive_message_length", -1),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.so_reuseport", 0),  # a second server on this port is told so
+            ],
+        )
+        for handler in Service(manager).handlers():
+            self._server.add_generic_rpc_handlers((handler,))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._health.set("", health_pb2.HealthCheckResponse.SERVING)
+        if options.grpc_socket_path is not None:
+            self._server.add_insecure_port(f"unix:{options.grpc_socket_path.absolute()}")
+        if options.port is not None:
+            self.port = self._server.add_insecure_port(f"{options.host}:{options.port}")
+        self._server.start()
+
+
+def serve(options: ServerOptions, ready: Callable[[ModelServer], None] = lambda server: None) -> int:
+    """Runs a server until SIGTERM or SIGINT, in the main thread; returns the exit status.
+
+    That is 0 after a signal, once the calls in progress are answered, and 1 when the server can't start;
+    the log says why. ``ready`` is called when it listens.
+    """
+    server = ModelServer(options)
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        server.request_stop()
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        server.start()
+        ready(server)
+        server.wait()
+    except ServerStartError as error:
+        _log.error("%s", error)
+        return 1
+    finally:
+        server.stop()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return 0
+
+
+def _loader(options: ServerOptions) -> Callable[[Path], Runner]:
+    """Returns the function that loads a version. It imports TensorFlow, which takes seconds and much
+    memory.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its errors arrive as exceptions
+    from serving.model_server.servable import load
+    from serving.model_server.warmup import warm_up
+
+    def load_version(path: Path) -> Runner:
+        servable = load(path, options.intra_op_threads, options.inter_op_threads)
+        try:
+            warm_up(servable, path)
+        except BaseException:
+            servable.close()
+            raise
+        return Runner(servable, options.batching)
+
+    return load_version
