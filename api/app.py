@@ -1,0 +1,71 @@
+"""The gateway, assembled: routes, failures, middleware, and what lives as long as the app."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+
+from api import digits, errors, generate, health, models, openapi, problems, score
+from api.dependencies import MetricsDep, State
+from api.health import Lifecycle
+from api.inference import Inference
+from api.metrics import MeasureRequests, Metrics
+from api.middleware import BodyLimit, HeadAsGet
+from api.settings import Settings
+from serving.client import ModelClient
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Returns a gateway with these settings. Several of them fit in one process."""
+    metrics = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[State]:
+        client = ModelClient(settings.model_server)
+        try:
+            yield State(settings=settings, metrics=metrics, inference=Inference(client, metrics))
+        finally:
+            await client.close()
+
+    app = FastAPI(
+        title="digitgan",
+        version=version("digitgan"),
+        description="Handwritten digits from a generative adversarial network, and a discriminator's opinion of yours."
+        " Every error is a problem document (RFC 9457).",
+        lifespan=lifespan,
+        redirect_slashes=False,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+    )
+    app.state.lifecycle = Lifecycle()
+    for module in (generate, digits, score, models, health):
+        app.include_router(module.router)
+    app.add_api_route("/metrics", _metrics, summary="Prometheus metrics", response_class=PlainTextResponse)
+    app.add_api_route("/problems/{slug}", _problem_page, include_in_schema=False)
+    app.add_api_route("/", _front_page, include_in_schema=False)
+    errors.install(app)
+    openapi.install(app, settings)
+    # The last one added is the outermost.
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(MeasureRequests, metrics=metrics)
+    app.add_middleware(HeadAsGet)
+    return app
+
+
+async def _metrics(metrics: MetricsDep) -> Response:
+    """All metrics, in Prometheus' text format."""
+    return Response(metrics.exposition(), media_type="text/plain; version=1.0.0; charset=utf-8")
+
+
+async def _problem_page(slug: str) -> Response:
+    """The page behind a problem's ``type``."""
+    for problem in problems.TYPES:
+        if problem.slug == slug:
+            return PlainTextResponse(problem.page, media_type="text/markdown")
+    raise problems.ProblemError(problems.NOT_FOUND, "no such type of problem")
+
+
+async def _front_page() -> Response:
+    return RedirectResponse("/docs")

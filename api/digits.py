@@ -1,0 +1,68 @@
+"""GET /digits/{seed}.png: one digit as a plain, cacheable image."""
+
+import hashlib
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Path, Query, Request
+from starlette.responses import Response
+
+from api import images, openapi, problems
+from api.dependencies import InferenceDep, MetricsDep, SettingsDep
+from api.generate import digits_of
+from api.images import PNG
+from api.schemas import ScaleInQuery, SeedInPath, VersionInQuery
+from serving.contract import GENERATOR
+from serving.noise import noise_from_seeds
+
+router = APIRouter()
+
+FOREVER: Final = "public, max-age=31536000, immutable"
+"""A seed's pixels in a named version never change."""
+REVALIDATE: Final = "public, no-cache"
+"""Those of the newest version do, when a newer one is published: ask each time, at the price of a 304."""
+
+_HEADERS: Final[dict[str, Any]] = openapi.MODEL_HEADERS | {
+    "ETag": {"schema": {"type": "string"}},
+    "Cache-Control": {"schema": {"type": "string"}},
+}
+
+
+@router.get(
+    "/digits/{seed}.png",
+    summary="One digit as an image",
+    description="For an `<img>` tag: cacheable for a year with `version`, revalidated by `ETag` without.",
+    responses={
+        200: {"description": "The digit.", "content": {PNG: openapi.binary()}, "headers": _HEADERS},
+        304: {"description": "The image is the one that `If-None-Match` names.", "headers": _HEADERS},
+        **openapi.failures(problems.VERSION_NOT_FOUND, problems.INVALID_REQUEST, *openapi.UPSTREAM),
+    },
+    response_class=Response,
+)
+async def digit(
+    request: Request,
+    settings: SettingsDep,
+    inference: InferenceDep,
+    metrics: MetricsDep,
+    seed: Annotated[SeedInPath, Path(description="The digit's seed.")],
+    scale: Annotated[ScaleInQuery, Query(description="Enlarges each pixel to a square of this side.")] = 1,
+    version: Annotated[
+        VersionInQuery | None, Query(description="The generator's version; the newest by default.")
+    ] = None,
+) -> Response:
+    prediction = await inference.predict(
+        GENERATOR, noise_from_seeds([seed]), version=version, timeout_s=settings.request_timeout_s
+    )
+    digits = digits_of(prediction, metrics)
+    content = images.png(digits.pixels[0], scale)
+    etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+    cache = REVALIDATE if version is None else FOREVER
+    headers = digits.headers | {"ETag": etag, "Cache-Control": cache}
+    if _matches(", ".join(request.headers.getlist("if-none-match")), etag):
+        return Response(None, 304, headers)
+    return Response(content, 200, headers, PNG)
+
+
+def _matches(if_none_match: str, etag: str) -> bool:
+    """Whether the header names the tag, by the weak comparison of RFC 9110, section 13.1.2."""
+    tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
+    return etag in tags or tags == ["*"]

@@ -1,0 +1,105 @@
+"""Which problem each failure is: the one mapping from what went wrong inside to what a caller is told."""
+
+import logging
+from typing import Final
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from api.bodies import parameter_errors
+from api.problems import (
+    BROKEN_CONTRACT,
+    INTERNAL_ERROR,
+    MALFORMED_REQUEST,
+    METHOD_NOT_ALLOWED,
+    MODEL_NOT_SERVED,
+    MODEL_SERVER_UNREACHABLE,
+    NOT_FOUND,
+    OVERLOADED,
+    TIMEOUT,
+    VERSION_NOT_FOUND,
+    ProblemError,
+    ProblemType,
+    invalid,
+    problem_response,
+)
+from serving.client import (
+    ContractError,
+    DeadlineError,
+    ModelNotServedError,
+    ModelServerError,
+    OverloadedError,
+    UnreachableError,
+    VersionNotFoundError,
+)
+
+_log = logging.getLogger(__name__)
+
+UPSTREAM: Final[dict[type[ModelServerError], tuple[ProblemType, str]]] = {
+    VersionNotFoundError: (VERSION_NOT_FOUND, "{model} has no version {version}"),
+    ModelNotServedError: (MODEL_NOT_SERVED, "{model} is not AVAILABLE"),
+    OverloadedError: (OVERLOADED, "the model server refused more work for {model}"),
+    UnreachableError: (MODEL_SERVER_UNREACHABLE, "no connection to the model server of {model}"),
+    ContractError: (BROKEN_CONTRACT, "{model} does not answer as agreed"),
+    DeadlineError: (TIMEOUT, "{model} took too long"),
+}
+"""What each failure of the model server is to the caller. Its own words stay in the log."""
+
+
+def problem_of(error: ModelServerError) -> ProblemError:
+    """Returns what a caller is told of a failure of the model server."""
+    problem, detail = UPSTREAM[type(error)]
+    return ProblemError(problem, detail.format_map(vars(error)))
+
+
+def install(app: FastAPI) -> None:
+    """Makes every failure of ``app`` a problem document."""
+    app.add_exception_handler(ProblemError, _problem)
+    app.add_exception_handler(ModelServerError, _upstream)
+    app.add_exception_handler(RequestValidationError, _parameters)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(ClientDisconnect, _nobody_there)
+    app.add_exception_handler(Exception, _unknown)
+
+
+async def _problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ProblemError)
+    return problem_response(error)
+
+
+async def _upstream(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ModelServerError)
+    if not isinstance(error, VersionNotFoundError):
+        _log.warning("%s %s: %s", request.method, request.url.path, error)
+    return problem_response(problem_of(error))
+
+
+async def _parameters(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return problem_response(invalid(*parameter_errors(error.errors())))
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    """What Starlette itself refuses: no route, no such method, a form that can't be read."""
+    assert isinstance(error, HTTPException)
+    headers = dict(error.headers or {})
+    if error.status_code == METHOD_NOT_ALLOWED.status:
+        allowed = {method.strip() for method in headers.get("Allow", "").split(",")}
+        headers["Allow"] = ", ".join(sorted(allowed | ({"HEAD"} if "GET" in allowed else set())))
+        return problem_response(ProblemError(METHOD_NOT_ALLOWED, f"takes {headers['Allow']}", headers=headers))
+    if error.status_code == NOT_FOUND.status:
+        return problem_response(ProblemError(NOT_FOUND, "no such path", headers=headers))
+    return problem_response(ProblemError(MALFORMED_REQUEST, str(error.detail), headers=headers))
+
+
+async def _nobody_there(request: Request, error: Exception) -> Response:
+    """The caller left before its request was complete: this answer reaches nobody."""
+    return problem_response(ProblemError(MALFORMED_REQUEST, "the request broke off"))
+
+
+async def _unknown(request: Request, error: Exception) -> Response:
+    """The server logs the exception; the caller learns nothing of it."""
+    return problem_response(ProblemError(INTERNAL_ERROR, "the service's log has the reason"))

@@ -1,0 +1,71 @@
+"""Pixels as files: PNG, a sheet of several digits, and the header of an ``.npy`` file.
+
+Images are uint8 arrays, 0 black and 255 white. Enlarging repeats pixels (nearest neighbour), so it changes no
+value.
+"""
+
+import io
+import math
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Pixels = NDArray[np.uint8]
+
+PNG: Final = "image/png"
+NPY: Final = "application/x-npy"
+
+SHEET_GAP: Final = 2
+"""Pixels, before scaling, around each digit of a sheet."""
+
+_COMPRESSION: Final = 1
+"""zlib's fastest level: a digit is 440 bytes in place of 415, and takes a quarter of the time."""
+
+
+def enlarge(images: Pixels, scale: int) -> Pixels:
+    """Returns ``images`` [..., H, W] with every pixel repeated: [..., H·scale, W·scale]."""
+    if scale == 1:
+        return images
+    return images.repeat(scale, axis=-2).repeat(scale, axis=-1)
+
+
+def png(image: Pixels, scale: int = 1) -> bytes:
+    """Returns one image [H, W], enlarged, as an 8-bit grayscale PNG."""
+    file = io.BytesIO()
+    Image.fromarray(enlarge(image, scale)).save(file, "PNG", compress_level=_COMPRESSION)
+    return file.getvalue()
+
+
+def sheet_shape(count: int, side: int) -> tuple[int, int]:
+    """Returns height and width in pixels, before scaling, of a sheet of ``count`` square images."""
+    columns = math.isqrt(count - 1) + 1
+    rows = -(-count // columns)
+    cell = side + SHEET_GAP
+    return rows * cell + SHEET_GAP, columns * cell + SHEET_GAP
+
+
+def sheet(images: Pixels) -> Pixels:
+    """Returns ``images`` [N, S, S] row by row on one black sheet, as near to a square as N allows.
+
+    One image is returned as it is, without a margin.
+    """
+    count, side, _ = images.shape
+    if count == 1:
+        alone: Pixels = images[0]
+        return alone
+    height, width = sheet_shape(count, side)
+    cell = side + SHEET_GAP
+    rows, columns = height // cell, width // cell
+    cells = np.zeros((rows * columns, cell, cell), np.uint8)
+    cells[:count, SHEET_GAP:, SHEET_GAP:] = images
+    grid = cells.reshape(rows, columns, cell, cell).swapaxes(1, 2).reshape(rows * cell, columns * cell)
+    return np.pad(grid, ((0, SHEET_GAP), (0, SHEET_GAP)))
+
+
+def npy_header(count: int, side: int) -> bytes:
+    """Returns what comes before the pixels in an ``.npy`` file of uint8 [count, side, side]."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (count, side, side)})
+    return file.getvalue()

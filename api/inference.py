@@ -1,0 +1,67 @@
+"""Calls of the model server, measured, and cut into batches that one version answers."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
+from typing import Any, Final
+
+from numpy.typing import NDArray
+
+from api.metrics import Metrics
+from serving.client import ModelClient, ModelServerError, Prediction
+from serving.contract import BATCH_SIZES, MODELS
+
+MAX_BATCH: Final = BATCH_SIZES[-1]
+
+Rows = NDArray[Any]
+TimeLeft = Callable[[], float]
+"""Returns the seconds that the next call may take."""
+
+
+def time_budget(seconds: float) -> TimeLeft:
+    """Returns a budget that all calls of a request share: it runs out ``seconds`` from now."""
+    end = time.monotonic() + seconds
+    return lambda: max(0.001, end - time.monotonic())
+
+
+class Inference:
+    """The model server, as the routes use it."""
+
+    def __init__(self, client: ModelClient, metrics: Metrics) -> None:
+        self.client = client
+        self._metrics = metrics
+
+    async def predict(self, model: str, rows: Rows, *, version: int | None, timeout_s: float) -> Prediction:
+        """Runs ``model`` on at most MAX_BATCH rows. Raises ModelServerError."""
+        start = time.perf_counter()
+        try:
+            return await self.client.predict(
+                model, {MODELS[model].input.name: rows}, version=version, timeout_s=timeout_s
+            )
+        except ModelServerError as error:
+            self._metrics.upstream_errors.labels(model, error.code).inc()
+            raise
+        finally:
+            self._metrics.observe_model(model, time.perf_counter() - start)
+
+    async def predict_all(
+        self, model: str, batches: Iterator[Rows], *, version: int | None, time_left: TimeLeft
+    ) -> AsyncGenerator[Prediction]:
+        """Runs ``model`` on each of ``batches`` (at least one) and yields the predictions in order.
+
+        One version answers all: those after the first ask for the version that answered the first, even where
+        a newer one has been swapped in since. While the caller works on a prediction, the next batch is under
+        way.
+
+        Raises ModelServerError; VersionNotFoundError also if that version is withdrawn meanwhile.
+        """
+        prediction = await self.predict(model, next(batches), version=version, timeout_s=time_left())
+        for rows in batches:
+            ahead = asyncio.create_task(self.predict(model, rows, version=prediction.version, timeout_s=time_left()))
+            try:
+                yield prediction
+                prediction = await ahead
+            finally:  # also where the caller stops early
+                ahead.cancel()
+                await asyncio.gather(ahead, return_exceptions=True)
+        yield prediction

@@ -1,0 +1,108 @@
+"""The gateway as a process: binds its socket, serves until it is told to stop, and drains."""
+
+import asyncio
+import logging
+import socket
+import sys
+from types import FrameType
+
+import uvicorn
+
+from api.app import create_app
+from api.health import Lifecycle
+from api.settings import Settings, SettingsError, load_settings
+
+_FAILED = 1
+_WRONG_SETTINGS = 2
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn with an ordered shutdown: unready at the signal, then a pause, then draining.
+
+    The pause is for load balancers, which go on sending for a moment after readiness is gone
+    (https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-termination-flow).
+    """
+
+    def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle, settings: Settings, url: str) -> None:
+        super().__init__(config)
+        self._lifecycle = lifecycle
+        self._pause_s = settings.shutdown_delay_s
+        self._url = url
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._loop = asyncio.get_running_loop()
+        print(f"digitgan gateway listens on {self._url}", flush=True)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._lifecycle.draining or not self.started:  # a second signal doesn't wait
+            self.should_exit = True
+            self.force_exit = self._lifecycle.draining
+            return
+        self._lifecycle.draining = True
+        self._loop.call_soon_threadsafe(self._loop.call_later, self._pause_s, self._stop)
+
+    def _stop(self) -> None:
+        self.should_exit = True
+
+
+def run(settings: Settings) -> int:
+    """Serves until SIGTERM or SIGINT and returns the exit status: 0, or 1 if it couldn't start.
+
+    Prints the URL it listens on to stdout as soon as it answers, and problems to stderr.
+    """
+    logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    try:
+        listener = _bind(settings.host, settings.port)
+    except OSError as error:
+        print(f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}", file=sys.stderr)
+        return _FAILED
+    with listener:
+        app = create_app(settings)
+        config = uvicorn.Config(
+            app,
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            log_level=settings.log_level,
+            access_log=settings.access_log,
+            server_header=False,
+            timeout_graceful_shutdown=settings.shutdown_timeout_s,
+        )
+        server = _Server(config, app.state.lifecycle, settings, _url(settings.host, listener))
+        server.run(sockets=[listener])
+    return 0 if server.started else _FAILED
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _url(host: str, listener: socket.socket) -> str:
+    name = f"[{host}]" if ":" in host else host
+    return f"http://{name}:{listener.getsockname()[1]}"
+
+
+def main() -> int:
+    """Runs the gateway with the settings in the environment."""
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return _WRONG_SETTINGS
+    return run(settings)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

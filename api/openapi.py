@@ -1,0 +1,81 @@
+"""The parts of the OpenAPI document that FastAPI can't see: problems, and bodies that we read ourselves."""
+
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+
+from api import problems, schemas
+from api.problems import ProblemType
+from api.settings import Settings
+
+_REF: Final = "#/components/schemas/{model}"
+
+UPSTREAM: Final = (
+    problems.INTERNAL_ERROR,
+    problems.BROKEN_CONTRACT,
+    problems.MODEL_NOT_SERVED,
+    problems.OVERLOADED,
+    problems.MODEL_SERVER_UNREACHABLE,
+    problems.TIMEOUT,
+)
+"""The failures of every route that calls the model server."""
+
+MODEL_HEADERS: Final[dict[str, Any]] = {
+    "X-Model": {"schema": {"type": "string"}, "description": "The model, as the model server says."},
+    "X-Model-Version": {"schema": {"type": "integer"}, "description": "Its version."},
+}
+
+
+def failures(*types: ProblemType) -> dict[int | str, dict[str, Any]]:
+    """Returns the ``responses`` of a route that can fail in these ways."""
+    responses: dict[int | str, dict[str, Any]] = {}
+    for problem in sorted(types, key=lambda one: one.status):
+        known = responses.get(problem.status)
+        title = f"{known['description']}; {problem.title}" if known else problem.title
+        responses[problem.status] = {
+            "description": title,
+            "content": {problems.MEDIA_TYPE: {"schema": {"$ref": _REF.format(model="Problem")}}},
+        }
+        if problem.retry_after_s is not None:
+            responses[problem.status]["headers"] = {
+                "Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}
+            }
+    return responses
+
+
+def binary() -> dict[str, Any]:
+    """Returns the media type object of an answer that isn't text."""
+    return {"schema": {"type": "string", "format": "binary"}}
+
+
+def body(content: dict[str, Any]) -> dict[str, Any]:
+    """Returns the ``openapi_extra`` of a route with a required body, by media type."""
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def schema_of(model: type[BaseModel]) -> dict[str, Any]:
+    """Returns the media type object of a body that is read as ``model``."""
+    return {"schema": {"$ref": _REF.format(model=model.__name__)}}
+
+
+def install(app: FastAPI, settings: Settings) -> None:
+    """Completes the document of ``app``, with the limits in ``settings``."""
+
+    def openapi() -> dict[str, Any]:
+        if not app.openapi_schema:
+            document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+            known = document.setdefault("components", {}).setdefault("schemas", {})
+            for model in (schemas.Problem, schemas.GenerateRequest, schemas.ScoreRequest):
+                schema = model.model_json_schema(ref_template=_REF)
+                known.update(schema.pop("$defs", {}))
+                known[model.__name__] = schema
+            digits = known["GenerateRequest"]["properties"]
+            digits["seeds"]["maxItems"] = digits["count"]["maximum"] = settings.max_stream_images
+            digits["noise"]["maxItems"] = settings.max_images
+            known["ScoreRequest"]["properties"]["images"]["maxItems"] = settings.max_score_images
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -1,0 +1,248 @@
+"""Every error is a problem document (RFC 9457): the types, the exception that carries one, the one writer.
+
+``docs/problems.md`` has a section for each type and is written by ``python -m api.problems``. The gateway
+serves the same sections at the types' URIs.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from textwrap import fill
+from typing import Any, Final
+
+import orjson
+from starlette.responses import Response
+
+MEDIA_TYPE: Final = "application/problem+json"
+
+
+@dataclass(frozen=True)
+class ProblemType:
+    """A kind of problem. ``title`` is the same for every occurrence, ``meaning`` is behind the URI."""
+
+    slug: str
+    status: int
+    title: str
+    meaning: str
+    retry_after_s: int | None = None
+
+    @property
+    def uri(self) -> str:
+        return f"/problems/{self.slug}"
+
+    @property
+    def page(self) -> str:
+        """The section in ``docs/problems.md``."""
+        retry = f" A `Retry-After` of {self.retry_after_s} s comes with it." if self.retry_after_s else ""
+        meaning = fill(self.meaning + retry, 110, break_on_hyphens=False)
+        return f"## {self.title}\n\n`{self.uri}`, status {self.status}\n\n{meaning}\n"
+
+
+MALFORMED_REQUEST: Final = ProblemType(
+    "malformed-request",
+    400,
+    "The request cannot be read",
+    "The body is not what its `Content-Type` says: JSON that does not parse (`detail` names line and "
+    "column), or multipart that breaks off.",
+)
+NOT_FOUND: Final = ProblemType(
+    "not-found",
+    404,
+    "There is nothing at this path",
+    "The path is none of the service's routes. `GET /docs` lists them.",
+)
+VERSION_NOT_FOUND: Final = ProblemType(
+    "version-not-found",
+    404,
+    "The model has no such version",
+    "The `version` in the request is not among those that the model server has. `GET /models` lists "
+    "them; without `version` the newest is used.",
+)
+METHOD_NOT_ALLOWED: Final = ProblemType(
+    "method-not-allowed",
+    405,
+    "The resource does not take this method",
+    "The header `Allow` lists the methods that it takes.",
+)
+NOT_ACCEPTABLE: Final = ProblemType(
+    "not-acceptable",
+    406,
+    "No format that the request accepts is on offer",
+    "The header `Accept` excludes every format that the resource has; `detail` lists them.",
+)
+BODY_TOO_LARGE: Final = ProblemType(
+    "body-too-large",
+    413,
+    "The request's body is too large",
+    "`detail` names the limit in bytes (setting `DIGITGAN_MAX_BODY_BYTES`). Split the request.",
+)
+UNSUPPORTED_MEDIA_TYPE: Final = ProblemType(
+    "unsupported-media-type",
+    415,
+    "The body's media type is not supported",
+    "The header `Content-Type` (or `Content-Encoding`) is missing or names a format that the resource "
+    "does not take. The answer's header `Accept` lists those that it takes.",
+)
+INVALID_REQUEST: Final = ProblemType(
+    "invalid-request",
+    422,
+    "The request has invalid values",
+    "The request can be read, and something in it is not allowed. Each entry of `errors` says what, and "
+    "where: `pointer` is a JSON pointer into the body (for images sent as multipart, `/images/0` is the "
+    "first file; an empty pointer is the whole body), `parameter` names a part of the path or the "
+    "query.",
+)
+INTERNAL_ERROR: Final = ProblemType(
+    "internal-error",
+    500,
+    "The gateway failed",
+    "A fault of the service, not of the request. The service's log has the reason.",
+)
+BROKEN_CONTRACT: Final = ProblemType(
+    "broken-contract",
+    502,
+    "The model server broke the contract",
+    "The model server refused a valid request, or answered with a wrong shape, a wrong dtype or numbers "
+    "that are not finite. A fault of the deployment, not of the request: the models do not fit the "
+    "gateway.",
+)
+MODEL_NOT_SERVED: Final = ProblemType(
+    "model-not-served",
+    503,
+    "The model is not being served",
+    "The model server runs and has no version of the model AVAILABLE (yet), or the version that it was "
+    "answering with was withdrawn meanwhile.",
+    retry_after_s=5,
+)
+OVERLOADED: Final = ProblemType(
+    "overloaded",
+    503,
+    "The model server has too much to do",
+    "Its queue is full.",
+    retry_after_s=1,
+)
+MODEL_SERVER_UNREACHABLE: Final = ProblemType(
+    "model-server-unreachable",
+    503,
+    "The model server cannot be reached",
+    "It is down, restarting, or the connection to it broke.",
+    retry_after_s=2,
+)
+NOT_READY: Final = ProblemType(
+    "not-ready",
+    503,
+    "The service is not ready",
+    "A model that the routes need is not AVAILABLE, or the gateway is shutting down. Each entry of "
+    "`errors` names a `model` and what is wrong with it.",
+)
+TIMEOUT: Final = ProblemType(
+    "timeout",
+    504,
+    "The model server did not answer in time",
+    "The time for the request (setting `DIGITGAN_REQUEST_TIMEOUT_S`) ran out while the model server was "
+    "working on it. Ask for fewer images at once.",
+)
+
+TYPES: Final[tuple[ProblemType, ...]] = (
+    MALFORMED_REQUEST,
+    NOT_FOUND,
+    VERSION_NOT_FOUND,
+    METHOD_NOT_ALLOWED,
+    NOT_ACCEPTABLE,
+    BODY_TOO_LARGE,
+    UNSUPPORTED_MEDIA_TYPE,
+    INVALID_REQUEST,
+    INTERNAL_ERROR,
+    BROKEN_CONTRACT,
+    MODEL_NOT_SERVED,
+    OVERLOADED,
+    MODEL_SERVER_UNREACHABLE,
+    NOT_READY,
+    TIMEOUT,
+)
+
+
+def at_pointer(pointer: str, detail: str) -> dict[str, str]:
+    """Returns an entry of ``errors``: what is wrong at a JSON pointer into the body."""
+    return {"pointer": pointer, "detail": detail}
+
+
+def at_parameter(parameter: str, detail: str) -> dict[str, str]:
+    """Returns an entry of ``errors``: what is wrong with a parameter of path or query."""
+    return {"parameter": parameter, "detail": detail}
+
+
+class ProblemError(Exception):
+    """Ends a request with a problem document.
+
+    ``detail`` helps this caller to repair this request; ``errors`` are made by ``at_pointer`` and
+    ``at_parameter``.
+    """
+
+    def __init__(
+        self,
+        problem: ProblemType,
+        detail: str,
+        *,
+        errors: Sequence[Mapping[str, str]] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.problem = problem
+        self.detail = detail
+        self.errors = errors
+        self.headers = dict(headers or {})
+
+
+def invalid(*errors: Mapping[str, str]) -> ProblemError:
+    """Returns the ProblemError for invalid values in a request that could be read."""
+    places = [error.get("pointer", error.get("parameter", "")) for error in errors]
+    where = ", ".join(place or "the body" for place in places)
+    return ProblemError(INVALID_REQUEST, f"invalid: {where}: {errors[0]['detail']}", errors=errors)
+
+
+def problem_response(error: ProblemError) -> Response:
+    """Returns ``error`` as it goes to the caller: the only place that writes problem documents."""
+    problem = error.problem
+    document: dict[str, Any] = {
+        "type": problem.uri,
+        "title": problem.title,
+        "status": problem.status,
+        "detail": error.detail,
+    }
+    if error.errors:
+        document["errors"] = error.errors
+    headers = {"Cache-Control": "no-store"} | error.headers
+    if problem.retry_after_s is not None:
+        headers["Retry-After"] = str(problem.retry_after_s)
+    return Response(orjson.dumps(document), problem.status, headers, MEDIA_TYPE)
+
+
+PAGE_HEAD: Final = """\
+# Problems
+
+Every error that the gateway answers is a problem document
+([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)), `application/problem+json`:
+
+```json
+{
+  "type": "/problems/invalid-request",
+  "title": "The request has invalid values",
+  "status": 422,
+  "detail": "invalid: /seeds/3: Input should be greater than or equal to 0",
+  "errors": [{"pointer": "/seeds/3", "detail": "Input should be greater than or equal to 0"}]
+}
+```
+
+`type` is stable: programs may compare it. It is a path on the gateway, which serves the section below.
+`title` belongs to the type, and `detail` is for the person who repairs this request.
+
+"""
+
+
+def document() -> str:
+    """Returns the whole of ``docs/problems.md``."""
+    return PAGE_HEAD + "\n".join(problem.page for problem in TYPES)
+
+
+if __name__ == "__main__":
+    print(document(), end="")

@@ -1,0 +1,174 @@
+"""What the routes take and give, as JSON: every field described and bounded."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from serving.contract import MAX_SEED, NOISE_DIM
+
+MAX_SCALE = 32
+MAX_VERSION = MAX_SEED
+MAX_FLOAT32 = (2 - 2**-23) * 2.0**127
+
+Seed = Annotated[int, Field(strict=True, ge=0, le=MAX_SEED)]
+Scale = Annotated[int, Field(ge=1, le=MAX_SCALE)]
+Version = Annotated[int, Field(ge=0, le=MAX_VERSION)]
+NoiseNumber = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-MAX_FLOAT32, le=MAX_FLOAT32)]
+NoiseVector = Annotated[
+    list[NoiseNumber],
+    FailFast(),
+    Field(min_length=NOISE_DIM, max_length=NOISE_DIM),
+]
+
+
+def _decimal(text: object) -> object:
+    """Refuses what ``int()`` would take and a cache would see as another URL: "007", "+7", "7_0", " 7"."""
+    if isinstance(text, str) and (not text.isascii() or not text.isdecimal() or (text[0] == "0" and text != "0")):
+        raise PydanticCustomError("decimal", "Input should be an integer in plain decimal digits")
+    return text
+
+
+SeedInPath = Annotated[int, BeforeValidator(_decimal), Field(ge=0, le=MAX_SEED)]
+ScaleInQuery = Annotated[int, BeforeValidator(_decimal), Field(ge=1, le=MAX_SCALE)]
+VersionInQuery = Annotated[int, BeforeValidator(_decimal), Field(ge=0, le=MAX_VERSION)]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class GenerateRequest(_Body):
+    """Which digits to make: exactly one of ``seeds``, ``noise`` and ``count``."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": [name]} for name in ("seeds", "noise", "count")]}
+    )
+
+    seeds: Annotated[list[Seed], FailFast()] = Field(
+        default_factory=list,
+        min_length=1,
+        description="A digit for each seed. The same seed and version give the same pixels everywhere.",
+    )
+    noise: Annotated[list[NoiseVector], FailFast()] = Field(
+        default_factory=list,
+        min_length=1,
+        description="A digit for each vector of 100 numbers. The generator knows standard normal ones.",
+    )
+    count: int = Field(
+        default_factory=int,
+        ge=1,
+        description="So many digits from seeds that the server chooses and names in its answer.",
+    )
+    version: Version | None = Field(None, description="The generator's version; the newest by default.")
+    scale: Scale = Field(1, description="Enlarges each pixel to a square of this side.")
+
+    @model_validator(mode="after")
+    def _exactly_one_source(self) -> Self:
+        given = sorted(self.model_fields_set & {"seeds", "noise", "count"})
+        if len(given) != 1:
+            raise PydanticCustomError(
+                "exactly_one", "Exactly one of seeds, noise and count should be given", {"fields": given}
+            )
+        return self
+
+
+class GeneratedImage(BaseModel):
+    """One digit."""
+
+    seed: int = Field(default_factory=int, ge=0, le=MAX_SEED, description="The digit's seed; absent for noise.")
+    png: str = Field(
+        description="The digit as an 8-bit grayscale PNG.",
+        json_schema_extra={"contentEncoding": "base64", "contentMediaType": "image/png"},
+    )
+
+
+class GenerateResponse(BaseModel):
+    """The digits, in the order asked for."""
+
+    model: str = Field(description="The model that made them, as the model server says.")
+    version: int = Field(description="Its version, as the model server says.")
+    images: list[GeneratedImage]
+
+
+class ScoreRequest(_Body):
+    """Images to score."""
+
+    images: list[
+        Annotated[str, Field(json_schema_extra={"contentEncoding": "base64", "contentMediaType": "image/png"})]
+    ] = Field(min_length=1, description="PNG, JPEG or WebP files.")
+
+
+class Score(BaseModel):
+    """What the discriminator thinks of one image."""
+
+    probability: float = Field(ge=0, le=1, description="The probability that the image is real: sigmoid(logit).")
+    logit: float = Field(description="Positive means real.")
+    verdict: Literal["real", "fake"] = Field(description="real if the logit is positive.")
+    fitted: bool = Field(
+        description="Whether the image was fitted into 28×28 pixels first; if not, it was scored as sent."
+    )
+
+
+class ScoreResponse(BaseModel):
+    """The scores, in the order of the images."""
+
+    model: str = Field(description="The model that scored, as the model server says.")
+    version: int = Field(description="Its version, as the model server says.")
+    scores: list[Score]
+
+
+class VersionError(BaseModel):
+    """Why a version is not available."""
+
+    code: str = Field(description="A gRPC status code's name.")
+    message: str
+
+
+class ModelVersion(BaseModel):
+    """One version of a model."""
+
+    version: int
+    state: str = Field(description="START, LOADING, AVAILABLE, UNLOADING or END.")
+    error: VersionError | None = Field(description="What ended the version, if an error did.")
+    card: dict[str, Any] | None = Field(
+        description="The model card: how the version was trained, its measured quality, its files' SHA-256."
+    )
+
+
+class Model(BaseModel):
+    """One model that the routes need."""
+
+    name: str
+    versions: list[ModelVersion] = Field(description="Newest first; empty if the model server doesn't know it.")
+
+
+class ModelsResponse(BaseModel):
+    """The models that the routes need."""
+
+    models: list[Model]
+
+
+class Health(BaseModel):
+    """A probe's good news."""
+
+    status: Literal["live", "ready"]
+
+
+class FieldError(BaseModel):
+    """What is wrong, and where: one of ``pointer``, ``parameter`` and ``model`` is present."""
+
+    pointer: str = Field(default_factory=str, description="A JSON pointer into the body; empty for all of it.")
+    parameter: str = Field(default_factory=str, description="A part of the path or the query.")
+    model: str = Field(default_factory=str, description="A model that is not ready.")
+    detail: str
+
+
+class Problem(BaseModel):
+    """A problem document (RFC 9457)."""
+
+    type: str = Field(description="Stable; the path of a page about this type of problem.")
+    title: str = Field(description="The same for every problem of this type.")
+    status: int
+    detail: str = Field(description="What helps to repair this request.")
+    errors: list[FieldError] = Field(default_factory=list)
