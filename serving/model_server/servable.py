@@ -13,10 +13,11 @@ import numpy as np
 import tensorflow as tf
 from grpc import StatusCode
 from numpy.typing import NDArray
+from tensorflow.core.protobuf import config_pb2
 
 from serving import apis
 from serving.model_server.errors import ServingError, code_of
-from serving.model_server.signature import Arrays, Signature
+from serving.model_server.signature import METHODS, Arrays, Signature
 
 GRAPH_FILES = ("saved_model.pb", "saved_model.pbtxt")
 
@@ -35,11 +36,13 @@ class Servable:
         self._runs: dict[str, Callable[..., list[NDArray[Any]]]] = {}
         for name, signature in self.signatures.items():
             proto = signature_defs.signature_def[name]
-            if signature.outputs:
-                self._runs[name] = session.make_callable(
-                    [proto.outputs[output].name for output in signature.outputs],
-                    feed_list=[proto.inputs[key].name for key in signature.dtypes],
+            if signature.method_name in METHODS:
+                # The call that Keras makes too: straight into TensorFlow, where Session.run would compare shapes.
+                options = config_pb2.CallableOptions(
+                    feed=[proto.inputs[key].name for key in signature.dtypes],
+                    fetch=[proto.outputs[output].name for output in signature.outputs],
                 )
+                self._runs[name] = session._make_callable_from_options(options)
 
     def run(self, signature_name: str, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Runs a signature on inputs of its names and dtypes, and returns all its outputs.

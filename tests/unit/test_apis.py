@@ -70,9 +70,7 @@ def test_a_message_has_the_fields_of_the_generated_class(name: str) -> None:
 
 def test_the_committed_descriptors_hold_what_the_installed_package_describes() -> None:
     """Messages that a newer package adds are not missed: only what is committed has to agree."""
-    committed = {
-        file.name: file for file in FileDescriptorSet.FromString(apis_build.TARGET.read_bytes()).file
-    }
+    committed = {file.name: file for file in FileDescriptorSet.FromString(apis_build.TARGET.read_bytes()).file}
     installed = {file.name: file for file in FileDescriptorSet.FromString(apis_build.build()).file}
     serving_files = [name for name in committed if name.startswith("tensorflow_serving/")]
     assert len(serving_files) >= 15

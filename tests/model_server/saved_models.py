@@ -1,0 +1,130 @@
+"""SavedModels that can be checked in one's head, made with TensorFlow, and ways to break them."""
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from serving import apis, tensors
+from serving.contract import WARMUP_REQUESTS
+
+FLOATS = tf.TensorSpec(None, tf.float32)
+DTYPES = ("float32", "float64", "float16", "uint8", "int8", "int16", "int32", "int64", "bool", "object")
+"""NumPy's names of the dtypes that the model ``echo`` has signatures for."""
+
+
+def save_half_plus(path: Path, constant: float) -> None:
+    """``serving_default``: y = x / 2 + constant. ``both``: the same, and z = 2 x. ``sum``: total = a + b."""
+    module = tf.Module()
+    module.half, module.constant = tf.Variable(0.5), tf.Variable(constant)
+
+    def half_plus(x: Any) -> Any:
+        return {"y": x * module.half + module.constant}
+
+    def both(x: Any) -> Any:
+        return {"y": x * module.half + module.constant, "z": 2 * x}
+
+    def add(a: Any, b: Any) -> Any:
+        return {"total": a + b}
+
+    signatures = {
+        "serving_default": tf.function(half_plus).get_concrete_function(x=FLOATS),
+        "both": tf.function(both).get_concrete_function(x=FLOATS),
+        "sum": tf.function(add).get_concrete_function(a=FLOATS, b=FLOATS),
+    }
+    tf.saved_model.save(module, str(path), signatures)
+
+
+def save_echo(path: Path) -> None:
+    """A signature for each of DTYPES, by its name: y = x."""
+    signatures = {
+        dtype: tf.function(lambda x: {"y": tf.identity(x)}).get_concrete_function(
+            x=tf.TensorSpec(None, tf.string if dtype == "object" else tf.dtypes.as_dtype(dtype))
+        )
+        for dtype in DTYPES
+    }
+    tf.saved_model.save(tf.Module(), str(path), signatures)
+
+
+def save_witness(path: Path) -> None:
+    """Signatures whose answers tell how they were run.
+
+    ``serving_default``: waits for the longest of ``seconds`` [N]; ``rows`` [N] is N in each row.
+    ``item``: y = (10, 20, 30)[index]; any other index fails. ``dot``: y [N] = x [N, 3] · (1, 2, 3).
+    ``unbatchable``: y [] = the sum of x.
+    """
+
+    def wait(seconds: Any) -> Any:
+        end = tf.timestamp() + tf.cast(tf.reduce_max(seconds), tf.float64)
+        turns = tf.while_loop(lambda n: tf.timestamp() < end, lambda n: (n + 1,), (0,))[0]
+        return {"rows": tf.fill(tf.shape(seconds)[:1], tf.shape(seconds)[0] + 0 * turns)}
+
+    def item(index: Any) -> Any:
+        return {"y": tf.gather([10, 20, 30], index)}
+
+    def dot(x: Any) -> Any:
+        return {"y": tf.squeeze(tf.matmul(x, [[1.0], [2.0], [3.0]]), 1)}
+
+    def unbatchable(x: Any) -> Any:
+        return {"y": tf.reduce_sum(x)}
+
+    signatures = {
+        "serving_default": tf.function(wait).get_concrete_function(seconds=tf.TensorSpec([None], tf.float32)),
+        "item": tf.function(item).get_concrete_function(index=tf.TensorSpec([None], tf.int32)),
+        "dot": tf.function(dot).get_concrete_function(x=tf.TensorSpec([None, 3], tf.float32)),
+        "unbatchable": tf.function(unbatchable).get_concrete_function(x=FLOATS),
+    }
+    tf.saved_model.save(tf.Module(), str(path), signatures)
+
+
+def publish(template: Path, base_path: Path, version: int) -> Path:
+    """Copies a SavedModel beside its place, as version ``version`` of the model at ``base_path``, then renames it."""
+    base_path.mkdir(parents=True, exist_ok=True)
+    target = base_path / str(version)
+    beside = base_path / f"{version}.tmp"
+    shutil.copytree(template, beside)
+    beside.rename(target)
+    return target
+
+
+def write_warmup(saved_model: Path, requests: Sequence[Mapping[str, NDArray[Any]]]) -> None:
+    """Adds warm-up requests for ``serving_default`` with these inputs."""
+    path = saved_model / WARMUP_REQUESTS
+    path.parent.mkdir(exist_ok=True)
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for inputs in requests:
+            log = apis.PredictionLog()
+            for name, array in inputs.items():
+                log.predict_log.request.inputs[name].CopyFrom(tensors.to_proto(array))
+            writer.write(log.SerializeToString())
+
+
+def garble_graph(saved_model: Path) -> None:
+    """Writes a graph file that isn't one."""
+    (saved_model / "saved_model.pb").write_bytes(b"\xff" * 64)
+
+
+def remove_graph(saved_model: Path) -> None:
+    """Deletes the graph file."""
+    (saved_model / "saved_model.pb").unlink()
+
+
+def cut_variables(saved_model: Path) -> None:
+    """Leaves the first byte of the variables only."""
+    (path,) = (saved_model / "variables").glob("variables.data-*")
+    os.truncate(path, 1)
+
+
+def remove_variables(saved_model: Path) -> None:
+    """Deletes the variables."""
+    shutil.rmtree(saved_model / "variables")
+
+
+def add_failing_warmup(saved_model: Path) -> None:
+    """Adds a good warm-up request and one that the model refuses."""
+    write_warmup(saved_model, [{"x": np.zeros(2, np.float32)}, {"wrong": np.zeros(2, np.float32)}])
