@@ -69,7 +69,8 @@ def failing(code: grpc.StatusCode, message: str = "on purpose") -> Behaviour:
 
 
 class MisbehavingServer:
-    """Answers Predict by ``behaviour`` and GetModelStatus by ``statuses`` (model → (version, state) pairs).
+    """Answers Predict by ``behaviour`` and GetModelStatus by ``statuses`` (model → (version, state) pairs), with
+    the ``errors`` (version → code and message) that ended a version.
 
     ``release`` is set at the end: a behaviour can wait on it in place of sleeping. ``calls`` counts Predict.
     """
@@ -79,6 +80,7 @@ class MisbehavingServer:
         self.statuses: dict[str, list[tuple[int, int]]] = {
             model: [(1, ModelVersionStatus.AVAILABLE)] for model in MODELS
         }
+        self.errors: dict[int, tuple[int, str]] = {}
         self.release = threading.Event()
         self.calls = 0
         self._server = grpc.server(ThreadPoolExecutor(16))
@@ -104,9 +106,12 @@ class MisbehavingServer:
         name = GetModelStatusRequest.FromString(request).model_spec.name
         if name not in self.statuses:
             context.abort(grpc.StatusCode.NOT_FOUND, f"Could not find any versions of model {name}")
-        return GetModelStatusResponse(
-            model_version_status=[{"version": v, "state": state} for v, state in self.statuses[name]]
-        ).SerializeToString()
+        response = GetModelStatusResponse()
+        for version, state in self.statuses[name]:
+            code, message = self.errors.get(version, (0, ""))
+            status = {"error_code": code, "error_message": message}
+            response.model_version_status.add(version=version, state=state, status=status)
+        return response.SerializeToString()
 
 
 class _Handler(grpc.GenericRpcHandler):
