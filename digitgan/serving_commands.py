@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from digitgan.errors import UserError, require, told
+from digitgan.quiet import import_tensorflow
 from serving.pretrained import MODELS_DIR
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def serve(
     if models is not None and config is not None:
         raise UserError("--models and --config both say what to serve: give one of them")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    import_tensorflow()
     from serving import model_config
     from serving.model_server.batching import BatchingOptions
     from serving.model_server.model import LoadingOptions
@@ -97,7 +99,6 @@ def gateway(
     """
     require("gateway", "fastapi", "uvicorn")
     from api.main import run
-
     from api.settings import SettingsError, load_settings
 
     given = {"model_server": model_server, "host": host, "port": port}

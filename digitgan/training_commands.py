@@ -1,6 +1,5 @@
 """``digitgan train`` and ``digitgan export``."""
 
-import os
 import sys
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from digitgan.errors import UserError, require, told
+from digitgan.quiet import import_tensorflow
 
 if TYPE_CHECKING:
     from training.config import TrainingConfig
@@ -125,7 +125,7 @@ def train(
     [bold]digitgan up --models runs/…/models[/]           serve what came out
     """
     require("training", "tensorflow", "matplotlib", "PIL")
-    _quieten_tensorflow()
+    import_tensorflow()
     from training import data as datasets
     from training import job
     from training.config import DEFAULT_PRESET, ConfigError
@@ -192,7 +192,7 @@ def export(
     models.config, batching.config and monitoring.config are written beside them.
     """
     require("training", "tensorflow", "PIL")
-    _quieten_tensorflow()
+    import_tensorflow()
     from training import devices, loop
     from training.config import ConfigError, TrainingConfig
 
@@ -221,7 +221,3 @@ def _newest_run() -> Path:
     if not runs:
         raise UserError("--resume: there is no run in runs/ yet; name one with --run, or leave --resume out")
     return runs[-1].parent
-
-
-def _quieten_tensorflow() -> None:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -1,3 +1,37 @@
-"""What every test shares."""
+"""What every test shares: the suite's option, and handwritten digits that need no network."""
 
-pytest_plugins = ["tests.model_server.option"]
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+# pytest_plugins = ["tests.model_server.option"]
+
+
+@pytest.fixture(scope="session")
+def handwritten() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """1,797 real handwritten digits: scikit-learn's 8×8 ones, enlarged to 20×20 in a 28×28 frame, as MNIST's are.
+
+    Images uint8 [1797, 28, 28] and labels uint8 [1797].
+    """
+    from sklearn.datasets import load_digits
+
+    small = load_digits()
+    images = np.zeros((len(small.images), 28, 28), np.uint8)
+    for image, digit in zip(images, small.images, strict=True):
+        ink = Image.fromarray((digit * (255 / 16)).astype(np.uint8))
+        image[4:24, 4:24] = np.asarray(ink.resize((20, 20), Image.Resampling.BICUBIC))
+    return images, small.target.astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def digits_npz(
+    handwritten: tuple[NDArray[np.uint8], NDArray[np.uint8]], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The handwritten digits as Keras lays MNIST out: 1,500 to train on, 297 to test on."""
+    images, labels = handwritten
+    path = tmp_path_factory.mktemp("data") / "digits.npz"
+    np.savez(path, x_train=images[:1500], y_train=labels[:1500], x_test=images[1500:], y_test=labels[1500:])
+    return path

@@ -86,7 +86,8 @@ def _download() -> dict[str, NDArray[Any]]:
 
 def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # NumPy leaves a file that it opened itself open where the archive in it is broken.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             if missing := [name for name in IDX_FILES if name not in archive]:
                 raise DataError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(archive) or 'nothing'}")
             return {name: archive[name] for name in IDX_FILES}

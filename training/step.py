@@ -14,9 +14,6 @@ from training.networks import build_discriminator, build_generator, float32_copy
 STATISTICS_BATCHES: Final = 8
 """Batches of noise from which the averaged generator's batch-normalisation statistics are estimated."""
 
-STATISTICS_BATCHES: Final = 8
-"""Batches of noise from which the averaged generator's batch-normalisation statistics are estimated."""
-
 
 class Trainer(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
     """The networks, their optimisers and the step that trains them, under a distribution strategy.

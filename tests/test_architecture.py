@@ -1,0 +1,57 @@
+"""The tree is the drawing: api -> serving <- training, and nothing else."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ALLOWED = {
+    "serving": {"serving"},
+    "training": {"training", "serving"},
+    "api": {"api", "serving"},
+    "digitgan": {"digitgan", "api", "serving", "training"},
+}
+
+
+def imported(path: Path) -> set[str]:
+    """The top-level modules that a file names in its import statements, wherever they stand."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_a_package_imports_only_those_below_it(package: str) -> None:
+    files = list((ROOT / package).rglob("*.py"))
+    assert files
+    for path in files:
+        assert imported(path) & set(ALLOWED) <= ALLOWED[package], path
+
+
+def test_the_contract_imports_the_standard_library_only() -> None:
+    assert imported(ROOT / "serving" / "contract.py") <= sys.stdlib_module_names
+
+
+def test_only_the_model_server_and_the_training_name_tensorflow() -> None:
+    at_home = [ROOT / "serving" / "model_server", ROOT / "training"]
+    # These two run at build time, and on the way to one of the above.
+    exceptions = {ROOT / "serving" / "apis_build.py", ROOT / "digitgan" / "quiet.py"}
+    for package in ALLOWED:
+        for path in (ROOT / package).rglob("*.py"):
+            if path not in exceptions and not any(path.is_relative_to(home) for home in at_home):
+                assert not imported(path) & {"tensorflow", "tensorflow_serving", "keras"}, path
+
+
+def test_the_gateways_code_brings_no_tensorflow_with_it() -> None:
+    code = "import sys, digitgan.cli, api.main; print(*{name.split('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    loaded = set(done.stdout.split())
+    assert {"api", "fastapi", "grpc"} <= loaded
+    assert not loaded & {"tensorflow", "tensorflow_serving", "keras", "matplotlib"}

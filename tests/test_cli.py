@@ -1,0 +1,54 @@
+"""The command line teaches, and tells mistakes in a sentence."""
+
+import re
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+COMMANDS = ("up", "serve", "gateway", "train", "export")
+
+
+def digitgan(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "digitgan", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def test_the_version() -> None:
+    assert digitgan("--version").stdout == f"digitgan {version('digitgan')}\n"
+
+
+def test_help_lists_the_commands() -> None:
+    listed = re.findall(r"^│ (\w+)  ", digitgan("--help").stdout, re.MULTILINE)
+    assert tuple(listed) == COMMANDS
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_and_option_explains_itself(command: str) -> None:
+    done = digitgan(command, "--help")
+    assert done.returncode == 0
+    options = re.findall(r"^│ (?:\* +)?(--?\w[\w-]*)(.*)│$", done.stdout, re.MULTILINE)
+    assert options
+    for option, rest in options:
+        assert re.search(r"[a-z]{3} ", rest) or re.search(r"[a-z]{3}", rest.replace(option, "")), option
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["serve", "--models", "a", "--config", "b"], "--models and --config"),
+        (["serve", "--models", "NOWHERE"], "no <name>/<version>/ directory"),
+        (["serve", "--config", "NOWHERE"], "NOWHERE"),
+        (["gateway", "--port", "70000"], "DIGITGAN_PORT=70000"),
+        (["gateway", "--model-server", "nonsense"], "DIGITGAN_MODEL_SERVER=nonsense"),
+        (["up", "--models", "NOWHERE"], "holds no models"),
+        (["export", "NOWHERE"], "holds no run"),
+    ],
+)
+def test_a_mistake_is_told_in_a_sentence(tmp_path: Path, arguments: list[str], told: str) -> None:
+    done = digitgan(*[str(tmp_path / "NOWHERE") if word == "NOWHERE" else word for word in arguments])
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr

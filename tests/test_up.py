@@ -1,0 +1,116 @@
+"""``digitgan up``: everything at once, as the README promises, through a model swap and to an orderly end."""
+
+import io
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+from PIL import Image
+
+from serving.pretrained import MODELS_DIR
+
+DEADLINE_S = 90.0
+
+
+@contextmanager
+def digitgan_up(*arguments: str | Path) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
+    """A running ``digitgan up`` that is ready, and a client of it."""
+    command = [sys.executable, "-m", "digitgan", "up", "--port", "0", *map(str, arguments)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout
+            url = ""
+            for line in process.stdout:
+                if found := re.search(r"listens on (http://\S+)", line):
+                    url = found[1]
+                if line.startswith("Ready"):
+                    break
+            with httpx.Client(base_url=url, timeout=DEADLINE_S) as client:
+                wait_for(lambda: client.get("/healthz/ready").status_code == 200)
+                yield process, client
+        finally:
+            process.terminate()
+            process.wait(DEADLINE_S)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, "the condition never came true"
+        time.sleep(0.02)
+
+
+def test_the_pretrained_model_answers_and_ends_cleanly() -> None:
+    with digitgan_up() as (process, client):
+        png = client.get("/digits/7.png")
+        with Image.open(io.BytesIO(png.content)) as digit:
+            assert (digit.format, digit.mode, digit.size) == ("PNG", "L", (28, 28))
+        scored = client.post("/score", content=png.content, headers={"content-type": "image/png"}).json()
+        assert 0 <= scored["scores"][0]["probability"] <= 1
+        process.send_signal(signal.SIGINT)
+        assert process.wait(DEADLINE_S) == 0
+
+
+def test_a_new_version_takes_over_without_a_failed_request(tmp_path: Path) -> None:
+    """Version 2 is published as export does it, by a rename, under a client that never pauses."""
+    for name in ("generator", "discriminator"):
+        shutil.copytree(MODELS_DIR / name / "1", tmp_path / name / "1")
+    answers: list[tuple[int, int]] = []
+    failures: list[str] = []
+    enough = threading.Event()
+
+    with digitgan_up("--models", tmp_path) as (_, client):
+
+        def ask() -> None:
+            seed = 0
+            while not enough.is_set():
+                answer = client.post("/generate", json={"seeds": [seed]})
+                if answer.status_code == 200:
+                    answers.append((seed, answer.json()["version"]))
+                else:
+                    failures.append(answer.text)
+                seed += 1
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        try:
+            wait_for(lambda: len(answers) >= 20)
+            for name in ("generator", "discriminator"):
+                shutil.copytree(MODELS_DIR / name / "1", tmp_path / name / ".2.partial")
+                (tmp_path / name / ".2.partial").rename(tmp_path / name / "2")
+            wait_for(lambda: bool(answers) and answers[-1][1] == 2)
+            swapped_at = len(answers)
+            wait_for(lambda: len(answers) >= swapped_at + 20)
+        finally:
+            enough.set()
+            asking.join()
+    assert failures == []
+    versions = [version for _, version in answers]
+    assert versions == sorted(versions)
+    assert set(versions) == {1, 2}
+
+
+def test_a_model_server_that_dies_takes_the_gateway_with_it_and_says_so(tmp_path: Path) -> None:
+    with digitgan_up() as (process, _):
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        for child in children:
+            os.kill(int(child), signal.SIGKILL)
+        assert process.wait(DEADLINE_S) == 2
+
+
+def test_a_port_in_use_is_told_and_leaves_nothing_running(tmp_path: Path) -> None:
+    with digitgan_up() as (_, client):
+        port = client.base_url.port
+        command = [sys.executable, "-m", "digitgan", "up", "--port", str(port)]
+        second = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)
+        assert second.returncode == 1
+        assert f"cannot listen on 127.0.0.1:{port}" in second.stderr

@@ -1,0 +1,113 @@
+"""Settings are decided once, refused when impossible, and come back from disk as they were."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from training import job
+from training.config import PRESETS, ConfigError, Recipe, TrainingConfig
+
+DECK = PRESETS["deck"]
+CONFIG = TrainingConfig("deck", DECK, seed=0, steps=1000, images=60_000, data="keras", data_sha256="0" * 64)
+
+
+def test_the_deck_preset_is_the_decks_recipe() -> None:
+    assert Recipe(256, 1e-4, 1e-4, beta_1=0.9, dropout=0.2, ema_decay=0.0) == DECK
+
+
+def test_an_epoch_is_one_pass_over_the_training_set() -> None:
+    """60,000 images in batches of 256 are 234.375 steps."""
+    assert CONFIG.step_of_epoch(1) == 235
+    assert CONFIG.step_of_epoch(8) == 1875
+    assert CONFIG.epochs_at(1875) == 8
+
+
+def test_a_configuration_comes_back_from_disk_as_it_was(tmp_path: Path) -> None:
+    CONFIG.write(tmp_path)
+    assert TrainingConfig.read(tmp_path) == CONFIG
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"recipe": {}}', '{"recipe": 3}'])
+def test_a_directory_without_a_readable_run_is_named(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ConfigError, match=str(tmp_path)):
+        TrainingConfig.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("batch_size", 1),
+        ("generator_learning_rate", 0.0),
+        ("discriminator_learning_rate", float("nan")),
+        ("beta_1", 1.0),
+        ("dropout", -0.1),
+        ("ema_decay", 1.5),
+    ],
+)
+def test_an_impossible_recipe_names_its_field(field: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=field):
+        replace(DECK, **{field: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("steps", 0), ("log_every", 0), ("checkpoint_every", -1), ("seed", 2**31)]
+)
+def test_an_impossible_setting_names_its_field(field: str, value: int) -> None:
+    with pytest.raises(ConfigError, match=field):
+        replace(CONFIG, **{field: value})  # type: ignore[arg-type]
+
+
+def options(run: Path, data: Path, **changes: object) -> job.Options:
+    plain = job.Options(run, resume=False, data=data, preset=None, epochs=None, steps=None, recipe={}, settings={})
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+def test_overrides_go_before_the_preset(tmp_path: Path, digits_npz: Path) -> None:
+    asked = options(tmp_path, digits_npz, preset="deck", recipe={"batch_size": 50, "beta_1": None}, epochs=2.0)
+    config, dataset = job.resolve(asked)
+    assert config.recipe == replace(DECK, batch_size=50)
+    assert (config.steps, config.images) == (60, 1500)
+    assert config.data_sha256 == dataset.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"steps": 5, "epochs": 1.0}, "--epochs and --steps"),
+        ({"preset": "best ever"}, "--preset"),
+        ({"epochs": 0.0}, "--epochs"),
+        ({"steps": 0}, "steps"),
+        ({"recipe": {"dropout": 1.0}}, "dropout"),
+    ],
+)
+def test_options_that_contradict_or_make_no_sense_are_named(
+    tmp_path: Path, digits_npz: Path, changes: dict[str, object], named: str
+) -> None:
+    with pytest.raises(ConfigError, match=named):
+        job.resolve(options(tmp_path, digits_npz, **changes))
+
+
+def test_a_run_is_never_overwritten(tmp_path: Path, digits_npz: Path) -> None:
+    config, _ = job.resolve(options(tmp_path, digits_npz))
+    config.write(tmp_path)
+    with pytest.raises(ConfigError, match="--resume"):
+        job.resolve(options(tmp_path, digits_npz))
+
+
+def test_a_resumed_run_keeps_its_settings_and_may_only_grow_longer(tmp_path: Path, digits_npz: Path) -> None:
+    begun, _ = job.resolve(options(tmp_path, digits_npz, preset="deck", steps=7, settings={"seed": 3}))
+    begun.write(tmp_path)
+    resumed, _ = job.resolve(options(tmp_path, digits_npz, resume=True))
+    assert resumed == begun
+    longer, _ = job.resolve(options(tmp_path, digits_npz, resume=True, steps=9, settings={"seed": 3}))
+    assert longer == replace(begun, steps=9)
+    for change, named in (
+        ({"settings": {"seed": 4}}, "--seed 4"),
+        ({"recipe": {"beta_1": 0.5}}, "--beta-1 0.5"),
+        ({"preset": "dcgan"}, "--preset dcgan"),
+    ):
+        with pytest.raises(ConfigError, match=named):
+            job.resolve(options(tmp_path, digits_npz, resume=True, **change))

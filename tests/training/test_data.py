@@ -1,0 +1,145 @@
+"""Training data is read whole or refused with its fault named; batches are the same stream from any step on."""
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from training import data
+
+
+def write_idx(path: Path, array: NDArray[np.uint8]) -> None:
+    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+    path.write_bytes(gzip.compress(header + array.tobytes()))
+
+
+def idx_folder(folder: Path, dataset: data.Dataset) -> Path:
+    for name, file in data.IDX_FILES.items():
+        write_idx(folder / file, getattr(dataset, name))
+    return folder
+
+
+def test_npz_and_idx_hold_the_same_digits(digits_npz: Path, tmp_path: Path) -> None:
+    npz = data.load(digits_npz)
+    idx = data.load(idx_folder(tmp_path, npz))
+    for name in data.IDX_FILES:
+        np.testing.assert_array_equal(getattr(npz, name), getattr(idx, name))
+    assert npz.fingerprint() == idx.fingerprint()
+
+
+def good() -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    return {
+        "x_train": rng.integers(0, 256, (20, 28, 28), np.uint8),
+        "y_train": np.arange(20) % 10,
+        "x_test": rng.integers(0, 256, (5, 28, 28), np.uint8),
+        "y_test": np.arange(5),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "fault"),
+    [
+        ("x_train", np.zeros((20, 8, 8), np.uint8), r"x_train must have the shape \[N, 28, 28\], not \[20, 8, 8\]"),
+        ("x_train", np.zeros((0, 28, 28), np.uint8), "x_train must have the shape"),
+        ("x_train", np.zeros((20, 28, 28), np.float32), "x_train must be uint8"),
+        ("x_train", np.zeros((20, 28, 28), np.uint8), "x_train is blank"),
+        ("y_train", np.arange(19) % 10, "y_train must have one label for each of 20"),
+        ("y_train", np.full(20, 10), "y_train must hold integers from 0 to 9"),
+        ("y_test", np.zeros(5), "y_test must hold integers"),
+        ("x_test", np.zeros((28, 28), np.uint8), "x_test must have the shape"),
+    ],
+)
+def test_an_array_that_is_not_mnist_like_is_named(tmp_path: Path, name: str, value: Any, fault: str) -> None:
+    path = tmp_path / "data.npz"
+    np.savez(path, **{**good(), name: value})
+    with pytest.raises(data.DataError, match=fault):
+        data.load(path)
+
+
+def test_a_missing_array_is_named(tmp_path: Path) -> None:
+    arrays = good()
+    del arrays["y_test"]
+    np.savez(tmp_path / "data.npz", **arrays)
+    with pytest.raises(data.DataError, match="lacks y_test"):
+        data.load(tmp_path / "data.npz")
+
+
+@pytest.mark.parametrize("content", [b"", b"digits", b"PK\x03\x04 and no more", gzip.compress(b"x")])
+def test_a_file_that_is_no_archive_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "data.npz"
+    path.write_bytes(content)
+    with pytest.raises(data.DataError, match=r"data\.npz"):
+        data.load(path)
+
+
+def test_a_single_npy_array_is_not_an_archive(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros(3))
+    with pytest.raises(data.DataError, match=r"x\.npy"):
+        data.load(tmp_path / "x.npy")
+
+
+def test_a_path_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    with pytest.raises(data.DataError, match="nowhere"):
+        data.load(tmp_path / "nowhere.npz")
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (None, "lacks t10k-labels"),
+        (b"\0\0\x08\x01", "not a gzip file"),
+        (gzip.compress(b"\0\0\x0d\x01\0\0\0\x05" + bytes(20)), "not an IDX file of unsigned bytes"),
+        (gzip.compress(b"\0\0\x08\x01\0\0\0\x05" + bytes(4)), "cut short"),
+        (gzip.compress(b"\0\0\x08\x02\0\0"), "cut short"),
+        (gzip.compress(bytes(range(5)) * 100)[:-12], "not a gzip file"),
+    ],
+)
+def test_a_broken_idx_file_is_named(tmp_path: Path, digits_npz: Path, content: bytes | None, fault: str) -> None:
+    file = idx_folder(tmp_path, data.load(digits_npz)) / data.IDX_FILES["y_test"]
+    file.unlink()
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(data.DataError, match=fault):
+        data.load(tmp_path)
+
+
+def take(images: NDArray[np.uint8], steps: int, first_step: int = 0, seed: int = 0) -> NDArray[np.float32]:
+    stream = data.batches(images, batch_size=8, seed=seed, first_step=first_step).take(steps)
+    return np.stack([batch.numpy() for batch in stream])
+
+
+def marked(count: int) -> NDArray[np.uint8]:
+    """Images that can be told apart: image k is filled with the value k."""
+    return np.arange(count, dtype=np.uint8)[:, None, None] * np.ones((1, 28, 28), np.uint8)
+
+
+def test_batches_are_pixels_in_the_networks_range() -> None:
+    batches = take(marked(256), 32)
+    assert batches.shape == (32, 8, 28, 28, 1)
+    assert (batches.min(), batches.max()) == (-1.0, 1.0)
+
+
+def test_every_image_is_seen_once_an_epoch_and_each_epoch_has_an_order_of_its_own() -> None:
+    """20 images in batches of 8: five batches are two epochs, the third of them lying across both."""
+    seen = np.rint(take(marked(20), 5)[..., 0, 0, 0] * 127.5 + 127.5).astype(int).ravel()
+    first, second = seen[:20], seen[20:]
+    assert sorted(first) == sorted(second) == list(range(20))
+    assert list(first) != list(second)
+
+
+def test_the_order_depends_on_the_seed() -> None:
+    assert not np.array_equal(take(marked(20), 2, seed=0), take(marked(20), 2, seed=1))
+
+
+@pytest.mark.parametrize("first_step", [1, 2, 3, 7])
+def test_a_stream_begun_later_goes_on_as_the_whole_one_would(first_step: int) -> None:
+    whole = take(marked(20), 9)
+    np.testing.assert_array_equal(take(marked(20), 9 - first_step, first_step), whole[first_step:])
+
+
+def test_a_batch_may_be_larger_than_the_training_set() -> None:
+    assert take(marked(3), 4).shape == (4, 8, 28, 28, 1)
