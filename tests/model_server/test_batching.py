@@ -1,0 +1,100 @@
+"""PredictionService.Predict with batching: at most 4 rows in a batch, and a queue of 2 batches."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from tests.model_server.client import SECONDS, Client, code, output, predict_request, refused
+
+INVALID_ARGUMENT = grpc.StatusCode.INVALID_ARGUMENT
+X = np.array([0, 1, 2.5], np.float32)
+
+
+def waits(*seconds: float) -> dict[str, Any]:
+    return {"seconds": np.array(seconds, np.float32)}
+
+
+def call_together(client: Client, requests: Iterable[Any]) -> list[Any]:
+    """Sends all requests before it waits for the first answer; returns answers and errors in their order."""
+    futures = [client.prediction.Predict.future(request, timeout=SECONDS) for request in requests]
+    return [future.exception(SECONDS) or future.result() for future in futures]
+
+
+def test_answers_are_those_without_batching(batching_client: Client) -> None:
+    np.testing.assert_array_equal(output(batching_client.predict("half", {"x": X}), "y"), X / 2 + 3)
+    answer = batching_client.predict("half", {"x": X}, signature="both", output_filter=("z",), version=1)
+    assert list(answer.outputs) == ["z"]
+    np.testing.assert_array_equal(output(answer, "z"), X * 2)
+
+
+def test_requests_that_arrive_together_share_a_batch_and_get_their_own_answers(batching_client: Client) -> None:
+    together = [predict_request("witness", waits(0.1 + 0.001 * i)) for i in range(6)]
+    rows = [int(output(answer, "rows")[0]) for answer in call_together(batching_client, together)]
+    assert max(rows) > 1
+    numbers = [predict_request("half", {"x": np.array([i], np.float32)}) for i in range(6)]
+    answers = [output(answer, "y").tolist() for answer in call_together(batching_client, numbers)]
+    assert answers == [[i / 2 + 3] for i in range(6)]
+
+
+def test_requests_of_different_sizes_share_a_batch(batching_client: Client) -> None:
+    requests = [predict_request("half", {"x": np.full(1 + i % 4, i, np.float32)}) for i in range(8)]
+    answers = [output(answer, "y").tolist() for answer in call_together(batching_client, requests)]
+    assert answers == [[i / 2 + 3] * (1 + i % 4) for i in range(8)]
+
+
+def test_a_request_that_fills_a_batch_runs(batching_client: Client) -> None:
+    assert output(batching_client.predict("witness", waits(0, 0, 0, 0)), "rows").tolist() == [4] * 4
+
+
+def test_more_rows_than_a_batch_are_invalid(batching_client: Client) -> None:
+    with refused(INVALID_ARGUMENT, "5", "4"):
+        batching_client.predict("half", {"x": np.zeros(5, np.float32)})
+
+
+def test_a_full_queue_is_unavailable_and_the_rest_is_answered(batching_client: Client) -> None:
+    results = call_together(batching_client, [predict_request("witness", waits(*[0.1] * 4)) for _ in range(12)])
+    refusals = [result for result in results if isinstance(result, grpc.RpcError)]
+    assert 1 <= len(refusals) <= 9  # one runs, two wait
+    assert {code(refusal) for refusal in refusals} == {grpc.StatusCode.UNAVAILABLE}
+    assert all("full" in str(refusal) for refusal in refusals)
+    assert batching_client.half_plus("half", 4) == (5.0, 2)
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [{"a": np.float32(1) * np.ones(()), "b": np.ones(1)}, {"a": np.ones(2), "b": np.ones(1)}],
+    ids=["no first dimension", "unequal first dimensions"],
+)
+def test_inputs_that_cannot_be_batched_are_invalid(batching_client: Client, inputs: dict[str, Any]) -> None:
+    floats = {name: np.asarray(value, np.float32) for name, value in inputs.items()}
+    with refused(INVALID_ARGUMENT):
+        batching_client.predict("half", floats, signature="sum")
+
+
+def test_a_signature_that_does_not_keep_the_rows_cannot_run_in_batches(batching_client: Client) -> None:
+    with refused(grpc.StatusCode.FAILED_PRECONDITION):
+        batching_client.predict("witness", {"x": X}, signature="unbatchable")
+
+
+def test_a_request_that_fails_alone_has_the_operations_code(batching_client: Client) -> None:
+    with refused(INVALID_ARGUMENT, "7"):
+        batching_client.predict("witness", {"index": np.array([0, 7], np.int32)}, signature="item")
+
+
+def test_wrong_requests_are_refused_as_without_batching(batching_client: Client) -> None:
+    with refused(grpc.StatusCode.NOT_FOUND):
+        batching_client.half_plus("nobody")
+    with refused(grpc.StatusCode.FAILED_PRECONDITION):
+        batching_client.predict("half", {"x": X}, signature="upside_down")
+    with refused(INVALID_ARGUMENT, "to be float but int32 is provided"):
+        batching_client.predict("half", {"x": np.array([1], np.int32)})
+
+
+def test_a_request_whose_time_has_run_out_ends_in_time(batching_client: Client) -> None:
+    busy = batching_client.prediction.Predict.future(predict_request("witness", waits(0.5)), timeout=SECONDS)
+    with refused(grpc.StatusCode.DEADLINE_EXCEEDED):
+        batching_client.prediction.Predict(predict_request("witness", waits(0.5)), timeout=0.2)
+    assert output(busy.result(SECONDS), "rows").size == 1
