@@ -1,0 +1,242 @@
+"""ModelServer and serve: start, addresses, stop, and where the server goes its own way."""
+
+import gc
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from serving.contract import GENERATOR, IMAGES, NOISE, NOISE_DIM
+from serving.model_config import ModelConfig
+from serving.model_server import servable
+from serving.model_server.batching import BatchingOptions
+from serving.model_server.model import LoadingOptions
+from serving.model_server.server import ModelServer, ServerOptions, ServerStartError
+from serving.pretrained import MODELS_DIR
+from tests.model_server import saved_models
+from tests.model_server.client import SECONDS, Client, code, output, predict_request, refused, wait_until
+from tests.model_server.conftest import Templates
+from tests.model_server.embedded.conftest import QUICK, Start
+from tests.model_server.option import EMBEDDED
+from tests.model_server.process import config, connected, server_process
+
+
+def waits(*seconds: float) -> dict[str, NDArray[np.float32]]:
+    return {"seconds": np.array(seconds, np.float32)}
+
+
+def test_a_server_stops_without_leaving_a_thread_or_a_listener(models: dict[str, Path]) -> None:
+    before = set(threading.enumerate())
+    with ModelServer(ServerOptions((ModelConfig("half", models["half"]),), port=0)) as server:
+        assert server.port is not None
+        with Client(f"127.0.0.1:{server.port}") as client:
+            assert client.half_plus("half") == (3.5, 2)
+    wait_until(lambda: set(threading.enumerate()) <= before, lambda: str(threading.enumerate()))
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", server.port)) != 0
+
+
+def test_a_server_listens_on_a_port_and_a_socket_at_once(start: Start, models: dict[str, Path], tmp_path: Path) -> None:
+    path = Path(f"/tmp/ms-{time.monotonic_ns()}.sock")
+    _, client = start(models, grpc_socket_path=path)
+    assert client.half_plus("half") == (3.5, 2)
+    with Client(f"unix:{path}") as other:
+        assert other.half_plus("half") == (3.5, 2)
+
+
+def test_a_port_that_is_taken_is_told(start: Start, models: dict[str, Path]) -> None:
+    server, _ = start({"half": models["half"]})
+    before = threading.active_count()
+    with pytest.raises(ServerStartError, match=f"127.0.0.1:{server.port}"):
+        start({"half": models["half"]}, port=server.port)
+    assert threading.active_count() <= before
+
+
+def test_a_model_that_fails_at_the_start_is_told_at_once_whatever_the_retries(
+    templates: Templates, tmp_path: Path
+) -> None:
+    saved_models.garble_graph(saved_models.publish(templates.half_plus_two, tmp_path / "bad", 4))
+    options = ServerOptions((ModelConfig("bad", tmp_path / "bad"),), port=0, loading=LoadingOptions())
+    with pytest.raises(ServerStartError, match="model bad version 4 can't be loaded: DATA_LOSS"):
+        ModelServer(options).start()
+
+
+def test_a_start_that_waits_for_a_model_ends_when_asked_to(tmp_path: Path) -> None:
+    server = ModelServer(ServerOptions((ModelConfig("late", tmp_path / "late"),), port=0, loading=QUICK))
+    starting = threading.Thread(target=server.start)
+    starting.start()
+    server.request_stop()
+    starting.join(SECONDS)
+    assert not starting.is_alive()
+    assert server.port is None
+    server.stop()
+
+
+def test_a_failed_version_is_tried_again_until_it_loads(start: Start, templates: Templates, tmp_path: Path) -> None:
+    saved_models.publish(templates.half_plus_two, tmp_path / "m", 1)
+    _, client = start({"m": tmp_path / "m"}, loading=LoadingOptions(0.05, 1000, 0.05))
+    broken = saved_models.publish(templates.half_plus_three, tmp_path / "m", 2)
+    graph = (broken / "saved_model.pb").read_bytes()
+    saved_models.garble_graph(broken)
+    wait_until(lambda: len(client.states("m")) == 2, lambda: str(client.states("m")))
+    (broken / "saved_model.pb").write_bytes(graph)
+    client.wait_for_states("m", {2: "AVAILABLE", 1: "END"})
+    assert client.statuses("m")[0].code == 0
+
+
+def test_a_failed_version_is_tried_again_when_another_directory_takes_its_place(
+    start: Start, templates: Templates, tmp_path: Path
+) -> None:
+    saved_models.publish(templates.half_plus_two, tmp_path / "m", 1)
+    _, client = start({"m": tmp_path / "m"})
+    broken = tmp_path / "m" / "broken"
+    saved_models.garble_graph(saved_models.publish(templates.half_plus_three, tmp_path / "beside", 2))
+    (tmp_path / "beside" / "2").rename(tmp_path / "m" / "2")
+    client.wait_for_states("m", {2: "END", 1: "AVAILABLE"})
+    saved_models.publish(templates.half_plus_three, tmp_path / "beside", 2)
+    (tmp_path / "m" / "2").rename(broken)
+    (tmp_path / "beside" / "2").rename(tmp_path / "m" / "2")
+    client.wait_for_states("m", {2: "AVAILABLE", 1: "END"})
+
+
+def test_a_base_path_that_disappears_does_not_unload_the_model(
+    start: Start, templates: Templates, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    saved_models.publish(templates.half_plus_two, tmp_path / "m", 1)
+    _, client = start({"m": tmp_path / "m"})
+    (tmp_path / "m").rename(tmp_path / "elsewhere")
+    wait_until(lambda: "waiting for its base path" in caplog.text, lambda: caplog.text)
+    assert client.half_plus("m") == (2.5, 1)
+
+
+def test_unloading_frees_the_graph(templates: Templates) -> None:
+    loaded = servable.load(templates.half_plus_two)
+    graph = weakref.ref(loaded._session.graph)
+    assert graph() is not None
+    loaded.close()
+    gc.collect()
+    assert graph() is None
+
+
+def test_an_unloaded_version_finishes_its_requests_first(start: Start, templates: Templates, tmp_path: Path) -> None:
+    saved_models.publish(templates.witness, tmp_path / "m", 1)
+    _, client = start({"m": tmp_path / "m"})
+    slow = client.prediction.Predict.future(predict_request("m", waits(1.0)), timeout=SECONDS)
+    client.predict("m", {"index": np.array([0], np.int32)}, signature="item")
+    saved_models.publish(templates.witness, tmp_path / "m", 2)
+    client.wait_for_states("m", {2: "AVAILABLE", 1: "UNLOADING"})
+    assert slow.result(SECONDS).model_spec.version.value == 1
+    client.wait_for_states("m", {2: "AVAILABLE", 1: "END"})
+
+
+def test_an_empty_model_list_unloads_everything(start: Start, models: dict[str, Path]) -> None:
+    _, client = start({"half": models["half"]})
+    client.reload("model_config_list {}")
+    client.wait_for_states("half", {2: "END"})
+    with refused(grpc.StatusCode.NOT_FOUND):
+        client.half_plus("half")
+
+
+def test_a_reload_tells_why_a_new_model_cannot_be_loaded(
+    start: Start, models: dict[str, Path], templates: Templates, tmp_path: Path
+) -> None:
+    saved_models.garble_graph(saved_models.publish(templates.half_plus_two, tmp_path / "bad", 4))
+    _, client = start({"half": models["half"]})
+    with refused(grpc.StatusCode.UNKNOWN, "model bad version 4", "DATA_LOSS"):
+        client.reload(config({"half": models["half"], "bad": tmp_path / "bad"}))
+    assert client.half_plus("half") == (3.5, 2)
+
+
+def test_a_full_server_is_exhausted(start: Start, models: dict[str, Path]) -> None:
+    _, client = start({"witness": models["witness"]}, grpc_max_threads=2, batching=None)
+    futures = [client.prediction.Predict.future(predict_request("witness", waits(0.3))) for _ in range(6)]
+    failures = [code(error) for future in futures if (error := future.exception(SECONDS)) is not None]
+    assert set(failures) == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+    assert len(failures) < 6
+
+
+# Batching, with a real model
+
+
+def test_no_rows_are_answered_with_no_rows(start: Start, models: dict[str, Path]) -> None:
+    _, client = start({"half": models["half"]})
+    answer = client.predict("half", {"x": np.zeros((0, 3), np.float32)})
+    assert output(answer, "y").shape == (0, 3)
+
+
+def test_bad_requests_never_fail_good_ones_that_they_arrive_with(start: Start, models: dict[str, Path]) -> None:
+    _, client = start({"witness": models["witness"]})
+    kinds: list[tuple[str, dict[str, NDArray[Any]], list[Any] | None]] = [
+        ("item", {"index": np.array([0, 2], np.int32)}, [10, 30]),
+        ("item", {"index": np.array([7], np.int32)}, None),
+        ("item", {"index": np.array([[0, 1]], np.int32)}, [[10, 20]]),
+        ("dot", {"x": np.ones((2, 3), np.float32)}, [6, 6]),
+        ("dot", {"x": np.ones((2, 4), np.float32)}, None),
+    ] * 8
+    busy = client.prediction.Predict.future(predict_request("witness", waits(0.3)), timeout=SECONDS)
+    futures = [
+        client.prediction.Predict.future(predict_request("witness", inputs, signature=signature), timeout=SECONDS)
+        for signature, inputs, _ in kinds
+    ]
+    for future, (_, _, expected) in zip(futures, kinds, strict=True):
+        if expected is None:
+            assert code(future.exception(SECONDS)) is grpc.StatusCode.INVALID_ARGUMENT
+        else:
+            assert output(future.result(SECONDS), "y").tolist() == expected
+    busy.result(SECONDS)
+
+
+def test_an_image_does_not_depend_on_its_batch(start: Start) -> None:
+    """Bit for bit, for the package's own generator."""
+    _, client = start({GENERATOR: MODELS_DIR / GENERATOR})
+    noise = np.random.default_rng(1).standard_normal((13, NOISE_DIM), np.float32)
+
+    def images(rows: NDArray[np.float32]) -> NDArray[np.uint8]:
+        return output(client.predict(GENERATOR, {NOISE: rows}), IMAGES)
+
+    together = images(noise)
+    for size in (1, 3, 5):
+        alone = [images(noise[start : start + size]) for start in range(0, len(noise), size)]
+        np.testing.assert_array_equal(np.concatenate(alone), together)
+
+
+def test_a_request_whose_time_runs_out_in_the_queue_is_not_run(start: Start, models: dict[str, Path]) -> None:
+    _, client = start({"witness": models["witness"]}, batching=BatchingOptions(max_batch_size=1))
+    busy = client.prediction.Predict.future(predict_request("witness", waits(0.6)), timeout=SECONDS)
+    hopeless = [
+        client.prediction.Predict.future(predict_request("witness", waits(20.0)), timeout=0.3) for _ in range(3)
+    ]
+    assert {code(future.exception(SECONDS)) for future in hopeless} == {grpc.StatusCode.DEADLINE_EXCEEDED}
+    busy.result(SECONDS)
+    assert output(client.predict("witness", waits(0.0)), "rows").tolist() == [1]
+
+
+# The process
+
+
+def test_sigterm_lets_calls_in_progress_finish_and_ends_with_0(models: dict[str, Path]) -> None:
+    with server_process(EMBEDDED, config({"witness": models["witness"]})) as server, connected(server) as client:
+        client.predict("witness", waits(0.0))
+        slow = client.prediction.Predict.future(predict_request("witness", waits(1.5)), timeout=SECONDS)
+        client.predict("witness", {"index": np.array([0], np.int32)}, signature="item")
+        server.process.send_signal(signal.SIGTERM)
+        assert output(slow.result(SECONDS), "rows").tolist() == [1]
+        assert server.process.wait(SECONDS) == 0
+        assert "Traceback" not in server.log
+
+
+def test_importing_the_server_does_not_import_tensorflow() -> None:
+    program = "import sys, serving.model_server.server; print('tensorflow' in sys.modules)"
+    assert (
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "False\n"
+    )
