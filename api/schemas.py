@@ -88,7 +88,7 @@ class GenerateResponse(BaseModel):
 
     model: str = Field(description="The model that made them, as the model server says.")
     version: int = Field(description="Its version, as the model server says.")
-    images: list[GeneratedImage]
+    images: list[GeneratedImage] = Field(description="A digit for each seed or noise vector.")
 
 
 class ScoreRequest(_Body):
@@ -115,20 +115,20 @@ class ScoreResponse(BaseModel):
 
     model: str = Field(description="The model that scored, as the model server says.")
     version: int = Field(description="Its version, as the model server says.")
-    scores: list[Score]
+    scores: list[Score] = Field(description="A score for each image.")
 
 
 class VersionError(BaseModel):
     """Why a version is not available."""
 
     code: str = Field(description="A gRPC status code's name.")
-    message: str
+    message: str = Field(description="The model server's own words.")
 
 
 class ModelVersion(BaseModel):
     """One version of a model."""
 
-    version: int
+    version: int = Field(description="The version's number.")
     state: str = Field(description="START, LOADING, AVAILABLE, UNLOADING or END.")
     error: VersionError | None = Field(description="What ended the version, if an error did.")
     card: dict[str, Any] | None = Field(
@@ -139,20 +139,20 @@ class ModelVersion(BaseModel):
 class Model(BaseModel):
     """One model that the routes need."""
 
-    name: str
+    name: str = Field(description="The model's name.")
     versions: list[ModelVersion] = Field(description="Newest first; empty if the model server doesn't know it.")
 
 
 class ModelsResponse(BaseModel):
     """The models that the routes need."""
 
-    models: list[Model]
+    models: list[Model] = Field(description="The generator and the discriminator.")
 
 
 class Health(BaseModel):
     """A probe's good news."""
 
-    status: Literal["live", "ready"]
+    status: Literal["live", "ready"] = Field(description="What the probe asked for.")
 
 
 class FieldError(BaseModel):
@@ -161,7 +161,7 @@ class FieldError(BaseModel):
     pointer: str = Field(default_factory=str, description="A JSON pointer into the body; empty for all of it.")
     parameter: str = Field(default_factory=str, description="A part of the path or the query.")
     model: str = Field(default_factory=str, description="A model that is not ready.")
-    detail: str
+    detail: str = Field(description="What is wrong there.")
 
 
 class Problem(BaseModel):
@@ -169,6 +169,6 @@ class Problem(BaseModel):
 
     type: str = Field(description="Stable; the path of a page about this type of problem.")
     title: str = Field(description="The same for every problem of this type.")
-    status: int
+    status: int = Field(description="The HTTP status.")
     detail: str = Field(description="What helps to repair this request.")
-    errors: list[FieldError] = Field(default_factory=list)
+    errors: list[FieldError] = Field(default_factory=list, description="Every place at fault, where there are any.")

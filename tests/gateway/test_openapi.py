@@ -1,0 +1,112 @@
+"""The OpenAPI document is true and complete, and so are the pages about routes, problems and settings."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from api import problems
+from api.settings import PREFIX, Settings, load_settings
+from tests.gateway.problem import assert_problem
+
+DOCS = Path(__file__).parents[2] / "docs"
+METHODS = {"get", "post", "put", "patch", "delete", "head", "options", "trace"}
+
+
+@pytest.fixture(scope="module")
+def document(http: httpx.Client) -> dict[str, Any]:
+    found: dict[str, Any] = http.get("/openapi.json").json()
+    return found
+
+
+def operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    return [
+        (method.upper(), path, operation)
+        for path, item in document["paths"].items()
+        for method, operation in item.items()
+        if method in METHODS
+    ]
+
+
+def test_it_lists_the_routes(document: dict[str, Any]) -> None:
+    assert {(method, path) for method, path, _ in operations(document)} == {
+        ("POST", "/generate"),
+        ("GET", "/digits/{seed}.png"),
+        ("POST", "/score"),
+        ("GET", "/models"),
+        ("GET", "/healthz/live"),
+        ("GET", "/healthz/ready"),
+        ("GET", "/metrics"),
+    }
+
+
+def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+    references = set(re.findall(r"'\$ref': '#/components/schemas/(\w+)'", str(document)))
+    assert references
+    assert references <= set(document["components"]["schemas"])
+
+
+def test_every_field_and_parameter_is_described(document: dict[str, Any]) -> None:
+    for name, schema in document["components"]["schemas"].items():
+        for field, about in schema["properties"].items():
+            assert about.get("description"), (name, field)
+    for _, _, operation in operations(document):
+        assert operation["summary"]
+        assert all(parameter["description"] for parameter in operation.get("parameters", []))
+
+
+def test_every_failure_is_a_problem_document(document: dict[str, Any]) -> None:
+    for method, path, operation in operations(document):
+        for status, response in operation["responses"].items():
+            if int(status) >= 400:
+                assert set(response["content"]) == {"application/problem+json"}, (method, path, status)
+
+
+def test_limits_in_the_document_are_those_in_force(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    assert schemas["GenerateRequest"]["properties"]["count"]["maximum"] == load_settings().max_stream_images
+    assert schemas["ScoreRequest"]["properties"]["images"]["maxItems"] == load_settings().max_score_images
+
+
+def test_the_docs_page_and_the_front_page(http: httpx.Client) -> None:
+    assert http.get("/docs").headers["content-type"].startswith("text/html")
+    front = http.get("/")
+    assert front.status_code == 307
+    assert front.headers["location"] == "/docs"
+
+
+@pytest.mark.parametrize("problem", problems.TYPES, ids=lambda problem: problem.slug)
+def test_every_problems_type_leads_to_its_page(http: httpx.Client, problem: problems.ProblemType) -> None:
+    page = http.get(problem.uri)
+    assert page.status_code == 200
+    assert page.text == problem.page
+    assert problem.page in (DOCS / "problems.md").read_text("utf-8")
+
+
+def test_the_page_of_problems_is_the_one_that_the_module_writes() -> None:
+    assert (DOCS / "problems.md").read_text("utf-8") == problems.document()
+
+
+def test_an_unknown_problem_has_no_page(http: httpx.Client) -> None:
+    assert_problem(http.get("/problems/none"), "not-found")
+
+
+def test_the_page_of_routes_has_them_all(document: dict[str, Any]) -> None:
+    page = (DOCS / "http.md").read_text("utf-8")
+    headings = set(re.findall(r"^## `(\w+) ([^`]+)`", page, re.MULTILINE))
+    listed = {(method, path) for method, path, _ in operations(document)}
+    assert listed <= headings
+    assert {path for _, path in headings - listed} <= {"/docs", "/problems/{type}", "/"}
+
+
+def test_the_page_of_settings_has_them_all_with_their_defaults() -> None:
+    page = (DOCS / "settings.md").read_text("utf-8")
+    rows = dict(re.findall(rf"^\| `{PREFIX}(\w+)` \| `?([^|`]*)`? \|", page, re.MULTILINE))
+    assert set(rows) == {name.upper() for name in Settings.model_fields}
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default is None else str(field.default).lower()
+        assert rows[name.upper()].strip().replace(",", "") == default
+        assert field.description
+        assert field.description in page

@@ -1,0 +1,59 @@
+"""The gateway's settings: read once, checked, and reported by name."""
+
+import os
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from api.settings import SettingsError, load_settings
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("DIGITGAN_"):
+            monkeypatch.delenv(name)
+
+
+def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIGITGAN_PORT", "1234")
+    monkeypatch.setenv("DIGITGAN_MODELS_DIR", "/models")
+    settings = load_settings()
+    assert (settings.port, settings.models_dir) == (1234, Path("/models"))
+
+
+def test_what_is_handed_in_goes_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIGITGAN_PORT", "1234")
+    assert load_settings(port=0).port == 0
+
+
+def test_an_empty_variable_counts_as_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIGITGAN_PORT", "")
+    monkeypatch.setenv("DIGITGAN_MODELS_DIR", "")
+    assert (load_settings().port, load_settings().models_dir) == (8000, None)
+
+
+def test_all_wrong_variables_are_named_with_their_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIGITGAN_PORT", "http")
+    monkeypatch.setenv("DIGITGAN_LOG_LEVEL", "loud")
+    with pytest.raises(SettingsError, match=r"DIGITGAN_PORT=http: (.|\n)*DIGITGAN_LOG_LEVEL=loud: "):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    "target", ["localhost:8500", "10.0.0.1:1", "[::1]:8500", "dns:///models:8500", "unix:/run/models.sock"]
+)
+def test_targets(target: str) -> None:
+    assert load_settings(model_server=target).model_server == target
+
+
+@pytest.mark.parametrize("target", ["localhost", ":8500", "localhost:", "localhost:0", "localhost:65536", "a:b"])
+def test_wrong_targets(target: str) -> None:
+    with pytest.raises(SettingsError, match=r"DIGITGAN_MODEL_SERVER=.*should be host:port"):
+        load_settings(model_server=target)
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValidationError):
+        load_settings().port = 1

@@ -1,0 +1,63 @@
+"""The zip that is written as it goes: read back by the standard library, in all its sizes."""
+
+import io
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from api.zipstream import ZipStream
+
+
+def archive_of(files: dict[str, bytes]) -> bytes:
+    archive = ZipStream()
+    return b"".join([*(archive.add(name, content) for name, content in files.items()), archive.finish()])
+
+
+def read(archive: bytes) -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(archive)) as opened:
+        assert opened.testzip() is None
+        return {name: opened.read(name) for name in opened.namelist()}
+
+
+@pytest.mark.parametrize(
+    "files",
+    [{}, {"a.png": b"abc"}, {"empty": b""}, {"ö/7.png": b"x" * 70_000, "b": b"b"}],
+    ids=["no file", "one", "empty", "folders and letters"],
+)
+def test_what_goes_in_comes_out(files: dict[str, bytes]) -> None:
+    assert read(archive_of(files)) == files
+
+
+def test_equal_files_are_equal_archives() -> None:
+    assert archive_of({"a": b"a"}) == archive_of({"a": b"a"})
+
+
+def test_files_are_readable_by_their_owner_and_stored() -> None:
+    with zipfile.ZipFile(io.BytesIO(archive_of({"a": b"a"}))) as opened:
+        (info,) = opened.infolist()
+    assert info.external_attr >> 16 == 0o100644
+    assert info.compress_type == zipfile.ZIP_STORED
+    assert info.date_time == (1980, 1, 1, 0, 0, 0)
+
+
+@pytest.mark.parametrize("count", [65_534, 65_535, 65_536, 70_000])
+def test_more_files_than_the_old_format_counts(count: int) -> None:
+    archive = ZipStream()
+    whole = b"".join([*(archive.add(f"{index}", b"") for index in range(count)), archive.finish()])
+    with zipfile.ZipFile(io.BytesIO(whole)) as opened:
+        assert opened.namelist() == [str(index) for index in range(count)]
+
+
+def test_files_beyond_4_gib_are_found_again(tmp_path: Path) -> None:
+    """In a file with a hole of 4 GiB, which takes no space on the disk."""
+    archive, path, hole = ZipStream(), tmp_path / "large.zip", 2**32 + 5
+    with path.open("wb") as file:
+        file.write(archive.add("before", b"first"))
+        file.seek(hole)
+        archive._offset = hole
+        file.write(archive.add("behind", b"second") + archive.finish())
+    with zipfile.ZipFile(path) as opened:
+        assert opened.testzip() is None
+        assert opened.read("before") == b"first"
+        assert opened.read("behind") == b"second"
