@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from digitgan.errors import UserError, require, told
-from digitgan.quiet import import_tensorflow
 from serving.pretrained import MODELS_DIR
+from serving.quiet import import_tensorflow
 
 if TYPE_CHECKING:
     from serving.model_server.server import ModelServer

@@ -71,23 +71,16 @@ def _has_version(model: Path) -> bool:
 
 
 def _command(models: Path, names: list[str], directory: Path, socket: Path) -> list[str]:
-    """The command line of the model server: TensorFlow Serving's where it is installed."""
+    """The model server's command line: TensorFlow Serving's where it is installed, and the embedded one's otherwise.
+
+    Both take the same flags and read the same files.
+    """
     binary = shutil.which(TENSORFLOW_MODEL_SERVER)
     if binary is None:
         require("model-server", "tensorflow", "grpc_health")
-        return [
-            sys.executable,
-            "-m",
-            "digitgan",
-            "serve",
-            "--models",
-            str(models),
-            "--grpc-socket-path",
-            str(socket),
-        ]
     server_config.write_configs(directory, names, models, os.cpu_count() or 1)
     return [
-        binary,
+        *([binary] if binary else [sys.executable, "-m", "serving.model_server"]),
         "--port=0",
         f"--grpc_socket_path={socket}",
         f"--model_config_file={directory / server_config.MODELS_CONFIG}",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from digitgan.errors import UserError, require, told
-from digitgan.quiet import import_tensorflow
+from serving.quiet import import_tensorflow
 
 if TYPE_CHECKING:
     from training.config import TrainingConfig

@@ -54,7 +54,7 @@ def resolve(options: Options) -> tuple[TrainingConfig, data.Dataset]:
     if begun and not options.resume:
         raise ConfigError(f"{options.run} holds a run already: add --resume to go on with it, or choose another --run")
     stored = TrainingConfig.read(options.run) if begun else None
-    path = options.data
+    path = options.data.resolve() if options.data else None  # A run may be resumed from elsewhere.
     if stored and path is None and stored.data != "keras":
         path = Path(stored.data)
     dataset = data.load(path)
