@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
 from api import digits, errors, generate, health, models, openapi, problems, score
@@ -56,7 +57,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 async def _metrics(metrics: MetricsDep) -> Response:
     """All metrics, in Prometheus' text format."""
-    return Response(metrics.exposition(), media_type="text/plain; version=1.0.0; charset=utf-8")
+    return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 
 async def _problem_page(slug: str) -> Response:

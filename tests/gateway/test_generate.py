@@ -97,6 +97,14 @@ def test_noise_may_be_whole_numbers(http: httpx.Client) -> None:
     assert from_json(ask(http, noise=[[0] * 100])).shape == (1, 28, 28)
 
 
+def test_whole_numbers_may_have_a_point(http: httpx.Client) -> None:
+    """JSON knows one kind of number, and JSON Schema takes 7.0 for an integer."""
+    with_points = ask(http, seeds=[7.0, 8], scale=2.0, version=1.0).json()
+    assert with_points == ask(http, seeds=[7, 8], scale=2, version=1).json()
+    assert [image["seed"] for image in with_points["images"]] == [7, 8]
+    assert len(ask(http, count=2.0).json()["images"]) == 2
+
+
 def test_zip_entries_of_noise_are_named_by_their_place(http: httpx.Client) -> None:
     noise = noise_from_seeds(range(11)).tolist()
     with zipfile.ZipFile(io.BytesIO(ask(http, "application/zip", noise=noise).content)) as archive:

@@ -81,7 +81,7 @@ class TestGenerate:
             ({"seeds": [2**64]}, ["/seeds/0"]),
             ({"seeds": [10**400]}, ["/seeds/0"]),
             ({"seeds": [1, 2, 3.5]}, ["/seeds/2"]),
-            ({"seeds": [1.0]}, ["/seeds/0"]),
+            ({"seeds": [1.0, 1e300]}, ["/seeds/1"]),
             ({"seeds": ["1"]}, ["/seeds/0"]),
             ({"seeds": [True]}, ["/seeds/0"]),
             ({"seeds": [None]}, ["/seeds/0"]),
