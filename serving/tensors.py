@@ -77,6 +77,15 @@ def to_array(proto: TensorProto) -> NDArray[Any]:
     """
     if proto.dtype not in _DTYPES:
         raise TensorError(f"unsupported dtype {dtype_name(proto.dtype)}" if proto.dtype else "no dtype")
+    try:
+        return _to_array(proto)
+    except TensorError:
+        raise
+    except (ValueError, MemoryError) as error:  # NumPy's limits: 64 dimensions, the address space
+        raise TensorError(str(error)) from error
+
+
+def _to_array(proto: TensorProto) -> NDArray[Any]:
     _, numpy_name, list_field = _DTYPES[proto.dtype]
     dtype = np.dtype(numpy_name)
     shape = _shape(proto)

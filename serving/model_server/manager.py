@@ -41,7 +41,8 @@ class Manager:
         self._changed = threading.Condition()
         self._configuring = threading.Lock()
         self._models: dict[str, Model] = {}
-        self._retired: dict[str, Model] = {}
+        self._retired: dict[str, Model] = {}  # the last model of each name that isn't served any more
+        self._leaving: list[Model] = []  # retired ones that may still be unloading
 
     def configure(self, configs: Sequence[ModelConfig]) -> set[str]:
         """Serves these models, and no others, from now on; returns the names of the new ones.
@@ -123,13 +124,14 @@ class Manager:
         with self._configuring:
             for name in list(self._models):
                 self._retire(name)
-            for model in self._retired.values():
+            for model in self._leaving:
                 model.join()
 
     def _retire(self, name: str) -> None:
         with self._changed:
             model = self._models.pop(name)
             self._retired[name] = model
+        self._leaving = [each for each in self._leaving if each.is_alive()] + [model]
         model.retire()
 
     def _check_labels(self, config: ModelConfig) -> None:

@@ -76,6 +76,10 @@ class Model:
         self._retired = True
         self._wake.set()
 
+    def is_alive(self) -> bool:
+        """Tells whether its thread runs."""
+        return self._thread.is_alive()
+
     def join(self) -> None:
         """Waits for a retired model's end."""
         self._thread.join()

@@ -1,7 +1,6 @@
 """The embedded model server: options, start, stop, and running as a program."""
 
 import logging
-import os
 import signal
 import threading
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from serving.model_config import ModelConfig
 from serving.model_server.batching import BatchingOptions
 from serving.model_server.manager import Manager, ModelNotLoadedError
 from serving.model_server.model import LoadingOptions
+from serving.model_server.quiet_import import quiet_tensorflow_import
 from serving.model_server.runner import Runner
 from serving.model_server.service import Service
 
@@ -70,7 +70,7 @@ class ModelServer:
         self._manager: Manager | None = None
         self._server: grpc.Server | None = None
         self._threads: ThreadPoolExecutor | None = None
-        self._health = health.HealthServicer(experimental_non_blocking=False)
+        self._health = health.HealthServicer()
 
     def start(self) -> int | None:
         """Loads the models, then listens. Returns the TCP port, None without one.
@@ -92,6 +92,11 @@ class ModelServer:
             raise ServerStartError(f"can't listen: {error}") from error
         return self.port
 
+    @property
+    def listening(self) -> bool:
+        """Whether it has got as far as listening."""
+        return self._server is not None
+
     def request_stop(self) -> None:
         """Ends ``start`` where it waits for models, and ``wait``. Can be called in a signal handler."""
         self._stopping.set()
@@ -101,9 +106,7 @@ class ModelServer:
         self._stopping.wait()
 
     def stop(self) -> None:
-        """Accepts no more calls, lets those in progress finish within the grace period, unloads, and frees
-        all.
-        """
+        """Accepts no more calls, gives those in progress the grace period, and frees everything."""
         self._stopping.set()
         self._health.enter_graceful_shutdown()
         if self._server is not None:
@@ -132,6 +135,8 @@ class ModelServer:
                 ("grpc.max_receive_message_length", -1),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 0),  # a second server on this port is told so
+                # Clients that ask every few seconds whether the server is alive are no attackers.
+                ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
             ],
         )
         for handler in Service(manager).handlers():
@@ -159,7 +164,8 @@ def serve(options: ServerOptions, ready: Callable[[ModelServer], None] = lambda 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         server.start()
-        ready(server)
+        if server.listening:
+            ready(server)
         server.wait()
     except ServerStartError as error:
         _log.error("%s", error)
@@ -175,9 +181,9 @@ def _loader(options: ServerOptions) -> Callable[[Path], Runner]:
     """Returns the function that loads a version. It imports TensorFlow, which takes seconds and much
     memory.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its errors arrive as exceptions
-    from serving.model_server.servable import load
-    from serving.model_server.warmup import warm_up
+    with quiet_tensorflow_import():
+        from serving.model_server.servable import load
+        from serving.model_server.warmup import warm_up
 
     def load_version(path: Path) -> Runner:
         servable = load(path, options.intra_op_threads, options.inter_op_threads)
