@@ -95,7 +95,6 @@ def test_lists_are_read_by_tensorflows_rules(message: TensorProto) -> None:
         (proto(1, (-1,), float_val=[1]), "negative"),
         (proto(1, (0, -1)), "negative"),
         (proto(1, (2**40, 2**40), float_val=[1]), "larger"),
-        (proto(1, (0, 2**40, 2**40)), "too big"),
         (proto(10, (1,), tensor_content=b"\2"), "bool"),
         (proto(101, (1,), float_val=[1]), "unsupported dtype DT_101"),
     ],
@@ -106,7 +105,6 @@ def test_lists_are_read_by_tensorflows_rules(message: TensorProto) -> None:
         "negative",
         "negative with zero",
         "overflow",
-        "overflow with zero",
         "bool",
         "ref",
     ],
@@ -126,8 +124,9 @@ def test_what_tensorflow_refuses_is_refused(message: TensorProto, complaint: str
         (proto(7, (1,), tensor_content=b"\1a"), "string_val"),
         (proto(8, (1,), scomplex_val=[1, 2]), "unsupported dtype"),
         (proto(1, (1,) * 65, float_val=[1]), "dimension"),
+        (proto(1, (0, 2**40, 2**40)), "too big"),
     ],
-    ids=["unknown rank", "4 GiB from one value", "packed strings", "complex", "65 dimensions"],
+    ids=["unknown rank", "4 GiB from one value", "packed strings", "complex", "65 dimensions", "0 × 2^80"],
 )
 def test_what_is_refused_although_tensorflow_reads_it(message: TensorProto, complaint: str) -> None:
     with pytest.raises(tensors.TensorError, match=complaint):
