@@ -51,9 +51,7 @@ async def client(server: MisbehavingServer) -> AsyncIterator[ModelClient]:
     await opened.close()
 
 
-async def test_an_answer_names_the_servers_model_and_version(
-    server: MisbehavingServer, client: ModelClient
-) -> None:
+async def test_an_answer_names_the_servers_model_and_version(server: MisbehavingServer, client: ModelClient) -> None:
     server.behaviour = lambda request, context: answer(request, version=41)
     prediction = await client.predict(GENERATOR, NOISE_ROWS, timeout_s=5)
     assert (prediction.model, prediction.version) == (GENERATOR, 41)
@@ -120,17 +118,13 @@ async def test_every_status_code_becomes_one_of_our_errors(
 def test_every_error_is_in_the_tree_that_the_module_opens_with() -> None:
     tree = client_module.__doc__ or ""
     errors = [
-        thing
-        for thing in vars(client_module).values()
-        if isinstance(thing, type) and thing.__name__.endswith("Error")
+        thing for thing in vars(client_module).values() if isinstance(thing, type) and thing.__name__.endswith("Error")
     ]
     ours = {error.__name__ for error in errors if issubclass(error, ModelServerError)}
     assert ours == {word for word in tree.split() if word.endswith("Error")}
 
 
-async def test_a_full_queue_is_overload_and_not_absence(
-    server: MisbehavingServer, client: ModelClient
-) -> None:
+async def test_a_full_queue_is_overload_and_not_absence(server: MisbehavingServer, client: ModelClient) -> None:
     server.behaviour = failing(
         grpc.StatusCode.UNAVAILABLE, "The batch scheduling queue to which this task was submitted is full"
     )
@@ -186,23 +180,17 @@ class TestNotFound:
             await client.predict(GENERATOR, NOISE_ROWS, version=99, timeout_s=5)
         assert raised.value.version == 99
 
-    async def test_the_named_version_has_been_unloaded(
-        self, server: MisbehavingServer, client: ModelClient
-    ) -> None:
+    async def test_the_named_version_has_been_unloaded(self, server: MisbehavingServer, client: ModelClient) -> None:
         server.statuses[GENERATOR] = [(2, ModelVersionStatus.AVAILABLE), (1, ModelVersionStatus.END)]
         with pytest.raises(VersionNotFoundError):
             await client.predict(GENERATOR, NOISE_ROWS, version=1, timeout_s=5)
 
-    async def test_the_named_version_is_being_loaded(
-        self, server: MisbehavingServer, client: ModelClient
-    ) -> None:
+    async def test_the_named_version_is_being_loaded(self, server: MisbehavingServer, client: ModelClient) -> None:
         server.statuses[GENERATOR] = [(2, ModelVersionStatus.LOADING), (1, ModelVersionStatus.AVAILABLE)]
         with pytest.raises(ModelNotServedError, match="version 2 is not AVAILABLE yet"):
             await client.predict(GENERATOR, NOISE_ROWS, version=2, timeout_s=5)
 
-    async def test_no_version_at_all_is_available(
-        self, server: MisbehavingServer, client: ModelClient
-    ) -> None:
+    async def test_no_version_at_all_is_available(self, server: MisbehavingServer, client: ModelClient) -> None:
         server.statuses[GENERATOR] = [(1, ModelVersionStatus.END)]
         with pytest.raises(ModelNotServedError):
             await client.predict(GENERATOR, NOISE_ROWS, version=1, timeout_s=5)

@@ -149,8 +149,6 @@ def test_the_logarithm_is_good_to_two_units_in_the_last_place() -> None:
 
 @pytest.mark.parametrize("seed", [-1, MAX_SEED + 1, 2**64, True, False, 1.0, "1", None, np.int64(3)])
 def test_what_is_not_a_seed_is_refused_by_name(seed: object) -> None:
-    with pytest.raises(
-        ValueError, match=r"^seed 1: .* is not an integer from 0 to 9007199254740991"
-    ) as raised:
+    with pytest.raises(ValueError, match=r"^seed 1: .* is not an integer from 0 to 9007199254740991") as raised:
         noise_from_seeds([0, seed])  # type: ignore[list-item]
     assert repr(seed) in str(raised.value)
