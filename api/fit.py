@@ -21,6 +21,8 @@ FORMATS: Final = ("PNG", "JPEG", "WEBP")
 
 INK_SIDE: Final = 20
 _LIGHT: Final = 127
+_LARGE_SIDE: Final = 1024
+"""Larger images are averaged down to about this first: 20 pixels will be left, and memory stays small."""
 _FAINTEST: Final = 32
 """Less contrast than this is an empty page, its noise or a JPEG's ringing."""
 _INK: Final = 64
@@ -34,10 +36,14 @@ class ImageError(ValueError):
 
 @dataclass(frozen=True)
 class Digit:
-    """``pixels``: uint8 [28, 28], light on dark. ``fitted``: whether they were changed on the way."""
+    """``pixels``: uint8 [28, 28], light on dark. ``fitted``: whether they were changed on the way.
+
+    ``sent_pixels``: how many the image had.
+    """
 
     pixels: NDArray[np.uint8]
     fitted: bool
+    sent_pixels: int
 
 
 def read_digit(file: bytes, *, max_pixels: int, formats: tuple[str, ...] = FORMATS) -> Digit:
@@ -50,9 +56,8 @@ def read_digit(file: bytes, *, max_pixels: int, formats: tuple[str, ...] = FORMA
     """
     image = _decode(file, max_pixels, formats)
     plain = _plain(image)
-    if plain is not None:
-        return Digit(plain, fitted=False)
-    return Digit(fit(_grayscale(image)), fitted=True)
+    pixels = fit(_grayscale(image)) if plain is None else plain
+    return Digit(pixels, plain is None, image.width * image.height)
 
 
 def _decode(file: bytes, max_pixels: int, formats: tuple[str, ...]) -> Image.Image:
@@ -62,7 +67,7 @@ def _decode(file: bytes, max_pixels: int, formats: tuple[str, ...]) -> Image.Ima
             image = Image.open(io.BytesIO(file), formats=formats)
         width, height = image.size
         if width * height > max_pixels:
-            raise ImageError(f"{width}×{height} pixels; at most {max_pixels} are taken")
+            raise ImageError(f"{width}×{height} pixels; {max_pixels} at most are taken")
         if getattr(image, "is_animated", False):
             raise ImageError("animated; one still image is wanted")
         image.load()
@@ -72,7 +77,7 @@ def _decode(file: bytes, max_pixels: int, formats: tuple[str, ...]) -> Image.Ima
     except UnidentifiedImageError:
         raise ImageError(f"not an image in {' or '.join(formats)} format") from None
     except Image.DecompressionBombError:
-        raise ImageError(f"too many pixels; at most {max_pixels} are taken") from None
+        raise ImageError(f"too many pixels; {max_pixels} at most are taken") from None
     except Exception as error:
         # Which exceptions a decoder raises on damaged data is no one's promise; all of them mean the same.
         raise ImageError("damaged: it cannot be decoded") from error
@@ -92,11 +97,14 @@ def _plain(image: Image.Image) -> NDArray[np.uint8] | None:
 def _grayscale(image: Image.Image) -> NDArray[np.uint8]:
     """Returns the brightness [H, W]; the backdrop is black under light ink and white under dark ink."""
     if image.mode.startswith(("I", "F")):  # 16 bits a pixel, which Pillow would clip
-        deep = np.asarray(image, np.float64)
-        return np.clip(deep / 257, 0, 255).astype(np.uint8)
-    if not image.has_transparency_data:
-        return np.asarray(image.convert("L"))
-    both = np.asarray(image.convert("LA"), np.float32)
+        deep: NDArray[np.generic] = np.clip(np.asarray(image), 0, 65535) // 257
+        return deep.astype(np.uint8)
+    transparent = image.has_transparency_data
+    image = image.convert("LA" if transparent else "L")
+    image = image.reduce(max(1, max(image.size) // _LARGE_SIDE))
+    if not transparent:
+        return np.asarray(image)
+    both = np.asarray(image, np.float32)
     brightness, alpha = both[..., 0], both[..., 1] / 255
     ink_is_light = (brightness * alpha).sum() > _LIGHT * alpha.sum()
     backdrop = 0 if ink_is_light else 255

@@ -113,11 +113,13 @@ def _from_base64(text: str, index: int) -> bytes:
 
 
 def _read_digits(files: Sequence[bytes], *, raw: bool, max_pixels: int) -> list[Digit]:
-    digits = []
+    """Returns the digits in ``files``, which have ``max_pixels`` together: decoding takes time by the pixel."""
+    digits: list[Digit] = []
     for index, file in enumerate(files):
         try:
             formats = ("PNG",) if raw else fit.FORMATS
             digits.append(fit.read_digit(file, max_pixels=max_pixels, formats=formats))
+            max_pixels -= digits[-1].sent_pixels
         except ImageError as error:
             raise invalid(at_pointer("" if raw else f"/{FIELD}/{index}", str(error))) from error
     return digits

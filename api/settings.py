@@ -76,7 +76,7 @@ class Settings(BaseSettings):
         4096 * 4096,
         ge=784,
         le=2**27,
-        description="The most pixels of an image to score; checked before decoding.",
+        description="The most pixels of all images in one request to score; checked before decoding.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged.")
     access_log: bool = Field(False, description="Whether each request is logged.")

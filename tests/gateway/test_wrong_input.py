@@ -270,6 +270,12 @@ class TestScore:
     def test_wrong_files_are_named(self, http: httpx.Client, files: list[tuple[str, bytes]], places: list[str]) -> None:
         assert_problem(http.post("/score", files=files), "invalid-request", *places)
 
+    def test_images_that_are_too_large_together_are_refused(self, http: httpx.Client) -> None:
+        half = text(png(4096, 2048))
+        assert http.post("/score", json={"images": [half, half]}).status_code == 200
+        response = http.post("/score", json={"images": [half, half, text(png())]})
+        assert_problem(response, "invalid-request", "/images/2")
+
     def test_a_field_that_is_no_file_is_named(self, http: httpx.Client) -> None:
         body = b'--b\r\nContent-Disposition: form-data; name="images"\r\n\r\ntext\r\n--b--\r\n'
         headers = {"Content-Type": "multipart/form-data; boundary=b"}
