@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-# pytest_plugins = ["tests.model_server.option"]
+pytest_plugins = ["tests.model_server.option"]
 
 
 @pytest.fixture(scope="session")
