@@ -37,8 +37,9 @@ class Call(Protocol):
 
 @dataclass(frozen=True)
 class BatchingOptions:
-    """Limits, named as in TensorFlow Serving's batching parameters. The queue holds as many rows as fit in
-    ``max_enqueued_batches`` full batches.
+    """Limits, named as in TensorFlow Serving's batching parameters. The sizes of batches are in rows.
+
+    The queue holds the rows of ``max_enqueued_batches`` full batches.
     """
 
     max_batch_size: int = 256

@@ -37,8 +37,7 @@ class LoadingOptions:
 
 
 class Model:
-    """A model that serves. ``load`` turns a version's directory into a Runner, warmed up, or raises
-    ServingError.
+    """A model that serves. ``load`` makes a warmed up Runner of a version's directory, or raises ServingError.
 
     ``changed`` is shared by all models: its lock guards every version, and it is notified of every change
     of state.
@@ -94,8 +93,7 @@ class Model:
 
     @contextmanager
     def use(self, number: int | None) -> Iterator[tuple[int, Runner]]:
-        """Gives the number and runner of an available version, the newest for None, and keeps it from
-        unloading.
+        """Gives the number and runner of an available version, the newest for None, and keeps it loaded.
 
         Raises ServingError NOT_FOUND when there is none.
         """
@@ -116,9 +114,9 @@ class Model:
 
     def _follow(self) -> None:
         while not self._retired:
-            self._wake.clear()
             self._round()
             self._wake.wait(self._seconds_to_next_round())
+            self._wake.clear()
         for version in self.versions():
             self._unload(version)
 
@@ -148,9 +146,7 @@ class Model:
             _log.warning("%s: waiting for its base path %s: %s", self.config.name, self.config.base_path, error)
 
     def _want(self, wanted: dict[int, StoredVersion]) -> None:
-        """Begins a new life for each wanted version without one, and ends those that are unwanted before
-        they serve.
-        """
+        """Begins a life for each wanted version without one, and ends those that are unwanted before they serve."""
         with self._changed:
             for version in self._versions.values():
                 version.wanted = version.wanted and version.number in wanted
@@ -170,26 +166,26 @@ class Model:
                 self._try_to_load(version)
 
     def _try_to_load(self, version: Version) -> None:
-        label = f"{self.config.name} version {version.number}"
-        _log.info("%s: loading from %s", label, version.stored.path)
+        title = f"{self.config.name} version {version.number}"
+        _log.info("%s: loading from %s", title, version.stored.path)
         self._enter(version, State.LOADING)
         started = time.monotonic()
         try:
             runner = self._load(version.stored.path)
         except Exception as error:
             if not isinstance(error, ServingError):
-                _log.exception("%s: loading failed unexpectedly", label)
+                _log.exception("%s: loading failed unexpectedly", title)
                 error = ServingError(StatusCode.UNKNOWN, f"{type(error).__name__}: {error}")
             version.attempts += 1
             version.retry_at = time.monotonic() + self._options.load_retry_interval_seconds
             again = version.attempts <= self._options.max_num_load_retries
             remedy = f"next try in {self._options.load_retry_interval_seconds:g} s" if again else "not tried again"
-            _log.error("%s: failed to load (%s): %s", label, remedy, error)
+            _log.error("%s: failed to load (%s): %s", title, remedy, error)
             self._enter(version, State.LOADING if again else State.END, error)
         else:
             version.runner = runner
             self._enter(version, State.AVAILABLE)
-            _log.info("%s: available after %.0f ms", label, 1000 * (time.monotonic() - started))
+            _log.info("%s: available after %.0f ms", title, 1000 * (time.monotonic() - started))
 
     def _unload_unwanted(self, wanted: dict[int, StoredVersion]) -> None:
         served = any(version.number in wanted for version in self.available())

@@ -49,7 +49,7 @@ class ServerOptions:
     """A Unix domain socket to listen on."""
     loading: LoadingOptions = field(default_factory=LoadingOptions)
     batching: BatchingOptions | None = field(default_factory=BatchingOptions)
-    grpc_max_threads: int = 128
+    grpc_max_threads: int = 512
     """Calls handled at once, those waiting for a batch included; more are refused with RESOURCE_EXHAUSTED."""
     intra_op_threads: int = 0
     """TensorFlow's threads inside one operation; 0 means as many as there are CPUs."""

@@ -74,6 +74,12 @@ def test_health_is_serving(client: Client) -> None:
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
+def test_health_can_be_watched(client: Client) -> None:
+    watch = health_pb2_grpc.HealthStub(client.channel).Watch(health_pb2.HealthCheckRequest(), timeout=SECONDS)
+    assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+    watch.cancel()
+
+
 def test_the_health_of_an_unknown_service_is_not_found(client: Client) -> None:
     with refused(NOT_FOUND):
         health_pb2_grpc.HealthStub(client.channel).Check(health_pb2.HealthCheckRequest(service="x"), timeout=SECONDS)

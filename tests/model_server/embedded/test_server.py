@@ -157,6 +157,12 @@ def test_a_reload_tells_why_a_new_model_cannot_be_loaded(
     assert client.half_plus("half") == (3.5, 2)
 
 
+def test_a_signature_that_initialises_the_model_is_not_run(start: Start, models: dict[str, Path]) -> None:
+    _, client = start({"half": models["half"]})
+    with refused(grpc.StatusCode.INTERNAL, "__saved_model_init_op"):
+        client.predict("half", {}, signature="__saved_model_init_op")
+
+
 def test_a_full_server_is_exhausted(start: Start, models: dict[str, Path]) -> None:
     _, client = start({"witness": models["witness"]}, grpc_max_threads=2, batching=None)
     futures = [client.prediction.Predict.future(predict_request("witness", waits(0.3))) for _ in range(6)]
