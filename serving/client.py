@@ -165,8 +165,8 @@ class ModelClient:
         self._predict: grpc.aio.UnaryUnaryMultiCallable[PredictRequest, bytes] = self._channel.unary_unary(
             PREDICT, PredictRequest.SerializeToString, None
         )
-        self._status: grpc.aio.UnaryUnaryMultiCallable[GetModelStatusRequest, bytes] = (
-            self._channel.unary_unary(GET_MODEL_STATUS, GetModelStatusRequest.SerializeToString, None)
+        self._status: grpc.aio.UnaryUnaryMultiCallable[GetModelStatusRequest, bytes] = self._channel.unary_unary(
+            GET_MODEL_STATUS, GetModelStatusRequest.SerializeToString, None
         )
 
     async def close(self) -> None:
@@ -191,9 +191,7 @@ class ModelClient:
             "no rows" if not len(rows) else ""
         ):
             raise ValueError(f"{model}: {spec.input.name}: {problem}")
-        request = PredictRequest(
-            model_spec=_model_spec(model, version), inputs={spec.input.name: to_proto(rows)}
-        )
+        request = PredictRequest(model_spec=_model_spec(model, version), inputs={spec.input.name: to_proto(rows)})
         try:
             answer = await self._predict(request, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
