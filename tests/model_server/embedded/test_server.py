@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from serving.contract import GENERATOR, IMAGES, NOISE, NOISE_DIM
+from serving.contract import DISCRIMINATOR, GENERATOR, MODELS
 from serving.model_config import ModelConfig
 from serving.model_server import servable
 from serving.model_server.batching import BatchingOptions
@@ -202,17 +202,24 @@ def test_bad_requests_never_fail_good_ones_that_they_arrive_with(start: Start, m
     busy.result(SECONDS)
 
 
-def test_an_image_does_not_depend_on_its_batch(start: Start) -> None:
-    """Bit for bit, for the package's own generator."""
-    _, client = start({GENERATOR: MODELS_DIR / GENERATOR})
-    noise = np.random.default_rng(1).standard_normal((13, NOISE_DIM), np.float32)
+@pytest.mark.parametrize("name", [GENERATOR, DISCRIMINATOR])
+def test_an_answer_does_not_depend_on_its_batch(start: Start, name: str) -> None:
+    """Bit for bit, for the package's own models."""
+    _, client = start({name: MODELS_DIR / name})
+    spec = MODELS[name]
+    random = np.random.default_rng(1)
+    rows: NDArray[Any] = (
+        random.standard_normal((64, *spec.input.shape), np.float32)
+        if spec.input.dtype == "float32"
+        else random.integers(0, 256, (64, *spec.input.shape), np.uint8)
+    )
 
-    def images(rows: NDArray[np.float32]) -> NDArray[np.uint8]:
-        return output(client.predict(GENERATOR, {NOISE: rows}), IMAGES)
+    def ask(some: NDArray[Any]) -> NDArray[Any]:
+        return output(client.predict(name, {spec.input.name: some}), spec.outputs[0].name)
 
-    together = images(noise)
-    for size in (1, 3, 5):
-        alone = [images(noise[start : start + size]) for start in range(0, len(noise), size)]
+    together = ask(rows)
+    for size in (1, 3, 5, 11):
+        alone = [ask(rows[first : first + size]) for first in range(0, len(rows), size)]
         np.testing.assert_array_equal(np.concatenate(alone), together)
 
 
