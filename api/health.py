@@ -40,12 +40,16 @@ async def ready(request: Request, settings: SettingsDep, inference: InferenceDep
     lifecycle: Lifecycle = request.app.state.lifecycle
     if lifecycle.draining:
         raise ProblemError(problems.NOT_READY, "shutting down")
-    found = await asyncio.gather(*(_complaint(inference, name, settings.ready_timeout_s) for name in MODELS))
-    errors = [{"model": name, "detail": detail} for name, detail in zip(MODELS, found, strict=True) if detail]
-    if errors:
+    if errors := await complaints(inference, settings.ready_timeout_s):
         names = ", ".join(error["model"] for error in errors)
         raise ProblemError(problems.NOT_READY, f"not AVAILABLE: {names}", errors=errors)
     return Health(status="ready")
+
+
+async def complaints(inference: Inference, timeout_s: float) -> list[dict[str, str]]:
+    """Returns ``model`` and ``detail`` for each model that isn't available; nothing if all of them are."""
+    found = await asyncio.gather(*(_complaint(inference, name, timeout_s) for name in MODELS))
+    return [{"model": name, "detail": detail} for name, detail in zip(MODELS, found, strict=True) if detail]
 
 
 async def _complaint(inference: Inference, model: str, timeout_s: float) -> str:

@@ -9,9 +9,10 @@ from types import FrameType
 import uvicorn
 
 from api.app import create_app
-from api.health import Lifecycle
+from api.health import Lifecycle, complaints
 from api.settings import Settings, SettingsError, load_settings
 
+_READY_POLL_S = 0.1
 _FAILED = 1
 _WRONG_SETTINGS = 2
 
@@ -26,13 +27,26 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle, settings: Settings, url: str) -> None:
         super().__init__(config)
         self._lifecycle = lifecycle
-        self._pause_s = settings.shutdown_delay_s
+        self._settings = settings
         self._url = url
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        if self.should_exit:
+            return
         self._loop = asyncio.get_running_loop()
         print(f"digitgan gateway listens on {self._url}", flush=True)
+        self._announcing = asyncio.create_task(self._announce_ready())
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._announcing.cancel()
+        await super().shutdown(sockets)
+
+    async def _announce_ready(self) -> None:
+        inference = self.lifespan.state["inference"]
+        while await complaints(inference, self._settings.ready_timeout_s):
+            await asyncio.sleep(_READY_POLL_S)
+        print(f"Ready: the models are loaded. Try: curl -o 7.png {self._url}/digits/7.png", flush=True)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._lifecycle.draining or not self.started:  # a second signal doesn't wait
@@ -40,7 +54,7 @@ class _Server(uvicorn.Server):
             self.force_exit = self._lifecycle.draining
             return
         self._lifecycle.draining = True
-        self._loop.call_soon_threadsafe(self._loop.call_later, self._pause_s, self._stop)
+        self._loop.call_soon_threadsafe(self._loop.call_later, self._settings.shutdown_delay_s, self._stop)
 
     def _stop(self) -> None:
         self.should_exit = True
@@ -49,7 +63,8 @@ class _Server(uvicorn.Server):
 def run(settings: Settings) -> int:
     """Serves until SIGTERM or SIGINT and returns the exit status: 0, or 1 if it couldn't start.
 
-    Prints the URL it listens on to stdout as soon as it answers, and problems to stderr.
+    Prints to stdout the URL it listens on as soon as it answers, and a line that begins with "Ready" when the models
+    are there too; problems go to stderr.
     """
     logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
     try:

@@ -1,11 +1,13 @@
 """Does a seed's digit depend on its batch? Asks for each seed alone, in batches of 7 and of 256, and compares.
 
-    python -m benchmarks.pixel_parity --url http://localhost:8000 --seeds 2000
+    python -m benchmarks.pixel_parity --seeds 2000
 
 Exits with 1 if any pixel differs.
 """
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import httpx
@@ -16,6 +18,8 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+
+from benchmarks.service import digitgan_up
 
 BATCHES = (7, 256)
 
@@ -39,14 +43,27 @@ def together(http: httpx.Client, seeds: list[int], version: int) -> Pixels:
     return pixels
 
 
+@contextmanager
+def service(url: str | None) -> Iterator[httpx.Client]:
+    """Gives a client of the gateway at ``url``, or of one that runs as long as the block."""
+    if url is None:
+        with digitgan_up() as (_, http):
+            yield http
+    else:
+        with httpx.Client(base_url=url, timeout=60) as http:
+            yield http
+
+
 def main(
-    url: Annotated[str, typer.Option(help="The gateway.")] = "http://localhost:8000",
+    url: Annotated[
+        str | None, typer.Option(help="A gateway. Default: one of its own, on the pretrained model.")
+    ] = None,
     seeds: Annotated[int, typer.Option(help="How many seeds, from 0 on.", min=1)] = 2000,
 ) -> None:
     """Compares each seed's digit, asked for alone, with the same digit from batches of 7 and of 256."""
     console = Console()
     wanted = list(range(seeds))
-    with httpx.Client(base_url=url, timeout=60) as http:
+    with service(url) as http:
         first = http.get("/digits/0.png").raise_for_status()
         version = int(first.headers["x-model-version"])
         reference = np.stack([alone(http, seed, version) for seed in track(wanted, "alone", console=console)]).astype(

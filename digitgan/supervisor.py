@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-import grpc
-
 from api.main import run
 from api.settings import Settings
 from digitgan.errors import require
@@ -57,7 +55,7 @@ def run_up(models: Path, settings: Settings) -> int:
             file=sys.stderr,
             flush=True,
         )
-        with _child(command) as ended, _announcement(f"unix:{socket}", settings):
+        with _child(command) as ended:
             status = run(settings.model_copy(update={"model_server": f"unix:{socket}"}))
             if ended.is_set():
                 raise ModelServerError(
@@ -90,22 +88,6 @@ def _command(models: Path, names: list[str], directory: Path, socket: Path) -> l
         "--enable_grpc_healthcheck_service",
         "--file_system_poll_wait_seconds=1",
     ]
-
-
-@contextmanager
-def _announcement(target: str, settings: Settings) -> Iterator[None]:
-    """Says when the models are loaded: a model server listens no sooner than that."""
-
-    def announce(state: grpc.ChannelConnectivity) -> None:
-        if state is grpc.ChannelConnectivity.READY:
-            url = f"http://{settings.host}:{settings.port or 'PORT'}"
-            print(f"Ready, the models are loaded. Try: curl -o 7.png {url}/digits/7.png?scale=8", flush=True)
-            channel.unsubscribe(announce)
-
-    options = (("grpc.max_reconnect_backoff_ms", 200), ("grpc.initial_reconnect_backoff_ms", 200))
-    with grpc.insecure_channel(target, (*options, ("grpc.min_reconnect_backoff_ms", 200))) as channel:
-        channel.subscribe(announce, try_to_connect=True)
-        yield
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.test_up import digitgan_up
+from benchmarks.service import digitgan_up
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")

@@ -2,44 +2,21 @@
 
 import io
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
-import httpx
 from PIL import Image
 
+from benchmarks.service import digitgan_up
 from serving.pretrained import MODELS_DIR
 
 DEADLINE_S = 90.0
-
-
-@contextmanager
-def digitgan_up(*arguments: str | Path) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
-    """A running ``digitgan up`` that is ready, and a client of it."""
-    command = [sys.executable, "-m", "digitgan", "up", "--port", "0", *map(str, arguments)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout
-            url = ""
-            for line in process.stdout:
-                if found := re.search(r"listens on (http://\S+)", line):
-                    url = found[1]
-                if line.startswith("Ready"):
-                    break
-            with httpx.Client(base_url=url, timeout=DEADLINE_S) as client:
-                wait_for(lambda: client.get("/healthz/ready").status_code == 200)
-                yield process, client
-        finally:
-            process.terminate()
-            process.wait(DEADLINE_S)
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
