@@ -9,7 +9,6 @@ import typer
 
 from digitgan.errors import UserError, require, told
 from serving.pretrained import MODELS_DIR
-from serving.quiet import import_tensorflow
 
 if TYPE_CHECKING:
     from serving.model_server.server import ModelServer
@@ -54,7 +53,6 @@ def serve(
     if models is not None and config is not None:
         raise UserError("--models and --config both say what to serve: give one of them")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    import_tensorflow()
     from serving import model_config
     from serving.model_server.batching import BatchingOptions
     from serving.model_server.model import LoadingOptions

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from digitgan.errors import UserError, require, told
-from serving.quiet import import_tensorflow
+from serving.quiet import quiet_tensorflow_import
 
 if TYPE_CHECKING:
     from training.config import TrainingConfig
@@ -125,7 +125,7 @@ def train(
     [bold]digitgan up --models runs/…/models[/]           serve what came out
     """
     require("training", "tensorflow", "matplotlib", "PIL")
-    import_tensorflow()
+    _import_tensorflow()
     from training import data as datasets
     from training import job
     from training.config import DEFAULT_PRESET, ConfigError
@@ -192,7 +192,7 @@ def export(
     models.config, batching.config and monitoring.config are written beside them.
     """
     require("training", "tensorflow", "PIL")
-    import_tensorflow()
+    _import_tensorflow()
     from training import devices, loop
     from training.config import ConfigError, TrainingConfig
 
@@ -221,3 +221,10 @@ def _newest_run() -> Path:
     if not runs:
         raise UserError("--resume: there is no run in runs/ yet; name one with --run, or leave --resume out")
     return runs[-1].parent
+
+
+def _import_tensorflow() -> None:
+    with quiet_tensorflow_import():
+        import tensorflow as tf
+
+        tf.config.list_physical_devices("GPU")  # It says on stderr what it finds.

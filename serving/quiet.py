@@ -1,28 +1,38 @@
-"""TensorFlow's start without its chatter."""
+"""Importing TensorFlow without its announcements."""
 
 import os
+import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+LOG_LEVEL: Final = "TF_CPP_MIN_LOG_LEVEL"
 
 
-def import_tensorflow() -> None:
-    """Imports TensorFlow and looks for GPUs, with what its C++ side writes to stderr meanwhile kept back.
+@contextmanager
+def quiet_tensorflow_import() -> Iterator[None]:
+    """Keeps TensorFlow silent: while the block imports it, and later, when its errors arrive as exceptions.
 
-    TensorFlow reports there, on every start, what it was built with and that it found no GPU, before any log level
-    can take effect. If the import fails, all of it is shown.
+    Does nothing where TF_CPP_MIN_LOG_LEVEL is set: then the user has decided. Each import announces the CPU's
+    abilities and missing GPU drivers straight on file descriptor 2, before the level counts. So what is written there
+    during the block is held back, and shown only when the block fails.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if LOG_LEVEL in os.environ:
+        yield
+        return
+    os.environ[LOG_LEVEL] = "3"
     sys.stderr.flush()
-    with tempfile.TemporaryFile() as kept_back:
-        stderr = os.dup(2)
-        os.dup2(kept_back.fileno(), 2)
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as held_back:
+        os.dup2(held_back.fileno(), 2)
         try:
-            import tensorflow as tf
-
-            tf.config.list_physical_devices("GPU")
+            yield
         except BaseException:
-            kept_back.seek(0)
-            os.write(stderr, kept_back.read())
+            held_back.seek(0)
+            with open(stderr, "wb", closefd=False) as target:
+                shutil.copyfileobj(held_back, target)
             raise
         finally:
             os.dup2(stderr, 2)

@@ -17,9 +17,9 @@ from serving.model_config import ModelConfig
 from serving.model_server.batching import BatchingOptions
 from serving.model_server.manager import Manager, ModelNotLoadedError
 from serving.model_server.model import LoadingOptions
-from serving.model_server.quiet_import import quiet_tensorflow_import
 from serving.model_server.runner import Runner
 from serving.model_server.service import Service
+from serving.quiet import quiet_tensorflow_import
 
 DEFAULT_PORT: Final = 8500
 """TensorFlow Serving's gRPC port."""

@@ -8,7 +8,7 @@ import sys
 def run(block: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     program = (
         "import os, sys\n"
-        "from serving.model_server.quiet_import import quiet_tensorflow_import\n"
+        "from serving.quiet import quiet_tensorflow_import\n"
         f"with quiet_tensorflow_import():\n    os.write(2, b'news\\n'); {block}\n"
         "print(os.environ['TF_CPP_MIN_LOG_LEVEL'])\n"
         "os.write(2, b'after\\n')\n"
