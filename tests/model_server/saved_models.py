@@ -55,6 +55,7 @@ def save_witness(path: Path) -> None:
     """Signatures whose answers tell how they were run.
 
     ``serving_default``: waits for the longest of ``seconds`` [N]; ``rows`` [N] is N in each row.
+    ``gated``: creates the file ``gate`` [N] + ".entered", then waits for ``gate`` itself to exist; ``rows`` as above.
     ``item``: y = (10, 20, 30)[index]; any other index fails. ``dot``: y [N] = x [N, 3] · (1, 2, 3).
     ``unbatchable``: y [] = the sum of x.
     """
@@ -63,6 +64,13 @@ def save_witness(path: Path) -> None:
         end = tf.timestamp() + tf.cast(tf.reduce_max(seconds), tf.float64)
         turns = tf.while_loop(lambda n: tf.timestamp() < end, lambda n: (n + 1,), (0,))[0]
         return {"rows": tf.fill(tf.shape(seconds)[:1], tf.shape(seconds)[0] + 0 * turns)}
+
+    def gated(gate: Any) -> Any:
+        with tf.control_dependencies([tf.io.write_file(gate[0] + ".entered", "")]):
+            start = tf.constant(0)
+        shut = lambda n: tf.equal(tf.size(tf.io.matching_files(gate[0])), 0)  # noqa: E731
+        turns = tf.while_loop(shut, lambda n: (n + 1,), (tf.identity(start),))[0]
+        return {"rows": tf.fill(tf.shape(gate)[:1], tf.shape(gate)[0] + 0 * turns)}
 
     def item(index: Any) -> Any:
         return {"y": tf.gather([10, 20, 30], index)}
@@ -75,6 +83,7 @@ def save_witness(path: Path) -> None:
 
     signatures = {
         "serving_default": tf.function(wait).get_concrete_function(seconds=tf.TensorSpec([None], tf.float32)),
+        "gated": tf.function(gated).get_concrete_function(gate=tf.TensorSpec([None], tf.string)),
         "item": tf.function(item).get_concrete_function(index=tf.TensorSpec([None], tf.int32)),
         "dot": tf.function(dot).get_concrete_function(x=tf.TensorSpec([None, 3], tf.float32)),
         "unbatchable": tf.function(unbatchable).get_concrete_function(x=FLOATS),

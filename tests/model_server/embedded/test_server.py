@@ -35,6 +35,22 @@ def waits(*seconds: float) -> dict[str, NDArray[np.float32]]:
     return {"seconds": np.array(seconds, np.float32)}
 
 
+class Gate:
+    """A request that runs until it is let go: nothing here depends on how fast the machine is."""
+
+    def __init__(self, client: Client, model: str, directory: Path) -> None:
+        self._file = directory / "gate"
+        inputs = {"gate": np.array([str(self._file).encode()], object)}
+        request = predict_request(model, inputs, signature="gated")
+        self.answer = client.prediction.Predict.future(request, timeout=SECONDS)
+        entered = directory / "gate.entered"
+        wait_until(entered.exists, lambda: f"the request never ran: {self.answer.exception(0)}")
+
+    def open(self) -> None:
+        """Lets the request finish."""
+        self._file.touch()
+
+
 def test_a_server_stops_without_leaving_a_thread_or_a_listener(models: dict[str, Path]) -> None:
     before = set(threading.enumerate())
     with ModelServer(ServerOptions((ModelConfig("half", models["half"]),), port=0)) as server:
@@ -131,11 +147,11 @@ def test_unloading_frees_the_graph(templates: Templates) -> None:
 def test_an_unloaded_version_finishes_its_requests_first(start: Start, templates: Templates, tmp_path: Path) -> None:
     saved_models.publish(templates.witness, tmp_path / "m", 1)
     _, client = start({"m": tmp_path / "m"})
-    slow = client.prediction.Predict.future(predict_request("m", waits(1.0)), timeout=SECONDS)
-    client.predict("m", {"index": np.array([0], np.int32)}, signature="item")
+    slow = Gate(client, "m", tmp_path)
     saved_models.publish(templates.witness, tmp_path / "m", 2)
     client.wait_for_states("m", {2: "AVAILABLE", 1: "UNLOADING"})
-    assert slow.result(SECONDS).model_spec.version.value == 1
+    slow.open()
+    assert slow.answer.result(SECONDS).model_spec.version.value == 1
     client.wait_for_states("m", {2: "AVAILABLE", 1: "END"})
 
 
@@ -223,27 +239,29 @@ def test_an_answer_does_not_depend_on_its_batch(start: Start, name: str) -> None
         np.testing.assert_array_equal(np.concatenate(alone), together)
 
 
-def test_a_request_whose_time_runs_out_in_the_queue_is_not_run(start: Start, models: dict[str, Path]) -> None:
+def test_a_request_whose_time_runs_out_in_the_queue_is_not_run(
+    start: Start, models: dict[str, Path], tmp_path: Path
+) -> None:
     _, client = start({"witness": models["witness"]}, batching=BatchingOptions(max_batch_size=1))
-    busy = client.prediction.Predict.future(predict_request("witness", waits(0.6)), timeout=SECONDS)
+    busy = Gate(client, "witness", tmp_path)
     hopeless = [
         client.prediction.Predict.future(predict_request("witness", waits(20.0)), timeout=0.3) for _ in range(3)
     ]
     assert {code(future.exception(SECONDS)) for future in hopeless} == {grpc.StatusCode.DEADLINE_EXCEEDED}
-    busy.result(SECONDS)
+    busy.open()
+    busy.answer.result(SECONDS)
     assert output(client.predict("witness", waits(0.0)), "rows").tolist() == [1]
 
 
 # The process
 
 
-def test_sigterm_lets_calls_in_progress_finish_and_ends_with_0(models: dict[str, Path]) -> None:
+def test_sigterm_lets_calls_in_progress_finish_and_ends_with_0(models: dict[str, Path], tmp_path: Path) -> None:
     with server_process(EMBEDDED, config({"witness": models["witness"]})) as server, connected(server) as client:
-        client.predict("witness", waits(0.0))
-        slow = client.prediction.Predict.future(predict_request("witness", waits(1.5)), timeout=SECONDS)
-        client.predict("witness", {"index": np.array([0], np.int32)}, signature="item")
+        slow = Gate(client, "witness", tmp_path)
         server.process.send_signal(signal.SIGTERM)
-        assert output(slow.result(SECONDS), "rows").tolist() == [1]
+        slow.open()
+        assert output(slow.answer.result(SECONDS), "rows").tolist() == [1]
         assert server.process.wait(SECONDS) == 0
         assert "Traceback" not in server.log
 
