@@ -50,11 +50,7 @@ def run_up(models: Path, settings: Settings) -> int:
     with tempfile.TemporaryDirectory(prefix="digitgan-") as directory:
         socket = Path(directory) / "model-server.sock"
         command = _command(models, names, Path(directory), socket)
-        print(
-            f"Model server: {Path(command[0]).name} on {models} ({', '.join(names)})",
-            file=sys.stderr,
-            flush=True,
-        )
+        print(f"Loading {' and '.join(names)} from {models}", flush=True)
         with _child(command) as ended:
             status = run(settings.model_copy(update={"model_server": f"unix:{socket}"}))
             if ended.is_set():

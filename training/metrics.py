@@ -75,7 +75,7 @@ def plot(run: Path) -> Path:
         losses.axhline(guess, color=colour, linestyle=":", linewidth=1)
     losses.set_ylabel("loss (nats)")
     losses.set_ylim(bottom=0)
-    losses.legend(loc="upper right")
+    losses.legend(loc="lower right")
     losses.set_title("Losses; dotted: where each would be if the discriminator could only guess", fontsize=10)
     for name, colour in (("accuracy_real", "tab:green"), ("accuracy_fake", "tab:red")):
         accuracy.plot(steps, [row[name] for row in rows], color=colour, linewidth=1, label=name.split("_")[1])
