@@ -6,6 +6,7 @@ from typing import Annotated, Final
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from digitgan import serving_commands, training_commands
 from digitgan.errors import UserError
@@ -47,5 +48,5 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]digitgan:[/] {error}")
+        Console(stderr=True, highlight=False, soft_wrap=True).print("[bold red]digitgan:[/]", escape(str(error)))
         sys.exit(2)

@@ -45,6 +45,7 @@ def test_every_command_and_option_explains_itself(command: str) -> None:
         (["gateway", "--model-server", "nonsense"], "DIGITGAN_MODEL_SERVER=nonsense"),
         (["up", "--models", "NOWHERE"], "holds no models"),
         (["export", "NOWHERE"], "holds no run"),
+        (["export", "[bold]"], "[bold] holds no run"),
     ],
 )
 def test_a_mistake_is_told_in_a_sentence(tmp_path: Path, arguments: list[str], told: str) -> None:
@@ -52,3 +53,19 @@ def test_a_mistake_is_told_in_a_sentence(tmp_path: Path, arguments: list[str], t
     assert done.returncode == 2
     assert told in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_part_that_is_not_installed_is_told_with_the_way_to_install_it(tmp_path: Path) -> None:
+    """A process that can't find TensorFlow, as in an installation of the gateway alone."""
+    code = (
+        "import importlib.machinery, sys\n"
+        "find = importlib.machinery.PathFinder.find_spec\n"
+        "importlib.machinery.PathFinder.find_spec = classmethod(\n"
+        "    lambda cls, name, *rest: None if name == 'tensorflow' else find(name, *rest))\n"
+        "sys.argv = ['digitgan', 'train']\n"
+        "from digitgan.cli import main\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr == "digitgan: this needs tensorflow: pip install 'digitgan[training]'\n"
