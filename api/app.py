@@ -6,9 +6,9 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 from prometheus_client import CONTENT_TYPE_LATEST
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import PlainTextResponse, Response
 
-from api import digits, errors, generate, health, models, openapi, problems, score
+from api import digits, errors, front_page, generate, health, models, openapi, problems, score
 from api.dependencies import MetricsDep, State
 from api.health import Lifecycle
 from api.inference import Inference
@@ -41,11 +41,10 @@ def create_app(settings: Settings) -> FastAPI:
         swagger_ui_oauth2_redirect_url=None,
     )
     app.state.lifecycle = Lifecycle()
-    for module in (generate, digits, score, models, health):
+    for module in (front_page, generate, digits, score, models, health):
         app.include_router(module.router)
     app.add_api_route("/metrics", _metrics, summary="Prometheus metrics", response_class=PlainTextResponse)
     app.add_api_route("/problems/{slug}", _problem_page, include_in_schema=False)
-    app.add_api_route("/", _front_page, include_in_schema=False)
     errors.install(app)
     openapi.install(app, settings)
     # The last one added is the outermost.
@@ -66,7 +65,3 @@ async def _problem_page(slug: str) -> Response:
         if problem.slug == slug:
             return PlainTextResponse(problem.page, media_type="text/markdown")
     raise problems.ProblemError(problems.NOT_FOUND, "no such type of problem")
-
-
-async def _front_page() -> Response:
-    return RedirectResponse("/docs")
