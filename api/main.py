@@ -29,6 +29,7 @@ class _Server(uvicorn.Server):
         self._lifecycle = lifecycle
         self._settings = settings
         self._url = url
+        self._announcing: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -39,7 +40,8 @@ class _Server(uvicorn.Server):
         self._announcing = asyncio.create_task(self._announce_ready())
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._announcing.cancel()
+        if self._announcing:
+            self._announcing.cancel()
         await super().shutdown(sockets)
 
     async def _announce_ready(self) -> None:

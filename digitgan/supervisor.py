@@ -19,6 +19,7 @@ from serving import server_config
 
 TENSORFLOW_MODEL_SERVER: Final = "tensorflow_model_server"
 STOP_SECONDS: Final = 10.0
+_STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 class ModelServerError(RuntimeError):
@@ -52,12 +53,18 @@ def run_up(models: Path, settings: Settings) -> int:
         command = _command(models, names, Path(directory), socket)
         print(f"Loading {' and '.join(names)} from {models}", flush=True)
         with _child(command) as ended:
-            status = run(settings.model_copy(update={"model_server": f"unix:{socket}"}))
-            if ended.is_set():
-                raise ModelServerError(
-                    "the model server ended by itself, so the gateway was stopped; see above for why"
-                )
-            return status
+            try:
+                return run(settings.model_copy(update={"model_server": f"unix:{socket}"}))
+            finally:
+                if ended.is_set():
+                    raise ModelServerError(
+                        "the model server ended by itself, so the gateway did too; see above for why"
+                    )
+
+
+def _exit(number: int, _frame: object) -> None:
+    """Ends as an exception does, so that no model server is left behind."""
+    sys.exit(128 + number)
 
 
 def _has_version(model: Path) -> bool:
@@ -93,6 +100,9 @@ def _child(command: list[str]) -> Iterator[threading.Event]:
     It gets a session of its own, so that Ctrl-C reaches the gateway alone, which finishes its requests first.
     """
     ended, leaving = threading.Event(), threading.Event()
+    early: list[int] = []
+    for number in _STOP_SIGNALS:  # An exception while the child starts would lose track of it.
+        signal.signal(number, lambda number, _frame: early.append(number))
     child = subprocess.Popen(command, start_new_session=True)  # noqa: S603 - built above, no shell
 
     def watch() -> None:
@@ -101,8 +111,12 @@ def _child(command: list[str]) -> Iterator[threading.Event]:
             ended.set()
             os.kill(os.getpid(), signal.SIGTERM)
 
-    threading.Thread(target=watch, daemon=True).start()
     try:
+        for number in _STOP_SIGNALS:  # Until the gateway listens, and takes over.
+            signal.signal(number, _exit)
+        if early:
+            _exit(early[0], None)
+        threading.Thread(target=watch, daemon=True).start()
         yield ended
     finally:
         leaving.set()

@@ -84,6 +84,31 @@ def test_a_model_server_that_dies_takes_the_gateway_with_it_and_says_so(tmp_path
         assert process.wait(DEADLINE_S) == 2
 
 
+def test_a_model_that_cannot_be_loaded_ends_everything_and_is_named(tmp_path: Path) -> None:
+    (tmp_path / "generator" / "1").mkdir(parents=True)
+    (tmp_path / "generator" / "1" / "saved_model.pb").write_bytes(b"no graph")
+    command = [sys.executable, "-m", "digitgan", "up", "--port", "0", "--models", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)
+    assert done.returncode == 2
+    assert "model generator version 1 can't be loaded: DATA_LOSS" in done.stderr
+    assert "the model server ended by itself" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_sigterm_at_any_moment_leaves_no_model_server_behind() -> None:
+    """The first moments, before the gateway listens, are the ones in which nobody else would care for it."""
+    command = [sys.executable, "-m", "digitgan", "up", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline().startswith("Loading")
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        wait_for(lambda: bool(children.read_text().split()))
+        (child,) = children.read_text().split()
+        process.terminate()
+        assert process.wait(DEADLINE_S) in (0, 128 + signal.SIGTERM)
+    assert not Path(f"/proc/{child}").exists()
+
+
 def test_a_port_in_use_is_told_and_leaves_nothing_running(tmp_path: Path) -> None:
     with digitgan_up() as (_, client):
         port = client.base_url.port
