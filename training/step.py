@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from serving.contract import NOISE_DIM
-from training.config import TrainingConfig
+from training.config import ConfigError, TrainingConfig
 from training.losses import discriminator_loss, generator_loss
 from training.metrics import METRICS
 from training.networks import build_discriminator, build_generator, float32_copy, set_batch_statistics
@@ -28,10 +28,11 @@ class Trainer(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
     """
 
     def __init__(self, config: TrainingConfig, strategy: Any) -> None:
+        """Raises ConfigError for a batch that the strategy's replicas can't share equally."""
         super().__init__()
         recipe = config.recipe
         if recipe.batch_size % strategy.num_replicas_in_sync:
-            raise ValueError(
+            raise ConfigError(
                 f"batch_size {recipe.batch_size} can't be shared equally by {strategy.num_replicas_in_sync} replicas"
             )
         self._config = config
