@@ -26,4 +26,7 @@ def require(extra: str, *modules: str) -> None:
         modules: top-level modules that it consists of.
     """
     if missing := [module for module in modules if find_spec(module) is None]:
-        raise UserError(f"this needs {', '.join(missing)}: pip install 'digitgan[{extra}]'")
+        raise UserError(
+            f"this needs {', '.join(missing)}, of the extra '{extra}'. In digitgan's directory: "
+            f"python -m pip install --constraint requirements.lock --editable '.[{extra}]'"
+        )

@@ -116,10 +116,11 @@ def up(models: ModelsOption = None, host: HostOption = None, port: PortOption = 
     """
     require("gateway", "fastapi", "uvicorn")
     from api.settings import SettingsError, load_settings
-    from digitgan.supervisor import ModelServerError, run_up
+    from digitgan.supervisor import ModelServerEndedError, run_up
+    from serving.model_config import ConfigError
 
     base = (models or MODELS_DIR).resolve()
     given = {"host": host, "port": port}
-    with told(SettingsError, ModelServerError):
+    with told(SettingsError, ConfigError, ModelServerEndedError):
         settings = load_settings(models_dir=base, **{name: value for name, value in given.items() if value is not None})
         sys.exit(run_up(base, settings))

@@ -15,15 +15,15 @@ from typing import Final
 from api.main import run
 from api.settings import Settings
 from digitgan.errors import require
-from serving import server_config
+from serving import model_config, server_config
 
 TENSORFLOW_MODEL_SERVER: Final = "tensorflow_model_server"
 STOP_SECONDS: Final = 10.0
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
-class ModelServerError(RuntimeError):
-    """The model server can't be started, or ended by itself. The message tells what to look at."""
+class ModelServerEndedError(RuntimeError):
+    """The model server ended by itself. The message tells what to look at."""
 
 
 def run_up(models: Path, settings: Settings) -> int:
@@ -40,14 +40,10 @@ def run_up(models: Path, settings: Settings) -> int:
         The gateway's exit status.
 
     Raises:
-        ModelServerError: there are no models, or the model server ended by itself.
+        ModelServerEndedError: the model server ended by itself.
+        serving.model_config.ConfigError: there are no models.
     """
-    names = sorted(child.name for child in models.iterdir() if _has_version(child)) if models.is_dir() else []
-    if not names:
-        raise ModelServerError(
-            f"{models} holds no models: MODELS/<name>/<version>/saved_model.pb is looked for. "
-            "digitgan train makes them, and digitgan export."
-        )
+    names = [model.name for model in model_config.from_directory(models)]
     with tempfile.TemporaryDirectory(prefix="digitgan-") as directory:
         socket = Path(directory) / "model-server.sock"
         command = _command(models, names, Path(directory), socket)
@@ -57,7 +53,7 @@ def run_up(models: Path, settings: Settings) -> int:
                 return run(settings.model_copy(update={"model_server": f"unix:{socket}"}))
             finally:
                 if ended.is_set():
-                    raise ModelServerError(
+                    raise ModelServerEndedError(
                         "the model server ended by itself, so the gateway did too; see above for why"
                     )
 
@@ -65,10 +61,6 @@ def run_up(models: Path, settings: Settings) -> int:
 def _exit(number: int, _frame: object) -> None:
     """Ends as an exception does, so that no model server is left behind."""
     sys.exit(128 + number)
-
-
-def _has_version(model: Path) -> bool:
-    return any(child.name.isdecimal() for child in model.iterdir()) if model.is_dir() else False
 
 
 def _command(models: Path, names: list[str], directory: Path, socket: Path) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Final
 from google.protobuf import text_format
 
 from serving import apis
-from serving.model_server.storage import find_versions
+from serving.storage import find_versions
 
 PLATFORM: Final = "tensorflow"
 
@@ -100,7 +100,10 @@ def from_directory(models_dir: Path) -> tuple[ModelConfig, ...]:
     children = sorted(root.iterdir()) if root.is_dir() else []
     models = tuple(ModelConfig(child.name, child) for child in children if child.is_dir() and find_versions(child))
     if not models:
-        raise ConfigError(f"{models_dir}: no <name>/<version>/ directory in it")
+        raise ConfigError(
+            f"{models_dir} holds no models: <name>/<version>/saved_model.pb is looked for. "
+            "digitgan train makes them, and digitgan export."
+        )
     return models
 
 

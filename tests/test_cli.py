@@ -39,7 +39,7 @@ def test_every_command_and_option_explains_itself(command: str) -> None:
     ("arguments", "told"),
     [
         (["serve", "--models", "a", "--config", "b"], "--models and --config"),
-        (["serve", "--models", "NOWHERE"], "no <name>/<version>/ directory"),
+        (["serve", "--models", "NOWHERE"], "holds no models"),
         (["serve", "--config", "NOWHERE"], "NOWHERE"),
         (["gateway", "--port", "70000"], "DIGITGAN_PORT=70000"),
         (["gateway", "--model-server", "nonsense"], "DIGITGAN_MODEL_SERVER=nonsense"),
@@ -68,4 +68,5 @@ def test_a_part_that_is_not_installed_is_told_with_the_way_to_install_it(tmp_pat
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=60)
     assert done.returncode == 2
-    assert done.stderr == "digitgan: this needs tensorflow: pip install 'digitgan[training]'\n"
+    assert done.stderr.startswith("digitgan: this needs tensorflow, of the extra 'training'.")
+    assert done.stderr.endswith("--editable '.[training]'\n")

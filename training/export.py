@@ -1,7 +1,6 @@
 """From trained networks to model versions that a model server can load: saved, checked, then published by a rename."""
 
 import os
-import re
 import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -26,6 +25,7 @@ from serving.contract import (
 )
 from serving.model_card import write_card
 from serving.noise import noise_from_seeds
+from serving.storage import find_versions
 from serving.tensors import to_proto
 from training.inference import inference_graph
 
@@ -94,7 +94,7 @@ def versions(model_base: Path) -> list[int]:
     """The version numbers of a model base directory, ascending."""
     if not model_base.is_dir():
         return []
-    return sorted(int(child.name) for child in model_base.iterdir() if re.fullmatch(r"[0-9]+", child.name))
+    return sorted(find_versions(model_base))
 
 
 def _save(name: str, network: Any, directory: Path) -> None:

@@ -18,8 +18,8 @@ from grpc import StatusCode
 from serving.model_config import ModelConfig
 from serving.model_server.errors import ServingError
 from serving.model_server.runner import Runner
-from serving.model_server.storage import StoredVersion, find_versions
 from serving.model_server.version import State, Version
+from serving.storage import StoredVersion, find_versions
 
 MISSING_PATH_LOG_SECONDS: Final = 30.0
 """How often a base path that doesn't exist is mentioned."""

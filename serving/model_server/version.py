@@ -5,7 +5,7 @@ from enum import IntEnum
 
 from serving.model_server.errors import ServingError
 from serving.model_server.runner import Runner
-from serving.model_server.storage import StoredVersion
+from serving.storage import StoredVersion
 
 
 class State(IntEnum):

@@ -110,5 +110,5 @@ def test_a_directory_of_models_serves_each_that_has_a_version(tmp_path: Path, mo
 
 def test_a_directory_without_models_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(ConfigError, match="no <name>/<version>/"):
+        with pytest.raises(ConfigError, match="holds no models"):
             model_config.from_directory(path)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.model_server.storage import MAX_VERSION, find_versions
+from serving.storage import MAX_VERSION, find_versions
 
 
 def test_a_version_is_a_directory_called_by_a_positive_integer(tmp_path: Path) -> None:
