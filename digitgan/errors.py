@@ -1,5 +1,6 @@
 """Failures that the user of the command line can mend."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -28,5 +29,5 @@ def require(extra: str, *modules: str) -> None:
     if missing := [module for module in modules if find_spec(module) is None]:
         raise UserError(
             f"this needs {', '.join(missing)}, of the extra '{extra}'. In digitgan's directory: "
-            f"python -m pip install --constraint requirements.lock --editable '.[{extra}]'"
+            f"{sys.executable} -m pip install --constraint requirements.lock --editable '.[{extra}]'"
         )
