@@ -8,6 +8,24 @@ model           signature            input                             output
 generator       ``serving_default``  ``noise`` float32 [N, 100]        ``images`` uint8 [N, 28, 28, 1]
 discriminator   ``serving_default``  ``images`` uint8 [N, 28, 28, 1]   ``logits`` float32 [N],
                                                                        ``probabilities`` float32 [N]
+classifier      ``serving_default``  ``images`` uint8 [N, 28, 28, 1]   ``probabilities`` float32 [N, 10]
+==============  ===================  ================================  ====================================
+
+Two models have a second signature. The generator's ``seed_index`` tells what the digits of the seeds 0, 1, 2, … look
+like: page p, of :data:`INDEX_PAGE` seeds, begins at seed p · INDEX_PAGE. The classifier's ``features`` are what the
+evaluation measures distances in.
+
+==============  ===================  ================================  ====================================
+model           signature            input                             output
+==============  ===================  ================================  ====================================
+generator       ``seed_index``       ``pages`` int64 [N]               ``digits`` uint8 [N, 4096] (0 to 9; 255
+                                                                       for a seed beyond the index),
+                                                                       ``confidences`` float32 [N, 4096],
+                                                                       ``logits`` float32 [N, 4096],
+                                                                       ``curated`` uint8 [N, 4096] (0 or 1),
+                                                                       ``indexed_seeds`` int64 [N] (the
+                                                                       length of the whole index)
+classifier      ``features``         ``images`` uint8 [N, 28, 28, 1]   ``features`` float32 [N, 128]
 ==============  ===================  ================================  ====================================
 
 Real is 1 and fake is 0: a positive logit means real. Pixels are uint8 outside the graph and -1 … 1 inside it:
@@ -19,16 +37,31 @@ from typing import Final
 
 GENERATOR: Final = "generator"
 DISCRIMINATOR: Final = "discriminator"
+CLASSIFIER: Final = "classifier"
 SIGNATURE: Final = "serving_default"
+SEED_INDEX: Final = "seed_index"
+FEATURES: Final = "features"
+"""A second signature of the classifier, and the name of its output."""
 
 NOISE_DIM: Final = 100
 IMAGE_SIDE: Final = 28
 IMAGE_SHAPE: Final = (IMAGE_SIDE, IMAGE_SIDE, 1)
+CLASSES: Final = 10
 
 NOISE: Final = "noise"
 IMAGES: Final = "images"
 LOGITS: Final = "logits"
 PROBABILITIES: Final = "probabilities"
+PAGES: Final = "pages"
+DIGITS: Final = "digits"
+CONFIDENCES: Final = "confidences"
+CURATED: Final = "curated"
+INDEXED_SEEDS: Final = "indexed_seeds"
+
+INDEX_PAGE: Final = 4096
+"""Seeds a page of the seed index."""
+NOT_INDEXED: Final = 255
+"""What ``digits`` holds for a seed beyond the index."""
 
 MAX_SEED: Final = 2**53 - 1
 """The largest seed: the largest integer that JSON readers agree on (RFC 8259, section 6)."""
@@ -76,6 +109,11 @@ MODELS: Final[dict[str, ModelSpec]] = {
             DISCRIMINATOR,
             TensorSpec(IMAGES, "uint8", IMAGE_SHAPE),
             (TensorSpec(LOGITS, "float32", ()), TensorSpec(PROBABILITIES, "float32", ())),
+        ),
+        ModelSpec(
+            CLASSIFIER,
+            TensorSpec(IMAGES, "uint8", IMAGE_SHAPE),
+            (TensorSpec(PROBABILITIES, "float32", (CLASSES,)),),
         ),
     )
 }

@@ -22,6 +22,18 @@ _IDX_UBYTE: Final = 0x08
 """The IDX format's type code for unsigned bytes (third byte of the header; LeCun, Cortes & Burges, MNIST page)."""
 
 
+VALIDATION_IMAGES: Final = 5000
+
+
+def validation_images(images: int) -> int:
+    """How many of the training images, the last ones, are held out: 5,000, or a twelfth of a small training set.
+
+    Whatever is chosen while training (a checkpoint, a calibration) is chosen on them, so that the test images are
+    met once, at the end.
+    """
+    return min(VALIDATION_IMAGES, images // 12)
+
+
 class DataError(ValueError):
     """The data can't be had or isn't MNIST-like. The message names the file and the array at fault."""
 
