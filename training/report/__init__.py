@@ -1,0 +1,5 @@
+"""The report of an evaluation and of a run: one HTML page that needs nothing else."""
+
+from training.report.pictures import Pictures, choose
+
+__all__ = ["Pictures", "choose"]
