@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from digitgan import serving_commands, training_commands
+from digitgan import evaluation_commands, serving_commands, training_commands
 from digitgan.errors import UserError
 
 app: Final = typer.Typer(
@@ -25,6 +25,7 @@ app.command("serve")(serving_commands.serve)
 app.command("gateway")(serving_commands.gateway)
 app.command("train")(training_commands.train)
 app.command("export")(training_commands.export)
+app.command("train-classifier")(evaluation_commands.train_classifier)
 
 
 def _print_version(wanted: bool) -> None:

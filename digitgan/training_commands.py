@@ -125,7 +125,7 @@ def train(
     [bold]digitgan up --models runs/…/models[/]           serve what came out
     """
     require("training", "tensorflow", "matplotlib", "PIL")
-    _import_tensorflow()
+    import_tensorflow()
     from training import data as datasets
     from training import job
     from training.config import DEFAULT_PRESET, ConfigError
@@ -192,7 +192,7 @@ def export(
     models.config, batching.config and monitoring.config are written beside them.
     """
     require("training", "tensorflow", "PIL")
-    _import_tensorflow()
+    import_tensorflow()
     from training import devices, loop
     from training.config import ConfigError, TrainingConfig
 
@@ -223,7 +223,8 @@ def _newest_run() -> Path:
     return runs[-1].parent
 
 
-def _import_tensorflow() -> None:
+def import_tensorflow() -> None:
+    """Imports TensorFlow without its announcements."""
     with quiet_tensorflow_import():
         import tensorflow as tf
 

@@ -14,12 +14,15 @@ from numpy.typing import NDArray
 from serving import apis, server_config
 from serving.contract import (
     BATCH_SIZES,
+    CLASSIFIER,
+    FEATURES,
     GENERATOR,
     IMAGE_SHAPE,
     IMAGES,
     LOGITS,
     MODELS,
     PIXEL_SCALE,
+    PROBABILITIES,
     SIGNATURE,
     WARMUP_REQUESTS,
 )
@@ -27,12 +30,15 @@ from serving.model_card import write_card
 from serving.noise import noise_from_seeds
 from serving.storage import find_versions
 from serving.tensors import to_proto
-from training.inference import inference_graph
+from training.classifier import features_and_probabilities
+from training.inference import inference_graphs
 
 CHECKED_SIZES: Final = (1, 2, 3, 7, 64, 256)
 PIXEL_TOLERANCE: Final = 0.5 + 0.01
 """How far a pixel may lie from the network's unrounded value: its own rounding, and float32's noise at 255."""
 LOGIT_TOLERANCE: Final = 1e-3
+FEATURE_TOLERANCE: Final = 1e-3
+"""For the classifier's features and probabilities alike."""
 
 
 class ExportError(RuntimeError):
@@ -86,7 +92,8 @@ def export(
     finally:
         for staging, _ in staged:
             shutil.rmtree(staging, ignore_errors=True)
-    server_config.write_configs(base, networks, mount_point, os.cpu_count() or 1)
+    hosted = [name for name in MODELS if versions(base / name)]
+    server_config.write_configs(base, hosted, mount_point, os.cpu_count() or 1)
     return version
 
 
@@ -99,8 +106,8 @@ def versions(model_base: Path) -> list[int]:
 
 def _save(name: str, network: Any, directory: Path) -> None:
     module = tf.Module()
-    module.graph = inference_graph(name, network)
-    tf.saved_model.save(module, str(directory), signatures={SIGNATURE: module.graph})
+    module.graphs = inference_graphs(name, network)
+    tf.saved_model.save(module, str(directory), signatures=dict(module.graphs))
     records = directory / WARMUP_REQUESTS
     records.parent.mkdir(parents=True)
     with tf.io.TFRecordWriter(str(records)) as writer:
@@ -120,8 +127,12 @@ def _example_inputs(name: str, rows: int) -> NDArray[Any]:
 
 
 def _check(name: str, network: Any, directory: Path) -> float:
-    """Loads the saved model and compares it with the network; the greatest difference in pixel levels or logits."""
-    served = tf.saved_model.load(str(directory)).signatures[SIGNATURE]
+    """Loads the saved model and compares it with the network.
+
+    The greatest difference in pixel levels, in logits, or in features and probabilities, by the model.
+    """
+    saved = tf.saved_model.load(str(directory))
+    served = saved.signatures[SIGNATURE]
     greatest = 0.0
     for size in CHECKED_SIZES:
         inputs = _example_inputs(name, size)
@@ -129,6 +140,11 @@ def _check(name: str, network: Any, directory: Path) -> float:
         if name == GENERATOR:
             expected = np.asarray(network(inputs, training=False), np.float64) * PIXEL_SCALE + PIXEL_SCALE
             difference, tolerance = np.abs(outputs[IMAGES] - expected).max(), PIXEL_TOLERANCE
+        elif name == CLASSIFIER:
+            features, probabilities = features_and_probabilities(network, inputs)
+            found = saved.signatures[FEATURES](tf.constant(inputs))[FEATURES].numpy()
+            difference = max(np.abs(outputs[PROBABILITIES] - probabilities).max(), np.abs(found - features).max())
+            tolerance = FEATURE_TOLERANCE
         else:
             expected = np.asarray(network(inputs / np.float32(PIXEL_SCALE) - 1, training=False))[:, 0]
             difference, tolerance = np.abs(outputs[LOGITS] - expected).max(), LOGIT_TOLERANCE

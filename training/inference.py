@@ -13,7 +13,9 @@ from keras import layers
 from numpy.typing import NDArray
 
 from serving.contract import (
+    CLASSIFIER,
     DISCRIMINATOR,
+    FEATURES,
     GENERATOR,
     IMAGE_SHAPE,
     IMAGES,
@@ -22,27 +24,31 @@ from serving.contract import (
     NOISE_DIM,
     PIXEL_SCALE,
     PROBABILITIES,
+    SIGNATURE,
 )
 from training.networks import LEAK
 
 Graph = Callable[[Any], dict[str, Any]]
 
 
-def inference_graph(name: str, network: Any) -> Any:
-    """The graph that is exported for a network.
+def inference_graphs(name: str, network: Any) -> dict[str, Any]:
+    """The graphs that are exported for a network.
 
     Args:
-        name: GENERATOR or DISCRIMINATOR.
+        name: GENERATOR, DISCRIMINATOR or CLASSIFIER.
         network: the trained Keras network, in float32.
 
     Returns:
-        A tf.function with one input, by the contract's signature for that model.
+        Signature name -> a tf.function with one input, by the contract's signatures for that model.
     """
+    images = tf.TensorSpec([None, *IMAGE_SHAPE], tf.uint8, IMAGES)
+    if name == CLASSIFIER:
+        return _classifier_graphs(network, images)
     build, spec = {
         GENERATOR: (_generator_graph, tf.TensorSpec([None, NOISE_DIM], tf.float32, NOISE)),
-        DISCRIMINATOR: (_discriminator_graph, tf.TensorSpec([None, *IMAGE_SHAPE], tf.uint8, IMAGES)),
+        DISCRIMINATOR: (_discriminator_graph, images),
     }[name]
-    return tf.function(build(network), input_signature=[spec])
+    return {SIGNATURE: tf.function(build(network), input_signature=[spec])}
 
 
 def _generator_graph(generator: Any) -> Graph:
@@ -94,6 +100,41 @@ def _discriminator_graph(discriminator: Any) -> Graph:
         return {LOGITS: logits, PROBABILITIES: tf.sigmoid(logits)}
 
     return graph
+
+
+def _classifier_graphs(classifier: Any, images: Any) -> dict[str, Any]:
+    weighted = [layer for layer in classifier.layers if isinstance(layer, layers.Conv2D | layers.Dense)]
+    norms = [layer for layer in classifier.layers if isinstance(layer, layers.BatchNormalization)]
+    *hidden, last = weighted
+    folded = []
+    for layer, norm in zip(hidden, norms, strict=True):
+        scale, bias = _folded(norm)
+        folded.append((np.float32(np.asarray(layer.kernel, np.float64) * scale), np.float32(bias)))
+    *convolutions, (dense_kernel, dense_bias) = folded
+    last_kernel, last_bias = np.asarray(last.kernel), np.asarray(last.bias)
+    # The steps between the convolutions, in the network's own order.
+    pooled = [
+        isinstance(after, layers.MaxPooling2D)
+        for layer, after in zip(classifier.layers, classifier.layers[3:], strict=False)
+        if isinstance(layer, layers.Conv2D)
+    ]
+
+    # Both signatures call this one function, so that the weights are saved once.
+    @tf.function(input_signature=[images])  # type: ignore[untyped-decorator]
+    def features(images: Any) -> dict[str, Any]:
+        x = tf.cast(images, tf.float32) / PIXEL_SCALE - 1.0
+        for (kernel, bias), pool in zip(convolutions, pooled, strict=True):
+            x = tf.nn.relu(tf.nn.bias_add(tf.nn.conv2d(x, kernel, strides=1, padding="SAME"), bias))
+            x = tf.nn.max_pool2d(x, 2, 2, "VALID") if pool else x
+        x = tf.reshape(x, [-1, dense_kernel.shape[0]])
+        return {FEATURES: tf.nn.relu(tf.nn.bias_add(tf.matmul(x, dense_kernel), dense_bias))}
+
+    @tf.function(input_signature=[images])  # type: ignore[untyped-decorator]
+    def probabilities(images: Any) -> dict[str, Any]:
+        logits = tf.nn.bias_add(tf.matmul(features(images)[FEATURES], last_kernel), last_bias)
+        return {PROBABILITIES: tf.nn.softmax(logits)}
+
+    return {SIGNATURE: probabilities, FEATURES: features}
 
 
 def _folded(norm: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -1,0 +1,271 @@
+"""The digit classifier: it labels what the generator makes, and its penultimate layer is what the evaluation sees.
+
+A small convolutional network in the style of VGG (Simonyan & Zisserman 2015) with batch normalisation, trained on
+randomly turned, sheared, scaled and shifted digits.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+
+from serving.contract import CLASSES, FEATURES, IMAGE_SHAPE, IMAGE_SIDE, PIXEL_SCALE
+from training.bar import TaskBar
+from training.config import ConfigError
+from training.data import Dataset, validation_images
+from training.devices import describe
+from training.networks import float32_copy
+
+FEATURE_WIDTH: Final = 128
+LEGIBLE: Final = 0.99
+"""The confidence from which an image counts as a legible digit."""
+BINS: Final = 15
+_CHUNK: Final = 500
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """How the classifier is trained.
+
+    Attributes:
+        epochs: passes over the training images.
+        seed: root of initial weights, order, augmentation and dropout.
+        batch_size: images a step.
+        learning_rate: AdamW's greatest step size (Loshchilov & Hutter 2019); it rises over the first steps and then
+            falls along a cosine (Loshchilov & Hutter 2017).
+        weight_decay: AdamW's.
+        dropout: share of activations dropped before and after the features.
+        mixed_precision: compute in bfloat16 and keep weights in float32.
+    """
+
+    epochs: int = 12
+    seed: int = 0
+    batch_size: int = 128
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-3
+    dropout: float = 0.3
+    mixed_precision: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for a value outside its range."""
+        if self.epochs < 1:
+            raise ConfigError(f"epochs must be at least 1, not {self.epochs}")
+        if not 0 <= self.seed < 2**31:
+            raise ConfigError(f"seed must be from 0 to 2147483647, not {self.seed}")
+
+
+def build_classifier(dropout: float = 0.0) -> Any:
+    """The classifier: images float32 [N, 28, 28, 1] in -1 … 1 -> logits float32 [N, 10].
+
+    The layer named ``features`` gives float32 [N, 128], not negative.
+
+    Args:
+        dropout: share of activations dropped while training.
+    """
+
+    def block(channels: int) -> list[Any]:
+        return [
+            layers.Conv2D(channels, 3, padding="same", use_bias=False),
+            layers.BatchNormalization(momentum=0.9),
+            layers.ReLU(),
+        ]
+
+    return keras.Sequential(
+        [
+            keras.Input(IMAGE_SHAPE),
+            *block(32),
+            *block(32),
+            layers.MaxPooling2D(),
+            *block(64),
+            *block(64),
+            layers.MaxPooling2D(),
+            *block(128),
+            layers.MaxPooling2D(),
+            layers.Flatten(),
+            layers.Dropout(dropout),
+            layers.Dense(FEATURE_WIDTH, use_bias=False),
+            layers.BatchNormalization(momentum=0.9),
+            layers.ReLU(name=FEATURES),
+            layers.Dropout(dropout),
+            layers.Dense(CLASSES, dtype="float32"),
+        ],
+        name="classifier",
+    )
+
+
+def features_and_probabilities(
+    network: Any, images: NDArray[np.uint8]
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """What the Keras network computes for images uint8 [N, 28, 28, 1]: features [N, 128] and probabilities [N, 10]."""
+    both = keras.Model(network.inputs[0], [network.get_layer(FEATURES).output, network.outputs[0]])
+    features, logits = both(images / np.float32(PIXEL_SCALE) - 1, training=False)
+    return np.asarray(features), softmax(np.asarray(logits, np.float64), axis=1)
+
+
+def train_classifier(config: ClassifierConfig, dataset: Dataset) -> Any:
+    """Trains the classifier on the training images less the validation images, and calibrates it on the latter.
+
+    The confidences are calibrated by a temperature (Guo et al. 2017), which the last layer's weights take up. The
+    same configuration and images give the same weights on the same machine, with TensorFlow's operations made
+    deterministic (:func:`training.devices.strategy`).
+
+    Returns:
+        The Keras network in float32.
+    """
+    training = len(dataset.x_train) - validation_images(len(dataset.x_train))
+    images, labels = dataset.x_train[:training], dataset.y_train[:training]
+    batch_size = min(config.batch_size, training)
+    steps = training // batch_size
+    keras.utils.set_random_seed(config.seed)
+    policy = keras.mixed_precision.dtype_policy()
+    keras.mixed_precision.set_dtype_policy("mixed_bfloat16" if config.mixed_precision else "float32")
+    try:
+        network = build_classifier(config.dropout)
+    finally:
+        keras.mixed_precision.set_dtype_policy(policy)
+    train_step = _train_step(network, _optimizer(config, network, config.epochs * steps), images, labels)
+    rng = np.random.default_rng(config.seed)
+    with TaskBar("classifier", config.epochs * steps) as bar:
+        for epoch in range(config.epochs):
+            order = rng.permutation(training).astype(np.int32)
+            for k in range(steps):
+                loss = train_step(
+                    tf.constant(order[k * batch_size : (k + 1) * batch_size]),
+                    tf.constant([config.seed, epoch * steps + k], tf.int32),
+                )
+                bar.advance(text=f"epoch {epoch + 1}/{config.epochs}  loss {float(loss):.4f}")
+    trained = float32_copy(build_classifier, network.get_weights())
+    if training < len(dataset.x_train):
+        _calibrate(trained, dataset.x_train[training:], dataset.y_train[training:])
+    return trained
+
+
+def _optimizer(config: ClassifierConfig, network: Any, steps: int) -> Any:
+    warmup = min(200, steps // 10)
+    rate = keras.optimizers.schedules.CosineDecay(
+        config.learning_rate / 20, max(1, steps - warmup), warmup_target=config.learning_rate, warmup_steps=warmup
+    )
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=config.weight_decay)
+    optimizer.build(network.trainable_variables)
+    return optimizer
+
+
+def _train_step(
+    network: Any, optimizer: Any, images: NDArray[np.uint8], labels: NDArray[np.uint8]
+) -> Callable[[Any, Any], Any]:
+    pixels = tf.constant(images.reshape(-1, *IMAGE_SHAPE))
+    digits = tf.constant(labels.astype(np.int32))
+
+    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
+    def step(indices: Any, seed: Any) -> Any:
+        batch = _distorted(tf.cast(tf.gather(pixels, indices), tf.float32) / PIXEL_SCALE - 1.0, seed)
+        with tf.GradientTape() as tape:
+            logits = network(batch, training=True)
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.gather(digits, indices), logits)
+            loss = tf.reduce_mean(losses)
+        optimizer.apply(tape.gradient(loss, network.trainable_variables), network.trainable_variables)
+        return loss
+
+    return step  # type: ignore[no-any-return]
+
+
+def _distorted(images: Any, seed: Any) -> Any:
+    """Random affine views: turned by up to 0.2 rad, sheared by 0.15, each axis scaled by 12 %, moved by 2.5 pixels.
+
+    Args:
+        images: float32 [N, 28, 28, 1] in -1 … 1.
+        seed: int32 [2]; the same seed gives the same views.
+
+    Returns:
+        float32 [N, 28, 28, 1]; what comes from outside the frame is background.
+    """
+    draws = tf.random.stateless_uniform([6, tf.shape(images)[0]], seed, -1.0, 1.0)
+    angle, shear = draws[0] * 0.2, draws[1] * 0.15
+    width, height = 1 + draws[2] * 0.12, 1 + draws[3] * 0.12
+    right, down = draws[4] * 2.5, draws[5] * 2.5
+    # Output (x, y) takes the input pixel at (a·x + b·y + c, d·x + e·y + f), about the image's centre.
+    a, b = tf.cos(angle) * width, (shear - tf.sin(angle)) * width
+    d, e = tf.sin(angle) * height, tf.cos(angle) * height
+    centre = (IMAGE_SIDE - 1) / 2
+    c, f = centre * (1 - a - b) + right, centre * (1 - d - e) + down
+    zero = tf.zeros_like(angle)
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=images,
+        transforms=tf.stack([a, b, c, d, e, f, zero, zero], axis=1),
+        output_shape=[IMAGE_SIDE, IMAGE_SIDE],
+        fill_value=-1.0,
+        interpolation="BILINEAR",
+        fill_mode="CONSTANT",
+    )
+
+
+def _logits(network: Any, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+    scaled = images.reshape(-1, *IMAGE_SHAPE) / np.float32(PIXEL_SCALE) - 1
+    chunks = [network(scaled[k : k + _CHUNK], training=False) for k in range(0, len(scaled), _CHUNK)]
+    return np.concatenate([np.asarray(chunk, np.float64) for chunk in chunks])
+
+
+def _calibrate(network: Any, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> None:
+    """Divides the logits by the temperature with the smallest cross-entropy on the images (Guo et al. 2017, 4.2)."""
+    logits = _logits(network, images)
+
+    def cross_entropy(log_temperature: float) -> float:
+        scores = log_softmax(logits / np.exp(log_temperature), axis=1)
+        return float(-scores[np.arange(len(labels)), labels].mean())
+
+    temperature = np.exp(minimize_scalar(cross_entropy, bounds=(-2.0, 2.0), method="bounded").x)
+    last = network.layers[-1]
+    last.set_weights([np.float32(weights / temperature) for weights in last.get_weights()])
+
+
+def measure_classifier(network: Any, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> dict[str, Any]:
+    """How well the network reads images that it has never met.
+
+    Args:
+        network: the Keras network.
+        images: uint8 [N, 28, 28].
+        labels: uint8 [N].
+
+    Returns:
+        ``images``, their number; ``accuracy``; ``expected_calibration_error`` of the top probability, in 15 bins of
+        equal width (Naeini et al. 2015; Guo et al. 2017, equation 3); ``legible``, the share with a top probability
+        of at least 0.99, and ``accuracy_when_legible`` among those (null where there are none).
+    """
+    probabilities = softmax(_logits(network, images), axis=1)
+    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    surplus = np.bincount(bins, weights=right - confidence, minlength=BINS)
+    legible = confidence >= LEGIBLE
+    return {
+        "images": len(images),
+        "accuracy": float(right.mean()),
+        "expected_calibration_error": float(np.abs(surplus).sum() / len(images)),
+        "legible": float(legible.mean()),
+        "accuracy_when_legible": float(right[legible].mean()) if legible.any() else None,
+    }
+
+
+def classifier_facts(config: ClassifierConfig, dataset: Dataset, network: Any) -> dict[str, Any]:
+    """What the classifier's model card tells: how it was trained, on what, and how it reads the test images."""
+    held_out = validation_images(len(dataset.x_train))
+    return {
+        "training": {
+            **asdict(config),
+            "data": "MNIST by Keras's loader" if dataset.source == "keras" else Path(dataset.source).name,
+            "data_sha256": dataset.fingerprint(),
+            "images": len(dataset.x_train) - held_out,
+            "validation_images": held_out,
+            "parameters": int(network.count_params()),
+            "tensorflow": tf.__version__,
+            "device": describe(),
+        },
+        "test": measure_classifier(network, dataset.x_test, dataset.y_test),
+    }
