@@ -9,6 +9,7 @@ Foreign errors end here. What gRPC reports, and whatever breaks the contract in 
      ├── UnreachableError       no server there, or the connection broke
      ├── DeadlineError          the time given for the call ran out
      └── ContractError          the server refused a valid request, or its answer isn't what the contract says
+          └── NoSignatureError  the version that was asked doesn't have the signature
 """
 
 import json
@@ -31,7 +32,8 @@ from serving.apis import (
     PredictRequest,
     PredictResponse,
 )
-from serving.contract import MODELS, SIGNATURE, TensorSpec
+from serving.contract import SIGNATURE, SIGNATURES, TensorSpec
+from serving.contract import ModelSpec as ContractSpec
 from serving.tensors import TensorError, to_array, to_proto
 
 Array = NDArray[Any]
@@ -110,6 +112,10 @@ class ContractError(ModelServerError):
     """The server refused what the contract allows, or answered what it doesn't: the two sides don't fit."""
 
 
+class NoSignatureError(ContractError):
+    """The version doesn't have the signature asked for: one that the contract leaves to the version."""
+
+
 _QUEUE_FULL: Final = "queue"
 
 ERRORS: Final[dict[grpc.StatusCode, type[ModelServerError]]] = {
@@ -174,16 +180,23 @@ class ModelClient:
         await self._channel.close()
 
     async def predict(
-        self, model: str, inputs: Mapping[str, Array], *, version: int | None = None, timeout_s: float
+        self,
+        model: str,
+        inputs: Mapping[str, Array],
+        *,
+        signature: str = SIGNATURE,
+        version: int | None = None,
+        timeout_s: float,
     ) -> Prediction:
         """Runs ``model`` on ``inputs`` (its one input by name, N ≥ 1 rows): returns its outputs, N rows each.
 
         Without ``version`` the server's newest is used. The answer has been checked against the contract:
         every output is there, with its dtype and shape, and finite.
 
-        Raises ModelServerError; ValueError if ``inputs`` are not what the contract says.
+        Raises ModelServerError, NoSignatureError if the version lacks a ``signature`` other than ``serving_default``;
+        ValueError if ``inputs`` are not what the contract says.
         """
-        spec = MODELS[model]
+        spec = SIGNATURES[model, signature]
         rows = inputs.get(spec.input.name)
         if rows is None or len(inputs) != 1:
             raise ValueError(f"{model} takes one input, {spec.input.name}, not {sorted(inputs)}")
@@ -191,14 +204,16 @@ class ModelClient:
             "no rows" if not len(rows) else ""
         ):
             raise ValueError(f"{model}: {spec.input.name}: {problem}")
-        request = PredictRequest(model_spec=_model_spec(model, version), inputs={spec.input.name: to_proto(rows)})
+        request = PredictRequest(model_spec=_model_spec(spec, version), inputs={spec.input.name: to_proto(rows)})
         try:
             answer = await self._predict(request, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.NOT_FOUND and version is not None:
                 raise await self._what_is_missing(model, version, timeout_s) from error
+            if _lacks_signature(spec, error):
+                raise NoSignatureError(model, error.code().name, f"no signature {signature}") from error
             raise _translate(model, error) from error
-        return _checked(model, version, answer, len(rows))
+        return _checked(spec, version, answer, len(rows))
 
     async def model_versions(self, model: str, *, timeout_s: float) -> list[VersionStatus]:
         """Returns all versions that the server knows of ``model``, newest first.
@@ -235,9 +250,16 @@ class ModelClient:
         return VersionNotFoundError(model, version)
 
 
-def _model_spec(model: str, version: int | None) -> ModelSpec:
-    spec: dict[str, object] = {"name": model, "signature_name": SIGNATURE}
+def _model_spec(asked: ContractSpec, version: int | None) -> ModelSpec:
+    spec: dict[str, object] = {"name": asked.name, "signature_name": asked.signature}
     return ModelSpec(**spec) if version is None else ModelSpec(**spec, version={"value": version})
+
+
+def _lacks_signature(spec: ContractSpec, error: grpc.aio.AioRpcError) -> bool:
+    """Whether the failure is TensorFlow Serving's for a signature that isn't there: its message names it."""
+    if spec.signature == SIGNATURE or error.code() is not grpc.StatusCode.FAILED_PRECONDITION:
+        return False
+    return spec.signature in (error.details() or "")
 
 
 def _translate(model: str, error: grpc.aio.AioRpcError) -> ModelServerError:
@@ -248,16 +270,17 @@ def _translate(model: str, error: grpc.aio.AioRpcError) -> ModelServerError:
     return kind(model, code.name, message)
 
 
-def _checked(model: str, version: int | None, answer: bytes, rows: int) -> Prediction:
+def _checked(spec: ContractSpec, version: int | None, answer: bytes, rows: int) -> Prediction:
     """Returns the answer as a Prediction, or raises ContractError with the first thing that is wrong."""
+    model = spec.name
     try:
         response = PredictResponse.FromString(answer)
-        outputs = {spec.name: to_array(response.outputs[spec.name]) for spec in MODELS[model].outputs}
+        outputs = {output.name: to_array(response.outputs[output.name]) for output in spec.outputs}
     except (DecodeError, TensorError) as error:
         raise ContractError(model, "BAD_ANSWER", f"not a PredictResponse with tensors: {error}") from error
-    for spec in MODELS[model].outputs:
-        if problem := _mismatch(outputs[spec.name], spec, rows):
-            raise ContractError(model, "BAD_ANSWER", f"{spec.name}: {problem}")
+    for output in spec.outputs:
+        if problem := _mismatch(outputs[output.name], output, rows):
+            raise ContractError(model, "BAD_ANSWER", f"{output.name}: {problem}")
     used = response.model_spec
     if used.name != model or not used.HasField("version") or version not in (None, used.version.value):
         asked = "the newest version" if version is None else f"version {version}"

@@ -47,6 +47,7 @@ NOISE_DIM: Final = 100
 IMAGE_SIDE: Final = 28
 IMAGE_SHAPE: Final = (IMAGE_SIDE, IMAGE_SIDE, 1)
 CLASSES: Final = 10
+FEATURE_WIDTH: Final = 128
 
 NOISE: Final = "noise"
 IMAGES: Final = "images"
@@ -90,11 +91,12 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """One model's ``serving_default`` signature."""
+    """One signature of the model ``name``."""
 
     name: str
     input: TensorSpec
     outputs: tuple[TensorSpec, ...]
+    signature: str = SIGNATURE
 
 
 MODELS: Final[dict[str, ModelSpec]] = {
@@ -117,4 +119,30 @@ MODELS: Final[dict[str, ModelSpec]] = {
         ),
     )
 }
-"""Every model that the project serves, by name."""
+"""Every model that the project serves, by name, with its ``serving_default``."""
+
+SIGNATURES: Final[dict[tuple[str, str], ModelSpec]] = {
+    (spec.name, spec.signature): spec
+    for spec in (
+        *MODELS.values(),
+        ModelSpec(
+            GENERATOR,
+            TensorSpec(PAGES, "int64", ()),
+            (
+                TensorSpec(DIGITS, "uint8", (INDEX_PAGE,)),
+                TensorSpec(CONFIDENCES, "float32", (INDEX_PAGE,)),
+                TensorSpec(LOGITS, "float32", (INDEX_PAGE,)),
+                TensorSpec(CURATED, "uint8", (INDEX_PAGE,)),
+                TensorSpec(INDEXED_SEEDS, "int64", ()),
+            ),
+            SEED_INDEX,
+        ),
+        ModelSpec(
+            CLASSIFIER,
+            TensorSpec(IMAGES, "uint8", IMAGE_SHAPE),
+            (TensorSpec(FEATURES, "float32", (FEATURE_WIDTH,)),),
+            FEATURES,
+        ),
+    )
+}
+"""Every signature, by model and name."""

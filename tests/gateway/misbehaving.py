@@ -21,15 +21,15 @@ from serving.apis import (
     PredictRequest,
     PredictResponse,
 )
-from serving.contract import MODELS
+from serving.contract import MODELS, SIGNATURE, SIGNATURES
 from serving.tensors import to_proto
 
 Behaviour = Callable[[PredictRequest, grpc.ServicerContext], bytes]
 
 
-def outputs(model: str, rows: int) -> dict[str, NDArray[Any]]:
-    """What the contract promises of ``model`` for so many rows, all zeros."""
-    return {spec.name: np.zeros((rows, *spec.shape), spec.dtype) for spec in MODELS[model].outputs}
+def outputs(model: str, signature: str, rows: int) -> dict[str, NDArray[Any]]:
+    """What the contract promises of a model's signature for so many rows, all zeros."""
+    return {spec.name: np.zeros((rows, *spec.shape), spec.dtype) for spec in SIGNATURES[model, signature].outputs}
 
 
 def answer(
@@ -40,9 +40,9 @@ def answer(
     version: int | None = 1,
 ) -> bytes:
     """A correct answer to ``request``, but for the outputs in ``changes`` (None leaves one out)."""
-    name = request.model_spec.name
-    rows = request.inputs[MODELS[name].input.name].tensor_shape.dim[0].size
-    tensors = outputs(name, rows) | (changes or {})
+    name, signature = request.model_spec.name, request.model_spec.signature_name or SIGNATURE
+    rows = request.inputs[SIGNATURES[name, signature].input.name].tensor_shape.dim[0].size
+    tensors = outputs(name, signature, rows) | (changes or {})
     spec: dict[str, object] = {"name": name if model is None else model}
     if version is not None:
         spec["version"] = {"value": version}

@@ -19,12 +19,24 @@ from serving.client import (
     ModelClient,
     ModelNotServedError,
     ModelServerError,
+    NoSignatureError,
     OverloadedError,
     UnreachableError,
     VersionNotFoundError,
     VersionStatus,
 )
-from serving.contract import DISCRIMINATOR, GENERATOR, IMAGES, LOGITS, NOISE, PROBABILITIES
+from serving.contract import (
+    CONFIDENCES,
+    DISCRIMINATOR,
+    GENERATOR,
+    IMAGES,
+    INDEX_PAGE,
+    LOGITS,
+    NOISE,
+    PAGES,
+    PROBABILITIES,
+    SEED_INDEX,
+)
 from tests.gateway.misbehaving import MisbehavingServer, answer, failing
 
 pytestmark = pytest.mark.anyio
@@ -75,6 +87,31 @@ async def test_what_is_sent_is_the_contracts_signature_and_the_version_asked_for
     assert newest.signature_name == "serving_default"
     assert not newest.HasField("version")
     assert seventh.version.value == 7
+
+
+async def test_another_signature_has_inputs_and_outputs_of_its_own(
+    server: MisbehavingServer, client: ModelClient
+) -> None:
+    pages = {PAGES: np.arange(16)}
+    index = await client.predict(GENERATOR, pages, signature=SEED_INDEX, version=1, timeout_s=5)
+    assert index.outputs[CONFIDENCES].shape == (16, INDEX_PAGE)
+    server.behaviour = lambda request, context: answer(request, {CONFIDENCES: np.zeros((16, 7), np.float32)})
+    with pytest.raises(ContractError, match=r"confidences: shape \[16, 7\] in place of \[16, 4096\]"):
+        await client.predict(GENERATOR, pages, signature=SEED_INDEX, timeout_s=5)
+    with pytest.raises(ValueError, match=r"^generator takes one input, pages"):
+        await client.predict(GENERATOR, NOISE_ROWS, signature=SEED_INDEX, timeout_s=5)
+
+
+async def test_a_version_without_the_signature_is_told_from_other_failures(
+    server: MisbehavingServer, client: ModelClient
+) -> None:
+    server.behaviour = failing(grpc.StatusCode.FAILED_PRECONDITION, 'Serving signature key "seed_index" not found.')
+    with pytest.raises(NoSignatureError):
+        await client.predict(GENERATOR, {PAGES: np.zeros(1, np.int64)}, signature=SEED_INDEX, timeout_s=5)
+    server.behaviour = failing(grpc.StatusCode.FAILED_PRECONDITION, "Could not find variable dense/kernel")
+    with pytest.raises(ContractError) as raised:
+        await client.predict(GENERATOR, {PAGES: np.zeros(1, np.int64)}, signature=SEED_INDEX, timeout_s=5)
+    assert type(raised.value) is ContractError
 
 
 async def test_a_unix_socket_is_a_target(tmp_path: Path) -> None:
