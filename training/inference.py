@@ -106,7 +106,7 @@ def _classifier_graphs(classifier: Any, images: Any) -> dict[str, Any]:
     weighted = [layer for layer in classifier.layers if isinstance(layer, layers.Conv2D | layers.Dense)]
     norms = [layer for layer in classifier.layers if isinstance(layer, layers.BatchNormalization)]
     *hidden, last = weighted
-    folded = []
+    folded: list[tuple[Any, Any]] = []
     for layer, norm in zip(hidden, norms, strict=True):
         scale, bias = _folded(norm)
         folded.append((np.float32(np.asarray(layer.kernel, np.float64) * scale), np.float32(bias)))
