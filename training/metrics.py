@@ -1,18 +1,20 @@
-"""The log of a run: one JSON line an interval, and the plot that is drawn from it."""
+"""The logs of a run, one JSON line an interval, and the plot that is drawn from them."""
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from serving.files import write_atomically
+from training import plots
+from training.config import CONFIG_FILE
 
 METRICS: Final = ("generator_loss", "discriminator_loss", "accuracy_real", "accuracy_fake")
 """What a step measures, in the order of its result: losses in nats, then the share of images that the discriminator
 told rightly, among the real and among the generated ones."""
 
 METRICS_FILE: Final = "metrics.jsonl"
+EVALUATIONS_FILE: Final = "evaluations.jsonl"
 PLOT_FILE: Final = "losses.png"
 
 
@@ -43,48 +45,34 @@ class MetricsLog:
     @staticmethod
     def rows(run: Path) -> list[dict[str, float]]:
         """The lines of a run's log, oldest first. A last line that was cut short by a crash is left out."""
-        rows = []
-        if (run / METRICS_FILE).exists():
-            for line in (run / METRICS_FILE).read_text("utf-8").splitlines():
-                try:
-                    rows.append(json.loads(line))
-                except json.JSONDecodeError:
-                    break
-        return rows
+        return _lines(run / METRICS_FILE)
+
+
+def evaluations(run: Path) -> list[dict[str, Any]]:
+    """The evaluations during a run, oldest first: ``step``, ``epoch`` and the figures. Empty where there are none."""
+    return _lines(run / EVALUATIONS_FILE)
+
+
+def loss_of(run: Path) -> str:
+    """The name of the loss in the run's recipe; empty for a run from before there was a choice."""
+    try:
+        return str(json.loads((run / CONFIG_FILE).read_text("utf-8"))["recipe"].get("loss", ""))
+    except FileNotFoundError:
+        return ""
 
 
 def plot(run: Path) -> Path:
-    """Draws both losses and the discriminator's accuracy over the steps into losses.png.
-
-    The dotted lines stand where the losses would be if the discriminator could only guess: ln 2 for the generator's,
-    2 ln 2 for the discriminator's.
-    """
-    from io import BytesIO
-
-    from matplotlib.figure import Figure
-
-    rows = MetricsLog.rows(run)
-    steps = [row["step"] for row in rows]
-    figure = Figure(figsize=(9, 6), layout="constrained")
-    losses, accuracy = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
-    for name, colour, guess in (
-        ("generator_loss", "tab:blue", math.log(2)),
-        ("discriminator_loss", "tab:orange", 2 * math.log(2)),
-    ):
-        losses.plot(steps, [row[name] for row in rows], color=colour, linewidth=1, label=name.replace("_", " "))
-        losses.axhline(guess, color=colour, linestyle=":", linewidth=1)
-    losses.set_ylabel("loss (nats)")
-    losses.set_ylim(bottom=0)
-    losses.legend(loc="lower right")
-    losses.set_title("Losses; dotted: where each would be if the discriminator could only guess", fontsize=10)
-    for name, colour in (("accuracy_real", "tab:green"), ("accuracy_fake", "tab:red")):
-        accuracy.plot(steps, [row[name] for row in rows], color=colour, linewidth=1, label=name.split("_")[1])
-    accuracy.axhline(0.5, color="grey", linestyle=":", linewidth=1)
-    accuracy.set_ylabel("D's accuracy")
-    accuracy.set_ylim(0, 1)
-    accuracy.set_xlabel("step")
-    accuracy.legend(loc="lower right")
-    png = BytesIO()
-    figure.savefig(png, format="png", dpi=110)
-    write_atomically(run / PLOT_FILE, png.getvalue())
+    """Draws both losses and the discriminator's accuracy into losses.png (:func:`training.plots.losses`)."""
+    write_atomically(run / PLOT_FILE, plots.losses(MetricsLog.rows(run), loss_of(run)))
     return run / PLOT_FILE
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    rows = []
+    if path.exists():
+        for line in path.read_text("utf-8").splitlines():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+    return rows

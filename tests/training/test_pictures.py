@@ -54,5 +54,5 @@ def test_the_plot_is_a_picture(tmp_path: Path) -> None:
     for step in range(1, 6):
         log.append(step, step / 100, [1 / step, 1 + 1 / step, 0.5, 0.6])
     with Image.open(metrics.plot(tmp_path)) as plot:
-        assert plot.size == (990, 660)
+        assert plot.size == (960, 690)
         assert len(set(plot.convert("RGB").get_flattened_data())) > 50
