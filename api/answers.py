@@ -1,7 +1,7 @@
 """Digits in the formats of /generate: whole (JSON), or in pieces while they are made (zip, npy)."""
 
 import base64
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any, Final, ParamSpec, TypeVar
 
 import anyio.to_thread
@@ -9,6 +9,8 @@ import orjson
 
 from api import images
 from api.images import Pixels
+from api.labels import Labels
+from api.making import Digits
 from api.sources import SeedSource, Source
 from api.zipstream import ZipStream
 from serving.contract import IMAGE_SIDE
@@ -17,6 +19,8 @@ _INLINE_PIXELS: Final = 16 * IMAGE_SIDE * IMAGE_SIDE
 """Up to here encoding takes about a millisecond, and a thread's detour isn't worth it."""
 
 _CHUNK_BYTES: Final = 2**20
+
+LABELS_FILE: Final = "labels.csv"
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -29,12 +33,18 @@ async def encode(pixels: int, function: Callable[_P, _T], *args: _P.args, **kwar
     return await anyio.to_thread.run_sync(lambda: function(*args, **kwargs))
 
 
-def as_json(pixels: Pixels, source: Source, scale: int, *, model: str, version: int) -> bytes:
-    """Returns the JSON answer: a PNG, and its seed if it has one, for each of ``pixels`` [N, 28, 28]."""
-    entries: list[dict[str, Any]] = [{"png": base64.b64encode(images.png(image, scale)).decode()} for image in pixels]
+def as_json(digits: Digits, source: Source, scale: int) -> bytes:
+    """Returns the JSON answer: for each digit a PNG, its seed if it has one, and its label if that is known."""
+    entries: list[dict[str, Any]] = [{} for _ in digits.pixels]
     if isinstance(source, SeedSource):
-        entries = [{"seed": seed, **entry} for seed, entry in zip(source.seeds, entries, strict=True)]
-    return orjson.dumps({"model": model, "version": version, "images": entries})
+        for entry, seed in zip(entries, source.seeds, strict=True):
+            entry["seed"] = seed
+    if digits.labels is not None:
+        for entry, (digit, confidence) in zip(entries, digits.labels.pairs(), strict=True):
+            entry.update(digit=digit, confidence=confidence)
+    for entry, image in zip(entries, digits.pixels, strict=True):
+        entry["png"] = base64.b64encode(images.png(image, scale)).decode()
+    return orjson.dumps({"model": digits.model, "version": digits.version, "images": entries})
 
 
 def npy_length(count: int, scale: int) -> int:
@@ -43,16 +53,19 @@ def npy_length(count: int, scale: int) -> int:
     return len(images.npy_header(count, side)) + count * side * side
 
 
-async def as_npy(batches: AsyncIterator[Pixels], count: int, scale: int) -> AsyncIterator[bytes]:
+async def as_npy(parts: AsyncIterator[Digits], count: int, scale: int) -> AsyncIterator[bytes]:
     """Yields an ``.npy`` file of uint8 [count, 28·scale, 28·scale]."""
     yield images.npy_header(count, IMAGE_SIDE * scale)
-    async for pixels in batches:
-        for chunk in _chunks(pixels, scale):
+    async for part in parts:
+        for chunk in _chunks(part.pixels, scale):
             yield images.enlarge(chunk, scale).tobytes()
 
 
-async def as_zip(batches: AsyncIterator[Pixels], source: Source, scale: int) -> AsyncIterator[bytes]:
-    """Yields a zip with a PNG for each digit, named by its place and its seed if it has one: "003-17.png"."""
+async def as_zip(parts: AsyncIterator[Digits], source: Source, scale: int) -> AsyncIterator[bytes]:
+    """Yields a zip with a PNG for each digit, named by its place and its seed if it has one: "003-17.png".
+
+    Where the digits have labels, a table of them comes last: LABELS_FILE.
+    """
     archive = ZipStream()
     width = len(str(len(source) - 1))
 
@@ -63,11 +76,26 @@ async def as_zip(batches: AsyncIterator[Pixels], source: Source, scale: int) -> 
         )
 
     done = 0
-    async for pixels in batches:
-        for chunk in _chunks(pixels, scale):
+    labels: list[Labels] = []
+    async for part in parts:
+        if part.labels is not None:
+            labels.append(part.labels)
+        for chunk in _chunks(part.pixels, scale):
             yield await encode(chunk.size * scale**2, entries, chunk, done)
             done += len(chunk)
+    if labels:
+        yield archive.add(LABELS_FILE, await anyio.to_thread.run_sync(_table, Labels.joined(labels), source, width))
     yield archive.finish()
+
+
+def _table(labels: Labels, source: Source, width: int) -> bytes:
+    """Returns the labels as CSV: file, seed (empty for noise), digit, confidence."""
+    seeds: Sequence[int | str] = source.seeds if isinstance(source, SeedSource) else [""] * len(source)
+    rows = (
+        f"{_name(source, index, width)},{seed},{digit},{confidence}\n"
+        for index, (seed, (digit, confidence)) in enumerate(zip(seeds, labels.pairs(), strict=True))
+    )
+    return "".join(("file,seed,digit,confidence\n", *rows)).encode()
 
 
 def _name(source: Source, index: int, width: int) -> str:

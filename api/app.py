@@ -14,6 +14,7 @@ from api.health import Lifecycle
 from api.inference import Inference
 from api.metrics import MeasureRequests, Metrics
 from api.middleware import BodyLimit, HeadAsGet
+from api.seed_index import SeedIndexes
 from api.settings import Settings
 from serving.client import ModelClient
 
@@ -26,7 +27,9 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:
         client = ModelClient(settings.model_server)
         try:
-            yield State(settings=settings, metrics=metrics, inference=Inference(client, metrics))
+            inference = Inference(client, metrics)
+            indexes = SeedIndexes(inference, metrics, settings.request_timeout_s)
+            yield State(settings=settings, metrics=metrics, inference=inference, indexes=indexes)
         finally:
             await client.close()
 

@@ -71,7 +71,7 @@ def _body_errors(errors: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
     found = []
     for error in errors:
         place = "".join(f"/{escaped(part)}" for part in error["loc"])
-        if error["type"] == "exactly_one":
+        if error["type"] in ("exactly_one", "needs_count"):
             fields = error["ctx"]["fields"]
             found += [at_pointer(f"/{field}", error["msg"]) for field in fields] or [at_pointer("", error["msg"])]
         elif error["type"] == "extra_forbidden":

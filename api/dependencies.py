@@ -6,6 +6,7 @@ from fastapi import Depends, Request
 
 from api.inference import Inference
 from api.metrics import Metrics
+from api.seed_index import SeedIndexes
 from api.settings import Settings
 
 
@@ -15,6 +16,7 @@ class State(TypedDict):
     settings: Settings
     metrics: Metrics
     inference: Inference
+    indexes: SeedIndexes
 
 
 async def _settings(request: Request) -> Settings:
@@ -32,6 +34,12 @@ async def _inference(request: Request) -> Inference:
     return inference
 
 
+async def _indexes(request: Request) -> SeedIndexes:
+    indexes: SeedIndexes = request.state.indexes
+    return indexes
+
+
 SettingsDep = Annotated[Settings, Depends(_settings)]
 MetricsDep = Annotated[Metrics, Depends(_metrics)]
 InferenceDep = Annotated[Inference, Depends(_inference)]
+SeedIndexesDep = Annotated[SeedIndexes, Depends(_indexes)]

@@ -8,8 +8,8 @@ from starlette.responses import Response
 
 from api import images, openapi, problems
 from api.dependencies import InferenceDep, MetricsDep, SettingsDep
-from api.generate import digits_of
 from api.images import PNG
+from api.making import digits_of
 from api.schemas import ScaleInQuery, SeedInPath, VersionInQuery
 from serving.contract import GENERATOR
 from serving.noise import noise_from_seeds

@@ -31,6 +31,7 @@ from serving.client import (
     DeadlineError,
     ModelNotServedError,
     ModelServerError,
+    NoSignatureError,
     OverloadedError,
     UnreachableError,
     VersionNotFoundError,
@@ -44,6 +45,7 @@ UPSTREAM: Final[dict[type[ModelServerError], tuple[ProblemType, str]]] = {
     OverloadedError: (OVERLOADED, "the model server refused more work for {model}"),
     UnreachableError: (MODEL_SERVER_UNREACHABLE, "no connection to the model server of {model}"),
     ContractError: (BROKEN_CONTRACT, "{model} does not answer as agreed"),
+    NoSignatureError: (BROKEN_CONTRACT, "{model} does not answer as agreed"),
     DeadlineError: (TIMEOUT, "{model} took too long"),
 }
 """What each failure of the model server is to the caller. Its own words stay in the log."""

@@ -8,8 +8,8 @@ from typing import Any, Final
 from numpy.typing import NDArray
 
 from api.metrics import Metrics
-from serving.client import ModelClient, ModelServerError, Prediction
-from serving.contract import BATCH_SIZES, MODELS
+from serving.client import ModelClient, ModelServerError, NoSignatureError, Prediction
+from serving.contract import BATCH_SIZES, SIGNATURE, SIGNATURES
 
 MAX_BATCH: Final = BATCH_SIZES[-1]
 
@@ -31,13 +31,16 @@ class Inference:
         self.client = client
         self._metrics = metrics
 
-    async def predict(self, model: str, rows: Rows, *, version: int | None, timeout_s: float) -> Prediction:
-        """Runs ``model`` on at most MAX_BATCH rows. Raises ModelServerError."""
+    async def predict(
+        self, model: str, rows: Rows, *, signature: str = SIGNATURE, version: int | None, timeout_s: float
+    ) -> Prediction:
+        """Runs a signature of ``model`` on at most MAX_BATCH rows. Raises ModelServerError."""
+        inputs = {SIGNATURES[model, signature].input.name: rows}
         start = time.perf_counter()
         try:
-            return await self.client.predict(
-                model, {MODELS[model].input.name: rows}, version=version, timeout_s=timeout_s
-            )
+            return await self.client.predict(model, inputs, signature=signature, version=version, timeout_s=timeout_s)
+        except NoSignatureError:
+            raise  # the answer to a question, and no failure
         except ModelServerError as error:
             self._metrics.upstream_errors.labels(model, error.code).inc()
             raise

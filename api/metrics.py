@@ -65,6 +65,18 @@ class Metrics:
             ("version", "verdict"),
             registry=registry,
         )
+        self.labels = Counter(
+            "digitgan_images_labelled",
+            "Digits labelled, by who knew: the generator's seed index or the classifier.",
+            ("source",),
+            registry=registry,
+        )
+        self.index_fetches = Counter(
+            "digitgan_seed_index_fetches",
+            "Seed indexes of the generator fetched from the model server.",
+            ("version",),
+            registry=registry,
+        )
         self.upstream_errors = Counter(
             "digitgan_upstream_errors",
             "Calls of the model server that failed, by gRPC status code; BAD_ANSWER: it broke the contract.",

@@ -69,6 +69,14 @@ NOT_ACCEPTABLE: Final = ProblemType(
     "No format that the request accepts is on offer",
     "The header `Accept` excludes every format that the resource has; `detail` lists them.",
 )
+NO_SEED_INDEX: Final = ProblemType(
+    "no-seed-index",
+    409,
+    "The generator's version has no index of its seeds",
+    "`digit` and `curated` choose among the seeds that were looked at when the version was exported, and this version "
+    "was exported without that. Name an indexed `version`, ask without `digit` and `curated` (`labels` works with "
+    "any version), or export the model again.",
+)
 BODY_TOO_LARGE: Final = ProblemType(
     "body-too-large",
     413,
@@ -148,6 +156,7 @@ TYPES: Final[tuple[ProblemType, ...]] = (
     VERSION_NOT_FOUND,
     METHOD_NOT_ALLOWED,
     NOT_ACCEPTABLE,
+    NO_SEED_INDEX,
     BODY_TOO_LARGE,
     UNSUPPORTED_MEDIA_TYPE,
     INVALID_REQUEST,

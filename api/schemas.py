@@ -15,7 +15,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from serving.contract import MAX_SEED, NOISE_DIM
+from serving.contract import CLASSES, MAX_SEED, NOISE_DIM
 
 MAX_SCALE = 32
 MAX_VERSION = MAX_SEED
@@ -24,6 +24,7 @@ MAX_FLOAT32 = (2 - 2**-23) * 2.0**127
 Seed = Annotated[int, Field(strict=True, ge=0, le=MAX_SEED)]
 Scale = Annotated[int, Field(ge=1, le=MAX_SCALE)]
 Version = Annotated[int, Field(ge=0, le=MAX_VERSION)]
+Digit = Annotated[int, Field(ge=0, lt=CLASSES)]
 NoiseNumber = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-MAX_FLOAT32, le=MAX_FLOAT32)]
 NoiseVector = Annotated[
     list[NoiseNumber],
@@ -74,10 +75,16 @@ class GenerateRequest(_Body):
         ge=1,
         description="So many digits from seeds that the server chooses and names in its answer.",
     )
+    digit: Digit | None = Field(None, description="With count: only images that read as this digit.")
+    curated: bool = Field(
+        False,
+        description="With count: only images that the classifier reads with confidence and the discriminator likes.",
+    )
+    labels: bool = Field(False, description="Tell which digit each image reads as, and with what confidence.")
     version: Version | None = Field(None, description="The generator's version; the newest by default.")
     scale: Scale = Field(1, description="Enlarges each pixel to a square of this side.")
 
-    @field_validator("seeds", "count", "version", "scale", mode="wrap")
+    @field_validator("seeds", "count", "digit", "version", "scale", mode="wrap")
     @classmethod
     def _whole_numbers(cls, value: object, check: ValidatorFunctionWrapHandler) -> object:
         """Takes 7.0 for 7, as JSON Schema does, at no cost for those who write 7."""
@@ -95,11 +102,26 @@ class GenerateRequest(_Body):
             )
         return self
 
+    @model_validator(mode="after")
+    def _kinds_are_counted(self) -> Self:
+        kinds = [name for name, asked in (("digit", self.digit is not None), ("curated", self.curated)) if asked]
+        if kinds and not self.count:
+            raise PydanticCustomError(
+                "needs_count", "Goes with count: seeds and noise say already which digits they give", {"fields": kinds}
+            )
+        return self
+
 
 class GeneratedImage(BaseModel):
     """One digit."""
 
     seed: int = Field(default_factory=int, ge=0, le=MAX_SEED, description="The digit's seed; absent for noise.")
+    digit: Digit = Field(
+        default_factory=int, description="What the image reads as; there with labels, digit and curated."
+    )
+    confidence: float = Field(
+        default_factory=float, ge=0, le=1, description="The classifier's probability of that digit; there with it."
+    )
     png: str = Field(
         description="The digit as an 8-bit grayscale PNG.",
         json_schema_extra={"contentEncoding": "base64", "contentMediaType": "image/png"},
@@ -125,9 +147,9 @@ class ScoreRequest(_Body):
 class Score(BaseModel):
     """What the discriminator thinks of one image."""
 
-    probability: float = Field(ge=0, le=1, description="The probability that the image is real: sigmoid(logit).")
-    logit: float = Field(description="Positive means real.")
-    verdict: Literal["real", "fake"] = Field(description="real if the logit is positive.")
+    probability: float = Field(ge=0, le=1, description="The probability that the image is real, calibrated.")
+    logit: float = Field(description="The discriminator's raw output: the higher, the more real.")
+    verdict: Literal["real", "fake"] = Field(description="real if the probability is above 0.5.")
     fitted: bool = Field(
         description="Whether the image was fitted into 28×28 pixels first; if not, it was scored as sent."
     )
@@ -169,7 +191,7 @@ class Model(BaseModel):
 class ModelsResponse(BaseModel):
     """The models that the routes need."""
 
-    models: list[Model] = Field(description="The generator and the discriminator.")
+    models: list[Model] = Field(description="The generator, the discriminator and the classifier.")
 
 
 class Health(BaseModel):

@@ -128,7 +128,7 @@ def _read_digits(files: Sequence[bytes], *, raw: bool, max_pixels: int) -> list[
 def _answer(predictions: Sequence[Prediction], digits: Sequence[Digit], metrics: Metrics) -> dict[str, Any]:
     logits = np.concatenate([prediction.outputs[LOGITS] for prediction in predictions]).tolist()
     probabilities = np.concatenate([prediction.outputs[PROBABILITIES] for prediction in predictions]).tolist()
-    verdicts = ["real" if logit > 0 else "fake" for logit in logits]
+    verdicts = ["real" if probability > 0.5 else "fake" for probability in probabilities]
     version = predictions[0].version
     for verdict in ("real", "fake"):
         metrics.scores.labels(str(version), verdict).inc(verdicts.count(verdict))

@@ -25,7 +25,7 @@ Noise = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class SeedSource:
-    """Noise from seeds. ``chosen``: the server picked them, and they follow each other."""
+    """Noise from seeds. ``chosen``: the server picked them."""
 
     seeds: Sequence[int]
     chosen: bool = False
@@ -57,8 +57,26 @@ class NoiseSource:
 Source = SeedSource | NoiseSource
 
 
-def source_of(request: GenerateRequest, settings: Settings, media_type: str) -> Source:
-    """Returns where the request's noise comes from; for ``count`` with seeds from a random place on.
+@dataclass(frozen=True)
+class Pick:
+    """So many seeds of a kind, which a version's index has to name: those of ``digit`` (None: any), curated or not."""
+
+    count: int
+    digit: int | None
+    curated: bool
+
+    def __len__(self) -> int:
+        return self.count
+
+    @property
+    def fields(self) -> list[str]:
+        """The request's fields that ask for the kind."""
+        return ["digit"] * (self.digit is not None) + ["curated"] * self.curated
+
+
+def source_of(request: GenerateRequest, settings: Settings, media_type: str) -> Source | Pick:
+    """Returns where the request's noise comes from: for ``count`` seeds from a random place on, or a Pick if they have
+    to be of a kind.
 
     Raises ProblemError (422) if the answer would have more images or pixels than ``settings`` allow.
     """
@@ -76,6 +94,8 @@ def source_of(request: GenerateRequest, settings: Settings, media_type: str) -> 
         return NoiseSource(np.array(request.noise, np.float32))
     if field == "seeds":
         return SeedSource(request.seeds)
+    if request.digit is not None or request.curated:
+        return Pick(count, request.digit, request.curated)
     first = secrets.randbelow(MAX_SEED + 2 - count)
     return SeedSource(range(first, first + count), chosen=True)
 

@@ -1,0 +1,115 @@
+"""Small models that can be checked in one's head, with all the signatures of the contract.
+
+The generator's image is of one shade: 25 × the digit; its first pixel is the generator's ``shift``, by which versions
+differ. The classifier reads the shade, with a confidence of 0.91, where the index says 0.97: so an answer tells who
+knew. The discriminator's probability is calibrated: one half is at a logit of 2.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from serving.contract import (
+    CLASSES,
+    CONFIDENCES,
+    CURATED,
+    DIGITS,
+    FEATURE_WIDTH,
+    FEATURES,
+    IMAGE_SHAPE,
+    IMAGES,
+    INDEX_PAGE,
+    INDEXED_SEEDS,
+    LOGITS,
+    NOISE_DIM,
+    NOT_INDEXED,
+    PROBABILITIES,
+    SEED_INDEX,
+    SIGNATURE,
+)
+from serving.noise import noise_from_seeds
+
+INDEXED = 10_000
+SHADE = 25
+BY_INDEX = 0.97
+BY_CLASSIFIER = 0.91
+
+_IMAGES = tf.TensorSpec([None, *IMAGE_SHAPE], tf.uint8)
+
+
+def digits_of_seeds(seeds: range | list[int], shift: int) -> NDArray[np.uint8]:
+    """The digits that the generator makes of ``seeds``: uint8 [N]."""
+    first = noise_from_seeds(seeds)[:, 0]
+    return ((np.clip(np.floor(first * 2) + 5, 0, 9) + shift) % CLASSES).astype(np.uint8)
+
+
+def curated(seeds: NDArray[Any]) -> NDArray[Any]:
+    """Every third seed is: bool [N]."""
+    chosen: NDArray[Any] = seeds % 3 == 0
+    return chosen
+
+
+def save_generator(path: Path, *, shift: int = 0, indexed: int | None = INDEXED) -> None:
+    """A generator, with an index of so many seeds or with none."""
+
+    def generate(noise: Any) -> Any:
+        digits = (tf.clip_by_value(tf.floor(noise[:, 0] * 2) + 5, 0, 9) + shift) % CLASSES
+        plain = tf.tile(tf.reshape(digits * SHADE, [-1, 1, 1, 1]), [1, *IMAGE_SHAPE])
+        corner = tf.pad(tf.ones([1, 1, 1]), [[0, IMAGE_SHAPE[0] - 1], [0, IMAGE_SHAPE[1] - 1], [0, 0]])
+        return {IMAGES: tf.cast(plain * (1 - corner) + shift * corner, tf.uint8)}
+
+    signatures = {SIGNATURE: tf.function(generate).get_concrete_function(noise=tf.TensorSpec([None, NOISE_DIM]))}
+    if indexed is not None:
+        signatures[SEED_INDEX] = _seed_index(indexed, shift)
+    tf.saved_model.save(tf.Module(), str(path), signatures)
+
+
+def _seed_index(indexed: int, shift: int) -> Any:
+    seeds = np.arange(-(-indexed // INDEX_PAGE) * INDEX_PAGE)
+    within = seeds < indexed
+    columns = {
+        DIGITS: np.where(within, digits_of_seeds(range(len(seeds)), shift), NOT_INDEXED).astype(np.uint8),
+        CONFIDENCES: np.where(within, BY_INDEX, 0).astype(np.float32),
+        LOGITS: np.zeros(len(seeds), np.float32),
+        CURATED: (within & curated(seeds)).astype(np.uint8),
+    }
+
+    def look(pages: Any) -> Any:
+        there = tf.clip_by_value(pages, 0, len(seeds) // INDEX_PAGE - 1)
+        found = {name: tf.gather(column.reshape(-1, INDEX_PAGE), there) for name, column in columns.items()}
+        return found | {INDEXED_SEEDS: tf.fill(tf.shape(pages), tf.constant(indexed, tf.int64))}
+
+    return tf.function(look).get_concrete_function(pages=tf.TensorSpec([None], tf.int64))
+
+
+def save_classifier(path: Path) -> None:
+    """A classifier that reads the shade."""
+
+    def digit(images: Any) -> Any:
+        return tf.cast(tf.round(tf.cast(images[:, 14, 14, 0], tf.float32) / SHADE), tf.int32)
+
+    def classify(images: Any) -> Any:
+        return {PROBABILITIES: tf.one_hot(digit(images), CLASSES, BY_CLASSIFIER, (1 - BY_CLASSIFIER) / 9)}
+
+    def features(images: Any) -> Any:
+        return {FEATURES: tf.one_hot(digit(images), FEATURE_WIDTH)}
+
+    signatures = {
+        SIGNATURE: tf.function(classify).get_concrete_function(images=_IMAGES),
+        FEATURES: tf.function(features).get_concrete_function(images=_IMAGES),
+    }
+    tf.saved_model.save(tf.Module(), str(path), signatures)
+
+
+def save_discriminator(path: Path) -> None:
+    """A discriminator whose logit is the shade's digit, less 5."""
+
+    def score(images: Any) -> Any:
+        logits = tf.cast(images[:, 14, 14, 0], tf.float32) / SHADE - 5
+        return {LOGITS: logits, PROBABILITIES: tf.sigmoid(logits - 2)}
+
+    signatures = {SIGNATURE: tf.function(score).get_concrete_function(images=_IMAGES)}
+    tf.saved_model.save(tf.Module(), str(path), signatures)
