@@ -19,7 +19,6 @@ from training.progress import Progress
 from training.step import Trainer
 
 CHECKPOINTS: Final = "checkpoints"
-SAMPLES: Final = "samples"
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def train(config: TrainingConfig, dataset: Dataset, run: Path, strategy: Any) ->
     # Every worker takes part in writing a checkpoint, but only the chief's files count.
     run = run if is_chief(strategy) else scratch(run, strategy)
     checkpoints = tf.train.CheckpointManager(state, run / CHECKPOINTS, max_to_keep=3)
-    (run / SAMPLES).mkdir(parents=True, exist_ok=True)
+    (run / samples.SAMPLES).mkdir(parents=True, exist_ok=True)
     config.write(run)
     log = metrics.MetricsLog(run, first_step)
     pictured = milestones(config)
@@ -81,7 +80,7 @@ def train(config: TrainingConfig, dataset: Dataset, run: Path, strategy: Any) ->
             if step % config.log_every == 0 or step == config.steps:
                 log.append(step, config.epochs_at(step), trainer.interval_means())
             if step in pictured:
-                samples.write_grid(run / SAMPLES / f"step-{step:06}.png", trainer.averaged_generator())
+                samples.write_grid(run / samples.SAMPLES / f"step-{step:06}.png", trainer.averaged_generator())
             if step % config.checkpoint_every == 0 or step == config.steps:
                 checkpoints.save(step)
                 metrics.plot(run)

@@ -91,7 +91,7 @@ def metrics(evaluations: Sequence[Mapping[str, Any]], floor: Mapping[str, Any] |
         axes.set_title(title, fontsize=10)
         if scale == "symlog":
             axes.set_yscale("symlog", linthresh=1e-3)
-            axes.set_ylim(bottom=min(0, np.nanmin(_column(evaluations, keys[0]))))
+            axes.set_ylim(bottom=np.fmin.reduce(_column(evaluations, keys[0]), initial=0))
         else:
             axes.set_yscale(scale)
         if len(keys) > 1:
