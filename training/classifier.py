@@ -22,11 +22,10 @@ from training.bar import TaskBar
 from training.config import ConfigError
 from training.data import Dataset, validation_images
 from training.devices import describe
+from training.evaluation.statistics import LEGIBLE
 from training.networks import float32_copy
 
 FEATURE_WIDTH: Final = 128
-LEGIBLE: Final = 0.99
-"""The confidence from which an image counts as a legible digit."""
 BINS: Final = 15
 _CHUNK: Final = 500
 
