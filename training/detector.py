@@ -1,0 +1,259 @@
+"""The discriminator as a detector: after the two networks' game it goes on learning, against a generator that stands.
+
+While both are trained, the discriminator is only ever a step ahead of its generator, and at the end of a good run its
+logit says next to nothing. With the generator fixed, the same layers learn what tells its images, those of earlier
+generators, and everything else that people send from real digits; then the logit is calibrated.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Final
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from serving.contract import GENERATOR, IMAGE_SHAPE, IMAGES, NOISE_DIM, PIXEL_SCALE, SIGNATURE
+from serving.files import write_atomically
+from training import calibration, score_evaluation
+from training.bar import TaskBar
+from training.calibration import Calibration
+from training.data import Dataset, validation_images
+from training.impostors import impostors
+from training.inference import inference_graphs
+from training.networks import build_discriminator, float32_copy
+
+Images = NDArray[np.uint8]
+Generate = Callable[[Any], Any]
+"""From noise, float32 [N, 100], to pixels as they are served, uint8 [N, 28, 28, 1]; runs inside a tf.function."""
+
+DIRECTORY: Final = "detector"
+WEIGHTS: Final = "detector.weights.npz"
+FACTS: Final = "detector.json"
+_CHUNK: Final = 256
+_VALIDATION, _TEST = 1, 2
+"""What fakes are fresh for: the second number of their seed. Training takes (seed, 3 + step)."""
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """How the detector is trained. A batch has as many real images as others.
+
+    Attributes:
+        steps: of one batch each.
+        real: real images a batch.
+        fakes: images a batch of the generator that stands, from fresh noise.
+        earlier: images a batch of earlier generators, which take turns.
+        impostors: images a batch of everything else (:mod:`training.impostors`).
+        learning_rate: Adam's greatest step size; it falls along a cosine (Loshchilov & Hutter 2017).
+        weight_decay: AdamW's (Loshchilov & Hutter 2019).
+        dropout: share of activations dropped while training.
+        average: decay a step of the average of the weights, which is what is kept (Polyak & Juditsky 1992).
+        seed: root of order, noise, dropout and impostors.
+    """
+
+    steps: int = 6000
+    real: int = 128
+    fakes: int = 96
+    earlier: int = 16
+    impostors: int = 16
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    dropout: float = 0.3
+    average: float = 0.999
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A trained detector.
+
+    Attributes:
+        network: the discriminator's layers, in float32.
+        calibration: from its logits to probabilities.
+        facts: how it was trained and how good it is (:func:`train_detector`), as JSON can hold it.
+    """
+
+    network: Any
+    calibration: Calibration
+    facts: dict[str, Any]
+
+    def score(self, images: Images) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        """Logits and probabilities, [N] each, of images, uint8 [N, 28, 28]."""
+        logits = logits_of(self.network, images)
+        return logits, self.calibration.probabilities(logits)
+
+
+def detector_of_run(
+    run: Path, discriminator: Any, generators: Sequence[Any], dataset: Dataset, config: DetectorConfig
+) -> Detector:
+    """The run's detector: the one that it holds if that came from the same beginnings, or else one trained now.
+
+    Args:
+        run: the run directory; the detector is kept below ``detector`` there.
+        discriminator: the Keras discriminator, as the game left it.
+        generators: Keras generators in float32: the one that is served, then earlier ones, if there are any.
+        dataset: the run's images.
+        config: how to train it.
+    """
+    key = _key(discriminator, generators, dataset, config)
+    directory = run / DIRECTORY
+    if (kept := _read(directory, key)) is not None:
+        return kept
+    graphs = [inference_graphs(GENERATOR, generator)[SIGNATURE] for generator in generators]
+    detector = train_detector(discriminator.get_weights(), [_pixels_of(graph) for graph in graphs], dataset, config)
+    directory.mkdir(parents=True, exist_ok=True)
+    weights = BytesIO()
+    np.savez(weights, *detector.network.get_weights())
+    write_atomically(directory / WEIGHTS, weights.getvalue())
+    write_atomically(directory / FACTS, json.dumps({"key": key, **detector.facts}, indent=2) + "\n")
+    return detector
+
+
+def train_detector(
+    weights: list[NDArray[Any]],
+    generators: Sequence[Generate],
+    dataset: Dataset,
+    config: DetectorConfig,
+    build: Callable[[float], Any] = build_discriminator,
+) -> Detector:
+    """Trains the discriminator's layers to tell real digits from all others, and calibrates the logit.
+
+    The last training images (:func:`training.data.validation_images`) calibrate it and are not trained on; the test
+    images are met once, for the figures.
+
+    Args:
+        weights: what to begin with; empty to begin anew.
+        generators: the one that is served, then earlier ones, if there are any.
+        dataset: the images, with labels.
+        config: how to train it.
+        build: the network, by its dropout: images float32 [N, 28, 28, 1] in -1 … 1 -> logits [N, 1].
+
+    Returns:
+        The detector. Its facts: ``config``, ``calibration`` ({"slope", "offset"}), ``validation`` and ``test``
+        (:func:`training.score_evaluation.score_figures` each, against as many fresh fakes), ``seconds``.
+    """
+    started = time.monotonic()
+    keras.utils.set_random_seed(config.seed)
+    network = float32_copy(lambda: build(config.dropout), weights)
+    held_out = len(dataset.x_train) - validation_images(len(dataset.x_train))
+    _train(network, generators, dataset.x_train[:held_out], dataset.y_train[:held_out], config)
+
+    validation = dataset.x_train[held_out:]
+    fakes = fresh(generators[0], len(validation), (config.seed, _VALIDATION))
+    fitted = calibration.fit(logits_of(network, validation), logits_of(network, fakes))
+    detector = Detector(network, fitted, {})
+    figures = {"validation": score_evaluation.score_figures(detector.score, validation, fakes, config.seed)}
+    fakes = fresh(generators[0], len(dataset.x_test), (config.seed, _TEST))
+    figures["test"] = score_evaluation.score_figures(detector.score, dataset.x_test, fakes, config.seed)
+    facts = {
+        "config": asdict(config),
+        "earlier_generators": len(generators) - 1,
+        "calibration": asdict(fitted),
+        **figures,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    return Detector(network, fitted, facts)
+
+
+def fresh(generate: Generate, count: int, seed: tuple[int, int]) -> Images:
+    """As many new images of a generator, uint8 [count, 28, 28]; the same seed gives the same ones."""
+    noise = tf.random.stateless_normal([count, NOISE_DIM], seed)
+    images = [generate(noise[k : k + _CHUNK]).numpy() for k in range(0, count, _CHUNK)]
+    return np.concatenate(images)[..., 0]
+
+
+def logits_of(network: Any, images: Images) -> NDArray[np.float32]:
+    """A network's logits, float32 [N], of images, uint8 [N, 28, 28]."""
+    graph = tf.function(lambda pixels: network(_scaled(pixels), training=False)[:, 0], reduce_retracing=True)
+    pixels = images.reshape(-1, *IMAGE_SHAPE)
+    return np.concatenate([graph(tf.constant(pixels[k : k + _CHUNK])).numpy() for k in range(0, len(pixels), _CHUNK)])
+
+
+def _train(
+    network: Any, generators: Sequence[Generate], images: Images, labels: NDArray[np.uint8], config: DetectorConfig
+) -> None:
+    """Trains the network in place; what it ends with is the average of its weights."""
+    served, *earlier = generators
+    optimizer = keras.optimizers.AdamW(
+        keras.optimizers.schedules.CosineDecay(config.learning_rate, config.steps),
+        weight_decay=config.weight_decay,
+        use_ema=True,
+        ema_momentum=max(0.0, min(config.average, 1 - 10 / config.steps)),  # A short training is averaged over its end.
+    )
+    variables = network.trainable_variables
+    optimizer.build(variables)
+    pixels = tf.constant(images.reshape(-1, *IMAGE_SHAPE))
+    fakes = config.fakes if earlier else config.fakes + config.earlier
+
+    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
+    def step(real: Any, others: Any, seed: Any) -> Any:
+        made = served(tf.random.stateless_normal([fakes, NOISE_DIM], seed))
+        batch = _scaled(tf.concat([tf.gather(pixels, real), made, others], axis=0))
+        truth = tf.concat([tf.ones(config.real), tf.zeros(tf.shape(batch)[0] - config.real)], axis=0)
+        with tf.GradientTape() as tape:
+            logits = network(batch, training=True)[:, 0]
+            loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(truth, logits))
+        optimizer.apply(tape.gradient(loss, variables), variables)
+        return loss
+
+    rng = np.random.default_rng(config.seed)
+    picks = _picks(len(images), config.impostors + config.real, rng)
+    with TaskBar("detector", config.steps) as bar:
+        for k in range(config.steps):
+            seed = (config.seed, 3 + k)
+            posing, real = np.split(next(picks), [config.impostors])
+            others = [impostors(images[posing], labels[posing], rng)[..., None]]
+            if earlier:
+                noise = tf.random.stateless_normal([config.earlier, NOISE_DIM], seed)
+                others.append(earlier[k % len(earlier)](noise).numpy())
+            loss = step(tf.constant(real), tf.constant(np.concatenate(others)), tf.constant(seed))
+            bar.advance(text=f"loss {float(loss):.4f}")
+    optimizer.finalize_variable_values(variables)
+
+
+def _scaled(pixels: Any) -> Any:
+    return tf.cast(pixels, tf.float32) / PIXEL_SCALE - 1.0
+
+
+def _pixels_of(graph: Any) -> Generate:
+    return lambda noise: graph(noise)[IMAGES]
+
+
+def _picks(images: int, count: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+    """Endlessly ``count`` indices of ``images``: shuffled anew for each pass, the passes laid end to end."""
+    left = np.empty(0, np.int64)
+    while True:
+        while len(left) < count:
+            left = np.concatenate([left, rng.permutation(images)])
+        yield left[:count]
+        left = left[count:]
+
+
+def _key(discriminator: Any, generators: Sequence[Any], dataset: Dataset, config: DetectorConfig) -> str:
+    """SHA-256 of everything that decides what the detector becomes."""
+    digest = hashlib.sha256(json.dumps([asdict(config), dataset.fingerprint()]).encode())
+    for network in (discriminator, *generators):
+        for weight in network.get_weights():
+            digest.update(np.ascontiguousarray(weight).tobytes())
+    return digest.hexdigest()
+
+
+def _read(directory: Path, key: str) -> Detector | None:
+    """The detector in the directory, if there is one with this key."""
+    try:
+        facts = json.loads((directory / FACTS).read_text("utf-8"))
+        if facts.pop("key") != key:
+            return None
+        with np.load(directory / WEIGHTS) as archive:
+            weights = [archive[name] for name in archive.files]
+        network = float32_copy(lambda: build_discriminator(facts["config"]["dropout"]), weights)
+        return Detector(network, Calibration(**facts["calibration"]), facts)
+    except FileNotFoundError:
+        return None
