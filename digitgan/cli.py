@@ -25,6 +25,7 @@ app.command("serve")(serving_commands.serve)
 app.command("gateway")(serving_commands.gateway)
 app.command("train")(training_commands.train)
 app.command("export")(training_commands.export)
+app.command("evaluate")(evaluation_commands.evaluate)
 app.command("train-classifier")(evaluation_commands.train_classifier)
 
 

@@ -45,7 +45,7 @@ class TaskBar:
         description = f"{self._name}  {text}".rstrip()
         self._bar.update(self._task, completed=self._done, description=description)
         now = time.monotonic()
-        if not self._terminal and now - self._last_line >= LINE_SECONDS:
+        if not self._terminal and self._done and now - self._last_line >= LINE_SECONDS:
             self._last_line = now
             pace = (now - self._started) / self._done
             left = time.strftime("%H:%M:%S", time.gmtime(pace * (self._total - self._done)))

@@ -184,7 +184,9 @@ def _from_gateway(client: httpx.Client) -> Source:
     first = _post(client, {"seeds": [0]})
     model, version = first.headers.get("X-Model"), first.headers.get("X-Model-Version", "")
     if not model or not version.isdecimal():
-        raise SourceError(f"{client.base_url} doesn't answer as a digitgan gateway does: X-Model and X-Model-Version are missing")
+        raise SourceError(
+            f"{client.base_url} answers, but not as a digitgan gateway: X-Model and X-Model-Version are missing"
+        )
 
     def ask(body: dict[str, Any]) -> Images:
         # Always the same version, whatever is published meanwhile.
