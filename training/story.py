@@ -36,7 +36,7 @@ ROWS: Final = 10
 BACKGROUND_LEVEL: Final = 25
 """A pixel up to here, a tenth of full ink, is background. Of MNIST's pixels 83 % are."""
 NOISE: Final = "noise"
-STAGES: Final = (("first shapes", 0.1), ("patterns", 0.4), ("sharper", 0.8), ("mature", 1.0))
+STAGES: Final = (("first shapes", 0.2), ("patterns", 0.5), ("sharper", 0.8), ("mature", 1.0))
 """The course deck's four stages, each with the share of legible digits at which it is over."""
 
 Images = NDArray[np.uint8]

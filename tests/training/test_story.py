@@ -82,8 +82,8 @@ def test_the_stages_are_named_by_what_is_measured(run: Path) -> None:
     [
         (0.07, 1.0, "noise"),  # A classifier may be sure of what is no digit at all.
         (0.8, 0.0, "first shapes"),
-        (0.8, 0.1, "patterns"),
-        (0.8, 0.4, "sharper"),
+        (0.8, 0.2, "patterns"),
+        (0.8, 0.5, "sharper"),
         (0.8, 0.8, "mature"),
         (0.8, 1.0, "mature"),
         (0.3, None, "noise"),
