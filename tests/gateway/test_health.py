@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from serving.apis import ModelVersionStatus
-from serving.contract import DISCRIMINATOR, GENERATOR
+from serving.contract import DISCRIMINATOR, GENERATOR, MODELS
 from tests.gateway import processes
 from tests.gateway.misbehaving import MisbehavingServer
 from tests.gateway.problem import assert_problem
@@ -46,7 +46,7 @@ def test_models_that_the_server_does_not_know_are_named(
     faulty_server: MisbehavingServer, faulty_http: httpx.Client
 ) -> None:
     faulty_server.statuses = {}
-    assert_problem(faulty_http.get("/healthz/ready"), "not-ready", "generator", "discriminator")
+    assert_problem(faulty_http.get("/healthz/ready"), "not-ready", *MODELS)
 
 
 def test_a_model_without_versions_is_not_ready(faulty_server: MisbehavingServer, faulty_http: httpx.Client) -> None:
@@ -59,6 +59,6 @@ def test_without_a_model_server_it_is_live_and_not_ready(sockets: Path) -> None:
     with processes.gateway(f"unix:{sockets}/nobody.sock") as process:
         url = processes.url_of(process)
         assert httpx.get(f"{url}/healthz/live").status_code == 200
-        assert_problem(httpx.get(f"{url}/healthz/ready"), "not-ready", "generator", "discriminator")
+        assert_problem(httpx.get(f"{url}/healthz/ready"), "not-ready", *MODELS)
         assert_problem(httpx.get(f"{url}/models"), "model-server-unreachable")
         assert_problem(httpx.get(f"{url}/digits/7.png"), "model-server-unreachable")

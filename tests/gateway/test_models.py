@@ -14,7 +14,7 @@ from tests.gateway.misbehaving import MisbehavingServer
 
 def test_the_pretrained_models_with_their_cards(http: httpx.Client) -> None:
     models = http.get("/models").json()["models"]
-    assert [model["name"] for model in models] == ["generator", "discriminator"]
+    assert [model["name"] for model in models] == ["generator", "discriminator", "classifier"]
     for model in models:
         card = json.loads((MODELS_DIR / model["name"] / "1" / "model.json").read_text("utf-8"))
         assert model["versions"] == [{"version": 1, "state": "AVAILABLE", "error": None, "card": card}]
@@ -31,7 +31,7 @@ def test_a_broken_or_missing_card_hides_no_version(faulty_server: MisbehavingSer
     card.write_text("{broken", "utf-8")
     with processes.gateway(faulty_server.target, models_dir=tmp_path) as process:
         models = httpx.get(f"{processes.url_of(process)}/models").json()["models"]
-        assert [model["versions"][0]["card"] for model in models] == [None, None]
+        assert [model["versions"][0]["card"] for model in models] == [None, None, None]
         assert str(card) in process.log
 
 

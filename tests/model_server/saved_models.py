@@ -58,6 +58,8 @@ def save_witness(path: Path) -> None:
     ``gated``: creates the file ``gate`` [N] + ".entered", then waits for ``gate`` itself to exist; ``rows`` as above.
     ``item``: y = (10, 20, 30)[index]; any other index fails. ``dot``: y [N] = x [N, 3] · (1, 2, 3).
     ``unbatchable``: y [] = the sum of x.
+    ``pages``: of each of ``pages`` int64 [N], ``bytes`` uint8 [N, 4096] and ``numbers`` float32 [N, 4096], all of them
+    the page's number, and ``pages`` itself: like a generator's index of its seeds.
     """
 
     def wait(seconds: Any) -> Any:
@@ -81,12 +83,17 @@ def save_witness(path: Path) -> None:
     def unbatchable(x: Any) -> Any:
         return {"y": tf.reduce_sum(x)}
 
+    def look(pages: Any) -> Any:
+        wide = tf.tile(pages[:, tf.newaxis], [1, 4096])
+        return {"bytes": tf.cast(wide, tf.uint8), "numbers": tf.cast(wide, tf.float32), "pages": tf.identity(pages)}
+
     signatures = {
         "serving_default": tf.function(wait).get_concrete_function(seconds=tf.TensorSpec([None], tf.float32)),
         "gated": tf.function(gated).get_concrete_function(gate=tf.TensorSpec([None], tf.string)),
         "item": tf.function(item).get_concrete_function(index=tf.TensorSpec([None], tf.int32)),
         "dot": tf.function(dot).get_concrete_function(x=tf.TensorSpec([None, 3], tf.float32)),
         "unbatchable": tf.function(unbatchable).get_concrete_function(x=FLOATS),
+        "pages": tf.function(look).get_concrete_function(pages=tf.TensorSpec([None], tf.int64)),
     }
     tf.saved_model.save(tf.Module(), str(path), signatures)
 

@@ -46,6 +46,22 @@ def test_requests_of_different_sizes_share_a_batch(batching_client: Client) -> N
     assert answers == [[i / 2 + 3] * size for i, size in enumerate(sizes)]
 
 
+def test_another_signature_is_batched_by_itself(batching_client: Client) -> None:
+    """With wide outputs of several dtypes, filled up from 3 rows to 4, while the default one keeps the model busy."""
+    wanted = [np.array(pages) for pages in ([5, 0, 255], [1], [2, 3])]
+    requests = [predict_request("witness", {"pages": pages}, signature="pages") for pages in wanted]
+    busy = predict_request("witness", waits(0.1))
+    first, *answers, last = call_together(batching_client, [busy, *requests, busy])
+    assert first.model_spec.signature_name == last.model_spec.signature_name == "serving_default"
+    for pages, answer in zip(wanted, answers, strict=True):
+        assert answer.model_spec.signature_name == "pages"
+        assert output(answer, "pages").tolist() == pages.tolist()
+        for name, dtype in (("bytes", np.uint8), ("numbers", np.float32)):
+            found = output(answer, name)
+            assert found.dtype == dtype
+            np.testing.assert_array_equal(found, np.repeat(pages[:, np.newaxis], 4096, axis=1))
+
+
 def test_a_request_that_fills_a_batch_runs(batching_client: Client) -> None:
     assert output(batching_client.predict("witness", waits(0, 0, 0, 0)), "rows").tolist() == [4] * 4
 

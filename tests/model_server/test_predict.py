@@ -47,6 +47,14 @@ def test_a_signature_is_run_by_its_name(client: Client) -> None:
     np.testing.assert_array_equal(output(answer, "z"), X * 2)
 
 
+def test_an_answer_may_be_larger_than_grpcs_usual_limit(client: Client) -> None:
+    """4 MiB is what gRPC accepts unless told otherwise."""
+    pages = np.arange(256)
+    found = output(client.predict("witness", {"pages": pages}, signature="pages"), "numbers")
+    assert found.nbytes == 4 * 2**20
+    np.testing.assert_array_equal(found[:, -1], pages)
+
+
 def test_an_output_filter_chooses_outputs(client: Client) -> None:
     answer = client.predict("half", {"x": X}, signature="both", output_filter=("z",))
     assert list(answer.outputs) == ["z"]
