@@ -75,6 +75,20 @@ def train(
         float | None, typer.Option(help="Adam's, for the discriminator.", rich_help_panel=_RECIPE)
     ] = None,
     beta_1: Annotated[float | None, typer.Option("--beta-1", help="Adam's, for both.", rich_help_panel=_RECIPE)] = None,
+    beta_2: Annotated[float | None, typer.Option("--beta-2", help="Adam's, for both.", rich_help_panel=_RECIPE)] = None,
+    final_learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of both learning rates that is left at the end; 1: constant.", rich_help_panel=_RECIPE
+        ),
+    ] = None,
+    loss: Annotated[
+        str | None, typer.Option(help="'non-saturating' or 'relativistic'.", rich_help_panel=_RECIPE)
+    ] = None,
+    gradient_penalty: Annotated[
+        float | None,
+        typer.Option(help="Factor of the discriminator's R1 and R2; 0: none.", rich_help_panel=_RECIPE),
+    ] = None,
     dropout: Annotated[
         float | None,
         typer.Option(help="The discriminator's, 0 to 1. Both presets: 0.2.", rich_help_panel=_RECIPE),
@@ -108,7 +122,15 @@ def train(
     ] = None,
     checkpoint_every: Annotated[
         int | None,
-        typer.Option(help="Steps between checkpoints. Default: 235.", rich_help_panel=_RUN),
+        typer.Option(help="Steps between checkpoints. Default: 215.", rich_help_panel=_RUN),
+    ] = None,
+    evaluate_every: Annotated[
+        int | None,
+        typer.Option(
+            help="Steps between evaluations on the validation images, by which the generator to serve is chosen; "
+            "0: none. Default: 1075.",
+            rich_help_panel=_RUN,
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the resolved configuration and stop there.")
@@ -144,6 +166,10 @@ def train(
             "generator_learning_rate": generator_learning_rate,
             "discriminator_learning_rate": discriminator_learning_rate,
             "beta_1": beta_1,
+            "beta_2": beta_2,
+            "final_learning_rate": final_learning_rate,
+            "loss": loss,
+            "gradient_penalty": gradient_penalty,
             "dropout": dropout,
             "ema_decay": ema_decay,
         },
@@ -153,6 +179,7 @@ def train(
             "xla": xla,
             "log_every": log_every,
             "checkpoint_every": checkpoint_every,
+            "evaluate_every": evaluate_every,
         },
     )
     with told(ConfigError, datasets.DataError):

@@ -11,6 +11,9 @@ from serving.files import write_atomically
 CONFIG_FILE: Final = "config.json"
 
 
+LOSS_NAMES: Final = ("non-saturating", "relativistic")
+
+
 class ConfigError(ValueError):
     """A run was told something impossible or contradictory. The message names the option at fault."""
 
@@ -24,6 +27,12 @@ class Recipe:
         generator_learning_rate: Adam's step size for the generator.
         discriminator_learning_rate: Adam's step size for the discriminator.
         beta_1: Adam's decay of the first moment (Kingma & Ba 2015), for both networks.
+        beta_2: Adam's decay of the second moment, for both networks.
+        final_learning_rate: what is left of both step sizes at the end, as a share; they fall along a cosine from the
+            first step to the last (Loshchilov & Hutter 2017). 1 keeps them constant.
+        loss: a name in training.losses.LOSSES: "non-saturating" or "relativistic".
+        gradient_penalty: the factor of the discriminator's zero-centred gradient penalty on real and on generated
+            images alike (R1 and R2, Mescheder et al. 2018); 0 leaves it out.
         dropout: share of activations dropped in the discriminator, 0 <= dropout < 1.
         ema_decay: decay a step of the exponential moving average of the generator's weights that is exported
             and pictured in place of the last weights (Yazıcı et al. 2019); 0 turns it off.
@@ -33,6 +42,10 @@ class Recipe:
     generator_learning_rate: float
     discriminator_learning_rate: float
     beta_1: float
+    beta_2: float
+    final_learning_rate: float
+    loss: str
+    gradient_penalty: float
     dropout: float
     ema_decay: float
 
@@ -43,6 +56,10 @@ class Recipe:
             ("generator_learning_rate", self.generator_learning_rate > 0, "positive"),
             ("discriminator_learning_rate", self.discriminator_learning_rate > 0, "positive"),
             ("beta_1", 0 <= self.beta_1 < 1, "from 0 up to, not including, 1"),
+            ("beta_2", 0 <= self.beta_2 < 1, "from 0 up to, not including, 1"),
+            ("final_learning_rate", 0 <= self.final_learning_rate <= 1, "from 0 to 1"),
+            ("loss", self.loss in LOSS_NAMES, f"one of {', '.join(LOSS_NAMES)}"),
+            ("gradient_penalty", 0 <= self.gradient_penalty < math.inf, "0 (off) or positive"),
             ("dropout", 0 <= self.dropout < 1, "from 0 up to, not including, 1"),
             ("ema_decay", 0 <= self.ema_decay < 1, "from 0 (off) up to, not including, 1"),
         )
@@ -58,6 +75,10 @@ PRESETS: Final[dict[str, Recipe]] = {
         generator_learning_rate=1e-4,
         discriminator_learning_rate=1e-4,
         beta_1=0.9,
+        beta_2=0.999,
+        final_learning_rate=1.0,
+        loss="non-saturating",
+        gradient_penalty=0.0,
         dropout=0.2,
         ema_decay=0.0,
     ),
@@ -67,6 +88,10 @@ PRESETS: Final[dict[str, Recipe]] = {
         generator_learning_rate=2e-4,
         discriminator_learning_rate=2e-4,
         beta_1=0.5,
+        beta_2=0.999,
+        final_learning_rate=1.0,
+        loss="non-saturating",
+        gradient_penalty=0.0,
         dropout=0.2,
         ema_decay=0.999,
     ),
@@ -83,13 +108,15 @@ class TrainingConfig:
         recipe: the recipe, after overrides.
         seed: root of initial weights, noise, dropout and the order of images.
         steps: the run's whole length in steps (one batch each).
-        images: size of the training set; an epoch is one pass over it.
+        images: size of the training set without its validation images; an epoch is one pass over it.
         data: where the images came from, ``"keras"`` or a path.
         data_sha256: SHA-256 of the training images' pixels, so that a resumed run sees the same ones.
         mixed_precision: compute in bfloat16 and keep weights in float32.
         xla: compile the step with XLA.
         log_every: steps a line in metrics.jsonl, each the mean over its interval.
         checkpoint_every: steps between checkpoints.
+        evaluate_every: steps between evaluations of the averaged generator on the validation images, of which the
+            last is at the end; 0: none, and the last generator is the one that is served.
     """
 
     preset: str
@@ -102,13 +129,16 @@ class TrainingConfig:
     mixed_precision: bool = False
     xla: bool = False
     log_every: int = 10
-    checkpoint_every: int = 235
+    checkpoint_every: int = 215
+    evaluate_every: int = 1075
 
     def __post_init__(self) -> None:
         """Raises ConfigError for a value outside its range."""
         for name in ("steps", "images", "log_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.evaluate_every < 0:
+            raise ConfigError(f"evaluate_every must be 0 (never) or positive, not {self.evaluate_every}")
         if not 0 <= self.seed < 2**31:
             raise ConfigError(f"seed must be from 0 to 2147483647, not {self.seed}")
 

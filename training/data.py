@@ -56,6 +56,17 @@ class Dataset:
     x_test: NDArray[np.uint8]
     y_test: NDArray[np.uint8]
 
+    @property
+    def training(self) -> NDArray[np.uint8]:
+        """The images to train on: x_train without the validation images."""
+        return self.x_train[: len(self.x_train) - validation_images(len(self.x_train))]
+
+    @property
+    def validation(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """The images to choose by, with their labels."""
+        first = len(self.training)
+        return self.x_train[first:], self.y_train[first:]
+
     def fingerprint(self) -> str:
         """SHA-256 of the training images' pixels."""
         return hashlib.sha256(np.ascontiguousarray(self.x_train).tobytes()).hexdigest()

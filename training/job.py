@@ -69,7 +69,7 @@ def resolve(options: Options) -> tuple[TrainingConfig, data.Dataset]:
             preset=preset,
             recipe=replace(PRESETS[preset], **recipe),
             steps=1,
-            images=len(dataset.x_train),
+            images=len(dataset.training),
             data=dataset.source,
             data_sha256=dataset.fingerprint(),
             **{"seed": 0, **settings},

@@ -16,6 +16,7 @@ from training.data import Dataset, batches
 from training.devices import is_chief, scratch
 from training.milestones import milestones
 from training.progress import Progress
+from training.selection import Selection
 from training.step import Trainer
 
 CHECKPOINTS: Final = "checkpoints"
@@ -44,7 +45,7 @@ def train(config: TrainingConfig, dataset: Dataset, run: Path, strategy: Any) ->
     Args:
         config: the resolved configuration.
         dataset: the images; their fingerprint must be the configuration's.
-        run: the run directory; config.json, metrics.jsonl, losses.png, samples/ and checkpoints/ are written there.
+        run: the run directory; everything that a run leaves is written there (docs/training.md lists it).
         strategy: the tf.distribute strategy to train under (:func:`training.devices.strategy`).
 
     Raises:
@@ -66,9 +67,10 @@ def train(config: TrainingConfig, dataset: Dataset, run: Path, strategy: Any) ->
     config.write(run)
     log = metrics.MetricsLog(run, first_step)
     pictured = milestones(config)
+    selection = Selection(run, dataset, first_step) if config.evaluate_every and is_chief(strategy) else None
     stream = iter(
         strategy.experimental_distribute_dataset(
-            batches(dataset.x_train, config.recipe.batch_size, config.seed, first_step)
+            batches(dataset.training, config.recipe.batch_size, config.seed, first_step)
         )
     )
     step = first_step
@@ -81,6 +83,8 @@ def train(config: TrainingConfig, dataset: Dataset, run: Path, strategy: Any) ->
                 log.append(step, config.epochs_at(step), trainer.interval_means())
             if step in pictured:
                 samples.write_grid(run / samples.SAMPLES / f"step-{step:06}.png", trainer.averaged_generator())
+            if selection and (step % config.evaluate_every == 0 or step == config.steps):
+                selection.consider(step, config.epochs_at(step), trainer.averaged_generator())
             if step % config.checkpoint_every == 0 or step == config.steps:
                 checkpoints.save(step)
                 metrics.plot(run)

@@ -1,30 +1,59 @@
 """The adversarial losses, each written as its formula, on logits where real is positive."""
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
 
 import tensorflow as tf
 
+LossFunction = Callable[[Any, Any], Any]
+"""Logits of real images and of generated ones, float32 [N] each -> the loss of each pair, float32 [N], in nats."""
 
-def generator_loss(fake_logits: Any) -> Any:
-    """The non-saturating loss of Goodfellow et al. 2014 (section 3): -log D(G(z)) = softplus(-logit), an example each.
+
+@dataclass(frozen=True)
+class Loss:
+    """What the two networks minimise."""
+
+    generator: LossFunction
+    discriminator: LossFunction
+
+
+def _non_saturating_generator(_real: Any, fake: Any) -> Any:
+    return tf.nn.softplus(-fake)
+
+
+def _non_saturating_discriminator(real: Any, fake: Any) -> Any:
+    return tf.nn.softplus(-real) + tf.nn.softplus(fake)
+
+
+def _relativistic_generator(real: Any, fake: Any) -> Any:
+    return tf.nn.softplus(real - fake)
+
+
+def _relativistic_discriminator(real: Any, fake: Any) -> Any:
+    return tf.nn.softplus(fake - real)
+
+
+LOSSES: Final = {
+    # Goodfellow et al. 2014, section 3: -log D(G(z)) for the generator, -log D(x) - log(1 - D(G(z))) for the
+    # discriminator. Where the discriminator can only guess they are ln 2 and 2 ln 2.
+    "non-saturating": Loss(_non_saturating_generator, _non_saturating_discriminator),
+    # Jolicoeur-Martineau 2019, in the form of Huang et al. 2024 (R3GAN): each generated image is judged against a
+    # real one, -log sigmoid(D(x) - D(G(z))) for the discriminator and the opposite for the generator. Where the
+    # discriminator can only guess both are ln 2.
+    "relativistic": Loss(_relativistic_generator, _relativistic_discriminator),
+}
+
+
+def slope_penalty(slopes: Any) -> Any:
+    """The zero-centred gradient penalty without its factor: half the squared length of each image's slope.
+
+    On real images it is R1, on generated ones R2 (Mescheder et al. 2018, section 4.1).
 
     Args:
-        fake_logits: float32 [N], the discriminator's logits for generated images.
+        slopes: float32 [N, height, width, channels], the discriminator's logits' gradients by its images.
 
     Returns:
-        float32 [N], in nats; ln 2 where the discriminator can only guess.
+        float32 [N].
     """
-    return tf.nn.softplus(-fake_logits)
-
-
-def discriminator_loss(real_logits: Any, fake_logits: Any) -> Any:
-    """Binary cross-entropy: -log D(x) - log(1 - D(G(z))) = softplus(-real) + softplus(fake), a pair each.
-
-    Args:
-        real_logits: float32 [N], for training images.
-        fake_logits: float32 [N], for generated images.
-
-    Returns:
-        float32 [N], in nats; 2 ln 2 where the discriminator can only guess.
-    """
-    return tf.nn.softplus(-real_logits) + tf.nn.softplus(fake_logits)
+    return tf.reduce_sum(tf.square(slopes), axis=[1, 2, 3]) / 2

@@ -8,6 +8,7 @@ from keras import layers
 from numpy.typing import NDArray
 
 from serving.contract import IMAGE_SHAPE, NOISE_DIM
+from training import layers as frequency
 
 LEAK: Final = 0.2
 """LeakyReLU's slope for negative inputs."""
@@ -22,14 +23,14 @@ def build_generator() -> Any:
         [
             keras.Input((NOISE_DIM,)),
             layers.Dense(7 * 7 * 256, use_bias=False),
-            layers.BatchNormalization(synchronized=True),
+            frequency.BatchNormalization(synchronized=True),
             layers.LeakyReLU(LEAK),
             layers.Reshape((7, 7, 256)),
-            layers.Conv2DTranspose(128, 5, strides=1, padding="same", use_bias=False),
-            layers.BatchNormalization(synchronized=True),
+            frequency.Conv2DTranspose(128, 5, strides=1, padding="same", use_bias=False),
+            frequency.BatchNormalization(synchronized=True),
             layers.LeakyReLU(LEAK),
-            layers.Conv2DTranspose(64, 5, strides=2, padding="same", use_bias=False),
-            layers.BatchNormalization(synchronized=True),
+            frequency.Conv2DTranspose(64, 5, strides=2, padding="same", use_bias=False),
+            frequency.BatchNormalization(synchronized=True),
             layers.LeakyReLU(LEAK),
             layers.Conv2DTranspose(1, 5, strides=2, padding="same", use_bias=False),
             layers.Activation("tanh", dtype="float32"),
@@ -50,7 +51,7 @@ def build_discriminator(dropout: float) -> Any:
             layers.Conv2D(64, 5, strides=2, padding="same"),
             layers.LeakyReLU(LEAK),
             layers.Dropout(dropout),
-            layers.Conv2D(128, 5, strides=2, padding="same"),
+            frequency.Conv2D(128, 5, strides=2, padding="same"),
             layers.LeakyReLU(LEAK),
             layers.Dropout(dropout),
             layers.Flatten(),

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from serving.contract import NOISE_DIM
 from training.config import ConfigError, TrainingConfig
-from training.losses import discriminator_loss, generator_loss
+from training.losses import LOSSES, slope_penalty
 from training.metrics import METRICS
 from training.networks import build_discriminator, build_generator, float32_copy, set_batch_statistics
 
@@ -42,10 +42,8 @@ class Trainer(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
         with strategy.scope():
             self.generator = build_generator()
             self.discriminator = build_discriminator(recipe.dropout)
-            self.generator_optimizer = keras.optimizers.Adam(recipe.generator_learning_rate, beta_1=recipe.beta_1)
-            self.discriminator_optimizer = keras.optimizers.Adam(
-                recipe.discriminator_learning_rate, beta_1=recipe.beta_1
-            )
+            self.generator_optimizer = self._adam(recipe.generator_learning_rate)
+            self.discriminator_optimizer = self._adam(recipe.discriminator_learning_rate)
             self.generator_optimizer.build(self.generator.trainable_variables)
             self.discriminator_optimizer.build(self.discriminator.trainable_variables)
             self.averages = [tf.Variable(weight) for weight in self.generator.trainable_variables]
@@ -57,6 +55,13 @@ class Trainer(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
             if isinstance(layer, keras.layers.Dropout) and layer.rate > 0
         ]
         self._replica_step = tf.function(self._on_replica, jit_compile=config.xla, reduce_retracing=True)
+
+    def _adam(self, learning_rate: float) -> Any:
+        recipe = self._config.recipe
+        schedule = keras.optimizers.schedules.CosineDecay(
+            learning_rate, self._config.steps, alpha=recipe.final_learning_rate
+        )
+        return keras.optimizers.Adam(schedule, beta_1=recipe.beta_1, beta_2=recipe.beta_2)
 
     @property
     def step(self) -> int:
@@ -80,28 +85,63 @@ class Trainer(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
         return metrics
 
     def _on_replica(self, images: Any) -> Any:
-        batch_size = self._config.recipe.batch_size
-        noise = self._noise(len(images))
-
-        # Both losses from one pass: the generator's image is made once and judged once.
-        with tf.GradientTape() as generator_tape, tf.GradientTape() as discriminator_tape:
-            fakes = self.generator(noise, training=True)
-            real_logits = self.discriminator(images, training=True)[:, 0]
-            fake_logits = self.discriminator(fakes, training=True)[:, 0]
-            # Summed over this replica, divided by the whole batch: gradients are summed over replicas.
-            g_loss = tf.reduce_sum(generator_loss(fake_logits)) / batch_size
-            d_loss = tf.reduce_sum(discriminator_loss(real_logits, fake_logits)) / batch_size
-
+        with tf.GradientTape() as tape:
+            fakes = self.generator(self._noise(len(images)), training=True)
+        d_gradients, fakes_gradient, metrics = self._judge(images, fakes)
         g_variables = self.generator.trainable_variables
-        d_variables = self.discriminator.trainable_variables
-        g_gradients = generator_tape.gradient(g_loss, g_variables)
-        d_gradients = discriminator_tape.gradient(d_loss, d_variables)
+        g_gradients = tape.gradient(fakes, g_variables, output_gradients=fakes_gradient)
         self.generator_optimizer.apply(g_gradients, g_variables)
-        self.discriminator_optimizer.apply(d_gradients, d_variables)
+        self.discriminator_optimizer.apply(d_gradients, self.discriminator.trainable_variables)
+        return metrics
 
-        right_on_real = tf.reduce_sum(tf.cast(real_logits > 0, tf.float32)) / batch_size
-        right_on_fake = tf.reduce_sum(tf.cast(fake_logits <= 0, tf.float32)) / batch_size
-        return tf.stack([g_loss, d_loss, right_on_real, right_on_fake])
+    def _judge(self, reals: Any, fakes: Any) -> tuple[list[Any], Any, Any]:
+        """Passes all images through the discriminator once, forward and back, for both networks' sake.
+
+        A loss's gradient by an image is its derivative by that image's logit times the slope of the logit. So the
+        generator needs no way back through the discriminator of its own: the discriminator's way, or its penalty's,
+        has the slopes already.
+
+        Returns:
+            What the discriminator's loss gives its weights; what the generator's loss gives the generated images;
+            METRICS. All are sums over this replica's images, divided by the whole batch's number, since they are
+            summed over replicas.
+        """
+        recipe = self._config.recipe
+        loss = LOSSES[recipe.loss]
+        images = tf.concat([reals, fakes], axis=0)
+        d_variables = self.discriminator.trainable_variables
+        with tf.GradientTape() as tape:
+            if recipe.gradient_penalty:
+                with tf.GradientTape() as slope_tape:
+                    slope_tape.watch(images)
+                    logits = self.discriminator(images, training=True)[:, 0]
+                slopes = slope_tape.gradient(logits, images)
+                penalty = recipe.gradient_penalty * tf.reduce_sum(slope_penalty(slopes))
+            else:
+                tape.watch(images)
+                logits = self.discriminator(images, training=True)[:, 0]
+                penalty = 0.0
+            objective = (tf.reduce_sum(loss.discriminator(*tf.split(logits, 2))) + penalty) / recipe.batch_size
+
+        real_logits, fake_logits = tf.split(logits, 2)
+        with tf.GradientTape(persistent=True) as loss_tape:
+            loss_tape.watch(fake_logits)
+            g_loss = tf.reduce_sum(loss.generator(real_logits, fake_logits)) / recipe.batch_size
+            d_loss = tf.reduce_sum(loss.discriminator(real_logits, fake_logits)) / recipe.batch_size
+        g_derivative = loss_tape.gradient(g_loss, fake_logits)
+        if recipe.gradient_penalty:
+            d_gradients = tape.gradient(objective, d_variables)
+        else:
+            d_gradients, slopes = tape.gradient(objective, [d_variables, images])
+            g_derivative = tf.math.divide_no_nan(g_derivative, loss_tape.gradient(d_loss, fake_logits))
+        fakes_gradient = g_derivative[:, None, None, None] * tf.split(slopes, 2)[1]
+
+        # A relativistic discriminator's logits have no zero of their own: the middle between both means stands for it.
+        relativistic = recipe.loss == "relativistic"
+        middle = (tf.reduce_mean(real_logits) + tf.reduce_mean(fake_logits)) / 2 if relativistic else 0.0
+        right_on_real = tf.reduce_sum(tf.cast(real_logits > middle, tf.float32)) / recipe.batch_size
+        right_on_fake = tf.reduce_sum(tf.cast(fake_logits <= middle, tf.float32)) / recipe.batch_size
+        return d_gradients, fakes_gradient, tf.stack([g_loss, d_loss, right_on_real, right_on_fake])
 
     def _noise(self, rows: int) -> Any:
         """This replica's rows of the step's noise, which depends on the seed and the step alone."""

@@ -1,0 +1,91 @@
+"""Which of a run's generators is served: the one that does best on images held out of the training."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.files import write_atomically
+from serving.noise import noise_from_seeds
+from training.data import Dataset
+from training.evaluation.evaluator import Evaluator
+from training.evaluation.features import Judge
+from training.metrics import EVALUATIONS_FILE, evaluations
+from training.networks import build_generator, float32_copy
+from training.samples import pixels
+
+GENERATORS: Final = "generators"
+CRITERION: Final = "frechet_distance"
+_BATCH: Final = 250
+
+
+class Selection:
+    """Measures a run's averaged generator now and then, and keeps the weights that were measured.
+
+    The reference are the validation images, which neither network is trained on; the test images are for
+    ``digitgan evaluate``, after the choice. evaluations.jsonl gets a line, generators/ a file each time.
+    """
+
+    def __init__(self, run: Path, dataset: Dataset, first_step: int) -> None:
+        """Measures the reference; lines after ``first_step`` are dropped, for a resumed run writes them again.
+
+        Raises EvaluationError where the validation images are too few.
+        """
+        self._run = run
+        images, labels = dataset.validation
+        self._evaluator = Evaluator(Judge.newest(), images, labels, dataset.training)
+        self._noise = noise_from_seeds(range(len(images)))
+        (run / GENERATORS).mkdir(parents=True, exist_ok=True)
+        kept = [line for line in evaluations(run) if line["step"] <= first_step]
+        write_atomically(run / EVALUATIONS_FILE, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def consider(self, step: int, epoch: float, generator: Any) -> dict[str, Any]:
+        """Measures a generator on as many images as there are validation images, and keeps its weights.
+
+        Args:
+            step: steps taken.
+            epoch: passes over the training set.
+            generator: the averaged generator, in float32.
+
+        Returns:
+            The figures of a light evaluation.
+        """
+        batches = (self._noise[k : k + _BATCH] for k in range(0, len(self._noise), _BATCH))
+        images = np.concatenate([pixels(np.asarray(generator(noise, training=False))) for noise in batches])
+        figures = self._evaluator.figures(images[..., 0], light=True)
+        write_weights(_weights_file(self._run, step), generator.get_weights())
+        with (self._run / EVALUATIONS_FILE).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, "epoch": round(epoch, 4), **figures}) + "\n")
+        return figures
+
+
+def chosen_step(run: Path) -> int | None:
+    """The step whose generator had the smallest Fréchet distance; None where none was measured."""
+    measured = [row for row in evaluations(run) if _weights_file(run, row["step"]).exists()]
+    return min(measured, key=lambda row: row[CRITERION])["step"] if measured else None
+
+
+def kept_generators(run: Path) -> dict[int, Any]:
+    """Every generator of a run that was measured, by its step, ascending; float32 networks."""
+    steps = sorted(row["step"] for row in evaluations(run) if _weights_file(run, row["step"]).exists())
+    return {step: float32_copy(build_generator, read_weights(_weights_file(run, step))) for step in steps}
+
+
+def write_weights(path: Path, weights: list[NDArray[Any]]) -> None:
+    """Writes a network's weights, in the order of its ``get_weights``, as an .npz file."""
+    content = io.BytesIO()
+    np.savez(content, *weights)
+    write_atomically(path, content.getvalue())
+
+
+def read_weights(path: Path) -> list[NDArray[Any]]:
+    """Reads what :func:`write_weights` wrote."""
+    with np.load(path, allow_pickle=False) as archive:
+        return [archive[f"arr_{k}"] for k in range(len(archive.files))]
+
+
+def _weights_file(run: Path, step: int) -> Path:
+    return run / GENERATORS / f"step-{step:06}.npz"
