@@ -40,6 +40,7 @@ train: $(VENV)/.dev ## Train on MNIST: make train [DATA=path/to/mnist.npz] [ARGS
 
 bench: $(VENV)/.dev ## Run the benchmarks
 	@$(BIN)/python -m benchmarks.pixel_parity
+	@$(BIN)/python -m benchmarks.labels
 
 lock: ## Write requirements.lock anew, with the newest versions that fit pyproject.toml
 	@echo "== Resolving the newest versions"

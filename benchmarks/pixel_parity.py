@@ -6,8 +6,6 @@ Exits with 1 if any pixel differs.
 """
 
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated
 
 import httpx
@@ -19,7 +17,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.service import digitgan_up
+from benchmarks.service import service
 
 BATCHES = (7, 256)
 
@@ -41,17 +39,6 @@ def together(http: httpx.Client, seeds: list[int], version: int) -> Pixels:
     ).raise_for_status()
     pixels: Pixels = np.load(io.BytesIO(response.content))
     return pixels
-
-
-@contextmanager
-def service(url: str | None) -> Iterator[httpx.Client]:
-    """Gives a client of the gateway at ``url``, or of one that runs as long as the block."""
-    if url is None:
-        with digitgan_up() as (_, http):
-            yield http
-    else:
-        with httpx.Client(base_url=url, timeout=60) as http:
-            yield http
 
 
 def main(

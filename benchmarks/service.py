@@ -28,6 +28,17 @@ def digitgan_up(*arguments: str | Path) -> Iterator[tuple[subprocess.Popen[str],
             process.wait(STOP_S)
 
 
+@contextmanager
+def service(url: str | None, *arguments: str | Path) -> Iterator[httpx.Client]:
+    """Gives a client of the gateway at ``url``, or of one that runs, with ``arguments``, as long as the block."""
+    if url is None:
+        with digitgan_up(*arguments) as (_, http):
+            yield http
+    else:
+        with httpx.Client(base_url=url, timeout=STOP_S) as http:
+            yield http
+
+
 def _url_when_ready(process: subprocess.Popen[str]) -> str:
     url = ""
     assert process.stdout

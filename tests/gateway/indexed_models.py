@@ -43,7 +43,8 @@ _IMAGES = tf.TensorSpec([None, *IMAGE_SHAPE], tf.uint8)
 def digits_of_seeds(seeds: range | list[int], shift: int) -> NDArray[np.uint8]:
     """The digits that the generator makes of ``seeds``: uint8 [N]."""
     first = noise_from_seeds(seeds)[:, 0]
-    return ((np.clip(np.floor(first * 2) + 5, 0, 9) + shift) % CLASSES).astype(np.uint8)
+    digits: NDArray[np.uint8] = ((np.clip(np.floor(first * 2) + 5, 0, 9) + shift) % CLASSES).astype(np.uint8)
+    return digits
 
 
 def curated(seeds: NDArray[Any]) -> NDArray[Any]:

@@ -73,7 +73,7 @@ class Versions:
         pages = np.clip(to_array(request.inputs[PAGES]), 0, max(0, self.indexed[version] - 1) // INDEX_PAGE)
         seeds = pages[:, np.newaxis] * INDEX_PAGE + np.arange(INDEX_PAGE)
         digits = np.where(seeds % 2 == version % 2, 7, 0)
-        found = {
+        found: dict[str, NDArray[Any] | None] = {
             DIGITS: np.where(seeds < self.indexed[version], digits, NOT_INDEXED).astype(np.uint8),
             CONFIDENCES: np.ones(seeds.shape, np.float32),
             CURATED: np.ones(seeds.shape, np.uint8),
