@@ -92,7 +92,7 @@ def _upside_down(images: Images, labels: NDArray[np.uint8], others: Images, rng:
 
 def _turned(images: Images, labels: NDArray[np.uint8], others: Images, rng: np.random.Generator) -> Images:
     """By a right angle: even a 0 lies on its side then."""
-    return np.rot90(images, rng.choice([1, 3]), axes=(1, 2))
+    return np.rot90(images, int(rng.choice([1, 3])), axes=(1, 2))
 
 
 def _shifted(images: Images, labels: NDArray[np.uint8], others: Images, rng: np.random.Generator) -> Images:
@@ -101,7 +101,8 @@ def _shifted(images: Images, labels: NDArray[np.uint8], others: Images, rng: np.
 
 def _rolled(images: Images, labels: NDArray[np.uint8], others: Images, rng: np.random.Generator) -> Images:
     """Shifted, and what leaves on one side comes in on the other."""
-    return np.roll(images, rng.integers(7, 22, 2).tolist(), axis=(1, 2))
+    down, right = rng.integers(7, 22, 2).tolist()
+    return np.roll(images, (down, right), axis=(1, 2))
 
 
 def _resized(images: Images, labels: NDArray[np.uint8], others: Images, rng: np.random.Generator) -> Images:

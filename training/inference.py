@@ -16,7 +16,6 @@ from serving.contract import (
     CLASSIFIER,
     DISCRIMINATOR,
     FEATURES,
-    GENERATOR,
     IMAGE_SHAPE,
     IMAGES,
     LOGITS,
@@ -26,17 +25,19 @@ from serving.contract import (
     PROBABILITIES,
     SIGNATURE,
 )
+from training.calibration import Calibration
 from training.networks import LEAK
 
 Graph = Callable[[Any], dict[str, Any]]
 
 
-def inference_graphs(name: str, network: Any) -> dict[str, Any]:
+def inference_graphs(name: str, network: Any, calibration: Calibration | None = None) -> dict[str, Any]:
     """The graphs that are exported for a network.
 
     Args:
         name: GENERATOR, DISCRIMINATOR or CLASSIFIER.
         network: the trained Keras network, in float32.
+        calibration: from the discriminator's logits to probabilities; None: the sigmoid alone.
 
     Returns:
         Signature name -> a tf.function with one input, by the contract's signatures for that model.
@@ -44,11 +45,11 @@ def inference_graphs(name: str, network: Any) -> dict[str, Any]:
     images = tf.TensorSpec([None, *IMAGE_SHAPE], tf.uint8, IMAGES)
     if name == CLASSIFIER:
         return _classifier_graphs(network, images)
-    build, spec = {
-        GENERATOR: (_generator_graph, tf.TensorSpec([None, NOISE_DIM], tf.float32, NOISE)),
-        DISCRIMINATOR: (_discriminator_graph, images),
-    }[name]
-    return {SIGNATURE: tf.function(build(network), input_signature=[spec])}
+    if name == DISCRIMINATOR:
+        graph, spec = _discriminator_graph(network, calibration or Calibration()), images
+    else:
+        graph, spec = _generator_graph(network), tf.TensorSpec([None, NOISE_DIM], tf.float32, NOISE)
+    return {SIGNATURE: tf.function(graph, input_signature=[spec])}
 
 
 def _generator_graph(generator: Any) -> Graph:
@@ -82,7 +83,7 @@ def _generator_graph(generator: Any) -> Graph:
     return graph
 
 
-def _discriminator_graph(discriminator: Any) -> Graph:
+def _discriminator_graph(discriminator: Any, calibration: Calibration) -> Graph:
     kernels = [
         (np.asarray(layer.kernel), np.asarray(layer.bias))
         for layer in discriminator.layers
@@ -97,7 +98,7 @@ def _discriminator_graph(discriminator: Any) -> Graph:
             x = tf.nn.leaky_relu(tf.nn.bias_add(x, bias), LEAK)
         x = tf.reshape(x, [-1, dense_kernel.shape[0]])
         logits = tf.nn.bias_add(tf.matmul(x, dense_kernel), dense_bias)[:, 0]
-        return {LOGITS: logits, PROBABILITIES: tf.sigmoid(logits)}
+        return {LOGITS: logits, PROBABILITIES: tf.sigmoid(calibration.slope * logits + calibration.offset)}
 
     return graph
 

@@ -1,6 +1,7 @@
 """What is published computes what was trained, is whole, and says where it came from; or nothing is published."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,15 @@ from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
 from serving import model_card
-from serving.contract import BATCH_SIZES, DISCRIMINATOR, GENERATOR, MODELS
-from training.export import ExportError, export, versions
+from serving.contract import BATCH_SIZES, CLASSIFIER, DISCRIMINATOR, GENERATOR, INDEX_PAGE, MODELS, NOT_INDEXED
+from serving.noise import noise_from_seeds
+from serving.pretrained import MODELS_DIR
+from training.calibration import Calibration
+from training.export import ExportError, Labels, export, versions
 from training.networks import build_discriminator, build_generator
+
+CALIBRATION = Calibration(slope=0.5, offset=-0.25)
+LABELS = Labels(MODELS_DIR / CLASSIFIER / "1", seeds=300)
 
 
 def trained(network: Any) -> Any:
@@ -37,12 +44,14 @@ def networks() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def base(networks: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("models")
-    assert export(networks, base, {"training": {"preset": "deck"}}) == 1
+    details = {DISCRIMINATOR: {"detector": {"auc": 0.9}}}
+    facts = {"training": {"preset": "deck"}}
+    assert export(networks, base, facts, details=details, calibration=CALIBRATION, labels=LABELS) == 1
     return base
 
 
-def run(base: Path, name: str, inputs: NDArray[Any], version: int = 1) -> dict[str, NDArray[Any]]:
-    served = tf.saved_model.load(str(base / name / str(version))).signatures["serving_default"]
+def run(base: Path, name: str, inputs: NDArray[Any], signature: str = "serving_default") -> dict[str, NDArray[Any]]:
+    served = tf.saved_model.load(str(base / name / "1")).signatures[signature]
     return {key: value.numpy() for key, value in served(tf.constant(inputs)).items()}
 
 
@@ -62,7 +71,69 @@ def test_the_discriminators_logits_are_the_networks(base: Path, networks: dict[s
     logits = np.asarray(networks[DISCRIMINATOR](images / np.float32(127.5) - 1, training=False))[:, 0]
     assert outputs["logits"].shape == outputs["probabilities"].shape == (50,)
     np.testing.assert_allclose(outputs["logits"], logits, atol=1e-4)
-    np.testing.assert_allclose(outputs["probabilities"], 1 / (1 + np.exp(-logits)), atol=1e-5)
+    np.testing.assert_allclose(outputs["probabilities"], 1 / (1 + np.exp(-(0.5 * logits - 0.25))), atol=1e-5)
+
+
+def test_an_uncalibrated_probability_is_the_logits_sigmoid(networks: dict[str, Any], tmp_path: Path) -> None:
+    export({DISCRIMINATOR: networks[DISCRIMINATOR]}, tmp_path, {})
+    outputs = run(tmp_path, DISCRIMINATOR, np.random.default_rng(1).integers(0, 256, (50, 28, 28, 1), np.uint8))
+    np.testing.assert_allclose(outputs["probabilities"], 1 / (1 + np.exp(-outputs["logits"])), atol=1e-5)
+
+
+def test_the_seed_index_tells_what_the_served_models_tell(base: Path) -> None:
+    """Asked for by page; a page that isn't there is the nearest one that is."""
+    index = run(base, GENERATOR, np.array([0, 7, -3]), "seed_index")
+    assert {name: (table.dtype.name, table.shape) for name, table in index.items()} == {
+        "digits": ("uint8", (3, INDEX_PAGE)),
+        "confidences": ("float32", (3, INDEX_PAGE)),
+        "logits": ("float32", (3, INDEX_PAGE)),
+        "curated": ("uint8", (3, INDEX_PAGE)),
+        "indexed_seeds": ("int64", (3,)),
+    }
+    for table in index.values():
+        assert (table == table[0]).all()
+    assert index["indexed_seeds"][0] == 300
+    digits, confidences, logits, curated = (index[name][0] for name in ("digits", "confidences", "logits", "curated"))
+    assert (digits[300:] == NOT_INDEXED).all()
+    assert not confidences[300:].any()
+    assert not curated[300:].any()
+
+    images = run(base, GENERATOR, noise_from_seeds(range(256)))["images"]
+    probabilities = run(base, CLASSIFIER, images)["probabilities"]
+    np.testing.assert_array_equal(digits[:256], probabilities.argmax(1))
+    np.testing.assert_allclose(confidences[:256], probabilities.max(1), atol=1e-6)
+    np.testing.assert_allclose(logits[:256], run(base, DISCRIMINATOR, images)["logits"], atol=1e-3)
+
+    card = model_card.read_card(base / GENERATOR / "1")["seed_index"]
+    assert (card["seeds"], card["classifier"]) == (300, 1)
+    assert card["digits"] == np.bincount(digits[:300], minlength=10).tolist()
+    assert card["curated"] == np.bincount(digits[curated == 1], minlength=10).tolist()
+    floors = np.array([np.inf if floor is None else floor for floor in card["logit_floors"]])
+    qualify = (confidences[:300] >= card["confidence_floor"]) & (logits[:300] >= floors[digits[:300]])
+    np.testing.assert_array_equal(curated[:300] == 1, qualify)
+
+
+def test_the_classifier_is_published_once(base: Path, networks: dict[str, Any], tmp_path: Path) -> None:
+    card = model_card.read_card(base / CLASSIFIER / "1")
+    assert card["test"] == model_card.read_card(LABELS.classifier)["test"]
+    model_card.verify(base / CLASSIFIER / "1")
+    shutil.copytree(base / CLASSIFIER / "1", tmp_path / CLASSIFIER / "3")
+    few = Labels(LABELS.classifier, seeds=2)
+    export(networks, tmp_path, {}, labels=few)
+    assert versions(tmp_path / CLASSIFIER) == [3]
+    assert model_card.read_card(tmp_path / GENERATOR / "1")["seed_index"]["classifier"] == 3
+
+    (tmp_path / CLASSIFIER / "3" / "model.json").unlink()
+    export(networks, tmp_path, {}, labels=few)
+    assert versions(tmp_path / CLASSIFIER) == [3, 4]
+    assert model_card.read_card(tmp_path / CLASSIFIER / "4")["version"] == 4
+    assert model_card.read_card(tmp_path / GENERATOR / "2")["seed_index"]["classifier"] == 4
+
+
+def test_nothing_is_published_without_the_classifier(networks: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="the classifier can't be published"):
+        export(networks, tmp_path / "models", {}, labels=Labels(tmp_path, seeds=2))
+    assert not list(tmp_path.rglob("*.pb"))
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -101,7 +172,9 @@ def test_the_card_names_every_file_and_a_changed_byte_belies_it(base: Path, name
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_bytes(path.read_bytes())
     card = model_card.read_card(version)
-    assert (card["model"], card["version"], card["training"]) == (name, 1, {"preset": "deck"})
+    assert (card["model"], card["version"]) == (name, 1)
+    assert name == CLASSIFIER or card["training"] == {"preset": "deck"}
+    assert ("detector" in card) == (name == DISCRIMINATOR)
     assert {"saved_model.pb", "assets.extra/tf_serving_warmup_requests"} <= set(card["files"])
     model_card.verify(version)
     content = bytearray((version / "saved_model.pb").read_bytes())
@@ -127,7 +200,7 @@ def test_tensorflow_serving_reads_the_models_config(base: Path) -> None:
     text = (base / "models.config").read_text()
     config = text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
     entries = [(entry.name, entry.base_path, entry.model_platform) for entry in config.model_config_list.config]
-    assert entries == [(name, f"/models/{name}", "tensorflow") for name in (GENERATOR, DISCRIMINATOR)]
+    assert entries == [(name, f"/models/{name}", "tensorflow") for name in (GENERATOR, DISCRIMINATOR, CLASSIFIER)]
     assert "allowed_batch_sizes: 256" in (base / "batching.config").read_text()
     assert "/monitoring/prometheus/metrics" in (base / "monitoring.config").read_text()
 
@@ -143,7 +216,7 @@ class Drifting:
         return np.asarray(self._network(inputs, training=training)) + np.float32(0.02)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [GENERATOR, DISCRIMINATOR])
 def test_a_graph_that_differs_from_the_network_is_not_published(
     networks: dict[str, Any], tmp_path: Path, name: str
 ) -> None:

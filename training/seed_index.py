@@ -1,0 +1,124 @@
+"""What the digits of the seeds 0, 1, 2, … look like: looked at once, at export, and served with the generator.
+
+So a request for sevens costs no more than any other, and rejection sampling is done once, offline.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from serving.contract import (
+    CLASSES,
+    CONFIDENCES,
+    CURATED,
+    DIGITS,
+    INDEX_PAGE,
+    INDEXED_SEEDS,
+    LOGITS,
+    NOT_INDEXED,
+    PAGES,
+)
+from serving.noise import noise_from_seeds
+from training.bar import TaskBar
+
+SEEDS: Final = 65_536
+CONFIDENCE_FLOOR: Final = 0.99
+LOGIT_QUANTILE: Final = 0.25
+"""Of the digits that the classifier is sure of, the share that the discriminator turns away."""
+_BATCH: Final = 256
+
+Look = Callable[[NDArray[Any]], NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class SeedIndex:
+    """An index of the seeds 0 … N-1.
+
+    Attributes:
+        digits: uint8 [N], what the classifier reads.
+        confidences: float32 [N], its probability for that.
+        logits: float32 [N], the discriminator's raw logit.
+        curated: bool [N], whether confidence and logit are both at least their floors.
+        logit_floors: for each digit; None for one that no seed shows with enough confidence.
+    """
+
+    digits: NDArray[np.uint8]
+    confidences: NDArray[np.float32]
+    logits: NDArray[np.float32]
+    curated: NDArray[np.bool_]
+    logit_floors: tuple[float | None, ...]
+
+    def facts(self) -> dict[str, Any]:
+        """What the model card tells: how many seeds, the floors, and how many seeds of each digit, all and curated."""
+        return {
+            "seeds": len(self.digits),
+            "confidence_floor": CONFIDENCE_FLOOR,
+            "logit_floors": list(self.logit_floors),
+            "digits": np.bincount(self.digits, minlength=CLASSES).tolist(),
+            "curated": np.bincount(self.digits[self.curated], minlength=CLASSES).tolist(),
+        }
+
+    def graph(self) -> Any:
+        """The signature ``seed_index`` as a tf.function (serving/contract.py tells what it takes and gives).
+
+        Page numbers out of range are taken for the nearest page.
+        """
+        seeds = len(self.digits)
+        pages = -(-seeds // INDEX_PAGE)
+
+        def paged(values: NDArray[Any], beyond: int) -> NDArray[Any]:
+            padding = np.full(pages * INDEX_PAGE - seeds, beyond, values.dtype)
+            return np.concatenate([values, padding]).reshape(pages, INDEX_PAGE)
+
+        tables = {
+            DIGITS: paged(self.digits, NOT_INDEXED),
+            CONFIDENCES: paged(self.confidences, 0),
+            LOGITS: paged(self.logits, 0),
+            CURATED: paged(self.curated.astype(np.uint8), 0),
+        }
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.int64, PAGES)])  # type: ignore[untyped-decorator]
+        def seed_index(page_numbers: Any) -> dict[str, Any]:
+            found = tf.clip_by_value(page_numbers, 0, pages - 1)
+            rows = {name: tf.gather(tf.constant(table), found) for name, table in tables.items()}
+            return {**rows, INDEXED_SEEDS: tf.zeros_like(found) + seeds}
+
+        return seed_index
+
+
+def build(generate: Look, classify: Look, score: Look, seeds: int = SEEDS) -> SeedIndex:
+    """Looks at the digit of every seed from 0 up to ``seeds``, with a progress bar.
+
+    A seed is curated if the classifier is sure enough, and if the discriminator's logit is among the upper three
+    quarters of those of the same digit that the classifier is sure of. The logit's floor is each digit's own because
+    some digits, whatever they look like, have higher logits than others: one floor for all would thin those out.
+
+    Args:
+        generate: from noise, float32 [N, 100], to the pixels that are served, uint8 [N, 28, 28, 1].
+        classify: from those to probabilities, float32 [N, 10].
+        score: from those to logits, float32 [N].
+        seeds: how many, at least 1.
+    """
+    probabilities = np.empty((seeds, CLASSES), np.float32)
+    logits = np.empty(seeds, np.float32)
+    with TaskBar("seed index", seeds) as bar:
+        for first in range(0, seeds, _BATCH):
+            rows = slice(first, min(first + _BATCH, seeds))
+            # Full batches only: a row is computed to the same bits in batches of 1, 2, 4 … 256, not in any other.
+            images = generate(noise_from_seeds(range(first, first + _BATCH)))
+            probabilities[rows] = classify(images)[: rows.stop - first]
+            logits[rows] = score(images)[: rows.stop - first]
+            bar.advance(rows.stop - first)
+    digits = probabilities.argmax(1).astype(np.uint8)
+    confidences = probabilities.max(1)
+    sure = confidences >= CONFIDENCE_FLOOR
+    floors = [
+        float(np.quantile(logits[shown], LOGIT_QUANTILE)) if (shown := sure & (digits == digit)).any() else None
+        for digit in range(CLASSES)
+    ]
+    thresholds = np.array([np.inf if floor is None else floor for floor in floors])
+    return SeedIndex(digits, confidences, logits, sure & (logits >= thresholds[digits]), tuple(floors))
