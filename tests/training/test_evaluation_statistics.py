@@ -43,23 +43,35 @@ def test_dead_features_leave_the_frechet_distance_finite() -> None:
 
 
 def test_the_kernel_distance_is_the_unbiased_estimator_pair_by_pair() -> None:
-    x, y = sample(40, 7, 0), sample(40, 7, 1, 0.5)
+    x, y = sample(45, 7, 0), sample(40, 7, 1, 0.5)
     order = np.random.default_rng(0)
-    x_blocks = np.split(x[order.permutation(40)], 2)
-    y_blocks = np.split(y[order.permutation(40)], 2)
+    x_groups = np.array_split(x[order.permutation(45)], 20)
+    y_groups = np.array_split(y[order.permutation(40)], 20)
 
     def kernel(a: Array, b: Array) -> float:
         return float((a @ b / 7 + 1) ** 3)
 
-    estimates = []
-    for ours, theirs in zip(x_blocks, y_blocks, strict=True):
-        pairs = list(itertools.permutations(range(20), 2))
-        within = np.mean([kernel(ours[i], ours[j]) for i, j in pairs])
-        within += np.mean([kernel(theirs[i], theirs[j]) for i, j in pairs])
-        estimates.append(within - 2 * np.mean([kernel(a, b) for a in ours for b in theirs]))
+    def estimate(ours: Array, theirs: Array) -> float:
+        within = np.mean([kernel(a, b) for a, b in itertools.permutations(ours, 2)])
+        within += np.mean([kernel(a, b) for a, b in itertools.permutations(theirs, 2)])
+        return float(within - 2 * np.mean([kernel(a, b) for a in ours for b in theirs]))
+
+    again = [
+        estimate(
+            np.concatenate([group for j, group in enumerate(x_groups) if j != i]),
+            np.concatenate([group for j, group in enumerate(y_groups) if j != i]),
+        )
+        for i in range(20)
+    ]
     distance, error = statistics.kernel_distance(x, y)
-    assert distance == pytest.approx(np.mean(estimates))
-    assert error == pytest.approx(abs(estimates[0] - estimates[1]) / 2)
+    assert distance == pytest.approx(estimate(x, y))
+    assert error == pytest.approx(np.sqrt(19 * np.var(again)))
+
+
+def test_the_kernel_distances_error_is_the_spread_of_independent_distances() -> None:
+    found = [statistics.kernel_distance(sample(400, 8, 2 * k), sample(400, 8, 2 * k + 1, 0.3)) for k in range(60)]
+    distances, errors = np.array(found).T
+    assert np.mean(errors) == pytest.approx(np.std(distances), rel=0.35)
 
 
 def test_the_kernel_distance_is_zero_within_its_error_for_the_same_distribution() -> None:

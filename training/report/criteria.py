@@ -79,8 +79,8 @@ CRITERIA: Final = (
     Criterion(
         "kernel_distance",
         "Kernel distance × 1,000",
-        "The squared maximum mean discrepancy of the features under a cubic kernel, without bias, as the mean over "
-        "blocks with its standard error (Bińkowski et al. 2018).",
+        "The squared maximum mean discrepancy of the features under a cubic kernel, without bias, with its "
+        "standard error by the jackknife (Bińkowski et al. 2018).",
         _kernel_distance,
     ),
     Criterion(

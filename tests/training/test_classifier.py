@@ -1,0 +1,121 @@
+"""The classifier learns to read, the same way each time, and what is published is what was trained."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from serving.contract import BATCH_SIZES, CLASSIFIER, MODELS
+from serving.model_card import read_card, verify
+from training.classifier import (
+    ClassifierConfig,
+    features_and_probabilities,
+    measure_classifier,
+    train_classifier,
+)
+from training.config import ConfigError
+from training.data import Dataset, load
+from training.evaluation.features import Judge, JudgeError
+from training.export import export
+
+from .test_train import digitgan
+
+
+@pytest.fixture(scope="module")
+def dataset(digits_npz: Path) -> Dataset:
+    return load(digits_npz)
+
+
+@pytest.fixture(scope="module")
+def published(digits_npz: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    models = tmp_path_factory.mktemp("models")
+    done = digitgan("train-classifier", "--data", digits_npz, "--epochs", "8", "--models", models, "--seed", "3")
+    assert "Published version 1 of the classifier" in done.stdout
+    return models
+
+
+def test_it_reads_digits_that_it_has_never_met(published: Path, dataset: Dataset) -> None:
+    features, probabilities = Judge.newest(published).look(dataset.x_test)
+    assert features.shape == (297, 128)
+    assert features.min() >= 0
+    assert probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
+    accuracy = (probabilities.argmax(1) == dataset.y_test).mean()
+    assert accuracy > 0.85
+    test = read_card(published / CLASSIFIER / "1")["test"]
+    assert (test["images"], test["accuracy"]) == (297, pytest.approx(accuracy))
+
+
+def test_the_card_says_how_it_was_trained(published: Path) -> None:
+    version = published / CLASSIFIER / "1"
+    verify(version)
+    training = read_card(version)["training"]
+    assert (training["epochs"], training["seed"], training["data"]) == (8, 3, "digits.npz")
+    assert (training["images"], training["validation_images"]) == (1375, 125)
+    assert (published / "models.config").read_text().count('name: "classifier"') == 1
+
+
+def test_both_signatures_are_the_contracts_and_the_weights_are_saved_once(published: Path) -> None:
+    version = published / CLASSIFIER / "1"
+    signatures = tf.saved_model.load(str(version)).signatures
+    spec = MODELS[CLASSIFIER]
+    for name, output, width in (("serving_default", "probabilities", 10), ("features", "features", 128)):
+        _, inputs = signatures[name].structured_input_signature
+        assert {key: (t.dtype.name, tuple(t.shape)) for key, t in inputs.items()} == {
+            spec.input.name: (spec.input.dtype, (None, *spec.input.shape))
+        }
+        outputs = {key: (t.dtype.name, tuple(t.shape)) for key, t in signatures[name].structured_outputs.items()}
+        assert outputs == {output: ("float32", (None, width))}
+    assert (version / "saved_model.pb").stat().st_size < 1.5 * 4 * read_card(version)["training"]["parameters"]
+    records = tf.data.TFRecordDataset(str(version / "assets.extra" / "tf_serving_warmup_requests"))
+    assert len(list(records)) == len(BATCH_SIZES)
+
+
+@pytest.fixture(scope="module")
+def network(dataset: Dataset) -> Any:
+    return train_classifier(ClassifierConfig(epochs=1, seed=1), dataset)
+
+
+def test_the_same_seed_gives_the_same_weights(network: Any, dataset: Dataset) -> None:
+    again = train_classifier(ClassifierConfig(epochs=1, seed=1), dataset)
+    for weights, same in zip(network.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(weights, same)
+
+
+def test_what_is_published_computes_what_was_trained(network: Any, dataset: Dataset, tmp_path: Path) -> None:
+    assert export({CLASSIFIER: network}, tmp_path, {}) == 1
+    features, probabilities = Judge.newest(tmp_path).look(dataset.x_test)
+    expected = features_and_probabilities(network, dataset.x_test)
+    np.testing.assert_allclose(features, expected[0], atol=1e-4)
+    np.testing.assert_allclose(probabilities, expected[1], atol=1e-5)
+
+
+def test_it_is_measured_by_the_definitions(network: Any, dataset: Dataset) -> None:
+    """The calibration error, bin by bin: the share of a bin times the gap between its confidence and its accuracy."""
+    _, probabilities = features_and_probabilities(network, dataset.x_test)
+    confidence, right = probabilities.max(1), probabilities.argmax(1) == dataset.y_test
+    error = 0.0
+    for k in range(15):
+        within = (confidence >= k / 15) & (confidence < (k + 1) / 15)
+        if within.any():
+            error += within.mean() * abs(right[within].mean() - confidence[within].mean())
+    measured = measure_classifier(network, dataset.x_test, dataset.y_test)
+    assert measured["expected_calibration_error"] == pytest.approx(error, abs=1e-6)
+    assert measured["accuracy"] == pytest.approx(right.mean())
+    assert measured["legible"] == pytest.approx((confidence >= 0.99).mean())
+
+
+@pytest.mark.parametrize("settings", [{"epochs": 0}, {"seed": -1}])
+def test_an_impossible_setting_is_named(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(settings))):
+        ClassifierConfig(**settings)
+
+
+def test_a_place_without_a_classifier_is_named(tmp_path: Path) -> None:
+    with pytest.raises(JudgeError, match=r"holds no version of a classifier: digitgan train-classifier"):
+        Judge.newest(tmp_path)
+    (tmp_path / CLASSIFIER / "1").mkdir(parents=True)
+    with pytest.raises(JudgeError, match="holds no classifier"):
+        Judge.newest(tmp_path)
