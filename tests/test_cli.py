@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ("up", "serve", "gateway", "train", "export")
+COMMANDS = ("up", "serve", "gateway", "train", "export", "evaluate", "train-classifier")
 
 
 def digitgan(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -21,7 +21,7 @@ def test_the_version() -> None:
 
 
 def test_help_lists_the_commands() -> None:
-    listed = re.findall(r"^│ (\w+)  ", digitgan("--help").stdout, re.MULTILINE)
+    listed = re.findall(r"^│ (\w[\w-]*)  ", digitgan("--help").stdout, re.MULTILINE)
     assert tuple(listed) == COMMANDS
 
 
@@ -45,6 +45,9 @@ def test_every_command_and_option_explains_itself(command: str) -> None:
         (["gateway", "--model-server", "nonsense"], "DIGITGAN_MODEL_SERVER=nonsense"),
         (["up", "--models", "NOWHERE"], "holds no models"),
         (["export", "NOWHERE"], "holds no run"),
+        (["evaluate", "NOWHERE"], "is no run directory"),
+        (["evaluate", "NOWHERE", "--images", "3"], "--images"),
+        (["train-classifier", "--data", "NOWHERE"], "does not exist"),
         (["export", "[bold]"], "[bold] holds no run"),
     ],
 )
