@@ -2,14 +2,14 @@
 
 They are Keras's layers: the same weights, shapes and names, and the same results up to the rounding of the dtype.
 
-Convolutions go through the frequency domain on a CPU. A 5×5 kernel on a 7×7 map takes 25 products for each output and pair of
-channels, a third of them with padding. By the convolution theorem (for networks: Mathieu, Henaff & LeCun 2014) it takes one
-complex product for each frequency instead, and a real 9×9 map has 41 of them: 164 real products for the whole map, where
-the direct way has 1,225. The transforms are so short that they are plain matrix products. A stride of 2 is a stride of 1 between
-the four phases of the larger map and the smaller one (Shi et al. 2016). In float32 the error is the smaller one here, because
-fewer products are summed. On a GPU, Keras's own kernels are used.
+Convolutions go through the frequency domain on a CPU. A 5×5 kernel on a 7×7 map takes 25 products for each output and
+pair of channels, a third of them with padding. By the convolution theorem (for networks: Mathieu, Henaff & LeCun 2014)
+it takes one complex product for each frequency instead, and a real 9×9 map has 41 of them: 121 real products for the
+whole map, where the direct way has 1,225. The transforms are so short that they are plain matrix products. A stride of
+2 is a stride of 1 between the four phases of the larger map and the smaller one (Shi et al. 2016). In float32 the error
+is no larger than the direct way's, since fewer products are summed. On a GPU, Keras's own kernels are used.
 
-Batch normalisation goes through TensorFlow's fused kernel.
+Batch normalisation goes through TensorFlow's fused kernel, and dropout draws half as many random bits.
 """
 
 from functools import cache
@@ -77,8 +77,23 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         return tf.reshape(outputs, tf.shape(inputs))
 
 
+class Dropout(keras.layers.Dropout):  # type: ignore[misc]
+    """Keras's Dropout with 16 random bits an element instead of 32: the rate is exact to a 65,536th."""
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        """float [N, ...], an even number of elements in each row -> the same shape and dtype."""
+        if not training or not self.rate:
+            return inputs
+        shape = tf.shape(inputs)
+        seed = tf.cast(self.seed_generator.next(), tf.int32)
+        words = tf.random.stateless_uniform([tf.size(inputs) // 2], seed, minval=None, maxval=None, dtype=tf.int32)
+        bits = tf.reshape(tf.bitcast(words, tf.uint16), shape)
+        kept = tf.cast(bits >= tf.constant(round(self.rate * 2**16), tf.uint16), inputs.dtype)
+        return inputs * (kept * tf.cast(1 / (1 - self.rate), inputs.dtype))
+
+
 def _split_phases(kernel: Any) -> Any:
-    """Cuts a kernel for stride 2 into the four for stride 1 that act between the phases of the larger map and the other.
+    """Cuts a kernel for stride 2 into those for stride 1 between the four phases of the larger map and the smaller one.
 
     "Same" padding puts one pixel more after the larger map than before it, which zeros before the kernel even out.
 
@@ -108,16 +123,14 @@ def _convolve(x: Any, kernel: Any, *, transposed: bool) -> Any:
     side, channels = x.shape[1], x.shape[3]
     taps, _, *matrix = kernel.shape
     filters = matrix[0] if transposed else matrix[1]
-    forward, of_kernel, inverse = (tf.constant(each, x.dtype) for each in _transforms(side, taps, transposed))
-    frequencies = forward.shape[0] // 2
+    of_map, of_kernel, back = (tf.constant(each, x.dtype) for each in _transforms(side, taps, transposed))
     rows = tf.shape(x)[0]
     # Position first, so that each transform is one product with everything else in the columns.
     x = tf.reshape(tf.transpose(tf.reshape(x, [-1, side**2, channels]), [1, 0, 2]), [side**2, rows * channels])
-    x = tf.reshape(forward @ x, [frequencies, 1, 2 * rows, channels])
-    kernel = tf.reshape(of_kernel @ tf.reshape(kernel, [taps**2, -1]), [frequencies, 2, *matrix])
-    # Real and imaginary part of the one times those of the other; the inverse adds them up as complex numbers do.
-    products = tf.reshape(tf.matmul(x, kernel, transpose_b=transposed), [4 * frequencies, rows * filters])
-    y = tf.reshape(inverse @ products, [side**2, rows, filters])
+    x = tf.reshape(of_map @ x, [-1, rows, channels])
+    kernel = tf.reshape(of_kernel @ tf.reshape(kernel, [taps**2, -1]), [-1, *matrix])
+    products = tf.reshape(tf.matmul(x, kernel, transpose_b=transposed), [-1, rows * filters])
+    y = tf.reshape(back @ products, [side**2, rows, filters])
     return tf.reshape(tf.transpose(y, [1, 0, 2]), [rows, side, side, filters])
 
 
@@ -125,30 +138,41 @@ def _convolve(x: Any, kernel: Any, *, transposed: bool) -> Any:
 def _transforms(
     side: int, taps: int, transposed: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """The discrete Fourier transform of a padded map, of a kernel, and the way back, as matrices.
+    """The convolution as products: of_map @ x times of_kernel @ kernel, elementwise, and ``back`` of that.
 
-    A map of this side, padded by half a kernel, is long enough for the circular convolution not to reach round.
+    They are discrete Fourier transforms, whose length leaves a map's padding out of reach of the circular
+    convolution. The product of two complex numbers is made of three real ones (Gauss): with x = a + bi and k = c + di,
+    (a + b) · c, b · (c + d) and a · (d - c) give its real part, first less second, and its imaginary part, first plus
+    third. Frequencies that are their own conjugates have no imaginary part and take one product.
 
     Returns:
-        float64 [2·frequencies, side²], [2·frequencies, taps²], [side², 4·frequencies], where a frequency has
-        its real part, then its imaginary part; the products in the last are ordered by the kernel's part, then the
-        map's.
+        float64 [products, side²], [products, taps²] and [side², products].
     """
     half = taps // 2
     length = side + half
-    frequencies = [
-        (u, v) for u in range(length) for v in range(length) if (u, v) <= (-u % length, -v % length)
-    ]  # The others are their conjugates, since maps and kernels are real.
-
-    def waves(positions: NDArray[np.int64]) -> NDArray[np.float64]:
-        u, v = np.array(frequencies).T[:, :, None, None]
-        angles = 2 * np.pi * (u * positions[:, None] + v * positions) / length
-        return np.stack([np.cos(angles), -np.sin(angles)], axis=1).reshape(len(frequencies), 2, -1)
-
     # What Keras calls a convolution is a correlation; its transposed convolution is one in the textbook's sense.
-    offsets = np.arange(taps) - half
-    forward, of_kernel = waves(np.arange(side)), waves(offsets if transposed else -offsets)
-    weights = [1 if (u, v) == (-u % length, -v % length) else 2 for u, v in frequencies]
-    real, imaginary = (forward * np.reshape(weights, (-1, 1, 1)) / length**2).transpose(1, 0, 2)
-    inverse = np.stack([real, imaginary, imaginary, -real], axis=1)
-    return forward.reshape(-1, side**2), of_kernel.reshape(-1, taps**2), inverse.reshape(-1, side**2).T.copy()
+    offsets = np.arange(taps) - half if transposed else half - np.arange(taps)
+    of_map, of_kernel, back = [], [], []
+    for u in range(length):
+        for v in range(length):
+            conjugate = (-u % length, -v % length)
+            if (u, v) > conjugate:
+                continue  # Maps and kernels are real: this one is the other's mirror image.
+            a, b = _wave(u, v, np.arange(side), length)
+            c, d = _wave(u, v, offsets, length)
+            real, imaginary = a / length**2, b / length**2
+            if (u, v) == conjugate:
+                of_map += [a]
+                of_kernel += [c]
+                back += [real]
+            else:
+                of_map += [a + b, b, a]
+                of_kernel += [c, c + d, d - c]
+                back += [2 * (real + imaginary), -2 * real, 2 * imaginary]
+    return np.array(of_map), np.array(of_kernel), np.array(back).T.copy()
+
+
+def _wave(u: int, v: int, positions: NDArray[np.int64], length: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Real and imaginary part of exp(-2πi (u·y + v·x) / length) over a square of positions: float64 [positions²]."""
+    angles = 2 * np.pi * (u * positions[:, None] + v * positions).ravel() / length
+    return np.cos(angles), -np.sin(angles)

@@ -8,29 +8,32 @@ from keras import layers
 from numpy.typing import NDArray
 
 from serving.contract import IMAGE_SHAPE, NOISE_DIM
-from training import layers as frequency
+from training import layers as fast
 
 LEAK: Final = 0.2
 """LeakyReLU's slope for negative inputs."""
 
 
-def build_generator() -> Any:
+def build_generator(kit: Any = fast) -> Any:
     """The generator: noise float32 [N, 100] -> images float32 [N, 28, 28, 1] in -1 … 1 (tanh).
 
     Computes in the global mixed-precision policy; the output is float32 under any.
+
+    Args:
+        kit: where the larger layers come from: training.layers, or keras.layers for Keras's own way to compute them.
     """
     return keras.Sequential(
         [
             keras.Input((NOISE_DIM,)),
             layers.Dense(7 * 7 * 256, use_bias=False),
-            frequency.BatchNormalization(synchronized=True),
+            kit.BatchNormalization(synchronized=True),
             layers.LeakyReLU(LEAK),
             layers.Reshape((7, 7, 256)),
-            frequency.Conv2DTranspose(128, 5, strides=1, padding="same", use_bias=False),
-            frequency.BatchNormalization(synchronized=True),
+            kit.Conv2DTranspose(128, 5, strides=1, padding="same", use_bias=False),
+            kit.BatchNormalization(synchronized=True),
             layers.LeakyReLU(LEAK),
-            frequency.Conv2DTranspose(64, 5, strides=2, padding="same", use_bias=False),
-            frequency.BatchNormalization(synchronized=True),
+            kit.Conv2DTranspose(64, 5, strides=2, padding="same", use_bias=False),
+            kit.BatchNormalization(synchronized=True),
             layers.LeakyReLU(LEAK),
             layers.Conv2DTranspose(1, 5, strides=2, padding="same", use_bias=False),
             layers.Activation("tanh", dtype="float32"),
@@ -39,21 +42,22 @@ def build_generator() -> Any:
     )
 
 
-def build_discriminator(dropout: float) -> Any:
+def build_discriminator(dropout: float, kit: Any = fast) -> Any:
     """The discriminator: images float32 [N, 28, 28, 1] in -1 … 1 -> logits float32 [N, 1], positive for real.
 
     Args:
         dropout: share of activations dropped while training.
+        kit: as for :func:`build_generator`.
     """
     return keras.Sequential(
         [
             keras.Input(IMAGE_SHAPE),
             layers.Conv2D(64, 5, strides=2, padding="same"),
             layers.LeakyReLU(LEAK),
-            layers.Dropout(dropout),
-            frequency.Conv2D(128, 5, strides=2, padding="same"),
+            kit.Dropout(dropout),
+            kit.Conv2D(128, 5, strides=2, padding="same"),
             layers.LeakyReLU(LEAK),
-            layers.Dropout(dropout),
+            kit.Dropout(dropout),
             layers.Flatten(),
             layers.Dense(1, dtype="float32"),
         ],

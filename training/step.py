@@ -10,6 +10,7 @@ from training.config import ConfigError, TrainingConfig
 from training.losses import LOSSES, slope_penalty
 from training.metrics import METRICS
 from training.networks import build_discriminator, build_generator, float32_copy, set_batch_statistics
+from training.optimizer import Adam
 
 STATISTICS_BATCHES: Final = 8
 """Batches of noise from which the averaged generator's batch-normalisation statistics are estimated."""
@@ -61,7 +62,7 @@ class Trainer(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
         schedule = keras.optimizers.schedules.CosineDecay(
             learning_rate, self._config.steps, alpha=recipe.final_learning_rate
         )
-        return keras.optimizers.Adam(schedule, beta_1=recipe.beta_1, beta_2=recipe.beta_2)
+        return Adam(schedule, beta_1=recipe.beta_1, beta_2=recipe.beta_2)
 
     @property
     def step(self) -> int:
@@ -136,9 +137,11 @@ class Trainer(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
             g_derivative = tf.math.divide_no_nan(g_derivative, loss_tape.gradient(d_loss, fake_logits))
         fakes_gradient = g_derivative[:, None, None, None] * tf.split(slopes, 2)[1]
 
-        # A relativistic discriminator's logits have no zero of their own: the middle between both means stands for it.
-        relativistic = recipe.loss == "relativistic"
-        middle = (tf.reduce_mean(real_logits) + tf.reduce_mean(fake_logits)) / 2 if relativistic else 0.0
+        # A relativistic discriminator's logits have no zero of their own: the mean of all stands for it.
+        middle = 0.0
+        if recipe.loss == "relativistic":
+            replicas = tf.distribute.get_replica_context()
+            middle = replicas.all_reduce(tf.distribute.ReduceOp.MEAN, tf.reduce_mean(logits))
         right_on_real = tf.reduce_sum(tf.cast(real_logits > middle, tf.float32)) / recipe.batch_size
         right_on_fake = tf.reduce_sum(tf.cast(fake_logits <= middle, tf.float32)) / recipe.batch_size
         return d_gradients, fakes_gradient, tf.stack([g_loss, d_loss, right_on_real, right_on_fake])

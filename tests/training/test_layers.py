@@ -78,3 +78,14 @@ def test_batch_normalisation_is_kerass_and_remembers_the_same(shape: tuple[int, 
         results.append([y, *gradients, *layer.get_weights(), layer(x, training=False)])
     for ours, reference in zip(*results, strict=True):
         np.testing.assert_allclose(ours, reference, rtol=2e-4, atol=2e-4 * np.abs(reference).max())
+
+
+def test_dropout_drops_its_share_and_makes_up_for_it() -> None:
+    layer = layers.Dropout(0.2, seed=1)
+    x = tf.ones([100, 1000])
+    first, second = layer(x, training=True).numpy(), layer(x, training=True).numpy()
+    assert set(np.unique(first)) == {np.float32(0), np.float32(1.25)}
+    assert abs((first == 0).mean() - 0.2) < 5 * np.sqrt(0.2 * 0.8 / first.size)
+    both = ((first == 0) & (second == 0)).mean()
+    assert abs(both - 0.04) < 5 * np.sqrt(0.04 * 0.96 / first.size), "one step's mask tells nothing of the next one's"
+    assert layer(x, training=False) is x
