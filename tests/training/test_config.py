@@ -13,7 +13,20 @@ CONFIG = TrainingConfig("deck", DECK, seed=0, steps=1000, images=60_000, data="k
 
 
 def test_the_deck_preset_is_the_decks_recipe() -> None:
-    assert Recipe(256, 1e-4, 1e-4, beta_1=0.9, dropout=0.2, ema_decay=0.0) == DECK
+    """The course's step sizes, batch and dropout; Adam's momenta as Keras has them; nothing that it doesn't know."""
+    expected = Recipe(
+        batch_size=256,
+        generator_learning_rate=1e-4,
+        discriminator_learning_rate=1e-4,
+        beta_1=0.9,
+        beta_2=0.999,
+        final_learning_rate=1.0,
+        loss="non-saturating",
+        gradient_penalty=0.0,
+        dropout=0.2,
+        ema_decay=0.0,
+    )
+    assert expected == DECK
 
 
 def test_an_epoch_is_one_pass_over_the_training_set() -> None:
@@ -43,17 +56,23 @@ def test_a_directory_without_a_readable_run_is_named(tmp_path: Path, content: st
         ("generator_learning_rate", 0.0),
         ("discriminator_learning_rate", float("nan")),
         ("beta_1", 1.0),
+        ("beta_2", -0.1),
+        ("final_learning_rate", 1.1),
+        ("loss", "hinge"),
+        ("gradient_penalty", -1.0),
+        ("gradient_penalty", float("inf")),
         ("dropout", -0.1),
         ("ema_decay", 1.5),
     ],
 )
-def test_an_impossible_recipe_names_its_field(field: str, value: float) -> None:
+def test_an_impossible_recipe_names_its_field(field: str, value: object) -> None:
     with pytest.raises(ConfigError, match=field):
         replace(DECK, **{field: value})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("steps", 0), ("log_every", 0), ("checkpoint_every", -1), ("seed", 2**31)]
+    ("field", "value"),
+    [("steps", 0), ("log_every", 0), ("checkpoint_every", -1), ("seed", 2**31), ("evaluate_every", -1)],
 )
 def test_an_impossible_setting_names_its_field(field: str, value: int) -> None:
     with pytest.raises(ConfigError, match=field):
@@ -69,7 +88,7 @@ def test_overrides_go_before_the_preset(tmp_path: Path, digits_npz: Path) -> Non
     asked = options(tmp_path, digits_npz, preset="deck", recipe={"batch_size": 50, "beta_1": None}, epochs=2.0)
     config, dataset = job.resolve(asked)
     assert config.recipe == replace(DECK, batch_size=50)
-    assert (config.steps, config.images) == (60, 1500)
+    assert (config.steps, config.images) == (55, 1375)
     assert config.data_sha256 == dataset.fingerprint()
 
 
