@@ -11,11 +11,13 @@ from serving.quiet import quiet_tensorflow_import
 
 if TYPE_CHECKING:
     from training.config import TrainingConfig
+    from training.data import Dataset
 
 _LENGTH = "How long"
 _RECIPE = "Recipe (each overrides the preset)"
 _RUN = "The run directory"
 _COMPUTE = "How it computes"
+_SERVED = "What is served"
 
 ModelsOption = Annotated[
     Path | None,
@@ -24,6 +26,22 @@ ModelsOption = Annotated[
 MountPointOption = Annotated[
     str,
     typer.Option("--mount-point", help="The base directory as TensorFlow Serving will see it, for models.config."),
+]
+
+DetectorStepsOption = Annotated[
+    int | None,
+    typer.Option(
+        help="Steps that the discriminator goes on training for as a detector. Default: 6000, or as many as the run "
+        "has if those are fewer.",
+        rich_help_panel=_SERVED,
+    ),
+]
+IndexSeedsOption = Annotated[
+    int | None,
+    typer.Option(
+        help="Seeds to look at for the index of digits; 0: neither an index nor the classifier. Default: 65536.",
+        rich_help_panel=_SERVED,
+    ),
 ]
 
 
@@ -132,6 +150,8 @@ def train(
             rich_help_panel=_RUN,
         ),
     ] = None,
+    detector_steps: DetectorStepsOption = None,
+    index_seeds: IndexSeedsOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the resolved configuration and stop there.")
     ] = False,
@@ -146,7 +166,7 @@ def train(
     [bold]digitgan train --data mnist.npz --epochs 30[/]  the length of the model in the package
     [bold]digitgan up --models runs/…/models[/]           serve what came out
     """
-    require("training", "tensorflow", "matplotlib", "PIL")
+    require("training", "tensorflow", "scipy", "sklearn", "matplotlib", "PIL")
     import_tensorflow()
     from training import data as datasets
     from training import job
@@ -204,42 +224,82 @@ def train(
         sys.exit(128 + outcome.signal)
     if not devices.is_chief(strategy):
         return
-    _publish(outcome.trainer, config, options.run, models, mount_point)
+    how = {"detector_steps": detector_steps, "index_seeds": index_seeds}
+    _publish(outcome.trainer, config, dataset, options.run, models, mount_point, how)
 
 
 def export(
     run: Annotated[Path, typer.Argument(help="A run directory, as digitgan train makes it.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="The run's images, which the detector is trained on. Default: where the run had them from."),
+    ] = None,
     models: ModelsOption = None,
     mount_point: MountPointOption = "/models",
+    detector: Annotated[
+        bool,
+        typer.Option(
+            "--detector/--no-detector", help="Train the discriminator on as a detector, or publish it as it is."
+        ),
+    ] = True,
+    detector_steps: DetectorStepsOption = None,
+    index_seeds: IndexSeedsOption = None,
+    classifier: Annotated[
+        Path | None,
+        typer.Option(
+            help="A base directory with another classifier than the package's own to label the digits: "
+            "DIR/classifier/<version>."
+        ),
+    ] = None,
 ) -> None:
-    """Publish a run's last checkpoint as a new version of the generator and the discriminator.
+    """Publish a run's models as a new version: generator, discriminator and classifier.
 
-    Each is saved as a SavedModel (uint8 pixels in and out), loaded back, compared with the trained network, and
-    published by a rename, so that a running model server picks up the whole or nothing. TensorFlow Serving's
-    models.config, batching.config and monitoring.config are written beside them.
+    The discriminator goes on training as a detector with the generator fixed, and its probability is calibrated; a
+    detector that the run has already is taken again. The digits of the seeds 0, 1, 2, … are looked at once, for
+    requests that ask for sevens. Each model is then saved as a SavedModel (uint8 pixels in and out), loaded back,
+    compared with the trained network, and published by a rename, so that a running model server picks up the whole or
+    nothing. TensorFlow Serving's models.config, batching.config and monitoring.config are written beside them.
     """
-    require("training", "tensorflow", "PIL")
+    require("training", "tensorflow", "scipy", "sklearn", "PIL")
     import_tensorflow()
+    from training import data as datasets
     from training import devices, loop
     from training.config import ConfigError, TrainingConfig
 
-    with told(ConfigError):
+    with told(ConfigError, datasets.DataError):
         config = TrainingConfig.read(run)
+        dataset = None
+        if detector:
+            source = data or (None if config.data == "keras" else Path(config.data))
+            dataset = datasets.load(source.resolve() if source else None)
         trainer = loop.restore(config, run, devices.strategy())
-    _publish(trainer, config, run, models, mount_point)
+    how = {
+        "detector": detector,
+        "detector_steps": detector_steps,
+        "index_seeds": index_seeds,
+        "classifiers": classifier,
+    }
+    _publish(trainer, config, dataset, run, models, mount_point, how)
 
 
-def _publish(trainer: Any, config: "TrainingConfig", run: Path, models: Path | None, mount_point: str) -> None:
-    from serving.contract import DISCRIMINATOR, GENERATOR
-    from training import job
+def _publish(
+    trainer: Any,
+    config: "TrainingConfig",
+    dataset: "Dataset | None",
+    run: Path,
+    models: Path | None,
+    mount_point: str,
+    how: dict[str, Any],
+) -> None:
+    from training.config import ConfigError
     from training.export import ExportError
-    from training.export import export as publish
+    from training.publication import Publication, publish_run
 
     base = models or run / "models"
-    networks = {GENERATOR: trainer.averaged_generator(), DISCRIMINATOR: trainer.last_discriminator()}
-    with told(ExportError):
-        version = publish(networks, base, job.card_facts(config, run, trainer.step), PurePosixPath(mount_point))
-    typer.echo(f"Published version {version} of {' and '.join(networks)} in {base}. Serve them with:")
+    said = {name: value for name, value in how.items() if value is not None}
+    with told(ConfigError, ExportError):
+        version = publish_run(run, config, trainer, dataset, Publication(base, PurePosixPath(mount_point), **said))
+    typer.echo(f"Published version {version} of the generator and the discriminator in {base}. Serve them with:")
     typer.echo(f"  digitgan up --models {base}")
 
 

@@ -132,7 +132,7 @@ def _one_of(labels: NDArray[np.uint8], digits: tuple[int, ...]) -> NDArray[np.bo
 
 
 def _pixels(levels: NDArray[np.floating[Any]]) -> Images:
-    return np.clip(np.rint(levels), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(levels), 0, 255), np.uint8)
 
 
 _KINDS: Final[tuple[Kind, ...]] = (

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from serving.model_card import read_card
 
 STEPS = 14
-ARGUMENTS = ("--batch-size", "16", "--log-every", "4", "--seed", "5")
+ARGUMENTS = ("--batch-size", "16", "--log-every", "4", "--seed", "5", "--index-seeds", "300")
 
 
 def digitgan(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -64,6 +64,12 @@ def test_the_run_is_exported(uninterrupted: Path) -> None:
         assert card["training"]["images"] == 1500
         assert card["training"]["data"] == "digits.npz"
         assert card["last_interval"]["step"] == STEPS
+    card = read_card(uninterrupted / "models" / "generator" / "1")
+    assert sum(card["seed_index"]["digits"]) == 300
+    detector = read_card(uninterrupted / "models" / "discriminator" / "1")["detector"]
+    assert detector["config"]["steps"] == STEPS
+    assert 0 <= detector["test"]["auc"] <= 1
+    assert (uninterrupted / "models" / "classifier" / "1" / "saved_model.pb").exists()
     assert (uninterrupted / "models" / "models.config").exists()
 
 
@@ -98,7 +104,7 @@ def test_a_stopped_and_resumed_run_equals_one_left_alone(
     assert 1 <= stopped_at < STEPS
     assert not (run / "models").exists()
 
-    digitgan("train", "--run", run, "--resume")
+    digitgan("train", "--run", run, "--resume", "--index-seeds", "0")
     expected, resumed = state(uninterrupted), state(run)
     assert expected.keys() == resumed.keys()
     assert any("averages" in name for name in expected)
@@ -110,10 +116,18 @@ def test_a_stopped_and_resumed_run_equals_one_left_alone(
 
 
 def test_export_publishes_the_next_version_of_a_run(uninterrupted: Path, tmp_path: Path) -> None:
-    first = digitgan("export", uninterrupted, "--models", tmp_path, "--mount-point", "/srv/models")
+    command = ("export", uninterrupted, "--models", tmp_path)
+    first = digitgan(*command, "--mount-point", "/srv/models", "--index-seeds", "300")
     assert "Published version 1" in first.stdout
-    again = digitgan("export", uninterrupted, "--models", tmp_path)
+    again = digitgan(*command, "--index-seeds", "300")
     assert "Published version 2" in again.stdout
+    detectors = [read_card(tmp_path / "discriminator" / version)["detector"] for version in "12"]
+    assert detectors[0] == detectors[1], "the detector of the run is trained once"
+    plain = digitgan(*command, "--index-seeds", "0", "--no-detector")
+    assert "Published version 3" in plain.stdout
+    assert "detector" not in read_card(tmp_path / "discriminator" / "3")
+    assert "seed_index" not in read_card(tmp_path / "generator" / "3")
+    assert {path.name for path in (tmp_path / "classifier").iterdir()} == {"1"}
     one, two = (read_card(tmp_path / "generator" / version)["files"]["saved_model.pb"]["bytes"] for version in "12")
     assert one == two
 
@@ -122,7 +136,7 @@ def test_bfloat16_and_xla_train_too(digits_npz: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     digitgan(
         "train", "--data", digits_npz, "--steps", "3", "--run", run, "--preset", "deck", "--batch-size", "8",
-        "--mixed-precision", "--xla",
+        "--mixed-precision", "--xla", "--index-seeds", "0",
     )  # fmt: skip
     card = read_card(run / "models" / "generator" / "1")
     assert card["training"]["mixed_precision"] is True

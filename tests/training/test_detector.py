@@ -1,0 +1,100 @@
+"""The detector learns what tells generated digits from real ones, once for the same generator."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from training import calibration, detector
+from training.calibration import Calibration
+from training.data import Dataset, load
+from training.detector import DetectorConfig, detector_of_run, train_detector
+from training.impostors import impostors
+from training.networks import build_discriminator, build_generator
+
+QUICK = DetectorConfig(steps=24, real=24, fakes=8, earlier=8, impostors=8, learning_rate=3e-3, seed=3)
+
+
+@pytest.fixture(scope="module")
+def dataset(digits_npz: Path) -> Dataset:
+    return load(digits_npz)
+
+
+def gray(noise: Any) -> Any:
+    """A generator of dim, even noise: nothing is easier to tell from digits."""
+    return tf.cast(tf.reshape(tf.tile(tf.abs(noise[:, :1]) * 40 + 60, [1, 784]), [-1, 28, 28, 1]), tf.uint8)
+
+
+def test_it_learns_and_is_calibrated(dataset: Dataset) -> None:
+    trained = train_detector([], [gray, gray], dataset, QUICK)
+    figures = trained.facts["test"]
+    assert figures["auc"] > 0.99
+    assert figures["kinds"]["noise"] > 0.9
+    assert figures["expected_calibration_error"] < 0.1
+    logits, probabilities = trained.score(dataset.x_test)
+    assert (logits.shape, probabilities.shape) == ((297,), (297,))
+    assert probabilities.mean() > 0.8
+    again = train_detector([], [gray, gray], dataset, QUICK)
+    for one, other in zip(trained.network.get_weights(), again.network.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+    assert json.loads(json.dumps(trained.facts)) == trained.facts
+
+
+def test_a_run_trains_its_detector_once(dataset: Dataset, tmp_path: Path) -> None:
+    keras.utils.set_random_seed(0)
+    generator, discriminator = build_generator(), build_discriminator(0.0)
+    few = DetectorConfig(steps=2, real=8, fakes=4, earlier=2, impostors=2)
+    small = Dataset("here", dataset.x_train[:240], dataset.y_train[:240], dataset.x_test[:50], dataset.y_test[:50])
+    first = detector_of_run(tmp_path, discriminator, [generator], small, few)
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / detector.DIRECTORY).iterdir()}
+    assert {path.name for path in files} == {detector.WEIGHTS, detector.FACTS}
+    again = detector_of_run(tmp_path, discriminator, [generator], small, few)
+    assert files == {path: path.stat().st_mtime_ns for path in (tmp_path / detector.DIRECTORY).iterdir()}
+    assert (again.facts, again.calibration) == (first.facts, first.calibration)
+    np.testing.assert_array_equal(again.score(small.x_test)[0], first.score(small.x_test)[0])
+
+    other = build_generator()
+    detector_of_run(tmp_path, discriminator, [other], small, few)
+    assert files != {path: path.stat().st_mtime_ns for path in (tmp_path / detector.DIRECTORY).iterdir()}
+
+
+def test_calibration_finds_the_truth() -> None:
+    """Normal distributions N(±m, s²) in equal parts have the log-odds 2·m/s² · x."""
+    rng = np.random.default_rng(0)
+    shifted = 0.7  # Moves the logits, and so the offset.
+    fitted = calibration.fit(rng.normal(1, 2, 40_000) + shifted, rng.normal(-1, 2, 40_000) + shifted)
+    assert fitted.slope == pytest.approx(0.5, abs=0.02)
+    assert fitted.offset == pytest.approx(-0.5 * shifted, abs=0.03)
+
+
+def test_calibration_of_few_fakes_is_for_equal_parts() -> None:
+    rng = np.random.default_rng(0)
+    fitted = calibration.fit(rng.normal(1, 2, 60_000), rng.normal(-1, 2, 6_000))
+    assert fitted.offset == pytest.approx(0, abs=0.05)
+
+
+def test_calibration_of_extremes() -> None:
+    apart = calibration.fit(np.full(50, 9.0), np.full(50, -9.0))
+    assert 0 < apart.slope < 2, "Platt's targets keep it finite"
+    assert apart.probabilities(np.array([9.0])) == pytest.approx(51 / 52, abs=0.01)
+    assert calibration.fit(np.full(50, -1.0), np.full(50, 1.0)) == Calibration(0.0, 0.0)
+    assert calibration.fit(np.zeros(50), np.zeros(50)).probabilities(np.zeros(1)) == pytest.approx(0.5)
+
+
+def test_impostors_are_never_real(handwritten: tuple[NDArray[np.uint8], NDArray[np.uint8]]) -> None:
+    images, labels = handwritten
+    order = np.random.default_rng(1).permutation(len(images))
+    made = impostors(images[order], labels[order], np.random.default_rng(0))
+    assert (made.shape, made.dtype) == (images.shape, images.dtype)
+    known = {image.tobytes() for image in images}
+    same = [position for position, image in enumerate(made) if image.tobytes() in known]
+    assert len(same) < 10, "only what is put together of two digits may be a digit, by chance"
+    assert {position % 16 for position in same} <= {14, 15}
+    np.testing.assert_array_equal(made, impostors(images[order], labels[order], np.random.default_rng(0)))
+    few = impostors(images[:3], labels[:3], np.random.default_rng(0))
+    assert few.shape == (3, 28, 28)
