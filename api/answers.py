@@ -1,7 +1,7 @@
 """Digits in the formats of /generate: whole (JSON), or in pieces while they are made (zip, npy)."""
 
 import base64
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Final, ParamSpec, TypeVar
 
 import anyio.to_thread
@@ -21,6 +21,7 @@ _INLINE_PIXELS: Final = 16 * IMAGE_SIDE * IMAGE_SIDE
 _CHUNK_BYTES: Final = 2**20
 
 LABELS_FILE: Final = "labels.csv"
+_LABELS_HEAD: Final = b"file,seed,digit,confidence\n"
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -76,26 +77,25 @@ async def as_zip(parts: AsyncIterator[Digits], source: Source, scale: int) -> As
         )
 
     done = 0
-    labels: list[Labels] = []
+    table = bytearray()
     async for part in parts:
         if part.labels is not None:
-            labels.append(part.labels)
+            table += _rows(part.labels, source, done, width)
         for chunk in _chunks(part.pixels, scale):
             yield await encode(chunk.size * scale**2, entries, chunk, done)
             done += len(chunk)
-    if labels:
-        yield archive.add(LABELS_FILE, await anyio.to_thread.run_sync(_table, Labels.joined(labels), source, width))
+    if table:
+        yield archive.add(LABELS_FILE, _LABELS_HEAD + bytes(table))
     yield archive.finish()
 
 
-def _table(labels: Labels, source: Source, width: int) -> bytes:
-    """Returns the labels as CSV: file, seed (empty for noise), digit, confidence."""
-    seeds: Sequence[int | str] = source.seeds if isinstance(source, SeedSource) else [""] * len(source)
-    rows = (
-        f"{_name(source, index, width)},{seed},{digit},{confidence}\n"
-        for index, (seed, (digit, confidence)) in enumerate(zip(seeds, labels.pairs(), strict=True))
-    )
-    return "".join(("file,seed,digit,confidence\n", *rows)).encode()
+def _rows(labels: Labels, source: Source, start: int, width: int) -> bytes:
+    """Returns the lines of LABELS_FILE for the digits from ``start`` on. Noise has no seed."""
+    lines = []
+    for index, (digit, confidence) in enumerate(labels.pairs(), start):
+        seed = source.seeds[index] if isinstance(source, SeedSource) else ""
+        lines.append(f"{_name(source, index, width)},{seed},{digit},{confidence}\n")
+    return "".join(lines).encode()
 
 
 def _name(source: Source, index: int, width: int) -> str:

@@ -142,15 +142,15 @@ class Maker:
 
     async def _index(self, version: int | None, certain: bool) -> SeedIndex | None:
         if version is None:
-            return await self._indexes.newest(self._time_left(), certain=certain)
-        return await self._indexes.of(version, self._time_left())
+            return await self._indexes.newest(self._time_left, certain=certain)
+        return await self._indexes.of(version, self._time_left)
 
     async def _with_index(self, run: Run) -> Run:
         """Returns ``run`` with its version's index, which knows the labels of some seeds."""
         if not isinstance(run.source, SeedSource):
             return run
         try:
-            index = await self._indexes.of(run.first.version, self._time_left())
+            index = await self._indexes.of(run.first.version, self._time_left)
         except VersionNotFoundError:  # withdrawn already: then the classifier knows them all
             index = None
         except BaseException:

@@ -75,7 +75,9 @@ class GenerateRequest(_Body):
         ge=1,
         description="So many digits from seeds that the server chooses and names in its answer.",
     )
-    digit: Digit | None = Field(None, description="With count: only images that read as this digit.")
+    digit: Digit | None = Field(
+        None, description="With count: only images that read as this digit, with a confidence of at least 0.9."
+    )
     curated: bool = Field(
         False,
         description="With count: only images that the classifier reads with confidence and the discriminator likes.",

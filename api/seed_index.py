@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from api.inference import Inference
+from api.inference import Inference, TimeLeft
 from api.metrics import Metrics
 from serving.client import ContractError, DeadlineError, NoSignatureError, Prediction
 from serving.contract import (
@@ -31,6 +31,9 @@ from serving.contract import (
 
 MOST_SEEDS: Final = 2**20
 """The longest index that is believed: 6 MB."""
+
+LEAST_CONFIDENCE: Final = 0.9
+"""Below this an image doesn't count as any digit: another reader may well see another one in it."""
 
 _PAGES_A_CALL: Final = 16
 _VERSIONS_KEPT: Final = 4
@@ -53,10 +56,11 @@ class SeedIndex:
     _found: dict[tuple[int | None, bool], Seeds] = field(default_factory=dict, init=False, repr=False)
 
     def seeds(self, digit: int | None, curated: bool) -> Seeds:
-        """Returns the seeds that give ``digit`` (None: any digit), only curated ones if asked; ascending."""
+        """Returns the seeds that clearly give ``digit`` (None: any), only curated ones if asked; ascending."""
         key = digit, curated
         if key not in self._found:
             fitting = self.digits != NOT_INDEXED if digit is None else self.digits == digit
+            fitting &= self.confidences >= LEAST_CONFIDENCE
             self._found[key] = np.flatnonzero(fitting & self.curated if curated else fitting).astype(np.uint32)
         return self._found[key]
 
@@ -69,7 +73,7 @@ class SeedIndex:
 
 
 class SeedIndexes:
-    """The indexes of the versions in use. ``timeout_s``: what the model server has for each call."""
+    """The indexes of the versions in use. ``timeout_s``: what the model server has for each call of a fetch."""
 
     def __init__(self, inference: Inference, metrics: Metrics, timeout_s: float) -> None:
         self._inference = inference
@@ -79,7 +83,7 @@ class SeedIndexes:
         self._fetching: dict[int, asyncio.Task[SeedIndex | None]] = {}
         self._newest: int | None = None
 
-    async def newest(self, timeout_s: float, *, certain: bool) -> SeedIndex | None:
+    async def newest(self, time_left: TimeLeft, *, certain: bool) -> SeedIndex | None:
         """Returns the index of the generator's newest version, None if that has none.
 
         Unless it has to be ``certain``, this is the version that was the newest when somebody last looked: no call
@@ -90,11 +94,11 @@ class SeedIndexes:
         version = self._newest
         if version is None or certain:
             try:
-                version = (await self._pages(range(1), None, timeout_s)).version
+                version = (await self._pages(range(1), None, time_left())).version
             except NoSignatureError:
                 self._newest = None
                 return None
-        index = await self.of(version, timeout_s)
+        index = await self.of(version, time_left)
         self._newest = version if index else None  # one without is asked each time whether it still is the newest
         return index
 
@@ -102,7 +106,7 @@ class SeedIndexes:
         """Has ``newest`` ask the model server the next time."""
         self._newest = None
 
-    async def of(self, version: int, timeout_s: float) -> SeedIndex | None:
+    async def of(self, version: int, time_left: TimeLeft) -> SeedIndex | None:
         """Returns the index of a version, None if it has none. Requests that need the same one share one fetch.
 
         Raises ModelServerError; VersionNotFoundError if there is no such version.
@@ -114,7 +118,7 @@ class SeedIndexes:
             self._fetching[version] = asyncio.create_task(self._fetch(version))
             self._fetching[version].add_done_callback(lambda task: self._fetched(version, task))
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(time_left()):
                 return await asyncio.shield(self._fetching[version])  # whoever leaves takes nobody along
         except TimeoutError as error:
             raise DeadlineError(GENERATOR, "DEADLINE_EXCEEDED", "the seed index took too long") from error

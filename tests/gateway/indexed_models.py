@@ -35,6 +35,7 @@ from serving.noise import noise_from_seeds
 INDEXED = 10_000
 SHADE = 25
 BY_INDEX = 0.97
+DOUBTFUL = 0.6
 BY_CLASSIFIER = 0.91
 
 _IMAGES = tf.TensorSpec([None, *IMAGE_SHAPE], tf.uint8)
@@ -47,9 +48,14 @@ def digits_of_seeds(seeds: range | list[int], shift: int) -> NDArray[np.uint8]:
     return digits
 
 
+def confidences(seeds: NDArray[Any]) -> NDArray[Any]:
+    """What the index says: every seventh seed is doubtful. float [N]."""
+    return np.where(seeds % 7 == 6, DOUBTFUL, BY_INDEX)
+
+
 def curated(seeds: NDArray[Any]) -> NDArray[Any]:
-    """Every third seed is: bool [N]."""
-    chosen: NDArray[Any] = seeds % 3 == 0
+    """Every third seed is, unless it is doubtful: bool [N]."""
+    chosen: NDArray[Any] = (seeds % 3 == 0) & (confidences(seeds) > DOUBTFUL)
     return chosen
 
 
@@ -73,7 +79,7 @@ def _seed_index(indexed: int, shift: int) -> Any:
     within = seeds < indexed
     columns = {
         DIGITS: np.where(within, digits_of_seeds(range(len(seeds)), shift), NOT_INDEXED).astype(np.uint8),
-        CONFIDENCES: np.where(within, BY_INDEX, 0).astype(np.float32),
+        CONFIDENCES: np.where(within, confidences(seeds), 0).astype(np.float32),
         LOGITS: np.zeros(len(seeds), np.float32),
         CURATED: (within & curated(seeds)).astype(np.uint8),
     }

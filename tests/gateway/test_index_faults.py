@@ -238,7 +238,7 @@ def test_a_slow_index_is_504_after_the_requests_time(server: MisbehavingServer, 
 
     def slow(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
         if request.model_spec.signature_name == SEED_INDEX:
-            gone.wait(TIMEOUT_S * 0.7)
+            gone.wait(TIMEOUT_S * 0.9)
         return versions(request, context)
 
     server.behaviour = slow

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.gateway import indexed_models, processes
-from tests.gateway.indexed_models import BY_CLASSIFIER, BY_INDEX, INDEXED, SHADE
+from tests.gateway.indexed_models import BY_CLASSIFIER, BY_INDEX, DOUBTFUL, INDEXED, SHADE
 from tests.gateway.problem import assert_problem
 from tests.gateway.test_generate import ask, from_json, from_npy, pixels_of
 from tests.gateway.test_metrics import read, value
@@ -100,6 +100,17 @@ def test_a_digit_is_all_there_is(indexed_http: httpx.Client, digit: int) -> None
     assert [image["seed"] for image in ask(indexed_http, count=100, digit=digit).json()["images"]] != seeds
 
 
+def test_a_doubtful_image_is_no_digit_and_is_labelled_as_what_it_may_be(indexed_http: httpx.Client) -> None:
+    sevens = indexed_models.digits_of_seeds(range(INDEXED), 0) == 7
+    doubtful = indexed_models.confidences(np.arange(INDEXED)) == DOUBTFUL
+    clear = set(np.flatnonzero(sevens & ~doubtful).tolist())
+    images = ask(indexed_http, count=len(clear), digit=7).json()["images"]
+    assert {image["seed"] for image in images} == clear
+    (seed, *_) = np.flatnonzero(sevens & doubtful).tolist()
+    (image,) = ask(indexed_http, seeds=[seed], labels=True).json()["images"]
+    assert (image["digit"], image["confidence"]) == (7, DOUBTFUL)
+
+
 def test_curated_images_pass_both_floors_and_are_of_the_digit_too(indexed_http: httpx.Client) -> None:
     any_digit = ask(indexed_http, count=200, curated=True).json()["images"]
     assert {image["seed"] % 3 for image in any_digit} == {0}
@@ -148,7 +159,10 @@ def test_a_zip_ends_with_a_table_of_the_labels(indexed_http: httpx.Client) -> No
         digits = [int(np.asarray(Image.open(archive.open(name)))[14, 14]) // SHADE for name in names]
     assert [int(row["digit"]) for row in rows] == digits
     assert [int(row["seed"]) for row in rows] == list(range(INDEXED - 300, INDEXED + 300))
-    assert [float(row["confidence"]) for row in rows] == [BY_INDEX] * 300 + [BY_CLASSIFIER] * 300
+    assert [float(row["confidence"]) for row in rows] == [
+        *indexed_models.confidences(np.arange(INDEXED - 300, INDEXED)),
+        *[BY_CLASSIFIER] * 300,
+    ]
 
 
 def test_a_zip_of_noise_has_no_seeds_in_its_table(indexed_http: httpx.Client) -> None:
@@ -184,7 +198,7 @@ def test_wrong_values_are_named(indexed_http: httpx.Client, body: Any, places: l
 
 
 def test_more_than_there_are_says_how_many_there_are(indexed_http: httpx.Client) -> None:
-    curated = len(range(0, INDEXED, 3))
+    curated = int(indexed_models.curated(np.arange(INDEXED)).sum())
     body = {"count": curated, "curated": True}
     assert len(from_npy(ask(indexed_http, "application/x-npy", **body))) == curated
     response = indexed_http.post("/generate", json=body | {"count": curated + 1})
