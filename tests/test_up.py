@@ -14,6 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from benchmarks.service import digitgan_up
+from serving.contract import MODELS
 from serving.pretrained import MODELS_DIR
 
 DEADLINE_S = 90.0
@@ -39,7 +40,7 @@ def test_the_pretrained_model_answers_and_ends_cleanly() -> None:
 
 def test_a_new_version_takes_over_without_a_failed_request(tmp_path: Path) -> None:
     """Version 2 is published as export does it, by a rename, under a client that never pauses."""
-    for name in ("generator", "discriminator"):
+    for name in MODELS:
         shutil.copytree(MODELS_DIR / name / "1", tmp_path / name / "1")
     answers: list[tuple[int, int]] = []
     failures: list[str] = []
@@ -61,7 +62,7 @@ def test_a_new_version_takes_over_without_a_failed_request(tmp_path: Path) -> No
         asking.start()
         try:
             wait_for(lambda: len(answers) >= 20)
-            for name in ("generator", "discriminator"):
+            for name in MODELS:
                 shutil.copytree(MODELS_DIR / name / "1", tmp_path / name / ".2.partial")
                 (tmp_path / name / ".2.partial").rename(tmp_path / name / "2")
             wait_for(lambda: bool(answers) and answers[-1][1] == 2)
