@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from digitgan import evaluation_commands, serving_commands, training_commands
+from digitgan import evaluation_commands, report_commands, serving_commands, training_commands
 from digitgan.errors import UserError
 
 app: Final = typer.Typer(
@@ -26,6 +26,7 @@ app.command("gateway")(serving_commands.gateway)
 app.command("train")(training_commands.train)
 app.command("export")(training_commands.export)
 app.command("evaluate")(evaluation_commands.evaluate)
+app.command("report")(report_commands.report)
 app.command("train-classifier")(evaluation_commands.train_classifier)
 
 

@@ -212,11 +212,11 @@ def _distance_from_guessing(generator: Trend, discriminator: Trend, real: float,
             "Both are where guessing would put them: either the generator's images can't be told from real ones, or "
             "this discriminator can't tell; the losses don't say which."
         )
-    if loss == RELATIVISTIC:  # Only differences of its logits mean anything, so counting from 0 does not.
-        return "They are away from guessing: the discriminator still told real from generated better than chance."
+    # Only the differences of a relativistic discriminator's logits mean anything (training.step.Trainer).
+    by = ", by the middle of its logits" if loss == RELATIVISTIC else ""
     return (
-        f"The discriminator told {_percent(real)} of the real and {_percent(fake)} of the generated images rightly; "
-        "guessing gives 50 %."
+        f"The discriminator told {_percent(real)} of the real and {_percent(fake)} of the generated images rightly{by};"
+        " guessing gives 50 %."
     )
 
 

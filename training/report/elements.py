@@ -79,4 +79,6 @@ def mark(met: bool | None) -> Child:
     if met is None:
         return "–"
     sign, word, kind = ("✓", "met", "met") if met else ("✗", "missed", "missed")
-    return element("span", element("span", sign, aria_hidden="true"), f" {word}", class_=kind)
+    return element(
+        "span", element("span", sign, aria_hidden="true"), element("span", f" {word}", class_="word"), class_=kind
+    )

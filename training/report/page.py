@@ -44,7 +44,7 @@ def write_report(
     Returns:
         The path of report.html.
     """
-    floor = _floor(evaluation, run)
+    floor, floor_note = _floor(evaluation, run)
     story = tell(run, classify, floor) if run else None
     if run and story:
         write_story(run, story)
@@ -52,7 +52,7 @@ def write_report(
     score = evaluation.get("score") if evaluation else None
     parts = {
         "figures": ("The figures", sections.figures(evaluation)),
-        "story": ("The story of the run", sections.story(story, floor is not None)),
+        "story": ("The story of the run", sections.story(story, floor_note)),
         "digits": ("Digit by digit", sections.by_digit(pictures)),
         "walks": ("Walks between seeds", sections.walks(pictures)),
         "nearest": ("Learnt by heart?", sections.nearest(pictures)),
@@ -93,12 +93,20 @@ def read_evaluation(directory: Path) -> dict[str, Any] | None:
         raise ValueError(f"{path} can't be read: {error}") from error
 
 
-def _floor(evaluation: Mapping[str, Any] | None, run: Path | None) -> Mapping[str, Any] | None:
-    """The floor to draw beside the evaluations on the way: their own where they tell it, or the last evaluation's."""
+def _floor(evaluation: Mapping[str, Any] | None, run: Path | None) -> tuple[Mapping[str, Any] | None, str]:
+    """The floor to draw beside the evaluations on the way, and what is said of it.
+
+    It is their own where their lines tell it as ``floor``, and otherwise that of the evaluation.
+    """
     on_the_way = evaluations(run) if run else []
-    if on_the_way and (floor := on_the_way[-1].get("floor")):
-        return dict(floor)
-    return evaluation.get("floor") if evaluation else None
+    if on_the_way and (own := on_the_way[-1].get("floor")):
+        return dict(own), "Dotted: the floor, real digits in the place of generated ones."
+    if evaluation and (floor := evaluation.get("floor")):
+        return floor, (
+            f"Dotted: the floor of the evaluation above, with {evaluation['images']:,} images against the "
+            f"{evaluation['reference']} images; with fewer images the Fréchet distance has a higher one."
+        )
+    return None, ""
 
 
 def _config(run: Path | None) -> dict[str, Any] | None:

@@ -19,7 +19,7 @@ PER_DIGIT: Final = 12
 WALK_STEPS: Final = 12
 COMPARED: Final = 10
 NEIGHBOURS: Final = 3
-LEAST_LEGIBLE: Final = 20
+LEAST_LEGIBLE: Final = 18
 NO_SEED: Final = -1
 """Fills the places of a digit that was made fewer than PER_DIGIT times."""
 

@@ -37,15 +37,15 @@ def figures(evaluation: Mapping[str, Any] | None) -> list[Element]:
         [
             criterion.name,
             element("strong", criterion.show(own)),
+            mark(met.get(criterion.key)),
             *(criterion.show(other) if other and criterion.key in other else "–" for other in (floor, deck)),
             criterion.target or "–",
-            mark(met.get(criterion.key)),
         ]
         for criterion in CRITERIA
         if criterion.key in own
     ]
     deck_name = f"Deck, {deck['steps']:,} steps" if deck else "Deck"
-    head = ["", "Here", "Floor", deck_name, "Target", ""]
+    head = ["Figure", "Here", "Target met", "Floor", deck_name, "Target"]
     shares: list[Sequence[Child]] = [
         [name, *(f"{100 * share:.1f}" for share in each["class_shares"])]
         for name, each in (("Here", own), ("Floor", floor), ("Deck", deck))
@@ -59,12 +59,12 @@ def figures(evaluation: Mapping[str, Any] | None) -> list[Element]:
             "real digits. The deck is the course deck's recipe, trained for as many steps or the nearest number below."
         ),
         table("Figures of the evaluation", head, rows, class_="figures"),
-        table("Share of each digit, in per cent", ["", *map(str, range(CLASSES))], shares, class_="shares"),
+        table("Share of each digit, in per cent", ["Digit", *map(str, range(CLASSES))], shares, class_="shares"),
     ]
 
 
-def story(told: Story | None, floor_known: bool) -> list[Element]:
-    """Time-lapse, milestones, losses, stability, and the figures over the steps."""
+def story(told: Story | None, floor_note: str) -> list[Element]:
+    """Time-lapse, milestones, losses, stability, and the figures over the steps; ``floor_note`` tells which floor."""
     if told is None:
         return [
             missing(
@@ -76,7 +76,7 @@ def story(told: Story | None, floor_known: bool) -> list[Element]:
         element("h3", "Losses"),
         *_losses(told),
         element("h3", "Figures over the steps"),
-        *_on_the_way(told, floor_known),
+        *_on_the_way(told, floor_note),
     ]
 
 
@@ -160,9 +160,9 @@ def _trend(name: str, trend: Trend) -> list[Child]:
     ]
 
 
-def _on_the_way(told: Story, floor_known: bool) -> list[Element]:
+def _on_the_way(told: Story, floor_note: str) -> list[Element]:
     if told.metrics is None:
-        return [missing("The run was not evaluated on the way.", "digitgan train --evaluate-every EPOCHS")]
+        return [missing("The run was not evaluated on the way.", "digitgan train --evaluate-every STEPS")]
     first, last = told.evaluations[0], told.evaluations[-1]
     since = told.stability.first_step
     before = max((each for each in told.evaluations if since and each["step"] <= since), key=_step, default=first)
@@ -175,11 +175,13 @@ def _on_the_way(told: Story, floor_known: bool) -> list[Element]:
             f" While the losses did what is told above, from step {before['step']:,} on, it still went from "
             f"{before['frechet_distance']:.2f} to {last['frechet_distance']:.2f}: the losses alone don't tell that."
         )
-    caption = "The averaged generator against the validation images, which nothing is trained on."
-    if floor_known:
-        caption += " Dotted: the floor, real digits in the place of generated ones."
+    best = min(told.evaluations, key=lambda row: float(row["frechet_distance"]))
+    words += (
+        f" It was smallest at step {_step(best):,}, {best['frechet_distance']:.2f}: that generator is the one served."
+    )
+    caption = f"The averaged generator against the validation images, which nothing is trained on. {floor_note}"
     return [
-        plot(told.metrics, "Figures of the evaluations during the run over its steps, a panel each", caption),
+        plot(told.metrics, "Figures of the evaluations during the run over its steps, a panel each", caption.rstrip()),
         paragraph(words),
     ]
 
@@ -277,7 +279,7 @@ def least_legible(pictures: Pictures | None) -> list[Element]:
         element(
             "figure",
             digits(sample[None], 1, f"Generated, seed {seed}", class_="pixels"),
-            element("figcaption", f"seed {seed}: {digit} at {100 * confidence:.0f} %"),
+            element("figcaption", f"seed {seed}", element("br"), f"{digit} at {100 * confidence:.0f} %"),
             class_="small",
         )
         for sample, seed, digit, confidence in zip(
@@ -299,7 +301,7 @@ def score(found: Mapping[str, Any] | None) -> list[Element]:
     if found is None:
         return [missing("The score is missing: no discriminator was evaluated.", f"{EXPORT} && {EVALUATE}")]
     rows: list[Sequence[Child]] = [
-        [name, element("strong", f"{value:.3f}"), target or "–", mark(met)]
+        [name, element("strong", f"{value:.3f}"), mark(met), target or "–"]
         for name, value, target, met in score_outcomes(found)
     ]
     return [
@@ -309,7 +311,7 @@ def score(found: Mapping[str, Any] | None) -> list[Element]:
             "(Fawcett 2006); the calibration error is the mean gap between the probability told and the share that was "
             "real, over 15 bins (Naeini et al. 2015)."
         ),
-        table("Figures of the score", ["", "Here", "Target", ""], rows),
+        table("Figures of the score", ["Figure", "Here", "Target met", "Target"], rows),
         element(
             "div",
             plot(
@@ -345,7 +347,7 @@ def provenance(evaluation: Mapping[str, Any] | None, config: Mapping[str, Any] |
     if not facts:
         return [missing("Nothing is known about where these digits come from.", EVALUATE)]
     rows: list[Sequence[Child]] = [[name.replace("_", " "), str(value)] for name, value in facts.items()]
-    return [table("As the run and the evaluation tell it", ["", ""], rows)]
+    return [table("As the run and the evaluation tell it", ["Setting", "Value"], rows, class_="provenance")]
 
 
 def _flat(mapping: Mapping[str, Any] | None) -> dict[str, Any]:
