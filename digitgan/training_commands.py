@@ -107,6 +107,14 @@ def train(
         float | None,
         typer.Option(help="Factor of the discriminator's R1 and R2; 0: none.", rich_help_panel=_RECIPE),
     ] = None,
+    feature_critics: Annotated[
+        float | None,
+        typer.Option(help="Weight of the critics of features; 0: none.", rich_help_panel=_RECIPE),
+    ] = None,
+    feature_penalty: Annotated[
+        float | None,
+        typer.Option(help="Factor of those critics' R1 and R2.", rich_help_panel=_RECIPE),
+    ] = None,
     dropout: Annotated[
         float | None,
         typer.Option(help="The discriminator's, 0 to 1. Both presets: 0.2.", rich_help_panel=_RECIPE),
@@ -190,6 +198,8 @@ def train(
             "final_learning_rate": final_learning_rate,
             "loss": loss,
             "gradient_penalty": gradient_penalty,
+            "feature_critics": feature_critics,
+            "feature_penalty": feature_penalty,
             "dropout": dropout,
             "ema_decay": ema_decay,
         },

@@ -119,32 +119,53 @@ def train_classifier(config: ClassifierConfig, dataset: Dataset) -> Any:
     Returns:
         The Keras network in float32.
     """
-    training = len(dataset.x_train) - validation_images(len(dataset.x_train))
-    images, labels = dataset.x_train[:training], dataset.y_train[:training]
-    batch_size = min(config.batch_size, training)
-    steps = training // batch_size
+    images = dataset.training
+    trained = fit(build_classifier, config, images, dataset.y_train[: len(images)], "classifier")
+    if len(images) < len(dataset.x_train):
+        _calibrate(trained, *dataset.validation)
+    return trained
+
+
+def fit(
+    build: Callable[[float], Any],
+    config: ClassifierConfig,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.uint8],
+    name: str,
+) -> Any:
+    """Trains a network to read digits, on distorted views of them.
+
+    Args:
+        build: builds the network for a dropout: images float32 [N, 28, 28, 1] in -1 … 1 -> logits float32 [N, 10].
+        config: how.
+        images: uint8 [N, 28, 28].
+        labels: uint8 [N].
+        name: what the progress bar calls it.
+
+    Returns:
+        The Keras network in float32.
+    """
+    batch_size = min(config.batch_size, len(images))
+    steps = len(images) // batch_size
     keras.utils.set_random_seed(config.seed)
     policy = keras.mixed_precision.dtype_policy()
     keras.mixed_precision.set_dtype_policy("mixed_bfloat16" if config.mixed_precision else "float32")
     try:
-        network = build_classifier(config.dropout)
+        network = build(config.dropout)
     finally:
         keras.mixed_precision.set_dtype_policy(policy)
     train_step = _train_step(network, _optimizer(config, network, config.epochs * steps), images, labels)
     rng = np.random.default_rng(config.seed)
-    with TaskBar("classifier", config.epochs * steps) as bar:
+    with TaskBar(name, config.epochs * steps) as bar:
         for epoch in range(config.epochs):
-            order = rng.permutation(training).astype(np.int32)
+            order = rng.permutation(len(images)).astype(np.int32)
             for k in range(steps):
                 loss = train_step(
                     tf.constant(order[k * batch_size : (k + 1) * batch_size]),
                     tf.constant([config.seed, epoch * steps + k], tf.int32),
                 )
                 bar.advance(text=f"epoch {epoch + 1}/{config.epochs}  loss {float(loss):.4f}")
-    trained = float32_copy(build_classifier, network.get_weights())
-    if training < len(dataset.x_train):
-        _calibrate(trained, dataset.x_train[training:], dataset.y_train[training:])
-    return trained
+    return float32_copy(lambda: build(config.dropout), network.get_weights())
 
 
 def _optimizer(config: ClassifierConfig, network: Any, steps: int) -> Any:

@@ -33,6 +33,9 @@ class Recipe:
         loss: a name in training.losses.LOSSES: "non-saturating" or "relativistic".
         gradient_penalty: the factor of the discriminator's zero-centred gradient penalty on real and on generated
             images alike (R1 and R2, Mescheder et al. 2018); 0 leaves it out.
+        feature_critics: weight of the generator's loss against the critics of features (:mod:`training.critic`); 0
+            leaves them out.
+        feature_penalty: as ``gradient_penalty``, for the critics of features.
         dropout: share of activations dropped in the discriminator, 0 <= dropout < 1.
         ema_decay: decay a step of the exponential moving average of the generator's weights that is exported
             and pictured in place of the last weights (Yazıcı et al. 2019); 0 turns it off.
@@ -46,6 +49,8 @@ class Recipe:
     final_learning_rate: float
     loss: str
     gradient_penalty: float
+    feature_critics: float
+    feature_penalty: float
     dropout: float
     ema_decay: float
 
@@ -60,6 +65,8 @@ class Recipe:
             ("final_learning_rate", 0 <= self.final_learning_rate <= 1, "from 0 to 1"),
             ("loss", self.loss in LOSS_NAMES, f"one of {', '.join(LOSS_NAMES)}"),
             ("gradient_penalty", 0 <= self.gradient_penalty < math.inf, "0 (off) or positive"),
+            ("feature_critics", 0 <= self.feature_critics < math.inf, "0 (off) or positive"),
+            ("feature_penalty", 0 <= self.feature_penalty < math.inf, "0 (off) or positive"),
             ("dropout", 0 <= self.dropout < 1, "from 0 up to, not including, 1"),
             ("ema_decay", 0 <= self.ema_decay < 1, "from 0 (off) up to, not including, 1"),
         )
@@ -79,6 +86,8 @@ PRESETS: Final[dict[str, Recipe]] = {
         final_learning_rate=1.0,
         loss="non-saturating",
         gradient_penalty=0.0,
+        feature_critics=0.0,
+        feature_penalty=0.0,
         dropout=0.2,
         ema_decay=0.0,
     ),
@@ -92,6 +101,8 @@ PRESETS: Final[dict[str, Recipe]] = {
         final_learning_rate=1.0,
         loss="non-saturating",
         gradient_penalty=0.0,
+        feature_critics=0.0,
+        feature_penalty=0.0,
         dropout=0.2,
         ema_decay=0.999,
     ),
@@ -106,6 +117,8 @@ PRESETS: Final[dict[str, Recipe]] = {
         final_learning_rate=0.02,
         loss="relativistic",
         gradient_penalty=0.2,
+        feature_critics=5.0,
+        feature_penalty=0.02,
         dropout=0.0,
         ema_decay=0.999,
     ),

@@ -46,14 +46,14 @@ LOSSES: Final = {
 
 
 def slope_penalty(slopes: Any) -> Any:
-    """The zero-centred gradient penalty without its factor: half the squared length of each image's slope.
+    """The zero-centred gradient penalty without its factor: half the squared length of each slope.
 
     On real images it is R1, on generated ones R2 (Mescheder et al. 2018, section 4.1).
 
     Args:
-        slopes: float32 [N, height, width, channels], the discriminator's logits' gradients by its images.
+        slopes: float32 [N, …], the gradients of a critic's logits by what it judges.
 
     Returns:
         float32 [N].
     """
-    return tf.reduce_sum(tf.square(slopes), axis=[1, 2, 3]) / 2
+    return tf.reduce_sum(tf.square(slopes), axis=list(range(1, len(slopes.shape)))) / 2

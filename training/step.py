@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from serving.contract import NOISE_DIM
 from training.config import ConfigError, TrainingConfig
-from training.losses import LOSSES, slope_penalty
+from training.critic import FeatureCritics, Judgement, judge
 from training.metrics import METRICS
 from training.networks import build_discriminator, build_generator, float32_copy, set_batch_statistics
 from training.optimizer import Adam
@@ -24,6 +24,8 @@ class Trainer(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
     Attributes:
         generator: noise -> images, the weights being trained.
         discriminator: images -> logits.
+        feature_critics: the critics of features, where the recipe has any; to be prepared before the first
+            step.
         averages: the exponential moving averages of the generator's trainable weights.
         interval: float32 [5], the sums of METRICS since the last line of the log, and the number of steps in them.
     """
@@ -47,6 +49,11 @@ class Trainer(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
             self.discriminator_optimizer = self._adam(recipe.discriminator_learning_rate)
             self.generator_optimizer.build(self.generator.trainable_variables)
             self.discriminator_optimizer.build(self.discriminator.trainable_variables)
+            self.feature_critics = (
+                FeatureCritics(config, self._adam(recipe.discriminator_learning_rate))
+                if recipe.feature_critics
+                else None
+            )
             self.averages = [tf.Variable(weight) for weight in self.generator.trainable_variables]
             self.interval = tf.Variable(tf.zeros(len(METRICS) + 1))
         # Keras draws dropout masks from state that its own checkpointing leaves out.
@@ -86,65 +93,37 @@ class Trainer(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
         return metrics
 
     def _on_replica(self, images: Any) -> Any:
+        recipe = self._config.recipe
         with tf.GradientTape() as tape:
             fakes = self.generator(self._noise(len(images)), training=True)
-        d_gradients, fakes_gradient, metrics = self._judge(images, fakes)
+        judgement = judge(
+            self.discriminator,
+            images,
+            fakes,
+            loss=recipe.loss,
+            penalty=recipe.gradient_penalty,
+            batch_size=recipe.batch_size,
+        )
+        fakes_gradient = judgement.fakes_gradient
+        if self.feature_critics:
+            gradients, by_features = self.feature_critics.judge(images, fakes)
+            fakes_gradient += recipe.feature_critics * by_features
+            self.feature_critics.apply(gradients)
         g_variables = self.generator.trainable_variables
-        g_gradients = tape.gradient(fakes, g_variables, output_gradients=fakes_gradient)
-        self.generator_optimizer.apply(g_gradients, g_variables)
-        self.discriminator_optimizer.apply(d_gradients, self.discriminator.trainable_variables)
-        return metrics
+        self.generator_optimizer.apply(tape.gradient(fakes, g_variables, output_gradients=fakes_gradient), g_variables)
+        self.discriminator_optimizer.apply(judgement.gradients, self.discriminator.trainable_variables)
+        return tf.concat([judgement.losses, self._accuracies(judgement)], axis=0)
 
-    def _judge(self, reals: Any, fakes: Any) -> tuple[list[Any], Any, Any]:
-        """Passes all images through the discriminator once, forward and back, for both networks' sake.
-
-        A loss's gradient by an image is its derivative by that image's logit times the slope of the logit. So the
-        generator needs no way back through the discriminator of its own: the discriminator's way, or its penalty's,
-        has the slopes already.
-
-        Returns:
-            What the discriminator's loss gives its weights; what the generator's loss gives the generated images;
-            METRICS. All are sums over this replica's images, divided by the whole batch's number, since they are
-            summed over replicas.
-        """
+    def _accuracies(self, judgement: Judgement) -> Any:
+        """The shares of real and of generated images that the discriminator told rightly, float32 [2]."""
         recipe = self._config.recipe
-        loss = LOSSES[recipe.loss]
-        images = tf.concat([reals, fakes], axis=0)
-        d_variables = self.discriminator.trainable_variables
-        with tf.GradientTape() as tape:
-            if recipe.gradient_penalty:
-                with tf.GradientTape() as slope_tape:
-                    slope_tape.watch(images)
-                    logits = self.discriminator(images, training=True)[:, 0]
-                slopes = slope_tape.gradient(logits, images)
-                penalty = recipe.gradient_penalty * tf.reduce_sum(slope_penalty(slopes))
-            else:
-                tape.watch(images)
-                logits = self.discriminator(images, training=True)[:, 0]
-                penalty = 0.0
-            objective = (tf.reduce_sum(loss.discriminator(*tf.split(logits, 2))) + penalty) / recipe.batch_size
-
-        real_logits, fake_logits = tf.split(logits, 2)
-        with tf.GradientTape(persistent=True) as loss_tape:
-            loss_tape.watch(fake_logits)
-            g_loss = tf.reduce_sum(loss.generator(real_logits, fake_logits)) / recipe.batch_size
-            d_loss = tf.reduce_sum(loss.discriminator(real_logits, fake_logits)) / recipe.batch_size
-        g_derivative = loss_tape.gradient(g_loss, fake_logits)
-        if recipe.gradient_penalty:
-            d_gradients = tape.gradient(objective, d_variables)
-        else:
-            d_gradients, slopes = tape.gradient(objective, [d_variables, images])
-            g_derivative = tf.math.divide_no_nan(g_derivative, loss_tape.gradient(d_loss, fake_logits))
-        fakes_gradient = g_derivative[:, None, None, None] * tf.split(slopes, 2)[1]
-
         # A relativistic discriminator's logits have no zero of their own: the mean of all stands for it.
         middle = 0.0
         if recipe.loss == "relativistic":
-            replicas = tf.distribute.get_replica_context()
-            middle = replicas.all_reduce(tf.distribute.ReduceOp.MEAN, tf.reduce_mean(logits))
-        right_on_real = tf.reduce_sum(tf.cast(real_logits > middle, tf.float32)) / recipe.batch_size
-        right_on_fake = tf.reduce_sum(tf.cast(fake_logits <= middle, tf.float32)) / recipe.batch_size
-        return d_gradients, fakes_gradient, tf.stack([g_loss, d_loss, right_on_real, right_on_fake])
+            mean = (tf.reduce_mean(judgement.real_logits) + tf.reduce_mean(judgement.fake_logits)) / 2
+            middle = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, mean)
+        right = judgement.real_logits > middle, judgement.fake_logits <= middle
+        return tf.stack([tf.reduce_sum(tf.cast(each, tf.float32)) for each in right]) / recipe.batch_size
 
     def _noise(self, rows: int) -> Any:
         """This replica's rows of the step's noise, which depends on the seed and the step alone."""

@@ -23,6 +23,8 @@ def test_the_deck_preset_is_the_decks_recipe() -> None:
         final_learning_rate=1.0,
         loss="non-saturating",
         gradient_penalty=0.0,
+        feature_critics=0.0,
+        feature_penalty=0.0,
         dropout=0.2,
         ema_decay=0.0,
     )
@@ -61,6 +63,8 @@ def test_a_directory_without_a_readable_run_is_named(tmp_path: Path, content: st
         ("loss", "hinge"),
         ("gradient_penalty", -1.0),
         ("gradient_penalty", float("inf")),
+        ("feature_critics", -1.0),
+        ("feature_penalty", -1.0),
         ("dropout", -0.1),
         ("ema_decay", 1.5),
     ],
