@@ -252,7 +252,10 @@ def test_the_digits_are_the_first_that_read_as_each(handwritten: Handwritten, pi
         np.testing.assert_array_equal(pictures.by_digit_seeds[digit], seeds)
         np.testing.assert_array_equal(pictures.by_digit[digit], images[seeds])
     assert pictures.least_legible_seeds[0] == 199
-    assert pictures.nearest_seeds[0] == 199
+    # The distances fall from seed to seed: the nearest of a digit is its last sample.
+    last = [np.flatnonzero(labels[:200] == digit)[-1] for digit in range(10)]
+    np.testing.assert_array_equal(pictures.nearest_seeds[:10], last)
+    assert len(np.unique(pictures.nearest_seeds)) == 20
 
 
 def test_a_digit_that_is_never_made_leaves_its_column_black(handwritten: Handwritten, tmp_path: Path) -> None:
@@ -261,6 +264,7 @@ def test_a_digit_that_is_never_made_leaves_its_column_black(handwritten: Handwri
     chosen = choose(images[others][:100], labels[others][:100], np.ones(100), np.ones(100), images)
     assert (chosen.by_digit_seeds[4] == NO_SEED).all()
     assert not chosen.by_digit[4].any()
+    assert len(np.unique(chosen.nearest_seeds)) == 20
     page = Page(write_report(EVALUATION, tmp_path, pictures=chosen))
     assert "Nothing reads as 4." in page.words
     assert "There is no walk" in page.words

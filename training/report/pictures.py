@@ -42,7 +42,8 @@ class Pictures:
         walks: uint8 [W, WALK_STEPS, 28, 28], images on the way from one seed's noise to another's; W is 0 where
             nothing could be generated from noise.
         walk_seeds: int64 [W, 2], the ends of each walk.
-        nearest: uint8 [P, 28, 28], the COMPARED samples nearest to any training image, then as many at random.
+        nearest: uint8 [P, 28, 28], of each digit the sample nearest to any training image, filled up to COMPARED
+            with the next nearest of all where a digit is never made; then as many at random.
         nearest_seeds: int64 [P].
         neighbours: uint8 [P, NEIGHBOURS, 28, 28], the training images nearest to each of them, nearest first.
         neighbour_distances: float32 [P, NEIGHBOURS], Euclidean, on pixels from 0 to 1.
@@ -109,7 +110,7 @@ def choose(
     walk_seeds = _ends_of_walks(digits, confidences) if generate else np.zeros((0, 2), np.int64)
     walks = [_walk(int(start), int(end), generate) for start, end in walk_seeds] if generate else []
 
-    closest = np.argsort(distances, kind="stable")[:COMPARED]
+    closest = _closest(digits, distances)
     others = np.setdiff1d(np.arange(len(samples)), closest)
     drawn = np.random.default_rng(0).choice(others, min(COMPARED, len(others)), replace=False)
     nearest_seeds = np.concatenate([closest, np.sort(drawn)]).astype(np.int64)
@@ -176,6 +177,15 @@ def nearest_images(images: Images, others: Images, count: int) -> tuple[NDArray[
     # Those few again, exactly: squares of this size are rounded in float32, and a copy's distance must be 0.
     differences = images[:, None].astype(np.float64) - others[order]
     return order.astype(np.int64), np.sqrt((differences**2).sum((2, 3))).astype(np.float32) / np.float32(255)
+
+
+def _closest(digits: NDArray[Any], distances: NDArray[Any]) -> NDArray[np.int64]:
+    """The nearest of each digit, for the nearest of all are all ones: thin, and so near to other thin ones."""
+    order = np.argsort(distances, kind="stable")
+    _, first = np.unique(digits[order], return_index=True)
+    others = np.setdiff1d(np.arange(len(order)), first)
+    places = np.concatenate([first, others[: COMPARED - len(first)]])
+    return np.asarray(order[places], np.int64)
 
 
 def _ends_of_walks(digits: NDArray[Any], confidences: NDArray[Any]) -> NDArray[np.int64]:

@@ -248,7 +248,9 @@ def nearest(pictures: Pictures | None) -> list[Element]:
                 digits(neighbours, len(neighbours), "Its nearest training images", class_="pixels three"),
                 class_="pair",
             ),
-            element("figcaption", f"seed {seed}: " + ", ".join(f"{distance:.2f}" for distance in distances)),
+            element(
+                "figcaption", f"seed {seed}", element("br"), ", ".join(f"{distance:.2f}" for distance in distances)
+            ),
             class_="card",
         )
         for sample, seed, neighbours, distances in zip(
@@ -264,7 +266,7 @@ def nearest(pictures: Pictures | None) -> list[Element]:
             f"A generated digit, and right of it the {NEIGHBOURS} training images nearest to it with their distances "
             "(Euclidean, on pixels from 0 to 1; 0 would be a copy)."
         ),
-        element("h3", f"The {len(cards[:COMPARED])} nearest of all"),
+        element("h3", "The nearest of each digit"),
         element("div", *cards[:COMPARED], class_="cards"),
         element("h3", f"{len(cards[COMPARED:])} at random"),
         element("div", *cards[COMPARED:], class_="cards"),
