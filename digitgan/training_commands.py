@@ -56,13 +56,13 @@ def train(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="'deck': the course deck's recipe. 'dcgan': Radford et al.'s step size and momentum, and the "
-            "average of the generator's weights. Default: dcgan."
+            help="'best': what won the trials of docs/recipe.md. 'dcgan': Radford et al.'s step size and momentum, and "
+            "the average of the generator's weights. 'deck': the course deck's recipe. Default: best."
         ),
     ] = None,
     epochs: Annotated[
         float | None,
-        typer.Option(help="Passes over the training set. Default: 30.", rich_help_panel=_LENGTH),
+        typer.Option(help="Passes over the training set. Default: 56.", rich_help_panel=_LENGTH),
     ] = None,
     steps: Annotated[
         int | None,
@@ -84,7 +84,7 @@ def train(
     models: ModelsOption = None,
     mount_point: MountPointOption = "/models",
     batch_size: Annotated[
-        int | None, typer.Option(help="Images a step. Both presets: 256.", rich_help_panel=_RECIPE)
+        int | None, typer.Option(help="Images a step. Presets: best 128, dcgan and deck 256.", rich_help_panel=_RECIPE)
     ] = None,
     generator_learning_rate: Annotated[
         float | None, typer.Option(help="Adam's, for the generator.", rich_help_panel=_RECIPE)
@@ -117,12 +117,12 @@ def train(
     ] = None,
     dropout: Annotated[
         float | None,
-        typer.Option(help="The discriminator's, 0 to 1. Both presets: 0.2.", rich_help_panel=_RECIPE),
+        typer.Option(help="The discriminator's, 0 to 1. Presets: best 0, dcgan and deck 0.2.", rich_help_panel=_RECIPE),
     ] = None,
     ema_decay: Annotated[
         float | None,
         typer.Option(
-            help="Decay of the average of the generator's weights; 0: none. Presets: deck 0, dcgan 0.999.",
+            help="Decay of the average of the generator's weights; 0: none. Presets: best and dcgan 0.999, deck 0.",
             rich_help_panel=_RECIPE,
         ),
     ] = None,
@@ -160,19 +160,28 @@ def train(
     ] = None,
     detector_steps: DetectorStepsOption = None,
     index_seeds: IndexSeedsOption = None,
+    publish: Annotated[
+        bool,
+        typer.Option(
+            "--export/--no-export",
+            help="Publish the models at the end, or leave that to digitgan export.",
+            rich_help_panel=_SERVED,
+        ),
+    ] = True,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the resolved configuration and stop there.")
     ] = False,
 ) -> None:
     """Train the generator and the discriminator on MNIST, and export them.
 
-    The run directory then holds config.json, metrics.jsonl (a line every few steps), losses.png, samples/ (the
-    same 64 seeds at each milestone), checkpoints/, and models/ (what a model server loads). Ctrl-C saves and stops;
-    --resume goes on where it stopped, to the same weights as if it had never been stopped.
+    The run directory then holds config.json, metrics.jsonl (a line every few steps), evaluations.jsonl (how good the
+    digits were, every few epochs), report.html (the run's story), samples/ (the same 64 seeds at each milestone),
+    checkpoints/, and models/ (what a model server loads). Ctrl-C saves and stops; --resume goes on where it stopped, to
+    the same weights as if it had never been stopped.
 
-    [bold]digitgan train --steps 1000[/]                first digits, a quarter of an hour on two cores
-    [bold]digitgan train --data mnist.npz --epochs 30[/]  the length of the model in the package
-    [bold]digitgan up --models runs/…/models[/]           serve what came out
+    [bold]digitgan train --steps 1000[/]                    legible digits, a few minutes on two cores
+    [bold]digitgan train --data mnist.npz --epochs 56[/]    the length of the model in the package
+    [bold]digitgan up --models runs/…/models[/]             serve what came out
     """
     require("training", "tensorflow", "scipy", "sklearn", "matplotlib", "PIL")
     import_tensorflow()
@@ -234,8 +243,12 @@ def train(
         sys.exit(128 + outcome.signal)
     if not devices.is_chief(strategy):
         return
-    how = {"detector_steps": detector_steps, "index_seeds": index_seeds}
-    _publish(outcome.trainer, config, dataset, options.run, models, mount_point, how)
+    if publish:
+        how = {"detector_steps": detector_steps, "index_seeds": index_seeds}
+        _publish(outcome.trainer, config, dataset, options.run, models, mount_point, how)
+    from digitgan.report_commands import report
+
+    report(options.run)
 
 
 def export(

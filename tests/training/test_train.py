@@ -42,7 +42,7 @@ def state(run: Path) -> dict[str, NDArray[np.float32]]:
 
 def test_a_run_explains_itself(uninterrupted: Path, digits_npz: Path) -> None:
     config = json.loads((uninterrupted / "config.json").read_text())
-    assert config["preset"] == "dcgan"
+    assert config["preset"] == "best"
     assert config["data"] == str(digits_npz)
     assert (config["steps"], config["recipe"]["batch_size"], config["seed"]) == (STEPS, 16, 5)
     rows = [json.loads(line) for line in (uninterrupted / "metrics.jsonl").read_text().splitlines()]
@@ -155,7 +155,7 @@ def test_a_dry_run_prints_the_configuration_and_writes_nothing(digits_npz: Path,
     [
         (["--data", "nowhere.npz"], "nowhere.npz does not exist"),
         (["--data", "DIGITS", "--steps", "3", "--epochs", "1"], "--epochs and --steps"),
-        (["--data", "DIGITS", "--preset", "worst"], "--preset must be one of deck, dcgan"),
+        (["--data", "DIGITS", "--preset", "worst"], "--preset must be one of deck, dcgan, best"),
         (["--resume"], "there is no run in runs/ yet"),
     ],
 )
