@@ -36,6 +36,8 @@ Generate = Callable[[Any], Any]
 DIRECTORY: Final = "detector"
 WEIGHTS: Final = "detector.weights.npz"
 FACTS: Final = "detector.json"
+GAIN: Final = 4.0
+"""How many times as fast the first layer's kernel may grow, since it has to tell neighbouring levels of gray apart."""
 _CHUNK: Final = 256
 _VALIDATION, _TEST = 1, 2
 """What fakes are fresh for: the second number of their seed. Training takes (seed, 3 + step)."""
@@ -61,7 +63,7 @@ class DetectorConfig:
     fakes: int = 96
     earlier: int = 16
     impostors: int = 16
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     average: float = 0.999
     seed: int = 0
 
@@ -178,22 +180,33 @@ def _train(
     """Trains the network in place; what it ends with is the average of its weights.
 
     What tells generated digits best is faint: a level or two of gray where MNIST is black. Beside the large and
-    constant activations that black itself makes (-1 inside, and 0 beyond the frame), the gradient of it is lost. So the
-    logit is measured from that of a black image while training, as inputs are centred elsewhere (LeCun et al. 1998,
-    "Efficient BackProp", section 4.3), and the difference goes into the last layer's bias at the end.
+    constant activations that black itself makes (-1 inside, and 0 beyond the frame), its gradient would be lost. So the
+    same function is trained in other coordinates, as inputs are centred and scaled elsewhere (LeCun et al. 1998,
+    "Efficient BackProp", section 4.3): the first layer's kernel, as a share of GAIN, acts on ink, which is 0 for black,
+    and the logit is measured from that of a black image.
     """
     served, *earlier = generators
-    bias = network.layers[-1].bias
+    first, last = network.layers[0], network.layers[-1]
     black = -tf.ones([1, *IMAGE_SHAPE])
+    kernel = keras.Variable(first.kernel / GAIN)
+    ink_bias = keras.Variable(first.bias - tf.reduce_sum(first.kernel, axis=(0, 1, 2)))
     offset = keras.Variable(network(black, training=False)[0, 0])
-    variables = [weight for weight in network.trainable_variables if weight is not bias] + [offset]
+    own = [first.kernel, first.bias, last.bias]
+    rest = [weight for weight in network.trainable_variables if all(weight is not other for other in own)]
+    variables = [kernel, ink_bias, offset, *rest]
     optimizer = keras.optimizers.Adam(
         keras.optimizers.schedules.CosineDecay(config.learning_rate, config.steps),
+        beta_2=0.99,
         epsilon=1e-8,
         use_ema=True,
         ema_momentum=max(0.0, min(config.average, 1 - 10 / config.steps)),  # A short training is averaged over its end.
     )
     optimizer.build(variables)
+
+    def put_first_layer() -> None:
+        first.kernel.assign(GAIN * kernel.value)
+        first.bias.assign(ink_bias.value + GAIN * tf.reduce_sum(kernel.value, axis=(0, 1, 2)))
+
     pixels = tf.constant(images.reshape(-1, *IMAGE_SHAPE))
     fakes = config.fakes if earlier else config.fakes + config.earlier
 
@@ -206,7 +219,9 @@ def _train(
             answers = network(tf.concat([batch, black], axis=0), training=True)[:, 0]
             logits = answers[:-1] - answers[-1] + offset.value
             loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(truth, logits))
-        optimizer.apply(tape.gradient(loss, variables), variables)
+        by_kernel, by_bias, *others_by = tape.gradient(loss, [first.kernel, first.bias, offset, *rest])
+        optimizer.apply([GAIN * (by_kernel + by_bias), by_bias, *others_by], variables)
+        put_first_layer()
         return loss
 
     rng = np.random.default_rng(config.seed)
@@ -222,7 +237,8 @@ def _train(
             loss = step(tf.constant(real), tf.constant(np.concatenate(others)), tf.constant(seed))
             bar.advance(text=f"loss {float(loss):.4f}")
     optimizer.finalize_variable_values(variables)
-    bias.assign(bias + offset - network(black, training=False)[0])
+    put_first_layer()
+    last.bias.assign(last.bias + offset - network(black, training=False)[0])
 
 
 def _scaled(pixels: Any) -> Any:
