@@ -26,7 +26,8 @@ class Selection:
     """Measures a run's averaged generator now and then, and keeps the weights that were measured.
 
     The reference are the validation images, which neither network is trained on; the test images are for
-    ``digitgan evaluate``, after the choice. evaluations.jsonl gets a line, generators/ a file each time.
+    ``digitgan evaluate``, after the choice. evaluations.jsonl gets a line, generators/ a file each time. A line tells
+    the floor as well, which is the figures of as many training images.
     """
 
     def __init__(self, run: Path, dataset: Dataset, first_step: int) -> None:
@@ -38,6 +39,8 @@ class Selection:
         images, labels = dataset.validation
         self._evaluator = Evaluator(Judge.newest(), images, labels, dataset.training)
         self._noise = noise_from_seeds(range(len(images)))
+        drawn = np.random.default_rng(0).choice(len(dataset.training), len(images), replace=False)
+        self._floor = self._evaluator.figures(dataset.training[np.sort(drawn)], light=True)
         (run / GENERATORS).mkdir(parents=True, exist_ok=True)
         kept = [line for line in evaluations(run) if line["step"] <= first_step]
         write_atomically(run / EVALUATIONS_FILE, "".join(json.dumps(line) + "\n" for line in kept))
@@ -58,7 +61,8 @@ class Selection:
         figures = self._evaluator.figures(images[..., 0], light=True)
         write_weights(_weights_file(self._run, step), generator.get_weights())
         with (self._run / EVALUATIONS_FILE).open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, "epoch": round(epoch, 4), **figures}) + "\n")
+            line = {"step": step, "epoch": round(epoch, 4), **figures, "floor": self._floor}
+            file.write(json.dumps(line) + "\n")
         return figures
 
 
