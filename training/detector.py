@@ -104,7 +104,8 @@ def detector_of_run(
     directory = run / DIRECTORY
     if (kept := _read(directory, key)) is not None:
         return kept
-    graphs = [inference_graphs(GENERATOR, generator)[SIGNATURE] for generator in generators]
+    # Within the training step's own graph: one tf.function for each of them would count as tracing too often.
+    graphs = [inference_graphs(GENERATOR, generator)[SIGNATURE].python_function for generator in generators]
     detector = train_detector(discriminator.get_weights(), [_pixels_of(graph) for graph in graphs], dataset, config)
     directory.mkdir(parents=True, exist_ok=True)
     weights = BytesIO()
