@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shlex
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,10 +59,10 @@ def curl(command: str, client: httpx.Client, directory: Path) -> str:
 
 
 def test_the_first_commands_give_a_digit_a_sheet_and_a_score(client: httpx.Client, tmp_path: Path) -> None:
-    make_run, commands = blocks("console")
+    make_run, *commands = blocks("console")
     assert make_run == "$ make run\n"
     printed = ""
-    for line in commands.splitlines():
+    for line in "".join(commands).splitlines():
         if line.startswith("$ "):
             printed = curl(line.removeprefix("$ "), client, tmp_path)
         else:
@@ -72,8 +73,12 @@ def test_the_first_commands_give_a_digit_a_sheet_and_a_score(client: httpx.Clien
             assert score["probability"] == pytest.approx(expected_score["probability"], abs=1e-3)
     with Image.open(tmp_path / "7.png") as digit:
         assert digit.size == (28, 28)
-    with Image.open(tmp_path / "sheet.png") as sheet:
-        assert min(sheet.size) > 10 * 56
+    for sheet in ("sheet.png", "sevens.png"):
+        with Image.open(tmp_path / sheet) as digits:
+            assert min(digits.size) >= 10 * 28
+    with zipfile.ZipFile(tmp_path / "digits.zip") as archive:
+        assert len(archive.namelist()) == 1001
+        assert "labels.csv" in archive.namelist()
 
 
 def test_the_python_example_prints_what_it_says(client: httpx.Client) -> None:

@@ -5,6 +5,7 @@ import pytest
 from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR, MODELS
 from serving.model_card import read_card, verify
 from serving.pretrained import MODELS_DIR
+from training.config import DEFAULT_PRESET
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -24,7 +25,27 @@ def test_the_shipped_classifier_reads_mnists_test_images() -> None:
 
 
 @pytest.mark.parametrize("name", [GENERATOR, DISCRIMINATOR])
-def test_the_shipped_models_were_trained_on_all_of_mnist_for_30_epochs(name: str) -> None:
+def test_the_shipped_models_are_of_one_long_run_of_the_default_preset(name: str) -> None:
     training = read_card(MODELS_DIR / name / "1")["training"]
-    assert training["images"] == 60_000
-    assert training["epochs"] >= 30
+    assert training["preset"] == DEFAULT_PRESET
+    assert training["images"] == 55_000
+    assert training["steps"] >= 15_000
+
+
+def test_the_shipped_generator_is_measured_and_its_seeds_are_known() -> None:
+    card = read_card(MODELS_DIR / GENERATOR / "1")
+    evaluation = card["evaluation"]
+    assert evaluation["images"] == 10_000
+    figures, floor = evaluation["figures"], evaluation["floor"]
+    assert figures["frechet_distance"] < 4 * floor["frechet_distance"]
+    for name in ("precision", "recall", "density", "coverage"):
+        assert figures[name] > 0.85 * floor[name]
+    assert sum(card["seed_index"]["digits"]) == card["seed_index"]["seeds"] == 65_536
+
+
+def test_the_shipped_discriminator_is_a_calibrated_detector() -> None:
+    test = read_card(MODELS_DIR / DISCRIMINATOR / "1")["detector"]["test"]
+    assert test["auc"] >= 0.95
+    assert test["expected_calibration_error"] <= 0.03
+    for kind in ("noise", "blank", "inverted", "shuffled"):
+        assert test["kinds"][kind] >= 0.99
