@@ -62,7 +62,7 @@ def train(
     ] = None,
     epochs: Annotated[
         float | None,
-        typer.Option(help="Passes over the training set. Default: 56.", rich_help_panel=_LENGTH),
+        typer.Option(help="Passes over the training set. Default: 40.", rich_help_panel=_LENGTH),
     ] = None,
     steps: Annotated[
         int | None,
@@ -180,7 +180,7 @@ def train(
     the same weights as if it had never been stopped.
 
     [bold]digitgan train --steps 1000[/]                    legible digits, a few minutes on two cores
-    [bold]digitgan train --data mnist.npz --epochs 56[/]    the length of the model in the package
+    [bold]digitgan train --data mnist.npz --epochs 40[/]    the length of the model in the package
     [bold]digitgan up --models runs/…/models[/]             serve what came out
     """
     require("training", "tensorflow", "scipy", "sklearn", "matplotlib", "PIL")

@@ -36,7 +36,7 @@ class Options:
     settings: dict[str, Any]
 
 
-DEFAULT_EPOCHS = 56.0
+DEFAULT_EPOCHS = 40.0
 
 
 def resolve(options: Options) -> tuple[TrainingConfig, data.Dataset]:
