@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from digitgan.errors import require, told
 from digitgan.training_commands import MountPointOption, import_tensorflow
@@ -136,7 +136,10 @@ def _table(content: Mapping[str, Any]) -> Table:
     if deck := content["deck"]:
         columns[f"deck, {deck['steps']:,} steps"] = deck
     table = Table(
-        "", *columns, "target", title=f"{content['images']:,} images against the {content['reference']} images"
+        Column("", no_wrap=True),
+        *columns,
+        Column("target", no_wrap=True),
+        title=f"{content['images']:,} images against the {content['reference']} images",
     )
     for criterion in CRITERIA:
         shown = [criterion.show(figures) for figures in columns.values()]
