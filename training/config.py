@@ -110,7 +110,7 @@ PRESETS: Final[dict[str, Recipe]] = {
     # Huang et al. 2024 (R3GAN), no dropout, half the batch, large steps that decay, and the average of the weights.
     "best": Recipe(
         batch_size=128,
-        generator_learning_rate=8e-4,
+        generator_learning_rate=16e-4,
         discriminator_learning_rate=8e-4,
         beta_1=0.0,
         beta_2=0.99,

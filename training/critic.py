@@ -1,8 +1,9 @@
 """Critics: what a network that tells real from generated gives to itself, and to the generator.
 
-The discriminator is a critic of images. Beside it, a recipe may ask for critics of *features*: what a small classifier
-of digits, trained once and then left alone, makes of an image. They are projected discriminators (Sauer et al. 2021):
-the features know from the start what a stroke and a seven are, so the generator hears much sooner what is wrong.
+The discriminator is a critic of images. Beside it, a recipe may ask for critics of *features*: what classifiers of
+digits, trained once and then left alone, make of an image. They are projected discriminators (Sauer et al. 2021): the
+features know from the start what a stroke and a seven are, so the generator hears much sooner what is wrong. There are
+two classifiers, of different shapes, because what one overlooks the other may see (Kumari et al. 2022).
 """
 
 from dataclasses import dataclass
@@ -14,16 +15,18 @@ import tensorflow as tf
 from keras import layers
 from numpy.typing import NDArray
 
-from serving.contract import CLASSES, IMAGE_SHAPE, PIXEL_SCALE
-from training.classifier import ClassifierConfig, fit
+from serving.contract import CLASSES, FEATURES, IMAGE_SHAPE, LOGITS, PIXEL_SCALE
+from training.classifier import ClassifierConfig, build_classifier, fit
 from training.config import TrainingConfig
 from training.losses import LOSSES, slope_penalty
 from training.networks import LEAK
 
-FEATURE_LAYERS: Final = {"map": 4 * 4 * 128, "vector": 128}
-"""The layers of the feature network that are judged, and their widths."""
+FEATURE_LAYERS: Final = (("map", "vector"), (FEATURES, LOGITS))
+"""The layers that are judged, of the small classifier below and of one built as the served classifier is."""
+FEATURE_WIDTHS: Final = {"map": 4 * 4 * 128, "vector": 128, FEATURES: 128, LOGITS: CLASSES}
 HEAD_WIDTH: Final = 256
 FEATURE_EPOCHS: Final = 6
+FEATURE_DROPOUT: Final = 0.3
 _MEASURED: Final = 20_000
 _CHUNK: Final = 500
 
@@ -98,39 +101,47 @@ class FeatureCritics(tf.Module):  # type: ignore[misc]  # TensorFlow ships no ty
     """Critics of an image's features: one a layer of :data:`FEATURE_LAYERS`.
 
     Attributes:
-        network: the feature network, images float32 [N, 28, 28, 1] in -1 … 1 -> a list of features float32 [N, width].
-        heads: a critic of each.
+        networks: the feature networks, images float32 [N, 28, 28, 1] in -1 … 1 -> a list of features [N, width].
+        centres: the mean of each layer's features, float32 [width].
+        scales: what each layer's features are divided by, float32 [width].
+        heads: a critic of each layer.
     """
 
     def __init__(self, config: TrainingConfig, optimizer: Any) -> None:
         """Builds the networks; :meth:`prepare` must follow, or a checkpoint."""
         super().__init__()
-        self._recipe = config.recipe
-        self._classifier = build_feature_classifier()
-        self._classifier.trainable = False
-        self.network = keras.Model(
-            self._classifier.inputs[0], [self._classifier.get_layer(name).output for name in FEATURE_LAYERS]
-        )
-        self.centres = [tf.Variable(tf.zeros(width)) for width in FEATURE_LAYERS.values()]
-        self.scales = [tf.Variable(tf.ones(width)) for width in FEATURE_LAYERS.values()]
-        self.heads = [_build_head(width) for width in FEATURE_LAYERS.values()]
+        self._config = config
+        self._classifiers = [build(FEATURE_DROPOUT) for build in _BUILDERS]
+        self.networks = [
+            _feature_network(classifier, names)
+            for classifier, names in zip(self._classifiers, FEATURE_LAYERS, strict=True)
+        ]
+        widths = [FEATURE_WIDTHS[name] for names in FEATURE_LAYERS for name in names]
+        self.centres = [tf.Variable(tf.zeros(width)) for width in widths]
+        self.scales = [tf.Variable(tf.ones(width)) for width in widths]
+        self.heads = [_build_head(width) for width in widths]
         self._variables = [variable for head in self.heads for variable in head.trainable_variables]
         self.optimizer = optimizer
         self.optimizer.build(self._variables)
 
-    def prepare(self, images: NDArray[np.uint8], labels: NDArray[np.uint8], seed: int) -> None:
-        """Trains the feature network to read digits, and measures how its features are spread.
+    def prepare(self, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> None:
+        """Trains the feature networks to read digits, and measures how their features are spread.
 
         Args:
             images: uint8 [N, 28, 28], the training images without the validation images.
             labels: uint8 [N].
-            seed: root of weights, order and augmentation.
         """
-        config = ClassifierConfig(epochs=FEATURE_EPOCHS, seed=seed)
-        trained = fit(build_feature_classifier, config, images, labels, "features")
-        self._classifier.set_weights(trained.get_weights())
+        for k, (classifier, build) in enumerate(zip(self._classifiers, _BUILDERS, strict=True)):
+            # A seed of its own, so that no feature network is the served classifier again.
+            config = ClassifierConfig(
+                epochs=FEATURE_EPOCHS,
+                seed=(self._config.seed + 1000 * (k + 1)) % 2**31,
+                mixed_precision=self._config.mixed_precision,
+            )
+            name = f"features {k + 1}/{len(_BUILDERS)}"
+            classifier.set_weights(fit(build, config, images, labels, name).get_weights())
         scaled = images[:_MEASURED].reshape(-1, *IMAGE_SHAPE) / np.float32(PIXEL_SCALE) - 1
-        parts = [self.network(scaled[k : k + _CHUNK], training=False) for k in range(0, len(scaled), _CHUNK)]
+        parts = [self._raw_features(scaled[k : k + _CHUNK]) for k in range(0, len(scaled), _CHUNK)]
         for centre, scale, features in zip(self.centres, self.scales, zip(*parts, strict=True), strict=True):
             values = np.concatenate([np.asarray(part, np.float32) for part in features])
             spread = values.std(0)
@@ -153,9 +164,9 @@ class FeatureCritics(tf.Module):  # type: ignore[misc]  # TensorFlow ships no ty
                 head,
                 real,
                 fake,
-                loss=self._recipe.loss,
-                penalty=self._recipe.feature_penalty,
-                batch_size=self._recipe.batch_size,
+                loss=self._config.recipe.loss,
+                penalty=self._config.recipe.feature_penalty,
+                batch_size=self._config.recipe.batch_size,
             )
             for head, real, fake in zip(self.heads, real_features, fake_features, strict=True)
         ]
@@ -167,14 +178,16 @@ class FeatureCritics(tf.Module):  # type: ignore[misc]  # TensorFlow ships no ty
         """Moves the heads."""
         self.optimizer.apply(gradients, self._variables)
 
+    def _raw_features(self, images: Any) -> list[Any]:
+        return [features for network in self.networks for features in network(images, training=False)]
+
     def _features(self, images: Any) -> list[Any]:
-        features = self.network(images, training=False)
-        normed = zip(features, self.centres, self.scales, strict=True)
+        normed = zip(self._raw_features(images), self.centres, self.scales, strict=True)
         return [(tf.cast(each, tf.float32) - centre) / scale for each, centre, scale in normed]
 
 
-def build_feature_classifier(dropout: float = 0.3) -> Any:
-    """A small classifier for its features: images float32 [N, 28, 28, 1] in -1 … 1 -> logits float32 [N, 10].
+def build_small_classifier(dropout: float = 0.0) -> Any:
+    """A classifier of a few strided convolutions: images float32 [N, 28, 28, 1] in -1 … 1 -> logits float32 [N, 10].
 
     Args:
         dropout: share of activations dropped while it is trained.
@@ -196,14 +209,23 @@ def build_feature_classifier(dropout: float = 0.3) -> Any:
             *block(128, 2),
             layers.Flatten(name="map"),
             layers.Dropout(dropout),
-            layers.Dense(FEATURE_LAYERS["vector"], use_bias=False),
+            layers.Dense(FEATURE_WIDTHS["vector"], use_bias=False),
             layers.BatchNormalization(momentum=0.9),
             layers.LeakyReLU(LEAK, name="vector"),
             layers.Dropout(dropout),
             layers.Dense(CLASSES, dtype="float32"),
         ],
-        name="feature_classifier",
+        name="small_classifier",
     )
+
+
+_BUILDERS: Final = (build_small_classifier, build_classifier)
+
+
+def _feature_network(classifier: Any, names: tuple[str, ...]) -> Any:
+    classifier.trainable = False
+    layers_by_name = {**{layer.name: layer for layer in classifier.layers}, LOGITS: classifier.layers[-1]}
+    return keras.Model(classifier.inputs[0], [layers_by_name[name].output for name in names])
 
 
 def _build_head(width: int) -> Any:

@@ -58,7 +58,7 @@ def train(config: TrainingConfig, dataset: Dataset, run: Path, strategy: Any) ->
     if latest := tf.train.latest_checkpoint(str(run / CHECKPOINTS)):
         state.restore(latest).assert_consumed()
     elif trainer.feature_critics:
-        trainer.feature_critics.prepare(dataset.training, dataset.y_train[: len(dataset.training)], config.seed)
+        trainer.feature_critics.prepare(dataset.training, dataset.y_train[: len(dataset.training)])
     first_step = trainer.step
     if first_step > config.steps:
         raise ConfigError(f"steps: the run has {first_step} steps behind it already, more than {config.steps}")
