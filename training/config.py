@@ -107,7 +107,8 @@ PRESETS: Final[dict[str, Recipe]] = {
         ema_decay=0.999,
     ),
     # What won the trials of docs/recipe.md: the relativistic loss with both gradient penalties and Adam's momenta of
-    # Huang et al. 2024 (R3GAN), no dropout, half the batch, large steps that decay, and the average of the weights.
+    # Huang et al. 2024 (R3GAN), critics of features (Sauer et al. 2021), no dropout, half the batch, large steps that
+    # decay, and the average of the weights.
     "best": Recipe(
         batch_size=128,
         generator_learning_rate=16e-4,
