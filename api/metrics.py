@@ -125,19 +125,34 @@ class Metrics:
         )
         self.build = Gauge("digitgan_build_info", "1, with the gateway's version.", ("version",), registry=registry)
         self.build.labels(version_of("digitgan")).set(1)
+        # Finding a metric by its labels takes longer than counting.
+        self._of_request: dict[tuple[str, str, int], tuple[Counter, Histogram, Histogram]] = {}
+        self._of_call: dict[tuple[str, int | None], tuple[Histogram, Histogram]] = {}
 
     def observe_request(self, route: str, method: str, status: int, seconds: float, model_seconds: float) -> None:
         """Counts one request. ``model_seconds``: of it, spent waiting for the model server."""
-        self.requests.labels(route, method, str(status)).inc()
-        self.request_seconds.labels(route).observe(seconds)
+        key = route, method, status
+        if key not in self._of_request:
+            self._of_request[key] = (
+                self.requests.labels(route, method, str(status)),
+                self.request_seconds.labels(route),
+                self.gateway_seconds.labels(route),
+            )
+        requests, request_seconds, gateway_seconds = self._of_request[key]
+        requests.inc()
+        request_seconds.observe(seconds)
         # Calls overlap the gateway's own work in large answers, so the difference can be negative.
-        self.gateway_seconds.labels(route).observe(max(0.0, seconds - model_seconds))
+        gateway_seconds.observe(max(0.0, seconds - model_seconds))
 
     def observe_call(self, model: str, version: int | None, rows: int, seconds: float) -> None:
         """Counts one call of the model server. ``version``: the one that answered, None if none did."""
-        label = NO_VERSION if version is None else str(version)
-        self.model_seconds.labels(model, label).observe(seconds)
-        self.batch_size.labels(model, label).observe(rows)
+        key = model, version
+        if key not in self._of_call:
+            label = NO_VERSION if version is None else str(version)
+            self._of_call[key] = self.model_seconds.labels(model, label), self.batch_size.labels(model, label)
+        model_seconds, batch_size = self._of_call[key]
+        model_seconds.observe(seconds)
+        batch_size.observe(rows)
 
     def observe_models(self, statuses: Mapping[str, ModelStatus | None]) -> None:
         """Notes how the models stand. One that nothing is known of isn't available, and has no versions."""
