@@ -9,11 +9,14 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import PlainTextResponse, Response
 
 from api import digits, errors, front_page, generate, health, models, openapi, problems, score
-from api.dependencies import MetricsDep, State
+from api.dependencies import InferenceDep, MetricsDep, SettingsDep, State
 from api.health import Lifecycle
 from api.inference import Inference
-from api.metrics import MeasureRequests, Metrics
+from api.metrics import Metrics
 from api.middleware import BodyLimit, HeadAsGet
+from api.model_status import known_statuses
+from api.observation import ObserveRequests
+from api.oip import routes as oip
 from api.seed_index import SeedIndexes
 from api.settings import Settings
 from serving.client import ModelClient
@@ -22,16 +25,23 @@ from serving.client import ModelClient
 def create_app(settings: Settings) -> FastAPI:
     """Returns a gateway with these settings. Several of them fit in one process."""
     metrics = Metrics()
+    traces = None
+    if settings.tracing:
+        from api.tracing import TraceCalls, TraceRequests, Traces
+
+        traces = Traces()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:
-        client = ModelClient(settings.model_server)
+        client = ModelClient(settings.model_server, [TraceCalls(traces.tracer)] if traces else [])
         try:
             inference = Inference(client, metrics)
             indexes = SeedIndexes(inference, metrics, settings.request_timeout_s)
             yield State(settings=settings, metrics=metrics, inference=inference, indexes=indexes)
         finally:
             await client.close()
+            if traces:
+                await traces.close()
 
     app = FastAPI(
         title="digitgan",
@@ -44,7 +54,7 @@ def create_app(settings: Settings) -> FastAPI:
         swagger_ui_oauth2_redirect_url=None,
     )
     app.state.lifecycle = Lifecycle()
-    for module in (front_page, generate, digits, score, models, health):
+    for module in (front_page, generate, digits, score, models, health, oip):
         app.include_router(module.router)
     app.add_api_route("/metrics", _metrics, summary="Prometheus metrics", response_class=PlainTextResponse)
     app.add_api_route("/problems/{slug}", _problem_page, include_in_schema=False)
@@ -52,13 +62,17 @@ def create_app(settings: Settings) -> FastAPI:
     openapi.install(app, settings)
     # The last one added is the outermost.
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    app.add_middleware(MeasureRequests, metrics=metrics)
+    if traces:
+        app.add_middleware(TraceRequests, tracer=traces.tracer)
+    app.add_middleware(ObserveRequests, metrics=metrics, access_log=settings.access_log)
     app.add_middleware(HeadAsGet)
     return app
 
 
-async def _metrics(metrics: MetricsDep) -> Response:
-    """All metrics, in Prometheus' text format."""
+async def _metrics(metrics: MetricsDep, inference: InferenceDep, settings: SettingsDep) -> Response:
+    """All metrics, in Prometheus' text format. The model server is asked how its models stand at this moment."""
+    metrics.observe_models(await known_statuses(inference.client, settings.ready_timeout_s))
+    metrics.observe_threads()
     return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
+from api import observation
 from api.metrics import Metrics
 from serving.client import ModelClient, ModelServerError, NoSignatureError, Prediction
 from serving.contract import BATCH_SIZES, SIGNATURE, SIGNATURES
@@ -36,16 +37,26 @@ class Inference:
     ) -> Prediction:
         """Runs a signature of ``model`` on at most MAX_BATCH rows. Raises ModelServerError."""
         inputs = {SIGNATURES[model, signature].input.name: rows}
+        in_flight = self._metrics.calls_in_flight.labels(model)
+        in_flight.inc()
+        prediction = None
         start = time.perf_counter()
         try:
-            return await self.client.predict(model, inputs, signature=signature, version=version, timeout_s=timeout_s)
+            prediction = await self.client.predict(
+                model, inputs, signature=signature, version=version, timeout_s=timeout_s
+            )
+            return prediction
         except NoSignatureError:
             raise  # the answer to a question, and no failure
         except ModelServerError as error:
             self._metrics.upstream_errors.labels(model, error.code).inc()
             raise
         finally:
-            self._metrics.observe_model(model, time.perf_counter() - start)
+            seconds = time.perf_counter() - start
+            in_flight.dec()
+            answered_by = prediction.version if prediction else None
+            self._metrics.observe_call(model, answered_by, len(rows), seconds)
+            observation.note_call(model, answered_by, seconds)
 
     async def predict_all(
         self, model: str, batches: Iterator[Rows], *, version: int | None, time_left: TimeLeft

@@ -1,13 +1,13 @@
 """The gateway as a process: binds its socket, serves until it is told to stop, and drains."""
 
 import asyncio
-import logging
 import socket
 import sys
 from types import FrameType
 
 import uvicorn
 
+from api import logs
 from api.app import create_app
 from api.health import Lifecycle, complaints
 from api.settings import Settings, SettingsError, load_settings
@@ -68,7 +68,7 @@ def run(settings: Settings) -> int:
     Prints to stdout the URL it listens on as soon as it answers, and a line that begins with "Ready" when the models
     are there too; problems go to stderr.
     """
-    logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    logs.configure(settings.log_level, settings.log_format)
     try:
         listener = _bind(settings.host, settings.port)
     except OSError as error:
@@ -82,8 +82,9 @@ def run(settings: Settings) -> int:
             http="httptools",
             ws="none",
             lifespan="on",
+            log_config=None,
             log_level=settings.log_level,
-            access_log=settings.access_log,
+            access_log=False,  # the app logs its requests itself
             server_header=False,
             timeout_graceful_shutdown=settings.shutdown_timeout_s,
         )

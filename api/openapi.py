@@ -7,6 +7,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
 from api import problems, schemas
+from api.oip.schemas import InferenceRequest
 from api.problems import ProblemType
 from api.settings import Settings
 
@@ -67,7 +68,7 @@ def install(app: FastAPI, settings: Settings) -> None:
         if not app.openapi_schema:
             document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
             known = document.setdefault("components", {}).setdefault("schemas", {})
-            for model in (schemas.Problem, schemas.GenerateRequest, schemas.ScoreRequest):
+            for model in (schemas.Problem, schemas.GenerateRequest, schemas.ScoreRequest, InferenceRequest):
                 schema = model.model_json_schema(ref_template=_REF)
                 known.update(schema.pop("$defs", {}))
                 known[model.__name__] = schema

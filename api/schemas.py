@@ -187,6 +187,11 @@ class Model(BaseModel):
     """One model that the routes need."""
 
     name: str = Field(description="The model's name.")
+    status: Literal["available", "degraded", "unavailable"] = Field(
+        description="degraded: the version that was to take over ended with an error, and an older one serves on."
+    )
+    detail: str | None = Field(description="What is wrong, with the model server's words; null if nothing is.")
+    serving: int | None = Field(description="The newest version AVAILABLE, which answers those who name none.")
     versions: list[ModelVersion] = Field(description="Newest first; empty if the model server doesn't know it.")
 
 
@@ -219,3 +224,6 @@ class Problem(BaseModel):
     status: int = Field(description="The HTTP status.")
     detail: str = Field(description="What helps to repair this request.")
     errors: list[FieldError] = Field(default_factory=list, description="Every place at fault, where there are any.")
+    error: str = Field(
+        default_factory=str, description="What detail says, where the Open Inference Protocol has it; below /v2 only."
+    )

@@ -1,5 +1,6 @@
 """The gateway's settings: read once from the environment, checked, and handed in (``docs/settings.md``)."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -7,6 +8,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "DIGITGAN_"
+_OTEL = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.grpc")
 
 
 class SettingsError(ValueError):
@@ -20,6 +22,16 @@ def _grpc_target(target: str) -> str:
     if not (host and colon and port.isdecimal() and 0 < int(port) < 2**16):
         raise ValueError("should be host:port, dns:///name:port or unix:/path")
     return target
+
+
+def _installed(tracing: bool) -> bool:
+    try:
+        missing = tracing and any(find_spec(name) is None for name in _OTEL)
+    except ModuleNotFoundError:
+        missing = True
+    if missing:
+        raise ValueError("needs OpenTelemetry: pip install 'digitgan[otel]'")
+    return tracing
 
 
 class Settings(BaseSettings):
@@ -79,7 +91,12 @@ class Settings(BaseSettings):
         description="The most pixels of all images in one request to score; checked before decoding.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged.")
+    log_format: Literal["text", "json"] = Field("text", description="Lines of text, or a JSON object for each event.")
     access_log: bool = Field(False, description="Whether each request is logged.")
+    tracing: Annotated[bool, AfterValidator(_installed)] = Field(
+        False,
+        description="Whether requests are traced. Where to, and how many, is up to OpenTelemetry's own variables.",
+    )
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -162,11 +162,11 @@ class ModelClient:
     """A client of one model server, for the models of ``serving.contract``.
 
     Make it inside the event loop that uses it. ``target`` is ``host:port``, ``unix:/path`` or ``dns:///name:port``;
-    behind a name with several addresses the calls go round.
+    behind a name with several addresses the calls go round. ``interceptors`` see every call.
     """
 
-    def __init__(self, target: str) -> None:
-        self._channel = grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
+    def __init__(self, target: str, interceptors: Sequence[grpc.aio.ClientInterceptor] = ()) -> None:
+        self._channel = grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS, interceptors=interceptors)
         # Answers are parsed here rather than by gRPC, so that garbage is told from a lost connection.
         self._predict: grpc.aio.UnaryUnaryMultiCallable[PredictRequest, bytes] = self._channel.unary_unary(
             PREDICT, PredictRequest.SerializeToString, None

@@ -39,6 +39,16 @@ def test_it_lists_the_routes(document: dict[str, Any]) -> None:
         ("GET", "/healthz/live"),
         ("GET", "/healthz/ready"),
         ("GET", "/metrics"),
+        ("GET", "/v2"),
+        ("GET", "/v2/health/live"),
+        ("GET", "/v2/health/ready"),
+        ("POST", "/v2/repository/index"),
+        ("GET", "/v2/models/{model}"),
+        ("GET", "/v2/models/{model}/versions/{version}"),
+        ("GET", "/v2/models/{model}/ready"),
+        ("GET", "/v2/models/{model}/versions/{version}/ready"),
+        ("POST", "/v2/models/{model}/infer"),
+        ("POST", "/v2/models/{model}/versions/{version}/infer"),
     }
 
 
@@ -100,7 +110,7 @@ def test_an_unknown_problem_has_no_page(http: httpx.Client) -> None:
 
 def test_the_page_of_routes_has_them_all(document: dict[str, Any]) -> None:
     page = (DOCS / "http.md").read_text("utf-8")
-    headings = set(re.findall(r"^## `(\w+) ([^`]+)`", page, re.MULTILINE))
+    headings = set(re.findall(r"^###? `(\w+) ([^`]+)`", page, re.MULTILINE))
     listed = {(method, path) for method, path, _ in operations(document)}
     assert listed <= headings
     assert {path for _, path in headings - listed} <= {"/docs", "/problems/{type}", "/"}
