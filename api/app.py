@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import PlainTextResponse, Response
 
-from api import digits, errors, front_page, generate, health, interpolate, models, openapi, problems, score
+from api import digits, errors, front_page, generate, health, interpolate, models, openapi, problems, score, story
 from api.dependencies import MetricsDep, State
 from api.health import Lifecycle
 from api.inference import Inference
@@ -16,6 +16,7 @@ from api.metrics import MeasureRequests, Metrics
 from api.middleware import BodyLimit, HeadAsGet
 from api.seed_index import SeedIndexes
 from api.settings import Settings
+from api.stories import Stories
 from serving.client import ModelClient
 
 
@@ -29,7 +30,8 @@ def create_app(settings: Settings) -> FastAPI:
         try:
             inference = Inference(client, metrics)
             indexes = SeedIndexes(inference, metrics, settings.request_timeout_s)
-            yield State(settings=settings, metrics=metrics, inference=inference, indexes=indexes)
+            stories = Stories(inference, metrics)
+            yield State(settings=settings, metrics=metrics, inference=inference, indexes=indexes, stories=stories)
         finally:
             await client.close()
 
@@ -44,7 +46,7 @@ def create_app(settings: Settings) -> FastAPI:
         swagger_ui_oauth2_redirect_url=None,
     )
     app.state.lifecycle = Lifecycle()
-    for module in (front_page, generate, digits, interpolate, score, models, health):
+    for module in (front_page, generate, digits, interpolate, score, story, models, health):
         app.include_router(module.router)
     app.add_api_route("/metrics", _metrics, summary="Prometheus metrics", response_class=PlainTextResponse)
     app.add_api_route("/problems/{slug}", _problem_page, include_in_schema=False)

@@ -249,6 +249,33 @@ class ScoreResponse(BaseModel):
     scores: list[Score] = Field(description="A score for each image.")
 
 
+class StoryMilestone(BaseModel):
+    """How the fixed seeds looked after a step."""
+
+    step: int = Field(description="The step.")
+    epoch: float = Field(description="Passes over the training set until then.")
+    stage: str | None = Field(description="noise, first shapes, patterns, sharper or mature, by what is measured.")
+    legible: float | None = Field(description="Share of the digits that the classifier is sure of.")
+    png: str = Field(
+        description="The digits of the seeds 0 to 63 in rows of 8, without margins: 224×224 pixels.",
+        json_schema_extra={"contentEncoding": "base64", "contentMediaType": "image/png"},
+    )
+
+
+class StoryResponse(BaseModel):
+    """The story of a training run (docs/story.md)."""
+
+    run: dict[str, Any] = Field(description="preset, loss, steps, epochs, batch_size, images, chosen_step.")
+    seeds: int = Field(description="How many seeds are pictured, from 0 on.")
+    milestones: list[StoryMilestone] = Field(description="By step.")
+    log: dict[str, list[float | None]] = Field(
+        description="By column: step, generator_loss and discriminator_loss in nats, accuracy_real, accuracy_fake."
+    )
+    guessing: dict[str, float] = Field(description="Both losses where the discriminator could only guess.")
+    stability: dict[str, Any] = Field(description="The verdict on the losses: state, words, and the numbers behind it.")
+    evaluations: list[dict[str, Any]] = Field(description="The figures on the way, by step.")
+
+
 class VersionError(BaseModel):
     """Why a version is not available."""
 
