@@ -13,4 +13,4 @@ REVALIDATE: Final = "public, no-cache"
 def matches(request: Request, etag: str) -> bool:
     """Whether ``If-None-Match`` names the tag, by the weak comparison of RFC 9110, section 13.1.2."""
     tags = [tag.strip().removeprefix("W/") for tag in ", ".join(request.headers.getlist("if-none-match")).split(",")]
-    return etag in tags or tags == ["*"]
+    return etag.removeprefix("W/") in tags or tags == ["*"]

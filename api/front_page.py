@@ -8,7 +8,6 @@ import gzip
 import hashlib
 from dataclasses import dataclass
 from importlib.resources import files
-from mimetypes import types_map
 from typing import Final
 
 from fastapi import APIRouter, Request
@@ -27,7 +26,8 @@ HEADERS: Final = {
 
 _PAGE: Final = "index.html"
 _PLACE: Final = b"%studio%"
-_MODULES: Final = b"%modules%"
+"""Stands in the page for the path of the other files."""
+_MEDIA_TYPES: Final = {"html": "text/html", "css": "text/css", "js": "text/javascript", "png": "image/png"}
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,12 @@ class _File:
     zipped: bytes
     media_type: str
     etag: str
+    """Weak: one for both."""
 
     @classmethod
     def of(cls, name: str, content: bytes) -> "_File":
-        media_type = types_map["." + name.rpartition(".")[2]]
-        return cls(content, gzip.compress(content, mtime=0), media_type, f'"{_digest(content)}"')
+        media_type = _MEDIA_TYPES[name.rpartition(".")[2]]
+        return cls(content, gzip.compress(content, mtime=0), media_type, f'W/"{_digest(content)}"')
 
     def response(self, request: Request, cache: str) -> Response:
         headers = {**HEADERS, "Cache-Control": cache, "ETag": self.etag}
@@ -62,12 +63,7 @@ def _load() -> tuple[str, dict[str, _File]]:
     found = {one.name: one.read_bytes() for one in files("api").joinpath("studio").iterdir() if one.is_file()}
     release = _digest(b"".join(name.encode() + found[name] for name in sorted(found)))
     place = f"/studio/{release}".encode()
-    modules = b"\n".join(
-        b'<link rel="modulepreload" href="%b/%b">' % (place, name.encode())
-        for name in sorted(found)
-        if name.endswith(".js")
-    )
-    found[_PAGE] = found[_PAGE].replace(_MODULES, modules).replace(_PLACE, place)
+    found[_PAGE] = found[_PAGE].replace(_PLACE, place)
     return release, {name: _File.of(name, content) for name, content in found.items()}
 
 

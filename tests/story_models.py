@@ -32,7 +32,11 @@ def story() -> dict[str, Any]:
         "seeds": 64,
         "milestones": [
             {"step": step, "epoch": step / 400, "stage": stage, "legible": legible, "png": _png(shade)}
-            for step, stage, legible, shade in ((1, "noise", 0.0, 50), (200, "patterns", 0.4, 100), (1000, "mature", 0.9, 150))
+            for step, stage, legible, shade in (
+                (1, "noise", 0.0, 50),
+                (200, "patterns", 0.4, 100),
+                (1000, "mature", 0.9, 150),
+            )
         ],
         "log": {
             "step": steps,

@@ -56,7 +56,7 @@ async function load() {
         : /** @type {Error} */ (error).message;
     return;
   }
-  one("#learned", HTMLElement).hidden = false;
+  one("#story", HTMLElement).hidden = false;
   status.textContent = "";
   tell(/** @type {Story} */ (story));
   show(/** @type {Story} */ (story).milestones.length - 1);
@@ -72,10 +72,16 @@ function tell({ run, log, guessing, stability, milestones }) {
   const more = "What the deck reads as success, flat losses and a discriminator near chance, means that neither network gains on the other. It does not mean that the digits are good or that all ten occur, and digits go on improving under flat losses.";
   one("#verdict", HTMLElement).replaceChildren(
     make("h2", {}, TITLES[stability.state] ?? stability.state),
-    make("p", {}, stability.words),
+    make("p", {}, afterColon(stability.words)),
     make("p", { class: "note" }, `${more} Dotted lines: where guessing would put the curves.`),
   );
   slider.max = `${MARKS}`;
+}
+
+/** The title has said already what comes before the colon. @param {string} words */
+function afterColon(words) {
+  const rest = words.slice(words.indexOf(": ") + 2);
+  return rest[0].toUpperCase() + rest.slice(1);
 }
 
 /** @param {Story["log"]} log @param {Story["guessing"]} guessing */

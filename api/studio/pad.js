@@ -22,8 +22,6 @@ export class Pad {
     this.byKeys = false;
     canvas.addEventListener("pointerdown", (event) => {
       if (event.button) return;
-      event.preventDefault(); // No scrolling, no selection.
-      canvas.focus({ preventScroll: true });
       canvas.setPointerCapture(event.pointerId);
       this.byKeys = false;
       this.begin(this.place(event));

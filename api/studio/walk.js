@@ -11,7 +11,7 @@ const STEPS = 60;
 const STRIP = 11;
 const FILMS = { "image/apng": "walk.png", "image/webp": "walk.webp", "image/gif": "walk.gif" };
 
-const form = one("#walk", HTMLFormElement);
+const form = one("#walk-form", HTMLFormElement);
 const status = one("#walk-status", HTMLElement);
 const way = one('[name="way"]', HTMLInputElement, form);
 const big = one("#walk-now", HTMLCanvasElement);

@@ -10,10 +10,9 @@ import { recipe } from "./recipe.js";
 const MOST = 256; // Seeds of a digit that fit into the header X-Seeds.
 const LEAST = 100;
 
-const wall = one("#wall", HTMLElement);
+const wall = one("#tiles", HTMLElement);
 const tools = one("#wall-tools", HTMLFormElement);
 const status = one("#wall-status", HTMLElement);
-const sentinel = status;
 const printed = recipe("wall");
 
 /** What is on the wall. @type {{digit: number | null, curated: boolean, next: number, ended: boolean, version: number}} */
@@ -21,11 +20,12 @@ const now = { digit: null, curated: false, next: 0, ended: false, version: 0 };
 /** @type {AbortController | null} */
 let loading = null;
 
-/** @returns {number} whole rows, enough for the screen */
+/** @returns {number} whole rows, enough for the screen; of the first one, for what the wall has of it */
 function screenful() {
   const columns = getComputedStyle(wall).gridTemplateColumns.split(" ").length;
-  const tile = wall.clientWidth / columns || 64;
-  const rows = Math.max(Math.ceil(innerHeight / tile), Math.ceil(LEAST / columns));
+  const tile = wall.clientWidth / columns || 72;
+  const height = wall.childElementCount ? innerHeight : innerHeight - Math.max(0, wall.getBoundingClientRect().top);
+  const rows = Math.max(Math.ceil(height / tile), Math.ceil(LEAST / columns));
   return Math.min(rows, Math.floor(MOST / columns)) * columns;
 }
 
@@ -78,7 +78,8 @@ async function more() {
   } finally {
     if (loading === mine) loading = null;
   }
-  if (!now.ended && sentinel.getBoundingClientRect().top < 2 * innerHeight) more();
+  // The observer tells changes only; a wall that is hidden has time.
+  if (!now.ended && wall.offsetParent && status.getBoundingClientRect().top < 2 * innerHeight) more();
 }
 
 /** @param {number} seed @param {Uint8Array} pixels */
@@ -146,7 +147,7 @@ function build() {
   });
   new IntersectionObserver((entries) => entries.some((entry) => entry.isIntersecting) && more(), {
     rootMargin: "100% 0px",
-  }).observe(sentinel);
+  }).observe(status);
 }
 
 build();
