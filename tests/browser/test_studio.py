@@ -39,11 +39,13 @@ def run(code: str) -> str:
 def request_of(command: str) -> tuple[str, dict[str, str], str]:
     """URL, headers and body of a curl command."""
     words = iter(shlex.split(command)[2:])
-    url, headers, body = next(words), {}, ""
+    url, body = next(words), ""
+    headers: dict[str, str] = {}
     for word in words:
         value = next(words)
         if word == "-H":
-            headers.update([value.split(": ")])
+            name, _, text = value.partition(": ")
+            headers[name] = text
         elif word == "-d":
             body = value
     return url, headers, body
