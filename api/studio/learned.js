@@ -69,7 +69,8 @@ function tell({ run, log, guessing, stability, milestones }) {
     `${run.epochs.toFixed(1)} passes over ${thousands(run.images)} handwritten digits` +
     (run.chosen_step ? `. The generator that is served is that of step ${thousands(run.chosen_step)}.` : ".");
   drawPlots(log, guessing);
-  const more = "What the deck reads as success, flat losses and a discriminator near chance, means that neither network gains on the other. It does not mean that the digits are good or that all ten occur, and digits go on improving under flat losses.";
+  const more =
+    "What the deck reads as success, flat losses and a discriminator near chance, means that neither network gains on the other. It does not mean that the digits are good or that all ten occur, and digits go on improving under flat losses.";
   one("#verdict", HTMLElement).replaceChildren(
     make("h2", {}, TITLES[stability.state] ?? stability.state),
     make("p", {}, afterColon(stability.words)),
@@ -89,17 +90,41 @@ function drawPlots(log, guessing) {
   const steps = /** @type {number[]} */ (log.step);
   if (steps.length < 2) return;
   const width = plots.clientWidth || 600;
-  const highest = [...log.generator_loss, ...log.discriminator_loss].filter((value) => value !== null).sort((a, b) => a - b);
+  const highest = [...log.generator_loss, ...log.discriminator_loss]
+    .filter((value) => value !== null)
+    .sort((a, b) => a - b);
   const top = Math.max(guessing.discriminator_loss * 1.2, highest[Math.floor(0.98 * (highest.length - 1))] * 1.1);
   const unit = top > 6 ? 2 : top > 2.5 ? 1 : 0.5;
-  const losses = plot("Both losses over the steps", steps, [
-    { name: "generator’s loss", kind: "generator", values: log.generator_loss, guess: guessing.generator_loss },
-    { name: "discriminator’s loss", kind: "discriminator", values: log.discriminator_loss, guess: guessing.discriminator_loss },
-  ], { top, marks: Array.from({ length: Math.floor(top / unit) + 1 }, (_, i) => i * unit), label: String, width, height: 210, axis: false });
-  const accuracy = plot("The discriminator’s accuracy over the steps", steps, [
-    { name: "D right on real", kind: "real", values: log.accuracy_real, guess: 0.5 },
-    { name: "D right on generated", kind: "fake", values: log.accuracy_fake },
-  ], { top: 1, marks: [0, 0.5, 1], label: (value) => `${100 * value} %`, width, height: 150, axis: true });
+  const losses = plot(
+    "Both losses over the steps",
+    steps,
+    [
+      { name: "generator’s loss", kind: "generator", values: log.generator_loss, guess: guessing.generator_loss },
+      {
+        name: "discriminator’s loss",
+        kind: "discriminator",
+        values: log.discriminator_loss,
+        guess: guessing.discriminator_loss,
+      },
+    ],
+    {
+      top,
+      marks: Array.from({ length: Math.floor(top / unit) + 1 }, (_, i) => i * unit),
+      label: String,
+      width,
+      height: 210,
+      axis: false,
+    },
+  );
+  const accuracy = plot(
+    "The discriminator’s accuracy over the steps",
+    steps,
+    [
+      { name: "D right on real", kind: "real", values: log.accuracy_real, guess: 0.5 },
+      { name: "D right on generated", kind: "fake", values: log.accuracy_fake },
+    ],
+    { top: 1, marks: [0, 0.5, 1], label: (value) => `${100 * value} %`, width, height: 150, axis: true },
+  );
   plots.replaceChildren(losses.svg, accuracy.svg);
   cursors = [losses.mark, accuracy.mark];
 }
@@ -111,7 +136,9 @@ function show(index) {
   current = index;
   paintPng(canvas, milestone.png);
   const { step, epoch, stage, legible } = milestone;
-  const words = [stage, legible !== null && stage !== "noise" ? `${percent(legible)} legible` : null].filter(Boolean).join(", ");
+  const words = [stage, legible !== null && stage !== "noise" ? `${percent(legible)} legible` : null]
+    .filter(Boolean)
+    .join(", ");
   one("#lapse-caption", HTMLElement).textContent = words;
   one("#lapse-where", HTMLElement).textContent = `step ${thousands(step)}, epoch ${epoch.toFixed(epoch < 10 ? 2 : 0)}`;
   slider.value = `${Math.round(along(Math.min(step, lastStep()), lastStep()) * MARKS)}`;
@@ -122,7 +149,9 @@ function show(index) {
 /** The slider stops at milestones only. */
 function nearest() {
   const share = Number(slider.value) / MARKS;
-  const distances = (story?.milestones ?? []).map(({ step }) => Math.abs(along(Math.min(step, lastStep()), lastStep()) - share));
+  const distances = (story?.milestones ?? []).map(({ step }) =>
+    Math.abs(along(Math.min(step, lastStep()), lastStep()) - share),
+  );
   show(distances.indexOf(Math.min(...distances)));
 }
 

@@ -32,7 +32,10 @@ export function opinion(place, whose) {
     place.classList.toggle("blank", !score);
     canvas.setAttribute("aria-label", score ? `${whose}, the 28×28 pixels that were scored` : "Nothing yet");
     verdict.textContent = score ? `${percent(score.probability)} real` : "–";
-    gauge.setAttribute("aria-label", score ? `Verdict: ${score.verdict}, ${percent(score.probability)} real` : "No verdict");
+    gauge.setAttribute(
+      "aria-label",
+      score ? `Verdict: ${score.verdict}, ${percent(score.probability)} real` : "No verdict",
+    );
     gauge.style.setProperty("--value", `${score?.probability ?? 0}`);
     reading.textContent = score ? `reads as ${score.digit}, ${percent(score.confidence)}` : "–";
     columns.forEach((column, digit) => {

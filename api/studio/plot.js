@@ -39,7 +39,11 @@ function ticks(last) {
   const wanted = [0, unit / 10, unit / 2, unit, ...[2, 3, 4, 5, 6, 8].map((factor) => factor * unit), top];
   const kept = [];
   for (const step of [...new Set(wanted)].sort((a, b) => a - b))
-    if (step <= last && Number.isInteger(step) && (!kept.length || along(step, last) - along(kept[kept.length - 1], last) > 0.1))
+    if (
+      step <= last &&
+      Number.isInteger(step) &&
+      (!kept.length || along(step, last) - along(kept[kept.length - 1], last) > 0.1)
+    )
       kept.push(step);
   return kept;
 }
@@ -77,16 +81,25 @@ export function plot(title, steps, curves, { top, label, marks, width, height, a
     return draw("path", { d: path, class: `curve ${kind}` });
   });
   const guesses = curves.flatMap(({ guess, kind }) =>
-    guess === undefined ? [] : [draw("line", { x1: LEFT, x2: width - RIGHT, y1: y(guess), y2: y(guess), class: `guess ${kind}` })],
+    guess === undefined
+      ? []
+      : [draw("line", { x1: LEFT, x2: width - RIGHT, y1: y(guess), y2: y(guess), class: `guess ${kind}` })],
   );
   const feet = axis
-    ? ticks(last).map((step) => draw("text", { x: x(step), y: height - 6, "text-anchor": "middle", class: "foot" }, thousands(step)))
+    ? ticks(last).map((step) =>
+        draw("text", { x: x(step), y: height - 6, "text-anchor": "middle", class: "foot" }, thousands(step)),
+      )
     : [];
   const cursor = draw("line", { x1: LEFT, x2: LEFT, y1: TOP - 6, y2: bottom, class: "cursor" });
   const svg = draw(
     "svg",
     { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": title },
-    ...grid, ...guesses, ...lines, ...legend, ...feet, cursor,
+    ...grid,
+    ...guesses,
+    ...lines,
+    ...legend,
+    ...feet,
+    cursor,
   );
   return {
     svg,

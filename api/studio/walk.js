@@ -45,7 +45,12 @@ async function load() {
   history.replaceState(null, "", `#walk?from=${from}&to=${to}`);
   loading?.abort();
   const mine = (loading = new AbortController());
-  const request = { path: "/interpolate", accept: "application/x-npy", file: "walk.npy", body: { ...asked, steps: STEPS } };
+  const request = {
+    path: "/interpolate",
+    accept: "application/x-npy",
+    file: "walk.npy",
+    body: { ...asked, steps: STEPS },
+  };
   printed(request);
   try {
     const answer = await send(request, mine.signal);

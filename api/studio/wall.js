@@ -88,7 +88,18 @@ function tile(seed, pixels) {
   paint(canvas, pixels);
   const name = now.digit === null ? `Seed ${seed}` : `Seed ${seed}, a ${now.digit}`;
   const pressed = `${kept().includes(seed)}`;
-  return make("button", { type: "button", "data-seed": `${seed}`, "aria-label": name, "aria-pressed": pressed, title: name, tabindex: "-1" }, canvas);
+  return make(
+    "button",
+    {
+      type: "button",
+      "data-seed": `${seed}`,
+      "aria-label": name,
+      "aria-pressed": pressed,
+      title: name,
+      tabindex: "-1",
+    },
+    canvas,
+  );
 }
 
 function begin() {
@@ -129,7 +140,8 @@ function build() {
   tools.addEventListener("change", begin);
   one('[name="shuffle"]', HTMLButtonElement, tools).addEventListener("click", () => {
     const indexed = now.digit !== null || now.curated;
-    one('[name="start"]', HTMLInputElement, tools).value = `${Math.floor(Math.random() * (indexed ? 60_000 : 10 ** 9))}`;
+    one('[name="start"]', HTMLInputElement, tools).value =
+      `${Math.floor(Math.random() * (indexed ? 60_000 : 10 ** 9))}`;
     begin();
   });
   wall.addEventListener("keydown", move);

@@ -35,11 +35,19 @@ export function remember(one) {
  */
 export async function readIdx(file) {
   const zipped = new Uint8Array(await file.slice(0, 2).arrayBuffer());
-  const stream = zipped[0] === 0x1f && zipped[1] === 0x8b ? file.stream().pipeThrough(new DecompressionStream("gzip")) : file.stream();
+  const stream =
+    zipped[0] === 0x1f && zipped[1] === 0x8b
+      ? file.stream().pipeThrough(new DecompressionStream("gzip"))
+      : file.stream();
   const content = await new Response(stream).arrayBuffer().catch(() => new ArrayBuffer(0));
   const head = new DataView(content);
   const size = SIDE * SIDE;
-  if (content.byteLength < 16 || head.getUint32(0) !== IDX_IMAGES || head.getUint32(8) !== SIDE || head.getUint32(12) !== SIDE)
+  if (
+    content.byteLength < 16 ||
+    head.getUint32(0) !== IDX_IMAGES ||
+    head.getUint32(8) !== SIDE ||
+    head.getUint32(12) !== SIDE
+  )
     throw new Error(`${file.name} is no IDX file of 28×28 images.`);
   const count = Math.min(head.getUint32(4), Math.floor((content.byteLength - 16) / size));
   return Array.from({ length: count }, (_, index) => new Uint8Array(content, 16 + index * size, size));
@@ -47,4 +55,3 @@ export async function readIdx(file) {
 
 /** @param {HTMLCanvasElement} canvas of 28×28 @returns {string} base64 of its PNG */
 export const pngFrom = (canvas) => canvas.toDataURL("image/png").split(",")[1];
-
