@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import PlainTextResponse, Response
 
-from api import digits, errors, front_page, generate, health, models, openapi, problems, score
+from api import digits, errors, front_page, generate, health, interpolate, models, openapi, problems, score, story
 from api.dependencies import InferenceDep, MetricsDep, SettingsDep, State
 from api.health import Lifecycle
 from api.inference import Inference
@@ -19,6 +19,7 @@ from api.observation import ObserveRequests
 from api.oip import routes as oip
 from api.seed_index import SeedIndexes
 from api.settings import Settings
+from api.stories import Stories
 from serving.client import ModelClient
 
 
@@ -37,7 +38,8 @@ def create_app(settings: Settings) -> FastAPI:
         try:
             inference = Inference(client, metrics)
             indexes = SeedIndexes(inference, metrics, settings.request_timeout_s)
-            yield State(settings=settings, metrics=metrics, inference=inference, indexes=indexes)
+            stories = Stories(inference, metrics)
+            yield State(settings=settings, metrics=metrics, inference=inference, indexes=indexes, stories=stories)
         finally:
             await client.close()
             if traces:
@@ -54,7 +56,7 @@ def create_app(settings: Settings) -> FastAPI:
         swagger_ui_oauth2_redirect_url=None,
     )
     app.state.lifecycle = Lifecycle()
-    for module in (front_page, generate, digits, score, models, health, oip):
+    for module in (front_page, generate, digits, interpolate, score, story, models, health, oip):
         app.include_router(module.router)
     app.add_api_route("/metrics", _metrics, summary="Prometheus metrics", response_class=PlainTextResponse)
     app.add_api_route("/problems/{slug}", _problem_page, include_in_schema=False)

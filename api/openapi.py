@@ -68,13 +68,16 @@ def install(app: FastAPI, settings: Settings) -> None:
         if not app.openapi_schema:
             document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
             known = document.setdefault("components", {}).setdefault("schemas", {})
-            for model in (schemas.Problem, schemas.GenerateRequest, schemas.ScoreRequest, InferenceRequest):
+            bodies = schemas.GenerateRequest, schemas.InterpolateRequest, schemas.ScoreRequest, InferenceRequest
+            for model in (schemas.Problem, *bodies):
                 schema = model.model_json_schema(ref_template=_REF)
                 known.update(schema.pop("$defs", {}))
                 known[model.__name__] = schema
             digits = known["GenerateRequest"]["properties"]
             digits["seeds"]["maxItems"] = digits["count"]["maximum"] = settings.max_stream_images
             digits["noise"]["maxItems"] = settings.max_images
+            points = known["InterpolateRequest"]["properties"]
+            points["seeds"]["maxItems"] = points["noise"]["maxItems"] = settings.max_images
             known["ScoreRequest"]["properties"]["images"]["maxItems"] = settings.max_score_images
             app.openapi_schema = document
         return app.openapi_schema

@@ -63,6 +63,13 @@ VERSION_NOT_FOUND: Final = ProblemType(
     "The `version` in the request is not among those that the model server has. `GET /models` lists "
     "them; without `version` the newest is used.",
 )
+NO_STORY: Final = ProblemType(
+    "no-story",
+    404,
+    "The generator's version has no story",
+    "The story of the training run travels with a version when `digitgan export` publishes it, and this version was "
+    "published without. Name a `version` that has one, or export the model again.",
+)
 METHOD_NOT_ALLOWED: Final = ProblemType(
     "method-not-allowed",
     405,
@@ -161,6 +168,7 @@ TYPES: Final[tuple[ProblemType, ...]] = (
     NOT_FOUND,
     MODEL_NOT_FOUND,
     VERSION_NOT_FOUND,
+    NO_STORY,
     METHOD_NOT_ALLOWED,
     NOT_ACCEPTABLE,
     NO_SEED_INDEX,

@@ -32,13 +32,16 @@ from serving.contract import (
     PROBABILITIES,
     SEED_INDEX,
     SIGNATURE,
+    STORY,
+    STORY_BYTES,
+    STORY_PAGE,
     WARMUP_REQUESTS,
 )
 from serving.model_card import CardError, read_card, verify, write_card
 from serving.noise import noise_from_seeds
 from serving.storage import find_versions
 from serving.tensors import to_proto
-from training import seed_index
+from training import seed_index, served_story
 from training.calibration import Calibration
 from training.classifier import features_and_probabilities
 from training.inference import inference_graphs
@@ -78,6 +81,7 @@ def export(
     details: Mapping[str, Mapping[str, Any]] | None = None,
     calibration: Calibration | None = None,
     labels: Labels | None = None,
+    story: bytes | None = None,
 ) -> int:
     """Publishes one new version of each network, all under the same number.
 
@@ -94,6 +98,7 @@ def export(
         details: model name -> what that model's card tells besides.
         calibration: how the discriminator's logit becomes a probability; None: by the sigmoid alone.
         labels: publish a classifier and the generator's seed index too; ``networks`` must hold both networks then.
+        story: how the generator learned, to be served with it (:func:`training.served_story.document`).
 
     Returns:
         The version.
@@ -118,12 +123,17 @@ def export(
             index = _look_at_seeds(graphs, labels)
             graphs[GENERATOR][SEED_INDEX] = index.graph()
             told[GENERATOR][SEED_INDEX] = {**index.facts(), CLASSIFIER: classifier}
+        if story:
+            graphs[GENERATOR][STORY] = served_story.graph(story)
+            told[GENERATOR][STORY] = served_story.facts(story)
         for name in sorted(networks, key=lambda name: name == GENERATOR):
             staging = stage(name, version)
             _save(name, graphs[name], staging)
             differences = _check(name, networks[name], calibration, staging)
             if index and name == GENERATOR:
                 _check_index(index, staging)
+            if story and name == GENERATOR:
+                _check_story(story, staging)
             write_card(
                 staging,
                 {
@@ -256,3 +266,11 @@ def _check_index(index: SeedIndex, directory: Path) -> None:
     for name, table in tables.items():
         if not np.array_equal(answer[name].numpy().ravel()[: len(table)], table):
             raise ExportError(f"{GENERATOR}: {SEED_INDEX} gives other {name} than were found; nothing was published")
+
+
+def _check_story(story: bytes, directory: Path) -> None:
+    """Loads the saved generator and compares the story that it gives with the one it was given."""
+    pages = np.arange(-(-len(story) // STORY_PAGE))
+    answer = tf.saved_model.load(str(directory)).signatures[STORY](tf.constant(pages, tf.int64))
+    if answer[STORY].numpy().tobytes()[: int(answer[STORY_BYTES][0])] != story:
+        raise ExportError(f"{GENERATOR}: {STORY} gives another story than the run's; nothing was published")

@@ -1,4 +1,4 @@
-"""From a run to what is served: the chosen generator and its seed index, the detector, and the classifier."""
+"""From a run to what is served: the chosen generator, its seed index and its story, the detector, the classifier."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,13 +8,15 @@ from typing import Any, Final
 from serving import server_config
 from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR
 from serving.pretrained import MODELS_DIR
-from training import job
+from training import job, served_story
 from training.config import ConfigError, TrainingConfig
 from training.data import Dataset
 from training.detector import DetectorConfig, detector_of_run
+from training.evaluation.features import Judge, JudgeError
 from training.export import ExportError, Labels, export, versions
 from training.seed_index import SEEDS
 from training.selection import CRITERION, chosen_step, kept_generators
+from training.story import tell
 
 EARLIER: Final = 6
 """As many earlier generators as the detector is shown, the last ones."""
@@ -96,7 +98,18 @@ def publish_run(
         details=details,
         calibration=calibration,
         labels=labels,
+        story=_story(run, config, publication.classifiers, step),
     )
+
+
+def _story(run: Path, config: TrainingConfig, classifiers: Path, chosen: int | None) -> bytes | None:
+    """Returns the run's story as it is served; None where the run has no pictures."""
+    try:
+        judge: Judge | None = Judge.newest(classifiers)
+    except JudgeError:
+        judge = None  # Then the stages stay without names.
+    story = tell(run, (lambda digits: judge.look(digits)[1]) if judge else None)
+    return served_story.document(run, config, story, chosen) if story.milestones else None
 
 
 def _newest(base: Path) -> Path:
