@@ -67,12 +67,13 @@ def install(app: FastAPI, settings: Settings) -> None:
         if not app.openapi_schema:
             document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
             known = document.setdefault("components", {}).setdefault("schemas", {})
-            for model in (schemas.Problem, schemas.GenerateRequest, schemas.ScoreRequest):
+            for model in (schemas.Problem, schemas.GenerateRequest, schemas.DatasetRequest, schemas.ScoreRequest):
                 schema = model.model_json_schema(ref_template=_REF)
                 known.update(schema.pop("$defs", {}))
                 known[model.__name__] = schema
             digits = known["GenerateRequest"]["properties"]
             digits["seeds"]["maxItems"] = digits["count"]["maximum"] = settings.max_stream_images
+            known["DatasetRequest"]["properties"]["count"]["maximum"] = settings.max_stream_images
             digits["noise"]["maxItems"] = settings.max_images
             known["ScoreRequest"]["properties"]["images"]["maxItems"] = settings.max_score_images
             app.openapi_schema = document
