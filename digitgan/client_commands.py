@@ -27,6 +27,7 @@ LocalOption = Annotated[
     typer.Option("--local", help="Start a service for this command alone, on the models in the package."),
 ]
 
+_HINT: Final = "start one for this command alone by --local"
 _MOST_SEEDS: Final = 100_000
 _SCORED_AT_ONCE: Final = 64
 _BYTES_AT_ONCE: Final = 4 * 2**20
@@ -34,7 +35,7 @@ _IMAGES: Final = (".png", ".jpg", ".jpeg", ".webp")
 
 
 @contextmanager
-def connected(url: str | None, *, local: bool, retry_s: float = 0.0) -> Iterator["Client"]:
+def connected(url: str | None, *, local: bool, retry_s: float = 0.0, hint: str = _HINT) -> Iterator["Client"]:
     """Gives a client of the gateway at ``url``, or of one that runs as long as the block.
 
     Nobody waits at a terminal for a service that isn't there: unless ``retry_s`` says so, nothing is asked twice.
@@ -53,8 +54,7 @@ def connected(url: str | None, *, local: bool, retry_s: float = 0.0) -> Iterator
             yield opened.enter_context(Client(url, retry_s=retry_s))
     except UnreachableError as error:
         raise UserError(
-            f"{error}. Start a service with: digitgan up   (or name another by --url, or start one for this command "
-            "alone by --local)"
+            f"{error}. Start a service with: digitgan up   (or name another by --url, or {hint})"
         ) from error
     except (DigitganError, ValueError, OSError) as error:
         raise UserError(str(error)) from error

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from digitgan.dataset.plan import Plan
 
 _RETRY_S: Final = 30.0
+_HINT: Final = "give none, and one is started for this command alone"
 
 
 class _Format(StrEnum):
@@ -128,6 +129,10 @@ def _make(out: Path, plan: "Plan", url: str | None, models: Path | None, opened:
         if not there:
             with Console(stderr=True).status("Starting a service"):
                 url = opened.enter_context(local_service(models.resolve() if models else None))
+    with connected(
+        url, local=False, hint=_HINT
+    ) as once:  # a wrong address is told at once, an outage later on is waited out
+        once.models()
     client = opened.enter_context(connected(url, local=False, retry_s=_RETRY_S))
     bars: dict[str, TaskBar] = {}
 

@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from digitgan.client import BrokenStreamError, Client, LabelledDigits, UnavailableError, UnreachableError
+from digitgan.client import BrokenStreamError, Client, LabelledDigits
 from digitgan.dataset.plan import Plan
 from digitgan.errors import UserError
 from serving.contract import CLASSES
@@ -65,7 +65,7 @@ class Collection:
     def complete(self, client: Client, versions: Versions | None, began: Callable[[Versions], None]) -> Iterator[int]:
         """Collects the rest, and yields how many digits came, again and again.
 
-        Where the gateway breaks off or is away for a moment, it is asked again for what is missing.
+        Where the gateway breaks off, it is asked again for what is missing.
 
         Args:
             client: the gateway.
@@ -90,7 +90,7 @@ class Collection:
                             file.write(_packed(part).tobytes())
                             self._note(part.labels, int(part.seeds[-1]), self._counts)
                             yield len(part)
-                except (BrokenStreamError, UnavailableError, UnreachableError):
+                except BrokenStreamError:  # the client itself repeats what fails before a stream begins
                     failures = 0 if self.count > before else failures + 1
                     if failures == _ATTEMPTS:
                         raise
