@@ -61,8 +61,8 @@ $(VENV)/.created:
 	@touch $@
 
 $(VENV)/.run: $(VENV)/.created pyproject.toml requirements.lock
-	@echo "== Installing the gateway and the model server (TensorFlow is large: a few minutes the first time)"
-	@$(PIP_INSTALL) --editable '.[gateway,model-server]'
+	@echo "== Installing the gateway, the model server and the client (TensorFlow is large: a few minutes the first time)"
+	@$(PIP_INSTALL) --editable '.[client,gateway,model-server]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.created pyproject.toml requirements.lock

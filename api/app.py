@@ -8,7 +8,20 @@ from fastapi import FastAPI
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import PlainTextResponse, Response
 
-from api import digits, errors, front_page, generate, health, interpolate, models, openapi, problems, score, story
+from api import (
+    dataset,
+    digits,
+    errors,
+    front_page,
+    generate,
+    health,
+    interpolate,
+    models,
+    openapi,
+    problems,
+    score,
+    story,
+)
 from api.dependencies import InferenceDep, MetricsDep, SettingsDep, State
 from api.health import Lifecycle
 from api.inference import Inference
@@ -56,7 +69,7 @@ def create_app(settings: Settings) -> FastAPI:
         swagger_ui_oauth2_redirect_url=None,
     )
     app.state.lifecycle = Lifecycle()
-    for module in (front_page, generate, digits, interpolate, score, story, models, health, oip):
+    for module in (front_page, generate, dataset, digits, interpolate, score, story, models, health, oip):
         app.include_router(module.router)
     app.add_api_route("/metrics", _metrics, summary="Prometheus metrics", response_class=PlainTextResponse)
     app.add_api_route("/problems/{slug}", _problem_page, include_in_schema=False)

@@ -66,6 +66,15 @@ def sheet(images: Pixels) -> Pixels:
 
 def npy_header(count: int, side: int) -> bytes:
     """Returns what comes before the pixels in an ``.npy`` file of uint8 [count, side, side]."""
+    return _npy_header("|u1", (count, side, side))
+
+
+def npy_records_header(count: int, dtype: np.dtype[np.void]) -> bytes:
+    """Returns what comes before the records in an ``.npy`` file of ``count`` records."""
+    return _npy_header(np.lib.format.dtype_to_descr(dtype), (count,))
+
+
+def _npy_header(descr: object, shape: tuple[int, ...]) -> bytes:
     file = io.BytesIO()
-    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (count, side, side)})
+    np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
     return file.getvalue()

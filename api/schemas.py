@@ -16,6 +16,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from serving.contract import CLASSES, MAX_SEED, NOISE_DIM
+from serving.dataset import CONFIDENCE_FLOOR, Balance
 
 MAX_SCALE = 32
 MAX_WALK_STEPS = 1000
@@ -179,6 +180,48 @@ class InterpolateResponse(BaseModel):
     model: str = Field(description="The model that made them, as the model server says.")
     version: int = Field(description="Its version, as the model server says.")
     images: list[InterpolatedImage] = Field(description="A frame for each step, and one for the last point.")
+
+
+class DatasetRequest(_Body):
+    """Which digits to collect: the first ``count`` that pass, in the order of their seeds."""
+
+    count: int = Field(ge=1, description="So many digits.")
+    balance: Balance = Field(
+        "uniform",
+        description="How many of each digit: `uniform` as many of each, `mnist` in the proportions of MNIST's training"
+        " images, `natural` as they come.",
+    )
+    quotas: list[Annotated[int, Field(ge=0)]] | None = Field(
+        None,
+        min_length=CLASSES,
+        max_length=CLASSES,
+        description="In place of balance: at most so many of each digit, from 0 to 9.",
+    )
+    confidence_floor: float = Field(
+        CONFIDENCE_FLOOR, ge=0, le=1, description="The least confidence of the classifier in what it reads."
+    )
+    logit_floor: float | None = Field(
+        None,
+        allow_inf_nan=False,
+        description="The least logit of the discriminator; none by default. (A floor thins out some digits more than"
+        " others: each has logits of its own.)",
+    )
+    first_seed: Seed = Field(0, description="The seed to begin at.")
+    version: Version | None = Field(None, description="The generator's version; the newest by default.")
+    scale: Scale = Field(1, description="Enlarges each pixel to a square of this side.")
+
+    @model_validator(mode="after")
+    def _quotas_are_enough(self) -> Self:
+        if self.quotas is not None:
+            if "balance" in self.model_fields_set:
+                fields = ["balance", "quotas"]
+                raise PydanticCustomError(
+                    "exactly_one", "Both say how many of each digit: give one", {"fields": fields}
+                )
+            if sum(self.quotas) < self.count:
+                message = "Together the quotas should be at least count"
+                raise PydanticCustomError("exactly_one", message, {"fields": ["quotas"]})
+        return self
 
 
 class GeneratedImage(BaseModel):

@@ -8,7 +8,19 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ("up", "serve", "gateway", "train", "export", "evaluate", "report", "train-classifier")
+COMMANDS = (
+    "up",
+    "serve",
+    "gateway",
+    "generate",
+    "score",
+    "dataset",
+    "train",
+    "export",
+    "evaluate",
+    "report",
+    "train-classifier",
+)
 
 
 def digitgan(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

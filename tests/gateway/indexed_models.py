@@ -81,10 +81,11 @@ def save_generator(path: Path, *, shift: int = 0, indexed: int | None = INDEXED,
 def _seed_index(indexed: int, shift: int) -> Any:
     seeds = np.arange(-(-indexed // INDEX_PAGE) * INDEX_PAGE)
     within = seeds < indexed
+    digits = digits_of_seeds(range(len(seeds)), shift)
     columns = {
-        DIGITS: np.where(within, digits_of_seeds(range(len(seeds)), shift), NOT_INDEXED).astype(np.uint8),
+        DIGITS: np.where(within, digits, NOT_INDEXED).astype(np.uint8),
         CONFIDENCES: np.where(within, confidences(seeds), 0).astype(np.float32),
-        LOGITS: np.zeros(len(seeds), np.float32),
+        LOGITS: digits.astype(np.float32) - 5,
         CURATED: (within & curated(seeds)).astype(np.uint8),
     }
 

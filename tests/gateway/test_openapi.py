@@ -33,6 +33,7 @@ def operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]
 def test_it_lists_the_routes(document: dict[str, Any]) -> None:
     assert {(method, path) for method, path, _ in operations(document)} == {
         ("POST", "/generate"),
+        ("POST", "/dataset"),
         ("GET", "/digits/{seed}.png"),
         ("POST", "/interpolate"),
         ("POST", "/score"),
