@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
-from api.metrics import Metrics
+from api.coalescing import Coalescer, Kind
+from api.metrics import Metrics, note_wait
 from serving.client import ModelClient, ModelServerError, NoSignatureError, Prediction
 from serving.contract import BATCH_SIZES, SIGNATURE, SIGNATURES
 
@@ -30,11 +31,24 @@ class Inference:
     def __init__(self, client: ModelClient, metrics: Metrics) -> None:
         self.client = client
         self._metrics = metrics
+        self._coalescer = Coalescer(self._call)
 
     async def predict(
         self, model: str, rows: Rows, *, signature: str = SIGNATURE, version: int | None, timeout_s: float
     ) -> Prediction:
-        """Runs a signature of ``model`` on at most MAX_BATCH rows. Raises ModelServerError."""
+        """Runs a signature of ``model`` on at most MAX_BATCH rows. Raises ModelServerError.
+
+        Under load, requests share calls.
+        """
+        start = time.perf_counter()
+        try:
+            return await self._coalescer.ask(Kind(model, signature, version), rows, timeout_s)
+        finally:
+            note_wait(time.perf_counter() - start)
+
+    async def _call(self, kind: Kind, rows: Rows, timeout_s: float) -> Prediction:
+        """Makes one call, for one request or for several."""
+        model, signature, version = kind
         inputs = {SIGNATURES[model, signature].input.name: rows}
         start = time.perf_counter()
         try:
@@ -45,7 +59,7 @@ class Inference:
             self._metrics.upstream_errors.labels(model, error.code).inc()
             raise
         finally:
-            self._metrics.observe_model(model, time.perf_counter() - start)
+            self._metrics.model_seconds.labels(model).observe(time.perf_counter() - start)
 
     async def predict_all(
         self, model: str, batches: Iterator[Rows], *, version: int | None, time_left: TimeLeft

@@ -25,6 +25,12 @@ class ModelTime:
 _model_time: ContextVar[ModelTime | None] = ContextVar("model_time", default=None)
 
 
+def note_wait(seconds: float) -> None:
+    """Notes that the request under way has waited for the model server."""
+    if waited := _model_time.get():
+        waited.seconds += seconds
+
+
 class Metrics:
     """All metrics of one app."""
 
@@ -83,12 +89,6 @@ class Metrics:
             ("model", "code"),
             registry=registry,
         )
-
-    def observe_model(self, model: str, seconds: float) -> None:
-        """Counts one call of the model server, for all and for the request that made it."""
-        self.model_seconds.labels(model).observe(seconds)
-        if waited := _model_time.get():
-            waited.seconds += seconds
 
     def exposition(self) -> bytes:
         """Returns all metrics in Prometheus' text format."""
