@@ -4,12 +4,16 @@ Requests are labelled by route template: a million seeds are one time series. Re
 labelled "none".
 """
 
+import os
 import time
 from contextvars import ContextVar
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.workers import METRICS_DIR
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -54,7 +58,12 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
-        self.in_flight = Gauge("digitgan_http_requests_in_flight", "Requests being answered now.", registry=registry)
+        self.in_flight = Gauge(
+            "digitgan_http_requests_in_flight",
+            "Requests being answered now.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
         self.model_seconds = Histogram(
             "digitgan_model_seconds",
             "One call of the model server.",
@@ -91,8 +100,12 @@ class Metrics:
         )
 
     def exposition(self) -> bytes:
-        """Returns all metrics in Prometheus' text format."""
-        return generate_latest(self.registry)
+        """Returns all metrics in Prometheus' text format; with several workers, those of all of them together."""
+        if METRICS_DIR not in os.environ:
+            return generate_latest(self.registry)
+        all_workers = CollectorRegistry()
+        MultiProcessCollector(all_workers)
+        return generate_latest(all_workers)
 
 
 class MeasureRequests:
