@@ -104,7 +104,7 @@ class Metrics:
         if METRICS_DIR not in os.environ:
             return generate_latest(self.registry)
         all_workers = CollectorRegistry()
-        MultiProcessCollector(all_workers)
+        MultiProcessCollector(all_workers)  # type: ignore[no-untyped-call]
         return generate_latest(all_workers)
 
 

@@ -96,6 +96,7 @@ def main(
         if service.name != OURS:
             python_of(service.name, console)
     expected = reference_pixels(CHECKED_SEEDS, console)
+    failed = False
     for number in range(rounds):
         for service in random.sample(chosen, len(chosen)):
             if any(row["round"] == number and row["service"] == service.name for row in read()):
@@ -105,10 +106,14 @@ def main(
                 rows = one_turn(service, expected, seconds, console)
             except RuntimeError as error:  # the others still have their turns; the next run tries again
                 console.print(f"[red]  {error}[/]")
+                failed = True
                 continue
             about = {"round": number, "service": service.name, "seconds": seconds}
             with RESULTS.open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps(about | row) + "\n" for row in rows)
+    if failed:
+        console.print("Some turns failed: the same command again has them once more.")
+        raise typer.Exit(1)
     rows = read()
     table = figures.markdown(rows, _about(rounds))
     console.print(table, markup=False, highlight=False)

@@ -104,7 +104,6 @@ class Running:
     port: int
     start_s: float
     mark: str
-    process: "subprocess.Popen[bytes]"
 
     @property
     def url(self) -> str:
@@ -145,7 +144,7 @@ def running(service: Service, console: Console, log: Path) -> Iterator[Running]:
         )
         try:
             _wait_for_a_digit(service, port, process, log)
-            yield Running(service, port, time.perf_counter() - start, mark, process)
+            yield Running(service, port, time.perf_counter() - start, mark)
         finally:
             _end(process, mark)
 
