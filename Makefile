@@ -38,9 +38,11 @@ unit: $(VENV)/.dev
 train: $(VENV)/.dev ## Train on MNIST: make train [DATA=path/to/mnist.npz] [ARGS="--epochs 30"]
 	@$(BIN)/digitgan train $(if $(DATA),--data $(DATA)) $(ARGS)
 
-bench: $(VENV)/.dev ## Run the benchmarks
+bench: $(VENV)/.dev ## Run the benchmarks, and write their tables into docs/performance.md (needs wrk)
 	@$(BIN)/python -m benchmarks.pixel_parity
 	@$(BIN)/python -m benchmarks.labels
+	@$(BIN)/python -m benchmarks.gateway
+	@$(BIN)/python -m benchmarks.peers
 
 lock: ## Write requirements.lock anew, with the newest versions that fit pyproject.toml
 	@echo "== Resolving the newest versions"

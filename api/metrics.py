@@ -7,6 +7,8 @@ version "none".
 The tables in ``docs/observability.md`` are written by ``python -m api.metrics``.
 """
 
+import math
+import os
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version as version_of
 from typing import Final
@@ -14,8 +16,10 @@ from typing import Final
 import anyio.to_thread
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from api.model_status import ModelStatus
+from api.workers import METRICS_DIR
 from serving.contract import BATCH_SIZES
 
 NO_VERSION: Final = "none"
@@ -46,11 +50,17 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
-        self.in_flight = Gauge("digitgan_http_requests_in_flight", "Requests being answered now.", registry=registry)
+        self.in_flight = Gauge(
+            "digitgan_http_requests_in_flight",
+            "Requests being answered now.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
         self.thread_queue = Gauge(
             "digitgan_thread_queue",
             "Pieces of work, such as the encoding of a large answer, that wait for one of the gateway's threads.",
             registry=registry,
+            multiprocess_mode="livesum",
         )
         self.model_seconds = Histogram(
             "digitgan_model_seconds",
@@ -71,6 +81,7 @@ class Metrics:
             "Calls that the model server has now: in its queue, or running.",
             ("model",),
             registry=registry,
+            multiprocess_mode="livesum",
         )
         self.images = Counter(
             "digitgan_images_generated", "Digits made by the generator.", ("version",), registry=registry
@@ -104,26 +115,36 @@ class Metrics:
             "1 if a version of the model is AVAILABLE, else 0.",
             ("model",),
             registry=registry,
+            multiprocess_mode="mostrecent",
         )
         self.serving_version = Gauge(
             "digitgan_model_serving_version",
             "The newest version AVAILABLE, which answers those who name none.",
             ("model",),
             registry=registry,
+            multiprocess_mode="mostrecent",
         )
         self.newest_version = Gauge(
             "digitgan_model_newest_version",
             "The newest version that the model server knows, in whatever state.",
             ("model",),
             registry=registry,
+            multiprocess_mode="mostrecent",
         )
         self.newest_failed = Gauge(
             "digitgan_model_newest_version_failed",
             "1 if the version that was to take over ended with an error, else 0. GET /models tells the error.",
             ("model",),
             registry=registry,
+            multiprocess_mode="mostrecent",
         )
-        self.build = Gauge("digitgan_build_info", "1, with the gateway's version.", ("version",), registry=registry)
+        self.build = Gauge(
+            "digitgan_build_info",
+            "1, with the gateway's version.",
+            ("version",),
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
         self.build.labels(version_of("digitgan")).set(1)
         # Finding a metric by its labels takes longer than counting.
         self._of_request: dict[tuple[str, str, int], tuple[Counter, Histogram, Histogram]] = {}
@@ -155,24 +176,26 @@ class Metrics:
         batch_size.observe(rows)
 
     def observe_models(self, statuses: Mapping[str, ModelStatus | None]) -> None:
-        """Notes how the models stand. One that nothing is known of isn't available, and has no versions."""
+        """Notes how the models stand. What isn't known of one is NaN."""
         for model, status in statuses.items():
             self.model_available.labels(model).set(bool(status and status.serving))
-            for gauge in (self.serving_version, self.newest_version, self.newest_failed):
-                gauge.remove(model)
-            if status and status.serving:
-                self.serving_version.labels(model).set(status.serving.version)
-            if status and status.versions:
-                self.newest_version.labels(model).set(max(one.version for one in status.versions))
-                self.newest_failed.labels(model).set(bool(status.failed))
+            serving = status.serving.version if status and status.serving else math.nan
+            self.serving_version.labels(model).set(serving)
+            versions = [one.version for one in status.versions] if status else []
+            self.newest_version.labels(model).set(max(versions, default=math.nan))
+            self.newest_failed.labels(model).set(bool(status.failed) if status and versions else math.nan)
 
     def observe_threads(self) -> None:
         """Notes how much waits for a thread. Call it in the event loop."""
         self.thread_queue.set(anyio.to_thread.current_default_thread_limiter().statistics().tasks_waiting)
 
     def exposition(self) -> bytes:
-        """Returns all metrics in Prometheus' text format."""
-        return generate_latest(self.registry)
+        """Returns all metrics in Prometheus' text format; with several workers, those of all of them together."""
+        if METRICS_DIR not in os.environ:
+            return generate_latest(self.registry)
+        all_workers = CollectorRegistry()
+        MultiProcessCollector(all_workers)  # type: ignore[no-untyped-call]
+        return generate_latest(all_workers)
 
     def table(self) -> str:
         """Returns a Markdown table of all metrics but the process's own."""

@@ -41,6 +41,12 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="The address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="The port to listen on; 0 takes a free one.")
+    workers: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="Processes that answer requests on that port. One keeps a model server on a few cores busy.",
+    )
     model_server: Annotated[str, AfterValidator(_grpc_target)] = Field(
         "127.0.0.1:8500",
         description="The model server's gRPC address: `host:port`, `dns:///name:port` or `unix:/path`.",

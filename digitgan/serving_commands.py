@@ -115,12 +115,17 @@ def up(models: ModelsOption = None, host: HostOption = None, port: PortOption = 
     [bold]digitgan up --models RUN/models[/]        what digitgan train made; new versions are picked up as they appear
     """
     require("gateway", "fastapi", "uvicorn")
-    from api.settings import SettingsError, load_settings
-    from digitgan.supervisor import ModelServerEndedError, run_up
+    from digitgan.supervisor import ModelServerEndedError, running_model_server
     from serving.model_config import ConfigError
 
     base = (models or MODELS_DIR).resolve()
     given = {"host": host, "port": port}
-    with told(SettingsError, ConfigError, ModelServerEndedError):
-        settings = load_settings(models_dir=base, **{name: value for name, value in given.items() if value is not None})
-        sys.exit(run_up(base, settings))
+    with told(ConfigError, ModelServerEndedError), running_model_server(base) as target:
+        # The gateway's code is loaded while the model server loads its own, on another core.
+        from api.main import run
+        from api.settings import SettingsError, load_settings
+
+        chosen = {name: value for name, value in given.items() if value is not None}
+        with told(SettingsError):
+            settings = load_settings(models_dir=base, model_server=target, **chosen)
+        sys.exit(run(settings))

@@ -1,5 +1,6 @@
 """GET /metrics: labelled by route template, with what was made, scored, waited for and failed."""
 
+import math
 import threading
 from pathlib import Path
 
@@ -119,7 +120,8 @@ def test_a_newest_version_that_failed_turns_a_metric(
 
     def standing() -> list[float | None]:
         samples = read(faulty_http)
-        return [samples.get((f"digitgan_model_{name}", (("model", "generator"),))) for name in names]
+        values = [samples[f"digitgan_model_{name}", (("model", "generator"),)] for name in names]
+        return [None if math.isnan(value) else value for value in values]
 
     available, end = ModelVersionStatus.AVAILABLE, ModelVersionStatus.END
     healthy = faulty_server.statuses[GENERATOR]
