@@ -93,16 +93,16 @@ def modules(generator: Any) -> dict[str, Any]:
         return sub_pixel_end(images_first(activate(spectral[1](x), np.tile(second_bias, 4))))
 
     spectral = [SpectralConvolution(kernel, SIDE, transposed=True) for kernel in (first, second_split)]
-    parts = [each.spectra for each in spectral]
+    spectra = [each.spectra for each in spectral]
     graphs = {
-        "normalisation folded, weights constant": folded,
-        "+ stride 2 as sub-pixel convolutions": sub_pixel,
-        "+ 7×7 layer in the frequency domain": first_spectral,
-        "+ 64-channel layer there too": both_spectral,
+        "normalisation folded, weights constant": (folded, []),
+        "+ stride 2 as sub-pixel convolutions": (sub_pixel, []),
+        "+ 7×7 layer in the frequency domain": (first_spectral, spectra[:1]),
+        "+ 64-channel layer there too": (both_spectral, spectra),
     }
     steps = {
         name: InferenceModule({SIGNATURE: tf.function(graph, input_signature=[NOISE_SPEC])}, parts)
-        for name, graph in graphs.items()
+        for name, (graph, parts) in graphs.items()
     }
     return {**steps, EXPORTED: generator_module(generator)}
 

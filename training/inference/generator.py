@@ -4,7 +4,7 @@ All of it runs on maps of 7×7 positions, the larger maps' phases being channels
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import tensorflow as tf
@@ -18,8 +18,8 @@ from training.inference.module import InferenceModule
 from training.inference.spectral import SpectralConvolution
 from training.networks import LEAK
 
-SIDE = 7
-NOISE_SPEC = tf.TensorSpec([None, NOISE_DIM], tf.float32, NOISE)
+SIDE: Final = 7
+NOISE_SPEC: Final = tf.TensorSpec([None, NOISE_DIM], tf.float32, NOISE)
 
 
 @dataclass(frozen=True)

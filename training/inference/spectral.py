@@ -50,7 +50,7 @@ class SpectralConvolution:
     def __init__(self, kernel: NDArray[np.float64], side: int, *, transposed: bool) -> None:
         """Takes a kernel [k, k, channels, filters], or [k, k, filters, channels] where ``transposed``; k is odd."""
         self._of_map, of_kernel, self._back = (
-            np.float32(matrix) for matrix in four_product_transforms(side, len(kernel), transposed)
+            matrix.astype(np.float32) for matrix in four_product_transforms(side, len(kernel), transposed)
         )
         if transposed:
             kernel = kernel.swapaxes(2, 3)
