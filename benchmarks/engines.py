@@ -54,7 +54,7 @@ def onnxruntime_engine(path: Path, threads: int) -> Engine:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return lambda noise: session.run([IMAGES], {NOISE: noise})[0]  # type: ignore[no-any-return]
+    return lambda noise: session.run([IMAGES], {NOISE: noise})[0]
 
 
 def openvino_engine(path: Path, threads: int) -> Engine:

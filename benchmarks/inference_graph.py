@@ -4,7 +4,7 @@
 
 Every step is a SavedModel, run as the embedded model server runs it, one after the other in random order, so that
 whatever else the machine does slows all alike. On a machine that does other work, --threads 1 and the processor time
-are what to look at. The last step's pixels are compared with the Keras network's before anything is timed.
+are what to look at. The exported graph's pixels are compared with the Keras network's before anything is timed.
 """
 
 import random
@@ -27,7 +27,8 @@ from serving.contract import IMAGES, NOISE, NOISE_DIM, PIXEL_SCALE, SIGNATURE
 from serving.quiet import quiet_tensorflow_import
 
 REFERENCE = "Keras's export"
-EXPORTED = "+ last layer as products that spread = exported"
+EXPORTED = "+ positions first from the start = exported"
+LEFT = "left: 64-channel layer in the frequency domain too"
 
 
 def modules(generator: Any) -> dict[str, Any]:
@@ -35,7 +36,7 @@ def modules(generator: Any) -> dict[str, Any]:
     import tensorflow as tf
 
     from training.convolution import split_phases
-    from training.inference.generator import NOISE_SPEC, SIDE, GeneratorWeights, generator_module, to_pixels
+    from training.inference.generator import NOISE_SPEC, SIDE, GeneratorWeights, generator_module, sub_pixel, to_pixels
     from training.inference.module import InferenceModule
     from training.inference.spectral import SpectralConvolution
     from training.networks import LEAK
@@ -48,15 +49,12 @@ def modules(generator: Any) -> dict[str, Any]:
         weights.last,
     )
 
-    def split(kernel: Any) -> NDArray[np.float64]:
-        return split_phases(tf.constant(kernel)).numpy()  # type: ignore[no-any-return]
+    second_kernel, last_kernel = sub_pixel(second), sub_pixel(last)
+    turned = first[::-1, ::-1].swapaxes(2, 3).astype(np.float32)
+    second_phases: NDArray[np.float64] = split_phases(tf.constant(second)).numpy()
 
-    second_split, last_split = split(second), split(last)
-
-    def convolution(kernel: NDArray[np.float64]) -> Callable[[Any], Any]:
-        """A stride-1 transposed convolution as the convolution with the kernel turned and its channels swapped."""
-        turned = np.float32(kernel[::-1, ::-1].swapaxes(2, 3))
-        return lambda x: tf.nn.conv2d(x, turned, strides=1, padding="SAME")
+    def convolution(x: Any, kernel: NDArray[np.float32]) -> Any:
+        return tf.nn.conv2d(x, kernel, strides=1, padding="SAME")
 
     def activate(x: Any, bias: NDArray[np.float64]) -> Any:
         return tf.nn.leaky_relu(tf.nn.bias_add(x, np.float32(bias)), LEAK)
@@ -71,34 +69,34 @@ def modules(generator: Any) -> dict[str, Any]:
         return tf.reshape(activate(tf.matmul(noise, np.float32(dense)), dense_bias), [-1, SIDE, SIDE, first.shape[3]])
 
     def sub_pixel_end(x: Any) -> Any:
-        pixels = convolution(last_split)(tf.nn.depth_to_space(x, 2))
-        return {IMAGES: to_pixels(tf.nn.depth_to_space(pixels, 2))}
+        x = convolution(tf.nn.depth_to_space(x, 2), last_kernel)
+        return {IMAGES: to_pixels(tf.nn.depth_to_space(x, 2))}
 
     def folded(noise: Any) -> Any:
         n = tf.shape(noise)[0]
-        x = activate(convolution(first)(start(noise)), first_bias)
+        x = activate(convolution(start(noise), turned), first_bias)
         x = activate(tf.nn.conv2d_transpose(x, np.float32(second), [n, 14, 14, 64], 2), second_bias)
         return {IMAGES: to_pixels(tf.nn.conv2d_transpose(x, np.float32(last), [n, 28, 28, 1], 2))}
 
-    def sub_pixel(noise: Any) -> Any:
-        x = activate(convolution(first)(start(noise)), first_bias)
-        return sub_pixel_end(activate(convolution(second_split)(x), np.tile(second_bias, 4)))
+    def both_sub_pixel(noise: Any) -> Any:
+        x = activate(convolution(start(noise), turned), first_bias)
+        return sub_pixel_end(activate(convolution(x, second_kernel), np.tile(second_bias, 4)))
 
     def first_spectral(noise: Any) -> Any:
         x = images_first(activate(spectral[0](positions_first(start(noise))), first_bias))
-        return sub_pixel_end(activate(convolution(second_split)(x), np.tile(second_bias, 4)))
+        return sub_pixel_end(activate(convolution(x, second_kernel), np.tile(second_bias, 4)))
 
     def both_spectral(noise: Any) -> Any:
         x = activate(spectral[0](positions_first(start(noise))), first_bias)
         return sub_pixel_end(images_first(activate(spectral[1](x), np.tile(second_bias, 4))))
 
-    spectral = [SpectralConvolution(kernel, SIDE, transposed=True) for kernel in (first, second_split)]
+    spectral = [SpectralConvolution(kernel, SIDE, transposed=True) for kernel in (first, second_phases)]
     spectra = [each.spectra for each in spectral]
     graphs = {
         "normalisation folded, weights constant": (folded, []),
-        "+ stride 2 as sub-pixel convolutions": (sub_pixel, []),
+        "+ stride 2 as sub-pixel convolutions": (both_sub_pixel, []),
         "+ 7×7 layer in the frequency domain": (first_spectral, spectra[:1]),
-        "+ 64-channel layer there too": (both_spectral, spectra),
+        LEFT: (both_spectral, spectra),
     }
     steps = {
         name: InferenceModule({SIGNATURE: tf.function(graph, input_signature=[NOISE_SPEC])}, parts)

@@ -12,7 +12,7 @@ import tensorflow as tf
 from serving.contract import BATCH_SIZES, GENERATOR, IMAGES, NOISE, SIGNATURE
 from serving.model_server.servable import load
 from training.inference import inference_module
-from training.inference.generator import spread
+from training.inference.generator import sub_pixel
 from training.networks import build_generator
 
 
@@ -84,10 +84,9 @@ def test_no_images_make_no_images(saved: list[Path]) -> None:
     servable.close()
 
 
-def test_products_spread_as_a_transposed_convolution_does() -> None:
+def test_a_sub_pixel_convolution_is_the_transposed_one() -> None:
     rng = np.random.default_rng(0)
-    kernel, maps = rng.normal(size=(5, 5, 1, 64)), rng.normal(size=(3, 14, 14, 64))
-    plain = tf.nn.conv2d_transpose(np.float32(maps), np.float32(kernel), [3, 28, 28, 1], 2)
-    phases = maps.reshape(3, 7, 2, 7, 2, 64).transpose(1, 3, 0, 2, 4, 5)
-    taps = np.float32(phases.reshape(-1, 64) @ kernel.reshape(25, 64).T)
-    np.testing.assert_allclose(spread(taps), plain[..., 0], atol=1e-4)
+    kernel, maps = rng.normal(size=(5, 5, 3, 8)), np.float32(rng.normal(size=(2, 7, 7, 8)))
+    plain = tf.nn.conv2d_transpose(maps, np.float32(kernel), [2, 14, 14, 3], 2)
+    phases = tf.nn.conv2d(maps, sub_pixel(kernel), strides=1, padding="SAME")
+    np.testing.assert_allclose(tf.nn.depth_to_space(phases, 2), plain, atol=1e-5)

@@ -1,6 +1,6 @@
 """The generator's inference graph.
 
-All of it runs on maps of 7×7 positions, the larger maps' phases being channels, with the positions first.
+The layer with most of the products goes through the frequency domain, those with stride 2 are sub-pixel convolutions.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras import layers
 from numpy.typing import NDArray
 
-from serving.contract import IMAGE_SHAPE, IMAGE_SIDE, IMAGES, NOISE, NOISE_DIM, PIXEL_SCALE, SIGNATURE
+from serving.contract import IMAGES, NOISE, NOISE_DIM, PIXEL_SCALE, SIGNATURE
 from training.convolution import STRIDE, split_phases
 from training.inference.folding import folded
 from training.inference.module import InferenceModule
@@ -61,44 +61,39 @@ def generator_module(generator: Any) -> InferenceModule:
     dense_bias = np.float32(bias.reshape(SIDE**2, 1, -1))
     kernel, first_bias = weights.first
     first = SpectralConvolution(kernel, SIDE, transposed=True)
-    kernel, bias = weights.second
-    second = SpectralConvolution(split_phases(tf.constant(kernel)).numpy(), SIDE, transposed=True)
-    second_bias = np.tile(bias, STRIDE**2)
-    last = np.float32(weights.last.reshape(-1, weights.last.shape[-1]).T)  # [64, 25]
+    kernel, second_bias = weights.second
+    second_kernel = sub_pixel(kernel)
+    last_kernel = sub_pixel(weights.last)
 
     def graph(noise: Any) -> dict[str, Any]:
         x = tf.nn.leaky_relu(tf.matmul(noise, dense_kernel) + dense_bias, LEAK)  # [49, N, 256]
-        x = tf.nn.leaky_relu(tf.nn.bias_add(first(x), np.float32(first_bias)), LEAK)  # [49, N, 128]
-        x = tf.nn.leaky_relu(tf.nn.bias_add(second(x), np.float32(second_bias)), LEAK)  # [49, N, 4 · 64]
-        return {IMAGES: to_pixels(spread(tf.matmul(tf.reshape(x, [-1, len(last)]), last)))}
+        x = tf.nn.leaky_relu(tf.nn.bias_add(first(x), np.float32(first_bias)), LEAK)
+        x = tf.reshape(tf.transpose(x, [1, 0, 2]), [-1, SIDE, SIDE, len(first_bias)])
+        x = tf.nn.conv2d(x, second_kernel, strides=1, padding="SAME")
+        x = tf.nn.leaky_relu(tf.nn.bias_add(x, np.float32(np.tile(second_bias, STRIDE**2))), LEAK)
+        x = tf.nn.depth_to_space(x, STRIDE)  # [N, 14, 14, 64]
+        x = tf.nn.conv2d(x, last_kernel, strides=1, padding="SAME")
+        return {IMAGES: to_pixels(tf.nn.depth_to_space(x, STRIDE))}
 
-    return InferenceModule(
-        {SIGNATURE: tf.function(graph, input_signature=[NOISE_SPEC])}, [first.spectra, second.spectra]
-    )
+    return InferenceModule({SIGNATURE: tf.function(graph, input_signature=[NOISE_SPEC])}, [first.spectra])
 
 
-def spread(taps: Any) -> Any:
-    """The last transposed convolution after its products: each pixel of the 14×14 map spreads 5×5 over the image.
-
-    Rows and columns spread alike, so an image is A @ taps @ Aᵀ, where A has a one for each row of the image and what
-    falls on it.
+def sub_pixel(kernel: NDArray[np.float64]) -> NDArray[np.float32]:
+    """The kernel of the sub-pixel convolution (Shi et al. 2016) that equals a transposed one with stride 2.
 
     Args:
-        taps: float32 [7 · 7 · N · 2 · 2, 5 · 5]; positions, then images, then phases.
+        kernel: [k, k, filters, channels] of the transposed convolution; k is odd.
 
     Returns:
-        float32 [N, 28, 28].
+        [(k+1)/2, (k+1)/2, channels, 4·filters] of a convolution with stride 1, whose output is depth_to_space's input.
     """
-    width = 5
-    taps = tf.reshape(taps, [SIDE, SIDE, -1, STRIDE, STRIDE, width, width])
-    taps = tf.reshape(tf.transpose(taps, [2, 0, 3, 5, 1, 4, 6]), [-1, SIDE * STRIDE * width, SIDE * STRIDE * width])
-    rows = STRIDE * np.arange(SIDE * STRIDE)[:, None] + np.arange(width) - 1  # "same" crops one row before, two after
-    falls_on = np.float32(np.arange(IMAGE_SIDE)[:, None] == rows.ravel())
-    return tf.matmul(tf.matmul(falls_on, taps), falls_on, transpose_b=True)
+    phases: NDArray[np.float64] = split_phases(tf.constant(kernel)).numpy()
+    # A stride-1 transposed convolution is the convolution with the kernel turned by 180° and its channels swapped.
+    return phases[::-1, ::-1].swapaxes(2, 3).astype(np.float32)
 
 
 def to_pixels(x: Any) -> Any:
-    """Before the tanh, float32 [N, 784 in any shape], to pixels uint8 [N, 28, 28, 1]."""
+    """Before the tanh, float32 [N, 28, 28, 1], to pixels uint8 of the same shape."""
     # Clamped, then rounded: tanh does reach +1.0, which is 255.
     pixels = tf.clip_by_value(tf.tanh(x) * PIXEL_SCALE + PIXEL_SCALE, 0.0, 255.0)
-    return tf.reshape(tf.cast(tf.round(pixels), tf.uint8), [-1, *IMAGE_SHAPE])
+    return tf.cast(tf.round(pixels), tf.uint8)
