@@ -44,7 +44,7 @@ from serving.tensors import to_proto
 from training import seed_index, served_story
 from training.calibration import Calibration
 from training.classifier import features_and_probabilities
-from training.inference import inference_graphs
+from training.inference import InferenceModule, inference_module
 from training.seed_index import SeedIndex
 
 CHECKED_SIZES: Final = (1, 2, 3, 7, 64, 256)
@@ -116,19 +116,19 @@ def export(
 
     try:
         classifier = _stage_classifier(labels.classifier, base / CLASSIFIER, stage) if labels else None
-        graphs = {name: inference_graphs(name, network, calibration) for name, network in networks.items()}
+        modules = {name: inference_module(name, network, calibration) for name, network in networks.items()}
         told: dict[str, dict[str, Any]] = {name: dict((details or {}).get(name, {})) for name in networks}
         index = None
         if labels:
-            index = _look_at_seeds(graphs, labels)
-            graphs[GENERATOR][SEED_INDEX] = index.graph()
+            index = _look_at_seeds(modules, labels)
+            modules[GENERATOR].graphs[SEED_INDEX] = index.graph()
             told[GENERATOR][SEED_INDEX] = {**index.facts(), CLASSIFIER: classifier}
         if story:
             graphs[GENERATOR][STORY] = served_story.graph(story)
             told[GENERATOR][STORY] = served_story.facts(story)
         for name in sorted(networks, key=lambda name: name == GENERATOR):
             staging = stage(name, version)
-            _save(name, graphs[name], staging)
+            _save(name, modules[name], staging)
             differences = _check(name, networks[name], calibration, staging)
             if index and name == GENERATOR:
                 _check_index(index, staging)
@@ -179,8 +179,8 @@ def _stage_classifier(source: Path, target: Path, stage: Callable[[str, int], Pa
     return newest + 1
 
 
-def _look_at_seeds(graphs: Mapping[str, Mapping[str, Any]], labels: Labels) -> SeedIndex:
-    generate, score = graphs[GENERATOR][SIGNATURE], graphs[DISCRIMINATOR][SIGNATURE]
+def _look_at_seeds(modules: Mapping[str, InferenceModule], labels: Labels) -> SeedIndex:
+    generate, score = (modules[name].graphs[SIGNATURE] for name in (GENERATOR, DISCRIMINATOR))
     saved = tf.saved_model.load(str(labels.classifier))
     classify = saved.signatures[SIGNATURE]
     return seed_index.build(
@@ -198,9 +198,7 @@ def versions(model_base: Path) -> list[int]:
     return sorted(find_versions(model_base))
 
 
-def _save(name: str, graphs: Mapping[str, Any], directory: Path) -> None:
-    module = tf.Module()
-    module.graphs = dict(graphs)
+def _save(name: str, module: InferenceModule, directory: Path) -> None:
     tf.saved_model.save(module, str(directory), signatures=dict(module.graphs))
     records = directory / WARMUP_REQUESTS
     records.parent.mkdir(parents=True)
