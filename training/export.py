@@ -124,7 +124,7 @@ def export(
             modules[GENERATOR].graphs[SEED_INDEX] = index.graph()
             told[GENERATOR][SEED_INDEX] = {**index.facts(), CLASSIFIER: classifier}
         if story:
-            graphs[GENERATOR][STORY] = served_story.graph(story)
+            modules[GENERATOR].graphs[STORY] = served_story.graph(story)
             told[GENERATOR][STORY] = served_story.facts(story)
         for name in sorted(networks, key=lambda name: name == GENERATOR):
             staging = stage(name, version)
