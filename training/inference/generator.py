@@ -71,11 +71,8 @@ def generator_module(generator: Any) -> InferenceModule:
         x = tf.reshape(tf.transpose(x, [1, 0, 2]), [-1, SIDE, SIDE, len(first_bias)])
         x = tf.nn.conv2d(x, second_kernel, strides=1, padding="SAME")
         x = tf.nn.leaky_relu(tf.nn.bias_add(x, np.float32(np.tile(second_bias, STRIDE**2))), LEAK)
-        # TensorFlow's oneDNN convolution gives no images the input's channels, which the two reshapes put right.
-        x = tf.reshape(x, [-1, SIDE, SIDE, second_kernel.shape[3]])
         x = tf.nn.depth_to_space(x, STRIDE)  # [N, 14, 14, 64]
         x = tf.nn.conv2d(x, last_kernel, strides=1, padding="SAME")
-        x = tf.reshape(x, [-1, STRIDE * SIDE, STRIDE * SIDE, last_kernel.shape[3]])
         return {IMAGES: to_pixels(tf.nn.depth_to_space(x, STRIDE))}
 
     return InferenceModule({SIGNATURE: tf.function(graph, input_signature=[NOISE_SPEC])}, [first.spectra])
