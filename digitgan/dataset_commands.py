@@ -148,16 +148,17 @@ def _make(out: Path, plan: "Plan", url: str | None, models: Path | None, opened:
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Lets SIGTERM end the block as Ctrl-C does, so that no service is left behind."""
+    """Lets SIGTERM end the block as Ctrl-C does, so that no service is left behind; in background jobs, too."""
 
     def stop(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _tell(manifest: dict[str, Any]) -> None:

@@ -32,11 +32,12 @@ def run(out: Path, url: str, *options: object) -> subprocess.CompletedProcess[st
 
 
 def stop(number: int, out: Path, url: str, after: int) -> subprocess.Popen[str]:
-    """Runs the command until ``after`` digits are there, and sends it a signal."""
+    """Runs the command until it has added ``after`` digits, and sends it a signal."""
     records = out.with_name(f"{out.name}.partial") / "digits.records"
+    enough = after * record().itemsize + (records.stat().st_size if records.exists() else 0)
     with subprocess.Popen(command(out, url), stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + DEADLINE_S
-        while not records.exists() or records.stat().st_size < after * record().itemsize:
+        while not records.exists() or records.stat().st_size < enough:
             assert process.poll() is None, "it ended before it could be stopped"
             assert time.monotonic() < deadline
             time.sleep(0.001)
@@ -79,10 +80,10 @@ def test_it_is_balanced_labelled_and_tells_where_it_comes_from(whole: Path) -> N
 def test_stopped_and_resumed_it_has_the_same_bytes(small_url: str, whole: Path, tmp_path: Path) -> None:
     """Killed, stopped by Ctrl-C, with half a record at the end, and then left alone."""
     out = tmp_path / "digits"
-    stop(signal.SIGKILL, out, small_url, 500)
+    stop(signal.SIGKILL, out, small_url, 300)
     with (tmp_path / "digits.partial" / "digits.records").open("ab") as file:
         file.write(b"half a record")
-    stopped = stop(signal.SIGINT, out, small_url, 1500)
+    stopped = stop(signal.SIGINT, out, small_url, 300)
     assert stopped.returncode == 128 + signal.SIGINT
     done = run(out, small_url)
     assert f"{out} is complete" in done.stdout
