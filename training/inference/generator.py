@@ -66,6 +66,9 @@ def generator_module(generator: Any) -> InferenceModule:
     last_kernel = sub_pixel(weights.last)
 
     def graph(noise: Any) -> dict[str, Any]:
+        # TensorFlow's fused oneDNN convolution fails on no images at all, so one is made then, and left out.
+        count = tf.shape(noise)[0]
+        noise = tf.pad(noise, [[0, tf.cast(tf.equal(count, 0), tf.int32)], [0, 0]])
         x = tf.nn.leaky_relu(tf.matmul(noise, dense_kernel) + dense_bias, LEAK)  # [49, N, 256]
         x = tf.nn.leaky_relu(tf.nn.bias_add(first(x), np.float32(first_bias)), LEAK)
         x = tf.reshape(tf.transpose(x, [1, 0, 2]), [-1, SIDE, SIDE, len(first_bias)])
@@ -73,7 +76,7 @@ def generator_module(generator: Any) -> InferenceModule:
         x = tf.nn.leaky_relu(tf.nn.bias_add(x, np.float32(np.tile(second_bias, STRIDE**2))), LEAK)
         x = tf.nn.depth_to_space(x, STRIDE)  # [N, 14, 14, 64]
         x = tf.nn.conv2d(x, last_kernel, strides=1, padding="SAME")
-        return {IMAGES: to_pixels(tf.nn.depth_to_space(x, STRIDE))}
+        return {IMAGES: to_pixels(tf.nn.depth_to_space(x, STRIDE))[:count]}
 
     return InferenceModule({SIGNATURE: tf.function(graph, input_signature=[NOISE_SPEC])}, [first.spectra])
 
