@@ -100,9 +100,12 @@ function literal(value) {
 /** @param {Request} request */
 export function python({ path, accept, body, file, upload }) {
   const npy = accept === "application/x-npy";
-  const modules = ["json", "urllib.request", ...(upload ? ["base64"] : []), ...(npy ? ["io"] : [])].sort();
+  const saved = file && !npy;
+  const modules = ["json", "urllib.request", ...(upload ? ["base64"] : []), ...(npy ? ["io"] : [])];
+  if (saved || upload) modules.push("pathlib");
+  modules.sort();
   const lines = [`import ${modules.join(", ")}`, ...(npy ? ["import numpy"] : []), ""];
-  if (upload) lines.push(`picture = base64.b64encode(open(${JSON.stringify(upload)}, "rb").read()).decode()`);
+  if (upload) lines.push(`picture = base64.b64encode(pathlib.Path(${JSON.stringify(upload)}).read_bytes()).decode()`);
   lines.push("request = urllib.request.Request(", `    ${JSON.stringify(location.origin + path)},`);
   if (body) {
     const text = upload ? literal({ ...body, images: 0 }).replace('"images": 0', '"images": [picture]') : literal(body);
@@ -111,7 +114,7 @@ export function python({ path, accept, body, file, upload }) {
   }
   lines.push(")", "with urllib.request.urlopen(request) as answer:");
   if (npy) lines.push("    digits = numpy.load(io.BytesIO(answer.read()))", "print(digits.shape)");
-  else if (file) lines.push(`    open(${JSON.stringify(file)}, "wb").write(answer.read())`);
+  else if (saved) lines.push(`    pathlib.Path(${JSON.stringify(file)}).write_bytes(answer.read())`);
   else lines.push("    print(json.load(answer))");
   return lines.join("\n");
 }

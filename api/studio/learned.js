@@ -70,7 +70,9 @@ function tell({ run, log, guessing, stability, milestones }) {
     (run.chosen_step ? `. The generator that is served is that of step ${thousands(run.chosen_step)}.` : ".");
   drawPlots(log, guessing);
   const more =
-    "What the deck reads as success, flat losses and a discriminator near chance, means that neither network gains on the other. It does not mean that the digits are good or that all ten occur, and digits go on improving under flat losses.";
+    "Flat losses and a discriminator near chance are often read as success. They mean that neither network gains on " +
+    "the other. They do not mean that the digits are good or that all ten occur, and digits go on improving under " +
+    "flat losses.";
   one("#verdict", HTMLElement).replaceChildren(
     make("h2", {}, TITLES[stability.state] ?? stability.state),
     make("p", {}, afterColon(stability.words)),

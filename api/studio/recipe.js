@@ -18,7 +18,7 @@ export function recipe(name) {
       button.textContent = (await copy(code.textContent || "")) ? "Copied" : "Select it by hand";
       setTimeout(() => (button.textContent = "Copy"), 2000);
     });
-    const text = make("pre", { tabindex: "0", role: "region", "aria-label": title }, code);
+    const text = make("pre", { tabindex: "0", role: "group", "aria-label": title }, code);
     return make("div", { class: "block" }, make("p", {}, title, button), text);
   };
   const details = make(

@@ -9,6 +9,7 @@ import { recipe } from "./recipe.js";
 
 const MOST = 256; // Seeds of a digit that fit into the header X-Seeds.
 const LEAST = 100;
+const ALL = "That is all of them.";
 
 const wall = one("#tiles", HTMLElement);
 const tools = one("#wall-tools", HTMLFormElement);
@@ -62,12 +63,13 @@ async function more() {
     wall.append(...seeds.map((seed, index) => tile(seed, digits[index])));
     now.next = seeds[seeds.length - 1] + 1;
     if (!wall.querySelector('[tabindex="0"]')) wall.firstElementChild?.setAttribute("tabindex", "0");
-    status.textContent = "";
+    now.ended = seeds.length < request.body.count; // Of the index: without it there are seeds for ever.
+    status.textContent = now.ended ? ALL : "";
   } catch (error) {
     if (mine.signal.aborted) return;
     if (error instanceof Problem && error.places.includes("/start")) {
       now.ended = true;
-      status.textContent = wall.childElementCount ? "That is all of them." : `${error.message}.`;
+      status.textContent = wall.childElementCount ? ALL : `${error.message}.`;
     } else {
       const retry = make("button", { type: "button" }, "Try again");
       retry.addEventListener("click", more);

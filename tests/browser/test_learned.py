@@ -55,7 +55,7 @@ def test_the_verdict_is_in_words(open_page: Open) -> None:
     page = open_page("learned")
     expect(page.get_by_role("heading", level=2, name="It settled.")).to_be_visible()
     expect(page.locator("#verdict")).to_contain_text("Both losses were flat.")
-    expect(page.locator("#verdict")).to_contain_text("does not mean that the digits are good")
+    expect(page.locator("#verdict")).to_contain_text("do not mean that the digits are good")
 
 
 def test_a_version_without_a_story_says_so(browser: Browser, studio: str) -> None:
