@@ -29,7 +29,7 @@ expect.set_options(timeout=20_000)
 Open = Callable[..., Page]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # while Playwright runs, its event loop is in other tests' way
 def browser() -> Iterator[Browser]:
     if not CHROMIUM:
         pytest.skip("there is no Chromium on the PATH (Debian's package: chromium), and CHROMIUM names none")
@@ -39,7 +39,7 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def studio(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a gateway before the models in the package, the generator of which tells a story too."""
     models = tmp_path_factory.mktemp("studio") / "models"
