@@ -159,9 +159,11 @@ function build() {
     for (const button of wall.querySelectorAll("button"))
       button.setAttribute("aria-pressed", `${seeds.includes(Number(button.dataset.seed))}`);
   });
-  new IntersectionObserver((entries) => entries.some((entry) => entry.isIntersecting) && more(), {
-    rootMargin: "100% 0px",
-  }).observe(status);
+  const reached = (/** @type {IntersectionObserverEntry[]} */ entries) => {
+    // After a failure it is the button's turn.
+    if (entries.some((entry) => entry.isIntersecting) && !status.childElementCount) more();
+  };
+  new IntersectionObserver(reached, { rootMargin: "100% 0px" }).observe(status);
 }
 
 build();
