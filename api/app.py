@@ -25,7 +25,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:
-        client = ModelClient(settings.model_server)
+        client = ModelClient(settings.model_server, settings.version_label)
         try:
             inference = Inference(client, metrics)
             indexes = SeedIndexes(inference, metrics, settings.request_timeout_s)

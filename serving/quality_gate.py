@@ -5,8 +5,9 @@ will do::
 
     {"generator": {"evaluation.figures.frechet_distance": {"max": 1.0}}}
 
-``thresholds.json`` beside this module is the default: Fréchet distance, coverage and class balance (the divergence of the
-digits' shares from the real ones') of the generator, the area under the discriminator's curve, the classifier's accuracy.
+``thresholds.json`` beside this module is the default: Fréchet distance, coverage and class balance (the divergence of
+the digits' shares from the real ones') of the generator, the area under the discriminator's curve, the classifier's
+accuracy.
 """
 
 import json
@@ -33,7 +34,7 @@ class Threshold:
 
     def shortfall(self, card: Mapping[str, Any]) -> str | None:
         """Returns in what the card falls short, with the figures; None if in nothing."""
-        value = _figure(card, self.figure)
+        value = figure(card, self.figure)
         if value is None:
             return f"the model card doesn't tell {self.figure}, which has to be {self}"
         if self.least is not None and not value >= self.least:
@@ -57,7 +58,7 @@ def read_thresholds(path: Path = DEFAULT_THRESHOLDS) -> dict[str, tuple[Threshol
     if not isinstance(content, dict) or not all(isinstance(figures, dict) for figures in content.values()):
         raise ThresholdsError(f"{path}: should hold an object for each model")
     return {
-        model: tuple(_threshold(f"{path}: {model}", figure, bounds) for figure, bounds in figures.items())
+        model: tuple(_threshold(f"{path}: {model}", name, bounds) for name, bounds in figures.items())
         for model, figures in content.items()
     }
 
@@ -67,16 +68,17 @@ def shortfalls(card: Mapping[str, Any], thresholds: tuple[Threshold, ...]) -> li
     return [told for threshold in thresholds if (told := threshold.shortfall(card))]
 
 
-def _threshold(place: str, figure: str, bounds: object) -> Threshold:
+def _threshold(place: str, name: str, bounds: object) -> Threshold:
     if not isinstance(bounds, dict) or not bounds or not bounds.keys() <= {"min", "max"}:
-        raise ThresholdsError(f'{place}: {figure}: should be {{"min": …}}, {{"max": …}} or both')
-    for name, bound in bounds.items():
+        raise ThresholdsError(f'{place}: {name}: should be {{"min": …}}, {{"max": …}} or both')
+    for side, bound in bounds.items():
         if isinstance(bound, bool) or not isinstance(bound, int | float) or not math.isfinite(bound):
-            raise ThresholdsError(f"{place}: {figure}: {name}: should be a number, not {json.dumps(bound)}")
-    return Threshold(figure, bounds.get("min"), bounds.get("max"))
+            raise ThresholdsError(f"{place}: {name}: {side}: should be a number, not {json.dumps(bound)}")
+    return Threshold(name, bounds.get("min"), bounds.get("max"))
 
 
-def _figure(card: Mapping[str, Any], path: str) -> float | None:
+def figure(card: Mapping[str, Any], path: str) -> float | None:
+    """Returns the figure at a dotted path of a model card; None where there is none."""
     value: Any = card
     for name in path.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None
