@@ -23,12 +23,12 @@ app: Final = typer.Typer(
 app.command("up")(serving_commands.up)
 app.command("serve")(serving_commands.serve)
 app.command("gateway")(serving_commands.gateway)
-app.add_typer(models_commands.app, name="models")
 app.command("train")(training_commands.train)
 app.command("export")(training_commands.export)
 app.command("evaluate")(evaluation_commands.evaluate)
 app.command("report")(report_commands.report)
 app.command("train-classifier")(evaluation_commands.train_classifier)
+app.add_typer(models_commands.app, name="models")
 
 
 def _print_version(wanted: bool) -> None:

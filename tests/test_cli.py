@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ("up", "serve", "gateway", "models", "train", "export", "evaluate", "report", "train-classifier")
+COMMANDS = ("up", "serve", "gateway", "train", "export", "evaluate", "report", "train-classifier", "models")
 
 
 def digitgan(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
