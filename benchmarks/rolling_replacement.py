@@ -3,8 +3,8 @@
     python -m benchmarks.rolling_replacement [--requests 3000] [--rate 50]
 
 Two model servers behind one name and two gateways, as k8s/base has them, on this machine. The client sends at a fixed
-rate, and chooses as a Kubernetes Service does: among the gateways that were ready when they were last asked, twice a
-second. A replacement starts the new process, waits until it is ready, and then ends the old one by SIGTERM.
+rate, and chooses as a Kubernetes Service does: among the gateways that were ready in one of the last two times that
+they were asked, twice a second. A replacement starts the new process, waits until it is ready, and then ends the old one by SIGTERM.
 
 Prints how many requests there were, how many failed, and the latencies; the exit status is 1 if any failed.
 """
@@ -35,7 +35,10 @@ options = ServerOptions(from_directory(Path(sys.argv[1])), port=int(sys.argv[2])
 sys.exit(serve(options, lambda server: print(server.port, flush=True)))
 """
 ASK_S = 0.5
-SHUTDOWN_DELAY_S = 2.0
+FAILURE_THRESHOLD = 2
+SHUTDOWN_DELAY_S = 5.0
+READY_TIMEOUT_S = 10.0
+REQUEST_TIMEOUT_S = 30.0
 
 
 @dataclass
@@ -47,9 +50,13 @@ class Service:
 
     def watch(self, ended: threading.Event) -> None:
         """Asks all gateways until ``ended``."""
-        with httpx.Client(timeout=5) as client:
+        failed: dict[str, int] = {}
+        with httpx.Client(timeout=30) as client:
             while not ended.wait(ASK_S):
-                self.ready = [url for url in map(processes.url_of, list(self.gateways)) if _is_ready(client, url)]
+                urls = [processes.url_of(gateway) for gateway in list(self.gateways)]
+                for url in urls:
+                    failed[url] = 0 if _is_ready(client, url) else failed.get(url, FAILURE_THRESHOLD) + 1
+                self.ready = [url for url in urls if failed[url] < FAILURE_THRESHOLD]
 
 
 def _is_ready(client: httpx.Client, url: str) -> bool:
@@ -75,7 +82,7 @@ def measure(requests: int, rate: float) -> tuple[list[float], list[str]]:
         watching = threading.Thread(target=service.watch, args=(ended,))
         watching.start()
         pool = start(ThreadPoolExecutor(64))
-        client = start(httpx.Client(timeout=30, limits=httpx.Limits(max_connections=64)))
+        client = start(httpx.Client(timeout=60, limits=httpx.Limits(max_connections=64)))
 
         def ask(number: int) -> None:
             began = time.perf_counter()
@@ -117,7 +124,12 @@ def _model_server(port: int) -> ServerProcess:
 
 
 def _gateway(target: str) -> ServerProcess:
-    return processes.gateway(target, shutdown_delay_s=SHUTDOWN_DELAY_S)
+    return processes.gateway(
+        target,
+        shutdown_delay_s=SHUTDOWN_DELAY_S,
+        ready_timeout_s=READY_TIMEOUT_S,
+        request_timeout_s=REQUEST_TIMEOUT_S,
+    )
 
 
 def _until(condition: Callable[[], bool], deadline_s: float = 120) -> None:

@@ -15,9 +15,7 @@ up)
   port=${2:-8000}
   url=http://127.0.0.1:$port
   manifest=$(render)
-  # Podman removes an init container as soon as it has ended, now and then too early; "always" keeps it.
-  podman kube play --replace --annotation io.podman.annotations.init.container.type=always - <<<\
-    "${manifest/hostPort: 8000/hostPort: $port}"
+  podman kube play --replace - <<<"${manifest/hostPort: 8000/hostPort: $port}"
   echo "Waiting for $url to be ready …"
   SECONDS=0
   until curl --silent --fail --max-time 5 --output /dev/null "$url/healthz/ready"; do

@@ -121,12 +121,8 @@ def addresses(target: str) -> list[str]:
         found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
     except (OSError, ValueError) as error:
         raise RollOutError(f"no model server at {target}: {error}") from error
-    return sorted(
-        {
-            f"ipv4:{at[0]!s}:{at[1]}" if family is socket.AF_INET else f"ipv6:[{at[0]!s}]:{at[1]}"
-            for family, *_, at in found
-        }
-    )
+    numeric = {(family, str(at[0])) for family, *_, at in found}
+    return sorted(f"ipv4:{ip}:{port}" if family is socket.AF_INET else f"ipv6:[{ip}]:{port}" for family, ip in numeric)
 
 
 class RollOut:

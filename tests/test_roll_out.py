@@ -60,7 +60,7 @@ class Service:
 WIDE = {"COLUMNS": "200", "PATH": "/usr/bin:/bin"}
 
 
-def publish(base: Path, version: int, change: Callable[[Path], None] = lambda _: None) -> None:
+def publish(base: Path, version: int, change: Callable[[Path], object] = lambda _: None) -> None:
     """Publishes the package's generator as a version of that number, changed, by a rename."""
     staging = base / GENERATOR / f".{version}.partial"
     shutil.copytree(MODELS_DIR / GENERATOR / "1", staging)
