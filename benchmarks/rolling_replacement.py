@@ -4,7 +4,8 @@
 
 Two model servers behind one name and two gateways, as k8s/base has them, on this machine. The client sends at a fixed
 rate, and chooses as a Kubernetes Service does: among the gateways that were ready in one of the last two times that
-they were asked, twice a second. A replacement starts the new process, waits until it is ready, and then ends the old one by SIGTERM.
+they were asked, twice a second. A replacement starts the new process, waits until it is ready, and then ends the old
+one by SIGTERM.
 
 Prints how many requests there were, how many failed, and the latencies; the exit status is 1 if any failed.
 """
