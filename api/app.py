@@ -47,7 +47,8 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:
-        client = ModelClient(settings.model_server, [TraceCalls(traces.tracer)] if traces else [])
+        interceptors = [TraceCalls(traces.tracer)] if traces else []
+        client = ModelClient(settings.model_server, settings.version_label, interceptors)
         try:
             inference = Inference(client, metrics)
             indexes = SeedIndexes(inference, metrics, settings.request_timeout_s)

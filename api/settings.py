@@ -16,11 +16,11 @@ class SettingsError(ValueError):
 
 
 def _grpc_target(target: str) -> str:
-    if target.startswith(("unix:", "dns:")):
+    if target.startswith(("unix:", "dns:", "ipv4:", "ipv6:")):
         return target
     host, colon, port = target.rpartition(":")
     if not (host and colon and port.isdecimal() and 0 < int(port) < 2**16):
-        raise ValueError("should be host:port, dns:///name:port or unix:/path")
+        raise ValueError("should be host:port, dns:///name:port, unix:/path or ipv4:address:port,…")
     return target
 
 
@@ -49,7 +49,13 @@ class Settings(BaseSettings):
     )
     model_server: Annotated[str, AfterValidator(_grpc_target)] = Field(
         "127.0.0.1:8500",
-        description="The model server's gRPC address: `host:port`, `dns:///name:port` or `unix:/path`.",
+        description="The model server's gRPC address: `host:port`, `dns:///name:port`, `unix:/path`, "
+        "or several: `ipv4:address:port,address:port`.",
+    )
+    version_label: str | None = Field(
+        None,
+        description="The version that is asked where a request names none, by its label in `models.config`, such as "
+        "`stable`. Without: the newest.",
     )
     models_dir: Path | None = Field(
         None,

@@ -12,6 +12,7 @@ from digitgan import (
     client_commands,
     dataset_commands,
     evaluation_commands,
+    models_commands,
     report_commands,
     serving_commands,
     training_commands,
@@ -38,6 +39,7 @@ app.command("export")(training_commands.export)
 app.command("evaluate")(evaluation_commands.evaluate)
 app.command("report")(report_commands.report)
 app.command("train-classifier")(evaluation_commands.train_classifier)
+app.add_typer(models_commands.app, name="models")
 
 
 def _print_version(wanted: bool) -> None:

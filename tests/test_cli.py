@@ -20,6 +20,7 @@ COMMANDS = (
     "evaluate",
     "report",
     "train-classifier",
+    "models",
 )
 
 
