@@ -76,7 +76,7 @@ RUN mkdir api digitgan serving training && python3 -m venv --without-pip /opt/ve
 
 # A package's own tests and the headers to compile against it are nothing that a server needs.
 FROM dependencies AS gateway-dependencies
-RUN python3 -m pip --python /opt/venv/bin/python install --quiet '.[gateway]' \
+RUN python3 -m pip --python /opt/venv/bin/python install --quiet '.[gateway,otel]' \
  && python3 -m pip --python /opt/venv/bin/python uninstall --quiet --yes digitgan \
  && find /opt/venv -depth -type d \( -name tests -o -name include \) -exec rm -rf {} + \
  && find /opt/venv -name '*.pyi' -delete
