@@ -24,37 +24,28 @@ def weights(version: Path) -> dict[str, Array]:
     Raises UnknownGraphError.
     """
     constants = _constants(version / "saved_model.pb")
-    first = _only(constants, (5, 5, 256, 128))
+    # The dense layer writes a row for each position, and the next one's spectra are made of its kernel at loading.
+    dense = _only(constants, (49, 100, 256))
+    first = _only(constants, (25, 256 * 128)).reshape(5, 5, 256, 128)
     return {
-        "dense_kernel": _only(constants, (100, 12544)),
-        "dense_bias": _only(constants, (12544,)),
-        "first_kernel": np.ascontiguousarray(first[::-1, ::-1].transpose(0, 1, 3, 2)),
+        "dense_kernel": np.ascontiguousarray(dense.transpose(1, 0, 2)).reshape(100, -1),
+        "dense_bias": _only(constants, (49, 1, 256)).reshape(-1),
+        "first_kernel": np.ascontiguousarray(first.transpose(0, 1, 3, 2)),
         "first_bias": _only(constants, (128,)),
         "second_kernel": _transposed(constants, 128, 64),
-        "second_bias": _bias(constants, 64),
+        "second_bias": _only(constants, (4 * 64,))[:64],
         "last_kernel": _transposed(constants, 64, 1),
     }
 
 
 def _transposed(constants: list[Array], inputs: int, outputs: int) -> Array:
-    """Returns a stride-2 kernel, [5, 5, out, in], from either form of it."""
-    for constant in constants:
-        if constant.shape == (5, 5, outputs, inputs):
-            return constant
+    """Returns a stride-2 kernel, [5, 5, out, in], from its sub-pixel form."""
     phases = _only(constants, (3, 3, inputs, 4 * outputs)).reshape(3, 3, inputs, 2, 2, outputs)
     kernel = np.empty((5, 5, outputs, inputs), np.float32)
     for y, (row_phase, row) in _SUB_PIXEL.items():
         for x, (column_phase, column) in _SUB_PIXEL.items():
             kernel[y, x] = phases[row + 1, column + 1, :, row_phase, column_phase].T
     return kernel
-
-
-def _bias(constants: list[Array], outputs: int) -> Array:
-    """Returns a bias, which the sub-pixel form has four times over."""
-    for constant in constants:
-        if constant.shape in ((outputs,), (4 * outputs,)):
-            return constant[:outputs]
-    raise UnknownGraphError(f"no bias of {outputs}")
 
 
 def _only(constants: list[Array], shape: tuple[int, ...]) -> Array:
