@@ -18,6 +18,11 @@ from tests.browser.test_wall import pixels_of
 SEVEN = [(75, 70), (205, 70), (165, 150), (135, 235)]
 
 
+def ready(page: Page) -> None:
+    """Waits until the pad can be written on: the button is the script's."""
+    page.get_by_role("button", name="Save the picture").wait_for()
+
+
 def write(page: Page, points: list[tuple[int, int]]) -> None:
     """Writes a stroke; the points are those of a pad of 280×280."""
     box = page.locator("#pad").bounding_box()
@@ -36,6 +41,7 @@ def test_what_is_written_is_read_and_the_scored_pixels_are_shown(
     open_page: Open, studio: str, size: tuple[int, int]
 ) -> None:
     page = open_page("draw", size)
+    ready(page)
     page.locator("#pad").scroll_into_view_if_needed()
     with page.expect_response("**/score"):
         write(page, SEVEN)
@@ -57,6 +63,7 @@ def test_what_is_written_is_read_and_the_scored_pixels_are_shown(
 
 def test_a_digit_is_written_undone_and_cleared_by_keyboard(open_page: Open) -> None:
     page = open_page("draw")
+    ready(page)
     page.locator("#pad").focus()
     page.keyboard.press("Space")
     for _ in range(14):
