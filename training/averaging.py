@@ -7,17 +7,14 @@ flat place of the loss, and the mean of them all is nearer to its middle (stocha
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from serving.contract import NOISE_DIM
 from training.config import TrainingConfig
-from training.networks import build_generator, float32_copy, set_batch_statistics
+from training.networks import STATISTICS_BATCHES, build_generator, float32_copy, set_batch_statistics
 from training.selection import kept_steps, kept_weights
-
-STATISTICS_BATCHES: Final = 100
-"""Batches of noise that the batch-normalisation statistics are estimated from."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,10 @@ from training import layers as fast
 LEAK: Final = 0.2
 """LeakyReLU's slope for negative inputs."""
 
+STATISTICS_BATCHES: Final = 100
+"""Batches of noise from which the statistics of averaged weights are estimated. From few of them they are so rough that
+the figures suffer (docs/recipe.md)."""
+
 
 def build_generator(kit: Any = fast) -> Any:
     """The generator: noise float32 [N, 100] -> images float32 [N, 28, 28, 1] in -1 … 1 (tanh).

@@ -1,6 +1,6 @@
 """One training step: both networks, both optimisers, on one replica or many."""
 
-from typing import Any, Final
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -9,11 +9,14 @@ from serving.contract import NOISE_DIM
 from training.config import ConfigError, TrainingConfig
 from training.critic import FeatureCritics, Judgement, judge
 from training.metrics import METRICS
-from training.networks import build_discriminator, build_generator, float32_copy, set_batch_statistics
+from training.networks import (
+    STATISTICS_BATCHES,
+    build_discriminator,
+    build_generator,
+    float32_copy,
+    set_batch_statistics,
+)
 from training.optimizer import Adam
-
-STATISTICS_BATCHES: Final = 8
-"""Batches of noise from which the averaged generator's batch-normalisation statistics are estimated."""
 
 
 class Trainer(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
