@@ -42,6 +42,13 @@ def serve(
         int, typer.Option(help="How many batches may wait; requests beyond are refused with UNAVAILABLE.")
     ] = 64,
     batching: Annotated[bool, typer.Option(help="Whether requests that arrive together run as one batch.")] = True,
+    require_model_cards: Annotated[
+        bool,
+        typer.Option(
+            "--require-model-cards",
+            help="Refuse versions without a model card. Those that have one are verified by its SHA-256 in any case.",
+        ),
+    ] = False,
 ) -> None:
     """Host the models: the embedded model server, with TensorFlow Serving's gRPC API.
 
@@ -68,6 +75,7 @@ def serve(
         grpc_socket_path=grpc_socket_path,
         loading=LoadingOptions(file_system_poll_wait_seconds=poll_seconds),
         batching=BatchingOptions(max_batch_size, max_enqueued_batches) if batching else None,
+        require_model_cards=require_model_cards,
     )
     sys.exit(serve_models(options, ready=_announce))
 
