@@ -7,6 +7,7 @@ Foreign errors end here. What gRPC reports, and whatever breaks the contract in 
      ├── VersionNotFoundError   the model is served, and the version that the caller named doesn't exist
      ├── OverloadedError        the server refused because it has too much to do
      ├── UnreachableError       no server there, or the connection broke
+     │    └── HandshakeError    somebody is there, and the TLS handshake fails: the certificates don't fit
      ├── DeadlineError          the time given for the call ran out
      └── ContractError          the server refused a valid request, or its answer isn't what the contract says
           └── NoSignatureError  the version that was asked doesn't have the signature
@@ -35,6 +36,7 @@ from serving.apis import (
 from serving.contract import SIGNATURE, SIGNATURES, TensorSpec
 from serving.contract import ModelSpec as ContractSpec
 from serving.tensors import TensorError, to_array, to_proto
+from serving.tls import Tls
 
 Array = NDArray[Any]
 
@@ -104,6 +106,10 @@ class UnreachableError(ModelServerError):
     """Nobody listens at the target, or the connection broke during the call."""
 
 
+class HandshakeError(UnreachableError):
+    """Somebody listens at the target, and one of the two sides doesn't trust the other's certificate."""
+
+
 class DeadlineError(ModelServerError):
     """The time given for the call ran out before the answer came."""
 
@@ -117,6 +123,8 @@ class NoSignatureError(ContractError):
 
 
 _QUEUE_FULL: Final = "queue"
+_HANDSHAKE: Final = ("handshake failed", "verification check failed")
+"""gRPC's words for certificates that don't fit: another authority, another host."""
 
 ERRORS: Final[dict[grpc.StatusCode, type[ModelServerError]]] = {
     grpc.StatusCode.CANCELLED: UnreachableError,
@@ -162,11 +170,16 @@ class ModelClient:
     """A client of one model server, for the models of ``serving.contract``.
 
     Make it inside the event loop that uses it. ``target`` is ``host:port``, ``unix:/path`` or ``dns:///name:port``;
-    behind a name with several addresses the calls go round.
+    behind a name with several addresses the calls go round. With ``tls`` the server has to prove that it is the host
+    in ``target``, and is shown the client's certificate if there is one.
     """
 
-    def __init__(self, target: str) -> None:
-        self._channel = grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
+    def __init__(self, target: str, tls: Tls | None = None) -> None:
+        if tls is None:
+            self._channel = grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
+        else:
+            credentials = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.cert)
+            self._channel = grpc.aio.secure_channel(target, credentials, options=_CHANNEL_OPTIONS)
         # Answers are parsed here rather than by gRPC, so that garbage is told from a lost connection.
         self._predict: grpc.aio.UnaryUnaryMultiCallable[PredictRequest, bytes] = self._channel.unary_unary(
             PREDICT, PredictRequest.SerializeToString, None
@@ -267,6 +280,8 @@ def _translate(model: str, error: grpc.aio.AioRpcError) -> ModelServerError:
     kind = ERRORS[code]
     if code is grpc.StatusCode.UNAVAILABLE and _QUEUE_FULL in message:
         kind = OverloadedError  # TensorFlow Serving: "The batch scheduling queue … is full"
+    if code is grpc.StatusCode.UNAVAILABLE and any(word in message for word in _HANDSHAKE):
+        kind = HandshakeError
     return kind(model, code.name, message)
 
 
