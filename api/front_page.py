@@ -1,10 +1,14 @@
 """GET /: the first digits, and the way to everything else. One page, with nothing from outside."""
 
+import base64
+import hashlib
 import html
 from typing import Final
 
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse
+
+from api.security_headers import PAGE, POLICY
 
 SEEDS: Final = range(64)
 
@@ -50,6 +54,9 @@ curl {_HERE}/score -H 'Content-Type: image/png' --data-binary @7.png</code></pre
 </html>
 """
 
+_STYLE_HASH: Final = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+_POLICY: Final = PAGE.replace("style-src 'self'", f"style-src 'sha256-{_STYLE_HASH}'")
+
 router = APIRouter()
 
 
@@ -57,4 +64,4 @@ router = APIRouter()
 async def front_page(request: Request) -> HTMLResponse:
     """A wall of digits."""
     here = html.escape(str(request.base_url).rstrip("/"))
-    return HTMLResponse(_PAGE.replace(_HERE, here))
+    return HTMLResponse(_PAGE.replace(_HERE, here), headers={POLICY: _POLICY})

@@ -10,6 +10,7 @@ import uvicorn
 
 from api.app import create_app
 from api.health import Lifecycle, complaints
+from api.protocol import protocol
 from api.settings import Settings, SettingsError, load_settings
 
 _READY_POLL_S = 0.1
@@ -79,7 +80,7 @@ def run(settings: Settings) -> int:
         config = uvicorn.Config(
             app,
             loop="uvloop",
-            http="httptools",
+            http=protocol(settings.header_timeout_s),
             ws="none",
             lifespan="on",
             log_level=settings.log_level,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
 
+import anyio
 import anyio.to_thread
 import numpy as np
 import orjson
@@ -19,6 +20,7 @@ from api.dependencies import InferenceDep, MetricsDep, SettingsDep
 from api.fit import Digit, ImageError
 from api.images import PNG
 from api.inference import MAX_BATCH, time_budget
+from api.keys import charge
 from api.metrics import Metrics
 from api.negotiation import negotiate
 from api.problems import at_pointer, invalid
@@ -31,6 +33,9 @@ router = APIRouter()
 
 MULTIPART: Final = "multipart/form-data"
 FIELD: Final = "images"
+
+_DECODING: Final = anyio.CapacityLimiter(2)
+"""How many requests decode at a time: 16 million pixels of 16 bits take 180 MB on the way."""
 
 _BODY: Final[dict[str, Any]] = {
     JSON: openapi.schema_of(ScoreRequest),
@@ -69,8 +74,10 @@ async def score(request: Request, settings: SettingsDep, inference: InferenceDep
     negotiate(", ".join(request.headers.getlist("accept")), (JSON,))
     media_type = bodies.media_type(request, tuple(_BODY))
     files = await _files(request, media_type, settings)
+    charge(request, len(files), f"/{FIELD}")
     raw = media_type == PNG
-    digits = await anyio.to_thread.run_sync(partial(_read_digits, files, raw=raw, max_pixels=settings.max_image_pixels))
+    read = partial(_read_digits, files, raw=raw, max_pixels=settings.max_image_pixels)
+    digits = await anyio.to_thread.run_sync(read, limiter=_DECODING)
     pixels = np.stack([digit.pixels for digit in digits])[..., np.newaxis]
     batches = (pixels[start : start + MAX_BATCH] for start in range(0, len(pixels), MAX_BATCH))
     predictions = [
@@ -90,6 +97,7 @@ async def _files(request: Request, media_type: str, settings: Settings) -> list[
         encoded = (await bodies.read_json(request, ScoreRequest)).images
         _check_count(len(encoded), settings)
         return [_from_base64(text, index) for index, text in enumerate(encoded)]
+    bodies.check_charset(request)
     async with request.form(max_files=10_000, max_fields=10) as form:
         parts = form.multi_items()
         for name, part in parts:

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from digitgan import evaluation_commands, report_commands, serving_commands, training_commands
+from digitgan import evaluation_commands, key_command, report_commands, serving_commands, training_commands
 from digitgan.errors import UserError
 
 app: Final = typer.Typer(
@@ -23,6 +23,7 @@ app: Final = typer.Typer(
 app.command("up")(serving_commands.up)
 app.command("serve")(serving_commands.serve)
 app.command("gateway")(serving_commands.gateway)
+app.command("key")(key_command.key)
 app.command("train")(training_commands.train)
 app.command("export")(training_commands.export)
 app.command("evaluate")(evaluation_commands.evaluate)

@@ -19,6 +19,7 @@ from serving import model_config, server_config
 
 TENSORFLOW_MODEL_SERVER: Final = "tensorflow_model_server"
 STOP_SECONDS: Final = 10.0
+_NO_TLS: Final = dict.fromkeys(("model_server_tls_ca", "model_server_tls_cert", "model_server_tls_key"))
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -50,7 +51,7 @@ def run_up(models: Path, settings: Settings) -> int:
         print(f"Loading {' and '.join(names)} from {models}", flush=True)
         with _child(command) as ended:
             try:
-                return run(settings.model_copy(update={"model_server": f"unix:{socket}"}))
+                return run(settings.model_copy(update={"model_server": f"unix:{socket}"} | _NO_TLS))
             finally:
                 if ended.is_set():
                     raise ModelServerEndedError(
