@@ -21,7 +21,7 @@ from api.problems import (
 JSON: Final = "application/json"
 _MOST_ERRORS: Final = 20
 
-MOST_CONTAINERS: Final = 2**16
+MOST_CONTAINERS: Final = 2**17
 """Lists and objects in a JSON body, each of which takes 60 bytes of memory and more; or one for each 128 bytes."""
 MOST_VALUES: Final = 2**20
 """Values in a JSON body, or one for each 8 bytes: a number of noise takes about 10."""
