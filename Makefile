@@ -10,11 +10,16 @@ BIN := $(VENV)/bin
 # The lock constrains, pyproject.toml asks: the same pins serve the gateway alone and the whole workshop.
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
 
+BUILD ?= podman build
+IMAGES ?= models gateway model-server
+TAG_PREFIX := localhost/digitgan/
+
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types unit fuzz schemathesis train bench lock audit sbom clean
+.PHONY: help run test lint types unit fuzz schemathesis train bench lock audit sbom clean \
+  images kube-local kube-down kube-test
 
 help: ## Show what there is to make
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 run: $(VENV)/.run ## Set up, and start the service on the pretrained model: http://127.0.0.1:8000
 	@echo "== Starting digitgan (Ctrl-C ends it)"
@@ -47,9 +52,27 @@ schemathesis: $(VENV)/.dev ## Hold the live service to its own OpenAPI document,
 train: $(VENV)/.dev ## Train on MNIST: make train [DATA=path/to/mnist.npz] [ARGS="--epochs 30"]
 	@$(BIN)/digitgan train $(if $(DATA),--data $(DATA)) $(ARGS)
 
-bench: $(VENV)/.dev ## Run the benchmarks
+bench: $(VENV)/.dev ## Run the benchmarks, and write their tables into docs/performance.md (needs wrk)
 	@$(BIN)/python -m benchmarks.pixel_parity
 	@$(BIN)/python -m benchmarks.labels
+	@$(BIN)/python -m benchmarks.gateway
+	@$(BIN)/python -m benchmarks.peers
+
+images: ## Build the images gateway, models and model-server: make images [BUILD="docker build"] [IMAGES=trainer]
+	@for target in $(IMAGES); do \
+	  echo "== Building $(TAG_PREFIX)$$target"; \
+	  $(BUILD) --target $$target --tag $(TAG_PREFIX)$$target:latest \
+	    --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) . || exit 1; \
+	done
+
+kube-local: images ## Build, and play k8s/overlays/local with podman: http://127.0.0.1:8000
+	@k8s/local.sh up
+
+kube-down: ## End what kube-local started
+	@k8s/local.sh down
+
+kube-test: images $(VENV)/.dev ## Build, and test the images and k8s/overlays/local with podman
+	@DIGITGAN_CONTAINERS=1 $(BIN)/pytest tests/containers
 
 lock: ## Write requirements.lock anew, with the newest versions that fit pyproject.toml
 	@echo "== Resolving the newest versions"
@@ -87,8 +110,8 @@ $(VENV)/.created:
 	@touch $@
 
 $(VENV)/.run: $(VENV)/.created pyproject.toml requirements.lock
-	@echo "== Installing the gateway and the model server (TensorFlow is large: a few minutes the first time)"
-	@$(PIP_INSTALL) --editable '.[gateway,model-server]'
+	@echo "== Installing the gateway, the model server and the client (TensorFlow is large: a few minutes the first time)"
+	@$(PIP_INSTALL) --editable '.[client,gateway,model-server]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.created pyproject.toml requirements.lock

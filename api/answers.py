@@ -6,6 +6,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 import anyio.to_thread
 import orjson
+from numpy.typing import NDArray
 
 from api import images
 from api.images import Pixels
@@ -58,7 +59,7 @@ async def as_npy(parts: AsyncIterator[Digits], count: int, scale: int) -> AsyncI
     """Yields an ``.npy`` file of uint8 [count, 28·scale, 28·scale]."""
     yield images.npy_header(count, IMAGE_SIDE * scale)
     async for part in parts:
-        for chunk in _chunks(part.pixels, scale):
+        for chunk in chunks(part.pixels, scale):
             yield images.enlarge(chunk, scale).tobytes()
 
 
@@ -81,7 +82,7 @@ async def as_zip(parts: AsyncIterator[Digits], source: Source, scale: int) -> As
     async for part in parts:
         if part.labels is not None:
             table += _rows(part.labels, source, done, width)
-        for chunk in _chunks(part.pixels, scale):
+        for chunk in chunks(part.pixels, scale):
             yield await encode(chunk.size * scale**2, entries, chunk, done)
             done += len(chunk)
     if table:
@@ -103,8 +104,8 @@ def _name(source: Source, index: int, width: int) -> str:
     return f"{index:0{width}}{seed}.png"
 
 
-def _chunks(pixels: Pixels, scale: int) -> Iterator[Pixels]:
-    """Yields ``pixels`` in parts of about a mebibyte after enlarging, and of one image at least."""
+def chunks(digits: NDArray[Any], scale: int) -> Iterator[NDArray[Any]]:
+    """Yields ``digits`` [N] in parts of about a mebibyte of pixels after enlarging, and of one digit at least."""
     step = max(1, _CHUNK_BYTES // (IMAGE_SIDE * scale) ** 2)
-    for start in range(0, len(pixels), step):
-        yield pixels[start : start + step]
+    for start in range(0, len(digits), step):
+        yield digits[start : start + step]

@@ -9,17 +9,35 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp
 
-from api import digits, docs_page, errors, front_page, generate, health, models, openapi, problems, score
+from api import (
+    dataset,
+    digits,
+    docs_page,
+    errors,
+    front_page,
+    generate,
+    health,
+    interpolate,
+    models,
+    openapi,
+    problems,
+    score,
+    story,
+)
 from api.cors import Cors, origins_of
-from api.dependencies import MetricsDep, State
+from api.dependencies import InferenceDep, MetricsDep, SettingsDep, State
 from api.health import Lifecycle
 from api.inference import Inference
 from api.keys import CheckKeys, keys_of
-from api.metrics import MeasureRequests, Metrics
+from api.metrics import Metrics
 from api.middleware import BodyLimit, HeadAsGet
+from api.model_status import known_statuses
+from api.observation import ObserveRequests
+from api.oip import routes as oip
 from api.security_headers import SecurityHeaders
 from api.seed_index import SeedIndexes
 from api.settings import Settings
+from api.stories import Stories
 from serving.client import ModelClient
 
 
@@ -33,16 +51,26 @@ class _Gateway(FastAPI):
 def create_app(settings: Settings) -> FastAPI:
     """Returns a gateway with these settings. Several of them fit in one process."""
     metrics = Metrics()
+    traces = None
+    if settings.tracing:
+        from api.tracing import TraceCalls, TraceRequests, Traces
+
+        traces = Traces()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:
-        client = ModelClient(settings.model_server, settings.model_server_tls())
+        interceptors = [TraceCalls(traces.tracer)] if traces else []
+        tls = settings.model_server_tls()
+        client = ModelClient(settings.model_server, settings.version_label, interceptors, tls=tls)
         try:
             inference = Inference(client, metrics)
             indexes = SeedIndexes(inference, metrics, settings.request_timeout_s)
-            yield State(settings=settings, metrics=metrics, inference=inference, indexes=indexes)
+            stories = Stories(inference, metrics)
+            yield State(settings=settings, metrics=metrics, inference=inference, indexes=indexes, stories=stories)
         finally:
             await client.close()
+            if traces:
+                await traces.close()
 
     app = _Gateway(
         title="digitgan",
@@ -55,7 +83,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.state.lifecycle = Lifecycle()
-    for module in (front_page, docs_page, generate, digits, score, models, health):
+    for module in (front_page, docs_page, generate, dataset, digits, interpolate, score, story, models, health, oip):
         app.include_router(module.router)
     app.add_api_route("/metrics", _metrics, summary="Prometheus metrics", response_class=PlainTextResponse)
     app.add_api_route("/problems/{slug}", _problem_page, include_in_schema=False)
@@ -67,13 +95,17 @@ def create_app(settings: Settings) -> FastAPI:
         app.add_middleware(CheckKeys, keys=keys, images_per_minute=settings.key_images_per_minute)
     if origins := origins_of(settings.cors_origins):
         app.add_middleware(Cors, origins=origins)
-    app.add_middleware(MeasureRequests, metrics=metrics)
+    if traces:
+        app.add_middleware(TraceRequests, tracer=traces.tracer)
+    app.add_middleware(ObserveRequests, metrics=metrics, access_log=settings.access_log)
     app.add_middleware(HeadAsGet)
     return app
 
 
-async def _metrics(metrics: MetricsDep) -> Response:
-    """All metrics, in Prometheus' text format."""
+async def _metrics(metrics: MetricsDep, inference: InferenceDep, settings: SettingsDep) -> Response:
+    """All metrics, in Prometheus' text format. The model server is asked how its models stand at this moment."""
+    metrics.observe_models(await known_statuses(inference.client, settings.ready_timeout_s))
+    metrics.observe_threads()
     return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 

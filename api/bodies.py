@@ -53,7 +53,14 @@ async def read_json(request: Request, model: type[_Model]) -> _Model:
 
     Raises ProblemError: 400 if it isn't JSON, 422 naming each field at fault.
     """
-    body = await request.body()
+    return parse_json(await request.body(), model)
+
+
+def parse_json(body: bytes, model: type[_Model]) -> _Model:
+    """Returns JSON as a ``model``.
+
+    Raises ProblemError: 400 if it isn't JSON, 422 naming each field at fault.
+    """
     _check_size(body)
     try:
         content = orjson.loads(body)

@@ -9,8 +9,27 @@ from starlette.responses import Response
 from api.problems import MALFORMED_REQUEST, ProblemError, problem_response
 
 METHODS: Final = ("GET", "HEAD", "POST")
-REQUEST_FIELDS: Final = ("Accept", "Authorization", "Content-Type", "If-None-Match")
-ANSWER_FIELDS: Final = ("ETag", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Model", "X-Model-Version", "X-Seeds")
+REQUEST_FIELDS: Final = (
+    "Accept",
+    "Authorization",
+    "Content-Type",
+    "If-None-Match",
+    "Inference-Header-Content-Length",
+    "X-Request-ID",
+)
+ANSWER_FIELDS: Final = (
+    "ETag",
+    "Inference-Header-Content-Length",
+    "RateLimit",
+    "RateLimit-Policy",
+    "Retry-After",
+    "X-Classifier-Version",
+    "X-Discriminator-Version",
+    "X-Model",
+    "X-Model-Version",
+    "X-Request-ID",
+    "X-Seeds",
+)
 
 
 class Cors(CORSMiddleware):
@@ -33,7 +52,7 @@ class Cors(CORSMiddleware):
             return answer
         kept = {name: value for name, value in answer.headers.items() if not name.startswith("content-")}
         detail = "the origin, the method or a header field of the cross-origin request is not allowed"
-        return problem_response(ProblemError(MALFORMED_REQUEST, detail, headers=kept))
+        return problem_response(ProblemError(MALFORMED_REQUEST, detail, headers=kept), path="")  # a browser reads it
 
 
 def origins_of(text: str) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from api.inference import Inference
 from api.metrics import Metrics
 from api.seed_index import SeedIndexes
 from api.settings import Settings
+from api.stories import Stories
 
 
 class State(TypedDict):
@@ -17,6 +18,7 @@ class State(TypedDict):
     metrics: Metrics
     inference: Inference
     indexes: SeedIndexes
+    stories: Stories
 
 
 async def _settings(request: Request) -> Settings:
@@ -39,7 +41,13 @@ async def _indexes(request: Request) -> SeedIndexes:
     return indexes
 
 
+async def _stories(request: Request) -> Stories:
+    stories: Stories = request.state.stories
+    return stories
+
+
 SettingsDep = Annotated[Settings, Depends(_settings)]
 MetricsDep = Annotated[Metrics, Depends(_metrics)]
 InferenceDep = Annotated[Inference, Depends(_inference)]
 SeedIndexesDep = Annotated[SeedIndexes, Depends(_indexes)]
+StoriesDep = Annotated[Stories, Depends(_stories)]

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
 from api import images, openapi, problems
+from api.caching import FOREVER, REVALIDATE, matches
 from api.dependencies import InferenceDep, MetricsDep, SettingsDep
 from api.images import PNG
 from api.making import digits_of
@@ -15,11 +16,6 @@ from serving.contract import GENERATOR
 from serving.noise import noise_from_seeds
 
 router = APIRouter()
-
-FOREVER: Final = "public, max-age=31536000, immutable"
-"""A seed's pixels in a named version never change."""
-REVALIDATE: Final = "public, no-cache"
-"""Those of the newest version do, when a newer one is published: ask each time, at the price of a 304."""
 
 _HEADERS: Final[dict[str, Any]] = openapi.MODEL_HEADERS | {
     "ETag": {"schema": {"type": "string"}},
@@ -57,12 +53,6 @@ async def digit(
     etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
     cache = REVALIDATE if version is None else FOREVER
     headers = digits.headers | {"ETag": etag, "Cache-Control": cache}
-    if _matches(", ".join(request.headers.getlist("if-none-match")), etag):
+    if matches(request, etag):
         return Response(None, 304, headers)
     return Response(content, 200, headers, PNG)
-
-
-def _matches(if_none_match: str, etag: str) -> bool:
-    """Whether the header names the tag, by the weak comparison of RFC 9110, section 13.1.2."""
-    tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
-    return etag in tags or tags == ["*"]

@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from api import observation
 from api.bodies import parameter_errors
 from api.problems import (
     BROKEN_CONTRACT,
@@ -72,21 +73,25 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unknown)
 
 
+def _answer(request: Request, error: ProblemError) -> Response:
+    return problem_response(error, request.scope["path"])
+
+
 async def _problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, ProblemError)
-    return problem_response(error)
+    return _answer(request, error)
 
 
 async def _upstream(request: Request, error: Exception) -> Response:
     assert isinstance(error, ModelServerError)
     if not isinstance(error, VersionNotFoundError):
         _log.warning("%s %s: %s", request.method, request.url.path, error)
-    return problem_response(problem_of(error))
+    return _answer(request, problem_of(error))
 
 
 async def _parameters(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return problem_response(invalid(*parameter_errors(error.errors())))
+    return _answer(request, invalid(*parameter_errors(error.errors())))
 
 
 async def _http(request: Request, error: Exception) -> Response:
@@ -96,17 +101,22 @@ async def _http(request: Request, error: Exception) -> Response:
     if error.status_code == METHOD_NOT_ALLOWED.status:
         allowed = {method.strip() for method in headers.get("Allow", "").split(",")}
         headers["Allow"] = ", ".join(sorted(allowed | ({"HEAD"} if "GET" in allowed else set())))
-        return problem_response(ProblemError(METHOD_NOT_ALLOWED, f"takes {headers['Allow']}", headers=headers))
+        return _answer(request, ProblemError(METHOD_NOT_ALLOWED, f"takes {headers['Allow']}", headers=headers))
     if error.status_code == NOT_FOUND.status:
-        return problem_response(ProblemError(NOT_FOUND, "no such path", headers=headers))
-    return problem_response(ProblemError(MALFORMED_REQUEST, str(error.detail), headers=headers))
+        return _answer(request, ProblemError(NOT_FOUND, "no such path", headers=headers))
+    return _answer(request, ProblemError(MALFORMED_REQUEST, str(error.detail), headers=headers))
 
 
 async def _nobody_there(request: Request, error: Exception) -> Response:
     """The caller left before its request was complete: this answer reaches nobody."""
-    return problem_response(ProblemError(MALFORMED_REQUEST, "the request broke off"))
+    return _answer(request, ProblemError(MALFORMED_REQUEST, "the request broke off"))
 
 
 async def _unknown(request: Request, error: Exception) -> Response:
-    """The server logs the exception; the caller learns nothing of it."""
-    return problem_response(ProblemError(INTERNAL_ERROR, "the service's log has the reason"))
+    """The server logs the exception; the caller learns nothing of it but the id that its lines have.
+
+    This answer is made outside of all other middleware, so the id is told here.
+    """
+    under_way = observation.current.get()
+    headers = {observation.REQUEST_ID: under_way.request_id} if under_way else {}
+    return _answer(request, ProblemError(INTERNAL_ERROR, "the service's log has the reason", headers=headers))

@@ -1,67 +1,78 @@
-"""GET /: the first digits, and the way to everything else. One page, with nothing from outside."""
+"""GET /: the studio. One page of static files, with nothing from outside and nothing inline.
 
-import base64
+The files are in ``api/studio``. Their URLs carry a hash of all of them, so a browser keeps them for a year and a new
+release is seen at once; only the page itself is asked for each time.
+"""
+
+import gzip
 import hashlib
-import html
+from dataclasses import dataclass
+from importlib.resources import files
 from typing import Final
 
 from fastapi import APIRouter, Request
-from starlette.responses import HTMLResponse
+from starlette.responses import Response
 
-from api.security_headers import PAGE, POLICY
+from api.caching import FOREVER, REVALIDATE, matches
+from api.problems import NOT_FOUND, ProblemError
 
-SEEDS: Final = range(64)
+_PAGE: Final = "index.html"
+_PLACE: Final = b"%studio%"
+"""Stands in the page for the path of the other files."""
+_MEDIA_TYPES: Final = {"html": "text/html", "css": "text/css", "js": "text/javascript", "png": "image/png"}
 
-_HERE: Final = "%here%"
 
-_STYLE: Final = """
-  :root { color-scheme: light dark; font: 1rem/1.5 system-ui, sans-serif }
-  body { max-width: 46rem; margin: 2rem auto; padding: 0 1rem }
-  .wall { display: grid; grid-template-columns: repeat(8, 1fr); gap: 2px; background: #000 }
-  .wall img { display: block; width: 100%; height: auto; image-rendering: pixelated }
-  pre { white-space: pre-wrap; overflow-wrap: anywhere; padding: .75rem; border: 1px solid; border-radius: .25rem }
-"""
+@dataclass(frozen=True)
+class _File:
+    """A file as it is sent: plain, or to those who take it, compressed."""
 
-_WALL: Final = "\n".join(
-    f'<a href="/digits/{seed}.png?scale=8"><img src="/digits/{seed}.png" width="28" height="28" alt="seed {seed}"></a>'
-    for seed in SEEDS
-)
+    content: bytes
+    zipped: bytes
+    media_type: str
+    etag: str
+    """Weak: one for both."""
 
-_PAGE: Final = f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>digitgan</title>
-<link rel="icon" href="/digits/7.png">
-<style>{_STYLE}</style>
-</head>
-<body>
-<main>
-<h1>digitgan</h1>
-<p>Handwritten digits that nobody wrote: the seeds {SEEDS[0]} to {SEEDS[-1]}, made by the generator as you look.</p>
-<div class="wall">
-{_WALL}
-</div>
-<h2>The same from a shell</h2>
-<pre><code>curl -o 7.png {_HERE}/digits/7.png
-curl -o sheet.png {_HERE}/generate -H 'Content-Type: application/json' -H 'Accept: image/png' -d '{{"count": 100}}'
-curl {_HERE}/score -H 'Content-Type: image/png' --data-binary @7.png</code></pre>
-<p><a href="/docs">The API to click through</a> · <a href="/models">Models</a> ·
-<a href="/healthz/ready">Health</a> · <a href="/metrics">Metrics</a></p>
-</main>
-</body>
-</html>
-"""
+    @classmethod
+    def of(cls, name: str, content: bytes) -> "_File":
+        media_type = _MEDIA_TYPES[name.rpartition(".")[2]]
+        return cls(content, gzip.compress(content, mtime=0), media_type, f'W/"{_digest(content)}"')
 
-_STYLE_HASH: Final = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-_POLICY: Final = PAGE.replace("style-src 'self'", f"style-src 'sha256-{_STYLE_HASH}'")
+    def response(self, request: Request, cache: str) -> Response:
+        headers = {"Vary": "Accept-Encoding", "Cache-Control": cache, "ETag": self.etag}
+        if matches(request, self.etag):
+            return Response(None, 304, headers)
+        if "gzip" in request.headers.get("accept-encoding", ""):
+            return Response(self.zipped, 200, headers | {"Content-Encoding": "gzip"}, self.media_type)
+        return Response(self.content, 200, headers, self.media_type)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _load() -> tuple[str, dict[str, _File]]:
+    """Returns the hash of all files, and the files by name; the page with the others' URLs in it."""
+    found = {one.name: one.read_bytes() for one in files("api").joinpath("studio").iterdir() if one.is_file()}
+    release = _digest(b"".join(name.encode() + found[name] for name in sorted(found)))
+    place = f"/studio/{release}".encode()
+    found[_PAGE] = found[_PAGE].replace(_PLACE, place)
+    return release, {name: _File.of(name, content) for name, content in found.items()}
+
+
+_RELEASE, _FILES = _load()
 
 router = APIRouter()
 
 
 @router.get("/", include_in_schema=False)
-async def front_page(request: Request) -> HTMLResponse:
-    """A wall of digits."""
-    here = html.escape(str(request.base_url).rstrip("/"))
-    return HTMLResponse(_PAGE.replace(_HERE, here), headers={POLICY: _POLICY})
+async def page(request: Request) -> Response:
+    """The studio's page."""
+    return _FILES[_PAGE].response(request, REVALIDATE)
+
+
+@router.get("/studio/{release}/{name}", include_in_schema=False)
+async def file(request: Request, release: str, name: str) -> Response:
+    """A file that the page needs. One of another release is gone."""
+    if release != _RELEASE or name not in _FILES:
+        raise ProblemError(NOT_FOUND, "no such file of the studio")
+    return _FILES[name].response(request, FOREVER)

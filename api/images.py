@@ -6,11 +6,13 @@ value.
 
 import io
 import math
+import struct
+import zlib
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from zlib_ng import zlib_ng
 
 Pixels = NDArray[np.uint8]
 
@@ -20,8 +22,13 @@ NPY: Final = "application/x-npy"
 SHEET_GAP: Final = 2
 """Pixels, before scaling, around each digit of a sheet."""
 
-_COMPRESSION: Final = 1
-"""zlib's fastest level: a digit is 440 bytes in place of 415, and takes a quarter of the time."""
+_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+_GRAY_8_BIT: Final = bytes((8, 0, 0, 0, 0))
+"""Bit depth, colour type, and the only methods there are of compression, filtering and interlacing."""
+
+_COMPRESSION: Final = 2
+"""zlib-ng's level. Files are no larger than Pillow's of its level 1, and made in less than half the time
+(``python -m benchmarks.gateway``)."""
 
 
 def enlarge(images: Pixels, scale: int) -> Pixels:
@@ -32,10 +39,26 @@ def enlarge(images: Pixels, scale: int) -> Pixels:
 
 
 def png(image: Pixels, scale: int = 1) -> bytes:
-    """Returns one image [H, W], enlarged, as an 8-bit grayscale PNG."""
-    file = io.BytesIO()
-    Image.fromarray(enlarge(image, scale)).save(file, "PNG", compress_level=_COMPRESSION)
-    return file.getvalue()
+    """Returns one image [H, W], enlarged, as an 8-bit grayscale PNG (W3C, "Portable Network Graphics", 3rd edition).
+
+    Rows are not filtered (section 9): in digits and their enlargements that makes files smaller.
+    """
+    height, width = image.shape[0] * scale, image.shape[1] * scale
+    rows = np.zeros((height, width + 1), np.uint8)  # a row begins with its filter's number
+    rows[:, 1:] = enlarge(image, scale)
+    header = struct.pack(">2I", width, height) + _GRAY_8_BIT
+    return b"".join(
+        (
+            _SIGNATURE,
+            _chunk(b"IHDR", header),
+            _chunk(b"IDAT", zlib_ng.compress(rows, _COMPRESSION)),
+            _chunk(b"IEND", b""),
+        )
+    )
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I4s", len(content), kind) + content + struct.pack(">I", zlib.crc32(content, zlib.crc32(kind)))
 
 
 def sheet_shape(count: int, side: int) -> tuple[int, int]:
@@ -66,6 +89,15 @@ def sheet(images: Pixels) -> Pixels:
 
 def npy_header(count: int, side: int) -> bytes:
     """Returns what comes before the pixels in an ``.npy`` file of uint8 [count, side, side]."""
+    return _npy_header("|u1", (count, side, side))
+
+
+def npy_records_header(count: int, dtype: np.dtype[np.void]) -> bytes:
+    """Returns what comes before the records in an ``.npy`` file of ``count`` records."""
+    return _npy_header(np.lib.format.dtype_to_descr(dtype), (count,))
+
+
+def _npy_header(descr: object, shape: tuple[int, ...]) -> bytes:
     file = io.BytesIO()
-    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (count, side, side)})
+    np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
     return file.getvalue()

@@ -7,6 +7,8 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
+from api import observation
+from api.coalescing import Coalescer, Kind
 from api.metrics import Metrics
 from serving.client import ModelClient, ModelServerError, NoSignatureError, Prediction
 from serving.contract import BATCH_SIZES, SIGNATURE, SIGNATURES
@@ -30,22 +32,46 @@ class Inference:
     def __init__(self, client: ModelClient, metrics: Metrics) -> None:
         self.client = client
         self._metrics = metrics
+        self._coalescer = Coalescer(self._call)
 
     async def predict(
         self, model: str, rows: Rows, *, signature: str = SIGNATURE, version: int | None, timeout_s: float
     ) -> Prediction:
-        """Runs a signature of ``model`` on at most MAX_BATCH rows. Raises ModelServerError."""
-        inputs = {SIGNATURES[model, signature].input.name: rows}
+        """Runs a signature of ``model`` on at most MAX_BATCH rows. Raises ModelServerError.
+
+        Under load, requests share calls.
+        """
+        prediction = None
         start = time.perf_counter()
         try:
-            return await self.client.predict(model, inputs, signature=signature, version=version, timeout_s=timeout_s)
+            prediction = await self._coalescer.ask(Kind(model, signature, version), rows, timeout_s)
+            return prediction
+        finally:
+            answered_by = prediction.version if prediction else None
+            observation.note_call(model, answered_by, time.perf_counter() - start)
+
+    async def _call(self, kind: Kind, rows: Rows, timeout_s: float) -> Prediction:
+        """Makes one call, for one request or for several."""
+        model, signature, version = kind
+        inputs = {SIGNATURES[model, signature].input.name: rows}
+        in_flight = self._metrics.calls_in_flight.labels(model)
+        in_flight.inc()
+        prediction = None
+        start = time.perf_counter()
+        try:
+            prediction = await self.client.predict(
+                model, inputs, signature=signature, version=version, timeout_s=timeout_s
+            )
+            return prediction
         except NoSignatureError:
             raise  # the answer to a question, and no failure
         except ModelServerError as error:
             self._metrics.upstream_errors.labels(model, error.code).inc()
             raise
         finally:
-            self._metrics.observe_model(model, time.perf_counter() - start)
+            in_flight.dec()
+            seconds = time.perf_counter() - start
+            self._metrics.observe_call(model, prediction.version if prediction else None, len(rows), seconds)
 
     async def predict_all(
         self, model: str, batches: Iterator[Rows], *, version: int | None, time_left: TimeLeft

@@ -1,17 +1,20 @@
 """The gateway as a process: binds its socket, serves until it is told to stop, and drains."""
 
 import asyncio
-import logging
+import signal
 import socket
 import sys
+from functools import partial
 from types import FrameType
 
 import uvicorn
 
+from api import logs
 from api.app import create_app
 from api.health import Lifecycle, complaints
 from api.protocol import protocol
 from api.settings import Settings, SettingsError, load_settings
+from api.workers import is_worker, run_workers
 
 _READY_POLL_S = 0.1
 _FAILED = 1
@@ -25,8 +28,11 @@ class _Server(uvicorn.Server):
     (https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-termination-flow).
     """
 
-    def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle, settings: Settings, url: str) -> None:
+    def __init__(
+        self, config: uvicorn.Config, lifecycle: Lifecycle, settings: Settings, url: str, *, announces: bool
+    ) -> None:
         super().__init__(config)
+        self._announces = announces
         self._lifecycle = lifecycle
         self._settings = settings
         self._url = url
@@ -37,6 +43,8 @@ class _Server(uvicorn.Server):
         if self.should_exit:
             return
         self._loop = asyncio.get_running_loop()
+        if not self._announces:
+            return
         print(f"digitgan gateway listens on {self._url}", flush=True)
         self._announcing = asyncio.create_task(self._announce_ready())
 
@@ -52,6 +60,8 @@ class _Server(uvicorn.Server):
         print(f"Ready: the models are loaded. Try: curl -o 7.png {self._url}/digits/7.png", flush=True)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if sig == signal.SIGINT and is_worker():  # the parent has it too, and passes it on
+            return
         if self._lifecycle.draining or not self.started:  # a second signal doesn't wait
             self.should_exit = True
             self.force_exit = self._lifecycle.draining
@@ -69,12 +79,19 @@ def run(settings: Settings) -> int:
     Prints to stdout the URL it listens on as soon as it answers, and a line that begins with "Ready" when the models
     are there too; problems go to stderr.
     """
-    logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
     try:
         listener = _bind(settings.host, settings.port)
     except OSError as error:
         print(f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}", file=sys.stderr)
         return _FAILED
+    with listener:
+        serve = partial(_serve, settings, listener)
+        return run_workers(settings.workers, serve) if settings.workers > 1 else serve(True)
+
+
+def _serve(settings: Settings, listener: socket.socket, announces: bool) -> int:
+    """Serves in this process, which may be one of several. ``announces``: it tells what ``run`` prints."""
+    logs.configure(settings.log_level, settings.log_format)
     with listener:
         app = create_app(settings)
         config = uvicorn.Config(
@@ -83,12 +100,14 @@ def run(settings: Settings) -> int:
             http=protocol(settings.header_timeout_s),
             ws="none",
             lifespan="on",
+            log_config=None,
             log_level=settings.log_level,
-            access_log=settings.access_log,
+            access_log=False,  # the app logs its requests itself
             server_header=False,
             timeout_graceful_shutdown=settings.shutdown_timeout_s,
         )
-        server = _Server(config, app.state.lifecycle, settings, _url(settings.host, listener))
+        url = _url(settings.host, listener)
+        server = _Server(config, app.state.lifecycle, settings, url, announces=announces)
         server.run(sockets=[listener])
     return 0 if server.started else _FAILED
 

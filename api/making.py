@@ -99,12 +99,13 @@ class Maker:
                 index = await self._index(asked, certain)
                 if index is None:
                     raise _no_index(plan)
-                if len(plan) > len(index.seeds(plan.digit, plan.curated)):
+                chosen = _chosen(plan, index)
+                if chosen is None:
                     if asked is None and not certain:  # a newer version may have more
                         certain = True
                         continue
                     raise _too_few(plan, index)
-                run = await self._begin(_chosen(plan, index), asked, index)
+                run = await self._begin(chosen, asked, index)
             except VersionNotFoundError:
                 if version is not None:
                     raise
@@ -159,9 +160,14 @@ class Maker:
         return Run(run.source, run.first, run.rest, index)
 
 
-def _chosen(pick: Pick, index: SeedIndex) -> SeedSource:
-    """Returns seeds at random from those in ``index`` that fit, none of them twice."""
+def _chosen(pick: Pick, index: SeedIndex) -> SeedSource | None:
+    """Returns seeds from those in ``index`` that fit, none of them twice; None if there are too few."""
     fitting = index.seeds(pick.digit, pick.curated)
+    if pick.start is not None:
+        following = fitting[fitting >= pick.start][: len(pick)].tolist()
+        return SeedSource(following, chosen=True) if following else None
+    if len(pick) > len(fitting):
+        return None
     return SeedSource(np.random.default_rng().choice(fitting, len(pick), replace=False).tolist(), chosen=True)
 
 
@@ -185,6 +191,8 @@ def _no_index(pick: Pick) -> ProblemError:
 def _too_few(pick: Pick, index: SeedIndex) -> ProblemError:
     found = len(index.seeds(pick.digit, pick.curated))
     kind = f"{'curated ' if pick.curated else ''}{'digit' if pick.digit is None else f'{pick.digit}'}s"
+    if pick.start is not None:
+        return invalid(at_pointer("/start", f"version {index.version} has no {kind} from this seed on in its index"))
     return invalid(at_pointer("/count", f"{len(pick)} images; version {index.version} has {found} {kind} in its index"))
 
 

@@ -1,28 +1,30 @@
-"""Prometheus metrics, in a registry of each app's own, and the middleware that measures requests.
+"""Prometheus metrics, in a registry of each app's own.
 
-Requests are labelled by route template: a million seeds are one time series. Requests to no route are
-labelled "none".
+Requests are labelled by route template: a million seeds are one time series. Requests to no route are labelled "none".
+Models are labelled by the version that answered, never by one that a caller named; calls without an answer have the
+version "none".
+
+The tables in ``docs/observability.md`` are written by ``python -m api.metrics``.
 """
 
-import time
-from contextvars import ContextVar
-from dataclasses import dataclass
+import math
+import os
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version as version_of
+from typing import Final
 
+import anyio.to_thread
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.multiprocess import MultiProcessCollector
 
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+from api.model_status import ModelStatus
+from api.workers import METRICS_DIR
+from serving.contract import BATCH_SIZES
 
+NO_VERSION: Final = "none"
 
-@dataclass
-class ModelTime:
-    """The seconds that one request has waited for the model server."""
-
-    seconds: float = 0.0
-
-
-_model_time: ContextVar[ModelTime | None] = ContextVar("model_time", default=None)
+_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
 class Metrics:
@@ -48,13 +50,38 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
-        self.in_flight = Gauge("digitgan_http_requests_in_flight", "Requests being answered now.", registry=registry)
+        self.in_flight = Gauge(
+            "digitgan_http_requests_in_flight",
+            "Requests being answered now.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self.thread_queue = Gauge(
+            "digitgan_thread_queue",
+            "Pieces of work, such as the encoding of a large answer, that wait for one of the gateway's threads.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
         self.model_seconds = Histogram(
             "digitgan_model_seconds",
             "One call of the model server.",
-            ("model",),
+            ("model", "version"),
             buckets=_SECONDS,
             registry=registry,
+        )
+        self.batch_size = Histogram(
+            "digitgan_model_batch_size",
+            "Rows in one call of the model server.",
+            ("model", "version"),
+            buckets=BATCH_SIZES,
+            registry=registry,
+        )
+        self.calls_in_flight = Gauge(
+            "digitgan_model_calls_in_flight",
+            "Calls that the model server has now: in its queue, or running.",
+            ("model",),
+            registry=registry,
+            multiprocess_mode="livesum",
         )
         self.images = Counter(
             "digitgan_images_generated", "Digits made by the generator.", ("version",), registry=registry
@@ -83,49 +110,106 @@ class Metrics:
             ("model", "code"),
             registry=registry,
         )
+        self.model_available = Gauge(
+            "digitgan_model_available",
+            "1 if a version of the model is AVAILABLE, else 0.",
+            ("model",),
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
+        self.serving_version = Gauge(
+            "digitgan_model_serving_version",
+            "The newest version AVAILABLE, which answers those who name none.",
+            ("model",),
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
+        self.newest_version = Gauge(
+            "digitgan_model_newest_version",
+            "The newest version that the model server knows, in whatever state.",
+            ("model",),
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
+        self.newest_failed = Gauge(
+            "digitgan_model_newest_version_failed",
+            "1 if the version that was to take over ended with an error, else 0. GET /models tells the error.",
+            ("model",),
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
+        self.build = Gauge(
+            "digitgan_build_info",
+            "1, with the gateway's version.",
+            ("version",),
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
+        self.build.labels(version_of("digitgan")).set(1)
+        # Finding a metric by its labels takes longer than counting.
+        self._of_request: dict[tuple[str, str, int], tuple[Counter, Histogram, Histogram]] = {}
+        self._of_call: dict[tuple[str, int | None], tuple[Histogram, Histogram]] = {}
 
-    def observe_model(self, model: str, seconds: float) -> None:
-        """Counts one call of the model server, for all and for the request that made it."""
-        self.model_seconds.labels(model).observe(seconds)
-        if waited := _model_time.get():
-            waited.seconds += seconds
+    def observe_request(self, route: str, method: str, status: int, seconds: float, model_seconds: float) -> None:
+        """Counts one request. ``model_seconds``: of it, spent waiting for the model server."""
+        key = route, method, status
+        if key not in self._of_request:
+            self._of_request[key] = (
+                self.requests.labels(route, method, str(status)),
+                self.request_seconds.labels(route),
+                self.gateway_seconds.labels(route),
+            )
+        requests, request_seconds, gateway_seconds = self._of_request[key]
+        requests.inc()
+        request_seconds.observe(seconds)
+        # Calls overlap the gateway's own work in large answers, so the difference can be negative.
+        gateway_seconds.observe(max(0.0, seconds - model_seconds))
+
+    def observe_call(self, model: str, version: int | None, rows: int, seconds: float) -> None:
+        """Counts one call of the model server. ``version``: the one that answered, None if none did."""
+        key = model, version
+        if key not in self._of_call:
+            label = NO_VERSION if version is None else str(version)
+            self._of_call[key] = self.model_seconds.labels(model, label), self.batch_size.labels(model, label)
+        model_seconds, batch_size = self._of_call[key]
+        model_seconds.observe(seconds)
+        batch_size.observe(rows)
+
+    def observe_models(self, statuses: Mapping[str, ModelStatus | None]) -> None:
+        """Notes how the models stand. What isn't known of one is NaN."""
+        for model, status in statuses.items():
+            self.model_available.labels(model).set(bool(status and status.serving))
+            serving = status.serving.version if status and status.serving else math.nan
+            self.serving_version.labels(model).set(serving)
+            versions = [one.version for one in status.versions] if status else []
+            self.newest_version.labels(model).set(max(versions, default=math.nan))
+            self.newest_failed.labels(model).set(bool(status.failed) if status and versions else math.nan)
+
+    def observe_threads(self) -> None:
+        """Notes how much waits for a thread. Call it in the event loop."""
+        self.thread_queue.set(anyio.to_thread.current_default_thread_limiter().statistics().tasks_waiting)
 
     def exposition(self) -> bytes:
-        """Returns all metrics in Prometheus' text format."""
-        return generate_latest(self.registry)
+        """Returns all metrics in Prometheus' text format; with several workers, those of all of them together."""
+        if METRICS_DIR not in os.environ:
+            return generate_latest(self.registry)
+        all_workers = CollectorRegistry()
+        MultiProcessCollector(all_workers)  # type: ignore[no-untyped-call]
+        return generate_latest(all_workers)
+
+    def table(self) -> str:
+        """Returns a Markdown table of all metrics but the process's own."""
+        rows = ["| metric | type | labels | what |", "| --- | --- | --- | --- |"]
+        rows += [
+            f"| `{metric._name}{'_total' if metric._type == 'counter' else ''}` | {metric._type} "
+            f"| {', '.join(metric._labelnames)} | {metric._documentation} |"
+            for metric in self._own()
+        ]
+        return "\n".join(rows) + "\n"
+
+    def _own(self) -> Iterator[MetricWrapperBase]:
+        return (one for one in vars(self).values() if isinstance(one, MetricWrapperBase))
 
 
-class MeasureRequests:
-    """ASGI middleware: counts and times every HTTP request."""
-
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app = app
-        self._metrics = metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        status = 500  # what the outer layers answer if nothing comes from here
-
-        async def note_status(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        metrics, waited = self._metrics, ModelTime()
-        _model_time.set(waited)
-        metrics.in_flight.inc()
-        start = time.perf_counter()
-        try:
-            await self._app(scope, receive, note_status)
-        finally:
-            seconds = time.perf_counter() - start
-            metrics.in_flight.dec()
-            route = getattr(scope.get("route"), "path", "none")
-            method = scope["method"] if scope["method"] in _METHODS else "other"
-            metrics.requests.labels(route, method, str(status)).inc()
-            metrics.request_seconds.labels(route).observe(seconds)
-            # Calls overlap the gateway's own work in large answers, so the difference can be negative.
-            metrics.gateway_seconds.labels(route).observe(max(0.0, seconds - waited.seconds))
+if __name__ == "__main__":
+    print(Metrics().table(), end="")

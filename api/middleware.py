@@ -39,7 +39,7 @@ class BodyLimit:
         too_large = ProblemError(BODY_TOO_LARGE, f"the body may have {self._max_bytes} bytes at most")
         announced = Headers(scope=scope).get("content-length", "0")
         if announced.isdecimal() and int(announced) > self._max_bytes:
-            await problem_response(too_large)(scope, receive, send)
+            await problem_response(too_large, scope["path"])(scope, receive, send)
             return
         received, whole = 0, False
         end = asyncio.get_running_loop().time() + self._timeout_s

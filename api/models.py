@@ -11,9 +11,9 @@ from fastapi import APIRouter
 from api import openapi
 from api.dependencies import InferenceDep, SettingsDep
 from api.inference import Inference
+from api.model_status import model_status
 from api.schemas import Model, ModelsResponse, ModelVersion, VersionError
 from api.settings import Settings
-from serving.client import ModelNotServedError
 from serving.contract import MODELS
 from serving.model_card import CardError, read_card
 
@@ -33,12 +33,12 @@ async def models(settings: SettingsDep, inference: InferenceDep) -> ModelsRespon
 
 
 async def _model(inference: Inference, name: str, settings: Settings) -> Model:
-    try:
-        versions = await inference.client.model_versions(name, timeout_s=settings.request_timeout_s)
-    except ModelNotServedError:
-        versions = []
+    status = await model_status(inference.client, name, settings.request_timeout_s)
     return Model(
         name=name,
+        status=status.word,
+        detail=status.detail,
+        serving=status.serving.version if status.serving else None,
         versions=[
             ModelVersion(
                 version=one.version,
@@ -46,7 +46,7 @@ async def _model(inference: Inference, name: str, settings: Settings) -> Model:
                 error=None if one.error_code == "OK" else VersionError(code=one.error_code, message=one.error_message),
                 card=await _card(settings.models_dir, name, one.version),
             )
-            for one in versions
+            for one in status.versions
         ],
     )
 

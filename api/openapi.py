@@ -7,6 +7,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
 from api import keys, problems, schemas
+from api.oip.schemas import InferenceRequest
 from api.problems import ProblemType
 from api.settings import Settings
 
@@ -77,13 +78,23 @@ def install(app: FastAPI, settings: Settings) -> None:
         if not app.openapi_schema:
             document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
             known = document.setdefault("components", {}).setdefault("schemas", {})
-            for model in (schemas.Problem, schemas.GenerateRequest, schemas.ScoreRequest):
+            bodies = (
+                schemas.GenerateRequest,
+                schemas.DatasetRequest,
+                schemas.InterpolateRequest,
+                schemas.ScoreRequest,
+                InferenceRequest,
+            )
+            for model in (schemas.Problem, *bodies):
                 schema = model.model_json_schema(ref_template=_REF)
                 known.update(schema.pop("$defs", {}))
                 known[model.__name__] = schema
             digits = known["GenerateRequest"]["properties"]
             digits["seeds"]["maxItems"] = digits["count"]["maximum"] = settings.max_stream_images
+            known["DatasetRequest"]["properties"]["count"]["maximum"] = settings.max_stream_images
             digits["noise"]["maxItems"] = settings.max_images
+            points = known["InterpolateRequest"]["properties"]
+            points["seeds"]["maxItems"] = points["noise"]["maxItems"] = settings.max_images
             known["ScoreRequest"]["properties"]["images"]["maxItems"] = settings.max_score_images
             if settings.api_keys:
                 _add_keys(document)

@@ -57,12 +57,25 @@ NOT_FOUND: Final = ProblemType(
     "There is nothing at this path",
     "The path is none of the service's routes. `GET /docs` lists them.",
 )
+MODEL_NOT_FOUND: Final = ProblemType(
+    "model-not-found",
+    404,
+    "There is no such model",
+    "The path names a model that is none of the service's: `detail` lists those.",
+)
 VERSION_NOT_FOUND: Final = ProblemType(
     "version-not-found",
     404,
     "The model has no such version",
     "The `version` in the request is not among those that the model server has. `GET /models` lists "
     "them; without `version` the newest is used.",
+)
+NO_STORY: Final = ProblemType(
+    "no-story",
+    404,
+    "The generator's version has no story",
+    "The story of the training run travels with a version when `digitgan export` publishes it, and this version was "
+    "published without. Name a `version` that has one, or export the model again.",
 )
 METHOD_NOT_ALLOWED: Final = ProblemType(
     "method-not-allowed",
@@ -183,7 +196,9 @@ TYPES: Final[tuple[ProblemType, ...]] = (
     MALFORMED_REQUEST,
     UNAUTHENTICATED,
     NOT_FOUND,
+    MODEL_NOT_FOUND,
     VERSION_NOT_FOUND,
+    NO_STORY,
     METHOD_NOT_ALLOWED,
     NOT_ACCEPTABLE,
     REQUEST_TIMEOUT,
@@ -242,8 +257,12 @@ def invalid(*errors: Mapping[str, str]) -> ProblemError:
     return ProblemError(INVALID_REQUEST, f"invalid: {where}: {errors[0]['detail']}", errors=errors)
 
 
-def problem_response(error: ProblemError) -> Response:
-    """Returns ``error`` as it goes to the caller: the only place that writes problem documents."""
+OIP_PREFIX: Final = "/v2"
+"""Below it clients of the Open Inference Protocol look for ``error``."""
+
+
+def problem_response(error: ProblemError, path: str) -> Response:
+    """Returns ``error`` as it goes to the caller of ``path``: the only place that writes problem documents."""
     problem = error.problem
     document: dict[str, Any] = {
         "type": problem.uri,
@@ -253,6 +272,8 @@ def problem_response(error: ProblemError) -> Response:
     }
     if error.errors:
         document["errors"] = error.errors
+    if path == OIP_PREFIX or path.startswith(f"{OIP_PREFIX}/"):
+        document["error"] = error.detail
     headers = {"Cache-Control": "no-store"} | error.headers
     if problem.retry_after_s is not None:
         headers.setdefault("Retry-After", str(problem.retry_after_s))
@@ -276,7 +297,8 @@ Every error that the gateway answers is a problem document
 ```
 
 `type` is stable: programs may compare it. It is a path on the gateway, which serves the section below.
-`title` belongs to the type, and `detail` is for the person who repairs this request.
+`title` belongs to the type, and `detail` is for the person who repairs this request. Below `/v2`, `error`
+says the same as `detail`: clients of the Open Inference Protocol look for it there.
 
 """
 

@@ -108,7 +108,7 @@ def protocol(header_timeout_s: float) -> type[Protocol]:
 
 
 def _answer(error: ProblemError) -> bytes:
-    response = problem_response(error)
+    response = problem_response(error, path="")
     fields = {**response.headers, **{name.lower(): value for name, value in ALWAYS}}
     fields |= {POLICY.lower(): NOTHING, "connection": "close"}
     lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())

@@ -16,8 +16,10 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from serving.contract import CLASSES, MAX_SEED, NOISE_DIM
+from serving.dataset import CONFIDENCE_FLOOR, Balance
 
 MAX_SCALE = 32
+MAX_WALK_STEPS = 1000
 MAX_VERSION = MAX_SEED
 MAX_FLOAT32 = (2 - 2**-23) * 2.0**127
 
@@ -49,6 +51,14 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _check_whole(value: object, check: ValidatorFunctionWrapHandler) -> object:
+    """Takes 7.0 for 7, as JSON Schema does, at no cost for those who write 7."""
+    try:
+        return check(value)
+    except ValidationError:
+        return check([_whole(one) for one in value] if isinstance(value, list) else _whole(value))
+
+
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -75,6 +85,11 @@ class GenerateRequest(_Body):
         ge=1,
         description="So many digits from seeds that the server chooses and names in its answer.",
     )
+    start: Seed | None = Field(
+        None,
+        description="With count: the seeds from this one on that fit, in ascending order, in place of random ones. With"
+        " digit or curated there may be fewer than count at the end of the index.",
+    )
     digit: Digit | None = Field(
         None, description="With count: only images that read as this digit, with a confidence of at least 0.9."
     )
@@ -86,14 +101,10 @@ class GenerateRequest(_Body):
     version: Version | None = Field(None, description="The generator's version; the newest by default.")
     scale: Scale = Field(1, description="Enlarges each pixel to a square of this side.")
 
-    @field_validator("seeds", "count", "digit", "version", "scale", mode="wrap")
+    @field_validator("seeds", "count", "start", "digit", "version", "scale", mode="wrap")
     @classmethod
     def _whole_numbers(cls, value: object, check: ValidatorFunctionWrapHandler) -> object:
-        """Takes 7.0 for 7, as JSON Schema does, at no cost for those who write 7."""
-        try:
-            return check(value)
-        except ValidationError:
-            return check([_whole(one) for one in value] if isinstance(value, list) else _whole(value))
+        return _check_whole(value, check)
 
     @model_validator(mode="after")
     def _exactly_one_source(self) -> Self:
@@ -106,7 +117,8 @@ class GenerateRequest(_Body):
 
     @model_validator(mode="after")
     def _kinds_are_counted(self) -> Self:
-        kinds = [name for name, asked in (("digit", self.digit is not None), ("curated", self.curated)) if asked]
+        asked = (("start", self.start is not None), ("digit", self.digit is not None), ("curated", self.curated))
+        kinds = [name for name, given in asked if given]
         if kinds and not self.count:
             raise PydanticCustomError(
                 "needs_count", "Goes with count: seeds and noise say already which digits they give", {"fields": kinds}
@@ -117,6 +129,104 @@ class GenerateRequest(_Body):
     def source(self) -> Literal["seeds", "noise", "count"]:
         """The one of the three that is given."""
         return "seeds" if self.seeds else "noise" if self.noise else "count"
+
+
+class InterpolateRequest(_Body):
+    """A way through the noise of two or more points: exactly one of ``seeds`` and ``noise``."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [name]} for name in ("seeds", "noise")]})
+
+    seeds: Annotated[list[Seed], FailFast()] = Field(
+        default_factory=list, min_length=2, description="The points, as seeds."
+    )
+    noise: Annotated[list[NoiseVector], FailFast()] = Field(
+        default_factory=list, min_length=2, description="The points, as vectors of 100 numbers."
+    )
+    steps: int = Field(
+        10, ge=1, le=MAX_WALK_STEPS, description="Steps from each point to the next; each step is a frame."
+    )
+    method: Literal["slerp", "lerp"] = Field(
+        "slerp", description="slerp: on an arc, at the length that noise has. lerp: on a straight line."
+    )
+    loop: bool = Field(False, description="Go on from the last point to the first, without giving that one again.")
+    frame_ms: int = Field(
+        80, ge=20, le=10_000, description="Milliseconds a frame, in an animation. A GIF rounds them to tens."
+    )
+    version: Version | None = Field(None, description="The generator's version; the newest by default.")
+    scale: Scale = Field(1, description="Enlarges each pixel to a square of this side.")
+
+    @field_validator("seeds", "steps", "frame_ms", "version", "scale", mode="wrap")
+    @classmethod
+    def _whole_numbers(cls, value: object, check: ValidatorFunctionWrapHandler) -> object:
+        return _check_whole(value, check)
+
+    @model_validator(mode="after")
+    def _exactly_one_source(self) -> Self:
+        given = sorted(self.model_fields_set & {"seeds", "noise"})
+        if len(given) != 1:
+            raise PydanticCustomError(
+                "exactly_one", "Exactly one of seeds and noise should be given", {"fields": given}
+            )
+        return self
+
+
+class InterpolatedImage(BaseModel):
+    """One frame."""
+
+    png: str = Field(
+        description="The frame as an 8-bit grayscale PNG.",
+        json_schema_extra={"contentEncoding": "base64", "contentMediaType": "image/png"},
+    )
+
+
+class InterpolateResponse(BaseModel):
+    """The frames, from the first point on."""
+
+    model: str = Field(description="The model that made them, as the model server says.")
+    version: int = Field(description="Its version, as the model server says.")
+    images: list[InterpolatedImage] = Field(description="A frame for each step, and one for the last point.")
+
+
+class DatasetRequest(_Body):
+    """Which digits to collect: the first ``count`` that pass, in the order of their seeds."""
+
+    count: int = Field(ge=1, description="So many digits.")
+    balance: Balance = Field(
+        "uniform",
+        description="How many of each digit: `uniform` as many of each, `mnist` in the proportions of MNIST's training"
+        " images, `natural` as they come.",
+    )
+    quotas: list[Annotated[int, Field(ge=0)]] | None = Field(
+        None,
+        min_length=CLASSES,
+        max_length=CLASSES,
+        description="In place of balance: at most so many of each digit, from 0 to 9.",
+    )
+    confidence_floor: float = Field(
+        CONFIDENCE_FLOOR, ge=0, le=1, description="The least confidence of the classifier in what it reads."
+    )
+    logit_floor: float | None = Field(
+        None,
+        allow_inf_nan=False,
+        description="The least logit of the discriminator; none by default. (A floor thins out some digits more than"
+        " others: each has logits of its own.)",
+    )
+    first_seed: Seed = Field(0, description="The seed to begin at.")
+    version: Version | None = Field(None, description="The generator's version; the newest by default.")
+    scale: Scale = Field(1, description="Enlarges each pixel to a square of this side.")
+
+    @model_validator(mode="after")
+    def _quotas_are_enough(self) -> Self:
+        if self.quotas is not None:
+            if "balance" in self.model_fields_set:
+                fields = ["balance", "quotas"]
+                raise PydanticCustomError(
+                    "exactly_one", "Both say how many of each digit: give one", {"fields": fields}
+                )
+            if sum(self.quotas) < self.count:
+                message = "Together the quotas should be at least count"
+                raise PydanticCustomError("exactly_one", message, {"fields": ["quotas"]})
+        return self
 
 
 class GeneratedImage(BaseModel):
@@ -149,6 +259,8 @@ class ScoreRequest(_Body):
     images: list[
         Annotated[str, Field(json_schema_extra={"contentEncoding": "base64", "contentMediaType": "image/png"})]
     ] = Field(min_length=1, description="PNG, JPEG or WebP files.")
+    labels: bool = Field(False, description="Tell which digit each image reads as, and with what confidence.")
+    fitted_images: bool = Field(False, description="Give back the 28×28 pixels that were scored.")
 
 
 class Score(BaseModel):
@@ -160,6 +272,21 @@ class Score(BaseModel):
     fitted: bool = Field(
         description="Whether the image was fitted into 28×28 pixels first; if not, it was scored as sent."
     )
+    digit: Digit = Field(default_factory=int, description="What the image reads as; there with labels.")
+    confidence: float = Field(
+        default_factory=float, ge=0, le=1, description="The classifier's probability of that digit; there with labels."
+    )
+    digit_probabilities: list[float] = Field(
+        default_factory=list,
+        min_length=CLASSES,
+        max_length=CLASSES,
+        description="The classifier's probability of each digit from 0 to 9; there with labels.",
+    )
+    png: str = Field(
+        default_factory=str,
+        description="The 28×28 pixels that were scored, as an 8-bit grayscale PNG; there with fitted_images.",
+        json_schema_extra={"contentEncoding": "base64", "contentMediaType": "image/png"},
+    )
 
 
 class ScoreResponse(BaseModel):
@@ -168,6 +295,33 @@ class ScoreResponse(BaseModel):
     model: str = Field(description="The model that scored, as the model server says.")
     version: int = Field(description="Its version, as the model server says.")
     scores: list[Score] = Field(description="A score for each image.")
+
+
+class StoryMilestone(BaseModel):
+    """How the fixed seeds looked after a step."""
+
+    step: int = Field(description="The step.")
+    epoch: float = Field(description="Passes over the training set until then.")
+    stage: str | None = Field(description="noise, first shapes, patterns, sharper or mature, by what is measured.")
+    legible: float | None = Field(description="Share of the digits that the classifier is sure of.")
+    png: str = Field(
+        description="The digits of the seeds 0 to 63 in rows of 8, without margins: 224×224 pixels.",
+        json_schema_extra={"contentEncoding": "base64", "contentMediaType": "image/png"},
+    )
+
+
+class StoryResponse(BaseModel):
+    """The story of a training run (docs/story.md)."""
+
+    run: dict[str, Any] = Field(description="preset, loss, steps, epochs, batch_size, images, chosen_step.")
+    seeds: int = Field(description="How many seeds are pictured, from 0 on.")
+    milestones: list[StoryMilestone] = Field(description="By step.")
+    log: dict[str, list[float | None]] = Field(
+        description="By column: step, generator_loss and discriminator_loss in nats, accuracy_real, accuracy_fake."
+    )
+    guessing: dict[str, float] = Field(description="Both losses where the discriminator could only guess.")
+    stability: dict[str, Any] = Field(description="The verdict on the losses: state, words, and the numbers behind it.")
+    evaluations: list[dict[str, Any]] = Field(description="The figures on the way, by step.")
 
 
 class VersionError(BaseModel):
@@ -192,6 +346,11 @@ class Model(BaseModel):
     """One model that the routes need."""
 
     name: str = Field(description="The model's name.")
+    status: Literal["available", "degraded", "unavailable"] = Field(
+        description="degraded: the version that was to take over ended with an error, and an older one serves on."
+    )
+    detail: str | None = Field(description="What is wrong, with the model server's words; null if nothing is.")
+    serving: int | None = Field(description="The newest version AVAILABLE, which answers those who name none.")
     versions: list[ModelVersion] = Field(description="Newest first; empty if the model server doesn't know it.")
 
 
@@ -224,3 +383,6 @@ class Problem(BaseModel):
     status: int = Field(description="The HTTP status.")
     detail: str = Field(description="What helps to repair this request.")
     errors: list[FieldError] = Field(default_factory=list, description="Every place at fault, where there are any.")
+    error: str = Field(
+        default_factory=str, description="What detail says, where the Open Inference Protocol has it; below /v2 only."
+    )

@@ -1,8 +1,10 @@
-"""POST /score: what the discriminator thinks of images."""
+"""POST /score: what the discriminator thinks of images, and what the classifier reads in them."""
 
+import asyncio
 import base64
 import binascii
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -14,25 +16,28 @@ from fastapi import APIRouter, Request
 from starlette.datastructures import UploadFile
 from starlette.responses import Response
 
-from api import bodies, fit, openapi, problems, schemas
+from api import answers, bodies, fit, images, openapi, problems, schemas
 from api.bodies import JSON
 from api.dependencies import InferenceDep, MetricsDep, SettingsDep
 from api.fit import Digit, ImageError
 from api.images import PNG
-from api.inference import MAX_BATCH, time_budget
+from api.inference import MAX_BATCH, Inference, Rows, TimeLeft, time_budget
 from api.keys import charge
+from api.labels import Labels
 from api.metrics import Metrics
 from api.negotiation import negotiate
 from api.problems import at_pointer, invalid
 from api.schemas import ScoreRequest
 from api.settings import Settings
 from serving.client import Prediction
-from serving.contract import DISCRIMINATOR, LOGITS, PROBABILITIES
+from serving.contract import CLASSIFIER, DISCRIMINATOR, LOGITS, PROBABILITIES
 
 router = APIRouter()
 
 MULTIPART: Final = "multipart/form-data"
 FIELD: Final = "images"
+OPTIONS: Final = ("labels", "fitted_images")
+"""What else can be asked for, in JSON and as form fields; a raw PNG leaves no room for it."""
 
 _DECODING: Final = anyio.CapacityLimiter(2)
 """How many requests decode at a time: 16 million pixels of 16 bits take 180 MB on the way."""
@@ -43,7 +48,10 @@ _BODY: Final[dict[str, Any]] = {
         "schema": {
             "type": "object",
             "required": [FIELD],
-            "properties": {FIELD: {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}},
+            "properties": {
+                FIELD: {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}},
+                **{name: {"type": "string", "enum": ["true", "false"], "default": "false"} for name in OPTIONS},
+            },
         }
     },
     PNG: openapi.binary(),
@@ -55,7 +63,8 @@ _BODY: Final[dict[str, Any]] = {
     summary="Score images",
     description="The discriminator's opinion of each image. 28×28 pixels without colour are scored as they are;"
     " anything else is fitted as MNIST was made: light on dark, the ink into 20×20, centred by mass. Images come as"
-    " JSON, as multipart files in the field `images` (PNG, JPEG or WebP), or as one raw PNG.",
+    " JSON, as multipart files in the field `images` (PNG, JPEG or WebP), or as one raw PNG. With `labels` the answer"
+    " says which digit each image reads as; with `fitted_images` it holds the 28×28 pixels that were scored.",
     responses={
         200: {"model": schemas.ScoreResponse, "description": "The scores, in the order of the images."},
         **openapi.failures(
@@ -73,38 +82,65 @@ _BODY: Final[dict[str, Any]] = {
 async def score(request: Request, settings: SettingsDep, inference: InferenceDep, metrics: MetricsDep) -> Response:
     negotiate(", ".join(request.headers.getlist("accept")), (JSON,))
     media_type = bodies.media_type(request, tuple(_BODY))
-    files = await _files(request, media_type, settings)
-    charge(request, len(files), f"/{FIELD}")
+    upload = await _read(request, media_type, settings)
+    charge(request, len(upload.files), f"/{FIELD}")
     raw = media_type == PNG
-    read = partial(_read_digits, files, raw=raw, max_pixels=settings.max_image_pixels)
-    digits = await anyio.to_thread.run_sync(read, limiter=_DECODING)
+    decode = partial(_read_digits, upload.files, raw=raw, max_pixels=settings.max_image_pixels)
+    digits = await anyio.to_thread.run_sync(decode, limiter=_DECODING)
     pixels = np.stack([digit.pixels for digit in digits])[..., np.newaxis]
+    time_left = time_budget(settings.request_timeout_s)
+    models = (DISCRIMINATOR, CLASSIFIER) if upload.labels else (DISCRIMINATOR,)
+    scored, *read = await asyncio.gather(*(_predict(inference, model, pixels, time_left) for model in models))
+    answer = _answer(scored, digits, metrics)
+    if read:
+        _add_labels(answer, read[0], metrics)
+    if upload.fitted_images:
+        await answers.encode(pixels.size, _add_images, answer, digits)
+    return Response(orjson.dumps(answer), 200, media_type=JSON)
+
+
+async def _predict(inference: Inference, model: str, pixels: Rows, time_left: TimeLeft) -> list[Prediction]:
     batches = (pixels[start : start + MAX_BATCH] for start in range(0, len(pixels), MAX_BATCH))
-    predictions = [
-        prediction
-        async for prediction in inference.predict_all(
-            DISCRIMINATOR, batches, version=None, time_left=time_budget(settings.request_timeout_s)
-        )
-    ]
-    return Response(orjson.dumps(_answer(predictions, digits, metrics)), 200, media_type=JSON)
+    return [one async for one in inference.predict_all(model, batches, version=None, time_left=time_left)]
 
 
-async def _files(request: Request, media_type: str, settings: Settings) -> list[bytes]:
-    """Returns the image files in the body. Raises ProblemError for a body without or with too many of them."""
+@dataclass(frozen=True)
+class _Upload:
+    """What a body holds: image files, and what is wanted besides their scores."""
+
+    files: list[bytes]
+    labels: bool = False
+    fitted_images: bool = False
+
+
+async def _read(request: Request, media_type: str, settings: Settings) -> _Upload:
+    """Returns what is in the body. Raises ProblemError for one without or with too many images."""
     if media_type == PNG:
-        return [await request.body()]
+        return _Upload([await request.body()])
     if media_type == JSON:
-        encoded = (await bodies.read_json(request, ScoreRequest)).images
-        _check_count(len(encoded), settings)
-        return [_from_base64(text, index) for index, text in enumerate(encoded)]
+        wanted = await bodies.read_json(request, ScoreRequest)
+        _check_count(len(wanted.images), settings)
+        files = [_from_base64(text, index) for index, text in enumerate(wanted.images)]
+        return _Upload(files, wanted.labels, wanted.fitted_images)
     bodies.check_charset(request)
     async with request.form(max_files=10_000, max_fields=10) as form:
-        parts = form.multi_items()
-        for name, part in parts:
-            if name != FIELD or not isinstance(part, UploadFile):
-                raise invalid(at_pointer(f"/{bodies.escaped(name)}", f"only files in the field {FIELD} are taken"))
-        _check_count(len(parts), settings)
-        return [await part.read() for _, part in parts if isinstance(part, UploadFile)]
+        uploads, options = [], {}
+        for name, part in form.multi_items():
+            if name == FIELD and isinstance(part, UploadFile):
+                uploads.append(part)
+            elif name in OPTIONS and isinstance(part, str):
+                options[name] = _from_form(name, part)
+            else:
+                taken = f"files in the field {FIELD}, and {' and '.join(OPTIONS)}"
+                raise invalid(at_pointer(f"/{bodies.escaped(name)}", f"only {taken} are taken"))
+        _check_count(len(uploads), settings)
+        return _Upload([await part.read() for part in uploads], **options)
+
+
+def _from_form(name: str, text: str) -> bool:
+    if text not in ("true", "false"):
+        raise invalid(at_pointer(f"/{name}", "should be true or false"))
+    return text == "true"
 
 
 def _check_count(count: int, settings: Settings) -> None:
@@ -148,3 +184,16 @@ def _answer(predictions: Sequence[Prediction], digits: Sequence[Digit], metrics:
             for probability, logit, verdict, digit in zip(probabilities, logits, verdicts, digits, strict=True)
         ],
     }
+
+
+def _add_labels(answer: dict[str, Any], predictions: Sequence[Prediction], metrics: Metrics) -> None:
+    probabilities = np.concatenate([prediction.outputs[PROBABILITIES] for prediction in predictions])
+    labels = Labels(probabilities.argmax(axis=1).astype(np.uint8), probabilities.max(axis=1))
+    metrics.labels.labels("classifier").inc(len(probabilities))
+    for score, (digit, confidence), row in zip(answer["scores"], labels.pairs(), probabilities.tolist(), strict=True):
+        score.update(digit=digit, confidence=confidence, digit_probabilities=[round(one, 6) for one in row])
+
+
+def _add_images(answer: dict[str, Any], digits: Sequence[Digit]) -> None:
+    for score, digit in zip(answer["scores"], digits, strict=True):
+        score["png"] = base64.b64encode(images.png(digit.pixels)).decode()

@@ -39,8 +39,10 @@ class SecurityHeaders:
                 headers = MutableHeaders(scope=message)
                 for name, value in ALWAYS:
                     headers.setdefault(name, value)
-                is_page = headers.get("content-type", "").startswith("text/html")
-                headers.setdefault(POLICY, PAGE if is_page else NOTHING)
+                # The fields of a 304 replace those of the stored answer (RFC 9111, 3.2), and it doesn't tell its type.
+                if message["status"] != 304:
+                    is_page = headers.get("content-type", "").startswith("text/html")
+                    headers.setdefault(POLICY, PAGE if is_page else NOTHING)
             await send(message)
 
         await self._app(scope, receive, with_fields)

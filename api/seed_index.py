@@ -25,6 +25,7 @@ from serving.contract import (
     GENERATOR,
     INDEX_PAGE,
     INDEXED_SEEDS,
+    LOGITS,
     NOT_INDEXED,
     SEED_INDEX,
 )
@@ -45,13 +46,14 @@ Seeds = NDArray[np.uint32]
 class SeedIndex:
     """The index of one version: entry s is about seed s.
 
-    ``digits``: uint8 [S], 0 to 9 (NOT_INDEXED where nothing is known). ``confidences``: float32 [S]. ``curated``:
-    bool [S].
+    ``digits``: uint8 [S], 0 to 9 (NOT_INDEXED where nothing is known). ``confidences``: float32 [S]. ``logits``:
+    float32 [S], the discriminator's. ``curated``: bool [S].
     """
 
     version: int
     digits: NDArray[np.uint8]
     confidences: NDArray[np.float32]
+    logits: NDArray[np.float32]
     curated: NDArray[np.bool_]
     _found: dict[tuple[int | None, bool], Seeds] = field(default_factory=dict, init=False, repr=False)
 
@@ -63,6 +65,10 @@ class SeedIndex:
             fitting &= self.confidences >= LEAST_CONFIDENCE
             self._found[key] = np.flatnonzero(fitting & self.curated if curated else fitting).astype(np.uint32)
         return self._found[key]
+
+    def knows(self, seeds: range) -> bool:
+        """Whether all of ``seeds`` are in the index."""
+        return seeds.stop <= len(self.digits) and not (self.digits[seeds.start : seeds.stop] == NOT_INDEXED).any()
 
     def places(self, seeds: Sequence[int]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
         """Returns which of ``seeds`` are in the index, bool [N], and where in it those are."""
@@ -143,14 +149,14 @@ class SeedIndexes:
             answers = [first, *[await self._pages(part, version, self._timeout_s) for part in parts]]
         except NoSignatureError:
             return None
-        digits, confidences, curated = (
+        digits, confidences, logits, curated = (
             np.concatenate([answer.outputs[name].ravel() for answer in answers])[:length]
-            for name in (DIGITS, CONFIDENCES, CURATED)
+            for name in (DIGITS, CONFIDENCES, LOGITS, CURATED)
         )
         if ((digits >= CLASSES) & (digits != NOT_INDEXED)).any():
             raise self._broken(f"an index with the digit {digits[digits != NOT_INDEXED].max()}")
         self._metrics.index_fetches.labels(str(version)).inc()
-        return SeedIndex(version, digits, confidences, curated != 0)
+        return SeedIndex(version, digits, confidences, logits, curated != 0)
 
     async def _pages(self, pages: range, version: int | None, timeout_s: float) -> Prediction:
         rows = np.array(pages, np.int64)

@@ -1,5 +1,6 @@
 """The gateway's settings: read once from the environment, checked, and handed in (``docs/settings.md``)."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -12,6 +13,7 @@ from serving.tls import Tls, read_tls
 
 PREFIX = "DIGITGAN_"
 _SECRET = ("api_keys",)  # where a key could stand by mistake
+_OTEL = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.grpc")
 
 
 class SettingsError(ValueError):
@@ -19,11 +21,11 @@ class SettingsError(ValueError):
 
 
 def _grpc_target(target: str) -> str:
-    if target.startswith(("unix:", "dns:")):
+    if target.startswith(("unix:", "dns:", "ipv4:", "ipv6:")):
         return target
     host, colon, port = target.rpartition(":")
     if not (host and colon and port.isdecimal() and 0 < int(port) < 2**16):
-        raise ValueError("should be host:port, dns:///name:port or unix:/path")
+        raise ValueError("should be host:port, dns:///name:port, unix:/path or ipv4:address:port,…")
     return target
 
 
@@ -37,6 +39,16 @@ def _origin_list(text: str) -> str:
     return text
 
 
+def _installed(tracing: bool) -> bool:
+    try:
+        missing = tracing and any(find_spec(name) is None for name in _OTEL)
+    except ModuleNotFoundError:
+        missing = True
+    if missing:
+        raise ValueError("needs OpenTelemetry: pip install 'digitgan[otel]'")
+    return tracing
+
+
 class Settings(BaseSettings):
     """All that can be set. A variable's name is ``DIGITGAN_`` and the field's name in capitals."""
 
@@ -44,9 +56,21 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="The address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="The port to listen on; 0 takes a free one.")
+    workers: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="Processes that answer requests on that port. One keeps a model server on a few cores busy.",
+    )
     model_server: Annotated[str, AfterValidator(_grpc_target)] = Field(
         "127.0.0.1:8500",
-        description="The model server's gRPC address: `host:port`, `dns:///name:port` or `unix:/path`.",
+        description="The model server's gRPC address: `host:port`, `dns:///name:port`, `unix:/path`, "
+        "or several: `ipv4:address:port,address:port`.",
+    )
+    version_label: str | None = Field(
+        None,
+        description="The version that is asked where a request names none, by its label in `models.config`, such as "
+        "`stable`. Without: the newest.",
     )
     model_server_tls_ca: Path | None = Field(
         None,
@@ -122,7 +146,12 @@ class Settings(BaseSettings):
         "empty for none but the gateway's own.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged.")
+    log_format: Literal["text", "json"] = Field("text", description="Lines of text, or a JSON object for each event.")
     access_log: bool = Field(False, description="Whether each request is logged.")
+    tracing: Annotated[bool, AfterValidator(_installed)] = Field(
+        False,
+        description="Whether requests are traced. Where to, and how many, is up to OpenTelemetry's own variables.",
+    )
 
     @model_validator(mode="after")
     def _tls_files(self) -> Self:

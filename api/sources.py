@@ -59,11 +59,15 @@ Source = SeedSource | NoiseSource
 
 @dataclass(frozen=True)
 class Pick:
-    """So many seeds of a kind, which a version's index has to name: those of ``digit`` (None: any), curated or not."""
+    """So many seeds of a kind, which a version's index has to name: those of ``digit`` (None: any), curated or not.
+
+    ``start``: the next ones from this seed on, up to ``count`` of them; None: at random, and exactly ``count``.
+    """
 
     count: int
     digit: int | None
     curated: bool
+    start: int | None = None
 
     def __len__(self) -> int:
         return self.count
@@ -75,8 +79,8 @@ class Pick:
 
 
 def source_of(request: GenerateRequest, settings: Settings, media_type: str) -> Source | Pick:
-    """Returns where the request's noise comes from: for ``count`` seeds from a random place on, or a Pick if they have
-    to be of a kind.
+    """Returns where the request's noise comes from: for ``count`` seeds from ``start`` or a random place on, or a Pick
+    if they have to be of a kind.
 
     Raises ProblemError (422) if the answer would have more images or pixels than ``settings`` allow.
     """
@@ -95,8 +99,10 @@ def source_of(request: GenerateRequest, settings: Settings, media_type: str) -> 
     if field == "seeds":
         return SeedSource(request.seeds)
     if request.digit is not None or request.curated:
-        return Pick(count, request.digit, request.curated)
-    first = secrets.randbelow(MAX_SEED + 2 - count)
+        return Pick(count, request.digit, request.curated, request.start)
+    first = secrets.randbelow(MAX_SEED + 2 - count) if request.start is None else request.start
+    if first + count > MAX_SEED + 1:
+        raise invalid(at_pointer("/start", f"{count} seeds from here on would go beyond {MAX_SEED}"))
     return SeedSource(range(first, first + count), chosen=True)
 
 

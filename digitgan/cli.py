@@ -8,7 +8,16 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from digitgan import evaluation_commands, key_command, report_commands, serving_commands, training_commands
+from digitgan import (
+    client_commands,
+    dataset_commands,
+    evaluation_commands,
+    key_command,
+    models_commands,
+    report_commands,
+    serving_commands,
+    training_commands,
+)
 from digitgan.errors import UserError
 
 app: Final = typer.Typer(
@@ -24,11 +33,15 @@ app.command("up")(serving_commands.up)
 app.command("serve")(serving_commands.serve)
 app.command("gateway")(serving_commands.gateway)
 app.command("key")(key_command.key)
+app.command("generate")(client_commands.generate)
+app.command("score")(client_commands.score)
+app.command("dataset")(dataset_commands.dataset)
 app.command("train")(training_commands.train)
 app.command("export")(training_commands.export)
 app.command("evaluate")(evaluation_commands.evaluate)
 app.command("report")(report_commands.report)
 app.command("train-classifier")(evaluation_commands.train_classifier)
+app.add_typer(models_commands.app, name="models")
 
 
 def _print_version(wanted: bool) -> None:

@@ -3,7 +3,7 @@
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -88,6 +88,9 @@ def _announce(server: "ModelServer") -> None:
 HostOption = Annotated[str | None, typer.Option(help="The address to listen on. Default: 127.0.0.1.")]
 PortOption = Annotated[int | None, typer.Option(help="The port to listen on; 0 takes a free one. Default: 8000.")]
 
+_NO_TLS: Final = dict.fromkeys(("model_server_tls_ca", "model_server_tls_cert", "model_server_tls_key"))
+"""For the private socket of ``digitgan up``, whatever the settings say for a model server elsewhere."""
+
 
 def gateway(
     model_server: Annotated[
@@ -123,12 +126,17 @@ def up(models: ModelsOption = None, host: HostOption = None, port: PortOption = 
     [bold]digitgan up --models RUN/models[/]        what digitgan train made; new versions are picked up as they appear
     """
     require("gateway", "fastapi", "uvicorn")
-    from api.settings import SettingsError, load_settings
-    from digitgan.supervisor import ModelServerEndedError, run_up
+    from digitgan.supervisor import ModelServerEndedError, running_model_server
     from serving.model_config import ConfigError
 
     base = (models or MODELS_DIR).resolve()
     given = {"host": host, "port": port}
-    with told(SettingsError, ConfigError, ModelServerEndedError):
-        settings = load_settings(models_dir=base, **{name: value for name, value in given.items() if value is not None})
-        sys.exit(run_up(base, settings))
+    with told(ConfigError, ModelServerEndedError), running_model_server(base) as target:
+        # The gateway's code is loaded while the model server loads its own, on another core.
+        from api.main import run
+        from api.settings import SettingsError, load_settings
+
+        chosen = {name: value for name, value in given.items() if value is not None}
+        with told(SettingsError):
+            settings = load_settings(models_dir=base, model_server=target, **_NO_TLS, **chosen)
+        sys.exit(run(settings))

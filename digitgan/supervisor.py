@@ -1,4 +1,4 @@
-"""What ``digitgan up`` does: a model server as a child process, the gateway in this one, and both ended together."""
+"""The model server of ``digitgan up``: a child process, which ends with the gateway, and the gateway with it."""
 
 import os
 import shutil
@@ -12,14 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from api.main import run
-from api.settings import Settings
 from digitgan.errors import require
 from serving import model_config, server_config
 
 TENSORFLOW_MODEL_SERVER: Final = "tensorflow_model_server"
 STOP_SECONDS: Final = 10.0
-_NO_TLS: Final = dict.fromkeys(("model_server_tls_ca", "model_server_tls_cert", "model_server_tls_key"))
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -27,18 +24,15 @@ class ModelServerEndedError(RuntimeError):
     """The model server ended by itself. The message tells what to look at."""
 
 
-def run_up(models: Path, settings: Settings) -> int:
-    """Runs a model server and the gateway until a signal ends them.
+@contextmanager
+def running_model_server(models: Path) -> Iterator[str]:
+    """Runs a model server beside the block, and gives its gRPC address at once: it may not listen there yet.
 
-    The two meet on a Unix socket in a directory of their own, so that no port can be taken and nobody else can reach
-    the model server.
+    The address is a Unix socket in a directory of its own, so that no port can be taken and nobody else can reach the
+    model server. When the model server ends before the block does, the block is sent SIGTERM.
 
     Args:
         models: the base directory.
-        settings: the gateway's; its model_server is replaced.
-
-    Returns:
-        The gateway's exit status.
 
     Raises:
         ModelServerEndedError: the model server ended by itself.
@@ -51,7 +45,7 @@ def run_up(models: Path, settings: Settings) -> int:
         print(f"Loading {' and '.join(names)} from {models}", flush=True)
         with _child(command) as ended:
             try:
-                return run(settings.model_copy(update={"model_server": f"unix:{socket}"} | _NO_TLS))
+                yield f"unix:{socket}"
             finally:
                 if ended.is_set():
                     raise ModelServerEndedError(

@@ -279,11 +279,12 @@ def export(
 
     The discriminator goes on training as a detector with the generator fixed, and its probability is calibrated; a
     detector that the run has already is taken again. The digits of the seeds 0, 1, 2, … are looked at once, for
-    requests that ask for sevens. Each model is then saved as a SavedModel (uint8 pixels in and out), loaded back,
-    compared with the trained network, and published by a rename, so that a running model server picks up the whole or
-    nothing. TensorFlow Serving's models.config, batching.config and monitoring.config are written beside them.
+    requests that ask for sevens. The story of the run, which the studio shows, goes with the generator. Each model is
+    then saved as a SavedModel (uint8 pixels in and out), loaded back, compared with the trained network, and
+    published by a rename, so that a running model server picks up the whole or nothing. TensorFlow Serving's
+    models.config, batching.config and monitoring.config are written beside them.
     """
-    require("training", "tensorflow", "scipy", "sklearn", "PIL")
+    require("training", "tensorflow", "scipy", "sklearn", "matplotlib", "PIL")
     import_tensorflow()
     from training import data as datasets
     from training import devices, loop

@@ -25,7 +25,9 @@ from numpy.typing import NDArray
 
 from serving.apis import (
     GET_MODEL_STATUS,
+    MODEL_SERVICE,
     PREDICT,
+    PREDICTION_SERVICE,
     GetModelStatusRequest,
     GetModelStatusResponse,
     ModelSpec,
@@ -52,11 +54,31 @@ STATES: Final[dict[int, str]] = {
 _ON_THE_WAY: Final = ("START", "LOADING", "AVAILABLE")
 _STATUS_NAMES: Final = {code.value[0]: code.name for code in grpc.StatusCode}
 
+_SERVICE_CONFIG: Final = {
+    "loadBalancingConfig": [{"round_robin": {}}],
+    "methodConfig": [
+        {
+            "name": [{"service": PREDICTION_SERVICE}, {"service": MODEL_SERVICE}],
+            # Every call can be made twice without harm. One whose server goes away is made again at the next one.
+            "retryPolicy": {
+                "maxAttempts": 3,
+                "initialBackoff": "0.05s",
+                "maxBackoff": "0.5s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ],
+    # Ten failures in a row and no more second attempts, until calls succeed again: a full queue isn't filled further.
+    "retryThrottling": {"maxTokens": 20, "tokenRatio": 0.5},
+}
+"""How calls are spread and repeated (https://github.com/grpc/grpc/blob/master/doc/service_config.md)."""
+
 _CHANNEL_OPTIONS: Final[Sequence[tuple[str, Any]]] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     # Every address behind the name gets its share: a headless Service lists all pods.
-    ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
+    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
     ("grpc.dns_min_time_between_resolutions_ms", 1_000),
     # A server that comes back is used again within about a second.
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -125,6 +147,7 @@ class NoSignatureError(ContractError):
 _QUEUE_FULL: Final = "queue"
 _HANDSHAKE: Final = ("handshake failed", "verification check failed")
 """gRPC's words for certificates that don't fit: another authority, another host."""
+_UNKNOWN_LABEL: Final = "servable version label"
 
 ERRORS: Final[dict[grpc.StatusCode, type[ModelServerError]]] = {
     grpc.StatusCode.CANCELLED: UnreachableError,
@@ -169,17 +192,28 @@ class VersionStatus:
 class ModelClient:
     """A client of one model server, for the models of ``serving.contract``.
 
-    Make it inside the event loop that uses it. ``target`` is ``host:port``, ``unix:/path`` or ``dns:///name:port``;
-    behind a name with several addresses the calls go round. With ``tls`` the server has to prove that it is the host
-    in ``target``, and is shown the client's certificate if there is one.
+    Make it inside the event loop that uses it. ``target`` is ``host:port``, ``unix:/path``, ``dns:///name:port`` or
+    ``ipv4:address:port,address:port``; with several addresses the calls go round. ``version_label`` tells which version
+    is asked where the caller names none; None: the newest. ``interceptors`` see every call. With ``tls`` the server has
+    to prove that it is the host in ``target``, and is shown the client's certificate if there is one.
     """
 
-    def __init__(self, target: str, tls: Tls | None = None) -> None:
+    def __init__(
+        self,
+        target: str,
+        version_label: str | None = None,
+        interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
+        *,
+        tls: Tls | None = None,
+    ) -> None:
+        self._version_label = version_label
         if tls is None:
-            self._channel = grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
+            self._channel = grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS, interceptors=interceptors)
         else:
             credentials = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.cert)
-            self._channel = grpc.aio.secure_channel(target, credentials, options=_CHANNEL_OPTIONS)
+            self._channel = grpc.aio.secure_channel(
+                target, credentials, options=_CHANNEL_OPTIONS, interceptors=interceptors
+            )
         # Answers are parsed here rather than by gRPC, so that garbage is told from a lost connection.
         self._predict: grpc.aio.UnaryUnaryMultiCallable[PredictRequest, bytes] = self._channel.unary_unary(
             PREDICT, PredictRequest.SerializeToString, None
@@ -217,7 +251,7 @@ class ModelClient:
             "no rows" if not len(rows) else ""
         ):
             raise ValueError(f"{model}: {spec.input.name}: {problem}")
-        request = PredictRequest(model_spec=_model_spec(spec, version), inputs={spec.input.name: to_proto(rows)})
+        request = PredictRequest(model_spec=self._model_spec(spec, version), inputs={spec.input.name: to_proto(rows)})
         try:
             answer = await self._predict(request, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
@@ -250,6 +284,14 @@ class ModelClient:
             for one in answer.model_version_status
         ]
 
+    def _model_spec(self, asked: ContractSpec, version: int | None) -> ModelSpec:
+        spec: dict[str, object] = {"name": asked.name, "signature_name": asked.signature}
+        if version is not None:
+            spec["version"] = {"value": version}
+        elif self._version_label is not None:
+            spec["version_label"] = self._version_label
+        return ModelSpec(**spec)
+
     async def _what_is_missing(self, model: str, version: int, timeout_s: float) -> ModelServerError:
         """Returns which of the two NOT_FOUND meant: the named version alone, or all that we serve."""
         try:
@@ -263,11 +305,6 @@ class ModelClient:
         return VersionNotFoundError(model, version)
 
 
-def _model_spec(asked: ContractSpec, version: int | None) -> ModelSpec:
-    spec: dict[str, object] = {"name": asked.name, "signature_name": asked.signature}
-    return ModelSpec(**spec) if version is None else ModelSpec(**spec, version={"value": version})
-
-
 def _lacks_signature(spec: ContractSpec, error: grpc.aio.AioRpcError) -> bool:
     """Whether the failure is TensorFlow Serving's for a signature that isn't there: its message names it."""
     if spec.signature == SIGNATURE or error.code() is not grpc.StatusCode.FAILED_PRECONDITION:
@@ -278,6 +315,8 @@ def _lacks_signature(spec: ContractSpec, error: grpc.aio.AioRpcError) -> bool:
 def _translate(model: str, error: grpc.aio.AioRpcError) -> ModelServerError:
     code, message = error.code(), error.details() or ""
     kind = ERRORS[code]
+    if code is grpc.StatusCode.INVALID_ARGUMENT and _UNKNOWN_LABEL in message:
+        kind = ModelNotServedError  # nothing is promoted yet
     if code is grpc.StatusCode.UNAVAILABLE and _QUEUE_FULL in message:
         kind = OverloadedError  # TensorFlow Serving: "The batch scheduling queue … is full"
     if code is grpc.StatusCode.UNAVAILABLE and any(word in message for word in _HANDSHAKE):

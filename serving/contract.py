@@ -11,9 +11,10 @@ discriminator   ``serving_default``  ``images`` uint8 [N, 28, 28, 1]   ``logits`
 classifier      ``serving_default``  ``images`` uint8 [N, 28, 28, 1]   ``probabilities`` float32 [N, 10]
 ==============  ===================  ================================  ====================================
 
-Two models have a second signature. The generator's ``seed_index`` tells what the digits of the seeds 0, 1, 2, … look
-like: page p, of :data:`INDEX_PAGE` seeds, begins at seed p · INDEX_PAGE. The classifier's ``features`` are what the
-evaluation measures distances in.
+Two models have more signatures. The generator's ``seed_index`` tells what the digits of the seeds 0, 1, 2, … look
+like: page p, of :data:`INDEX_PAGE` seeds, begins at seed p · INDEX_PAGE. Its ``story`` tells how it learned: a JSON
+document (``docs/story.md``) of ``story_bytes`` bytes, of which page p begins at byte p · STORY_PAGE. A version may lack
+either. The classifier's ``features`` are what the evaluation measures distances in.
 
 ==============  ===================  ================================  ====================================
 model           signature            input                             output
@@ -25,6 +26,9 @@ generator       ``seed_index``       ``pages`` int64 [N]               ``digits`
                                                                        ``curated`` uint8 [N, 4096] (0 or 1),
                                                                        ``indexed_seeds`` int64 [N] (the
                                                                        length of the whole index)
+generator       ``story``            ``pages`` int64 [N]               ``story`` uint8 [N, 65536] (0 beyond the
+                                                                       end), ``story_bytes`` int64 [N] (the
+                                                                       length of the whole document)
 classifier      ``features``         ``images`` uint8 [N, 28, 28, 1]   ``features`` float32 [N, 128]
 ==============  ===================  ================================  ====================================
 
@@ -40,6 +44,8 @@ DISCRIMINATOR: Final = "discriminator"
 CLASSIFIER: Final = "classifier"
 SIGNATURE: Final = "serving_default"
 SEED_INDEX: Final = "seed_index"
+STORY: Final = "story"
+"""A signature of the generator, and the name of its output."""
 FEATURES: Final = "features"
 """A second signature of the classifier, and the name of its output."""
 
@@ -58,11 +64,15 @@ DIGITS: Final = "digits"
 CONFIDENCES: Final = "confidences"
 CURATED: Final = "curated"
 INDEXED_SEEDS: Final = "indexed_seeds"
+STORY_BYTES: Final = "story_bytes"
 
 INDEX_PAGE: Final = 4096
 """Seeds a page of the seed index."""
 NOT_INDEXED: Final = 255
 """What ``digits`` holds for a seed beyond the index."""
+
+STORY_PAGE: Final = 65_536
+"""Bytes a page of the story."""
 
 MAX_SEED: Final = 2**53 - 1
 """The largest seed: the largest integer that JSON readers agree on (RFC 8259, section 6)."""
@@ -136,6 +146,12 @@ SIGNATURES: Final[dict[tuple[str, str], ModelSpec]] = {
                 TensorSpec(INDEXED_SEEDS, "int64", ()),
             ),
             SEED_INDEX,
+        ),
+        ModelSpec(
+            GENERATOR,
+            TensorSpec(PAGES, "int64", ()),
+            (TensorSpec(STORY, "uint8", (STORY_PAGE,)), TensorSpec(STORY_BYTES, "int64", ())),
+            STORY,
         ),
         ModelSpec(
             CLASSIFIER,

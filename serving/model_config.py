@@ -65,14 +65,20 @@ def read(path: Path) -> tuple[ModelConfig, ...]:
 
     Raises ConfigError when the file can't be read, isn't such a message, or breaks a rule of ``from_proto``.
     """
+    return from_proto(read_proto(path))
+
+
+def read_proto(path: Path) -> apis.ModelServerConfig:
+    """Reads a ``models.config`` as the message that it is. Raises ConfigError as ``read`` does."""
     try:
         message = text_format.Parse(path.read_text(encoding="utf-8"), apis.ModelServerConfig())
     except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
         raise ConfigError(f"{path}: {error}") from error
     try:
-        return from_proto(message)
+        from_proto(message)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+    return message
 
 
 def from_proto(message: apis.ModelServerConfig) -> tuple[ModelConfig, ...]:

@@ -59,7 +59,25 @@ def monitoring_config() -> str:
 
 
 def write_configs(directory: Path, names: Iterable[str], base: PurePosixPath | Path, threads: int) -> None:
-    """Writes the three files into a directory."""
-    write_atomically(directory / MODELS_CONFIG, models_config(names, base))
+    """Writes the three files into a directory.
+
+    A ``models.config`` that is there keeps its entries for ``names``, with the versions and labels that
+    ``digitgan models`` has given them, where it knows the models at ``base`` already.
+    """
+    write_atomically(directory / MODELS_CONFIG, _keeping(directory / MODELS_CONFIG, models_config(names, base)))
     write_atomically(directory / BATCHING_CONFIG, batching_config(threads))
     write_atomically(directory / MONITORING_CONFIG, monitoring_config())
+
+
+def _keeping(path: Path, text: str) -> str:
+    """Returns ``text`` with the labelled entries of the configuration at ``path`` that have the same base paths."""
+    try:
+        old = text_format.Parse(path.read_text("utf-8"), apis.ModelServerConfig())
+    except (OSError, ValueError):
+        return text
+    labelled = {(one.name, one.base_path): one for one in old.model_config_list.config if one.version_labels}
+    config = text_format.Parse(text, apis.ModelServerConfig())
+    for one in config.model_config_list.config:
+        if kept := labelled.get((one.name, one.base_path)):
+            one.CopyFrom(kept)
+    return text_format.MessageToString(config)

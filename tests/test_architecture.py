@@ -55,3 +55,15 @@ def test_the_gateways_code_brings_no_tensorflow_with_it() -> None:
     loaded = set(done.stdout.split())
     assert {"api", "fastapi", "grpc"} <= loaded
     assert not loaded & {"tensorflow", "tensorflow_serving", "keras", "matplotlib"}
+
+
+def test_the_client_needs_neither_the_gateway_nor_tensorflow_and_the_commands_load_it_late() -> None:
+    for code, there, absent in (
+        ("from digitgan import Client", {"httpx", "numpy"}, {"api", "fastapi", "training", "tensorflow", "grpc"}),
+        ("import digitgan.cli", {"typer"}, {"httpx", "PIL", "tensorflow"}),
+    ):
+        command = [sys.executable, "-c", f"{code}\nimport sys; print(*{{name.split('.')[0] for name in sys.modules}})"]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        loaded = set(done.stdout.split())
+        assert there <= loaded
+        assert not loaded & absent

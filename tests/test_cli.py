@@ -8,7 +8,21 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ("up", "serve", "gateway", "key", "train", "export", "evaluate", "report", "train-classifier")
+COMMANDS = (
+    "up",
+    "serve",
+    "gateway",
+    "key",
+    "generate",
+    "score",
+    "dataset",
+    "train",
+    "export",
+    "evaluate",
+    "report",
+    "train-classifier",
+    "models",
+)
 
 
 def digitgan(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -26,7 +26,7 @@ from training.bar import TaskBar
 from training.calibration import Calibration
 from training.data import Dataset, validation_images
 from training.impostors import impostors
-from training.inference import inference_graphs
+from training.inference import inference_module
 from training.networks import build_discriminator, float32_copy
 
 Images = NDArray[np.uint8]
@@ -105,7 +105,7 @@ def detector_of_run(
     if (kept := _read(directory, key)) is not None:
         return kept
     # Within the training step's own graph: one tf.function for each of them would count as tracing too often.
-    graphs = [inference_graphs(GENERATOR, generator)[SIGNATURE].python_function for generator in generators]
+    graphs = [inference_module(GENERATOR, generator).graphs[SIGNATURE].python_function for generator in generators]
     detector = train_detector(discriminator.get_weights(), [_pixels_of(graph) for graph in graphs], dataset, config)
     directory.mkdir(parents=True, exist_ok=True)
     weights = BytesIO()

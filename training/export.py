@@ -32,16 +32,19 @@ from serving.contract import (
     PROBABILITIES,
     SEED_INDEX,
     SIGNATURE,
+    STORY,
+    STORY_BYTES,
+    STORY_PAGE,
     WARMUP_REQUESTS,
 )
 from serving.model_card import CardError, read_card, verify, write_card
 from serving.noise import noise_from_seeds
 from serving.storage import find_versions
 from serving.tensors import to_proto
-from training import seed_index
+from training import seed_index, served_story
 from training.calibration import Calibration
 from training.classifier import features_and_probabilities
-from training.inference import inference_graphs
+from training.inference import InferenceModule, inference_module
 from training.seed_index import SeedIndex
 
 CHECKED_SIZES: Final = (1, 2, 3, 7, 64, 256)
@@ -78,6 +81,7 @@ def export(
     details: Mapping[str, Mapping[str, Any]] | None = None,
     calibration: Calibration | None = None,
     labels: Labels | None = None,
+    story: bytes | None = None,
 ) -> int:
     """Publishes one new version of each network, all under the same number.
 
@@ -94,6 +98,7 @@ def export(
         details: model name -> what that model's card tells besides.
         calibration: how the discriminator's logit becomes a probability; None: by the sigmoid alone.
         labels: publish a classifier and the generator's seed index too; ``networks`` must hold both networks then.
+        story: how the generator learned, to be served with it (:func:`training.served_story.document`).
 
     Returns:
         The version.
@@ -111,19 +116,24 @@ def export(
 
     try:
         classifier = _stage_classifier(labels.classifier, base / CLASSIFIER, stage) if labels else None
-        graphs = {name: inference_graphs(name, network, calibration) for name, network in networks.items()}
+        modules = {name: inference_module(name, network, calibration) for name, network in networks.items()}
         told: dict[str, dict[str, Any]] = {name: dict((details or {}).get(name, {})) for name in networks}
         index = None
         if labels:
-            index = _look_at_seeds(graphs, labels)
-            graphs[GENERATOR][SEED_INDEX] = index.graph()
+            index = _look_at_seeds(modules, labels)
+            modules[GENERATOR].graphs[SEED_INDEX] = index.graph()
             told[GENERATOR][SEED_INDEX] = {**index.facts(), CLASSIFIER: classifier}
+        if story:
+            modules[GENERATOR].graphs[STORY] = served_story.graph(story)
+            told[GENERATOR][STORY] = served_story.facts(story)
         for name in sorted(networks, key=lambda name: name == GENERATOR):
             staging = stage(name, version)
-            _save(name, graphs[name], staging)
+            _save(name, modules[name], staging)
             differences = _check(name, networks[name], calibration, staging)
             if index and name == GENERATOR:
                 _check_index(index, staging)
+            if story and name == GENERATOR:
+                _check_story(story, staging)
             write_card(
                 staging,
                 {
@@ -169,8 +179,8 @@ def _stage_classifier(source: Path, target: Path, stage: Callable[[str, int], Pa
     return newest + 1
 
 
-def _look_at_seeds(graphs: Mapping[str, Mapping[str, Any]], labels: Labels) -> SeedIndex:
-    generate, score = graphs[GENERATOR][SIGNATURE], graphs[DISCRIMINATOR][SIGNATURE]
+def _look_at_seeds(modules: Mapping[str, InferenceModule], labels: Labels) -> SeedIndex:
+    generate, score = (modules[name].graphs[SIGNATURE] for name in (GENERATOR, DISCRIMINATOR))
     saved = tf.saved_model.load(str(labels.classifier))
     classify = saved.signatures[SIGNATURE]
     return seed_index.build(
@@ -188,9 +198,7 @@ def versions(model_base: Path) -> list[int]:
     return sorted(find_versions(model_base))
 
 
-def _save(name: str, graphs: Mapping[str, Any], directory: Path) -> None:
-    module = tf.Module()
-    module.graphs = dict(graphs)
+def _save(name: str, module: InferenceModule, directory: Path) -> None:
     tf.saved_model.save(module, str(directory), signatures=dict(module.graphs))
     records = directory / WARMUP_REQUESTS
     records.parent.mkdir(parents=True)
@@ -256,3 +264,11 @@ def _check_index(index: SeedIndex, directory: Path) -> None:
     for name, table in tables.items():
         if not np.array_equal(answer[name].numpy().ravel()[: len(table)], table):
             raise ExportError(f"{GENERATOR}: {SEED_INDEX} gives other {name} than were found; nothing was published")
+
+
+def _check_story(story: bytes, directory: Path) -> None:
+    """Loads the saved generator and compares the story that it gives with the one it was given."""
+    pages = np.arange(-(-len(story) // STORY_PAGE))
+    answer = tf.saved_model.load(str(directory)).signatures[STORY](tf.constant(pages, tf.int64))
+    if answer[STORY].numpy().tobytes()[: int(answer[STORY_BYTES][0])] != story:
+        raise ExportError(f"{GENERATOR}: {STORY} gives another story than the run's; nothing was published")

@@ -2,25 +2,21 @@
 
 They are Keras's layers: the same weights, shapes and names, and the same results up to the rounding of the dtype.
 
-Convolutions go through the frequency domain on a CPU. A 5×5 kernel on a 7×7 map takes 25 products for each output and
-pair of channels, a third of them with padding. By the convolution theorem (for networks: Mathieu, Henaff & LeCun 2014)
-it takes one complex product for each frequency instead, and a real 9×9 map has 41 of them: 121 real products for the
-whole map, where the direct way has 1,225. The transforms are so short that they are plain matrix products. A stride of
-2 is a stride of 1 between the four phases of the larger map and the smaller one (Shi et al. 2016). In float32 the error
-is no larger than the direct way's, since fewer products are summed. On a GPU, Keras's own kernels are used.
+Convolutions go through the frequency domain on a CPU (training.convolution): a 5×5 kernel on a 7×7 map takes 121 real
+products for each pair of channels, where the direct way has 1,225. A stride of 2 is a stride of 1 between the four
+phases of the larger map and the smaller one (Shi et al. 2016). In float32 the error is no larger than the direct way's,
+since fewer products are summed. On a GPU, Keras's own kernels are used.
 
 Batch normalisation goes through TensorFlow's fused kernel, and dropout draws half as many random bits.
 """
 
 from functools import cache
-from typing import Any, Final
+from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
-STRIDE: Final = 2
+from training.convolution import STRIDE, split_phases, three_product_transforms
 
 
 @cache
@@ -37,7 +33,7 @@ class Conv2D(keras.layers.Conv2D):  # type: ignore[misc]  # Keras ships no types
             return super().call(inputs)
         phases = tf.nn.space_to_depth(inputs, STRIDE)
         kernel = tf.cast(self.kernel.value, inputs.dtype)
-        outputs = _convolve(phases, _split_phases(kernel), transposed=False)
+        outputs = _convolve(phases, split_phases(kernel), transposed=False)
         return self.activation(tf.nn.bias_add(outputs, tf.cast(self.bias.value, inputs.dtype)))
 
 
@@ -51,7 +47,7 @@ class Conv2DTranspose(keras.layers.Conv2DTranspose):  # type: ignore[misc]
         kernel = tf.cast(self.kernel.value, inputs.dtype)  # [height, width, filters, channels]
         if self.strides == (1, 1):
             return _convolve(inputs, kernel, transposed=True)
-        return tf.nn.depth_to_space(_convolve(inputs, _split_phases(kernel), transposed=True), STRIDE)
+        return tf.nn.depth_to_space(_convolve(inputs, split_phases(kernel), transposed=True), STRIDE)
 
 
 class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
@@ -92,23 +88,6 @@ class Dropout(keras.layers.Dropout):  # type: ignore[misc]
         return inputs * (kept * tf.cast(1 / (1 - self.rate), inputs.dtype))
 
 
-def _split_phases(kernel: Any) -> Any:
-    """Cuts a kernel for stride 2 into those for stride 1 between the four phases of the larger map and the smaller one.
-
-    "Same" padding puts one pixel more after the larger map than before it, which zeros before the kernel even out.
-
-    Args:
-        kernel: float [k, k, a, b], k odd.
-
-    Returns:
-        float [(k+1)/2, (k+1)/2, 4·a, b].
-    """
-    side, _, a, b = kernel.shape
-    taps = (side + 1) // STRIDE
-    split = tf.reshape(tf.pad(kernel, [[1, 0], [1, 0], [0, 0], [0, 0]]), [taps, STRIDE, taps, STRIDE, a, b])
-    return tf.reshape(tf.transpose(split, [0, 2, 1, 3, 4, 5]), [taps, taps, STRIDE**2 * a, b])
-
-
 def _convolve(x: Any, kernel: Any, *, transposed: bool) -> Any:
     """The stride-1 convolution with "same" padding, through the frequency domain.
 
@@ -123,7 +102,7 @@ def _convolve(x: Any, kernel: Any, *, transposed: bool) -> Any:
     side, channels = x.shape[1], x.shape[3]
     taps, _, *matrix = kernel.shape
     filters = matrix[0] if transposed else matrix[1]
-    of_map, of_kernel, back = (tf.constant(each, x.dtype) for each in _transforms(side, taps, transposed))
+    of_map, of_kernel, back = (tf.constant(each, x.dtype) for each in three_product_transforms(side, taps, transposed))
     rows = tf.shape(x)[0]
     # Position first, so that each transform is one product with everything else in the columns.
     x = tf.reshape(tf.transpose(tf.reshape(x, [-1, side**2, channels]), [1, 0, 2]), [side**2, rows * channels])
@@ -132,47 +111,3 @@ def _convolve(x: Any, kernel: Any, *, transposed: bool) -> Any:
     products = tf.reshape(tf.matmul(x, kernel, transpose_b=transposed), [-1, rows * filters])
     y = tf.reshape(back @ products, [side**2, rows, filters])
     return tf.reshape(tf.transpose(y, [1, 0, 2]), [rows, side, side, filters])
-
-
-@cache
-def _transforms(
-    side: int, taps: int, transposed: bool
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """The convolution as products: of_map @ x times of_kernel @ kernel, elementwise, and ``back`` of that.
-
-    They are discrete Fourier transforms, whose length leaves a map's padding out of reach of the circular
-    convolution. The product of two complex numbers is made of three real ones (Gauss): with x = a + bi and k = c + di,
-    (a + b) · c, b · (c + d) and a · (d - c) give its real part, first less second, and its imaginary part, first plus
-    third. Frequencies that are their own conjugates have no imaginary part and take one product.
-
-    Returns:
-        float64 [products, side²], [products, taps²] and [side², products].
-    """
-    half = taps // 2
-    length = side + half
-    # What Keras calls a convolution is a correlation; its transposed convolution is one in the textbook's sense.
-    offsets = np.arange(taps) - half if transposed else half - np.arange(taps)
-    of_map, of_kernel, back = [], [], []
-    for u in range(length):
-        for v in range(length):
-            conjugate = (-u % length, -v % length)
-            if (u, v) > conjugate:
-                continue  # Maps and kernels are real: this one is the other's mirror image.
-            a, b = _wave(u, v, np.arange(side), length)
-            c, d = _wave(u, v, offsets, length)
-            real, imaginary = a / length**2, b / length**2
-            if (u, v) == conjugate:
-                of_map += [a]
-                of_kernel += [c]
-                back += [real]
-            else:
-                of_map += [a + b, b, a]
-                of_kernel += [c, c + d, d - c]
-                back += [2 * (real + imaginary), -2 * real, 2 * imaginary]
-    return np.array(of_map), np.array(of_kernel), np.array(back).T.copy()
-
-
-def _wave(u: int, v: int, positions: NDArray[np.int64], length: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Real and imaginary part of exp(-2πi (u·y + v·x) / length) over a square of positions: float64 [positions²]."""
-    angles = 2 * np.pi * (u * positions[:, None] + v * positions).ravel() / length
-    return np.cos(angles), -np.sin(angles)

@@ -1,4 +1,4 @@
-"""From a run to what is served: the chosen generator and its seed index, the detector, and the classifier."""
+"""From a run to what is served: the chosen generator, its seed index and its story, the detector, the classifier."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,13 +8,17 @@ from typing import Any, Final
 from serving import server_config
 from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR
 from serving.pretrained import MODELS_DIR
-from training import job
+from training import job, served_story
+from training.averaging import average_of_run
 from training.config import ConfigError, TrainingConfig
 from training.data import Dataset
 from training.detector import DetectorConfig, detector_of_run
+from training.evaluation.features import Judge, JudgeError
 from training.export import ExportError, Labels, export, versions
+from training.metrics import evaluations
 from training.seed_index import SEEDS
-from training.selection import CRITERION, chosen_step, kept_generators
+from training.selection import CRITERION, Validation, best_step, kept_generators
+from training.story import tell
 
 EARLIER: Final = 6
 """As many earlier generators as the detector is shown, the last ones."""
@@ -53,13 +57,14 @@ def publish_run(
 ) -> int:
     """Publishes a run's models as one new version.
 
-    The generator is the one that the run chose on the validation images, or the last one where it chose none.
+    The generator is the one that does best on the validation images, of those that the run kept and the average of the
+    last half of them; or the last one, where it kept none.
 
     Args:
         run: the run directory; the detector is kept there for the next time.
         config: the run's.
         trainer: its networks, as they stood last (training.step.Trainer).
-        dataset: the run's images; needed to train a detector only.
+        dataset: the run's images; without them there can be no detector, and the average isn't considered.
         publication: where and how.
 
     Returns:
@@ -69,19 +74,19 @@ def publish_run(
         ConfigError: the detector's images are missing, or not those of the run.
         ExportError: nothing was published; the message tells why.
     """
+    if dataset is not None and dataset.fingerprint() != config.data_sha256:
+        raise ConfigError("data: these aren't the images that this run began with")
     kept = kept_generators(run)
-    step = chosen_step(run)
-    generator = trainer.averaged_generator() if step is None else kept.pop(step)
+    chosen = _choose(run, config, kept, dataset)
+    generator = chosen.generator if chosen else trainer.averaged_generator()
     discriminator = trainer.last_discriminator()
-    details: dict[str, Mapping[str, Any]] = {}
-    if step is not None:
-        details[GENERATOR] = {"chosen": {"step": step, "epoch": round(config.epochs_at(step), 2), "by": CRITERION}}
+    details: dict[str, Mapping[str, Any]] = {GENERATOR: {"chosen": chosen.facts}} if chosen else {}
     calibration = None
     if publication.detector:
-        if dataset is None or dataset.fingerprint() != config.data_sha256:
+        if dataset is None:
             raise ConfigError("data: the detector needs the training images that this run began with")
         steps = publication.detector_steps or min(DetectorConfig.steps, trainer.step)
-        earlier = [kept[step] for step in sorted(kept)[-EARLIER:]]
+        earlier = [kept[step] for step in sorted(kept) if kept[step] is not generator][-EARLIER:]
         detector = detector_of_run(
             run, discriminator, [generator, *earlier], dataset, DetectorConfig(steps=steps, seed=config.seed)
         )
@@ -96,7 +101,49 @@ def publish_run(
         details=details,
         calibration=calibration,
         labels=labels,
+        story=_story(run, config, publication.classifiers, chosen.step if chosen else None),
     )
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The generator that is published, and what its card tells of the choice. ``step``: the last one that it is of."""
+
+    generator: Any
+    step: int
+    facts: dict[str, Any]
+
+
+def _choose(run: Path, config: TrainingConfig, kept: dict[int, Any], dataset: Dataset | None) -> _Chosen | None:
+    """Returns the generator that does best on the validation images: one that was kept, or the average of the last
+    half of them. None where none was kept.
+    """
+    step = best_step(run)
+    if step is None:
+        return None
+    distances = {row["step"]: row[CRITERION] for row in evaluations(run)}
+    average = average_of_run(run, config) if dataset is not None else None
+    if average and dataset:
+        distance = Validation(dataset).figures(average.generator)[CRITERION]
+        if distance < distances[step]:
+            step = average.steps[-1]
+            of = {"average_of": len(average.steps), "from_step": average.steps[0]}
+            return _Chosen(average.generator, step, _facts(config, step, distance) | of)
+    return _Chosen(kept[step], step, _facts(config, step, distances[step]))
+
+
+def _facts(config: TrainingConfig, step: int, distance: float) -> dict[str, Any]:
+    return {"step": step, "epoch": round(config.epochs_at(step), 2), "by": CRITERION, "validation": round(distance, 4)}
+
+
+def _story(run: Path, config: TrainingConfig, classifiers: Path, chosen: int | None) -> bytes | None:
+    """Returns the run's story as it is served; None where the run has no pictures."""
+    try:
+        judge: Judge | None = Judge.newest(classifiers)
+    except JudgeError:
+        judge = None  # Then the stages stay without names.
+    story = tell(run, (lambda digits: judge.look(digits)[1]) if judge else None)
+    return served_story.document(run, config, story, chosen) if story.milestones else None
 
 
 def _newest(base: Path) -> Path:

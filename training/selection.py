@@ -22,6 +22,28 @@ CRITERION: Final = "frechet_distance"
 _BATCH: Final = 250
 
 
+class Validation:
+    """Measures generators on as many images as there are validation images, against those."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        """Raises EvaluationError where the validation images are too few."""
+        images, labels = dataset.validation
+        self._training = dataset.training
+        self._evaluator = Evaluator(Judge.newest(), images, labels, dataset.training)
+        self._noise = noise_from_seeds(range(len(images)))
+
+    def figures(self, generator: Any) -> dict[str, Any]:
+        """Returns the figures of a light evaluation of a generator in float32."""
+        batches = (self._noise[k : k + _BATCH] for k in range(0, len(self._noise), _BATCH))
+        images = np.concatenate([pixels(np.asarray(generator(noise, training=False))) for noise in batches])
+        return self._evaluator.figures(images[..., 0], light=True)
+
+    def floor(self) -> dict[str, Any]:
+        """Returns those of as many training images."""
+        drawn = np.random.default_rng(0).choice(len(self._training), len(self._noise), replace=False)
+        return self._evaluator.figures(self._training[np.sort(drawn)], light=True)
+
+
 class Selection:
     """Measures a run's averaged generator now and then, and keeps the weights that were measured.
 
@@ -36,11 +58,8 @@ class Selection:
         Raises EvaluationError where the validation images are too few.
         """
         self._run = run
-        images, labels = dataset.validation
-        self._evaluator = Evaluator(Judge.newest(), images, labels, dataset.training)
-        self._noise = noise_from_seeds(range(len(images)))
-        drawn = np.random.default_rng(0).choice(len(dataset.training), len(images), replace=False)
-        self._floor = self._evaluator.figures(dataset.training[np.sort(drawn)], light=True)
+        self._validation = Validation(dataset)
+        self._floor = self._validation.floor()
         (run / GENERATORS).mkdir(parents=True, exist_ok=True)
         kept = [line for line in evaluations(run) if line["step"] <= first_step]
         write_atomically(run / EVALUATIONS_FILE, "".join(json.dumps(line) + "\n" for line in kept))
@@ -56,9 +75,7 @@ class Selection:
         Returns:
             The figures of a light evaluation.
         """
-        batches = (self._noise[k : k + _BATCH] for k in range(0, len(self._noise), _BATCH))
-        images = np.concatenate([pixels(np.asarray(generator(noise, training=False))) for noise in batches])
-        figures = self._evaluator.figures(images[..., 0], light=True)
+        figures = self._validation.figures(generator)
         write_weights(_weights_file(self._run, step), generator.get_weights())
         with (self._run / EVALUATIONS_FILE).open("a", encoding="utf-8") as file:
             line = {"step": step, "epoch": round(epoch, 4), **figures, "floor": self._floor}
@@ -66,16 +83,25 @@ class Selection:
         return figures
 
 
-def chosen_step(run: Path) -> int | None:
+def best_step(run: Path) -> int | None:
     """The step whose generator had the smallest Fréchet distance; None where none was measured."""
     measured = [row for row in evaluations(run) if _weights_file(run, row["step"]).exists()]
     return min(measured, key=lambda row: row[CRITERION])["step"] if measured else None
 
 
+def kept_steps(run: Path) -> list[int]:
+    """The steps whose generators were measured and kept, ascending."""
+    return sorted(row["step"] for row in evaluations(run) if _weights_file(run, row["step"]).exists())
+
+
+def kept_weights(run: Path, step: int) -> list[NDArray[Any]]:
+    """The weights of a kept generator, in the order of its ``get_weights``."""
+    return read_weights(_weights_file(run, step))
+
+
 def kept_generators(run: Path) -> dict[int, Any]:
     """Every generator of a run that was measured, by its step, ascending; float32 networks."""
-    steps = sorted(row["step"] for row in evaluations(run) if _weights_file(run, row["step"]).exists())
-    return {step: float32_copy(build_generator, read_weights(_weights_file(run, step))) for step in steps}
+    return {step: float32_copy(build_generator, kept_weights(run, step)) for step in kept_steps(run)}
 
 
 def write_weights(path: Path, weights: list[NDArray[Any]]) -> None:

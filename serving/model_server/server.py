@@ -20,7 +20,7 @@ from serving.model_server.model import LoadingOptions
 from serving.model_server.runner import Runner
 from serving.model_server.service import Service
 from serving.model_server.verification import verify_version
-from serving.quiet import quiet_tensorflow_import
+from serving.quiet import quiet_tensorflow_import, without_keras
 
 DEFAULT_PORT: Final = 8500
 """TensorFlow Serving's gRPC port."""
@@ -184,7 +184,7 @@ def _loader(options: ServerOptions) -> Callable[[Path], Runner]:
     """Returns the function that loads a version. It imports TensorFlow, which takes seconds and much
     memory.
     """
-    with quiet_tensorflow_import():
+    with quiet_tensorflow_import(), without_keras():
         from serving.model_server.servable import load
         from serving.model_server.warmup import warm_up
 

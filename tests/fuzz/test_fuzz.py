@@ -190,7 +190,7 @@ def test_the_noise_parser_and_other_bodies(content: bytes, score: bool) -> None:
         wanted = asyncio.run(read_json(request, GenerateRequest))
         source = source_of(wanted, SETTINGS, PNG)
     except ProblemError as error:
-        answer = problem_response(error)
+        answer = problem_response(error, "/generate")
         assert 400 <= answer.status_code < 500
         assert orjson.loads(answer.body)["status"] == answer.status_code
         return

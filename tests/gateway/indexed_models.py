@@ -29,8 +29,10 @@ from serving.contract import (
     PROBABILITIES,
     SEED_INDEX,
     SIGNATURE,
+    STORY,
 )
 from serving.noise import noise_from_seeds
+from training import served_story
 
 INDEXED = 10_000
 SHADE = 25
@@ -59,8 +61,8 @@ def curated(seeds: NDArray[Any]) -> NDArray[Any]:
     return chosen
 
 
-def save_generator(path: Path, *, shift: int = 0, indexed: int | None = INDEXED) -> None:
-    """A generator, with an index of so many seeds or with none."""
+def save_generator(path: Path, *, shift: int = 0, indexed: int | None = INDEXED, story: bytes | None = None) -> None:
+    """A generator, with an index of so many seeds or with none, and with a story or without."""
 
     def generate(noise: Any) -> Any:
         digits = (tf.clip_by_value(tf.floor(noise[:, 0] * 2) + 5, 0, 9) + shift) % CLASSES
@@ -71,16 +73,19 @@ def save_generator(path: Path, *, shift: int = 0, indexed: int | None = INDEXED)
     signatures = {SIGNATURE: tf.function(generate).get_concrete_function(noise=tf.TensorSpec([None, NOISE_DIM]))}
     if indexed is not None:
         signatures[SEED_INDEX] = _seed_index(indexed, shift)
+    if story is not None:
+        signatures[STORY] = served_story.graph(story).get_concrete_function()
     tf.saved_model.save(tf.Module(), str(path), signatures)
 
 
 def _seed_index(indexed: int, shift: int) -> Any:
     seeds = np.arange(-(-indexed // INDEX_PAGE) * INDEX_PAGE)
     within = seeds < indexed
+    digits = digits_of_seeds(range(len(seeds)), shift)
     columns = {
-        DIGITS: np.where(within, digits_of_seeds(range(len(seeds)), shift), NOT_INDEXED).astype(np.uint8),
+        DIGITS: np.where(within, digits, NOT_INDEXED).astype(np.uint8),
         CONFIDENCES: np.where(within, confidences(seeds), 0).astype(np.float32),
-        LOGITS: np.zeros(len(seeds), np.float32),
+        LOGITS: digits.astype(np.float32) - 5,
         CURATED: (within & curated(seeds)).astype(np.uint8),
     }
 

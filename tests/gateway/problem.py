@@ -19,7 +19,10 @@ def assert_problem(response: httpx.Response, slug: str, *places: str) -> dict[st
     assert response.headers["content-type"] == "application/problem+json"
     assert response.headers["cache-control"] == "no-store"
     document: dict[str, Any] = response.json()
-    assert set(document) - {"errors"} == {"type", "title", "status", "detail"}
+    oip = response.url.path.startswith("/v2")
+    assert set(document) - {"errors"} == {"type", "title", "status", "detail"} | ({"error"} if oip else set())
+    assert document.get("error", document["detail"]) == document["detail"]
+    assert response.headers["x-request-id"]
     assert document["type"] == f"/problems/{slug}"
     assert document["title"] == problem.title
     assert document["status"] == response.status_code

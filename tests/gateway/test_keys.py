@@ -14,13 +14,19 @@ from tests.gateway.misbehaving import MisbehavingServer
 from tests.gateway.problem import assert_problem
 
 ALICE, BOB = new_key(), new_key()
+TEN = [new_key() for _ in range(4)]
+TENS = [f"ten{place}:{hash_of(key)}:10" for place, key in enumerate(TEN)]
 KEYS = f"alice:{hash_of(ALICE)}:10,bob:{hash_of(BOB)}"
 
 
 @pytest.fixture(scope="module")
 def guarded(faulty_server: MisbehavingServer) -> Iterator[httpx.Client]:
     """A gateway that takes alice's key (10 images a minute) and bob's (600)."""
-    settings = {"api_keys": KEYS, "key_images_per_minute": 600, "cors_origins": "https://example.org"}
+    settings = {
+        "api_keys": ",".join([KEYS, *TENS]),
+        "key_images_per_minute": 600,
+        "cors_origins": "https://example.org",
+    }
     with (
         processes.gateway(faulty_server.target, **settings) as process,
         httpx.Client(base_url=processes.url_of(process), timeout=30) as client,
@@ -36,7 +42,9 @@ def bearer(key: str) -> dict[str, str]:
     "authorization",
     [None, "", "Bearer", f"Bearer {new_key()}", f"Bearer {BOB[:-1]}", BOB, f"Digest {BOB}", "Basic ?", "Basic Ym9i"],
 )
-@pytest.mark.parametrize(("method", "path"), [("GET", "/digits/7.png"), ("POST", "/generate"), ("GET", "/nothing")])
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/digits/7.png"), ("POST", "/generate"), ("GET", "/v2"), ("GET", "/nothing")]
+)
 def test_without_a_key_nobody_is_let_in(
     guarded: httpx.Client, method: str, path: str, authorization: str | None
 ) -> None:
@@ -47,7 +55,10 @@ def test_without_a_key_nobody_is_let_in(
     assert "RateLimit" not in refused.headers
 
 
-@pytest.mark.parametrize("path", ["/healthz/live", "/healthz/ready", "/metrics", "/problems/unauthenticated"])
+OPEN = ("/healthz/live", "/healthz/ready", "/v2/health/live", "/v2/health/ready", "/metrics", "/problems/timeout")
+
+
+@pytest.mark.parametrize("path", OPEN)
 def test_probes_scrapers_and_problems_need_no_key(guarded: httpx.Client, path: str) -> None:
     assert guarded.get(path).status_code == 200
 
@@ -76,9 +87,47 @@ def test_images_are_counted_told_and_run_out(guarded: httpx.Client) -> None:
     assert guarded.get("/digits/7.png", headers=bearer(BOB)).status_code == 200, "each key has its own"
 
 
-def test_more_than_a_key_ever_has_names_the_field(guarded: httpx.Client) -> None:
-    refused = guarded.post("/generate", json={"count": 601}, headers=bearer(BOB))
-    assert "600 a minute" in assert_problem(refused, "invalid-request", "/count")["detail"]
+NOISE = {"name": "noise", "datatype": "FP32", "shape": [3, 100], "data": [0.0] * 300}
+
+
+@pytest.mark.parametrize(
+    ("key", "path", "body", "images"),
+    [
+        (TEN[0], "/interpolate", {"seeds": [1, 2], "steps": 6}, 7),
+        (TEN[1], "/dataset", {"count": 7, "confidence_floor": 0, "balance": "natural"}, 7),
+        (TEN[2], "/v2/models/generator/infer", {"inputs": [NOISE]}, 3),
+        (TEN[3], "/v2/models/generator/versions/1/infer", {"inputs": [NOISE]}, 3),
+    ],
+)
+def test_images_count_however_they_are_asked_for(
+    guarded: httpx.Client, key: str, path: str, body: dict[str, object], images: int
+) -> None:
+    for left in range(10 - images, -1, -images):
+        answer = guarded.post(path, json=body, headers=bearer(key))
+        assert answer.status_code == 200, answer.text
+        # One may be back already, where the machine is slow.
+        assert left <= int(answer.headers["ratelimit"].partition("r=")[2].partition(";")[0]) <= left + 1
+    assert_problem(guarded.post(path, json=body, headers=bearer(key)), "rate-limited")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "place"),
+    [
+        ("/generate", {"count": 601}, "/count"),
+        ("/dataset", {"count": 601}, "/count"),
+        ("/interpolate", {"seeds": [1, 2], "steps": 700}, "/steps"),
+        (
+            "/v2/models/generator/infer",
+            {"inputs": [{**NOISE, "shape": [601, 100], "data": [0.0] * 60_100}]},
+            "/inputs",
+        ),
+    ],
+)
+def test_more_than_a_key_ever_has_names_the_field(
+    guarded: httpx.Client, path: str, body: dict[str, object], place: str
+) -> None:
+    refused = guarded.post(path, json=body, headers=bearer(BOB))
+    assert "600 a minute" in assert_problem(refused, "invalid-request", place)["detail"]
 
 
 def test_a_preflight_request_needs_no_key(guarded: httpx.Client) -> None:

@@ -279,3 +279,46 @@ def test_a_digit_stays_that_digit_while_versions_change(models: Path, sockets: P
         assert image["confidence"] == BY_CLASSIFIER
         samples = read(client)
         assert value(samples, "digitgan_seed_index_fetches_total", version="2") == 1
+
+
+class TestStart:
+    """Page by page through the seeds, in place of random ones."""
+
+    def test_seeds_follow_from_the_start_on(self, indexed_http: httpx.Client) -> None:
+        response = ask(indexed_http, "application/x-npy", count=100, start=2**40)
+        assert response.headers["x-seeds"] == f"{2**40}-{2**40 + 99}"
+        seeds = list(range(2**40, 2**40 + 100))
+        assert np.array_equal(from_npy(response), from_npy(ask(indexed_http, "application/x-npy", seeds=seeds)))
+
+    @pytest.mark.parametrize("kind", [{"digit": 7}, {"digit": 7, "curated": True}, {"curated": True}])
+    def test_pages_of_a_kind_are_all_of_them_once_in_order(
+        self, indexed_http: httpx.Client, kind: dict[str, Any]
+    ) -> None:
+        found, start = [], 0
+        while True:
+            body = {"count": 256, "start": start, **kind}
+            response = indexed_http.post("/generate", json=body, headers={"Accept": "application/x-npy"})
+            if response.status_code != 200:
+                break
+            found += [int(seed) for seed in response.headers["x-seeds"].split(",")]
+            start = found[-1] + 1
+        assert "index" in assert_problem(response, "invalid-request", "/start")["detail"]
+        seeds = np.arange(INDEXED)
+        fitting = indexed_models.confidences(seeds) > DOUBTFUL
+        if "digit" in kind:
+            fitting &= indexed_models.digits_of_seeds(range(INDEXED), 0) == 7
+        if "curated" in kind:
+            fitting &= indexed_models.curated(seeds)
+        assert found == np.flatnonzero(fitting).tolist()
+
+    @pytest.mark.parametrize(
+        ("body", "places"),
+        [
+            ({"seeds": [1], "start": 0}, ["/start"]),
+            ({"count": 2, "start": 2**53 - 1}, ["/start"]),
+            ({"count": 2, "start": -1}, ["/start"]),
+            ({"count": 1, "start": INDEXED, "digit": 7}, ["/start"]),
+        ],
+    )
+    def test_a_wrong_start_is_named(self, indexed_http: httpx.Client, body: Any, places: list[str]) -> None:
+        assert_problem(indexed_http.post("/generate", json=body), "invalid-request", *places)

@@ -1,9 +1,16 @@
 """GET /metrics: labelled by route template, with what was made, scored, waited for and failed."""
 
+import math
+import threading
+from pathlib import Path
+
 import grpc
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from api.metrics import Metrics
+from serving.apis import ModelVersionStatus, PredictRequest
+from serving.contract import GENERATOR
 from tests.gateway.misbehaving import MisbehavingServer, failing, honest
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -61,10 +68,84 @@ def test_the_models_time_is_told_from_the_gateways(http: httpx.Client) -> None:
 
     total = grown("digitgan_http_request_seconds_sum", route="/generate")
     own = grown("digitgan_gateway_seconds_sum", route="/generate")
-    model = grown("digitgan_model_seconds_sum", model="generator")
-    assert grown("digitgan_model_seconds_count", model="generator") == 1
+    model = grown("digitgan_model_seconds_sum", model="generator", version="1")
+    assert grown("digitgan_model_seconds_count", model="generator", version="1") == 1
     assert 0 < own < total
     assert abs(total - own - model) < 0.001
+
+
+def test_batch_sizes_are_counted_by_model_and_version(http: httpx.Client) -> None:
+    before = read(http)
+    http.post("/generate", json={"seeds": list(range(300))})
+    http.get("/digits/1.png?version=99")
+    after = read(http)
+
+    def grown(name: str, **labels: str) -> float:
+        return value(after, name, **labels) - value(before, name, **labels)
+
+    name = "digitgan_model_batch_size"
+    assert grown(f"{name}_count", model="generator", version="1") == 2
+    assert grown(f"{name}_sum", model="generator", version="1") == 300
+    assert grown(f"{name}_bucket", model="generator", version="1", le="64.0") == 1
+    assert grown(f"{name}_count", model="generator", version="none") == 1
+    assert not any(dict(labels).get("version") == "99" for _, labels in after), "callers make no time series"
+
+
+def test_calls_at_the_model_server_are_told(faulty_server: MisbehavingServer, faulty_http: httpx.Client) -> None:
+    there, finish = threading.Event(), threading.Event()
+
+    def slow(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
+        there.set()
+        finish.wait(20)
+        return honest(request, context)
+
+    in_flight = "digitgan_model_calls_in_flight"
+    faulty_server.behaviour = slow
+    caller = threading.Thread(target=faulty_http.get, args=("/digits/1.png",))
+    caller.start()
+    try:
+        assert there.wait(10)
+        assert value(read(faulty_http), in_flight, model="generator") == 1
+    finally:
+        finish.set()
+        caller.join()
+        faulty_server.behaviour = honest
+    assert value(read(faulty_http), in_flight, model="generator") == 0
+
+
+def test_a_newest_version_that_failed_turns_a_metric(
+    faulty_server: MisbehavingServer, faulty_http: httpx.Client
+) -> None:
+    names = ("available", "serving_version", "newest_version", "newest_version_failed")
+
+    def standing() -> list[float | None]:
+        samples = read(faulty_http)
+        values = [samples[f"digitgan_model_{name}", (("model", "generator"),)] for name in names]
+        return [None if math.isnan(value) else value for value in values]
+
+    available, end = ModelVersionStatus.AVAILABLE, ModelVersionStatus.END
+    healthy = faulty_server.statuses[GENERATOR]
+    try:
+        faulty_server.errors[2] = (15, "no graph")
+        faulty_server.statuses[GENERATOR] = [(2, end), (1, available)]
+        assert standing() == [1, 1, 2, 1]
+        assert faulty_http.get("/healthz/ready").status_code == 200
+        faulty_server.statuses[GENERATOR] = [(2, ModelVersionStatus.LOADING), (1, available)]
+        assert standing() == [1, 1, 2, 0]
+        faulty_server.statuses[GENERATOR] = [(3, available), (2, end), (1, end)]
+        assert standing() == [1, 3, 3, 0]
+        faulty_server.statuses[GENERATOR] = [(2, end), (1, end)]
+        assert standing() == [0, None, 2, 1]
+        del faulty_server.statuses[GENERATOR]
+        assert standing() == [0, None, None, None]
+    finally:
+        faulty_server.errors.clear()
+        faulty_server.statuses[GENERATOR] = healthy
+    assert standing() == [1, 1, 1, 0]
+
+
+def test_the_page_of_metrics_has_them_all() -> None:
+    assert Metrics().table() in (Path(__file__).parents[2] / "docs" / "observability.md").read_text("utf-8")
 
 
 def test_only_the_scrape_itself_is_in_flight(http: httpx.Client) -> None:

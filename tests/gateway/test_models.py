@@ -17,6 +17,7 @@ def test_the_pretrained_models_with_their_cards(http: httpx.Client) -> None:
     assert [model["name"] for model in models] == ["generator", "discriminator", "classifier"]
     for model in models:
         card = json.loads((MODELS_DIR / model["name"] / "1" / "model.json").read_text("utf-8"))
+        assert (model["status"], model["detail"], model["serving"]) == ("available", None, 1)
         assert model["versions"] == [{"version": 1, "state": "AVAILABLE", "error": None, "card": card}]
 
 
@@ -43,6 +44,8 @@ def test_a_version_that_failed_says_why(faulty_server: MisbehavingServer, faulty
     finally:
         faulty_server.statuses[GENERATOR] = [(1, ModelVersionStatus.AVAILABLE)]
         faulty_server.errors.clear()
+    assert (generator["status"], generator["serving"]) == ("degraded", 1)
+    assert generator["detail"] == "version 2: DATA_LOSS: the graph can't be parsed; version 1 serves on"
     assert generator["versions"][0] == {
         "version": 2,
         "state": "END",
@@ -59,4 +62,11 @@ def test_a_model_that_the_server_does_not_know_has_no_versions(
         models = faulty_http.get("/models").json()["models"]
     finally:
         faulty_server.statuses[GENERATOR] = before
-    assert [len(model["versions"]) for model in models if model["name"] == "generator"] == [0]
+    (generator,) = [model for model in models if model["name"] == "generator"]
+    assert generator == {
+        "name": "generator",
+        "status": "unavailable",
+        "detail": "no version is AVAILABLE",
+        "serving": None,
+        "versions": [],
+    }

@@ -10,6 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from tests.gateway.problem import assert_problem
+
 Pixels = NDArray[np.uint8]
 
 
@@ -81,3 +83,43 @@ def test_as_many_as_allowed_are_scored_in_order(http: httpx.Client, digits: list
 def test_an_empty_page_gets_a_score_too(http: httpx.Client) -> None:
     (score,) = scores(as_json(http, [encoded(np.full((64, 64), 255, np.uint8))]))
     assert score["fitted"] is True
+
+
+def test_labels_tell_what_the_classifier_reads(http: httpx.Client) -> None:
+    made = http.post("/generate", json={"count": 20, "curated": True}).json()["images"]
+    body = {"images": [image["png"] for image in made], "labels": True}
+    for image, score in zip(made, scores(http.post("/score", json=body)), strict=True):
+        assert score["digit"] == image["digit"]
+        assert score["confidence"] == pytest.approx(image["confidence"], abs=1e-4)
+        assert len(score["digit_probabilities"]) == 10
+        assert sum(score["digit_probabilities"]) == pytest.approx(1, abs=1e-4)
+        assert score["digit_probabilities"][score["digit"]] == score["confidence"]
+
+
+def test_the_pixels_that_were_scored_are_given_back(http: httpx.Client, digits: list[bytes]) -> None:
+    page = np.full((300, 200), 240, np.uint8)
+    page[100:200, 90:110] = 20
+    sent = [encoded(page), digits[0]]
+    body = {"images": [base64.b64encode(image).decode() for image in sent], "fitted_images": True}
+    first = scores(http.post("/score", json=body))
+    pngs = [base64.b64decode(score["png"]) for score in first]
+    fitted = np.asarray(Image.open(io.BytesIO(pngs[0])))
+    assert fitted.shape == (28, 28)
+    assert fitted[14, 14] == 255
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(pngs[1]))), np.asarray(Image.open(io.BytesIO(digits[0]))))
+    again = scores(as_json(http, pngs))
+    assert [score["fitted"] for score in again] == [False, False]
+    assert [score["logit"] for score in again] == pytest.approx([score["logit"] for score in first], rel=1e-4)
+
+
+def test_options_are_form_fields_too(http: httpx.Client, digits: list[bytes]) -> None:
+    files = [("images", ("0.png", digits[0], "image/png"))]
+    form = {"labels": "true", "fitted_images": "true"}
+    (score,) = scores(http.post("/score", files=files, data=form))
+    assert {"digit", "confidence", "digit_probabilities", "png"} < set(score)
+    (plain,) = scores(http.post("/score", files=files, data={"labels": "false"}))
+    assert set(plain) == {"probability", "logit", "verdict", "fitted"}
+    assert_problem(http.post("/score", files=files, data={"labels": "yes"}), "invalid-request", "/labels")
+    assert_problem(http.post("/score", files=files, data={"label": "true"}), "invalid-request", "/label")
+    body = {"images": [base64.b64encode(digits[0]).decode()], "labels": 1}
+    assert_problem(http.post("/score", json=body), "invalid-request", "/labels")

@@ -50,7 +50,7 @@ def tls_server(authority: trustme.CA, *, host: str = "127.0.0.1", mutual: bool =
             server.stop(grace=0).wait()
 
 
-def ask(target: str, **settings: Path) -> tuple[httpx.Response, httpx.Response]:
+def ask(target: str, **settings: object) -> tuple[httpx.Response, httpx.Response]:
     """Asks a gateway with these settings whether it is ready, and for a digit."""
     with processes.gateway(target, **settings) as process:
         url = processes.url_of(process)
@@ -64,6 +64,13 @@ def test_it_works(authority: trustme.CA, files: dict[str, Path], mutual: bool) -
         shown = files if mutual else {"model_server_tls_ca": files["model_server_tls_ca"]}
         ready, digit = ask(target, **shown)
     assert ready.status_code == 200, ready.text
+    assert digit.headers["content-type"] == "image/png"
+
+
+def test_it_is_traced_too(authority: trustme.CA, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")  # no receiver is there
+    with tls_server(authority) as target:
+        _, digit = ask(target, model_server_tls_ca=files["model_server_tls_ca"], tracing=True)
     assert digit.headers["content-type"] == "image/png"
 
 

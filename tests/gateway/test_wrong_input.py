@@ -220,7 +220,7 @@ class TestScore:
             ({"images": [text(bomb(4097))]}, ["/images/0"]),
             ({"images": [text(animated())]}, ["/images/0"]),
             ({"images": [text(png())] * 257}, ["/images"]),
-            ({"images": [text(png())], "labels": True}, ["/labels"]),
+            ({"images": [text(png())], "label": True}, ["/label"]),
         ],
         ids=lambda value: str(value)[:40],
     )

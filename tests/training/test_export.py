@@ -1,5 +1,6 @@
 """What is published computes what was trained, is whole, and says where it came from; or nothing is published."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -15,7 +16,19 @@ from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
 from serving import model_card
-from serving.contract import BATCH_SIZES, CLASSIFIER, DISCRIMINATOR, GENERATOR, INDEX_PAGE, MODELS, NOT_INDEXED
+from serving.contract import (
+    BATCH_SIZES,
+    CLASSIFIER,
+    DISCRIMINATOR,
+    GENERATOR,
+    INDEX_PAGE,
+    MODELS,
+    NOT_INDEXED,
+    STORY,
+    STORY_BYTES,
+    STORY_PAGE,
+)
+from serving.model_card import read_card
 from serving.noise import noise_from_seeds
 from serving.pretrained import MODELS_DIR
 from training.calibration import Calibration
@@ -23,6 +36,7 @@ from training.export import ExportError, Labels, export, versions
 from training.networks import build_discriminator, build_generator
 
 CALIBRATION = Calibration(slope=0.5, offset=-0.25)
+TOLD = b"{}" + b" " * STORY_PAGE
 LABELS = Labels(MODELS_DIR / CLASSIFIER / "1", seeds=300)
 
 
@@ -46,7 +60,7 @@ def base(networks: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> 
     base = tmp_path_factory.mktemp("models")
     details = {DISCRIMINATOR: {"detector": {"auc": 0.9}}}
     facts = {"training": {"preset": "deck"}}
-    assert export(networks, base, facts, details=details, calibration=CALIBRATION, labels=LABELS) == 1
+    assert export(networks, base, facts, details=details, calibration=CALIBRATION, labels=LABELS, story=TOLD) == 1
     return base
 
 
@@ -111,6 +125,16 @@ def test_the_seed_index_tells_what_the_served_models_tell(base: Path) -> None:
     floors = np.array([np.inf if floor is None else floor for floor in card["logit_floors"]])
     qualify = (confidences[:300] >= card["confidence_floor"]) & (logits[:300] >= floors[digits[:300]])
     np.testing.assert_array_equal(curated[:300] == 1, qualify)
+
+
+def test_the_story_is_served_as_it_was_given(base: Path) -> None:
+    answer = run(base, GENERATOR, np.array([0, 1]), STORY)
+    assert answer[STORY].tobytes()[: len(TOLD)] == TOLD
+    assert answer[STORY_BYTES].tolist() == [len(TOLD)] * 2
+    assert read_card(base / GENERATOR / "1")["story"] == {
+        "bytes": len(TOLD),
+        "sha256": hashlib.sha256(TOLD).hexdigest(),
+    }
 
 
 def test_the_classifier_is_published_once(base: Path, networks: dict[str, Any], tmp_path: Path) -> None:

@@ -15,13 +15,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from serving.noise import noise_from_seeds
 from training import samples
 from training.metrics import MetricsLog
 from training.networks import build_generator
 from training.report import Pictures, choose, read_evaluation, write_report
 from training.report.criteria import CRITERIA, conclusion, outcomes
-from training.report.pictures import NO_SEED, PER_DIGIT, WALK_STEPS, nearest_images, slerp
+from training.report.pictures import NO_SEED, PER_DIGIT, nearest_images
 
 Images = NDArray[np.uint8]
 Handwritten = tuple[Images, NDArray[np.uint8]]
@@ -278,15 +277,6 @@ def test_the_nearest_images_are_those_that_a_slow_search_finds(handwritten: Hand
         np.testing.assert_allclose(row, np.sort(slow)[:3], rtol=1e-5)
         np.testing.assert_allclose(slow[indices], row, rtol=1e-5)
     assert distances[3, 0] == 0
-
-
-def test_a_walk_goes_from_end_to_end_and_keeps_its_length() -> None:
-    start, end = noise_from_seeds([1, 2])
-    way = slerp(start, end, WALK_STEPS)
-    np.testing.assert_allclose(way[[0, -1]], [start, end], rtol=1e-5, atol=1e-6)
-    lengths = np.linalg.norm(way, axis=1)
-    assert lengths.min() > 0.97 * min(lengths[0], lengths[-1])
-    np.testing.assert_allclose(slerp(start, start, 3), [start] * 3, rtol=1e-6)
 
 
 def digitgan(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -1,5 +1,6 @@
 """Everything on, on 2,000 images for three epochs: train, export, evaluate, and a report with every plot."""
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -8,9 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR
+from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR, STORY, STORY_BYTES
 from serving.model_card import read_card
 from tests.training.test_train import digitgan
+from training.story import STAGES
 
 PICTURED = ("story", "digits", "walks", "nearest", "least-legible", "score")
 
@@ -51,10 +53,32 @@ def test_the_generator_that_did_best_is_published_with_its_index(run: Path) -> N
     on_the_way = [json.loads(line) for line in (run / "evaluations.jsonl").read_text().splitlines()]
     best = min(on_the_way, key=lambda line: line["frechet_distance"])
     cards = {name: read_card(run / "models" / name / "1") for name in (GENERATOR, DISCRIMINATOR, CLASSIFIER)}
-    assert cards[GENERATOR]["chosen"]["step"] == best["step"]
+    chosen = cards[GENERATOR]["chosen"]
+    if "average_of" in chosen:
+        assert (chosen["from_step"], chosen["step"], chosen["average_of"]) == (50, 86, 5)
+        assert chosen["validation"] < best["frechet_distance"]
+    else:
+        assert chosen["step"] == best["step"]
+        assert chosen["validation"] == pytest.approx(best["frechet_distance"], abs=1e-4)
     assert sum(cards[GENERATOR]["seed_index"]["digits"]) == 1500
     assert cards[GENERATOR]["evaluation"]["figures"]["legible"] >= 0
     assert cards[DISCRIMINATOR]["detector"]["test"]["auc"] >= 0.5
+
+
+def test_the_generator_tells_the_story_of_the_run(run: Path) -> None:
+    import tensorflow as tf
+
+    served = tf.saved_model.load(str(run / "models" / GENERATOR / "1")).signatures[STORY]
+    answer = served(tf.range(20, dtype=tf.int64))
+    content = answer[STORY].numpy().tobytes()[: int(answer[STORY_BYTES][0])]
+    told = json.loads(content)
+    card = read_card(run / "models" / GENERATOR / "1")
+    assert hashlib.sha256(content).hexdigest() == card["story"]["sha256"]
+    assert [each["step"] for each in told["milestones"]] == [1, 86]
+    assert {each["stage"] for each in told["milestones"]} <= {"noise", *(name for name, _ in STAGES)}
+    assert told["run"]["chosen_step"] == card["chosen"]["step"]
+    assert told["log"]["step"][-1] == 86
+    assert told["stability"]["words"]
 
 
 def test_the_report_has_every_plot(run: Path) -> None:

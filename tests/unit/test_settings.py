@@ -42,7 +42,15 @@ def test_all_wrong_variables_are_named_with_their_values(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    "target", ["localhost:8500", "10.0.0.1:1", "[::1]:8500", "dns:///models:8500", "unix:/run/models.sock"]
+    "target",
+    [
+        "localhost:8500",
+        "10.0.0.1:1",
+        "[::1]:8500",
+        "dns:///models:8500",
+        "unix:/run/models.sock",
+        "ipv4:10.0.0.1:8500,10.0.0.2:8500",
+    ],
 )
 def test_targets(target: str) -> None:
     assert load_settings(model_server=target).model_server == target

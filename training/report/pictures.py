@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from serving.contract import CLASSES, IMAGE_SIDE
 from serving.files import write_atomically
 from serving.noise import noise_from_seeds
+from serving.walks import walk
 
 PICTURES_FILE: Final = "pictures.npz"
 
@@ -133,29 +134,6 @@ def choose(
     )
 
 
-def slerp(start: NDArray[np.float32], end: NDArray[np.float32], steps: int) -> NDArray[np.float32]:
-    """Spherical interpolation (White 2016, "Sampling Generative Networks", section 2.1).
-
-    Normal noise of many dimensions lies near a sphere. A straight line would leave it for lengths that the generator
-    never met; an arc stays on it.
-
-    Args:
-        start: float32 [D].
-        end: float32 [D], not opposite to ``start``.
-        steps: images on the way, both ends included.
-
-    Returns:
-        float32 [steps, D].
-    """
-    share = np.linspace(0, 1, steps)[:, None]
-    cosine = float(start @ end) / float(np.linalg.norm(start) * np.linalg.norm(end))
-    angle = np.arccos(np.clip(cosine, -1, 1))
-    if np.sin(angle) < 1e-6:
-        return np.asarray((1 - share) * start + share * end, np.float32)
-    weights = np.sin((1 - share) * angle), np.sin(share * angle)
-    return np.asarray((weights[0] * start + weights[1] * end) / np.sin(angle), np.float32)
-
-
 def nearest_images(images: Images, others: Images, count: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The nearest of ``others`` to each image, by Euclidean distance on pixels from 0 to 1.
 
@@ -201,4 +179,4 @@ def _ends_of_walks(digits: NDArray[Any], confidences: NDArray[Any]) -> NDArray[n
 
 def _walk(start: int, end: int, generate: Generate) -> Images:
     ends = noise_from_seeds([start, end])
-    return generate(slerp(ends[0], ends[1], WALK_STEPS)).reshape(WALK_STEPS, IMAGE_SIDE, IMAGE_SIDE)
+    return generate(walk(ends, WALK_STEPS - 1, "slerp", loop=False)).reshape(WALK_STEPS, IMAGE_SIDE, IMAGE_SIDE)

@@ -1,0 +1,64 @@
+"""How a model stands: which version answers, and whether a newer one failed to become AVAILABLE."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from serving.client import ModelClient, ModelNotServedError, ModelServerError, VersionStatus
+from serving.contract import MODELS
+
+
+@dataclass(frozen=True)
+class ModelStatus:
+    """``serving``: the newest version AVAILABLE, which answers those who name none. ``failed``: the version that was
+    to take its place and ended with an error.
+    """
+
+    versions: Sequence[VersionStatus]
+    serving: VersionStatus | None
+    failed: VersionStatus | None
+
+    @property
+    def word(self) -> Literal["available", "degraded", "unavailable"]:
+        if self.serving is None:
+            return "unavailable"
+        return "degraded" if self.failed else "available"
+
+    @property
+    def detail(self) -> str | None:
+        """What is wrong, in a sentence; None if nothing is."""
+        if self.failed:
+            failure = f"version {self.failed.version}: {self.failed.error_code}: {self.failed.error_message}"
+            return f"{failure}; {f'version {self.serving.version} serves on' if self.serving else 'nothing serves'}"
+        return None if self.serving else "no version is AVAILABLE"
+
+
+def status_of(versions: Sequence[VersionStatus]) -> ModelStatus:
+    """Returns how the model with these ``versions`` stands. An older version's failure is history."""
+    serving = max((one for one in versions if one.state == "AVAILABLE"), key=lambda one: one.version, default=None)
+    failures = (one for one in versions if one.state == "END" and one.error_code != "OK")
+    failed = max(failures, key=lambda one: one.version, default=None)
+    if failed and serving and failed.version < serving.version:
+        failed = None
+    return ModelStatus(versions, serving, failed)
+
+
+async def model_status(client: ModelClient, model: str, timeout_s: float) -> ModelStatus:
+    """Returns how ``model`` stands; without versions if the server doesn't know it. Raises ModelServerError."""
+    try:
+        return status_of(await client.model_versions(model, timeout_s=timeout_s))
+    except ModelNotServedError:
+        return status_of(())
+
+
+async def known_statuses(client: ModelClient, timeout_s: float) -> dict[str, ModelStatus | None]:
+    """Returns how each model stands, None where the model server doesn't say."""
+
+    async def status(model: str) -> ModelStatus | None:
+        try:
+            return await model_status(client, model, timeout_s)
+        except ModelServerError:
+            return None
+
+    return dict(zip(MODELS, await asyncio.gather(*map(status, MODELS)), strict=True))

@@ -1,0 +1,293 @@
+"""/v2: the Open Inference Protocol's health, metadata and inference, for the models of the contract."""
+
+from collections.abc import Callable
+from importlib.metadata import version as version_of
+from typing import Annotated, Any, Final, TypeVar
+
+import anyio.to_thread
+import numpy as np
+from fastapi import APIRouter, Header, Path, Request
+from starlette.responses import Response
+
+from api import health, openapi, problems
+from api.bodies import JSON
+from api.dependencies import InferenceDep, MetricsDep, SettingsDep
+from api.inference import MAX_BATCH, Inference, time_budget
+from api.keys import charge
+from api.metrics import Metrics
+from api.model_status import model_status
+from api.oip import tensors
+from api.oip.messages import HEADER_LENGTH, read_request, write_answer
+from api.oip.schemas import (
+    InferenceRequest,
+    InferenceResponse,
+    Live,
+    ModelMetadata,
+    ModelReady,
+    Ready,
+    RepositoryEntry,
+    ServerMetadata,
+    State,
+)
+from api.problems import ProblemError
+from api.schemas import VersionInQuery
+from api.settings import Settings
+from serving.client import Prediction, VersionNotFoundError, VersionStatus
+from serving.contract import DISCRIMINATOR, GENERATOR, MODELS, PROBABILITIES, ModelSpec
+
+BINARY: Final = "application/octet-stream"
+PLATFORM: Final = "tensorflow_savedmodel"
+EXTENSIONS: Final = ["binary_tensor_data"]
+
+_INLINE_BYTES: Final = 2**16
+"""Bodies up to here take about a millisecond, and a thread's detour isn't worth it."""
+_ATTEMPTS: Final = 3
+
+_STATES: Final[dict[str, State]] = {
+    "AVAILABLE": "READY",
+    "START": "LOADING",
+    "LOADING": "LOADING",
+    "UNLOADING": "UNLOADING",
+}
+
+router = APIRouter(prefix=problems.OIP_PREFIX)
+
+ModelInPath = Annotated[str, Path(description=f"One of {', '.join(MODELS)}.")]
+VersionInPath = Annotated[VersionInQuery, Path(description="The model's version.")]
+HeaderLength = Annotated[
+    str | None,
+    Header(
+        alias=HEADER_LENGTH,
+        description="How many bytes of the body are JSON, where tensors come as bytes after it. 0: all of the body is"
+        " the input.",
+    ),
+]
+
+_T = TypeVar("_T")
+
+_MODEL_FAILURES: Final = (problems.MODEL_NOT_FOUND, problems.INVALID_REQUEST, *openapi.UPSTREAM)
+_VERSION_FAILURES: Final = (problems.VERSION_NOT_FOUND, *_MODEL_FAILURES)
+
+_INFER: Final[dict[str, Any]] = {
+    "responses": {
+        200: {
+            "model": InferenceResponse,
+            "description": "The outputs: as JSON, or as JSON with bytes after it.",
+            "content": {BINARY: openapi.binary()},
+            "headers": openapi.MODEL_HEADERS
+            | {HEADER_LENGTH: {"schema": {"type": "integer"}, "description": "How many bytes are JSON, if not all."}},
+        },
+        **openapi.failures(
+            problems.MALFORMED_REQUEST,
+            problems.BODY_TOO_LARGE,
+            problems.UNSUPPORTED_MEDIA_TYPE,
+            *_VERSION_FAILURES,
+        ),
+    },
+    "openapi_extra": openapi.body({JSON: openapi.schema_of(InferenceRequest), BINARY: openapi.binary()}),
+    "response_class": Response,
+}
+
+
+@router.get("", summary="Who answers (Open Inference Protocol)")
+async def server() -> ServerMetadata:
+    """The server's name, version and extensions."""
+    return ServerMetadata(name="digitgan", version=version_of("digitgan"), extensions=EXTENSIONS)
+
+
+@router.get("/health/live", summary="Is the process alive?", responses=openapi.failures(problems.INTERNAL_ERROR))
+async def live() -> Live:
+    """Depends on nothing else."""
+    return Live()
+
+
+@router.get(
+    "/health/ready",
+    summary="Can all models be asked?",
+    responses=openapi.failures(problems.INTERNAL_ERROR, problems.NOT_READY),
+)
+async def ready(request: Request, settings: SettingsDep, inference: InferenceDep) -> Ready:
+    """As `GET /healthz/ready`."""
+    await health.ready(request, settings, inference)
+    return Ready()
+
+
+@router.post(
+    "/repository/index", summary="The models and their versions", responses=openapi.failures(*openapi.UPSTREAM)
+)
+async def index(settings: SettingsDep, inference: InferenceDep) -> list[RepositoryEntry]:
+    """Triton's list of models; its filter, `ready`, is not looked at."""
+    return [
+        RepositoryEntry(
+            name=model,
+            version=str(one.version),
+            state=_STATES.get(one.state, "UNAVAILABLE"),
+            reason="" if one.error_code == "OK" else f"{one.error_code}: {one.error_message}",
+        )
+        for model in MODELS
+        for one in (await model_status(inference.client, model, settings.request_timeout_s)).versions
+    ]
+
+
+@router.get("/models/{model}", summary="What a model takes and gives", responses=openapi.failures(*_MODEL_FAILURES))
+async def metadata(model: ModelInPath, settings: SettingsDep, inference: InferenceDep) -> ModelMetadata:
+    """Its inputs, its outputs, and the versions that can be asked."""
+    return await _metadata(model, None, settings, inference)
+
+
+@router.get(
+    "/models/{model}/versions/{version}",
+    summary="What a model's version takes and gives",
+    responses=openapi.failures(*_VERSION_FAILURES),
+)
+async def metadata_of_version(
+    model: ModelInPath, version: VersionInPath, settings: SettingsDep, inference: InferenceDep
+) -> ModelMetadata:
+    """The same for all versions: the contract's."""
+    return await _metadata(model, version, settings, inference)
+
+
+@router.get(
+    "/models/{model}/ready",
+    summary="Can a model be asked?",
+    responses=openapi.failures(problems.NOT_READY, *_MODEL_FAILURES),
+)
+async def model_ready(model: ModelInPath, settings: SettingsDep, inference: InferenceDep) -> ModelReady:
+    """Ready means that a version is AVAILABLE."""
+    return await _model_ready(model, None, settings, inference)
+
+
+@router.get(
+    "/models/{model}/versions/{version}/ready",
+    summary="Can a model's version be asked?",
+    responses=openapi.failures(problems.NOT_READY, *_VERSION_FAILURES),
+)
+async def version_ready(
+    model: ModelInPath, version: VersionInPath, settings: SettingsDep, inference: InferenceDep
+) -> ModelReady:
+    """Ready means that this version is AVAILABLE."""
+    return await _model_ready(model, version, settings, inference)
+
+
+@router.post("/models/{model}/infer", summary="Ask a model", **_INFER)
+async def infer(
+    request: Request,
+    model: ModelInPath,
+    settings: SettingsDep,
+    inference: InferenceDep,
+    metrics: MetricsDep,
+    header_length: HeaderLength = None,
+) -> Response:
+    """The newest version answers."""
+    return await _infer(request, model, None, header_length, settings, inference, metrics)
+
+
+@router.post("/models/{model}/versions/{version}/infer", summary="Ask a model's version", **_INFER)
+async def infer_version(
+    request: Request,
+    model: ModelInPath,
+    version: VersionInPath,
+    settings: SettingsDep,
+    inference: InferenceDep,
+    metrics: MetricsDep,
+    header_length: HeaderLength = None,
+) -> Response:
+    """This version answers."""
+    return await _infer(request, model, version, header_length, settings, inference, metrics)
+
+
+def _spec(model: str) -> ModelSpec:
+    if model not in MODELS:
+        raise ProblemError(problems.MODEL_NOT_FOUND, f"the models are {', '.join(MODELS)}")
+    return MODELS[model]
+
+
+async def _versions(model: str, version: int | None, settings: Settings, inference: Inference) -> list[VersionStatus]:
+    """Returns the versions of ``model``, or only the named one. Raises VersionNotFoundError if there is no such one."""
+    versions = (await model_status(inference.client, model, settings.request_timeout_s)).versions
+    named = [one for one in versions if version in (None, one.version)]
+    if version is not None and not named:
+        raise VersionNotFoundError(model, version)
+    return named
+
+
+async def _metadata(model: str, version: int | None, settings: Settings, inference: Inference) -> ModelMetadata:
+    spec = _spec(model)
+    versions = await _versions(model, version, settings, inference)
+    return ModelMetadata(
+        name=model,
+        versions=[str(one.version) for one in versions if one.state == "AVAILABLE"],
+        platform=PLATFORM,
+        inputs=[tensors.metadata(spec.input)],
+        outputs=[tensors.metadata(output) for output in spec.outputs],
+    )
+
+
+async def _model_ready(model: str, version: int | None, settings: Settings, inference: Inference) -> ModelReady:
+    _spec(model)
+    versions = await _versions(model, version, settings, inference)
+    if not any(one.state == "AVAILABLE" for one in versions):
+        what = f"{model} is not AVAILABLE" if version is None else f"version {version} of {model} is not AVAILABLE"
+        raise ProblemError(problems.NOT_READY, what, errors=[{"model": model, "detail": what}])
+    return ModelReady(name=model)
+
+
+async def _infer(
+    request: Request,
+    model: str,
+    version: int | None,
+    header_length: str | None,
+    settings: Settings,
+    inference: Inference,
+    metrics: Metrics,
+) -> Response:
+    spec = _spec(model)
+    _refuse_compressed(request)
+    body = await request.body()
+    asked = await _work(len(body), lambda: read_request(body, header_length, spec, settings.max_images))
+    charge(request, len(asked.rows), "/inputs")
+    predictions = await _predictions(model, asked.rows, version, settings, inference)
+    outputs = {name: np.concatenate([one.outputs[name] for one in predictions]) for name in asked.outputs}
+    answered_by = predictions[0].version
+    _count(model, answered_by, len(asked.rows), predictions, metrics)
+    size = sum(array.nbytes for array in outputs.values())
+    content, headers = await _work(size, lambda: write_answer(model, answered_by, asked, outputs))
+    return Response(content, 200, headers | {"X-Model": model, "X-Model-Version": str(answered_by)})
+
+
+def _refuse_compressed(request: Request) -> None:
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise ProblemError(
+            problems.UNSUPPORTED_MEDIA_TYPE,
+            "Content-Encoding: the body should not be compressed",
+            headers={"Accept-Encoding": "identity"},
+        )
+
+
+async def _work(size: int, work: Callable[[], _T]) -> _T:
+    """Returns what ``work`` does; in a thread where so many bytes would hold up other requests."""
+    return work() if size <= _INLINE_BYTES else await anyio.to_thread.run_sync(work)
+
+
+async def _predictions(
+    model: str, rows: tensors.Array, version: int | None, settings: Settings, inference: Inference
+) -> list[Prediction]:
+    """Returns the answers of one version to all ``rows``. If it is withdrawn halfway, its successor starts again."""
+    time_left = time_budget(settings.request_timeout_s)
+    for _ in range(_ATTEMPTS):
+        batches = (rows[start : start + MAX_BATCH] for start in range(0, len(rows), MAX_BATCH))
+        try:
+            return [one async for one in inference.predict_all(model, batches, version=version, time_left=time_left)]
+        except VersionNotFoundError:
+            if version is not None:
+                raise
+    raise ProblemError(problems.MODEL_NOT_SERVED, f"{model} was replaced {_ATTEMPTS} times meanwhile")
+
+
+def _count(model: str, version: int, rows: int, predictions: list[Prediction], metrics: Metrics) -> None:
+    if model == GENERATOR:
+        metrics.images.labels(str(version)).inc(rows)
+    elif model == DISCRIMINATOR:
+        real = sum(int((one.outputs[PROBABILITIES] > 0.5).sum()) for one in predictions)
+        metrics.scores.labels(str(version), "real").inc(real)
+        metrics.scores.labels(str(version), "fake").inc(rows - real)

@@ -1,0 +1,57 @@
+"""GET /story: how the generator learned."""
+
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from api import openapi, problems
+from api.bodies import JSON
+from api.caching import FOREVER, REVALIDATE, matches
+from api.dependencies import SettingsDep, StoriesDep
+from api.inference import time_budget
+from api.problems import ProblemError
+from api.schemas import StoryResponse, VersionInQuery
+from serving.client import NoSignatureError
+
+router = APIRouter()
+
+_HEADERS: Final[dict[str, Any]] = openapi.MODEL_HEADERS | {
+    "ETag": {"schema": {"type": "string"}},
+    "Cache-Control": {"schema": {"type": "string"}},
+}
+
+
+@router.get(
+    "/story",
+    summary="How the generator learned",
+    description="The story of the training run that a generator's version comes from: the same seeds at every"
+    " milestone, the log of both losses, the evaluations on the way, and a verdict on stability in words.",
+    responses={
+        200: {"model": StoryResponse, "description": "The story.", "headers": _HEADERS},
+        304: {"description": "The story is the one that `If-None-Match` names.", "headers": _HEADERS},
+        **openapi.failures(problems.VERSION_NOT_FOUND, problems.NO_STORY, problems.INVALID_REQUEST, *openapi.UPSTREAM),
+    },
+    response_class=Response,
+)
+async def story(
+    request: Request,
+    settings: SettingsDep,
+    stories: StoriesDep,
+    version: Annotated[
+        VersionInQuery | None, Query(description="The generator's version; the newest by default.")
+    ] = None,
+) -> Response:
+    try:
+        told = await stories.of(version, time_budget(settings.request_timeout_s))
+    except NoSignatureError as error:
+        raise ProblemError(problems.NO_STORY, "the generator's version was exported without its story") from error
+    headers = {
+        "X-Model": told.model,
+        "X-Model-Version": str(told.version),
+        "ETag": told.etag,
+        "Cache-Control": REVALIDATE if version is None else FOREVER,
+    }
+    if matches(request, told.etag):
+        return Response(None, 304, headers)
+    return Response(told.content, 200, headers, JSON)

@@ -1,0 +1,182 @@
+// @ts-check
+// How it learned: the milestones of the run as a time-lapse, over its losses on the same axis.
+
+import { Problem, send } from "./api.js";
+import { calm, make, one, percent, player, thousands } from "./dom.js";
+import { paintPng } from "./pixels.js";
+import { along, plot } from "./plot.js";
+import { recipe } from "./recipe.js";
+
+const FRAME_MS = 700;
+const MARKS = 1000; // Positions of the slider: finer than the milestones, so that it stands where they are.
+
+const TITLES = {
+  stable: "It settled.",
+  drifting: "It was still moving.",
+  swinging: "It was restless.",
+  unclear: "Not settled either way.",
+  collapsed: "It was out of balance.",
+  diverged: "It diverged.",
+  short: "Too short to judge.",
+};
+
+/**
+ * @typedef {object} Story the answer of GET /story
+ * @property {{steps: number, epochs: number, preset: string, images: number, batch_size: number, chosen_step: number | null}} run
+ * @property {{step: number, epoch: number, stage: string | null, legible: number | null, png: string}[]} milestones
+ * @property {Record<string, (number | null)[]>} log
+ * @property {Record<string, number>} guessing
+ * @property {{state: keyof typeof TITLES, words: string}} stability
+ */
+
+const request = { path: "/story", file: "story.json" };
+const canvas = one("#lapse", HTMLCanvasElement);
+const slider = one("#lapse-slider", HTMLInputElement);
+const status = one("#learned-status", HTMLElement);
+const plots = one("#plots", HTMLElement);
+
+/** @type {Story | null} */
+let story = null;
+let current = 0;
+/** @type {((step: number) => void)[]} */
+let cursors = [];
+
+const lastStep = () => {
+  const steps = story?.log.step ?? [];
+  return steps[steps.length - 1] ?? story?.run.steps ?? 1;
+};
+
+async function load() {
+  try {
+    story = await (await send(request)).json();
+  } catch (error) {
+    status.textContent =
+      error instanceof Problem && error.status === 404
+        ? "This version of the generator was exported without its story. “digitgan export RUN” publishes one with it."
+        : /** @type {Error} */ (error).message;
+    return;
+  }
+  one("#story", HTMLElement).hidden = false;
+  status.textContent = "";
+  tell(/** @type {Story} */ (story));
+  show(/** @type {Story} */ (story).milestones.length - 1);
+}
+
+/** @param {Story} told */
+function tell({ run, log, guessing, stability, milestones }) {
+  one("#learned-lede", HTMLElement).textContent =
+    `The same 64 seeds at ${milestones.length} moments of the training: ${thousands(run.steps)} steps, ` +
+    `${run.epochs.toFixed(1)} passes over ${thousands(run.images)} handwritten digits` +
+    (run.chosen_step ? `. The generator that is served is that of step ${thousands(run.chosen_step)}.` : ".");
+  drawPlots(log, guessing);
+  const more =
+    "Flat losses and a discriminator near chance are often read as success. They mean that neither network gains on " +
+    "the other. They do not mean that the digits are good or that all ten occur, and digits go on improving under " +
+    "flat losses.";
+  one("#verdict", HTMLElement).replaceChildren(
+    make("h2", {}, TITLES[stability.state] ?? stability.state),
+    make("p", {}, afterColon(stability.words)),
+    make("p", { class: "note" }, `${more} Dotted lines: where guessing would put the curves.`),
+  );
+  slider.max = `${MARKS}`;
+}
+
+/** The title has said already what comes before the colon. @param {string} words */
+function afterColon(words) {
+  const rest = words.slice(words.indexOf(": ") + 2);
+  return rest[0].toUpperCase() + rest.slice(1);
+}
+
+/** @param {Story["log"]} log @param {Story["guessing"]} guessing */
+function drawPlots(log, guessing) {
+  const steps = /** @type {number[]} */ (log.step);
+  if (steps.length < 2) return;
+  const width = plots.clientWidth || 600;
+  const highest = [...log.generator_loss, ...log.discriminator_loss]
+    .filter((value) => value !== null)
+    .sort((a, b) => a - b);
+  const top = Math.max(guessing.discriminator_loss * 1.2, highest[Math.floor(0.98 * (highest.length - 1))] * 1.1);
+  const unit = top > 6 ? 2 : top > 2.5 ? 1 : 0.5;
+  const losses = plot(
+    "Both losses over the steps",
+    steps,
+    [
+      { name: "generator’s loss", kind: "generator", values: log.generator_loss, guess: guessing.generator_loss },
+      {
+        name: "discriminator’s loss",
+        kind: "discriminator",
+        values: log.discriminator_loss,
+        guess: guessing.discriminator_loss,
+      },
+    ],
+    {
+      top,
+      marks: Array.from({ length: Math.floor(top / unit) + 1 }, (_, i) => i * unit),
+      label: String,
+      width,
+      height: 210,
+      axis: false,
+    },
+  );
+  const accuracy = plot(
+    "The discriminator’s accuracy over the steps",
+    steps,
+    [
+      { name: "D right on real", kind: "real", values: log.accuracy_real, guess: 0.5 },
+      { name: "D right on generated", kind: "fake", values: log.accuracy_fake },
+    ],
+    { top: 1, marks: [0, 0.5, 1], label: (value) => `${100 * value} %`, width, height: 150, axis: true },
+  );
+  plots.replaceChildren(losses.svg, accuracy.svg);
+  cursors = [losses.mark, accuracy.mark];
+}
+
+/** @param {number} index of a milestone */
+function show(index) {
+  const milestone = story?.milestones[index];
+  if (!milestone) return;
+  current = index;
+  paintPng(canvas, milestone.png);
+  const { step, epoch, stage, legible } = milestone;
+  const words = [stage, legible !== null && stage !== "noise" ? `${percent(legible)} legible` : null]
+    .filter(Boolean)
+    .join(", ");
+  one("#lapse-caption", HTMLElement).textContent = words;
+  one("#lapse-where", HTMLElement).textContent = `step ${thousands(step)}, epoch ${epoch.toFixed(epoch < 10 ? 2 : 0)}`;
+  slider.value = `${Math.round(along(Math.min(step, lastStep()), lastStep()) * MARKS)}`;
+  slider.setAttribute("aria-valuetext", `step ${step}${words ? `, ${words}` : ""}`);
+  for (const mark of cursors) mark(Math.min(step, lastStep()));
+}
+
+/** The slider stops at milestones only. */
+function nearest() {
+  const share = Number(slider.value) / MARKS;
+  const distances = (story?.milestones ?? []).map(({ step }) =>
+    Math.abs(along(Math.min(step, lastStep()), lastStep()) - share),
+  );
+  show(distances.indexOf(Math.min(...distances)));
+}
+
+slider.addEventListener("input", nearest);
+slider.addEventListener("keydown", (event) => {
+  const moves = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 };
+  const move = moves[/** @type {keyof typeof moves} */ (event.key)];
+  if (!move) return;
+  event.preventDefault();
+  show(Math.min(Math.max(0, current + move), (story?.milestones.length ?? 1) - 1));
+});
+const stop = player(one("#lapse-play", HTMLButtonElement), calm.matches ? 2 * FRAME_MS : FRAME_MS, () => {
+  show((current + 1) % (story?.milestones.length ?? 1));
+  return current < (story?.milestones.length ?? 1) - 1;
+});
+document.addEventListener("view", stop);
+new ResizeObserver(() => {
+  if (!story) return;
+  drawPlots(story.log, story.guessing);
+  show(current);
+}).observe(plots);
+recipe("learned")(request);
+
+export function open() {
+  if (!story) load();
+}

@@ -1,0 +1,201 @@
+"""What does the gateway add to the model's own time? Stage by stage, and whole requests with 1 and 2 workers.
+
+    python -m benchmarks.gateway
+
+Whole requests go to the real gateway in front of a model server that answers at once (benchmarks.replay), by wrk. So
+their time holds everything but the model's own work: both sides of HTTP and of the gRPC call. Processor time is that of
+all of the gateway's processes. Workers take turns, in rounds, so that noise hits both alike.
+"""
+
+import base64
+import io
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import numpy as np
+import orjson
+import typer
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+
+from api import images
+from api.schemas import GenerateRequest
+from benchmarks.marked import replace_between_marks
+from benchmarks.peers.load import SCENARIOS, measure, require_wrk
+from benchmarks.peers.services import OURS, SERVICES, Running
+from benchmarks.service import digitgan_up
+from serving.noise import noise_from_seeds
+
+DOCS: Final = Path(__file__).parent.parent / "docs/performance.md"
+COUNTS: Final = (1, 16, 256)
+WORKERS: Final = (1, 2)
+WARM_UP_S: Final = 1.0
+_TICKS_A_SECOND: Final = os.sysconf("SC_CLK_TCK")
+
+Pixels = NDArray[np.uint8]
+
+
+def by_pillow(image: Pixels) -> bytes:
+    """Returns what the gateway's own PNG is compared with: Pillow's, at its fastest level."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
+def stages(digits: Pixels) -> dict[str, Callable[[], object]]:
+    """Returns the steps of a request for so many digits, by name."""
+    seeds = list(range(len(digits)))
+    body = orjson.dumps({"seeds": seeds})
+    pngs = [images.png(digit) for digit in digits]
+    return {
+        "read and validate": lambda: GenerateRequest.model_validate(orjson.loads(body)),
+        "seeds to noise": lambda: noise_from_seeds(seeds),
+        "PNG": lambda: [images.png(digit) for digit in digits],
+        "(PNG by Pillow)": lambda: [by_pillow(digit) for digit in digits],
+        "base64": lambda: [base64.b64encode(png).decode() for png in pngs],
+    }
+
+
+def microseconds(function: Callable[[], object], seconds: float = 0.3) -> float:
+    """Returns the least time of a call: what it takes when nothing comes between."""
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times) < 5:
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return 1e6 * min(times)
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """A gateway's URL, and its processes."""
+
+    running: Running
+    process: "subprocess.Popen[str]"
+
+    def cpu_seconds(self) -> float:
+        """Returns the processor time of all its processes so far."""
+        pid = self.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        stats = [Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split() for one in (pid, *children)]
+        return sum(int(fields[11]) + int(fields[12]) for fields in stats) / _TICKS_A_SECOND
+
+
+@contextmanager
+def gateway(digits: Path, workers: int) -> Iterator[Gateway]:
+    """Runs a gateway in front of a model server that answers at once."""
+    with tempfile.TemporaryDirectory(prefix="digitgan-") as directory:
+        target = f"{directory}/replay.sock"
+        environment = os.environ | {
+            "DIGITGAN_PORT": "0",
+            "DIGITGAN_MODEL_SERVER": f"unix:{target}",
+            "DIGITGAN_WORKERS": str(workers),
+        }
+        replaying = [sys.executable, "-m", "benchmarks.replay", str(digits), target]
+        serving = [sys.executable, "-m", "api.main"]
+        with (
+            _ended(subprocess.Popen(replaying, stdout=subprocess.PIPE, text=True)) as replay,
+            _ended(subprocess.Popen(serving, stdout=subprocess.PIPE, text=True, env=environment)) as process,
+        ):
+            assert replay.stdout
+            assert process.stdout
+            replay.stdout.readline()
+            url = process.stdout.readline().split()[-1]
+            service = next(one for one in SERVICES if one.name == OURS)
+            yield Gateway(Running(service, int(url.rpartition(":")[2]), 0.0, ""), process)
+
+
+@contextmanager
+def _ended(process: "subprocess.Popen[str]") -> Iterator["subprocess.Popen[str]"]:
+    with process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+def main(
+    rounds: Annotated[int, typer.Option(help="How often each number of workers has its turn.", min=1)] = 6,
+    seconds: Annotated[float, typer.Option(help="How long each scenario is measured.", min=0.5)] = 2.0,
+    write: Annotated[bool, typer.Option(help="Write the tables into docs/ at the end.")] = True,
+) -> None:
+    """Measures the gateway without the model's own time."""
+    console = Console()
+    require_wrk()
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "digits.npy"
+        with digitgan_up() as (_, http):
+            answer = http.post("/generate", json={"seeds": list(range(256))}, headers={"Accept": "application/x-npy"})
+            file.write_bytes(answer.raise_for_status().content)
+        parts = [_stage_table(np.load(file))]
+        console.print(parts[0], markup=False, highlight=False)
+        rows: list[dict[str, Any]] = []
+        for number in range(rounds):
+            for workers in random.sample(WORKERS, len(WORKERS)):
+                console.print(f"Round {number + 1} of {rounds}: {workers} workers")
+                rows += _whole_requests(file, workers, seconds)
+    parts.append(_request_table(rows))
+    console.print(parts[1], markup=False, highlight=False)
+    if write:
+        replace_between_marks(DOCS, "benchmarks.gateway", "\n".join(parts))
+
+
+def _whole_requests(digits: Path, workers: int, seconds: float) -> list[dict[str, Any]]:
+    rows = []
+    with gateway(digits, workers) as under_test:
+        for scenario in SCENARIOS:
+            measure(under_test.running, scenario, WARM_UP_S)
+            before = under_test.cpu_seconds()
+            load = measure(under_test.running, scenario, seconds)
+            if load.failures or not load.requests:
+                raise RuntimeError(f"{scenario.title}: {load.failures} failures, {load.requests} answers")
+            rows.append(
+                {
+                    "scenario": scenario.title,
+                    "workers": workers,
+                    "p50_ms": load.p50_ms,
+                    "p99_ms": load.p99_ms,
+                    "requests_per_s": load.requests / load.seconds,
+                    "cpu_us": 1e6 * (under_test.cpu_seconds() - before) / load.requests,
+                }
+            )
+    return rows
+
+
+def _stage_table(digits: Pixels) -> str:
+    columns = [{name: microseconds(step) for name, step in stages(digits[:count]).items()} for count in COUNTS]
+    head = " | ".join(f"{count} digit{'s' * (count > 1)}: µs" for count in COUNTS)
+    lines = [f"| stage | {head} |", "| --- |" + " --- |" * len(COUNTS)]
+    lines += [f"| {name} | {' | '.join(f'{column[name]:,.0f}' for column in columns)} |" for name in columns[0]]
+    return "\n".join(lines) + "\n"
+
+
+def _request_table(rows: list[dict[str, Any]]) -> str:
+    keys = ("p50_ms", "p99_ms", "requests_per_s", "cpu_us")
+    lines = [
+        "| whole requests | workers | ms p50 | ms p99 | requests/s | processor time: µs a request |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for scenario in SCENARIOS:
+        for workers in WORKERS:
+            found = [row for row in rows if row["scenario"] == scenario.title and row["workers"] == workers]
+            medians = [statistics.median(row[key] for row in found) for key in keys]
+            cells = " | ".join(f"{value:,.0f}" if value >= 100 else f"{value:.2f}" for value in medians)
+            lines.append(f"| {scenario.title} | {workers} | {cells} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    typer.run(main)

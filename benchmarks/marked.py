@@ -1,0 +1,17 @@
+"""Parts of the documentation that a benchmark writes."""
+
+from pathlib import Path
+
+from serving.files import write_atomically
+
+
+def replace_between_marks(path: Path, name: str, text: str) -> None:
+    """Puts ``text`` between the lines ``<!-- name -->`` and ``<!-- /name -->`` of a file.
+
+    Raises ValueError without them.
+    """
+    before, opening, rest = path.read_text(encoding="utf-8").partition(f"<!-- {name} -->\n")
+    _, closing, after = rest.partition(f"<!-- /{name} -->\n")
+    if not (opening and closing):
+        raise ValueError(f"{path} has no place for {name}")
+    write_atomically(path, f"{before}{opening}\n{text}\n{closing}{after}")

@@ -1,0 +1,225 @@
+"""The services under comparison: how each is started, asked, measured, and stopped."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+from rich.console import Console
+
+from benchmarks.peers.environments import HERE, onnx_generator, python_of
+
+OURS: Final = "digitgan"
+START_S: Final = 120.0
+STOP_S: Final = 20.0
+
+_MARK: Final = "DIGITGAN_BENCHMARK_RUN"
+"""In the environment of every process that a service starts, wherever that puts itself, so that all can be found."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """One service. ``command`` begins with a Python's arguments; "{port}" stands for the port."""
+
+    name: str
+    command: tuple[str, ...]
+    path: str = "/generate"
+    environment: tuple[tuple[str, str], ...] = ()
+
+    def body(self, seeds: Sequence[int]) -> bytes:
+        """Returns the JSON that asks for these seeds' digits."""
+        if self.name == "mlserver":
+            tensor = {"name": "seeds", "shape": [len(seeds), 1], "datatype": "INT64", "data": list(seeds)}
+            return json.dumps({"inputs": [tensor]}).encode()
+        return json.dumps({"seeds": list(seeds)}).encode()
+
+    def pngs(self, answer: Any) -> list[str]:
+        """Returns the PNGs, in base64, in an answer."""
+        match self.name:
+            case "digitgan":
+                return [image["png"] for image in answer["images"]]
+            case "mlserver":
+                return list(answer["outputs"][0]["data"])
+            case "bentoml":
+                return list(answer)
+            case _:
+                return list(answer["images"])
+
+
+SERVICES: Final = (
+    Service(OURS, ("-m", "digitgan", "up", "--port", "{port}")),
+    Service(
+        "fastapi",
+        ("-m", "uvicorn", "service:app", "--port", "{port}", "--log-level", "warning", "--no-access-log"),
+    ),
+    Service(
+        "bentoml",
+        (
+            "-m",
+            "bentoml",
+            "serve",
+            "--quiet",
+            "--do-not-track",
+            "--host",
+            "127.0.0.1",
+            "-p",
+            "{port}",
+            "service:Digits",
+        ),
+        environment=(("BENTOML_DO_NOT_TRACK", "True"),),
+    ),
+    Service("litserve", ("service.py",)),
+    Service(
+        "mlserver",
+        ("-c", "from mlserver.cli import main; main()", "start", "."),
+        path="/v2/models/generator/infer",
+        environment=(
+            ("MLSERVER_HOST", "127.0.0.1"),
+            ("MLSERVER_HTTP_PORT", "{port}"),
+            ("MLSERVER_GRPC_PORT", "{other}"),
+            ("MLSERVER_METRICS_PORT", "{third}"),
+            ("MLSERVER_PARALLEL_WORKERS", "0"),
+            ("MLSERVER_DEBUG", "false"),
+        ),
+    ),
+    Service("ray", ("service.py",), environment=(("RAY_USAGE_STATS_ENABLED", "0"), ("RAY_DEDUP_LOGS", "0"))),
+)
+
+
+@dataclass(frozen=True)
+class Running:
+    """A service that answers. ``start_s``: from the start of its process to its first digit."""
+
+    service: Service
+    port: int
+    start_s: float
+    mark: str
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}{self.service.path}"
+
+    def ask(self, body: bytes) -> Any:
+        """Returns an answer's JSON."""
+        response = httpx.post(self.url, content=body, headers={"Content-Type": "application/json"}, timeout=60)
+        return response.raise_for_status().json()
+
+    def memory_mb(self) -> dict[str, float]:
+        """Returns the resident megabytes of each of its processes, by its id and command."""
+        return {f"{pid} {_command(pid)}": _resident_bytes(pid) / 1e6 for pid in marked(self.mark)}
+
+
+@contextmanager
+def running(service: Service, console: Console, log: Path) -> Iterator[Running]:
+    """Starts a service, gives it once it has made a digit, and ends every process that it has started.
+
+    Raises RuntimeError if it ends before its first digit, or makes none.
+    """
+    port, other, third = _free_ports(3)
+    mark = uuid.uuid4().hex
+    numbers = {"port": str(port), "other": str(other), "third": str(third)}
+    environment = os.environ | {_MARK: mark, "PORT": str(port), "HOST": "127.0.0.1"}
+    environment |= {name: value.format(**numbers) for name, value in service.environment}
+    if service.name == OURS:
+        python, directory = Path(sys.executable), Path.cwd()
+    else:
+        python, directory = python_of(service.name, console), HERE / service.name
+        environment |= {"GENERATOR_ONNX": str(onnx_generator(console)), "PYTHONPATH": str(HERE / "shared")}
+        environment["PATH"] = f"{python.parent}:{environment['PATH']}"
+    command = [str(python), *(part.format(**numbers) for part in service.command)]
+    with log.open("wb") as output:
+        start = time.perf_counter()
+        process = subprocess.Popen(
+            command, cwd=directory, env=environment, stdout=output, stderr=output, start_new_session=True
+        )
+        try:
+            _wait_for_a_digit(service, port, process, log)
+            yield Running(service, port, time.perf_counter() - start, mark)
+        finally:
+            _end(process, mark)
+
+
+def _wait_for_a_digit(service: Service, port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + START_S
+    url, body = f"http://127.0.0.1:{port}{service.path}", service.body([7])
+    with httpx.Client(timeout=START_S) as http:
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                raise RuntimeError(f"{service.name} ended with {process.returncode}; see {log}")
+            try:
+                if http.post(url, content=body, headers={"Content-Type": "application/json"}).status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.02)
+    raise RuntimeError(f"{service.name} has made no digit in {START_S:.0f} s; see {log}")
+
+
+def _end(process: "subprocess.Popen[bytes]", mark: str) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    deadline = time.monotonic() + STOP_S
+    while left := marked(mark):
+        number = signal.SIGTERM if time.monotonic() < deadline - STOP_S / 2 else signal.SIGKILL
+        for pid in left:
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                continue
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"processes {left} don't end")
+        time.sleep(0.2)
+
+
+def marked(mark: str) -> list[int]:
+    """Returns the processes with this mark in their environment."""
+    wanted = f"{_MARK}={mark}".encode()
+    found = []
+    for directory in Path("/proc").iterdir():
+        if directory.name.isdecimal():
+            try:
+                if wanted in (directory / "environ").read_bytes().split(b"\0"):
+                    found.append(int(directory.name))
+            except OSError:  # it has ended, or isn't ours to look at
+                continue
+    return sorted(found)
+
+
+def _command(pid: int) -> str:
+    try:
+        parts = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return "ended"
+    return " ".join(Path(part).name for part in parts[:4] if part)
+
+
+def _resident_bytes(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()

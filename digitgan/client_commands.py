@@ -1,0 +1,213 @@
+"""``digitgan generate`` and ``digitgan score``: the gateway's routes in a terminal."""
+
+import re
+import shutil
+import zipfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from digitgan.errors import UserError, require
+
+if TYPE_CHECKING:
+    from digitgan.client import Client, FieldError, Score
+
+UrlOption = Annotated[
+    str | None,
+    typer.Option(envvar="DIGITGAN_URL", help="The gateway's address. Default: http://127.0.0.1:8000."),
+]
+LocalOption = Annotated[
+    bool,
+    typer.Option("--local", help="Start a service for this command alone, on the models in the package."),
+]
+
+_HINT: Final = "start one for this command alone by --local"
+_MOST_SEEDS: Final = 100_000
+_SCORED_AT_ONCE: Final = 64
+_BYTES_AT_ONCE: Final = 4 * 2**20
+_IMAGES: Final = (".png", ".jpg", ".jpeg", ".webp")
+
+
+@contextmanager
+def connected(url: str | None, *, local: bool, retry_s: float = 0.0, hint: str = _HINT) -> Iterator["Client"]:
+    """Gives a client of the gateway at ``url``, or of one that runs as long as the block.
+
+    Nobody waits at a terminal for a service that isn't there: unless ``retry_s`` says so, nothing is asked twice.
+
+    Raises UserError for whatever the client raises in the block, with what to do next.
+    """
+    require("client", "httpx", "numpy", "PIL")
+    from digitgan.client import Client, DigitganError, UnreachableError
+    from digitgan.local_service import local_service
+
+    try:
+        with ExitStack() as opened:
+            if local:
+                with Console(stderr=True).status("Starting a service"):
+                    url = opened.enter_context(local_service())
+            yield opened.enter_context(Client(url, retry_s=retry_s))
+    except UnreachableError as error:
+        raise UserError(
+            f"{error}. Start a service with: digitgan up   (or name another by --url, or {hint})"
+        ) from error
+    except (DigitganError, ValueError, OSError) as error:
+        raise UserError(str(error)) from error
+
+
+def generate(
+    seed: Annotated[
+        list[str] | None, typer.Option(help="A seed, or several as FIRST-LAST; may be given more than once.")
+    ] = None,
+    count: Annotated[int | None, typer.Option(help="So many digits, of seeds that the service chooses.")] = None,
+    digit: Annotated[int | None, typer.Option(help="With --count: only this digit, 0 to 9.")] = None,
+    curated: Annotated[bool, typer.Option("--curated", help="With --count: only good ones.")] = False,
+    labels: Annotated[bool, typer.Option("--labels", help="Tell which digit each one reads as.")] = False,
+    scale: Annotated[int, typer.Option(help="Pixels a side that each pixel becomes, in a file.")] = 1,
+    version: Annotated[int | None, typer.Option(help="The generator's version. Default: the newest.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write a file, .png (a sheet of several), .zip, .npy or .json; or a folder of PNGs."),
+    ] = None,
+    url: UrlOption = None,
+    local: LocalOption = False,
+) -> None:
+    """Make digits, and draw them here or write them into a file.
+
+    [bold]digitgan generate --seed 7[/]                                     draws the digit of seed 7
+    [bold]digitgan generate --seed 0-9 --labels[/]                          ten, and what they read as
+    [bold]digitgan generate --count 5 --digit 3 --curated[/]                five good threes
+    [bold]digitgan generate --count 1000 --labels --out digits.zip[/]       a thousand, with labels.csv
+    """
+    seeds = _seeds(seed) if seed else None
+    if seeds and count is not None:
+        raise UserError("--seed and --count both say which digits: give one of them")
+    if seeds and (digit is not None or curated):
+        raise UserError("--digit and --curated go with --count: a seed says already which digit it gives")
+    if out is None and scale != 1:
+        raise UserError("--scale is for files: give --out too")
+    asked: dict[str, Any] = {"seeds": seeds, "digit": digit, "curated": curated, "labels": labels, "version": version}
+    console = Console(highlight=False)
+    with connected(url, local=local) as client:
+        if out is not None:
+            _save(client, out, console, count=count, scale=scale, **asked)
+            return
+        digits = client.generate(count, **asked)
+    from digitgan.terminal import draw
+
+    assert digits.seeds is not None
+    captions = [f"seed {number}" for number in digits.seeds]
+    if digits.labels is not None and digits.confidences is not None:
+        captions = [
+            f"{label}, {confidence:.1%}, {caption}"
+            for label, confidence, caption in zip(digits.labels, digits.confidences, captions, strict=True)
+        ]
+    draw(console, digits.pixels, captions)
+
+
+def _seeds(texts: list[str]) -> list[int]:
+    seeds: list[int] = []
+    for text in texts:
+        found = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
+        if not found or int(found[2] or found[1]) < int(found[1]):
+            raise UserError(f"--seed {text}: should be a number, or FIRST-LAST")
+        several = range(int(found[1]), int(found[2] or found[1]) + 1)
+        if len(seeds) + len(several) > _MOST_SEEDS:
+            raise UserError(f"--seed {text}: at most {_MOST_SEEDS} seeds at once")
+        seeds += several
+    return seeds
+
+
+def _save(client: "Client", out: Path, console: Console, **asked: Any) -> None:
+    if out.suffix:
+        saved = client.save(out, **asked)
+        console.print(f"{escape(str(out))}, by version {saved.version} of the {saved.model}")
+        return
+    if out.is_dir() and any(out.iterdir()):
+        raise UserError(f"--out {out}: the folder isn't empty")
+    archive = out.with_name(f".{out.name}.zip")
+    partial = out.with_name(f".{out.name}.partial")
+    try:
+        saved = client.save(archive, **asked)
+        with zipfile.ZipFile(archive) as files:
+            # Names with a folder in them aren't the gateway's.
+            plain = [name for name in files.namelist() if PurePosixPath(name).name == name]
+            files.extractall(partial, plain)
+        partial.replace(out)
+    finally:
+        archive.unlink(missing_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+    console.print(f"{escape(str(out))}: {len(plain)} files, by version {saved.version} of the {saved.model}")
+
+
+def score(
+    files: Annotated[list[Path], typer.Argument(help="PNG, JPEG or WebP images; or folders of them.")],
+    url: UrlOption = None,
+    local: LocalOption = False,
+) -> None:
+    """Ask the discriminator how real images look.
+
+    28×28 pixels without colour are scored as they are; anything else, say a photo of a digit on paper, is fitted as
+    MNIST was made, and the table says so.
+
+    [bold]digitgan score 7.png photo.jpg[/]
+    [bold]digitgan score digits/[/]
+    """
+    require("client", "httpx", "numpy", "PIL")
+    from digitgan.client import InvalidRequestError
+
+    images = [path for file in files for path in _images(file)]
+    found: list[tuple[Path, Score]] = []
+    with connected(url, local=local) as client:
+        for some in _portions(images):
+            try:
+                scores = client.score(some)
+            except InvalidRequestError as error:
+                raise UserError("; ".join(_told(one, some) for one in error.errors)) from error
+            found += zip(some, scores.scores, strict=True)
+    table = Table("image", "verdict", "probability of being real", "logit", "fitted")
+    for path, one in found:
+        colour = "green" if one.verdict == "real" else "red"
+        verdict = f"[{colour}]{one.verdict}[/]"
+        fitted = "yes" if one.fitted else "as it is"
+        table.add_row(escape(str(path)), verdict, f"{one.probability:.2%}", f"{one.logit:.2f}", fitted)
+    real = sum(one.verdict == "real" for _, one in found)
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(f"{real} real, {len(found) - real} fake, by version {scores.version} of the {scores.model}")
+
+
+def _told(error: "FieldError", files: list[Path]) -> str:
+    """What is wrong with which file."""
+    place = re.fullmatch(r"/images/(\d+)", error.place)
+    return f"{files[int(place[1])] if place else error.place}: {error.detail}"
+
+
+def _images(path: Path) -> list[Path]:
+    if not path.exists():
+        raise UserError(f"{path} does not exist")
+    if not path.is_dir():
+        return [path]
+    inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in _IMAGES)
+    if not inside:
+        raise UserError(f"{path} holds no images: {', '.join(_IMAGES)} are looked for")
+    return inside
+
+
+def _portions(paths: list[Path]) -> Iterator[list[Path]]:
+    """Yields ``paths`` in parts that fit into a request."""
+    some: list[Path] = []
+    size = 0
+    for path in paths:
+        bytes_here = path.stat().st_size
+        if some and (len(some) == _SCORED_AT_ONCE or size + bytes_here > _BYTES_AT_ONCE):
+            yield some
+            some, size = [], 0
+        some.append(path)
+        size += bytes_here
+    yield some

@@ -1,0 +1,167 @@
+"""A dataset from its first digit to its manifest.
+
+Everything happens in ``OUT.partial`` beside the place where the dataset is to be: ``plan.json`` tells what is under
+way, ``digits.records`` holds the digits so far. When all files are written, they move to ``OUT`` by one rename: a
+dataset is whole or not there.
+"""
+
+import fcntl
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from digitgan.client import Client
+from digitgan.dataset.collection import Collection, Versions
+from digitgan.dataset.formats import WRITERS, Part, write_labels
+from digitgan.dataset.plan import Plan
+from digitgan.errors import UserError
+from serving.contract import CLASSES, GENERATOR
+from serving.dataset import record
+from serving.files import sha256_of, write_atomically
+
+MANIFEST: Final = "dataset.json"
+SUMS: Final = "SHA256SUMS"
+_PLAN: Final = "plan.json"
+_RECORDS: Final = "digits.records"
+_FILES: Final = "files"
+
+Advance = Callable[[str, int, int], None]
+"""Is told what is being done, how much more of it is done, and how much it is in all."""
+
+
+def partial_folder(out: Path) -> Path:
+    """Where a dataset is while it isn't whole."""
+    return out.with_name(f"{out.name}.partial")
+
+
+def finished(out: Path, plan: Plan) -> dict[str, Any] | None:
+    """Returns the manifest of ``out`` if it holds this very dataset, None if it is free.
+
+    Raises UserError if it holds anything else.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return None
+    try:
+        manifest: dict[str, Any] = json.loads((out / MANIFEST).read_text("utf-8"))
+        if manifest["options"] == plan.facts():
+            return manifest
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{out} holds something else already; name another folder") from None
+    raise UserError(f"{out} holds a dataset with other options already; name another folder")
+
+
+def kept(out: Path) -> int:
+    """Returns how many digits of an unfinished dataset are there."""
+    path = partial_folder(out) / _RECORDS
+    return path.stat().st_size // record().itemsize if path.exists() else 0
+
+
+def make(out: Path, plan: Plan, client: Client, advance: Advance) -> dict[str, Any]:
+    """Makes the dataset, or goes on with it, and returns its manifest.
+
+    Raises:
+        UserError: the partial folder belongs to another dataset, or to a command that runs, or the gateway has other
+            models by now.
+        digitgan.client.DigitganError: the gateway doesn't answer, or refuses.
+    """
+    work = partial_folder(out)
+    work.mkdir(parents=True, exist_ok=True)
+    with _alone(work):
+        state = _resumed(work, plan)
+        collection = Collection(work / _RECORDS, plan)
+
+        def began(versions: Versions) -> None:
+            state.update(versions=versions, card=_card_hash(client, versions[GENERATOR]))
+            _write_json(work / _PLAN, state)
+
+        advance("making", collection.count, plan.count)
+        for more in collection.complete(client, state["versions"], began):
+            advance("making", more, plan.count)
+        files = work / _FILES
+        shutil.rmtree(files, ignore_errors=True)
+        files.mkdir()
+        manifest = _write(files, plan, collection, state, advance)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        files.replace(out)
+    shutil.rmtree(work)
+    return manifest
+
+
+@contextmanager
+def _alone(work: Path) -> Iterator[None]:
+    """Keeps a second command away from the folder as long as the block, or the process, lasts."""
+    with (work / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f"another command is making {work} right now") from error
+        yield
+
+
+def _resumed(work: Path, plan: Plan) -> dict[str, Any]:
+    """Returns what is known of the dataset under way; begins one where there is none."""
+    try:
+        state: dict[str, Any] = json.loads((work / _PLAN).read_text("utf-8"))
+    except FileNotFoundError:
+        state = {"options": plan.facts(), "versions": None, "card": None}
+        _write_json(work / _PLAN, state)
+    if state.get("options") != plan.facts():
+        others = {name: value for name, value in state["options"].items() if value != plan.facts().get(name)}
+        said = ", ".join(f"{name} {value}" for name, value in others.items())
+        raise UserError(f"{work} was begun with other options ({said}): use those, or delete it to begin anew")
+    return state
+
+
+def _write(files: Path, plan: Plan, collection: Collection, state: dict[str, Any], advance: Advance) -> dict[str, Any]:
+    seeds, labels, confidences, logits = (
+        np.concatenate([part[name].copy() for part in collection.parts()])
+        for name in ("seed", "digit", "confidence", "logit")
+    )
+    parts = tuple(
+        Part(name, places, labels[places], collection.take, plan.scale)
+        for name, places in zip(("train", "test"), plan.parts(labels), strict=True)
+        if len(places)
+    )
+    for part in parts:
+        for more in WRITERS[plan.format](files, part):
+            advance("writing", more, plan.count)
+    write_labels(files, parts)
+    sums = {path.relative_to(files).as_posix(): path for path in sorted(files.rglob("*")) if path.is_file()}
+    hashes = {name: sha256_of(path) for name, path in sums.items()}
+    (files / SUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in hashes.items()), "utf-8")
+    manifest = {
+        "digitgan": version("digitgan"),
+        "options": plan.facts(),
+        "models": state["versions"],
+        "generator_card_sha256": state["card"],
+        "seeds": {"first": int(seeds[0]), "last": int(seeds[-1])},
+        "digits": {part.name: np.bincount(part.labels, minlength=CLASSES).tolist() for part in parts},
+        "least_confidence": float(confidences.min()),
+        "least_logit": float(logits.min()),
+        "files": {name: {"sha256": hashes[name], "bytes": sums[name].stat().st_size} for name in hashes}
+        if plan.format != "png"
+        else {SUMS: {"sha256": sha256_of(files / SUMS), "bytes": (files / SUMS).stat().st_size}},
+    }
+    _write_json(files / MANIFEST, manifest)
+    return manifest
+
+
+def _card_hash(client: Client, generator: int) -> str | None:
+    """The SHA-256 of the generator's model card, as JSON with sorted keys and no spaces; None if it isn't shown."""
+    for model in client.models():
+        for one in model.versions:
+            if model.name == GENERATOR and one.version == generator and one.card is not None:
+                canonical = json.dumps(one.card, sort_keys=True, separators=(",", ":"))
+                return hashlib.sha256(canonical.encode()).hexdigest()
+    return None
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    write_atomically(path, json.dumps(content, indent=2) + "\n")

@@ -1,0 +1,99 @@
+"""What a dataset is to be: the options, and what follows from them alone."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from digitgan.errors import UserError
+from serving.contract import CLASSES, MAX_SEED
+from serving.dataset import CONFIDENCE_FLOOR, Balance, quotas
+
+Format = Literal["idx", "png", "npz", "csv"]
+
+SEEDS_APART: Final = 2**32
+"""How far apart datasets begin: those of different ``--seed`` share no digit."""
+MOST_SEED: Final = MAX_SEED // SEEDS_APART
+MOST_DIGITS: Final = 10_000_000
+MOST_SCALE: Final = 32
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The options of a dataset.
+
+    Attributes:
+        train, test: digits in the two parts.
+        balance: how many of each digit the parts have.
+        confidence_floor: the classifier's least confidence.
+        logit_floor: the discriminator's least logit; None: none.
+        seed: which dataset: it walks the generator's seeds from seed · 2^32 on.
+        scale: pixels a side that each pixel becomes.
+        format: how it is written.
+        generator: the generator's version; None: the newest when it begins.
+    """
+
+    train: int
+    test: int
+    format: Format = "idx"
+    balance: Balance = "uniform"
+    confidence_floor: float = CONFIDENCE_FLOOR
+    logit_floor: float | None = None
+    seed: int = 0
+    scale: int = 1
+    generator: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raises UserError for a value outside its range."""
+        checks = (
+            ("--count", self.train, 1, MOST_DIGITS),
+            ("--test", self.test, 0, MOST_DIGITS),
+            ("--seed", self.seed, 0, MOST_SEED),
+            ("--scale", self.scale, 1, MOST_SCALE),
+            ("--confidence", self.confidence_floor, 0, 1),
+        )
+        for name, value, least, most in checks:
+            if not least <= value <= most:
+                raise UserError(f"{name} {value}: should be from {least} to {most}")
+        if self.logit_floor is not None and not np.isfinite(self.logit_floor):
+            raise UserError(f"--score-floor {self.logit_floor}: should be a finite number")
+
+    def facts(self) -> dict[str, Any]:
+        """The options as the manifest tells them."""
+        return asdict(self)
+
+    @property
+    def count(self) -> int:
+        """The digits of both parts."""
+        return self.train + self.test
+
+    @property
+    def first_seed(self) -> int:
+        return self.seed * SEEDS_APART
+
+    @property
+    def quotas(self) -> list[int] | None:
+        """How many of each digit both parts have together; None if that is left to the generator."""
+        train, test = quotas(self.train, self.balance), quotas(self.test, self.balance)
+        return None if train is None or test is None else [a + b for a, b in zip(train, test, strict=True)]
+
+    def parts(self, labels: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Deals the digits out: returns the places of the training part's and of the test part's, in their order.
+
+        The order is a shuffle that depends on ``seed`` alone. Without it the quotas would show: the digits that the
+        generator makes least often would come last.
+
+        Args:
+            labels: uint8 [count], in the order of the seeds.
+        """
+        # The stream of a bit generator is promised to stay the same for ever, a distribution's is not (NEP 19).
+        order = np.argsort(np.random.Philox(key=self.seed).random_raw(len(labels)), kind="stable")
+        test_quotas = quotas(self.test, self.balance)
+        in_test = np.zeros(len(labels), np.bool_)
+        if test_quotas is None:
+            in_test[: self.test] = True
+        else:
+            for digit in range(CLASSES):
+                in_test[np.flatnonzero(labels[order] == digit)[: test_quotas[digit]]] = True
+        return order[~in_test], order[in_test]

@@ -1,0 +1,72 @@
+"""Ways through noise: from point to point in straight lines, or on arcs.
+
+Normal noise of many dimensions lies near a sphere. A straight line between two points leaves it for lengths that the
+generator never met, and the digits on the way go pale; an arc stays on it (spherical interpolation: White 2016,
+"Sampling Generative Networks", section 2.1; the formula is that of Shoemake 1985, "Animating Rotation with Quaternion
+Curves").
+"""
+
+from collections.abc import Callable
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Noise = NDArray[np.float32]
+Method = Literal["slerp", "lerp"]
+
+_LEAST_SINE: Final = 1e-6
+"""Below this the angle is 0 or 180 degrees to float32's eye, and no arc, or every one, leads from end to end."""
+
+
+def lerp(start: Noise, end: Noise, shares: NDArray[Any]) -> Noise:
+    """Returns the points at ``shares`` (0 to 1, [N]) of the straight line between two, float32 [D]: float32 [N, D]."""
+    share = shares[:, np.newaxis].astype(np.float64)
+    return np.asarray((1 - share) * start + share * end, np.float32)
+
+
+def slerp(start: Noise, end: Noise, shares: NDArray[Any]) -> Noise:
+    """Returns the points at ``shares`` (0 to 1, [N]) of the arc between two, float32 [D]: float32 [N, D].
+
+    Ends of different lengths are blended. Where there is no one arc (the ends point the same way or opposite ways, or
+    one is zero) it is the straight line.
+    """
+    ends = np.stack([start, end]).astype(np.float64)
+    lengths = np.linalg.norm(ends, axis=1)
+    if not lengths.all():
+        return lerp(start, end, shares)
+    directions = ends / lengths[:, np.newaxis]
+    angle = np.arccos(np.clip(directions[0] @ directions[1], -1, 1))
+    if np.sin(angle) < _LEAST_SINE:
+        return lerp(start, end, shares)
+    share = shares[:, np.newaxis].astype(np.float64)
+    weights = np.sin((1 - share) * angle), np.sin(share * angle)
+    return np.asarray((weights[0] * ends[0] + weights[1] * ends[1]) / np.sin(angle), np.float32)
+
+
+METHODS: Final[dict[Method, Callable[[Noise, Noise, NDArray[Any]], Noise]]] = {"slerp": slerp, "lerp": lerp}
+
+
+def length(points: int, steps: int, loop: bool) -> int:
+    """Returns how many points :func:`walk` gives."""
+    return points * steps if loop else (points - 1) * steps + 1
+
+
+def walk(points: Noise, steps: int, method: Method, loop: bool) -> Noise:
+    """Returns a way through all ``points``, the points themselves among it.
+
+    Args:
+        points: float32 [K, D], K at least 2.
+        steps: from each point to the next one, at least 1.
+        method: arcs or straight lines.
+        loop: go on from the last point to the first. That one isn't given twice, so a film of it runs in a circle.
+
+    Returns:
+        float32 [length(K, steps, loop), D].
+    """
+    shares = np.arange(steps) / steps
+    starts = points if loop else points[:-1]
+    legs = [
+        METHODS[method](start, end, shares) for start, end in zip(starts, np.roll(points, -1, axis=0), strict=False)
+    ]
+    return np.concatenate(legs if loop else [*legs, points[-1:]])

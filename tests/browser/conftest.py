@@ -1,0 +1,80 @@
+"""A headless Chromium before a real gateway whose generator has a story. Without a Chromium these tests are skipped."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+from tests import story_models
+from tests.gateway import processes
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+DESKTOP, PHONE = (1280, 860), (390, 844)
+
+expect.set_options(timeout=20_000)
+
+Open = Callable[..., Page]
+
+
+@pytest.fixture(scope="package")  # while Playwright runs, its event loop is in other tests' way
+def browser() -> Iterator[Browser]:
+    if not CHROMIUM:
+        pytest.skip("there is no Chromium on the PATH (Debian's package: chromium), and CHROMIUM names none")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="package")
+def studio(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a gateway before the models in the package, the generator of which tells a story too."""
+    models = tmp_path_factory.mktemp("studio") / "models"
+    story_models.save(models)
+    with tempfile.TemporaryDirectory(prefix="digitgan-") as sockets:
+        address = Path(sockets) / "models.sock"
+        with processes.model_server(models, address), processes.gateway(f"unix:{address}") as gateway:
+            yield processes.url_of(gateway)
+
+
+@pytest.fixture
+def open_page(browser: Browser, studio: str) -> Iterator[Open]:
+    """Opens the studio at a view, in a window and a scheme; at the end no page may have had an error to tell."""
+    contexts: list[BrowserContext] = []
+    complaints: list[str] = []
+
+    def complain(what: Any) -> None:
+        complaints.append(str(what))
+
+    def opened(view: str = "", size: tuple[int, int] = DESKTOP, scheme: Any = "light") -> Page:
+        context = browser.new_context(
+            base_url=studio,
+            viewport={"width": size[0], "height": size[1]},
+            color_scheme=scheme,
+            permissions=["clipboard-read", "clipboard-write"],
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.on("console", lambda line: complain(line.text) if line.type in ("error", "warning") else None)
+        page.on("pageerror", complain)
+        page.goto(f"/#{view}")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert not complaints

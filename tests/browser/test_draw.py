@@ -1,0 +1,111 @@
+"""Writing a digit, by pointer and by keyboard, and the game that is played with it."""
+
+import gzip
+import io
+import struct
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import PHONE, Open
+from tests.browser.test_wall import pixels_of
+
+SEVEN = [(75, 70), (205, 70), (165, 150), (135, 235)]
+
+
+def ready(page: Page) -> None:
+    """Waits until the pad can be written on: the button is the script's."""
+    page.get_by_role("button", name="Save the picture").wait_for()
+
+
+def write(page: Page, points: list[tuple[int, int]]) -> None:
+    """Writes a stroke; the points are those of a pad of 280×280."""
+    box = page.locator("#pad").bounding_box()
+    assert box
+    scale = box["width"] / 280
+    x, y = (np.array(points) * scale + [box["x"], box["y"]]).T
+    page.mouse.move(x[0], y[0])
+    page.mouse.down()
+    for place in zip(x[1:], y[1:], strict=True):
+        page.mouse.move(*place, steps=5)
+    page.mouse.up()
+
+
+@pytest.mark.parametrize("size", [(1280, 860), PHONE], ids=["1280", "390"])
+def test_what_is_written_is_read_and_the_scored_pixels_are_shown(
+    open_page: Open, studio: str, size: tuple[int, int]
+) -> None:
+    page = open_page("draw", size)
+    ready(page)
+    page.locator("#pad").scroll_into_view_if_needed()
+    with page.expect_response("**/score"):
+        write(page, SEVEN)
+    yours, other = page.locator("#opinion-yours"), page.locator("#opinion-other")
+    expect(yours).to_contain_text("reads as 7")
+    page.wait_for_load_state("networkidle")
+    shown = pixels_of(page, "#opinion-yours canvas")
+    file = io.BytesIO()
+    Image.fromarray(shown).save(file, "PNG")
+    score = httpx.post(f"{studio}/score", content=file.getvalue(), headers={"Content-Type": "image/png"}).json()
+    assert score["scores"][0]["fitted"] is False
+    said = yours.locator(".gauge").get_attribute("aria-label")
+    assert said
+    assert said.startswith(f"Verdict: {score['scores'][0]['verdict']}")
+    expect(other.locator(".bars .most")).to_have_count(1)
+    other.get_by_role("button", name="Another").click()
+    expect(other).to_contain_text("reads as 7")
+
+
+def test_a_digit_is_written_undone_and_cleared_by_keyboard(open_page: Open) -> None:
+    page = open_page("draw")
+    ready(page)
+    page.locator("#pad").focus()
+    page.keyboard.press("Space")
+    for _ in range(14):
+        page.keyboard.press("ArrowDown")
+    page.keyboard.press("Space")
+    expect(page.locator("#draw-status")).to_contain_text("Yours reads as 1")
+    page.get_by_role("button", name="Undo").press("Enter")
+    expect(page.locator("#draw-status")).to_have_text("Nothing written yet.")
+    expect(page.locator("#opinion-yours .gauge")).to_have_attribute("aria-label", "No verdict")
+
+
+def test_the_game_is_played_with_ones_own_digits(open_page: Open) -> None:
+    page = open_page("play")
+    expect(page.locator("#play-status")).to_have_text("There is nothing real to play with yet.")
+    page.get_by_role("link", name="Write more").click()
+    write(page, SEVEN)
+    expect(page.locator("#draw-status")).to_contain_text("Yours reads as 7")
+    page.wait_for_load_state("networkidle")
+    page.get_by_role("link", name="Play").click()
+    expect(page.locator("#play-stock")).to_have_text("1 digit of yours to play with.")
+    page.get_by_role("button", name="The first is the generator’s").click()
+    expect(page.locator("#play-tally")).to_contain_text("After 1: you")
+    right = page.locator("#game .card").first.evaluate("(card) => card.classList.contains('fake')")
+    expect(page.locator("#play-status")).to_contain_text("Right." if right else "Wrong.")
+    expect(page.locator("#play-status")).to_contain_text("The discriminator is")
+    expect(page.get_by_role("button", name="Next two")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#play-status")).to_have_text("Which one did the generator make?")
+
+
+def test_the_game_takes_a_file_as_mnist_is_distributed(open_page: Open, handwritten: Any, tmp_path: Path) -> None:
+    images = handwritten[0][:20]
+    good, bad = tmp_path / "t10k-images-idx3-ubyte.gz", tmp_path / "labels.gz"
+    good.write_bytes(gzip.compress(struct.pack(">4I", 0x803, 20, 28, 28) + images.tobytes()))
+    bad.write_bytes(gzip.compress(b"no images"))
+    page = open_page("play")
+    page.locator("#play-file").set_input_files(bad)
+    expect(page.locator("#play-status")).to_contain_text("labels.gz is no IDX file")
+    page.locator("#play-file").set_input_files(good)
+    expect(page.locator("#play-stock")).to_have_text("Playing with 20 of MNIST’s digits.")
+    expect(page.locator("#play-status")).to_have_text("Which one did the generator make?")
+    page.wait_for_load_state("networkidle")
+    known = {image.tobytes() for image in images}
+    shown = [pixels_of(page, f"#game .card:nth-child({place}) canvas").tobytes() in known for place in (1, 2)]
+    assert sorted(shown) == [False, True]

@@ -1,0 +1,70 @@
+"""How it learned: the milestones at the slider, over the curves, with the verdict in words."""
+
+import numpy as np
+from playwright.sync_api import Browser, expect
+
+from tests.browser.conftest import PHONE, Open
+from tests.browser.test_wall import pixels_of
+
+
+def test_the_slider_leads_through_the_milestones(open_page: Open) -> None:
+    page = open_page("learned")
+    slider = page.get_by_role("slider", name="Milestone")
+    expect(slider).to_have_attribute("aria-valuetext", "step 1000, mature, 90 % legible")
+    slider.focus()
+    for key, words, shade in (
+        ("ArrowLeft", "step 200, patterns, 40 % legible", 100),
+        ("ArrowLeft", "step 1, noise", 50),
+        ("ArrowLeft", "step 1, noise", 50),
+        ("End", "step 1000, mature, 90 % legible", 150),
+    ):
+        page.keyboard.press(key)
+        expect(slider).to_have_attribute("aria-valuetext", words)
+        page.wait_for_timeout(100)  # The picture is decoded beside.
+        assert np.unique(pixels_of(page, "#lapse")).tolist() == [shade]
+    expect(page.locator("#lapse-where")).to_have_text("step 1,000, epoch 2.50")
+
+
+def test_slider_and_curves_have_one_axis(open_page: Open) -> None:
+    for size in ((1280, 860), PHONE):
+        page = open_page("learned", size)
+        page.locator("#plots svg").nth(1).wait_for()
+        slider = page.get_by_role("slider", name="Milestone")
+        slider.focus()
+        page.keyboard.press("ArrowLeft")
+        expect(slider).to_have_attribute("aria-valuetext", "step 200, patterns, 40 % legible")
+        box = slider.bounding_box()
+        assert box
+        thumb = box["x"] + 8 + (box["width"] - 16) * float(slider.input_value()) / 1000
+        for cursor in page.locator("#plots .cursor").all():
+            line = cursor.bounding_box()
+            assert line
+            assert abs(line["x"] + line["width"] / 2 - thumb) < 2
+
+
+def test_it_plays_once_through(open_page: Open) -> None:
+    page = open_page("learned")
+    page.locator("#plots svg").nth(1).wait_for()
+    page.get_by_role("button", name="Play").click()
+    expect(page.locator("#lapse-where")).to_contain_text("step 1,")
+    expect(page.locator("#lapse-where")).to_contain_text("step 1,000")
+    expect(page.get_by_role("button", name="Play")).to_be_visible()
+
+
+def test_the_verdict_is_in_words(open_page: Open) -> None:
+    page = open_page("learned")
+    expect(page.get_by_role("heading", level=2, name="It settled.")).to_be_visible()
+    expect(page.locator("#verdict")).to_contain_text("Both losses were flat.")
+    expect(page.locator("#verdict")).to_contain_text("do not mean that the digits are good")
+
+
+def test_a_version_without_a_story_says_so(browser: Browser, studio: str) -> None:
+    """Without the fixture: Chromium tells the console of every 404."""
+    context = browser.new_context(base_url=studio)
+    page = context.new_page()
+    problem = '{"title": "The generator\'s version has no story", "status": 404}'
+    page.route("**/story", lambda route: route.fulfill(status=404, body=problem))
+    page.goto("/#learned")
+    expect(page.locator("#learned-status")).to_contain_text("exported without its story")
+    expect(page.locator("#story")).to_be_hidden()
+    context.close()

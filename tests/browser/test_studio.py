@@ -1,0 +1,135 @@
+"""What every view owes its visitors: no error, no barrier, words where the gateway fails, and recipes that work."""
+
+import contextlib
+import io
+import shlex
+from typing import Any
+
+import httpx
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, Route, expect
+
+from tests.browser.conftest import DESKTOP, PHONE, Open
+
+# What is on the screen once a view has got what it asked for.
+FILLED = {
+    "wall": "#tiles button:nth-child(100)",
+    "walk": "#walk-strip canvas:nth-child(11)",
+    "draw": "#opinion-other:not(.blank) .bars .most",
+    "play": "#play-status:not(:empty)",
+    "learned": "#plots svg:nth-child(2)",
+}
+
+
+def recipe(page: Page, name: str) -> tuple[str, str]:
+    """The curl command and the Python that a view prints."""
+    place = page.locator(f'[data-recipe="{name}"]')
+    place.locator("summary").click()
+    return place.locator("pre").nth(0).inner_text(), place.locator("pre").nth(1).inner_text()
+
+
+def run(code: str) -> str:
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(code, {})
+    return printed.getvalue()
+
+
+def request_of(command: str) -> tuple[str, dict[str, str], str]:
+    """URL, headers and body of a curl command."""
+    words = iter(shlex.split(command)[2:])
+    url, body = next(words), ""
+    headers: dict[str, str] = {}
+    for word in words:
+        value = next(words)
+        if word == "-H":
+            name, _, text = value.partition(": ")
+            headers[name] = text
+        elif word == "-d":
+            body = value
+    return url, headers, body
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["1280", "390"])
+@pytest.mark.parametrize("view", FILLED)
+def test_axe_finds_no_violation_and_nothing_sticks_out(
+    open_page: Open, view: str, size: tuple[int, int], scheme: str
+) -> None:
+    page = open_page(view, size, scheme)
+    page.locator(FILLED[view]).wait_for()
+    if view == "wall":
+        page.locator("#tiles button").nth(3).click()
+        page.locator("#dock-reading:not(:empty)").wait_for()
+    for summary in page.locator("summary:visible").all():
+        summary.click()
+    found = Axe().run(page).response["violations"]
+    assert not [(one["id"], [node["html"] for node in one["nodes"]]) for one in found]
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= size[0]
+
+
+def test_views_are_reached_by_keyboard_and_by_address(open_page: Open) -> None:
+    page = open_page("")
+    expect(page.get_by_role("link", name="Wall")).to_have_attribute("aria-current", "page")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    page.get_by_role("link", name="Learned").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text("How it learned.")
+    expect(page).to_have_title("How it learned. – digitgan")
+    page.go_back()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Handwritten digits that nobody wrote.")
+
+
+@pytest.mark.parametrize(("view", "file"), [("wall", "digits.npy"), ("walk", "walk.npy")])
+def test_the_recipes_give_what_the_page_got(open_page: Open, view: str, file: str) -> None:
+    page = open_page()
+    with page.expect_response(lambda answer: answer.request.method == "POST") as waiting:
+        page.goto(f"/#{view}")
+        page.reload()
+    page.locator(FILLED[view]).wait_for()
+    command, code = recipe(page, view)
+    assert command.endswith(f"-o {file}")
+    url, headers, body = request_of(command)
+    answer = httpx.post(url, headers=headers, content=body)
+    if view == "walk":
+        assert answer.content == waiting.value.body()
+    assert run(code).startswith(f"({(len(answer.content) - 128) // 784}, 28, 28)")
+
+
+def test_the_recipe_of_a_drawing_sends_the_file(
+    open_page: Open, studio: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = open_page("draw")
+    command, code = recipe(page, "draw")
+    assert command == f"curl -s {studio}/score -F images=@drawing.png -F labels=true -F fitted_images=true"
+    (tmp_path / "drawing.png").write_bytes(httpx.get(f"{studio}/digits/7.png").content)
+    monkeypatch.chdir(tmp_path)
+    assert "'digit_probabilities'" in run(code)
+
+
+def test_a_copied_recipe_is_in_the_clipboard(open_page: Open) -> None:
+    page = open_page("learned")
+    page.locator(FILLED["learned"]).wait_for()
+    command, _ = recipe(page, "learned")
+    page.get_by_role("button", name="Copy the curl").click()
+    expect(page.get_by_role("button", name="Copy the curl")).to_have_text("Copied")
+    assert page.evaluate("() => navigator.clipboard.readText()") == command
+
+
+def test_without_the_gateway_the_wall_says_so_and_goes_on_when_asked(browser: Any, studio: str) -> None:
+    """Without the fixture: Chromium tells the console of a request that is cut."""
+    context = browser.new_context(base_url=studio)
+    page = context.new_page()
+
+    def cut(route: Route) -> None:
+        route.abort()
+
+    page.route("**/generate", cut)
+    page.goto("/")
+    expect(page.locator("#wall-status")).to_contain_text("The gateway does not answer.")
+    page.unroute("**/generate", cut)
+    page.get_by_role("button", name="Try again").click()
+    page.locator(FILLED["wall"]).wait_for()
+    context.close()

@@ -1,0 +1,82 @@
+"""``digitgan generate`` and ``digitgan score`` as a user runs them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from digitgan import Client
+
+
+def digitgan(*arguments: object, url: str | None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "digitgan", *map(str, arguments), *(["--url", url] if url else [])]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=cwd)
+
+
+def test_a_digit_is_drawn_in_half_blocks(url: str, client: Client) -> None:
+    done = digitgan("generate", "--seed", 7, url=url)
+    assert done.returncode == 0, done.stderr
+    rows = [line.ljust(28)[:28] for line in done.stdout.splitlines()[:14]]
+    drawn = np.array([[(mark in "▀█", mark in "▄█") for mark in row] for row in rows])
+    ink = client.generate(seeds=7).pixels[0] >= 128
+    assert np.array_equal(drawn.transpose(0, 2, 1).reshape(28, 28), ink)
+    assert done.stdout.splitlines()[14].strip() == "seed 7"
+
+
+def test_several_are_drawn_with_their_labels(url: str) -> None:
+    done = digitgan("generate", "--count", 3, "--digit", 4, "--curated", url=url)
+    assert done.stdout.count("4, ") == 3
+
+
+def test_files_and_folders(url: str, client: Client, tmp_path: Path) -> None:
+    for name in ("sheet.png", "digits.zip", "digits.npy", "folder"):
+        done = digitgan("generate", "--seed", "0-3", "--seed", 9, "--out", name, url=url, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert name in done.stdout
+    assert np.array_equal(np.load(tmp_path / "digits.npy"), client.generate(seeds=[0, 1, 2, 3, 9]).pixels)
+    assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == [
+        "0-0.png", "1-1.png", "2-2.png", "3-3.png", "4-9.png",
+    ]  # fmt: skip
+    again = digitgan("generate", "--out", "folder", url=url, cwd=tmp_path)
+    assert (again.returncode, "isn't empty" in again.stderr) == (2, True)
+    assert len(list(tmp_path.iterdir())) == 4, "nothing temporary is left"
+
+
+def test_scores_are_a_table_with_verdicts(url: str, tmp_path: Path) -> None:
+    Image.new("L", (28, 28)).save(tmp_path / "black.png")
+    Image.new("RGB", (80, 50), "white").save(tmp_path / "white.jpg")
+    (tmp_path / "notes.txt").write_text("no image")
+    done = digitgan("score", ".", url=url, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = {line.split("│")[1].strip(): line for line in done.stdout.splitlines() if "│" in line}
+    assert set(rows) == {"black.png", "white.jpg"}
+    assert "as it is" in rows["black.png"]
+    assert "yes" in rows["white.jpg"]
+    refused = digitgan("score", "black.png", "notes.txt", url=url, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("digitgan: notes.txt: not an image")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["generate", "--seed", 1, "--count", 2], "--seed and --count"),
+        (["generate", "--seed", 1, "--digit", 2], "--digit and --curated go with --count"),
+        (["generate", "--seed", "9-1"], "--seed 9-1"),
+        (["generate", "--scale", 2], "--scale is for files"),
+        (["generate", "--count", 3], "digitgan up"),
+        (["score", "nowhere.png"], "nowhere.png does not exist"),
+        (["dataset", "out", "--count", 0], "--count 0"),
+        (["dataset", "out", "--models", "m"], "--url and --models"),
+        (["dataset", "out", "--count", 9], "can't be reached"),
+    ],
+)
+def test_mistakes_are_told_in_a_sentence(arguments: list[object], told: str, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    done = digitgan(*arguments, url="http://127.0.0.1:9", cwd=tmp_path)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr

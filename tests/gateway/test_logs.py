@@ -1,0 +1,74 @@
+"""Request ids and the log: every request has an id, and every line that it causes carries it."""
+
+import json
+import re
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+
+from tests.gateway import processes
+from tests.gateway.misbehaving import MisbehavingServer, failing, honest
+from tests.gateway.processes import ServerProcess
+
+
+@pytest.mark.parametrize("given", ["a", "5f2c-11", "Root=1-67891233-abcdef012345678912345678", "x" * 128])
+def test_a_valid_request_id_comes_back(http: httpx.Client, given: str) -> None:
+    for path in ("/healthz/live", "/digits/7.png", "/nowhere"):
+        assert http.get(path, headers={"X-Request-ID": given}).headers.get_list("x-request-id") == [given]
+
+
+@pytest.mark.parametrize("given", [None, "", "x" * 129, 'a"b', "a b", "a\tb", "é"])
+def test_any_other_is_replaced(http: httpx.Client, given: str | None) -> None:
+    headers = {} if given is None else {b"X-Request-ID": given.encode("latin-1")}
+    found = {http.get("/healthz/live", headers=headers).headers["x-request-id"] for _ in range(2)}
+    assert len(found) == 2
+    assert all(re.fullmatch("[0-9a-f]{32}", one) for one in found)
+
+
+def log_of(process: ServerProcess) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in process.log.splitlines()]
+
+
+def test_json_logs_have_an_object_a_line_and_one_line_a_request(faulty_server: MisbehavingServer) -> None:
+    with processes.gateway(faulty_server.target, log_format="json", access_log=True) as process:
+        with httpx.Client(base_url=processes.url_of(process)) as http:
+            made = http.get("/digits/7.png?scale=2", headers={"X-Request-ID": "made", "User-Agent": "me"})
+            http.get("/nowhere%0aGET%20/forged", headers={"X-Request-ID": "lost"})
+            faulty_server.behaviour = failing(grpc.StatusCode.INTERNAL, "oops")
+            try:
+                http.get("/digits/7.png", headers={"X-Request-ID": "failed"})
+            finally:
+                faulty_server.behaviour = honest
+        assert process.stop() == 0
+        lines = log_of(process)
+    for line in lines:
+        assert {"time", "level", "logger", "message"} <= set(line)
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", line["time"])
+    assert {"uvicorn.error", "api.access", "api.errors"} == {line["logger"] for line in lines}
+    requests = {line["request_id"]: line for line in lines if line["logger"] == "api.access"}
+    assert set(requests) - {"made", "lost", "failed"} == set()
+    line = requests["made"]
+    assert (line["client"], line["method"], line["target"]) == ("127.0.0.1", "GET", "/digits/7.png?scale=2")
+    assert (line["route"], line["status"], line["bytes"]) == ("/digits/{seed}.png", 200, len(made.content))
+    assert (line["versions"], line["user_agent"]) == ({"generator": 1}, "me")
+    assert 0 < line["model_seconds"] < line["seconds"]
+    assert (requests["lost"]["status"], requests["lost"]["route"]) == (404, "none")
+    assert requests["lost"]["target"] == "/nowhere%0aGET%20/forged"
+    (warning,) = [line for line in lines if line["level"] == "warning"]
+    assert (warning["logger"], warning["request_id"]) == ("api.errors", "failed")
+    assert "oops" in warning["message"]
+
+
+def test_text_logs_have_the_id_in_brackets_and_no_requests_by_default(
+    faulty_server: MisbehavingServer, faulty_http: httpx.Client, faulty_gateway: ServerProcess
+) -> None:
+    faulty_server.behaviour = failing(grpc.StatusCode.INTERNAL, "oops")
+    try:
+        faulty_http.get("/digits/7.png", headers={"X-Request-ID": "a-request-of-mine"})
+    finally:
+        faulty_server.behaviour = honest
+    (line,) = [line for line in faulty_gateway.log.splitlines() if "a-request-of-mine" in line]
+    assert line.startswith("WARNING api.errors: GET /digits/7.png: ")
+    assert line.endswith(" [a-request-of-mine]")

@@ -1,0 +1,210 @@
+"""The Kubernetes manifests: overlays and combinations of components, against Kubernetes' schemas and our rules."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from itertools import chain, combinations
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+
+from api.metrics import Metrics
+from serving import server_config
+from serving.contract import BATCH_SIZES, MODELS
+from tests.kubernetes.rendering import COMPONENTS, K8S, OVERLAYS, Manifest, container, find, overlay, render_with
+
+KUBERNETES = ("1.30", "1.37")
+"""The oldest version that knows everything used (preStop sleep), and the newest whose schemas there are."""
+OPERATOR_KINDS = {"ServiceMonitor", "PrometheusRule"}
+"""The Prometheus operator's: their schemas are not Kubernetes'."""
+EVERY_COMBINATION = list(chain.from_iterable(combinations(COMPONENTS, count) for count in range(len(COMPONENTS) + 1)))
+_valid: set[tuple[str, str]] = set()
+
+
+def assert_valid(objects: Sequence[Manifest]) -> None:
+    """No unknown field, no wrong type, no two objects of one name, and everything that is referred to is there."""
+    names = [(each["kind"], each["metadata"]["name"]) for each in objects]
+    assert len(names) == len(set(names))
+    for each in objects:
+        if each["kind"] in OPERATOR_KINDS:
+            continue
+        for version in KUBERNETES:
+            key = version, json.dumps(each, sort_keys=True)
+            if key not in _valid:
+                kubernetes_validate.validate(each, version, strict=True)
+                _valid.add(key)
+    for reference in references(objects):
+        assert reference in names, f"{reference} is referred to and isn't there"
+
+
+def references(objects: Sequence[Manifest]) -> Iterator[tuple[str, str]]:
+    for each in objects:
+        spec = each.get("spec", {})
+        if each["kind"] == "HorizontalPodAutoscaler":
+            yield spec["scaleTargetRef"]["kind"], spec["scaleTargetRef"]["name"]
+        if each["kind"] == "Ingress":
+            for path in spec["rules"][0]["http"]["paths"]:
+                yield "Service", path["backend"]["service"]["name"]
+        if pod := pod_of(each):
+            yield "ServiceAccount", pod["serviceAccountName"]
+            for volume in pod["volumes"]:
+                if claim := volume.get("persistentVolumeClaim"):
+                    yield "PersistentVolumeClaim", claim["claimName"]
+                if config := volume.get("configMap"):
+                    yield "ConfigMap", config["name"]
+
+
+def pod_of(each: Manifest) -> dict[str, Any]:
+    pod: dict[str, Any] = each.get("spec", {}).get("template", {}).get("spec", {}) or (
+        each["spec"] if each["kind"] == "Pod" else {}
+    )
+    return pod
+
+
+def containers(pod: dict[str, Any]) -> list[dict[str, Any]]:
+    return [*pod.get("initContainers", []), *pod["containers"]]
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_an_overlay_is_valid(name: str) -> None:
+    objects = overlay(name)
+    assert_valid(objects)
+    assert_restricted(objects)
+
+
+def test_every_combination_of_components_is_valid(tmp_path: Path) -> None:
+    for components in EVERY_COMBINATION:
+        objects = render_with(components, tmp_path)
+        assert_valid(objects)
+        assert_restricted(objects)
+        deployed = [each["metadata"]["name"] for each in objects if each["kind"] == "Deployment"]
+        assert sorted(deployed) == ["gateway", "model-server"], components
+
+
+def assert_restricted(objects: Sequence[Manifest]) -> None:
+    """Pod Security "restricted" (https://kubernetes.io/docs/concepts/security/pod-security-standards), and more."""
+    pods = [pod for pod in map(pod_of, objects) if pod]
+    assert pods
+    for pod in pods:
+        security = pod["securityContext"]
+        assert security["runAsNonRoot"] is True
+        assert security["runAsUser"] > 0
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert pod["automountServiceAccountToken"] is False
+        assert not pod.keys() & {"hostNetwork", "hostPID", "hostIPC"}
+        for volume in pod["volumes"]:
+            assert volume.keys() <= {"name", "emptyDir", "configMap", "persistentVolumeClaim"}
+        for each in containers(pod):
+            own = each["securityContext"]
+            assert own["allowPrivilegeEscalation"] is False
+            assert own["readOnlyRootFilesystem"] is True
+            assert own["capabilities"] == {"drop": ["ALL"]}
+            assert {"cpu", "memory"} <= each["resources"]["requests"].keys()
+            assert "memory" in each["resources"]["limits"]
+            assert not each["image"].endswith(":latest") or each["image"].startswith("localhost/")
+            assert ":" in each["image"].rpartition("/")[2], f"{each['image']} has no tag"
+    accounts = [each for each in objects if each["kind"] == "ServiceAccount"]
+    assert all(each["automountServiceAccountToken"] is False for each in accounts)
+
+
+def test_the_config_map_holds_what_export_writes(tmp_path: Path) -> None:
+    server_config.write_configs(tmp_path, MODELS, server_config.MOUNT_POINT, threads=2)
+    for name in (server_config.MODELS_CONFIG, server_config.BATCHING_CONFIG, server_config.MONITORING_CONFIG):
+        assert (K8S / "base" / "config" / name).read_text() == (tmp_path / name).read_text(), name
+
+
+def test_threads_batches_and_cpu_limit_agree(tmp_path: Path) -> None:
+    objects = render_with((), tmp_path)
+    server = container(find(objects, "Deployment", "model-server"), "model-server")
+    flags = dict(arg.removeprefix("--").split("=", 1) for arg in server["args"])
+    (config,) = [each for each in objects if each["kind"] == "ConfigMap"]
+    batching = config["data"]["batching.config"]
+    assert re.findall(r"num_batch_threads { value: (\d+) }", batching) == [server["resources"]["limits"]["cpu"]]
+    assert flags["tensorflow_intra_op_parallelism"] == server["resources"]["limits"]["cpu"]
+    assert flags["tensorflow_inter_op_parallelism"] == server["resources"]["limits"]["cpu"]
+    assert tuple(map(int, re.findall(r"allowed_batch_sizes: (\d+)", batching))) == BATCH_SIZES
+    assert f"max_batch_size {{ value: {BATCH_SIZES[-1]} }}" in batching
+
+
+def test_a_model_server_leaves_after_its_clients(tmp_path: Path) -> None:
+    """It serves on until every connection to it has been renewed once: TensorFlow Serving itself doesn't drain."""
+    pod = pod_of(find(render_with((), tmp_path), "Deployment", "model-server"))
+    (server,) = pod["containers"]
+    age = re.search(r"grpc.max_connection_age_ms=(\d+)", " ".join(server["args"]))
+    assert age
+    sleep = server["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert sleep >= int(age[1]) / 1000 * 1.1 + 5  # gRPC spreads the age by a tenth; the name lives 5 s
+    assert pod["terminationGracePeriodSeconds"] > sleep
+    assert pod["shareProcessNamespace"] is True
+    assert server["command"] == ["/usr/bin/tensorflow_model_server"]
+
+
+def test_a_gateway_has_the_time_to_drain(tmp_path: Path) -> None:
+    workload = find(render_with((), tmp_path), "Deployment", "gateway")
+    env = {each["name"]: each.get("value") for each in container(workload, "gateway")["env"]}
+    needed = int(env["DIGITGAN_SHUTDOWN_DELAY_S"]) + int(env["DIGITGAN_SHUTDOWN_TIMEOUT_S"])
+    assert pod_of(workload)["terminationGracePeriodSeconds"] > needed
+
+
+def test_only_the_gateway_reaches_the_model_server(tmp_path: Path) -> None:
+    objects = render_with((), tmp_path)
+    policy = find(objects, "NetworkPolicy", "model-server")["spec"]
+    assert policy["egress"] if "egress" in policy else policy["policyTypes"] == ["Ingress", "Egress"]
+    peers = [peer for rule in policy["ingress"] for peer in rule["from"]]
+    assert peers == [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "gateway"}}}]
+    denied = find(objects, "NetworkPolicy", "deny")["spec"]
+    for workload in ("gateway", "model-server"):
+        labels = find(objects, "Deployment", workload)["spec"]["template"]["metadata"]["labels"]
+        assert denied["podSelector"]["matchLabels"].items() <= labels.items()
+
+
+def test_the_workers_names_and_numbers_fit() -> None:
+    objects = overlay("training")
+    job = find(objects, "Job", "train-workers")
+    env = {each["name"]: each.get("value") for each in container(job, "trainer")["env"]}
+    service = find(objects, "Service", pod_of(job)["subdomain"])
+    port = service["spec"]["ports"][0]["port"]
+    for index in range(job["spec"]["completions"]):
+        config = json.loads(env["TF_CONFIG"].replace("$(TASK_INDEX)", str(index)))
+        assert config["task"] == {"type": "worker", "index": index}
+        assert config["cluster"]["worker"][index] == f"train-workers-{index}.{service['metadata']['name']}:{port}"
+    assert len(config["cluster"]["worker"]) == job["spec"]["completions"] == job["spec"]["parallelism"]
+
+
+def metric_names() -> set[str]:
+    return {sample.name for family in Metrics().registry.collect() for sample in family.samples} | {
+        name
+        for family in Metrics().registry.collect()
+        for name in {
+            "counter": [f"{family.name}_total"],
+            "histogram": [f"{family.name}_bucket", f"{family.name}_sum", f"{family.name}_count"],
+        }.get(family.type, [family.name])
+    }
+
+
+def test_alerts_and_dashboard_ask_for_metrics_that_there_are(tmp_path: Path) -> None:
+    objects = render_with(["monitoring", "autoscaling"], tmp_path)
+    (group,) = find(objects, "PrometheusRule", "digitgan")["spec"]["groups"]
+    dashboard = json.loads(find(objects, "ConfigMap", "digitgan-dashboard")["data"]["dashboard.json"])
+    expressions = [rule["expr"] for rule in group["rules"]]
+    expressions += [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    scaler = find(objects, "HorizontalPodAutoscaler", "gateway")
+    expressions += [each["pods"]["metric"]["name"] for each in scaler["spec"]["metrics"] if each["type"] == "Pods"]
+    asked = set(re.findall(r"\b(?:digitgan|process)_\w+", " ".join(expressions)))
+    assert len(asked) > 5
+    assert asked <= metric_names()
+    for rule in group["rules"]:
+        assert rule["labels"]["severity"] in ("warning", "critical")
+        assert rule["annotations"].keys() == {"summary", "description"}
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_a_component_has_a_readme(name: str) -> None:
+    assert (K8S / "components" / name / "README.md").exists()
+
+
+def test_nothing_is_left_out_of_these_tests() -> None:
+    assert sorted(path.name for path in (K8S / "components").iterdir()) == sorted(COMPONENTS)
+    assert sorted(path.name for path in (K8S / "overlays").iterdir()) == sorted(OVERLAYS)

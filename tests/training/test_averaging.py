@@ -1,0 +1,48 @@
+"""The average of a run's generators: of the last half, and with statistics of its own."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from serving.noise import noise_from_seeds
+from training.averaging import average_of_run
+from training.config import PRESETS, TrainingConfig
+from training.metrics import EVALUATIONS_FILE
+from training.networks import build_generator
+from training.selection import GENERATORS, write_weights
+
+CONFIG = TrainingConfig(
+    preset="best", recipe=PRESETS["best"], seed=0, steps=400, images=55_000, data="", data_sha256=""
+)
+
+
+def keep(run: Path, step: int, network: Any) -> None:
+    (run / GENERATORS).mkdir(parents=True, exist_ok=True)
+    write_weights(run / GENERATORS / f"step-{step:06}.npz", network.get_weights())
+    with (run / EVALUATIONS_FILE).open("a") as file:
+        file.write(json.dumps({"step": step, "frechet_distance": 1.0}) + "\n")
+
+
+def test_the_last_half_is_averaged_and_its_statistics_are_its_own(tmp_path: Path) -> None:
+    networks = {step: build_generator() for step in (100, 200, 300, 400)}
+    for step, network in networks.items():
+        keep(tmp_path, step, network)
+    average = average_of_run(tmp_path, CONFIG)
+    assert average
+    assert average.steps == [200, 300, 400]
+    for index, weight in enumerate(average.generator.trainable_variables):
+        mean = np.mean([networks[step].trainable_variables[index] for step in average.steps], axis=0)
+        np.testing.assert_allclose(weight, mean, rtol=1e-5, atol=1e-7)
+    # With statistics of its own, what it computes in training and in serving is nearly the same; with the networks'
+    # initial ones, variance 1, it isn't.
+    noise = noise_from_seeds(range(512))
+    served, trained = (np.asarray(average.generator(noise, training=training)) for training in (False, True))
+    assert np.abs(served - trained).mean() < 0.1 * np.abs(trained).mean()
+
+
+def test_one_generator_alone_has_no_average(tmp_path: Path) -> None:
+    keep(tmp_path, 100, build_generator())
+    keep(tmp_path, 400, build_generator())
+    assert average_of_run(tmp_path, CONFIG) is None

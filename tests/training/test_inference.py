@@ -1,0 +1,92 @@
+"""The generator's graph: small on disk, the same for an image in any batch, and its spectra come with the loading."""
+
+import gc
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from serving.contract import BATCH_SIZES, GENERATOR, IMAGES, NOISE, SIGNATURE
+from serving.model_server.servable import load
+from training.inference import inference_module
+from training.inference.generator import sub_pixel
+from training.networks import build_generator
+
+
+def example_network(seed: int) -> Any:
+    keras.utils.set_random_seed(seed)
+    network = build_generator()
+    rng = np.random.default_rng(seed)
+    network.set_weights(
+        [np.abs(rng.normal(1, 0.3, weight.shape)) if weight.ndim == 1 else weight for weight in network.get_weights()]
+    )
+    return network
+
+
+@pytest.fixture(scope="module")
+def networks() -> list[Any]:
+    return [example_network(seed) for seed in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def saved(networks: list[Any], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The graphs of two networks."""
+    directories = []
+    for network in networks:
+        directories.append(tmp_path_factory.mktemp("saved"))
+        module = inference_module(GENERATOR, network)
+        tf.saved_model.save(module, str(directories[-1]), signatures=dict(module.graphs))
+    return directories
+
+
+def noise(rows: int) -> Any:
+    return np.random.default_rng(rows).normal(size=(rows, 100)).astype(np.float32)
+
+
+def expected(network: Any, rows: int) -> Any:
+    return np.asarray(network(noise(rows), training=False), np.float64) * 127.5 + 127.5
+
+
+def test_an_image_is_the_same_to_the_bit_in_every_batch_that_is_run(saved: list[Path]) -> None:
+    servable = load(saved[0])
+    inputs = noise(256)
+    together = servable.run(SIGNATURE, {NOISE: inputs})[IMAGES]
+    for size in BATCH_SIZES:
+        for start in range(0, 32, size):
+            pixels = servable.run(SIGNATURE, {NOISE: inputs[start : start + size]})[IMAGES]
+            np.testing.assert_array_equal(pixels, together[start : start + size])
+    servable.close()
+
+
+def test_versions_in_one_process_keep_their_own_kernels(saved: list[Path], networks: list[Any]) -> None:
+    loaded = [tf.saved_model.load(str(directory)) for directory in saved]
+    for each, network in zip(loaded, networks, strict=True):
+        pixels = each.signatures[SIGNATURE](tf.constant(noise(3)))[IMAGES].numpy()
+        np.testing.assert_allclose(pixels, expected(network, 3), atol=0.51)
+
+    again = tf.saved_model.load(str(saved[0]))
+    del loaded
+    gc.collect()
+    pixels = again.signatures[SIGNATURE](tf.constant(noise(3)))[IMAGES].numpy()
+    np.testing.assert_allclose(pixels, expected(networks[0], 3), atol=0.51)
+
+
+def test_the_file_holds_kernels_and_no_spectra(saved: list[Path]) -> None:
+    assert sum(path.stat().st_size for path in saved[0].rglob("*") if path.is_file()) < 10_000_000
+
+
+def test_no_images_make_no_images(saved: list[Path]) -> None:
+    servable = load(saved[0])
+    assert servable.run(SIGNATURE, {NOISE: noise(0)})[IMAGES].shape == (0, 28, 28, 1)
+    servable.close()
+
+
+def test_a_sub_pixel_convolution_is_the_transposed_one() -> None:
+    rng = np.random.default_rng(0)
+    kernel, maps = rng.normal(size=(5, 5, 3, 8)), np.float32(rng.normal(size=(2, 7, 7, 8)))
+    plain = tf.nn.conv2d_transpose(maps, np.float32(kernel), [2, 14, 14, 3], 2)
+    phases = tf.nn.conv2d(maps, sub_pixel(kernel), strides=1, padding="SAME")
+    np.testing.assert_allclose(tf.nn.depth_to_space(phases, 2), plain, atol=1e-5)

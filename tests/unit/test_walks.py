@@ -1,0 +1,41 @@
+"""Ways through noise keep to the sphere or to the line, and meet their points exactly."""
+
+import numpy as np
+import pytest
+
+from serving.noise import noise_from_seeds
+from serving.walks import Method, length, lerp, slerp, walk
+
+
+def test_an_arc_of_a_right_angle_worked_out_by_hand() -> None:
+    start, end = np.array([1, 0], np.float32), np.array([0, 1], np.float32)
+    half = np.sqrt(0.5)
+    third = [np.cos(np.pi / 6), np.sin(np.pi / 6)]
+    np.testing.assert_allclose(slerp(start, end, np.array([1 / 3, 0.5])), [third, [half, half]], rtol=1e-6)
+    np.testing.assert_allclose(lerp(start, end, np.array([0.25])), [[0.75, 0.25]])
+
+
+def test_an_arc_keeps_the_length_that_a_line_loses() -> None:
+    points = noise_from_seeds([1, 2])
+    arc, line = (np.linalg.norm(walk(points, 10, method, loop=False), axis=1) for method in ("slerp", "lerp"))
+    assert arc.min() > 0.97 * min(arc[0], arc[-1])
+    assert line.min() < 0.8 * min(line[0], line[-1])
+
+
+@pytest.mark.parametrize("method", ["slerp", "lerp"])
+@pytest.mark.parametrize("loop", [False, True])
+def test_a_walk_meets_every_point_exactly(method: Method, loop: bool) -> None:
+    points = noise_from_seeds([3, 4, 5])
+    way = walk(points, 7, method, loop)
+    assert way.dtype == np.float32
+    assert len(way) == length(3, 7, loop) == (21 if loop else 15)
+    np.testing.assert_array_equal(way[[0, 7, 14]], points)
+    if loop:
+        np.testing.assert_array_equal(way[15], walk(points[[2, 0]], 7, method, loop=False)[1])
+
+
+@pytest.mark.parametrize("end", [[1, 2], [2, 4], [-1, -2], [0, 0]], ids=["same", "longer", "opposite", "zero"])
+def test_where_there_is_no_one_arc_it_is_the_line(end: list[int]) -> None:
+    start, last = np.array([1, 2], np.float32), np.array(end, np.float32)
+    shares = np.linspace(0, 1, 5)
+    np.testing.assert_array_equal(slerp(start, last, shares), lerp(start, last, shares))
