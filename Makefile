@@ -15,7 +15,8 @@ IMAGES ?= models gateway model-server
 TAG_PREFIX := localhost/digitgan/
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types unit train bench lock clean images kube-local kube-down kube-test
+.PHONY: help run test lint types unit fuzz schemathesis train bench lock audit sbom clean \
+  images kube-local kube-down kube-test
 
 help: ## Show what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -38,6 +39,15 @@ types: $(VENV)/.dev
 unit: $(VENV)/.dev
 	@echo "== Tests (pytest): real servers on real sockets, a few minutes"
 	@$(BIN)/pytest $(PYTEST_ARGS)
+
+FUZZ_MINUTES ?= 10
+fuzz: $(VENV)/.dev ## Fuzz what reads strangers' bytes: make fuzz [FUZZ_MINUTES=10]
+	@echo "== Fuzzing for $(FUZZ_MINUTES) minutes (hypothesis)"
+	@FUZZ_MINUTES=$(FUZZ_MINUTES) $(BIN)/pytest --timeout 0 tests/fuzz/test_fuzz.py
+
+SCHEMATHESIS_EXAMPLES ?= 500
+schemathesis: $(VENV)/.dev ## Hold the live service to its own OpenAPI document, 2,000 cases and more
+	@SCHEMATHESIS_EXAMPLES=$(SCHEMATHESIS_EXAMPLES) $(BIN)/pytest -s tests/fuzz/test_schemathesis.py
 
 train: $(VENV)/.dev ## Train on MNIST: make train [DATA=path/to/mnist.npz] [ARGS="--epochs 30"]
 	@$(BIN)/digitgan train $(if $(DATA),--data $(DATA)) $(ARGS)
@@ -72,8 +82,25 @@ lock: ## Write requirements.lock anew, with the newest versions that fit pyproje
 	   .lock-venv/bin/python -m pip freeze --exclude-editable; } > requirements.lock
 	@rm -rf .lock-venv
 
+audit: .audit/.created ## Look the locked versions up among the published advisories (needs a network)
+	@echo "== Advisories about requirements.lock (pip-audit)"
+	@.audit/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip --progress-spinner off
+
+sbom: .audit/.created ## Write the bill of materials of requirements.lock: build/sbom.cdx.json (CycloneDX)
+	@mkdir -p build
+	@.audit/bin/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --mc-type application \
+	  --output-reproducible --output-format JSON --validate --output-file build/sbom.cdx.json
+	@echo "== Written: build/sbom.cdx.json"
+
 clean: ## Remove the virtual environment and the caches
-	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist
+	@rm -rf $(VENV) .audit .hypothesis .pytest_cache .mypy_cache .ruff_cache build dist
+
+# Tools that look at the product and are no part of it, in an environment of their own.
+.audit/.created: Makefile
+	@echo "== Installing pip-audit and cyclonedx-bom in .audit"
+	@$(PYTHON) -m venv .audit
+	@.audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1 cyclonedx-bom==7.5.0
+	@touch $@
 
 $(VENV)/.created:
 	@[ -n "$(PYTHON)" ] || { echo "digitgan needs Python 3.11, 3.12 or 3.13 with its venv module (on Debian: the" \

@@ -7,10 +7,12 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import PlainTextResponse, Response
+from starlette.types import ASGIApp
 
 from api import (
     dataset,
     digits,
+    docs_page,
     errors,
     front_page,
     generate,
@@ -22,18 +24,28 @@ from api import (
     score,
     story,
 )
+from api.cors import Cors, origins_of
 from api.dependencies import InferenceDep, MetricsDep, SettingsDep, State
 from api.health import Lifecycle
 from api.inference import Inference
+from api.keys import CheckKeys, keys_of
 from api.metrics import Metrics
 from api.middleware import BodyLimit, HeadAsGet
 from api.model_status import known_statuses
 from api.observation import ObserveRequests
 from api.oip import routes as oip
+from api.security_headers import SecurityHeaders
 from api.seed_index import SeedIndexes
 from api.settings import Settings
 from api.stories import Stories
 from serving.client import ModelClient
+
+
+class _Gateway(FastAPI):
+    """FastAPI whose outermost layer isn't its own answer to unknown failures: that one gets security headers too."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return SecurityHeaders(super().build_middleware_stack())
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -48,7 +60,8 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:
         interceptors = [TraceCalls(traces.tracer)] if traces else []
-        client = ModelClient(settings.model_server, settings.version_label, interceptors)
+        tls = settings.model_server_tls()
+        client = ModelClient(settings.model_server, settings.version_label, interceptors, tls=tls)
         try:
             inference = Inference(client, metrics)
             indexes = SeedIndexes(inference, metrics, settings.request_timeout_s)
@@ -59,25 +72,29 @@ def create_app(settings: Settings) -> FastAPI:
             if traces:
                 await traces.close()
 
-    app = FastAPI(
+    app = _Gateway(
         title="digitgan",
         version=version("digitgan"),
         description="Handwritten digits from a generative adversarial network, and a discriminator's opinion of yours."
         " Every error is a problem document (RFC 9457).",
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url=None,
         redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
     )
     app.state.lifecycle = Lifecycle()
-    for module in (front_page, generate, dataset, digits, interpolate, score, story, models, health, oip):
+    for module in (front_page, docs_page, generate, dataset, digits, interpolate, score, story, models, health, oip):
         app.include_router(module.router)
     app.add_api_route("/metrics", _metrics, summary="Prometheus metrics", response_class=PlainTextResponse)
     app.add_api_route("/problems/{slug}", _problem_page, include_in_schema=False)
     errors.install(app)
     openapi.install(app, settings)
     # The last one added is the outermost.
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s)
+    if keys := keys_of(settings.api_keys):
+        app.add_middleware(CheckKeys, keys=keys, images_per_minute=settings.key_images_per_minute)
+    if origins := origins_of(settings.cors_origins):
+        app.add_middleware(Cors, origins=origins)
     if traces:
         app.add_middleware(TraceRequests, tracer=traces.tracer)
     app.add_middleware(ObserveRequests, metrics=metrics, access_log=settings.access_log)

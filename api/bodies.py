@@ -6,6 +6,7 @@ from typing import Any, Final, TypeVar
 
 import orjson
 from pydantic import BaseModel, ValidationError
+from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
 from api.problems import (
@@ -19,6 +20,11 @@ from api.problems import (
 
 JSON: Final = "application/json"
 _MOST_ERRORS: Final = 20
+
+MOST_CONTAINERS: Final = 2**17
+"""Lists and objects in a JSON body, each of which takes 60 bytes of memory and more; or one for each 128 bytes."""
+MOST_VALUES: Final = 2**20
+"""Values in a JSON body, or one for each 8 bytes: a number of noise takes about 10."""
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -37,7 +43,7 @@ def media_type(request: Request, accepted: Sequence[str]) -> str:
         )
     if given not in accepted:
         wanted = " or ".join(accepted)
-        found = f"not {given}" if given else "and there is none"
+        found = f"not {given[:100]}" if given else "and there is none"
         raise ProblemError(UNSUPPORTED_MEDIA_TYPE, f"Content-Type: should be {wanted}, {found}", headers=headers)
     return given
 
@@ -55,6 +61,7 @@ def parse_json(body: bytes, model: type[_Model]) -> _Model:
 
     Raises ProblemError: 400 if it isn't JSON, 422 naming each field at fault.
     """
+    _check_size(body)
     try:
         content = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -63,6 +70,30 @@ def parse_json(body: bytes, model: type[_Model]) -> _Model:
         return model.model_validate(content)
     except ValidationError as error:
         raise invalid(*_body_errors(error.errors(include_url=False, include_input=False))) from error
+
+
+def check_charset(request: Request) -> None:
+    """Refuses multipart whose ``charset`` isn't UTF-8 (RFC 7578 has no other by default).
+
+    It names the codec that the fields are read by, and Python has codecs that take minutes for a mebibyte (punycode).
+    Raises ProblemError (415).
+    """
+    charset = parse_options_header(request.headers.get("content-type", ""))[1].get(b"charset", b"utf-8")
+    if charset.lower() not in (b"utf-8", b"utf8", b"us-ascii"):
+        raise ProblemError(UNSUPPORTED_MEDIA_TYPE, "Content-Type: the charset should be utf-8")
+
+
+def _check_size(body: bytes) -> None:
+    """Refuses JSON that would be 25 times its size in memory: told by what is counted quickly, before it is parsed.
+
+    Commas and brackets in strings count too, which base64 doesn't have. Raises ProblemError (422).
+    """
+    for most, what, count in (
+        (max(MOST_CONTAINERS, len(body) // 128), "lists and objects", body.count(b"[") + body.count(b"{")),
+        (max(MOST_VALUES, len(body) // 8), "values", body.count(b",") + 1),
+    ):
+        if count > most:
+            raise invalid(at_pointer("", f"the body has more than {most} {what}"))
 
 
 def _with_numbers_that_json_lacks(body: bytes, error: orjson.JSONDecodeError) -> Any:
@@ -96,5 +127,5 @@ def parameter_errors(errors: Iterable[Mapping[str, Any]]) -> list[dict[str, str]
 
 
 def escaped(part: object) -> str:
-    """Returns a part of a JSON pointer (RFC 6901), cut to a length that is fit to be echoed."""
-    return str(part)[:100].replace("~", "~0").replace("/", "~1")
+    """Returns a part of a JSON pointer (RFC 6901), fit to be echoed: cut, and without half surrogate pairs."""
+    return str(part)[:100].encode(errors="replace").decode().replace("~", "~0").replace("/", "~1")

@@ -12,6 +12,7 @@ from api import answers, bodies, images, openapi, problems
 from api.bodies import JSON
 from api.dependencies import InferenceDep, MetricsDep, SeedIndexesDep, SettingsDep
 from api.images import NPY
+from api.keys import charge
 from api.negotiation import negotiate
 from api.problems import at_pointer, invalid
 from api.schemas import DatasetRequest
@@ -68,6 +69,7 @@ async def dataset(
     if wanted.count > settings.max_stream_images:
         most = settings.max_stream_images
         raise invalid(at_pointer("/count", f"{wanted.count} images; at most {most} are made as {media_type}"))
+    charge(request, wanted.count, "/count")
     # Each batch has the time of a request, as in every stream.
     walk = Walk(_wish(wanted), inference, metrics, lambda: settings.request_timeout_s)
     await walk.open(wanted.version, indexes)

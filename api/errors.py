@@ -30,6 +30,7 @@ from api.problems import (
 from serving.client import (
     ContractError,
     DeadlineError,
+    HandshakeError,
     ModelNotServedError,
     ModelServerError,
     NoSignatureError,
@@ -45,6 +46,10 @@ UPSTREAM: Final[dict[type[ModelServerError], tuple[ProblemType, str]]] = {
     ModelNotServedError: (MODEL_NOT_SERVED, "{model} is not AVAILABLE"),
     OverloadedError: (OVERLOADED, "the model server refused more work for {model}"),
     UnreachableError: (MODEL_SERVER_UNREACHABLE, "no connection to the model server of {model}"),
+    HandshakeError: (
+        MODEL_SERVER_UNREACHABLE,
+        "the TLS handshake with the model server of {model} failed: see DIGITGAN_MODEL_SERVER_TLS_CA, _CERT and _KEY",
+    ),
     ContractError: (BROKEN_CONTRACT, "{model} does not answer as agreed"),
     NoSignatureError: (BROKEN_CONTRACT, "{model} does not answer as agreed"),
     DeadlineError: (TIMEOUT, "{model} took too long"),

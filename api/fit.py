@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from api import containers
 from serving.contract import IMAGE_SIDE
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP")
@@ -61,6 +62,8 @@ def read_digit(file: bytes, *, max_pixels: int, formats: tuple[str, ...] = FORMA
 
 
 def _decode(file: bytes, max_pixels: int, formats: tuple[str, ...]) -> Image.Image:
+    if refusal := containers.complaint(file):
+        raise ImageError(refusal)
     try:
         with warnings.catch_warnings():  # Pillow warns of sizes that are refused here anyway
             warnings.simplefilter("ignore")

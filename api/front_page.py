@@ -16,14 +16,6 @@ from starlette.responses import Response
 from api.caching import FOREVER, REVALIDATE, matches
 from api.problems import NOT_FOUND, ProblemError
 
-HEADERS: Final = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self';"
-    " img-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Vary": "Accept-Encoding",
-}
-
 _PAGE: Final = "index.html"
 _PLACE: Final = b"%studio%"
 """Stands in the page for the path of the other files."""
@@ -46,7 +38,7 @@ class _File:
         return cls(content, gzip.compress(content, mtime=0), media_type, f'W/"{_digest(content)}"')
 
     def response(self, request: Request, cache: str) -> Response:
-        headers = {**HEADERS, "Cache-Control": cache, "ETag": self.etag}
+        headers = {"Vary": "Accept-Encoding", "Cache-Control": cache, "ETag": self.etag}
         if matches(request, self.etag):
             return Response(None, 304, headers)
         if "gzip" in request.headers.get("accept-encoding", ""):

@@ -12,6 +12,7 @@ from api.bodies import JSON
 from api.dependencies import InferenceDep, MetricsDep, SeedIndexesDep, SettingsDep
 from api.images import NPY, PNG
 from api.inference import time_budget
+from api.keys import charge
 from api.making import Digits, Maker
 from api.negotiation import negotiate
 from api.problems import at_pointer, invalid
@@ -72,6 +73,7 @@ async def generate(
     if wanted.labels and media_type not in LABELLED:
         raise invalid(at_pointer("/labels", f"{media_type} has no room for labels; {' and '.join(LABELLED)} have"))
     plan = source_of(wanted, settings, media_type)
+    charge(request, len(plan), f"/{wanted.source}")
     streamed = media_type in STREAMED
     maker = Maker(
         inference,

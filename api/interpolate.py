@@ -13,6 +13,7 @@ from api.bodies import JSON
 from api.dependencies import InferenceDep, MetricsDep, SeedIndexesDep, SettingsDep
 from api.images import NPY, PNG
 from api.inference import time_budget
+from api.keys import charge
 from api.making import Digits, Maker
 from api.negotiation import negotiate
 from api.problems import at_pointer, invalid
@@ -63,6 +64,7 @@ async def interpolate(
     wanted = await bodies.read_json(request, InterpolateRequest)
     _check_size(wanted, media_type, settings)
     points = noise_from_seeds(wanted.seeds) if wanted.seeds else np.array(wanted.noise, np.float32)
+    charge(request, walks.length(len(points), wanted.steps, wanted.loop), "/steps")
     source = NoiseSource(walks.walk(points, wanted.steps, wanted.method, wanted.loop))
     time_left = time_budget(settings.request_timeout_s)
     maker = Maker(inference, indexes, metrics, labelled=False, time_left=time_left)

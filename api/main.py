@@ -12,6 +12,7 @@ import uvicorn
 from api import logs
 from api.app import create_app
 from api.health import Lifecycle, complaints
+from api.protocol import protocol
 from api.settings import Settings, SettingsError, load_settings
 from api.workers import is_worker, run_workers
 
@@ -96,7 +97,7 @@ def _serve(settings: Settings, listener: socket.socket, announces: bool) -> int:
         config = uvicorn.Config(
             app,
             loop="uvloop",
-            http="httptools",
+            http=protocol(settings.header_timeout_s),
             ws="none",
             lifespan="on",
             log_config=None,

@@ -1,9 +1,11 @@
 """What every request passes before it reaches a route."""
 
+import asyncio
+
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.problems import BODY_TOO_LARGE, ProblemError, problem_response
+from api.problems import BODY_TOO_LARGE, REQUEST_TIMEOUT, ProblemError, problem_response
 
 
 class HeadAsGet:
@@ -19,14 +21,16 @@ class HeadAsGet:
 
 
 class BodyLimit:
-    """Refuses a body of more than ``max_bytes``: by its announced length, or as soon as that much has come.
+    """Refuses a body of more than ``max_bytes``: by its announced length, or as soon as that much has come; and one
+    that hasn't all come after ``timeout_s``.
 
-    So no request makes the gateway hold more than that, whatever it says about its length.
+    So no request makes the gateway hold more than that, or longer, whatever it says about its length.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, timeout_s: float) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._timeout_s = timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -37,11 +41,20 @@ class BodyLimit:
         if announced.isdecimal() and int(announced) > self._max_bytes:
             await problem_response(too_large, scope["path"])(scope, receive, send)
             return
-        received = 0
+        received, whole = 0, False
+        end = asyncio.get_running_loop().time() + self._timeout_s
 
         async def counted() -> Message:
-            nonlocal received
-            message = await receive()
+            nonlocal received, whole
+            if whole:
+                return await receive()  # when the client leaves
+            try:
+                async with asyncio.timeout_at(end):
+                    message = await receive()
+            except TimeoutError as error:
+                detail = f"the body took more than {self._timeout_s:g} s"
+                raise ProblemError(REQUEST_TIMEOUT, detail, headers={"Connection": "close"}) from error
+            whole = not message.get("more_body", False)
             received += len(message.get("body", b""))
             if received > self._max_bytes:
                 raise too_large

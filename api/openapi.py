@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
-from api import problems, schemas
+from api import keys, problems, schemas
 from api.oip.schemas import InferenceRequest
 from api.problems import ProblemType
 from api.settings import Settings
@@ -61,6 +61,16 @@ def schema_of(model: type[BaseModel]) -> dict[str, Any]:
     return {"schema": {"$ref": _REF.format(model=model.__name__)}}
 
 
+def _add_keys(document: dict[str, Any]) -> None:
+    """Adds what every route with a key asks for, and how it refuses."""
+    document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    for path, item in document["paths"].items():
+        for operation in item.values() if not path.startswith(keys.OPEN) else ():
+            operation["security"] = [{"key": []}]
+            refusals = failures(problems.UNAUTHENTICATED, problems.RATE_LIMITED)
+            operation["responses"] |= {str(status): response for status, response in refusals.items()}
+
+
 def install(app: FastAPI, settings: Settings) -> None:
     """Completes the document of ``app``, with the limits in ``settings``."""
 
@@ -86,6 +96,8 @@ def install(app: FastAPI, settings: Settings) -> None:
             points = known["InterpolateRequest"]["properties"]
             points["seeds"]["maxItems"] = points["noise"]["maxItems"] = settings.max_images
             known["ScoreRequest"]["properties"]["images"]["maxItems"] = settings.max_score_images
+            if settings.api_keys:
+                _add_keys(document)
             app.openapi_schema = document
         return app.openapi_schema
 

@@ -44,6 +44,13 @@ MALFORMED_REQUEST: Final = ProblemType(
     "The body is not what its `Content-Type` says: JSON that does not parse (`detail` names line and "
     "column), or multipart that breaks off.",
 )
+UNAUTHENTICATED: Final = ProblemType(
+    "unauthenticated",
+    401,
+    "The request needs an API key",
+    "The service takes requests with one of its API keys only: `Authorization: Bearer <key>`, or, for browsers, Basic "
+    "authentication with the key as the password. Whoever runs the service hands out keys.",
+)
 NOT_FOUND: Final = ProblemType(
     "not-found",
     404,
@@ -90,6 +97,13 @@ NO_SEED_INDEX: Final = ProblemType(
     "was exported without that. Name an indexed `version`, ask without `digit` and `curated` (`labels` works with "
     "any version), or export the model again.",
 )
+REQUEST_TIMEOUT: Final = ProblemType(
+    "request-timeout",
+    408,
+    "The request did not arrive in time",
+    "Its header (setting `DIGITGAN_HEADER_TIMEOUT_S`) or its body (setting `DIGITGAN_BODY_TIMEOUT_S`) was still on "
+    "its way when the time for it was over.",
+)
 BODY_TOO_LARGE: Final = ProblemType(
     "body-too-large",
     413,
@@ -111,6 +125,21 @@ INVALID_REQUEST: Final = ProblemType(
     "where: `pointer` is a JSON pointer into the body (for images sent as multipart, `/images/0` is the "
     "first file; an empty pointer is the whole body), `parameter` names a part of the path or the "
     "query.",
+)
+RATE_LIMITED: Final = ProblemType(
+    "rate-limited",
+    429,
+    "The API key's images are used up for now",
+    "Each key may ask for so many images a minute; any other request counts as one. `Retry-After` says in how many "
+    "seconds there are enough again for this request, the header `RateLimit` how many are left, and "
+    "`RateLimit-Policy` how many there are (draft-ietf-httpapi-ratelimit-headers-10).",
+    retry_after_s=0,  # what comes with it is worked out for each request
+)
+HEADER_TOO_LARGE: Final = ProblemType(
+    "header-too-large",
+    431,
+    "The request's header is too large",
+    "Request line and header fields together may have 64 KiB, and there may be 100 fields.",
 )
 INTERNAL_ERROR: Final = ProblemType(
     "internal-error",
@@ -165,16 +194,20 @@ TIMEOUT: Final = ProblemType(
 
 TYPES: Final[tuple[ProblemType, ...]] = (
     MALFORMED_REQUEST,
+    UNAUTHENTICATED,
     NOT_FOUND,
     MODEL_NOT_FOUND,
     VERSION_NOT_FOUND,
     NO_STORY,
     METHOD_NOT_ALLOWED,
     NOT_ACCEPTABLE,
+    REQUEST_TIMEOUT,
     NO_SEED_INDEX,
     BODY_TOO_LARGE,
     UNSUPPORTED_MEDIA_TYPE,
     INVALID_REQUEST,
+    RATE_LIMITED,
+    HEADER_TOO_LARGE,
     INTERNAL_ERROR,
     BROKEN_CONTRACT,
     MODEL_NOT_SERVED,
@@ -243,7 +276,7 @@ def problem_response(error: ProblemError, path: str) -> Response:
         document["error"] = error.detail
     headers = {"Cache-Control": "no-store"} | error.headers
     if problem.retry_after_s is not None:
-        headers["Retry-After"] = str(problem.retry_after_s)
+        headers.setdefault("Retry-After", str(problem.retry_after_s))
     return Response(orjson.dumps(document), problem.status, headers, MEDIA_TYPE)
 
 

@@ -125,6 +125,11 @@ class GenerateRequest(_Body):
             )
         return self
 
+    @property
+    def source(self) -> Literal["seeds", "noise", "count"]:
+        """The one of the three that is given."""
+        return "seeds" if self.seeds else "noise" if self.noise else "count"
+
 
 class InterpolateRequest(_Body):
     """A way through the noise of two or more points: exactly one of ``seeds`` and ``noise``."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
+import anyio
 import anyio.to_thread
 import numpy as np
 import orjson
@@ -21,6 +22,7 @@ from api.dependencies import InferenceDep, MetricsDep, SettingsDep
 from api.fit import Digit, ImageError
 from api.images import PNG
 from api.inference import MAX_BATCH, Inference, Rows, TimeLeft, time_budget
+from api.keys import charge
 from api.labels import Labels
 from api.metrics import Metrics
 from api.negotiation import negotiate
@@ -36,6 +38,9 @@ MULTIPART: Final = "multipart/form-data"
 FIELD: Final = "images"
 OPTIONS: Final = ("labels", "fitted_images")
 """What else can be asked for, in JSON and as form fields; a raw PNG leaves no room for it."""
+
+_DECODING: Final = anyio.CapacityLimiter(2)
+"""How many requests decode at a time: 16 million pixels of 16 bits take 180 MB on the way."""
 
 _BODY: Final[dict[str, Any]] = {
     JSON: openapi.schema_of(ScoreRequest),
@@ -78,9 +83,10 @@ async def score(request: Request, settings: SettingsDep, inference: InferenceDep
     negotiate(", ".join(request.headers.getlist("accept")), (JSON,))
     media_type = bodies.media_type(request, tuple(_BODY))
     upload = await _read(request, media_type, settings)
+    charge(request, len(upload.files), f"/{FIELD}")
     raw = media_type == PNG
-    max_pixels = settings.max_image_pixels
-    digits = await anyio.to_thread.run_sync(partial(_read_digits, upload.files, raw=raw, max_pixels=max_pixels))
+    decode = partial(_read_digits, upload.files, raw=raw, max_pixels=settings.max_image_pixels)
+    digits = await anyio.to_thread.run_sync(decode, limiter=_DECODING)
     pixels = np.stack([digit.pixels for digit in digits])[..., np.newaxis]
     time_left = time_budget(settings.request_timeout_s)
     models = (DISCRIMINATOR, CLASSIFIER) if upload.labels else (DISCRIMINATOR,)
@@ -116,6 +122,7 @@ async def _read(request: Request, media_type: str, settings: Settings) -> _Uploa
         _check_count(len(wanted.images), settings)
         files = [_from_base64(text, index) for index, text in enumerate(wanted.images)]
         return _Upload(files, wanted.labels, wanted.fitted_images)
+    bodies.check_charset(request)
     async with request.form(max_files=10_000, max_fields=10) as form:
         uploads, options = [], {}
         for name, part in form.multi_items():

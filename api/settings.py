@@ -2,12 +2,17 @@
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from api.cors import origins_of
+from api.keys import keys_of
+from serving.tls import Tls, read_tls
+
 PREFIX = "DIGITGAN_"
+_SECRET = ("api_keys",)  # where a key could stand by mistake
 _OTEL = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.grpc")
 
 
@@ -22,6 +27,16 @@ def _grpc_target(target: str) -> str:
     if not (host and colon and port.isdecimal() and 0 < int(port) < 2**16):
         raise ValueError("should be host:port, dns:///name:port, unix:/path or ipv4:address:port,…")
     return target
+
+
+def _key_list(text: str) -> str:
+    keys_of(text)
+    return text
+
+
+def _origin_list(text: str) -> str:
+    origins_of(text)
+    return text
 
 
 def _installed(tracing: bool) -> bool:
@@ -56,6 +71,16 @@ class Settings(BaseSettings):
         None,
         description="The version that is asked where a request names none, by its label in `models.config`, such as "
         "`stable`. Without: the newest.",
+    )
+    model_server_tls_ca: Path | None = Field(
+        None,
+        description="TLS to the model server: a PEM file with the certificates that its own has to come from.",
+    )
+    model_server_tls_cert: Path | None = Field(
+        None, description="For mutual TLS: a PEM file with the gateway's own certificate."
+    )
+    model_server_tls_key: Path | None = Field(
+        None, description="For mutual TLS: a PEM file with that certificate's private key."
     )
     models_dir: Path | None = Field(
         None,
@@ -102,6 +127,24 @@ class Settings(BaseSettings):
         le=2**27,
         description="The most pixels of all images in one request to score; checked before decoding.",
     )
+    header_timeout_s: float = Field(
+        10.0, gt=0, le=3600, description="Seconds that a request's header has to arrive, from the connection on."
+    )
+    body_timeout_s: float = Field(60.0, gt=0, le=3600, description="Seconds that a request's body has to arrive.")
+    api_keys: Annotated[str, AfterValidator(_key_list)] = Field(
+        "",
+        repr=False,
+        description="Who may ask: `name:sha256` or `name:sha256:images` for each API key, separated by commas, as "
+        "`digitgan key` prints them; empty for everybody.",
+    )
+    key_images_per_minute: int = Field(
+        60_000, ge=0, description="The images a minute of an API key that names no number; 0 is no limit."
+    )
+    cors_origins: Annotated[str, AfterValidator(_origin_list)] = Field(
+        "",
+        description="The origins whose pages may use the API, separated by commas: `https://example.org`; `*` is any; "
+        "empty for none but the gateway's own.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged.")
     log_format: Literal["text", "json"] = Field("text", description="Lines of text, or a JSON object for each event.")
     access_log: bool = Field(False, description="Whether each request is logged.")
@@ -109,6 +152,25 @@ class Settings(BaseSettings):
         False,
         description="Whether requests are traced. Where to, and how many, is up to OpenTelemetry's own variables.",
     )
+
+    @model_validator(mode="after")
+    def _tls_files(self) -> Self:
+        """Reads the files now, so that a wrong one is told by its name."""
+        self.model_server_tls()
+        return self
+
+    def model_server_tls(self) -> Tls | None:
+        """Returns how to speak TLS to the model server; None for not at all.
+
+        Raises ValueError for files that can't be read or don't hold what they should.
+        """
+        ca, cert, key = self.model_server_tls_ca, self.model_server_tls_cert, self.model_server_tls_key
+        if (cert is None) != (key is None) or (cert and ca is None):
+            raise ValueError(
+                f"{PREFIX}MODEL_SERVER_TLS_CERT and {PREFIX}MODEL_SERVER_TLS_KEY go together, and with"
+                f" {PREFIX}MODEL_SERVER_TLS_CA"
+            )
+        return read_tls(ca, cert, key) if ca else None
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -119,12 +181,12 @@ def load_settings(**overrides: Any) -> Settings:
     try:
         return Settings(**overrides)
     except ValidationError as error:
-        lines = [
-            f"{PREFIX}{'.'.join(map(str, one['loc'])).upper()}={one['input']!s}: {_message(one['msg'])}"
-            for one in error.errors()
-        ]
+        lines = [_line(one["loc"], one["input"], one["msg"].removeprefix("Value error, ")) for one in error.errors()]
         raise SettingsError("\n".join(lines)) from error
 
 
-def _message(message: str) -> str:
-    return message.removeprefix("Value error, ")
+def _line(place: tuple[int | str, ...], value: object, message: str) -> str:
+    if not place:
+        return message  # of several variables, which it names
+    name = ".".join(map(str, place))
+    return f"{PREFIX}{name.upper()}={'…' if name in _SECRET else value!s}: {message}"

@@ -12,6 +12,7 @@ from digitgan import (
     client_commands,
     dataset_commands,
     evaluation_commands,
+    key_command,
     models_commands,
     report_commands,
     serving_commands,
@@ -31,6 +32,7 @@ app: Final = typer.Typer(
 app.command("up")(serving_commands.up)
 app.command("serve")(serving_commands.serve)
 app.command("gateway")(serving_commands.gateway)
+app.command("key")(key_command.key)
 app.command("generate")(client_commands.generate)
 app.command("score")(client_commands.score)
 app.command("dataset")(dataset_commands.dataset)

@@ -3,7 +3,7 @@
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -42,6 +42,13 @@ def serve(
         int, typer.Option(help="How many batches may wait; requests beyond are refused with UNAVAILABLE.")
     ] = 64,
     batching: Annotated[bool, typer.Option(help="Whether requests that arrive together run as one batch.")] = True,
+    require_model_cards: Annotated[
+        bool,
+        typer.Option(
+            "--require-model-cards",
+            help="Refuse versions without a model card. Those that have one are verified by its SHA-256 in any case.",
+        ),
+    ] = False,
 ) -> None:
     """Host the models: the embedded model server, with TensorFlow Serving's gRPC API.
 
@@ -68,6 +75,7 @@ def serve(
         grpc_socket_path=grpc_socket_path,
         loading=LoadingOptions(file_system_poll_wait_seconds=poll_seconds),
         batching=BatchingOptions(max_batch_size, max_enqueued_batches) if batching else None,
+        require_model_cards=require_model_cards,
     )
     sys.exit(serve_models(options, ready=_announce))
 
@@ -79,6 +87,9 @@ def _announce(server: "ModelServer") -> None:
 
 HostOption = Annotated[str | None, typer.Option(help="The address to listen on. Default: 127.0.0.1.")]
 PortOption = Annotated[int | None, typer.Option(help="The port to listen on; 0 takes a free one. Default: 8000.")]
+
+_NO_TLS: Final = dict.fromkeys(("model_server_tls_ca", "model_server_tls_cert", "model_server_tls_key"))
+"""For the private socket of ``digitgan up``, whatever the settings say for a model server elsewhere."""
 
 
 def gateway(
@@ -127,5 +138,5 @@ def up(models: ModelsOption = None, host: HostOption = None, port: PortOption = 
 
         chosen = {name: value for name, value in given.items() if value is not None}
         with told(SettingsError):
-            settings = load_settings(models_dir=base, model_server=target, **chosen)
+            settings = load_settings(models_dir=base, model_server=target, **_NO_TLS, **chosen)
         sys.exit(run(settings))

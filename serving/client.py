@@ -7,6 +7,7 @@ Foreign errors end here. What gRPC reports, and whatever breaks the contract in 
      ├── VersionNotFoundError   the model is served, and the version that the caller named doesn't exist
      ├── OverloadedError        the server refused because it has too much to do
      ├── UnreachableError       no server there, or the connection broke
+     │    └── HandshakeError    somebody is there, and the TLS handshake fails: the certificates don't fit
      ├── DeadlineError          the time given for the call ran out
      └── ContractError          the server refused a valid request, or its answer isn't what the contract says
           └── NoSignatureError  the version that was asked doesn't have the signature
@@ -37,6 +38,7 @@ from serving.apis import (
 from serving.contract import SIGNATURE, SIGNATURES, TensorSpec
 from serving.contract import ModelSpec as ContractSpec
 from serving.tensors import TensorError, to_array, to_proto
+from serving.tls import Tls
 
 Array = NDArray[Any]
 
@@ -126,6 +128,10 @@ class UnreachableError(ModelServerError):
     """Nobody listens at the target, or the connection broke during the call."""
 
 
+class HandshakeError(UnreachableError):
+    """Somebody listens at the target, and one of the two sides doesn't trust the other's certificate."""
+
+
 class DeadlineError(ModelServerError):
     """The time given for the call ran out before the answer came."""
 
@@ -139,6 +145,8 @@ class NoSignatureError(ContractError):
 
 
 _QUEUE_FULL: Final = "queue"
+_HANDSHAKE: Final = ("handshake failed", "verification check failed")
+"""gRPC's words for certificates that don't fit: another authority, another host."""
 _UNKNOWN_LABEL: Final = "servable version label"
 
 ERRORS: Final[dict[grpc.StatusCode, type[ModelServerError]]] = {
@@ -186,7 +194,8 @@ class ModelClient:
 
     Make it inside the event loop that uses it. ``target`` is ``host:port``, ``unix:/path``, ``dns:///name:port`` or
     ``ipv4:address:port,address:port``; with several addresses the calls go round. ``version_label`` tells which version
-    is asked where the caller names none; None: the newest. ``interceptors`` see every call.
+    is asked where the caller names none; None: the newest. ``interceptors`` see every call. With ``tls`` the server has
+    to prove that it is the host in ``target``, and is shown the client's certificate if there is one.
     """
 
     def __init__(
@@ -194,9 +203,17 @@ class ModelClient:
         target: str,
         version_label: str | None = None,
         interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
+        *,
+        tls: Tls | None = None,
     ) -> None:
         self._version_label = version_label
-        self._channel = grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS, interceptors=interceptors)
+        if tls is None:
+            self._channel = grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS, interceptors=interceptors)
+        else:
+            credentials = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.cert)
+            self._channel = grpc.aio.secure_channel(
+                target, credentials, options=_CHANNEL_OPTIONS, interceptors=interceptors
+            )
         # Answers are parsed here rather than by gRPC, so that garbage is told from a lost connection.
         self._predict: grpc.aio.UnaryUnaryMultiCallable[PredictRequest, bytes] = self._channel.unary_unary(
             PREDICT, PredictRequest.SerializeToString, None
@@ -302,6 +319,8 @@ def _translate(model: str, error: grpc.aio.AioRpcError) -> ModelServerError:
         kind = ModelNotServedError  # nothing is promoted yet
     if code is grpc.StatusCode.UNAVAILABLE and _QUEUE_FULL in message:
         kind = OverloadedError  # TensorFlow Serving: "The batch scheduling queue … is full"
+    if code is grpc.StatusCode.UNAVAILABLE and any(word in message for word in _HANDSHAKE):
+        kind = HandshakeError
     return kind(model, code.name, message)
 
 

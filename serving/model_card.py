@@ -1,6 +1,7 @@
 """The model card, ``model.json`` in a version directory: how a model was made, how good it is, its files' hashes."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,7 @@ def write_card(version_dir: Path, facts: dict[str, Any]) -> None:
         facts: what the card says; ``files`` (path -> SHA-256 and size in bytes) is added.
     """
     files = {
-        path.relative_to(version_dir).as_posix(): {"sha256": sha256_of(path), "bytes": path.stat().st_size}
-        for path in sorted(version_dir.rglob("*"))
-        if path.is_file() and path.name != MODEL_CARD
+        name: {"sha256": sha256_of(path), "bytes": path.stat().st_size} for name, path in _files_of(version_dir).items()
     }
     write_atomically(version_dir / MODEL_CARD, json.dumps({**facts, "files": files}, indent=2) + "\n")
 
@@ -39,15 +38,46 @@ def read_card(version_dir: Path) -> dict[str, Any]:
     return card
 
 
-def verify(version_dir: Path) -> None:
-    """Compares a version's files with its card.
+@dataclass(frozen=True)
+class Verified:
+    """What a card vouched for: how many files, and their size together."""
+
+    files: int
+    size_bytes: int
+
+
+def verify(version_dir: Path) -> Verified:
+    """Compares a version's files with its card, which has to name exactly those that are there.
+
+    It finds what changed since the export: a transfer that broke off, a disk that fails, a file that somebody put
+    there. It is no signature: whoever can write the card too can make it fit.
 
     Raises:
-        CardError: a file that the card names is missing or has another SHA-256.
+        CardError: there is no card, or a file is missing, is not named by the card, can't be read, or has another
+            SHA-256.
     """
-    for name, facts in read_card(version_dir).get("files", {}).items():
-        path = version_dir / name
-        if not path.is_file():
-            raise CardError(f"{path} is missing; the model card names it")
-        if (found := sha256_of(path)) != facts["sha256"]:
-            raise CardError(f"{path} has SHA-256 {found}; the model card says {facts['sha256']}")
+    card = read_card(version_dir)
+    named = card.get("files")
+    if not isinstance(named, dict) or not all(isinstance(facts, dict) for facts in named.values()):
+        raise CardError(f"{version_dir / MODEL_CARD}: files should be an object with an object for each file")
+    try:
+        found = _files_of(version_dir)
+        if missing := sorted(named.keys() - found.keys()):
+            raise CardError(f"{version_dir / missing[0]} is missing; the model card names it")
+        if extra := sorted(found.keys() - named.keys()):
+            raise CardError(f"{version_dir / extra[0]} is not in the model card")
+        for name, path in found.items():
+            if (sha256 := sha256_of(path)) != named[name].get("sha256"):
+                raise CardError(f"{path} has SHA-256 {sha256}; the model card says {named[name].get('sha256')}")
+        return Verified(len(found), sum(path.stat().st_size for path in found.values()))
+    except OSError as error:
+        raise CardError(f"{error.filename}: {error.strerror}") from error
+
+
+def _files_of(version_dir: Path) -> dict[str, Path]:
+    """Returns what is in a version directory, less the card and the directories, by path relative to it."""
+    return {
+        path.relative_to(version_dir).as_posix(): path
+        for path in sorted(version_dir.rglob("*"))
+        if not path.is_dir() and path != version_dir / MODEL_CARD
+    }

@@ -12,6 +12,7 @@ COMMANDS = (
     "up",
     "serve",
     "gateway",
+    "key",
     "generate",
     "score",
     "dataset",
@@ -86,3 +87,15 @@ def test_a_part_that_is_not_installed_is_told_with_the_way_to_install_it(tmp_pat
     assert done.returncode == 2
     assert done.stderr.startswith("digitgan: this needs tensorflow, of the extra 'training'.")
     assert done.stderr.endswith("--editable '.[training]'\n")
+
+
+def test_a_key_is_printed_with_the_entry_that_lets_it_in() -> None:
+    from api.keys import hash_of, keys_of
+
+    done = digitgan("key", "alice", "--images", "600")
+    key, entry = (line.partition(" ")[2].strip() for line in done.stdout.splitlines())
+    (known,) = keys_of(entry)
+    assert (known.name, known.sha256.hex(), known.images_per_minute) == ("alice", hash_of(key), 600)
+    refused = digitgan("key", "a b")
+    assert refused.returncode == 2
+    assert "is no name" in refused.stderr

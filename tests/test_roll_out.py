@@ -16,6 +16,7 @@ import pytest
 
 from serving import model_config, server_config
 from serving.contract import GENERATOR, MODEL_CARD, MODELS
+from serving.model_card import read_card, write_card
 from serving.pretrained import MODELS_DIR
 from tests.gateway import processes
 from tests.gateway.processes import ServerProcess
@@ -152,9 +153,7 @@ def test_a_version_that_cannot_be_loaded_changes_nothing_and_says_why(service: S
     def broken(directory: Path) -> None:
         graph = directory / "saved_model.pb"
         graph.write_bytes(b"no graph")
-        card = json.loads((directory / MODEL_CARD).read_text())
-        del card["files"]["saved_model.pb"]
-        (directory / MODEL_CARD).write_text(json.dumps(card))
+        write_card(directory, {key: value for key, value in read_card(directory).items() if key != "files"})
 
     publish(service.base, 4, broken)
     before, serving = service.labels(), service.version()

@@ -13,6 +13,7 @@ from api import health, openapi, problems
 from api.bodies import JSON
 from api.dependencies import InferenceDep, MetricsDep, SettingsDep
 from api.inference import MAX_BATCH, Inference, time_budget
+from api.keys import charge
 from api.metrics import Metrics
 from api.model_status import model_status
 from api.oip import tensors
@@ -244,6 +245,7 @@ async def _infer(
     _refuse_compressed(request)
     body = await request.body()
     asked = await _work(len(body), lambda: read_request(body, header_length, spec, settings.max_images))
+    charge(request, len(asked.rows), "/inputs")
     predictions = await _predictions(model, asked.rows, version, settings, inference)
     outputs = {name: np.concatenate([one.outputs[name] for one in predictions]) for name in asked.outputs}
     answered_by = predictions[0].version

@@ -28,6 +28,7 @@ from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR
 from serving.dataset import Balance, Records, record
 
 URL_VARIABLE: Final = "DIGITGAN_URL"
+KEY_VARIABLE: Final = "DIGITGAN_API_KEY"
 DEFAULT_URL: Final = "http://127.0.0.1:8000"
 
 JSON: Final = "application/json"
@@ -76,6 +77,17 @@ def base_url(url: str | None) -> str:
     if not found.startswith(("http://", "https://")):
         raise ValueError(f"{found!r} should begin with http:// or https://")
     return found
+
+
+def authorization(api_key: str | None) -> dict[str, str]:
+    """Returns the header field for ``api_key``, or for what DIGITGAN_API_KEY says; nothing without a key.
+
+    Raises ValueError if it can't be a key.
+    """
+    key = (api_key or os.environ.get(KEY_VARIABLE) or "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise ValueError("the API key should be of printable ASCII characters, as digitgan key prints it")
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 def checked(outcome: Outcome, url: str) -> httpx.Response:

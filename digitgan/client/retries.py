@@ -1,8 +1,8 @@
 """When a call is made again, and after how long.
 
 Every call of this client only reads: the same seeds give the same digits, and scoring changes nothing. So each is safe
-to repeat. It is repeated where that can help, the connection refused or broken and 503, and never after a time-out:
-whoever had no time for the first would have none for the second.
+to repeat. It is repeated where that can help, the connection refused or broken, 503 and 429, and never after a
+time-out: whoever had no time for the first would have none for the second.
 """
 
 import random
@@ -14,7 +14,7 @@ from digitgan.client.errors import retry_after_s
 
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 5.0
-_UNAVAILABLE: Final = 503
+_FOR_NOW: Final = (429, 503)
 _AGAIN: Final = (httpx.ConnectError, httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
 
 Outcome = httpx.Response | httpx.TransportError
@@ -35,7 +35,7 @@ class Retries:
         budget, the call fails at once: waiting in vain helps nobody.
         """
         if isinstance(outcome, httpx.Response):
-            if outcome.status_code != _UNAVAILABLE:
+            if outcome.status_code not in _FOR_NOW:
                 return None
             told_s = retry_after_s(outcome)
         elif isinstance(outcome, _AGAIN):

@@ -34,17 +34,20 @@ class Client:
     All methods raise DigitganError (``digitgan.client.errors`` shows its kinds); ValueError for what can't be sent.
     """
 
-    def __init__(self, url: str | None = None, *, timeout_s: float = 60.0, retry_s: float = 10.0) -> None:
+    def __init__(
+        self, url: str | None = None, *, api_key: str | None = None, timeout_s: float = 60.0, retry_s: float = 10.0
+    ) -> None:
         """
         Args:
             url: the gateway's address. Default: the environment's DIGITGAN_URL, or else http://127.0.0.1:8000.
+            api_key: where the gateway wants one. Default: the environment's DIGITGAN_API_KEY, or else none.
             timeout_s: seconds to connect, and to wait for the next piece of an answer.
             retry_s: seconds that the pauses before retries may take in one call. Calls are repeated when the
-                connection fails and after 503, whose ``Retry-After`` is kept to. 0: never.
+                connection fails and after 503 and 429, whose ``Retry-After`` is kept to. 0: never.
         """
         self.url = protocol.base_url(url)
         self._retry_s = retry_s
-        self._http = httpx.Client(base_url=self.url, timeout=timeout_s)
+        self._http = httpx.Client(base_url=self.url, timeout=timeout_s, headers=protocol.authorization(api_key))
 
     def __enter__(self) -> Self:
         return self

@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--grpc_max_threads", type=int, default=ServerOptions.grpc_max_threads)
     add("--tensorflow_intra_op_parallelism", type=int, default=0)
     add("--tensorflow_inter_op_parallelism", type=int, default=0)
+    add("--require_model_cards", **_FLAG, default=False, help="refuse versions without a model.json (here only)")
     for always_on in (
         "--enable_serialization_as_tensor_content",
         "--enable_grpc_healthcheck_service",
@@ -74,6 +75,7 @@ def _options(flags: argparse.Namespace) -> ServerOptions:
         grpc_max_threads=flags.grpc_max_threads,
         intra_op_threads=flags.tensorflow_intra_op_parallelism,
         inter_op_threads=flags.tensorflow_inter_op_parallelism,
+        require_model_cards=flags.require_model_cards,
     )
 
 

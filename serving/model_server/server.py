@@ -19,6 +19,7 @@ from serving.model_server.manager import Manager, ModelNotLoadedError
 from serving.model_server.model import LoadingOptions
 from serving.model_server.runner import Runner
 from serving.model_server.service import Service
+from serving.model_server.verification import verify_version
 from serving.quiet import quiet_tensorflow_import, without_keras
 
 DEFAULT_PORT: Final = 8500
@@ -55,6 +56,8 @@ class ServerOptions:
     """TensorFlow's threads inside one operation; 0 means as many as there are CPUs."""
     inter_op_threads: int = 0
     """TensorFlow's operations at a time; 0 means as many as there are CPUs."""
+    require_model_cards: bool = False
+    """Whether a version without a model card is refused; one with a card is verified in any case."""
     shutdown_grace_seconds: float = 5.0
     """How long a stop waits for calls in progress before it cancels them."""
 
@@ -186,6 +189,7 @@ def _loader(options: ServerOptions) -> Callable[[Path], Runner]:
         from serving.model_server.warmup import warm_up
 
     def load_version(path: Path) -> Runner:
+        verify_version(path, require_card=options.require_model_cards)
         servable = load(path, options.intra_op_threads, options.inter_op_threads)
         try:
             warm_up(servable, path)

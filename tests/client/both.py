@@ -10,7 +10,7 @@ from digitgan import AsyncClient, Client
 class Both:
     """Calls a method of the sync or of the async client, and returns its result; ``dataset`` as a list."""
 
-    def __init__(self, kind: str, url: str, **settings: float) -> None:
+    def __init__(self, kind: str, url: str, **settings: Any) -> None:
         self._runner = asyncio.Runner() if kind == "async" else None
         self._client: Any = (AsyncClient if self._runner else Client)(url, **settings)
 

@@ -84,7 +84,7 @@ class MisbehavingServer:
         self.release = threading.Event()
         self.calls = 0
         self._server = grpc.server(ThreadPoolExecutor(16))
-        self._server.add_generic_rpc_handlers((_Handler(self),))
+        self._server.add_generic_rpc_handlers((Handler(self),))
         port = self._server.add_insecure_port(address)
         self.target = address if address.startswith("unix:") else f"127.0.0.1:{port}"
 
@@ -114,7 +114,9 @@ class MisbehavingServer:
         return response.SerializeToString()
 
 
-class _Handler(grpc.GenericRpcHandler):
+class Handler(grpc.GenericRpcHandler):
+    """The two methods of ``server``, for any gRPC server."""
+
     def __init__(self, server: MisbehavingServer) -> None:
         self._methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
             PREDICT: grpc.unary_unary_rpc_method_handler(server.predict),

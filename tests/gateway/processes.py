@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 from types import TracebackType
 
-START_SECONDS = 120.0
+START_SECONDS = 180.0
 STOP_SECONDS = 20.0
 
 _MODEL_SERVER = """

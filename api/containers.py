@@ -1,0 +1,69 @@
+"""How an image file is put together, looked at before a decoder works through it.
+
+A PNG of 8 MB can have 700,000 chunks, or 8,000 colour profiles of a mebibyte each when inflated; a JPEG as many
+segments, or thousands of scans that each pass over all of its pixels: few pixels, and seconds to minutes of work.
+Layouts: PNG (Third Edition) sections 5.2 and 5.3, JPEG (ITU-T T.81) annex B.
+"""
+
+from typing import Final
+
+MOST_PARTS: Final = 64
+"""Chunks of a PNG, or segments of a JPEG before its first scan; and one more for each PART_BYTES of the file."""
+PART_BYTES: Final = 1024
+"""Encoders put 8 KiB and more of pixels into a chunk, and up to 64 KiB of a profile into a segment."""
+MOST_SCANS: Final = 64
+"""Of a JPEG. Progressive encoders make about 10; no image needs more than 1 + 63 for each of its bits' planes."""
+
+_PNG: Final = b"\x89PNG\r\n\x1a\n"
+_JPEG: Final = b"\xff\xd8"
+_START_OF_SCAN: Final = 0xDA
+_ALONE: Final = frozenset({0x00, 0x01, 0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE)})
+"""Markers that no length follows (or that Pillow takes for such)."""
+
+
+def complaint(file: bytes) -> str:
+    """Returns why a PNG or JPEG is too laborious to decode, in words for its sender; "" if nothing speaks against it.
+
+    What isn't well-formed is left to the decoder, which stops at it.
+    """
+    if file.startswith(_PNG):
+        return _png_complaint(file)
+    if file.startswith(_JPEG):
+        return _jpeg_complaint(file)
+    return ""
+
+
+def _png_complaint(file: bytes) -> str:
+    most = MOST_PARTS + len(file) // PART_BYTES
+    place, chunks, profiles = len(_PNG), 0, 0
+    while place + 8 <= len(file):
+        length, kind = int.from_bytes(file[place : place + 4]), file[place + 4 : place + 8]
+        place += 12 + length
+        chunks += 1
+        profiles += kind == b"iCCP"
+        if chunks > most:
+            return f"more than {most} PNG chunks"
+        if profiles > 1:
+            return "more than one colour profile"
+    return ""
+
+
+def _jpeg_complaint(file: bytes) -> str:
+    # In compressed data 0xFF is followed by 0 or a restart marker, so that the pair begins a scan wherever it stands
+    # (or is in a thumbnail or a comment: of these there are few).
+    if file.count(b"\xff\xda") > MOST_SCANS:
+        return f"more than {MOST_SCANS} JPEG scans"
+    place, most = len(_JPEG), MOST_PARTS + len(file) // PART_BYTES
+    for _ in range(most):
+        if place + 1 >= len(file):
+            return ""
+        marker = file[place + 1]
+        if file[place] != 0xFF or marker == 0xFF:  # junk or filling, which decoders skip byte by byte
+            place += 1
+        elif marker == _START_OF_SCAN:
+            return ""
+        elif marker in _ALONE:
+            place += 2
+        else:
+            place += 2 + max(2, int.from_bytes(file[place + 2 : place + 4]))
+    return f"more than {most} JPEG segments"

@@ -1,0 +1,237 @@
+"""Fuzzers of everything that reads what strangers send: no crash, no hang, and no error but the promised one.
+
+A few seconds as part of the tests; ``make fuzz`` goes on for ``FUZZ_MINUTES`` (10) in all, with new examples each time.
+"""
+
+import asyncio
+import contextlib
+import io
+import json
+import os
+import struct
+import time
+import zlib
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+import orjson
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from starlette.requests import Request
+from starlette.types import Message
+
+from api.bodies import read_json
+from api.fit import FORMATS, ImageError, fit, read_digit
+from api.images import PNG
+from api.keys import ApiKey, CheckKeys, hash_of, new_key
+from api.negotiation import negotiate
+from api.problems import ProblemError, problem_response
+from api.schemas import GenerateRequest, ScoreRequest
+from api.settings import load_settings
+from api.sources import Pick, source_of
+
+MINUTES: Final = float(os.environ.get("FUZZ_MINUTES", "0"))
+TARGETS: Final = 5
+EXAMPLES: Final = 2000 if MINUTES else 60
+SECONDS_EACH: Final = 20.0
+"""No example takes longer, also where other work goes on beside it."""
+
+
+def fuzz(**inputs: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]], Callable[[], None]]:
+    """Runs a check on examples: EXAMPLES of them, or as many as its share of MINUTES has time for."""
+
+    def decorate(check: Callable[..., None]) -> Callable[[], None]:
+        @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @given(**inputs)
+        def run(**example: Any) -> None:
+            start = time.monotonic()
+            check(**example)
+            assert time.monotonic() - start < SECONDS_EACH
+
+        def test() -> None:
+            end = time.monotonic() + MINUTES * 60 / TARGETS
+            run()
+            while time.monotonic() < end:
+                run()
+
+        return test
+
+    return decorate
+
+
+def saved(mode: str, kind: str, side: int, **options: Any) -> bytes:
+    file = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    ramp = Image.linear_gradient("L").resize((side, side)).convert(mode)
+    ramp.save(file, kind, exif=exif, **options)
+    return file.getvalue()
+
+
+WHOLE: Final = [
+    *(saved(mode, "PNG", side) for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") for side in (28, 40)),
+    *(saved(mode, "JPEG", 40, progressive=slow) for mode in ("L", "RGB", "CMYK") for slow in (False, True)),
+    *(saved(mode, "WEBP", 40, lossless=lossless) for mode in ("L", "RGBA") for lossless in (False, True)),
+    saved("L", "PNG", 28, save_all=True, append_images=[Image.new("L", (28, 28), 9)]),
+]
+"""A good file of each kind, to be damaged."""
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> bytes:
+    """A file with bytes changed, cut out, doubled and put in."""
+    file = bytearray(draw(st.sampled_from(WHOLE)))
+    for _ in range(draw(st.integers(0, 8))):
+        place = draw(st.integers(0, len(file)))
+        length = draw(st.sampled_from((1, 2, 4, 16, 200)))
+        match draw(st.integers(0, 3)):
+            case 0:
+                file[place : place + length] = draw(st.binary(min_size=length, max_size=length))
+            case 1:
+                del file[place : place + length]
+            case 2:
+                file[place:place] = file[place : place + length]
+            case 3:
+                file[place : place + 4] = struct.pack(
+                    draw(st.sampled_from("<>")) + "I", draw(st.integers(0, 2**32 - 1))
+                )
+    return bytes(file)
+
+
+@st.composite
+def chunked(draw: st.DrawFn) -> bytes:
+    """A PNG of right checksums and wrong everything else."""
+    kinds = st.sampled_from((b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"iCCP", b"zTXt", b"iTXt", b"eXIf", b"acTL"))
+    header = struct.pack(
+        ">2I5B",
+        draw(st.integers(0, 300)),
+        draw(st.integers(0, 300)),
+        draw(st.sampled_from((1, 2, 4, 8, 16, 3))),
+        draw(st.integers(0, 7)),
+        *(draw(st.integers(0, 1)) for _ in range(3)),
+    )
+    parts = [(b"IHDR", header), *draw(st.lists(st.tuples(kinds, st.binary(max_size=60)), max_size=8))]
+    parts += [(b"IDAT", zlib.compress(draw(st.binary(max_size=3000)))), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        for kind, content in parts
+    )
+
+
+@fuzz(file=st.one_of(damaged(), chunked(), st.binary(max_size=200)), raw=st.booleans())
+def test_the_image_decoder(file: bytes, raw: bool) -> None:
+    try:
+        digit = read_digit(file, max_pixels=10**6, formats=("PNG",) if raw else FORMATS)
+    except ImageError:
+        return
+    assert digit.pixels.shape == (28, 28)
+    assert digit.pixels.dtype == np.uint8
+
+
+@fuzz(
+    shape=st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    values=st.lists(st.integers(0, 255), min_size=1, max_size=200),
+    seed=st.integers(0, 2**32),
+)
+def test_the_fitting(shape: tuple[int, int], values: list[int], seed: int) -> None:
+    gray = np.random.default_rng(seed).choice(np.array(values, np.uint8), shape)
+    fitted = fit(gray)
+    assert fitted.shape == (28, 28)
+    assert fitted.dtype == np.uint8
+
+
+NUMBERS = st.one_of(
+    st.integers(), st.floats(), st.integers(-10, 300), st.sampled_from([10**400, 2**53, 1e39, -0.0, 5e-324])
+)
+ANYTHING = st.recursive(
+    st.one_of(st.none(), st.booleans(), NUMBERS, st.text(max_size=5)),
+    lambda inner: st.one_of(st.lists(inner, max_size=5), st.dictionaries(st.text(max_size=5), inner, max_size=5)),
+    max_leaves=20,
+)
+VECTOR = st.builds(
+    lambda first, length: (first + [0.5] * 101)[:length], st.lists(NUMBERS, max_size=4), st.sampled_from((99, 100, 101))
+)
+FIELDS = st.fixed_dictionaries(
+    {},
+    optional={
+        "seeds": st.one_of(st.lists(NUMBERS, max_size=5), ANYTHING),
+        "noise": st.one_of(st.lists(VECTOR, max_size=2), ANYTHING),
+        "images": st.one_of(st.lists(st.text(max_size=9), max_size=3), ANYTHING),
+        **dict.fromkeys(("count", "digit", "curated", "labels", "version", "scale", "\ud800", "a/b~"), ANYTHING),
+    },
+)
+
+
+@st.composite
+def body(draw: st.DrawFn) -> bytes:
+    """JSON, or what was JSON before something happened to it."""
+    text = json.dumps(draw(st.one_of(FIELDS, FIELDS, ANYTHING))).encode()
+    if draw(st.booleans()):
+        return text
+    place = draw(st.integers(0, len(text)))
+    return text[:place] + draw(st.binary(max_size=4)) + text[draw(st.integers(place, len(text))) :]
+
+
+SETTINGS = load_settings()
+
+
+@fuzz(content=body(), score=st.booleans())
+def test_the_noise_parser_and_other_bodies(content: bytes, score: bool) -> None:
+    async def receive() -> Message:
+        return {"type": "http.request", "body": content, "more_body": False}
+
+    request = Request({"type": "http", "method": "POST", "headers": []}, receive)
+    try:
+        if score:
+            asyncio.run(read_json(request, ScoreRequest))
+            return
+        wanted = asyncio.run(read_json(request, GenerateRequest))
+        source = source_of(wanted, SETTINGS, PNG)
+    except ProblemError as error:
+        answer = problem_response(error, "/generate")
+        assert 400 <= answer.status_code < 500
+        assert orjson.loads(answer.body)["status"] == answer.status_code
+        return
+    if not isinstance(source, Pick):
+        noise = next(source.batches())
+        assert noise.dtype == np.float32
+        assert np.isfinite(noise).all()
+
+
+FORMATS_ON_OFFER = ("application/json", "image/png", "application/zip")
+HEADER = st.text(st.characters(max_codepoint=255), max_size=80)
+ACCEPT = st.lists(
+    st.one_of(st.sampled_from(["*/*", "image/png", "q=0.5", ";", ",", " ", "=", "application/*"]), HEADER)
+)
+
+
+@fuzz(accept=ACCEPT.map("".join))
+def test_the_negotiation(accept: str) -> None:
+    with contextlib.suppress(ProblemError):
+        assert negotiate(accept, FORMATS_ON_OFFER) in FORMATS_ON_OFFER
+
+
+KEY = new_key()
+KEYS = (ApiKey("one", bytes.fromhex(hash_of(KEY))),)
+
+
+@fuzz(scheme=st.sampled_from(["", "Bearer ", "Basic ", "basic"]), rest=HEADER)
+def test_the_check_of_keys(scheme: str, rest: str) -> None:
+    """No header field but the key's own lets anybody in."""
+    statuses: list[int] = []
+
+    async def inside(scope: Any, receive: Any, send: Any) -> None:
+        raise AssertionError("let in")
+
+    async def send(message: Message) -> None:
+        statuses.append(message.get("status", 0))
+
+    async def receive() -> Message:
+        raise AssertionError("read on")
+
+    headers = [(b"authorization", (scheme + rest).encode("latin-1"))]
+    scope = {"type": "http", "method": "GET", "path": "/generate", "headers": headers}
+    asyncio.run(CheckKeys(inside, KEYS, 0)(scope, receive, send))
+    assert statuses[0] == 401

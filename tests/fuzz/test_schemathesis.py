@@ -1,0 +1,50 @@
+"""The live service keeps to its own OpenAPI document: schemathesis' checks, on the real models.
+
+A few cases of each operation as part of the tests; ``make schemathesis`` makes SCHEMATHESIS_EXAMPLES (500) of each.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from serving.pretrained import MODELS_DIR
+from tests.gateway import processes
+
+EXAMPLES: Final = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "0"))
+
+
+@pytest.fixture(scope="module")
+def url(model_server: str) -> Iterator[str]:
+    limits = {"max_images": 64, "max_stream_images": 64, "max_pixels": 2**22}  # so that cases are many and not large
+    with processes.gateway(model_server, models_dir=MODELS_DIR, **limits) as process:
+        yield processes.url_of(process)
+        assert "Traceback" not in process.log
+
+
+@pytest.mark.timeout(3600 if EXAMPLES else 300)
+def test_it_keeps_to_its_own_description(url: str, tmp_path: Path) -> None:
+    if EXAMPLES:
+        budget = ["--max-examples", str(EXAMPLES), "--generation-database", "none"]
+    else:
+        budget = ["--max-examples", "5", "--generation-deterministic"]
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json"),
+            # That a string holds a picture, or which fields go together, the document does not say.
+            *("--checks", "all", "--exclude-checks", "positive_data_acceptance"),
+            *("--phases", "examples,coverage,fuzzing"),
+            *("--no-color", "--no-shrink", "--continue-on-failure"),
+            *("--suppress-health-check", "all", "--request-timeout", "60", "--warnings", "off", *budget),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    print(done.stdout[-20_000:])
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]

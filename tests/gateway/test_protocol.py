@@ -1,0 +1,130 @@
+"""What comes before a request is one: malformed, endless, and slow headers and bodies, on bare sockets."""
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from api.protocol import MAX_HEADER_BYTES
+from tests.gateway import processes
+from tests.gateway.misbehaving import MisbehavingServer
+from tests.gateway.processes import ServerProcess
+
+TIMEOUT_S = 1.0
+
+
+@pytest.fixture(scope="module")
+def impatient(faulty_server: MisbehavingServer) -> Iterator[ServerProcess]:
+    """A gateway that waits a second for a header, and a second for a body."""
+    timeouts = {"header_timeout_s": TIMEOUT_S, "body_timeout_s": TIMEOUT_S}
+    with processes.gateway(faulty_server.target, **timeouts) as process:
+        yield process
+
+
+def connect(process: ServerProcess) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", int(processes.url_of(process).rpartition(":")[2])), timeout=30)
+
+
+def read(connection: socket.socket) -> bytes:
+    """Everything until the gateway closes the connection."""
+    received = b""
+    try:
+        while piece := connection.recv(2**16):
+            received += piece
+    except ConnectionResetError:
+        pass  # it closed while some of the request was unread
+    return received
+
+
+def assert_problem(answer: bytes, status: int, slug: str) -> None:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(f"HTTP/1.1 {status} ".encode()), answer
+    fields = head.lower()
+    assert b"content-type: application/problem+json" in fields
+    assert b"x-content-type-options: nosniff" in fields
+    assert b"connection: close" in fields
+    assert json.loads(body)["type"] == f"/problems/{slug}"
+    assert json.loads(body)["status"] == status
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"hello\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nBad Name: 1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    ],
+)
+def test_what_is_no_request_gets_a_problem_document(impatient: ServerProcess, request_bytes: bytes) -> None:
+    with connect(impatient) as connection:
+        connection.sendall(request_bytes)
+        assert_problem(read(connection), 400, "malformed-request")
+
+
+@pytest.mark.parametrize(
+    "field", [b"X: " + b"x" * 2 * MAX_HEADER_BYTES + b"\r\n", b"X: y\r\n" * 101], ids=["large", "many"]
+)
+def test_a_large_header_is_refused(impatient: ServerProcess, field: bytes) -> None:
+    with connect(impatient) as connection:
+        connection.sendall(b"GET /healthz/live HTTP/1.1\r\nHost: x\r\n" + field + b"\r\n")
+        assert_problem(read(connection), 431, "header-too-large")
+
+
+def test_a_header_without_end_is_refused_long_before_it_is_kept(impatient: ServerProcess) -> None:
+    with connect(impatient) as connection:
+        connection.sendall(b"GET /healthz/live HTTP/1.1\r\nHost: x\r\nX: ")
+        sent = 0
+        try:
+            while sent < 50 * 2**20:
+                sent += connection.send(b"x" * 2**14)
+        except OSError:
+            pass
+    assert sent < 20 * 2**20, "what the sockets' buffers hold, and no more"
+
+
+@pytest.mark.parametrize("start", [b"", b"\r\n", b"GET /healthz/live HTTP/1.1\r\nHost: "])
+def test_a_slow_header_is_not_waited_for(impatient: ServerProcess, start: bytes) -> None:
+    """Nor is one that goes on arriving, a byte at a time."""
+    began = time.monotonic()
+    with connect(impatient) as connection:
+        connection.sendall(start)
+        connection.settimeout(0.1)
+        received = b""
+        while time.monotonic() - began < 20:
+            try:
+                piece = connection.recv(2**16)
+            except TimeoutError:
+                if start:
+                    connection.sendall(start[-1:])
+                continue
+            except OSError:
+                break
+            if not piece:
+                break
+            received += piece
+    assert TIMEOUT_S * 0.9 < time.monotonic() - began < 10
+    if start.startswith(b"GET"):
+        assert_problem(received, 408, "request-timeout")
+
+
+def test_a_slow_body_is_not_waited_for(impatient: ServerProcess) -> None:
+    with connect(impatient) as connection:
+        head = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 20\r\n\r\n"
+        connection.sendall(head + b'{"count"')
+        assert_problem(read(connection), 408, "request-timeout")
+
+
+def test_two_requests_on_a_connection_and_two_at_once_are_answered(impatient: ServerProcess) -> None:
+    one = b"GET /healthz/live HTTP/1.1\r\nHost: x\r\n\r\n"
+    with connect(impatient) as connection:
+        connection.sendall(one)
+        assert connection.recv(2**16).startswith(b"HTTP/1.1 200")
+        connection.sendall(one + one.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        assert read(connection).count(b"HTTP/1.1 200") == 2

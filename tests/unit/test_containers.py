@@ -1,0 +1,91 @@
+"""Image files of few pixels and much work are refused before a decoder sees them, and ordinary ones never."""
+
+import io
+import struct
+import time
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from api.containers import MOST_SCANS, complaint
+from api.fit import ImageError, read_digit
+
+LIMIT = 8 * 2**20
+"""The largest body."""
+
+
+def chunk(kind: bytes, content: bytes = b"") -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png(before: bytes = b"", after: bytes = b"") -> bytes:
+    header = struct.pack(">2I5B", 28, 28, 8, 0, 0, 0, 0)
+    pixels = chunk(b"IDAT", zlib.compress(bytes(29 * 28)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + before + pixels + after + chunk(b"IEND")
+
+
+def jpeg(before: bytes = b"") -> bytes:
+    file = io.BytesIO()
+    Image.new("L", (28, 28)).save(file, "JPEG")
+    return file.getvalue()[:2] + before + file.getvalue()[2:]
+
+
+def progressive(scans: int) -> bytes:
+    """16 million pixels, passed over so often: a few bytes each time."""
+    file = io.BytesIO()
+    Image.new("L", (4096, 4096)).save(file, "JPEG", progressive=True)
+    whole = file.getvalue()
+    starts = [place for place in range(len(whole)) if whole.startswith(b"\xff\xda", place)]
+    return whole[: starts[1]] + whole[starts[1] : starts[2]] * scans + whole[starts[1] :]
+
+
+def filled(piece: bytes) -> bytes:
+    return piece * ((LIMIT - 2000) // len(piece))
+
+
+MEBIBYTE = zlib.compress(bytes(2**20 - 1), 9)
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        pytest.param(png(filled(chunk(b"abCd"))), "PNG chunks", id="chunks before the pixels"),
+        pytest.param(png(b"", filled(chunk(b"abCd"))), "PNG chunks", id="chunks after the pixels"),
+        pytest.param(png(filled(chunk(b"IDAT"))), "PNG chunks", id="pixels in crumbs"),
+        pytest.param(png(filled(chunk(b"iCCP", b"a\0\0" + MEBIBYTE))), "more than one colour profile", id="profiles"),
+        pytest.param(png(filled(chunk(b"zTXt", b"a\0\0" + MEBIBYTE))), "damaged|PNG chunks", id="compressed text"),
+        pytest.param(jpeg(filled(b"\xff\xfe\0\2")), "JPEG segments", id="comments"),
+        pytest.param(jpeg(b"\xff" * (LIMIT - 2000)), "JPEG segments", id="filling"),
+        pytest.param(jpeg(b"\0" * (LIMIT - 2000)), "JPEG segments", id="junk"),
+        pytest.param(
+            jpeg((b"\xff\xf0" + b"\xff\xff" + filled(b"\xff\xfe\0\2")[:-1])[: LIMIT - 2000]),
+            "JPEG segments",
+            id="a jump over them",
+        ),
+        pytest.param(progressive(20_000), f"more than {MOST_SCANS} JPEG scans", id="scans"),
+    ],
+)
+def test_much_work_in_few_pixels_is_refused_at_once(file: bytes, words: str) -> None:
+    """Each takes from a second and a half to minutes of decoding, but for the text, which Pillow limits itself."""
+    assert len(file) <= LIMIT
+    start = time.process_time()
+    with pytest.raises(ImageError, match=words):
+        read_digit(file, max_pixels=4096 * 4096)
+    assert time.process_time() - start < 1.5
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("side", [1, 28, 1500])
+def test_nothing_speaks_against_ordinary_images(kind: str, side: int) -> None:
+    pixels = np.random.default_rng(side).integers(0, 256, (side, side, 3), np.uint8)
+    for options in ({}, {"progressive": True}) if kind == "JPEG" else ({}, {"compress_level": 0}):
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, kind, icc_profile=bytes(70_000), **options)
+        assert complaint(file.getvalue()) == ""
+
+
+def test_a_file_that_ends_early_is_the_decoders_to_refuse() -> None:
+    for whole in (png(), jpeg()):
+        assert {complaint(whole[:length]) for length in range(len(whole))} == {""}
