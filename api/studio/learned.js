@@ -67,7 +67,7 @@ function tell({ run, log, guessing, stability, milestones }) {
   one("#learned-lede", HTMLElement).textContent =
     `The same 64 seeds at ${milestones.length} moments of the training: ${thousands(run.steps)} steps, ` +
     `${run.epochs.toFixed(1)} passes over ${thousands(run.images)} handwritten digits` +
-    (run.chosen_step ? `. The generator that is served is that of step ${thousands(run.chosen_step)}.` : ".");
+    (run.chosen_step ? `. What is served had been learned by step ${thousands(run.chosen_step)}.` : ".");
   drawPlots(log, guessing);
   const more =
     "Flat losses and a discriminator near chance are often read as success. They mean that neither network gains on " +
