@@ -48,12 +48,8 @@ _HEADERS: Final[dict[str, Any]] = openapi.MODEL_HEADERS | {
             "headers": _HEADERS,
         },
         **openapi.failures(
-            problems.MALFORMED_REQUEST,
+            *openapi.WITH_BODY,
             problems.VERSION_NOT_FOUND,
-            problems.NOT_ACCEPTABLE,
-            problems.BODY_TOO_LARGE,
-            problems.UNSUPPORTED_MEDIA_TYPE,
-            problems.INVALID_REQUEST,
             *openapi.UPSTREAM,
         ),
     },

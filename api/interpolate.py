@@ -44,12 +44,8 @@ FORMATS: Final = (JSON, PNG, ZIP, NPY, APNG, WEBP, GIF)
             "headers": openapi.MODEL_HEADERS,
         },
         **openapi.failures(
-            problems.MALFORMED_REQUEST,
+            *openapi.WITH_BODY,
             problems.VERSION_NOT_FOUND,
-            problems.NOT_ACCEPTABLE,
-            problems.BODY_TOO_LARGE,
-            problems.UNSUPPORTED_MEDIA_TYPE,
-            problems.INVALID_REQUEST,
             *openapi.UPSTREAM,
         ),
     },

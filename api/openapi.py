@@ -13,6 +13,15 @@ from api.settings import Settings
 
 _REF: Final = "#/components/schemas/{model}"
 
+WITH_BODY: Final = (
+    problems.MALFORMED_REQUEST,
+    problems.NOT_ACCEPTABLE,
+    problems.BODY_TOO_LARGE,
+    problems.UNSUPPORTED_MEDIA_TYPE,
+    problems.INVALID_REQUEST,
+)
+"""The failures of every route that reads a body and negotiates its answer."""
+
 UPSTREAM: Final = (
     problems.INTERNAL_ERROR,
     problems.BROKEN_CONTRACT,

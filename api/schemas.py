@@ -46,6 +46,9 @@ SeedInPath = Annotated[int, Field(ge=0, le=MAX_SEED), BeforeValidator(_decimal)]
 ScaleInQuery = Annotated[int, Field(ge=1, le=MAX_SCALE), BeforeValidator(_decimal)]
 VersionInQuery = Annotated[int, Field(ge=0, le=MAX_VERSION), BeforeValidator(_decimal)]
 
+Png = Annotated[str, Field(json_schema_extra={"contentEncoding": "base64", "contentMediaType": "image/png"})]
+"""An image in JSON."""
+
 
 def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
@@ -173,9 +176,8 @@ class InterpolateRequest(_Body):
 class InterpolatedImage(BaseModel):
     """One frame."""
 
-    png: str = Field(
+    png: Png = Field(
         description="The frame as an 8-bit grayscale PNG.",
-        json_schema_extra={"contentEncoding": "base64", "contentMediaType": "image/png"},
     )
 
 
@@ -239,9 +241,8 @@ class GeneratedImage(BaseModel):
     confidence: float = Field(
         default_factory=float, ge=0, le=1, description="The classifier's probability of that digit; there with it."
     )
-    png: str = Field(
+    png: Png = Field(
         description="The digit as an 8-bit grayscale PNG.",
-        json_schema_extra={"contentEncoding": "base64", "contentMediaType": "image/png"},
     )
 
 
@@ -256,9 +257,7 @@ class GenerateResponse(BaseModel):
 class ScoreRequest(_Body):
     """Images to score."""
 
-    images: list[
-        Annotated[str, Field(json_schema_extra={"contentEncoding": "base64", "contentMediaType": "image/png"})]
-    ] = Field(min_length=1, description="PNG, JPEG or WebP files.")
+    images: list[Png] = Field(min_length=1, description="PNG, JPEG or WebP files.")
     labels: bool = Field(False, description="Tell which digit each image reads as, and with what confidence.")
     fitted_images: bool = Field(False, description="Give back the 28×28 pixels that were scored.")
 
@@ -282,10 +281,9 @@ class Score(BaseModel):
         max_length=CLASSES,
         description="The classifier's probability of each digit from 0 to 9; there with labels.",
     )
-    png: str = Field(
+    png: Png = Field(
         default_factory=str,
         description="The 28×28 pixels that were scored, as an 8-bit grayscale PNG; there with fitted_images.",
-        json_schema_extra={"contentEncoding": "base64", "contentMediaType": "image/png"},
     )
 
 
@@ -304,9 +302,8 @@ class StoryMilestone(BaseModel):
     epoch: float = Field(description="Passes over the training set until then.")
     stage: str | None = Field(description="noise, first shapes, patterns, sharper or mature, by what is measured.")
     legible: float | None = Field(description="Share of the digits that the classifier is sure of.")
-    png: str = Field(
+    png: Png = Field(
         description="The digits of the seeds 0 to 63 in rows of 8, without margins: 224×224 pixels.",
-        json_schema_extra={"contentEncoding": "base64", "contentMediaType": "image/png"},
     )
 
 

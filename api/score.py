@@ -16,7 +16,7 @@ from fastapi import APIRouter, Request
 from starlette.datastructures import UploadFile
 from starlette.responses import Response
 
-from api import answers, bodies, fit, images, openapi, problems, schemas
+from api import answers, bodies, fit, images, openapi, schemas
 from api.bodies import JSON
 from api.dependencies import InferenceDep, MetricsDep, SettingsDep
 from api.fit import Digit, ImageError
@@ -68,11 +68,7 @@ _BODY: Final[dict[str, Any]] = {
     responses={
         200: {"model": schemas.ScoreResponse, "description": "The scores, in the order of the images."},
         **openapi.failures(
-            problems.MALFORMED_REQUEST,
-            problems.NOT_ACCEPTABLE,
-            problems.BODY_TOO_LARGE,
-            problems.UNSUPPORTED_MEDIA_TYPE,
-            problems.INVALID_REQUEST,
+            *openapi.WITH_BODY,
             *openapi.UPSTREAM,
         ),
     },

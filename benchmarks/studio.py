@@ -50,7 +50,7 @@ def main(
         browser = playwright.chromium.launch(executable_path=found, headless=True, args=ARGUMENTS)
         here = str(http.base_url).rstrip("/")
         places = {
-            "a hundred digits": (f"{here}/", "#tiles button:nth-child(100)"),
+            "a hundred digits": (f"{here}/", WALL),
             "plain text": (here + PLAIN, "body"),
         }
         times: dict[str, list[float]] = {name: [] for name in places}
