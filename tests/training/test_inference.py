@@ -90,3 +90,22 @@ def test_a_sub_pixel_convolution_is_the_transposed_one() -> None:
     plain = tf.nn.conv2d_transpose(maps, np.float32(kernel), [2, 14, 14, 3], 2)
     phases = tf.nn.conv2d(maps, sub_pixel(kernel), strides=1, padding="SAME")
     np.testing.assert_allclose(tf.nn.depth_to_space(phases, 2), plain, atol=1e-5)
+
+
+def test_a_session_computes_it_too_and_fuses_a_convolution_with_what_follows(
+    saved: list[Path], networks: list[Any]
+) -> None:
+    """TensorFlow Serving runs SavedModels in sessions, whose loading makes the spectra."""
+    v1 = tf.compat.v1
+    with v1.Graph().as_default(), v1.Session() as session:
+        signature = v1.saved_model.load(session, ["serve"], str(saved[0])).signature_def[SIGNATURE]
+        ran = v1.RunMetadata()
+        pixels = session.run(
+            signature.outputs[IMAGES].name,
+            {signature.inputs[NOISE].name: noise(8)},
+            options=v1.RunOptions(output_partition_graphs=True),
+            run_metadata=ran,
+        )
+    np.testing.assert_allclose(pixels, expected(networks[0], 8), atol=0.51)
+    fused = [list(node.attr["fused_ops"].list.s) for graph in ran.partition_graphs for node in graph.node]
+    assert [b"BiasAdd", b"LeakyRelu"] in fused
