@@ -15,7 +15,7 @@ IMAGES ?= models gateway model-server
 TAG_PREFIX := localhost/digitgan/
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types unit fuzz schemathesis train bench lock audit sbom clean \
+.PHONY: help run test lint types unit fuzz schemathesis train bench docs lock audit sbom clean \
   images kube-local kube-down kube-test
 
 help: ## Show what there is to make
@@ -73,6 +73,9 @@ kube-down: ## End what kube-local started
 
 kube-test: images $(VENV)/.dev ## Build, and test the images and k8s/overlays/local with podman
 	@DIGITGAN_CONTAINERS=1 $(BIN)/pytest tests/containers
+
+docs: $(VENV)/.dev ## Write the reference in docs/ anew, from the code
+	@$(BIN)/python -m docs.reference
 
 lock: ## Write requirements.lock anew, with the newest versions that fit pyproject.toml
 	@echo "== Resolving the newest versions"

@@ -3,19 +3,16 @@
 Requests are labelled by route template: a million seeds are one time series. Requests to no route are labelled "none".
 Models are labelled by the version that answered, never by one that a caller named; calls without an answer have the
 version "none".
-
-The tables in ``docs/observability.md`` are written by ``python -m api.metrics``.
 """
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version as version_of
 from typing import Final
 
 import anyio.to_thread
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
-from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from api.model_status import ModelStatus
@@ -196,20 +193,3 @@ class Metrics:
         all_workers = CollectorRegistry()
         MultiProcessCollector(all_workers)  # type: ignore[no-untyped-call]
         return generate_latest(all_workers)
-
-    def table(self) -> str:
-        """Returns a Markdown table of all metrics but the process's own."""
-        rows = ["| metric | type | labels | what |", "| --- | --- | --- | --- |"]
-        rows += [
-            f"| `{metric._name}{'_total' if metric._type == 'counter' else ''}` | {metric._type} "
-            f"| {', '.join(metric._labelnames)} | {metric._documentation} |"
-            for metric in self._own()
-        ]
-        return "\n".join(rows) + "\n"
-
-    def _own(self) -> Iterator[MetricWrapperBase]:
-        return (one for one in vars(self).values() if isinstance(one, MetricWrapperBase))
-
-
-if __name__ == "__main__":
-    print(Metrics().table(), end="")

@@ -1,7 +1,6 @@
 """Every error is a problem document (RFC 9457): the types, the exception that carries one, the one writer.
 
-``docs/problems.md`` has a section for each type and is written by ``python -m api.problems``. The gateway
-serves the same sections at the types' URIs.
+``docs/problems.md`` has a section for each type, and the gateway serves the same sections at the types' URIs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -278,35 +277,3 @@ def problem_response(error: ProblemError, path: str) -> Response:
     if problem.retry_after_s is not None:
         headers.setdefault("Retry-After", str(problem.retry_after_s))
     return Response(orjson.dumps(document), problem.status, headers, MEDIA_TYPE)
-
-
-PAGE_HEAD: Final = """\
-# Problems
-
-Every error that the gateway answers is a problem document
-([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)), `application/problem+json`:
-
-```json
-{
-  "type": "/problems/invalid-request",
-  "title": "The request has invalid values",
-  "status": 422,
-  "detail": "invalid: /seeds/3: Input should be greater than or equal to 0",
-  "errors": [{"pointer": "/seeds/3", "detail": "Input should be greater than or equal to 0"}]
-}
-```
-
-`type` is stable: programs may compare it. It is a path on the gateway, which serves the section below.
-`title` belongs to the type, and `detail` is for the person who repairs this request. Below `/v2`, `error`
-says the same as `detail`: clients of the Open Inference Protocol look for it there.
-
-"""
-
-
-def document() -> str:
-    """Returns the whole of ``docs/problems.md``."""
-    return PAGE_HEAD + "\n".join(problem.page for problem in TYPES)
-
-
-if __name__ == "__main__":
-    print(document(), end="")

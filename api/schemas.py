@@ -86,19 +86,21 @@ class GenerateRequest(_Body):
     count: int = Field(
         default_factory=int,
         ge=1,
-        description="So many digits from seeds that the server chooses and names in its answer.",
+        description="So many digits, from seeds that the server chooses and names in its answer.",
     )
     start: Seed | None = Field(
         None,
-        description="With count: the seeds from this one on that fit, in ascending order, in place of random ones. With"
-        " digit or curated there may be fewer than count at the end of the index.",
+        description="With count: the digits of the seeds from this one on, in ascending order, in place of random ones."
+        " With digit or curated of those that fit, so that one can leaf through all of them; at the end of the index"
+        " there may be fewer than count.",
     )
     digit: Digit | None = Field(
         None, description="With count: only images that read as this digit, with a confidence of at least 0.9."
     )
     curated: bool = Field(
         False,
-        description="With count: only images that the classifier reads with confidence and the discriminator likes.",
+        description="With count: only images that pass a floor of the classifier's confidence and one of the"
+        " discriminator's score. The generator's model card tells both.",
     )
     labels: bool = Field(False, description="Tell which digit each image reads as, and with what confidence.")
     version: Version | None = Field(None, description="The generator's version; the newest by default.")
@@ -146,12 +148,20 @@ class InterpolateRequest(_Body):
         default_factory=list, min_length=2, description="The points, as vectors of 100 numbers."
     )
     steps: int = Field(
-        10, ge=1, le=MAX_WALK_STEPS, description="Steps from each point to the next; each step is a frame."
+        10,
+        ge=1,
+        le=MAX_WALK_STEPS,
+        description="Steps from each point to the next. A step is a frame, and the last point is one more.",
     )
     method: Literal["slerp", "lerp"] = Field(
-        "slerp", description="slerp: on an arc, at the length that noise has. lerp: on a straight line."
+        "slerp",
+        description="`slerp`: on an arc (spherical interpolation), at the length that normal noise has. `lerp`: on a"
+        " straight line, which leads through lengths that the generator never met.",
     )
-    loop: bool = Field(False, description="Go on from the last point to the first, without giving that one again.")
+    loop: bool = Field(
+        False,
+        description="On from the last point to the first, which is not given twice; with two points, there and back.",
+    )
     frame_ms: int = Field(
         80, ge=20, le=10_000, description="Milliseconds a frame, in an animation. A GIF rounds them to tens."
     )

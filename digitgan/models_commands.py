@@ -44,7 +44,11 @@ ServerOption = Annotated[
     ),
 ]
 ThresholdsOption = Annotated[
-    Path, typer.Option(help="The quality gate: a JSON file with bounds for figures of the model card.")
+    Path,
+    typer.Option(
+        help="The quality gate: a JSON file with bounds for figures of the model card.",
+        show_default="serving/thresholds.json",
+    ),
 ]
 TimeoutOption = Annotated[float, typer.Option(help="Seconds that a version has to load everywhere.", min=0.1)]
 

@@ -2,13 +2,11 @@
 
 import math
 import threading
-from pathlib import Path
 
 import grpc
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from api.metrics import Metrics
 from serving.apis import ModelVersionStatus, PredictRequest
 from serving.contract import GENERATOR
 from tests.gateway.misbehaving import MisbehavingServer, failing, honest
@@ -142,10 +140,6 @@ def test_a_newest_version_that_failed_turns_a_metric(
         faulty_server.errors.clear()
         faulty_server.statuses[GENERATOR] = healthy
     assert standing() == [1, 1, 1, 0]
-
-
-def test_the_page_of_metrics_has_them_all() -> None:
-    assert Metrics().table() in (Path(__file__).parents[2] / "docs" / "observability.md").read_text("utf-8")
 
 
 def test_only_the_scrape_itself_is_in_flight(http: httpx.Client) -> None:

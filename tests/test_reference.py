@@ -1,0 +1,52 @@
+"""The reference in docs/ is what the code says, and the pages' links lead somewhere."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks.marked import replaced_between_marks
+from docs.reference import DOCS, pages
+
+ROOT = DOCS.parent
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *ROOT.glob("k8s/**/*.md")])
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_a_page_is_what_the_code_says(page: Path) -> None:
+    """Where this fails: make docs."""
+    written = page.read_text("utf-8")
+    for name, text in pages()[page].items():
+        assert replaced_between_marks(written, name, text.rstrip("\n")) == written, name
+
+
+def test_every_route_setting_and_command_is_told_once() -> None:
+    written = {page: page.read_text("utf-8") for page in pages()}
+    for page, blocks in pages().items():
+        assert sorted(re.findall(r"^<!-- ([^/].*) -->$", written[page], re.MULTILINE)) == sorted(blocks), page
+    assert "DIGITGAN_MODEL_SERVER_TLS_CA" in written[DOCS / "settings.md"]
+    assert "| `--gradient-penalty <float>` |" in written[DOCS / "cli.md"]
+    assert "## `digitgan models rollback`" in written[DOCS / "cli.md"]
+    assert "| `images[].png` |" in written[DOCS / "http.md"]
+
+
+def anchors(page: Path) -> set[str]:
+    """Those that forges give the headings of a page."""
+    found: set[str] = set()
+    text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE):
+        words = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower()
+        found.add(re.sub(r"[^\w\- ]", "", words).replace(" ", "-"))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for link in re.findall(r"\]\(([^)\s]+)[^)]*\)", text):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
