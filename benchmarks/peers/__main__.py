@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
+from benchmarks.environments import CACHE
 from benchmarks.marked import replace_between_marks
 from benchmarks.peers import figures
-from benchmarks.peers.environments import CACHE, python_of, reference_pixels
+from benchmarks.peers.environments import python_of, reference_pixels
 from benchmarks.peers.load import SCENARIOS, measure, require_wrk
 from benchmarks.peers.services import OURS, SERVICES, Running, Service, running
 from serving.contract import NOISE_DIM

@@ -1,12 +1,8 @@
-"""What the peers run in: a virtual environment each, with pinned versions, and the generator as ONNX.
-
-All of it goes into CACHE, which git ignores, and is made once.
-"""
+"""What the peers run in: a virtual environment each, with pinned versions, and the generator as ONNX."""
 
 import hashlib
 import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -15,34 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from benchmarks.environments import CACHE, environment
 from benchmarks.peers.model import weights
 from serving.contract import GENERATOR
 from serving.pretrained import MODELS_DIR
 
 HERE: Final = Path(__file__).parent
-CACHE: Final = HERE.parent.parent / ".bench"
 
 
 def python_of(peer: str, console: Console) -> Path:
-    """Returns the Python of a peer's environment, which is made where it isn't there yet or asks for other versions."""
-    requirements = HERE / peer / "requirements.txt"
-    directory = CACHE / peer
-    done = directory / ".done"
-    wanted = hashlib.sha256(requirements.read_bytes()).hexdigest()
-    if not done.is_file() or done.read_text() != wanted:
-        console.print(f"Making the environment of {peer} in {directory}")
-        subprocess.run([sys.executable, "-m", "venv", "--clear", directory], check=True)
-        pip: list[str | Path] = [
-            directory / "bin/python",
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-        ]
-        subprocess.run([*pip, "--requirement", requirements], check=True)
-        done.write_text(wanted)
-    return directory / "bin/python"
+    """Returns the Python of a peer's environment."""
+    return environment(peer, (HERE / peer / "requirements.txt").read_text(), console)
 
 
 def onnx_generator(console: Console) -> Path:

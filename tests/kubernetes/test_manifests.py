@@ -11,6 +11,7 @@ import kubernetes_validate
 import pytest
 
 from api.metrics import Metrics
+from benchmarks import tensorflow_versions
 from serving import server_config
 from serving.contract import BATCH_SIZES, MODELS
 from tests.kubernetes.rendering import COMPONENTS, K8S, OVERLAYS, Manifest, container, find, overlay, render_with
@@ -126,6 +127,14 @@ def test_threads_batches_and_cpu_limit_agree(tmp_path: Path) -> None:
     assert flags["tensorflow_inter_op_parallelism"] == server["resources"]["limits"]["cpu"]
     assert tuple(map(int, re.findall(r"allowed_batch_sizes: (\d+)", batching))) == BATCH_SIZES
     assert f"max_batch_size {{ value: {BATCH_SIZES[-1]} }}" in batching
+
+
+def test_tensorflow_serving_is_of_a_release_that_the_models_were_tried_on(tmp_path: Path) -> None:
+    """``python -m benchmarks.tensorflow_versions`` runs them there."""
+    server = container(find(render_with((), tmp_path), "Deployment", "model-server"), "model-server")
+    name, _, release = server["image"].partition(":")
+    assert name == "docker.io/tensorflow/serving"
+    assert release == tensorflow_versions.VERSIONS[0]
 
 
 def test_a_model_server_leaves_after_its_clients(tmp_path: Path) -> None:

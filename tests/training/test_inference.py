@@ -78,6 +78,14 @@ def test_the_file_holds_kernels_and_no_spectra(saved: list[Path]) -> None:
     assert sum(path.stat().st_size for path in saved[0].rglob("*") if path.is_file()) < 10_000_000
 
 
+def test_no_operation_rounds_otherwise_in_another_release(saved: list[Path]) -> None:
+    """TensorFlow 2.19's tanh isn't 2.20's: python -m benchmarks.tensorflow_versions shows it."""
+    graph = tf.saved_model.load(str(saved[0])).signatures[SIGNATURE].graph.as_graph_def()
+    operations = {node.op for function in graph.library.function for node in function.node_def}
+    assert "Sigmoid" in operations
+    assert "Tanh" not in operations
+
+
 def test_no_images_make_no_images(saved: list[Path]) -> None:
     servable = load(saved[0])
     assert servable.run(SIGNATURE, {NOISE: noise(0)})[IMAGES].shape == (0, 28, 28, 1)
