@@ -4,6 +4,7 @@ import base64
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Final, ParamSpec, TypeVar
 
+import anyio
 import anyio.to_thread
 import orjson
 from numpy.typing import NDArray
@@ -19,6 +20,10 @@ from serving.contract import IMAGE_SIDE
 _INLINE_PIXELS: Final = 16 * IMAGE_SIDE * IMAGE_SIDE
 """Up to here encoding takes about a millisecond, and a thread's detour isn't worth it."""
 
+_LARGE_PIXELS: Final = 2**22
+_LARGE: Final = anyio.CapacityLimiter(2)
+"""How many large answers are encoded at a time: each takes two bytes a pixel, 130 MB for the largest."""
+
 _CHUNK_BYTES: Final = 2**20
 
 LABELS_FILE: Final = "labels.csv"
@@ -29,10 +34,13 @@ _T = TypeVar("_T")
 
 
 async def encode(pixels: int, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """Returns ``function(*args)``; in a thread where so many pixels would hold up other requests."""
+    """Returns ``function(*args)``; in a thread where so many pixels would hold up other requests, and in its turn
+    where so many would take much memory.
+    """
     if pixels <= _INLINE_PIXELS:
         return function(*args, **kwargs)
-    return await anyio.to_thread.run_sync(lambda: function(*args, **kwargs))
+    limiter = _LARGE if pixels > _LARGE_PIXELS else None
+    return await anyio.to_thread.run_sync(lambda: function(*args, **kwargs), limiter=limiter)
 
 
 def as_json(digits: Digits, source: Source, scale: int) -> bytes:

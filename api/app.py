@@ -83,6 +83,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.state.lifecycle = Lifecycle()
+    app.state.metrics = metrics
     for module in (front_page, docs_page, generate, dataset, digits, interpolate, score, story, models, health, oip):
         app.include_router(module.router)
     app.add_api_route("/metrics", _metrics, summary="Prometheus metrics", response_class=PlainTextResponse)
@@ -90,7 +91,13 @@ def create_app(settings: Settings) -> FastAPI:
     errors.install(app)
     openapi.install(app, settings)
     # The last one added is the outermost.
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s)
+    app.add_middleware(
+        BodyLimit,
+        max_bytes=settings.max_body_bytes,
+        timeout_s=settings.body_timeout_s,
+        max_total_bytes=max(settings.max_waiting_bytes, settings.max_body_bytes),
+        metrics=metrics,
+    )
     if keys := keys_of(settings.api_keys):
         app.add_middleware(CheckKeys, keys=keys, images_per_minute=settings.key_images_per_minute)
     if origins := origins_of(settings.cors_origins):

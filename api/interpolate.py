@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 from fastapi import APIRouter, Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from api import answers, bodies, images, openapi, problems, schemas
 from api.animation import APNG, GIF, SUFFIXES, WEBP, animation
@@ -69,6 +69,11 @@ async def interpolate(
     if media_type in (ZIP, NPY, *SUFFIXES):
         suffix = SUFFIXES.get(media_type, media_type.rpartition("/")[2].removeprefix("x-"))
         headers["Content-Disposition"] = f'inline; filename="walk.{suffix}"'
+    if media_type == ZIP:
+        return StreamingResponse(answers.as_zip(_one(digits), source, wanted.scale), 200, headers, ZIP)
+    if media_type == NPY:  # enlarged while it is sent: whole, it would have a byte for each pixel
+        headers["Content-Length"] = str(answers.npy_length(len(source), wanted.scale))
+        return StreamingResponse(answers.as_npy(_one(digits), len(source), wanted.scale), 200, headers, NPY)
     return Response(await _encoded(digits, source, wanted, media_type), 200, headers, media_type)
 
 
@@ -95,16 +100,8 @@ async def _encoded(digits: Digits, source: NoiseSource, wanted: InterpolateReque
             return await answers.encode(size, answers.as_json, digits, source, wanted.scale)
         case "image/png":
             return await answers.encode(size, images.png, images.sheet(digits.pixels), wanted.scale)
-        case "application/zip":
-            return await _whole(answers.as_zip(_one(digits), source, wanted.scale))
-        case "application/x-npy":
-            return await _whole(answers.as_npy(_one(digits), len(source), wanted.scale))
     return await answers.encode(size, animation, digits.pixels, media_type, wanted.frame_ms, wanted.scale)
 
 
 async def _one(digits: Digits) -> AsyncIterator[Digits]:
     yield digits
-
-
-async def _whole(parts: AsyncIterator[bytes]) -> bytes:
-    return b"".join([part async for part in parts])

@@ -6,17 +6,23 @@ import socket
 import sys
 from functools import partial
 from types import FrameType
+from typing import cast
 
 import uvicorn
 
 from api import logs
 from api.app import create_app
+from api.connections import SlowReaders, most_connections
 from api.health import Lifecycle, complaints
-from api.protocol import protocol
+from api.protocol import Protocol, protocol
 from api.settings import Settings, SettingsError, load_settings
 from api.workers import is_worker, run_workers
 
 _READY_POLL_S = 0.1
+_TICKS_A_CHECK = 5
+"""Uvicorn has ten ticks a second."""
+_SEND_BUFFER_BYTES = 256 * 2**10
+"""What the system may hold of each answer, which is this process's memory too: left to itself it is up to 4 MB."""
 _FAILED = 1
 _WRONG_SETTINGS = 2
 
@@ -29,9 +35,17 @@ class _Server(uvicorn.Server):
     """
 
     def __init__(
-        self, config: uvicorn.Config, lifecycle: Lifecycle, settings: Settings, url: str, *, announces: bool
+        self,
+        config: uvicorn.Config,
+        lifecycle: Lifecycle,
+        slow_readers: SlowReaders,
+        settings: Settings,
+        url: str,
+        *,
+        announces: bool,
     ) -> None:
         super().__init__(config)
+        self._slow_readers = slow_readers
         self._announces = announces
         self._lifecycle = lifecycle
         self._settings = settings
@@ -47,6 +61,13 @@ class _Server(uvicorn.Server):
             return
         print(f"digitgan gateway listens on {self._url}", flush=True)
         self._announcing = asyncio.create_task(self._announce_ready())
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % _TICKS_A_CHECK == 0:
+            connections = cast("set[Protocol]", self.server_state.connections)
+            self._slow_readers.metrics.connections.set(len(connections))
+            self._slow_readers.check(connections, self._loop.time())
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._announcing:
@@ -94,10 +115,11 @@ def _serve(settings: Settings, listener: socket.socket, announces: bool) -> int:
     logs.configure(settings.log_level, settings.log_format)
     with listener:
         app = create_app(settings)
+        slow_readers = SlowReaders(settings.send_timeout_s, settings.max_waiting_bytes, app.state.metrics)
         config = uvicorn.Config(
             app,
             loop="uvloop",
-            http=protocol(settings.header_timeout_s),
+            http=protocol(settings.header_timeout_s, most_connections(settings.max_connections), slow_readers),
             ws="none",
             lifespan="on",
             log_config=None,
@@ -107,7 +129,7 @@ def _serve(settings: Settings, listener: socket.socket, announces: bool) -> int:
             timeout_graceful_shutdown=settings.shutdown_timeout_s,
         )
         url = _url(settings.host, listener)
-        server = _Server(config, app.state.lifecycle, settings, url, announces=announces)
+        server = _Server(config, app.state.lifecycle, slow_readers, settings, url, announces=announces)
         server.run(sockets=[listener])
     return 0 if server.started else _FAILED
 
@@ -119,6 +141,7 @@ def _bind(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)  # its connections inherit it
         listener.bind(address)
     except OSError:
         listener.close()

@@ -53,6 +53,18 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livesum",
         )
+        self.connections = Gauge(
+            "digitgan_http_connections",
+            "Connections open now.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self.cut_off = Counter(
+            "digitgan_http_cut_off",
+            "Clients cut off, by what there was too much of: connections, unfinished bodies, unread answers.",
+            ("why",),
+            registry=registry,
+        )
         self.thread_queue = Gauge(
             "digitgan_thread_queue",
             "Pieces of work, such as the encoding of a large answer, that wait for one of the gateway's threads.",

@@ -169,6 +169,14 @@ OVERLOADED: Final = ProblemType(
     "Its queue is full.",
     retry_after_s=1,
 )
+BUSY: Final = ProblemType(
+    "busy",
+    503,
+    "The gateway has too many clients",
+    "There are more connections than `DIGITGAN_MAX_CONNECTIONS`, or the bodies that are on their way hold more than "
+    "`DIGITGAN_MAX_WAITING_BYTES`, and this one has been on its way the longest.",
+    retry_after_s=1,
+)
 MODEL_SERVER_UNREACHABLE: Final = ProblemType(
     "model-server-unreachable",
     503,
@@ -211,6 +219,7 @@ TYPES: Final[tuple[ProblemType, ...]] = (
     BROKEN_CONTRACT,
     MODEL_NOT_SERVED,
     OVERLOADED,
+    BUSY,
     MODEL_SERVER_UNREACHABLE,
     NOT_READY,
     TIMEOUT,

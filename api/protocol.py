@@ -1,11 +1,15 @@
-"""Uvicorn's HTTP/1.1, with bounds on what comes before a request is one, and problem documents for what never is."""
+"""Uvicorn's HTTP/1.1, with bounds on what comes before a request is one and around its body, on connections, and on
+clients that don't take their answers; and problem documents for what never becomes a request."""
 
 import asyncio
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from api.connections import SPARE_CONNECTIONS, SlowReaders
+from api.keys import OPEN
 from api.problems import (
+    BUSY,
     HEADER_TOO_LARGE,
     MALFORMED_REQUEST,
     REQUEST_TIMEOUT,
@@ -16,63 +20,109 @@ from api.security_headers import ALWAYS, NOTHING, POLICY
 
 MAX_HEADER_BYTES: Final = 64 * 2**10
 MAX_HEADER_FIELDS: Final = 100
+MAX_PIPELINED: Final = 100
+"""Requests that wait on a connection for the answer before theirs; each takes 40 bytes to send and 2 KB to keep."""
+
+_OPEN: Final = tuple(path.encode() for path in OPEN)
+_SURPLUS_TIMEOUT_S: Final = 1.0
 
 
 class HeaderRefusedError(Exception):
-    """Ends the parsing of a request whose header is too large."""
+    """Ends the parsing of a request that isn't taken."""
 
 
 class Protocol(HttpToolsProtocol):
-    """One connection. A header has ``header_timeout_s`` to arrive, from the connection or its first byte on."""
+    """One connection. A header has ``header_timeout_s`` to arrive, from the connection or its first byte on.
+
+    ``most_connections``: those beyond get an answer from probes' paths only, and those far beyond none.
+    """
 
     header_timeout_s = 10.0
+    most_connections = 2048
+    slow_readers: SlowReaders
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._in_header = False
-        self._header_bytes = 0
+        self._framing_bytes = 0
         self._refusal = ProblemError(MALFORMED_REQUEST, "not an HTTP/1.1 request")
         self._timer: asyncio.TimerHandle | None = None
+        self._surplus = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Starts the time for the first header."""
         super().connection_made(transport)
-        self._start_timer()
+        beyond = len(self.connections) - self.most_connections
+        if beyond > 0:
+            self._surplus = True
+            self.header_timeout_s = min(self.header_timeout_s, _SURPLUS_TIMEOUT_S)
+            self.slow_readers.metrics.cut_off.labels("connections").inc()
+        if beyond > SPARE_CONNECTIONS:
+            self.cut_off()
+        else:
+            self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forgets the connection."""
         self._stop_timer()
+        self.slow_readers.forget(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Takes a piece of a request; refuses a header that has no end."""
-        was_in_header = self._in_header
+        """Takes a piece of a request; refuses a header, a trailer or a chunk's own line that has no end."""
+        self._framing_bytes += len(data)
         super().data_received(data)
         if self.transport.is_closing():
             return
-        if was_in_header and self._in_header:
-            self._header_bytes += len(data)
-            if self._header_bytes > MAX_HEADER_BYTES:
-                self._refuse(ProblemError(HEADER_TOO_LARGE, f"more than {MAX_HEADER_BYTES} bytes"))
-                return
+        if self._framing_bytes > MAX_HEADER_BYTES:
+            self._refuse(ProblemError(HEADER_TOO_LARGE, f"more than {MAX_HEADER_BYTES} bytes"))
+            return
         if self._in_header or self.cycle is None or self.cycle.response_complete:
             self._start_timer()
 
     def on_message_begin(self) -> None:
         """The first byte of a header."""
         super().on_message_begin()
-        self._in_header, self._header_bytes = True, 0
+        self._in_header, self._framing_bytes = True, 0
 
     def on_headers_complete(self) -> None:
         """The last one."""
-        self._in_header = False
+        self._in_header, self._framing_bytes = False, 0
         self._stop_timer()
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if size > MAX_HEADER_BYTES or len(self.headers) > MAX_HEADER_FIELDS:
             limits = f"more than {MAX_HEADER_BYTES} bytes or {MAX_HEADER_FIELDS} fields"
             self._refusal = ProblemError(HEADER_TOO_LARGE, limits)
             raise HeaderRefusedError
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise HeaderRefusedError
+        if self._surplus and not self.url.startswith(_OPEN):
+            self._refusal = ProblemError(BUSY, f"there are {self.most_connections} connections already")
+            raise HeaderRefusedError
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of a body: what comes around it is counted anew."""
+        self._framing_bytes = 0
+        super().on_body(body)
+
+    def pause_writing(self) -> None:
+        """The client takes less than there is for it."""
+        super().pause_writing()
+        self.slow_readers.wait(self, self.loop.time())
+
+    def resume_writing(self) -> None:
+        """The client has taken what waited for it."""
+        self.slow_readers.forget(self)
+        super().resume_writing()
+
+    def unsent_bytes(self) -> int:
+        """Returns how much of its answers the system has not taken yet."""
+        return self.transport.get_write_buffer_size()
+
+    def cut_off(self) -> None:
+        """Closes the connection at once, and forgets what is unsent."""
+        self.transport.abort()
 
     def send_400_response(self, msg: str) -> None:
         """Answers what isn't a request, as a problem document, and closes the connection."""
@@ -80,9 +130,19 @@ class Protocol(HttpToolsProtocol):
 
     def _refuse(self, error: ProblemError) -> None:
         self._stop_timer()
-        if self.cycle is None or self.cycle.response_complete:  # else an answer is under way: nothing fits in between
+        if self._may_answer():
             self.transport.write(_answer(error))
         self.transport.close()
+
+    def _may_answer(self) -> bool:
+        """Whether nothing of an answer is under way: else nothing fits in between."""
+        if self.cycle is None or self.cycle.response_complete:
+            return True
+        if self.pipeline or self.cycle.response_started:
+            return False
+        self.cycle.disconnected = True  # what the app answers now comes too late
+        self.cycle.message_event.set()
+        return True
 
     def _start_timer(self) -> None:
         if self._timer is None:
@@ -102,9 +162,14 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()
 
 
-def protocol(header_timeout_s: float) -> type[Protocol]:
-    """Returns the protocol with this timeout."""
-    return type("Protocol", (Protocol,), {"header_timeout_s": header_timeout_s})
+def protocol(header_timeout_s: float, most_connections: int, slow_readers: SlowReaders) -> type[Protocol]:
+    """Returns the protocol with these bounds."""
+    bounds = {
+        "header_timeout_s": header_timeout_s,
+        "most_connections": most_connections,
+        "slow_readers": slow_readers,
+    }
+    return type("Protocol", (Protocol,), bounds)
 
 
 def _answer(error: ProblemError) -> bytes:

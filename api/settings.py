@@ -131,6 +131,21 @@ class Settings(BaseSettings):
         10.0, gt=0, le=3600, description="Seconds that a request's header has to arrive, from the connection on."
     )
     body_timeout_s: float = Field(60.0, gt=0, le=3600, description="Seconds that a request's body has to arrive.")
+    send_timeout_s: float = Field(
+        30.0,
+        gt=0,
+        le=3600,
+        description="Seconds that a client has to take 64 KiB of its answer, or what is left of it.",
+    )
+    max_connections: int = Field(
+        2048, ge=1, le=2**20, description="The most connections of a process; beyond it only probes are answered."
+    )
+    max_waiting_bytes: int = Field(
+        128 * 2**20,
+        ge=2**20,
+        description="The most memory for bodies on their way in, and as much for answers on their way out; beyond it "
+        "the slowest client is cut off.",
+    )
     api_keys: Annotated[str, AfterValidator(_key_list)] = Field(
         "",
         repr=False,

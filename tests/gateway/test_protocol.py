@@ -1,5 +1,6 @@
 """What comes before a request is one: malformed, endless, and slow headers and bodies, on bare sockets."""
 
+import contextlib
 import json
 import socket
 import time
@@ -87,6 +88,50 @@ def test_a_header_without_end_is_refused_long_before_it_is_kept(impatient: Serve
         except OSError:
             pass
     assert sent < 20 * 2**20, "what the sockets' buffers hold, and no more"
+
+
+CHUNKED = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("start", "piece"),
+    [
+        pytest.param(CHUNKED + b"0\r\n", b"X: yyyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n" * 500, id="trailers"),
+        pytest.param(CHUNKED + b"0\r\nX: ", b"y" * 2**14, id="a trailer"),
+        pytest.param(CHUNKED + b"5;", b"y" * 2**14, id="a chunk's extension"),
+        pytest.param(CHUNKED, b"0" * 2**14, id="a chunk's size"),
+    ],
+)
+def test_what_comes_around_a_body_and_has_no_end_is_refused(
+    impatient: ServerProcess, start: bytes, piece: bytes
+) -> None:
+    """Trailers were kept, 5 bytes for each that came; the rest kept the gateway busy for as long as a body may take."""
+    before = impatient.resident_bytes()
+    with connect(impatient) as connection:
+        connection.sendall(start)
+        sent = 0
+        try:
+            while sent < 50 * 2**20:
+                sent += connection.send(piece)
+        except OSError:
+            pass
+    assert sent < 20 * 2**20, "what the sockets' buffers hold, and no more"
+    assert impatient.resident_bytes() - before < 20e6
+
+
+def test_trailers_within_bounds_are_taken(impatient: ServerProcess) -> None:
+    with connect(impatient) as connection:
+        connection.sendall(CHUNKED + b'c;x=y\r\n{"count": 1}\r\n0\r\nX: y\r\n\r\n')
+        assert connection.recv(2**16).startswith(b"HTTP/1.1 200")
+
+
+def test_requests_without_end_on_a_connection_that_is_not_read_are_not_kept(impatient: ServerProcess) -> None:
+    one = b"GET /healthz/live HTTP/1.1\r\nHost: x\r\n\r\n"
+    before = impatient.resident_bytes()
+    with connect(impatient) as connection, contextlib.suppress(OSError):
+        for _ in range(500):
+            connection.sendall(one * 1000)
+    assert impatient.resident_bytes() - before < 30e6, "kept, they take 700 MB"
 
 
 @pytest.mark.parametrize("start", [b"", b"\r\n", b"GET /healthz/live HTTP/1.1\r\nHost: "])
