@@ -66,10 +66,6 @@ class SeedIndex:
             self._found[key] = np.flatnonzero(fitting & self.curated if curated else fitting).astype(np.uint32)
         return self._found[key]
 
-    def knows(self, seeds: range) -> bool:
-        """Whether all of ``seeds`` are in the index."""
-        return seeds.stop <= len(self.digits) and not (self.digits[seeds.start : seeds.stop] == NOT_INDEXED).any()
-
     def places(self, seeds: Sequence[int]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
         """Returns which of ``seeds`` are in the index, bool [N], and where in it those are."""
         wanted = np.array(seeds, np.int64)

@@ -1,12 +1,14 @@
 """A walk through the seeds, one after the other, which keeps the digits that a dataset wants.
 
-What it keeps is decided by the models' versions and the wish alone. Seeds are looked at in blocks with the same bounds
-wherever the walk begins, so that going on at a seed gives what an uninterrupted walk gives from there on.
+What it keeps is decided by the models' versions and the wish alone. What the seed index knows is chosen before it is
+made, so only what is kept has to be made. Beyond the index, seeds are looked at in blocks with the same bounds wherever
+the walk begins, so that going on at a seed gives what an uninterrupted walk gives from there on.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,7 +20,17 @@ from api.metrics import Metrics
 from api.problems import ProblemError, at_pointer, invalid
 from api.seed_index import SeedIndex, SeedIndexes
 from serving.client import VersionNotFoundError
-from serving.contract import CLASSES, CLASSIFIER, DISCRIMINATOR, GENERATOR, IMAGES, LOGITS, MAX_SEED, PROBABILITIES
+from serving.contract import (
+    CLASSES,
+    CLASSIFIER,
+    DISCRIMINATOR,
+    GENERATOR,
+    IMAGES,
+    LOGITS,
+    MAX_SEED,
+    NOT_INDEXED,
+    PROBABILITIES,
+)
 from serving.dataset import Records, record
 from serving.noise import noise_from_seeds
 
@@ -57,8 +69,14 @@ class _Looks:
     confidences: NDArray[np.float32]
     logits: NDArray[np.float32]
 
+    def __len__(self) -> int:
+        return len(self.digits)
+
     def passing(self, wish: Wish) -> NDArray[np.bool_]:
         return (self.confidences >= np.float32(wish.confidence_floor)) & (self.logits >= wish.logit_floor)
+
+
+_NOTHING: Final = _Looks(np.empty(0, np.uint8), np.empty(0, np.float32), np.empty(0, np.float32))
 
 
 class Walk:
@@ -79,7 +97,7 @@ class Walk:
 
         Raises ModelServerError; ProblemError (422) if a long enough index has none of a digit that is wanted.
         """
-        images = await self._generate(0, version)
+        images = await self._generate([self._wish.first_seed], version)
         await asyncio.gather(self._read(images), self._score(images))
         try:
             self._index = await indexes.of(self.versions[GENERATOR], self._time_left)
@@ -93,69 +111,71 @@ class Walk:
 
         Raises ModelServerError; ProblemError (422) after MOST_IN_VAIN seeds in a row that bring nothing.
         """
-        blocks = iter(range(self._wish.first_seed // MAX_BATCH, (MAX_SEED + 1) // MAX_BATCH))
-        under_way: deque[asyncio.Task[Records]] = deque()
+        known = self._known()
+        chosen = self._wish.first_seed + self._choose(known)
+        batches = [chosen[start : start + MAX_BATCH] for start in range(0, len(chosen), MAX_BATCH)]
+        async with aclosing(_in_order(self._make(batch) for batch in batches)) as made:
+            async for part in made:
+                yield part
+        if not self._left:
+            return
         in_vain = 0
-        try:
-            while self._left:
-                while len(under_way) <= _AHEAD and (block := next(blocks, None)) is not None:
-                    under_way.append(asyncio.create_task(self._look(block * MAX_BATCH)))
-                if not under_way:
-                    raise self._scarce("The seeds end there")
-                kept = self._keep(await under_way.popleft())
+        blocks = range((self._wish.first_seed + len(known)) // MAX_BATCH, (MAX_SEED + 1) // MAX_BATCH)
+        async with aclosing(_in_order(self._look(block * MAX_BATCH) for block in blocks)) as looked:
+            async for found in looked:
+                kept = found[self._choose(_Looks(found["digit"], found["confidence"], found["logit"]))]
                 in_vain = 0 if len(kept) else in_vain + MAX_BATCH
                 if in_vain >= MOST_IN_VAIN:
                     raise self._scarce(f"None of {in_vain} seeds in a row has {self._wish.kind}")
                 if len(kept):
                     yield kept
-        finally:
-            for task in under_way:
-                task.cancel()
-            await asyncio.gather(*under_way, return_exceptions=True)
+                if not self._left:
+                    return
+        raise self._scarce("The seeds end there")
 
-    def _keep(self, found: Records) -> Records:
-        """Returns those that the quotas have room for, and takes them off."""
-        kept = np.zeros(len(found), np.bool_)
-        for digit in range(CLASSES):
-            kept[np.flatnonzero(found["digit"] == digit)[: self._quotas[digit]]] = True
-        chosen: Records = found[np.flatnonzero(kept)[: self._left]]
-        self._quotas -= np.bincount(chosen["digit"], minlength=CLASSES)
-        self._left -= len(chosen)
-        return chosen
-
-    async def _look(self, start: int) -> Records:
-        """Returns the digits of a block that pass the floors and are still wanted."""
-        seeds = range(start, start + MAX_BATCH)
-        wanted = self._quotas > 0
-        looks = self._known(seeds)
-        if looks is not None and not (looks.passing(self._wish) & wanted[looks.digits]).any():
-            return np.empty(0, record())
-        images = await self._generate(start, self.versions[GENERATOR])
-        if looks is None:
-            (digits, confidences), logits = await asyncio.gather(self._read(images), self._score(images))
-            looks = _Looks(digits, confidences, logits)
-            self._metrics.labels.labels("classifier").inc(len(images))
-        else:
-            self._metrics.labels.labels("index").inc(len(images))
-        found = np.empty(len(images), record())
-        found["seed"] = np.arange(start, start + MAX_BATCH)
-        found["digit"], found["confidence"], found["logit"] = looks.digits, looks.confidences, looks.logits
-        found["pixels"] = images[..., 0]
-        chosen: Records = found[looks.passing(self._wish) & wanted[looks.digits] & (found["seed"] >= self._first)]
-        return chosen
-
-    @property
-    def _first(self) -> np.uint64:
-        return np.uint64(self._wish.first_seed)
-
-    def _known(self, seeds: range) -> _Looks | None:
-        if self._index is None or not self._index.knows(seeds):
-            return None
-        rows = slice(seeds.start, seeds.stop)
+    def _known(self) -> "_Looks":
+        """Returns what the index knows, from the first seed to the end of a block."""
+        if self._index is None:
+            return _NOTHING
+        unknown = np.flatnonzero(self._index.digits == NOT_INDEXED)
+        end = int(unknown[0]) if len(unknown) else len(self._index.digits)
+        rows = slice(self._wish.first_seed, end // MAX_BATCH * MAX_BATCH)
         return _Looks(self._index.digits[rows], self._index.confidences[rows], self._index.logits[rows])
 
-    async def _generate(self, start: int, version: int | None) -> Rows:
-        noise = noise_from_seeds(range(start, start + MAX_BATCH))
+    def _choose(self, looks: "_Looks") -> NDArray[np.int64]:
+        """Returns the places of those that pass and that the quotas have room for, and takes them off."""
+        passing = looks.passing(self._wish)
+        chosen = np.zeros(len(passing), np.bool_)
+        for digit in range(CLASSES):
+            chosen[np.flatnonzero(passing & (looks.digits == digit))[: self._quotas[digit]]] = True
+        places = np.flatnonzero(chosen)[: self._left]
+        self._quotas -= np.bincount(looks.digits[places], minlength=CLASSES)
+        self._left -= len(places)
+        return places
+
+    async def _make(self, seeds: NDArray[np.int64]) -> Records:
+        """Returns the digits of seeds that the index knows."""
+        assert self._index is not None
+        found = np.empty(len(seeds), record())
+        found["seed"], found["digit"] = seeds, self._index.digits[seeds]
+        found["confidence"], found["logit"] = self._index.confidences[seeds], self._index.logits[seeds]
+        found["pixels"] = (await self._generate(seeds.tolist(), self.versions[GENERATOR]))[..., 0]
+        self._metrics.labels.labels("index").inc(len(seeds))
+        return found
+
+    async def _look(self, start: int) -> Records:
+        """Returns the digits of a block of seeds, from the wish's first one on."""
+        seeds = range(start, start + MAX_BATCH)
+        images = await self._generate(seeds, self.versions[GENERATOR])
+        (digits, confidences), logits = await asyncio.gather(self._read(images), self._score(images))
+        self._metrics.labels.labels("classifier").inc(len(images))
+        found = np.empty(len(images), record())
+        found["seed"], found["digit"], found["pixels"] = np.arange(start, seeds.stop), digits, images[..., 0]
+        found["confidence"], found["logit"] = confidences, logits
+        return found[found["seed"] >= np.uint64(self._wish.first_seed)]
+
+    async def _generate(self, seeds: Sequence[int], version: int | None) -> Rows:
+        noise = noise_from_seeds(seeds)
         prediction = await self._inference.predict(GENERATOR, noise, version=version, timeout_s=self._time_left())
         self.versions[GENERATOR] = prediction.version
         self._metrics.images.labels(str(prediction.version)).inc(len(noise))
@@ -187,3 +207,19 @@ class Walk:
     def _scarce(self, detail: str) -> ProblemError:
         fields = ["confidence_floor"] + ["logit_floor"] * (self._wish.logit_floor != -np.inf)
         return invalid(*(at_pointer(f"/{field}", detail) for field in fields))
+
+
+async def _in_order(looks: Iterator[Coroutine[None, None, Records]]) -> AsyncGenerator[Records]:
+    """Yields what each of ``looks`` returns, in their order; _AHEAD of them are under way while the caller works."""
+    under_way: deque[asyncio.Task[Records]] = deque()
+    try:
+        for look in looks:
+            under_way.append(asyncio.create_task(look))
+            if len(under_way) > _AHEAD:
+                yield await under_way.popleft()
+        while under_way:
+            yield await under_way.popleft()
+    finally:
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)

@@ -22,6 +22,7 @@ from tests.gateway.indexed_models import BY_CLASSIFIER, BY_INDEX, INDEXED, SHADE
 from tests.gateway.misbehaving import MisbehavingServer, answer, failing, honest
 from tests.gateway.problem import assert_problem
 from tests.gateway.test_labels import serving
+from tests.gateway.test_metrics import read
 
 NPY = "application/x-npy"
 BLOCKS_INDEXED = INDEXED // 256 * 256
@@ -69,6 +70,15 @@ def test_the_first_digits_that_pass_come_in_the_order_of_their_seeds(small_http:
     assert np.array_equal(records["logit"], records["digit"] - np.float32(5))
     by_index = records["seed"] < BLOCKS_INDEXED
     assert np.array_equal(records["confidence"], np.where(by_index, BY_INDEX, BY_CLASSIFIER).astype(np.float32))
+
+
+def test_what_the_index_knows_is_made_only_if_it_is_kept(small_http: httpx.Client) -> None:
+    def made() -> float:
+        return sum(count for (name, _), count in read(small_http).items() if name == "digitgan_images_generated_total")
+
+    before = made()
+    collect(small_http, count=1000)
+    assert made() - before == 1 + 1000, "one to learn the versions"
 
 
 def test_going_on_after_the_last_seed_gives_what_an_uninterrupted_walk_gives(small_http: httpx.Client) -> None:
