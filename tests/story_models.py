@@ -47,7 +47,10 @@ def story() -> dict[str, Any]:
         },
         "guessing": {"generator_loss": 0.69315, "discriminator_loss": 0.69315},
         "stability": {"state": "stable", "words": "Stable: both losses were flat."},
-        "evaluations": [{"step": 500, "epoch": 1.25, "frechet_distance": 12.5}],
+        "evaluations": [
+            {"step": 500, "epoch": 1.25, "frechet_distance": 12.5, "legible": 0.5, "coverage": 0.25},
+            {"step": 1000, "epoch": 2.5, "frechet_distance": 6.5, "legible": 0.9, "coverage": 0.75},
+        ],
     }
 
 

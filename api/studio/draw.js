@@ -60,7 +60,7 @@ async function look() {
   if (pad.empty) {
     last = null;
     showYours(null);
-    status.textContent = "Nothing written yet.";
+    status.textContent = "Write a digit on the black square.";
     return;
   }
   const request = requestFor([await base64(await pad.picture())], "drawing.png");

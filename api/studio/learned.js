@@ -27,6 +27,7 @@ const TITLES = {
  * @property {Record<string, (number | null)[]>} log
  * @property {Record<string, number>} guessing
  * @property {{state: keyof typeof TITLES, words: string}} stability
+ * @property {Record<string, number | null>[]} evaluations
  */
 
 const request = { path: "/story", file: "story.json" };
@@ -59,44 +60,52 @@ async function load() {
   one("#story", HTMLElement).hidden = false;
   status.textContent = "";
   tell(/** @type {Story} */ (story));
+  drawPlots(/** @type {Story} */ (story));
   show(/** @type {Story} */ (story).milestones.length - 1);
 }
 
 /** @param {Story} told */
-function tell({ run, log, guessing, stability, milestones }) {
+function tell({ run, stability, milestones, evaluations }) {
   one("#learned-lede", HTMLElement).textContent =
     `The same 64 seeds at ${milestones.length} moments of the training: ${thousands(run.steps)} steps, ` +
     `${run.epochs.toFixed(1)} passes over ${thousands(run.images)} handwritten digits` +
     (run.chosen_step ? `. What is served had been learned by step ${thousands(run.chosen_step)}.` : ".");
-  drawPlots(log, guessing);
-  const more =
-    "Flat losses and a discriminator near chance are often read as success. They mean that neither network gains on " +
-    "the other. They do not mean that the digits are good or that all ten occur, and digits go on improving under " +
-    "flat losses.";
+  const [first, ...rest] = sentences(stability.words);
+  const note =
+    "Flat losses mean that neither network gains on the other. They do not mean that the digits are good, or that all " +
+    "ten occur, and digits go on improving under flat losses. Dotted lines: where guessing would put the curves.";
+  const measured =
+    " So the digits are measured: legible is the share that a classifier is sure of, covered the share of MNIST’s " +
+    "digits that have a generated one near.";
   one("#verdict", HTMLElement).replaceChildren(
     make("h2", {}, TITLES[stability.state] ?? stability.state),
-    make("p", {}, afterColon(stability.words)),
-    make("p", { class: "note" }, `${more} Dotted lines: where guessing would put the curves.`),
+    make("div", {}, make("p", { class: "first" }, first), make("ul", {}, ...rest.map((each) => make("li", {}, each)))),
+    make("p", { class: "note" }, note + (worth(evaluations) ? measured : "")),
   );
   slider.max = `${MARKS}`;
 }
 
 /** The title has said already what comes before the colon. @param {string} words */
-function afterColon(words) {
+function sentences(words) {
   const rest = words.slice(words.indexOf(": ") + 2);
-  return rest[0].toUpperCase() + rest.slice(1);
+  return `${rest[0].toUpperCase()}${rest.slice(1)}`.split(/(?<=\.) (?=[A-Z])/);
 }
 
-/** @param {Story["log"]} log @param {Story["guessing"]} guessing */
-function drawPlots(log, guessing) {
+/** Whether the digits were measured on the way. @param {Story["evaluations"]} evaluations */
+const worth = (evaluations) => evaluations.filter(({ legible, coverage }) => legible && coverage).length > 1;
+
+/** @param {Story} told */
+function drawPlots({ log, guessing, evaluations }) {
   const steps = /** @type {number[]} */ (log.step);
   if (steps.length < 2) return;
+  const last = lastStep();
   const width = plots.clientWidth || 600;
   const highest = [...log.generator_loss, ...log.discriminator_loss]
     .filter((value) => value !== null)
     .sort((a, b) => a - b);
   const top = Math.max(guessing.discriminator_loss * 1.2, highest[Math.floor(0.98 * (highest.length - 1))] * 1.1);
   const unit = top > 6 ? 2 : top > 2.5 ? 1 : 0.5;
+  const marks = Array.from({ length: Math.floor(top / unit) + 1 }, (_, i) => i * unit);
   const losses = plot(
     "Both losses over the steps",
     steps,
@@ -109,15 +118,10 @@ function drawPlots(log, guessing) {
         guess: guessing.discriminator_loss,
       },
     ],
-    {
-      top,
-      marks: Array.from({ length: Math.floor(top / unit) + 1 }, (_, i) => i * unit),
-      label: String,
-      width,
-      height: 210,
-      axis: false,
-    },
+    { last, top, marks, label: String, width, height: 210, axis: false },
   );
+  const shares = { last, top: 1, marks: [0, 0.5, 1], label: (/** @type {number} */ value) => `${100 * value} %`, width };
+  const measured = worth(evaluations);
   const accuracy = plot(
     "The discriminator’s accuracy over the steps",
     steps,
@@ -125,10 +129,23 @@ function drawPlots(log, guessing) {
       { name: "D right on real", kind: "real", values: log.accuracy_real, guess: 0.5 },
       { name: "D right on generated", kind: "fake", values: log.accuracy_fake },
     ],
-    { top: 1, marks: [0, 0.5, 1], label: (value) => `${100 * value} %`, width, height: 150, axis: true },
+    { ...shares, height: measured ? 134 : 150, axis: !measured },
   );
-  plots.replaceChildren(losses.svg, accuracy.svg);
-  cursors = [losses.mark, accuracy.mark];
+  const drawn = [losses, accuracy];
+  if (measured)
+    drawn.push(
+      plot(
+        "What the digits were worth over the steps",
+        evaluations.map(({ step }) => Number(step)),
+        [
+          { name: "digits legible", kind: "legible", values: evaluations.map(({ legible }) => legible) },
+          { name: "MNIST covered", kind: "covered", values: evaluations.map(({ coverage }) => coverage) },
+        ],
+        { ...shares, height: 150, axis: true },
+      ),
+    );
+  plots.replaceChildren(...drawn.map(({ svg }) => svg));
+  cursors = drawn.map(({ mark }) => mark);
 }
 
 /** @param {number} index of a milestone */
@@ -172,7 +189,7 @@ const stop = player(one("#lapse-play", HTMLButtonElement), calm.matches ? 2 * FR
 document.addEventListener("view", stop);
 new ResizeObserver(() => {
   if (!story) return;
-  drawPlots(story.log, story.guessing);
+  drawPlots(story);
   show(current);
 }).observe(plots);
 recipe("learned")(request);

@@ -26,7 +26,11 @@ function stock() {
   const own = written().length;
   one("#play-stock", HTMLElement).textContent = mnist.length
     ? `Playing with ${mnist.length} of MNIST’s digits.`
-    : `${own} ${own === 1 ? "digit" : "digits"} of yours to play with.`;
+    : own
+      ? `${own} ${own === 1 ? "digit" : "digits"} of yours to play with.`
+      : "No digit of yours yet.";
+  one("#play-write", HTMLElement).textContent = own ? "Write more" : "Write a digit";
+  one("#play-write", HTMLElement).classList.toggle("quiet", Boolean(mnist.length || own));
   return mnist.length || own;
 }
 
@@ -44,7 +48,7 @@ async function deal() {
   round = null;
   game.hidden = next.hidden = true;
   if (!stock()) {
-    status.textContent = "There is nothing real to play with yet.";
+    status.textContent = "A game needs real digits: write some, or open MNIST’s file.";
     return;
   }
   status.textContent = "";

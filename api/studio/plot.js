@@ -8,6 +8,7 @@ const LEFT = 44; // The slider in views.css has the same margins.
 const RIGHT = 12;
 const TOP = 24;
 const FOOT = 22;
+const LEGEND = 148;
 
 /**
  * @typedef {object} Curve
@@ -52,16 +53,15 @@ function ticks(last) {
  * @param {string} title
  * @param {number[]} steps
  * @param {Curve[]} curves
- * @param {{top: number, label: (value: number) => string, marks: number[], width: number, height: number, axis: boolean}} options
+ * @param {{last: number, top: number, label: (value: number) => string, marks: number[], width: number, height: number, axis: boolean}} options
  * @returns {{svg: Element, mark: (step: number) => void}} the plot, and what moves its cursor
  */
-export function plot(title, steps, curves, { top, label, marks, width, height, axis }) {
-  const last = steps[steps.length - 1];
+export function plot(title, steps, curves, { last, top, label, marks, width, height, axis }) {
   const bottom = height - (axis ? FOOT : 6);
   const x = (/** @type {number} */ step) => LEFT + along(step, last) * (width - LEFT - RIGHT);
   const y = (/** @type {number} */ value) => bottom - (Math.min(value, top) / top) * (bottom - TOP);
   const legend = curves.map((curve, index) =>
-    draw("text", { x: LEFT + 140 * index, y: 12, class: `key ${curve.kind}` }, curve.name),
+    draw("text", { x: LEFT + LEGEND * index, y: 12, class: `key ${curve.kind}` }, curve.name),
   );
   const grid = marks.map((value) =>
     draw(

@@ -71,14 +71,14 @@ def test_a_digit_is_written_undone_and_cleared_by_keyboard(open_page: Open) -> N
     page.keyboard.press("Space")
     expect(page.locator("#draw-status")).to_contain_text("Yours reads as 1")
     page.get_by_role("button", name="Undo").press("Enter")
-    expect(page.locator("#draw-status")).to_have_text("Nothing written yet.")
+    expect(page.locator("#draw-status")).to_have_text("Write a digit on the black square.")
     expect(page.locator("#opinion-yours .gauge")).to_have_attribute("aria-label", "No verdict")
 
 
 def test_the_game_is_played_with_ones_own_digits(open_page: Open) -> None:
     page = open_page("play")
-    expect(page.locator("#play-status")).to_have_text("There is nothing real to play with yet.")
-    page.get_by_role("link", name="Write more").click()
+    expect(page.locator("#play-status")).to_have_text("A game needs real digits: write some, or open MNIST’s file.")
+    page.get_by_role("link", name="Write a digit").click()
     write(page, SEVEN)
     expect(page.locator("#draw-status")).to_contain_text("Yours reads as 7")
     page.wait_for_load_state("networkidle")

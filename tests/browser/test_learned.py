@@ -36,6 +36,7 @@ def test_slider_and_curves_have_one_axis(open_page: Open) -> None:
         box = slider.bounding_box()
         assert box
         thumb = box["x"] + 8 + (box["width"] - 16) * float(slider.input_value()) / 1000
+        expect(page.locator("#plots .cursor")).to_have_count(3)
         for cursor in page.locator("#plots .cursor").all():
             line = cursor.bounding_box()
             assert line
@@ -49,6 +50,18 @@ def test_it_plays_once_through(open_page: Open) -> None:
     expect(page.locator("#lapse-where")).to_contain_text("step 1,")
     expect(page.locator("#lapse-where")).to_contain_text("step 1,000")
     expect(page.get_by_role("button", name="Play")).to_be_visible()
+
+
+def test_what_was_measured_on_the_way_stands_under_the_losses(open_page: Open) -> None:
+    page = open_page("learned")
+    measured = page.get_by_role("img", name="What the digits were worth over the steps")
+    expect(measured).to_contain_text("digits legible")
+    axis = page.locator("#plots .cursor").last.bounding_box()
+    curve = measured.locator(".curve.legible").bounding_box()
+    assert axis
+    assert curve
+    assert abs(curve["x"] + curve["width"] - axis["x"]) < 3, "the last evaluation is at the last step"
+    expect(page.locator("#verdict")).to_contain_text("legible is the share that a classifier is sure of")
 
 
 def test_the_verdict_is_in_words(open_page: Open) -> None:
