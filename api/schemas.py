@@ -320,11 +320,15 @@ class StoryMilestone(BaseModel):
 class StoryResponse(BaseModel):
     """The story of a training run (docs/story.md)."""
 
-    run: dict[str, Any] = Field(description="preset, loss, steps, epochs, batch_size, images, chosen_step.")
+    run: dict[str, Any] = Field(
+        description="preset, loss, steps, epochs, batch_size, images; chosen_step, whose generator is served (null: the"
+        " last one's)."
+    )
     seeds: int = Field(description="How many seeds are pictured, from 0 on.")
     milestones: list[StoryMilestone] = Field(description="By step.")
     log: dict[str, list[float | None]] = Field(
         description="By column: step, generator_loss and discriminator_loss in nats, accuracy_real, accuracy_fake."
+        " null: not finite."
     )
     guessing: dict[str, float] = Field(description="Both losses where the discriminator could only guess.")
     stability: dict[str, Any] = Field(description="The verdict on the losses: state, words, and the numbers behind it.")

@@ -40,6 +40,9 @@ def main(
     ] = None,
     count: Annotated[int, typer.Option(help="Digits to make and to train on.")] = 60_000,
     epochs: Annotated[int, typer.Option(help="Passes over them.")] = 12,
+    mixed_precision: Annotated[
+        bool, typer.Option("--mixed-precision", help="Compute in bfloat16, keep weights in float32.")
+    ] = False,
     url: Annotated[str | None, typer.Option(help="A gateway. Default: a service for the command alone.")] = None,
 ) -> None:
     """Trains a classifier on generated digits and one on MNIST, and compares how they read MNIST's test images."""
@@ -58,7 +61,7 @@ def main(
             )
         real, made = datasets.load(data.resolve()), datasets.load(dataset)
     devices.strategy()
-    config = classifier.ClassifierConfig(epochs=epochs)
+    config = classifier.ClassifierConfig(epochs=epochs, mixed_precision=mixed_precision)
     table = Table("trained on", "images", "steps", "accuracy on MNIST's test images", "calibration error")
     chosen = np.random.default_rng(0).permutation(len(real.x_train))[:count]
     for name, images, labels in (

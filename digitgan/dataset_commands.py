@@ -59,7 +59,11 @@ def dataset(
     ] = _Balance.UNIFORM,
     confidence: Annotated[float, typer.Option(help="The classifier's least confidence, 0 to 1.")] = 0.99,
     score_floor: Annotated[
-        float | None, typer.Option(help="The discriminator's least logit, as labels.csv tells it. Default: none.")
+        float | None,
+        typer.Option(
+            help="The discriminator's least logit, as labels.csv tells it; it costs some digits more seeds than "
+            "others. Default: none."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Which dataset: two with different seeds share no digit.")] = 0,
     scale: Annotated[int, typer.Option(help="Pixels a side that each pixel becomes, 1 to 32.")] = 1,

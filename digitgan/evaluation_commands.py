@@ -11,16 +11,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from digitgan.errors import require, told
-from digitgan.training_commands import MountPointOption, import_tensorflow
-
-DataOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--data",
-        help="An .npz as Keras lays MNIST out, or a folder with MNIST's four IDX .gz files. "
-        "Default: Keras downloads MNIST.",
-    ),
-]
+from digitgan.training_commands import DataOption, MountPointOption, import_tensorflow
 
 
 def train_classifier(

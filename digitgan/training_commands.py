@@ -45,14 +45,18 @@ IndexSeedsOption = Annotated[
 ]
 
 
+DataOption = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="DIGITGAN_DATA",
+        help="An .npz as Keras lays MNIST out, or a folder with MNIST's four IDX .gz files. "
+        "Default: Keras downloads MNIST.",
+    ),
+]
+
+
 def train(
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="An .npz as Keras lays MNIST out, or a folder with MNIST's four IDX .gz files. "
-            "Default: Keras downloads MNIST."
-        ),
-    ] = None,
+    data: DataOption = None,
     preset: Annotated[
         str | None,
         typer.Option(

@@ -4,8 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
+import typer
 
 from benchmarks.marked import replaced_between_marks
+from digitgan.cli import app
 from docs.reference import DOCS, pages
 
 ROOT = DOCS.parent
@@ -28,6 +30,18 @@ def test_every_route_setting_and_command_is_told_once() -> None:
     assert "| `--gradient-penalty <float>` |" in written[DOCS / "cli.md"]
     assert "## `digitgan models rollback`" in written[DOCS / "cli.md"]
     assert "| `images[].png` |" in written[DOCS / "http.md"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_and_options_on_a_page_exist(page: Path) -> None:
+    for words in re.findall(r"^\$ (?:\w+=\S+ )*(?:\.venv/bin/)?digitgan (.*)", page.read_text("utf-8"), re.MULTILINE):
+        command, arguments = typer.main.get_command(app), words.split("  #")[0].split()
+        while hasattr(command, "commands") and not arguments[0].startswith("-"):
+            assert arguments[0] in command.commands, words
+            command = command.commands[arguments.pop(0)]
+        known = {option for one in command.params for option in (*one.opts, *one.secondary_opts)}
+        asked = {word.split("=")[0] for word in arguments if word.startswith("--")}
+        assert asked <= known | {"--help"}, words
 
 
 def anchors(page: Path) -> set[str]:

@@ -1,0 +1,118 @@
+"""The tutorial's commands, in its order, on little data and with smaller numbers: see SHORTER."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+from PIL import Image
+
+from benchmarks.service import digitgan_up
+from serving.contract import GENERATOR
+from serving.model_card import read_card
+from tests.test_readme import curl
+
+ROOT = Path(__file__).parent.parent
+TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text("utf-8")
+
+SHORTER = {
+    "make train ARGS=--dry-run": "digitgan train --dry-run",
+    "source .venv/bin/activate": "true",
+    "--index-seeds 4096 --steps 300": "--index-seeds 300 --steps 6 --batch-size 16 --log-every 1",
+    "--resume --steps 1000": "--resume --steps 8 --index-seeds 300",
+    "digitgan evaluate runs/first": "digitgan evaluate runs/first --images 200",
+}
+"""What is printed, and what runs here in its place. DIGITGAN_DATA names the data, DIGITGAN_URL the gateway."""
+
+
+pytestmark = pytest.mark.timeout(900)  # two trainings on a busy machine
+
+
+def commands() -> list[str]:
+    blocks = re.findall(r"^```console\n(.*?)^```", TUTORIAL, re.MULTILINE | re.DOTALL)
+    return [line.removeprefix("$ ") for line in "".join(blocks).splitlines() if line.startswith("$ ")]
+
+
+def shortened(command: str) -> str:
+    for printed, shorter in SHORTER.items():
+        command = command.replace(printed, shorter)
+    return command
+
+
+def test_each_substitution_stands_for_something_that_is_printed() -> None:
+    assert all(any(printed in command for command in commands()) for printed in SHORTER)
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory that looks like the clone from the tutorial's point of view."""
+    place = tmp_path_factory.mktemp("desk")
+    (place / "docs").symlink_to(ROOT / "docs")
+    return place
+
+
+@pytest.fixture(scope="module")
+def told(desk: Path, digits_npz: Path) -> Iterator[dict[str, str]]:
+    """What each command said, by the command as it is printed; of one that is printed twice, the second time."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "DIGITGAN_DATA": str(digits_npz)}
+    answers: dict[str, str] = {}
+    with ExitStack() as opened:
+        client: httpx.Client | None = None
+        for command in commands():
+            if command.startswith("digitgan up --models "):
+                _, client = opened.enter_context(digitgan_up("--models", desk / command.split()[-1]))
+                environment["DIGITGAN_URL"] = str(client.base_url)
+            elif command.startswith("curl "):
+                assert client
+                if command.endswith(" -D -"):
+                    wait_for_version(2, client)
+                answers[command] = curl(command.removesuffix(" -D -"), client, desk)
+            else:
+                bash = ["bash", "-c", shortened(command)]
+                done = subprocess.run(bash, cwd=desk, env=environment, capture_output=True, text=True, timeout=240)
+                answers[command] = done.stdout + done.stderr
+                assert (done.returncode == 0) == (" promote " not in command), answers[command]
+        yield answers
+
+
+def wait_for_version(version: int, client: httpx.Client) -> None:
+    deadline = time.monotonic() + 60
+    while client.get("/digits/7.png").headers["X-Model-Version"] != str(version):
+        assert time.monotonic() < deadline, "the new version never took over"
+        time.sleep(0.05)
+
+
+def said(told: dict[str, str], words: str) -> str:
+    (found,) = (answer for command, answer in told.items() if words in command)
+    return found
+
+
+def test_every_command_does_what_the_text_says(told: dict[str, str], desk: Path) -> None:
+    assert '"feature_critics": 5.0' in said(told, "dry-run")
+    assert "Published version 1" in said(told, "--steps 300")
+    assert "Published version 2" in said(told, "--steps 1000")
+    assert "Legible digits" in said(told, "digitgan evaluate")
+    assert "seed 4" in said(told, "digitgan generate").lower()
+    assert "drawing.png" in said(told, "digitgan score")
+    assert "generator" in said(told, "models list")
+    with Image.open(desk / "sheet.png") as sheet:
+        assert min(sheet.size) >= 10 * 28
+
+
+def test_the_run_has_what_the_text_shows(told: dict[str, str], desk: Path) -> None:
+    run = desk / "runs" / "first"
+    for name in ("report.html", "milestones.png", "losses.png"):
+        assert (run / name).stat().st_size > 1000
+    card = read_card(run / "models" / GENERATOR / "2")
+    assert card["evaluation"]["figures"]["legible"] >= 0
+
+
+def test_the_gate_refuses_the_young_model_by_its_figures(told: dict[str, str]) -> None:
+    assert re.search(r"frechet_distance is \d+, and has to be at most 1;", said(told, "models promote"))
