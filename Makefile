@@ -113,7 +113,7 @@ $(VENV)/.created:
 	@touch $@
 
 $(VENV)/.run: $(VENV)/.created pyproject.toml requirements.lock
-	@echo "== Installing the gateway, the model server and the client (TensorFlow is large: a few minutes the first time)"
+	@echo "== Installing the gateway, the model server and the client"
 	@$(PIP_INSTALL) --editable '.[client,gateway,model-server]'
 	@touch $@
 

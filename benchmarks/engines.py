@@ -1,6 +1,6 @@
-"""Which engine runs the generator fastest: TensorFlow on the exported graph, or another one on the plain network?
+"""Which engine runs the generator fastest: one of ours on the exported graph, or another one on the plain network?
 
-    pip install onnx onnxruntime openvino
+    pip install onnx onnxruntime
     python -m benchmarks.engines
 
 Each engine has a process of its own, set to answer one batch as soon as it can. They take turns, in random order, so
@@ -30,21 +30,24 @@ from rich.table import Table
 
 from benchmarks.spread import spread
 from serving.contract import GENERATOR, IMAGES, NOISE, NOISE_DIM, SIGNATURE
-from serving.quiet import quiet_tensorflow_import
+from serving.model_server import engines
+from serving.quiet import quiet_tensorflow_import, without_openvino_converter
 
 PACKAGES = ("tensorflow", "onnx", "onnxruntime", "openvino")
-REFERENCE = "TensorFlow, exported graph"
+REFERENCE = "OpenVINO, exported graph"
 
 Pixels = NDArray[np.uint8]
 Engine = Callable[[NDArray[np.float32]], Pixels]
 
 
-def tensorflow_engine(directory: Path, threads: int) -> Engine:
-    """The embedded model server's way to run a SavedModel."""
-    with quiet_tensorflow_import():
-        from serving.model_server.servable import load
-    servable = load(directory, threads, threads)
-    return lambda noise: servable.run(SIGNATURE, {NOISE: noise})[IMAGES]
+def served(engine: engines.Engine) -> Callable[[Path, int], Engine]:
+    """An embedded model server's engine, on a SavedModel."""
+
+    def load(directory: Path, threads: int) -> Engine:
+        servable = engines.loader(engine)(directory, threads, threads)
+        return lambda noise: servable.run(SIGNATURE, {NOISE: noise})[IMAGES]
+
+    return load
 
 
 def onnxruntime_engine(path: Path, threads: int) -> Engine:
@@ -59,7 +62,8 @@ def onnxruntime_engine(path: Path, threads: int) -> Engine:
 
 def openvino_engine(path: Path, threads: int) -> Engine:
     """OpenVINO on the CPU, in float32 even where the CPU has bfloat16."""
-    import openvino
+    with without_openvino_converter():
+        import openvino
 
     hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
     request = openvino.Core().compile_model(str(path), "CPU", hints).create_infer_request()
@@ -67,8 +71,9 @@ def openvino_engine(path: Path, threads: int) -> Engine:
 
 
 ENGINES: dict[str, tuple[Callable[[Path, int], Engine], str]] = {
-    REFERENCE: (tensorflow_engine, "exported"),
-    "TensorFlow, Keras's export": (tensorflow_engine, "keras"),
+    REFERENCE: (served(engines.Engine.OPENVINO), "exported"),
+    "TensorFlow, exported graph": (served(engines.Engine.TENSORFLOW), "exported"),
+    "TensorFlow, Keras's export": (served(engines.Engine.TENSORFLOW), "keras"),
     "ONNX Runtime, plain network": (onnxruntime_engine, "plain.onnx"),
     "OpenVINO, plain network": (openvino_engine, "plain.onnx"),
 }
@@ -121,7 +126,7 @@ def main(
     try:
         console.print(", ".join(f"{package} {version(package)}" for package in PACKAGES))
     except PackageNotFoundError as missing:
-        console.print(f"{missing.name} isn't there: pip install onnx onnxruntime openvino")
+        console.print(f"{missing.name} isn't there: pip install onnx onnxruntime")
         raise typer.Exit(2) from missing
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as directory:

@@ -24,6 +24,7 @@ from rich.table import Table
 
 from benchmarks.spread import spread
 from serving.contract import IMAGES, NOISE, NOISE_DIM, PIXEL_SCALE, SIGNATURE
+from serving.model_server.servable import Servable
 from serving.quiet import quiet_tensorflow_import
 
 REFERENCE = "Keras's export"
@@ -137,7 +138,7 @@ def main(
         import tensorflow as tf
 
         from benchmarks.plain_exports import example_generator, save_keras
-        from serving.model_server.servable import Servable, load
+        from serving.model_server.engines.tensorflow import load
     generator = example_generator()
 
     def runner(servable: Servable) -> Callable[[Any], Any]:

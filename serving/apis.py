@@ -1,4 +1,4 @@
-"""TensorFlow Serving's API without TensorFlow: the message classes and the gRPC methods' paths.
+"""TensorFlow Serving's API and SavedModels without TensorFlow: the message classes and the gRPC methods' paths.
 
 The package tensorflow-serving-api imports the whole TensorFlow runtime. Here the same messages are built
 from ``apis.binpb``, a serialised ``FileDescriptorSet`` that ``python -m serving.apis_build`` takes from that
@@ -114,6 +114,109 @@ class SignatureDef(Proto):
     inputs: MessageMap[TensorInfo]
     outputs: MessageMap[TensorInfo]
     method_name: str
+
+
+@_message("tensorflow.AttrValue")
+class AttrValue(Proto):
+    """An attribute of a node: one of many kinds. ``type`` is a DataType number, ``func`` names a function."""
+
+    @_message("tensorflow.AttrValue.ListValue")
+    class ListValue(Proto):
+        type: MutableSequence[int]
+        func: Repeated[NameAttrList]
+
+    type: int
+    func: NameAttrList
+    list: AttrValue.ListValue
+
+
+@_message("tensorflow.NameAttrList")
+class NameAttrList(Proto):
+    """The name of a function."""
+
+    name: str
+
+
+@_message("tensorflow.NodeDef")
+class NodeDef(Proto):
+    """One operation of a graph. Inputs are "node", "node:output" or "^node"; in a function "node:name:output" or an
+    argument's name.
+    """
+
+    name: str
+    op: str
+    input: MutableSequence[str]
+    attr: MessageMap[AttrValue]
+
+
+@_message("tensorflow.OpDef")
+class OpDef(Proto):
+    """What an operation, here a function, takes and gives."""
+
+    @_message("tensorflow.OpDef.ArgDef")
+    class ArgDef(Proto):
+        name: str
+        type: int
+
+    name: str
+    input_arg: Repeated[OpDef.ArgDef]
+    output_arg: Repeated[OpDef.ArgDef]
+    control_output: MutableSequence[str]
+
+
+@_message("tensorflow.FunctionDef")
+class FunctionDef(Proto):
+    """A function of a graph: ``ret`` tells which output of which node each result is."""
+
+    signature: OpDef
+    node_def: Repeated[NodeDef]
+    ret: MutableMapping[str, str]
+    control_ret: MutableMapping[str, str]
+    arg_attr: MutableMapping[int, Any]
+
+
+@_message("tensorflow.FunctionDefLibrary")
+class FunctionDefLibrary(Proto):
+    """The functions that a graph's nodes call."""
+
+    function: Repeated[FunctionDef]
+
+
+@_message("tensorflow.GraphDef")
+class GraphDef(Proto):
+    """Nodes, and the functions that they call."""
+
+    node: Repeated[NodeDef]
+    library: FunctionDefLibrary
+
+
+@_message("tensorflow.SaverDef")
+class SaverDef(Proto):
+    """The nodes that save and restore a graph's variables."""
+
+    restore_op_name: str
+
+
+@_message("tensorflow.MetaGraphDef")
+class MetaGraphDef(Proto):
+    """A graph with its signatures."""
+
+    @_message("tensorflow.MetaGraphDef.MetaInfoDef")
+    class MetaInfoDef(Proto):
+        tags: MutableSequence[str]
+
+    meta_info_def: MetaGraphDef.MetaInfoDef
+    graph_def: GraphDef
+    saver_def: SaverDef
+    signature_def: MessageMap[SignatureDef]
+
+
+@_message("tensorflow.SavedModel")
+class SavedModel(Proto):
+    """What ``saved_model.pb`` holds: a graph for each set of tags."""
+
+    saved_model_schema_version: int
+    meta_graphs: Repeated[MetaGraphDef]
 
 
 @_message("google.protobuf.Any")

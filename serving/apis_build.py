@@ -15,6 +15,7 @@ SOURCES: Final = (
     "tensorflow_serving.apis.model_service_pb2",
     "tensorflow_serving.apis.get_model_metadata_pb2",
     "tensorflow_serving.apis.prediction_log_pb2",
+    "tensorflow.core.protobuf.saved_model_pb2",
 )
 """The generated modules whose files, and all files that those import, make up the set."""
 

@@ -1,4 +1,4 @@
-"""Importing TensorFlow without its announcements, and without what isn't needed of it."""
+"""Importing TensorFlow and OpenVINO without their announcements, and without what isn't needed of them."""
 
 import os
 import shutil
@@ -11,6 +11,7 @@ from typing import Final
 LOG_LEVEL: Final = "TF_CPP_MIN_LOG_LEVEL"
 
 _LEGACY_KERAS: Final = "TF_USE_LEGACY_KERAS"
+_OPENVINO_CONVERTER: Final = "openvino.tools.ovc"
 
 
 @contextmanager
@@ -58,3 +59,20 @@ def without_keras() -> Iterator[None]:
             del os.environ[_LEGACY_KERAS]
         else:
             os.environ[_LEGACY_KERAS] = before
+
+
+@contextmanager
+def without_openvino_converter() -> Iterator[None]:
+    """Keeps OpenVINO, imported in the block, from importing its converter.
+
+    Nothing here converts models to files, and the converter tells OpenVINO's makers over the network that it was
+    imported. OpenVINO does without where the converter is missing, and None in its place says that it is.
+    """
+    if _OPENVINO_CONVERTER in sys.modules:
+        yield
+        return
+    sys.modules[_OPENVINO_CONVERTER] = None  # type: ignore[assignment]  # what the import system looks for
+    try:
+        yield
+    finally:
+        del sys.modules[_OPENVINO_CONVERTER]

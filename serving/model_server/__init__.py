@@ -1,1 +1,1 @@
-"""The embedded model server: TensorFlow Serving's gRPC API on the TensorFlow runtime, in Python."""
+"""The embedded model server: TensorFlow Serving's gRPC API in Python, on one of several engines."""

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from serving import model_config
 from serving.model_server.batching import BatchingOptions
+from serving.model_server.engines import DEFAULT_ENGINE, Engine
 from serving.model_server.model import LoadingOptions
 from serving.model_server.server import DEFAULT_PORT, ServerOptions, serve
 
@@ -50,6 +51,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--grpc_max_threads", type=int, default=ServerOptions.grpc_max_threads)
     add("--tensorflow_intra_op_parallelism", type=int, default=0)
     add("--tensorflow_inter_op_parallelism", type=int, default=0)
+    add(
+        "--engine",
+        type=Engine,
+        choices=list(Engine),
+        default=DEFAULT_ENGINE,
+        help="what runs the models (here only); default: %(default)s",
+    )
     add("--require_model_cards", **_FLAG, default=False, help="refuse versions without a model.json (here only)")
     for always_on in (
         "--enable_serialization_as_tensor_content",
@@ -73,6 +81,7 @@ def _options(flags: argparse.Namespace) -> ServerOptions:
         ),
         batching=_batching(flags.batching_parameters_file) if flags.enable_batching else None,
         grpc_max_threads=flags.grpc_max_threads,
+        engine=flags.engine,
         intra_op_threads=flags.tensorflow_intra_op_parallelism,
         inter_op_threads=flags.tensorflow_inter_op_parallelism,
         require_model_cards=flags.require_model_cards,

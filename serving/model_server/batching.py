@@ -7,6 +7,9 @@ a batch of all that fit: same signature, dtypes and shapes but for the number of
 A batch is filled up to a size that the model is warmed up with (``serving.contract.BATCH_SIZES``) by
 repeating its last row. That keeps an answer independent of its company: TensorFlow's kernels for the CPU
 compute a row in the same way for these sizes, and slightly differently for some others.
+
+What is larger than ``max_execution_batch_size`` runs in pieces of that size. More rows at a time would take as long
+for each row, and more memory for all of them.
 """
 
 import threading
@@ -43,6 +46,7 @@ class BatchingOptions:
     """
 
     max_batch_size: int = 256
+    max_execution_batch_size: int = 64
     max_enqueued_batches: int = 64
     num_batch_threads: int = 1
 
@@ -150,7 +154,7 @@ class Batcher:
 
     def _take_companions(self, leader: _Task) -> list[_Task]:
         companions = []
-        space = self._options.max_batch_size - leader.rows
+        space = min(self._options.max_batch_size, self._options.max_execution_batch_size) - leader.rows
         for task in list(self._pending):
             if task.key == leader.key:
                 if task.rows > space:  # nobody overtakes it
@@ -190,26 +194,39 @@ class Batcher:
             raise
 
     def _run_together(self, batch: Sequence[_Task]) -> None:
-        total = sum(task.rows for task in batch)
-        padding = padded_size(total) - total
-        inputs = {}
-        for name in batch[0].inputs:
-            parts = [task.inputs[name] for task in batch]
-            if padding:
-                parts.append(np.repeat(parts[-1][-1:], padding, axis=0))
-            inputs[name] = np.concatenate(parts) if len(parts) > 1 else parts[0]
-        outputs = self._run(batch[0].key[0], inputs)
-        for name, output in outputs.items():
-            if output.ndim == 0 or len(output) != total + padding:
-                raise ServingError(
-                    StatusCode.FAILED_PRECONDITION,
-                    f"Batched output {name} has the shape {list(output.shape)} for {total + padding} input "
-                    "rows: only signatures that keep the first dimension can run in batches",
-                )
+        signature_name = batch[0].key[0]
+        inputs = {name: _joined([task.inputs[name] for task in batch]) for name in batch[0].inputs}
+        total, size = sum(task.rows for task in batch), self._options.max_execution_batch_size
+        pieces = [
+            self._run_piece(signature_name, {name: array[start : start + size] for name, array in inputs.items()})
+            for start in range(0, total, size)
+        ]
+        outputs = {name: _joined([piece[name] for piece in pieces]) for name in pieces[0]}
         start = 0
         for task in batch:
             task.outputs = {name: output[start : start + task.rows] for name, output in outputs.items()}
             start += task.rows
+
+    def _run_piece(self, signature_name: str, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        rows = _rows(inputs)
+        padding = padded_size(rows) - rows
+        if padding:
+            inputs = {
+                name: np.concatenate([array, np.repeat(array[-1:], padding, axis=0)]) for name, array in inputs.items()
+            }
+        outputs = self._run(signature_name, inputs)
+        for name, output in outputs.items():
+            if output.ndim == 0 or len(output) != rows + padding:
+                raise ServingError(
+                    StatusCode.FAILED_PRECONDITION,
+                    f"Batched output {name} has the shape {list(output.shape)} for {rows + padding} input "
+                    "rows: only signatures that keep the first dimension can run in batches",
+                )
+        return {name: output[:rows] for name, output in outputs.items()}
+
+
+def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
 
 def _rows(inputs: Arrays) -> int:

@@ -1,20 +1,17 @@
 """A loaded version, ready to answer: the model itself, with or without batching in front."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from serving import apis
 from serving.model_server.batching import Batcher, BatchingOptions, Call
+from serving.model_server.servable import Servable
 from serving.model_server.signature import Arrays, Signature
-
-if TYPE_CHECKING:  # TensorFlow is imported when a server starts, not with its options
-    from serving.model_server.servable import Servable
 
 
 class Runner:
     """Runs ``servable``, in batches where ``batching`` says how."""
 
-    def __init__(self, servable: "Servable", batching: BatchingOptions | None) -> None:
+    def __init__(self, servable: Servable, batching: BatchingOptions | None) -> None:
         self._servable = servable
         self._batcher = Batcher(servable.run, batching) if batching else None
 

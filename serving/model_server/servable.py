@@ -1,105 +1,42 @@
-"""One loaded version of a model: a SavedModel in a TensorFlow session, as in TensorFlow Serving.
+"""One loaded version of a model, whatever runs it."""
 
-A session, and not ``tf.saved_model.load``, because it takes any shape that the operations take (the
-signature isn't enforced, which the API's users see), costs less for each call, and is freed by closing it.
-"""
-
-import gc
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
-import tensorflow as tf
-from grpc import StatusCode
 from numpy.typing import NDArray
-from tensorflow.core.protobuf import config_pb2
 
 from serving import apis
-from serving.model_server.errors import ServingError, code_of
-from serving.model_server.signature import METHODS, Arrays, Signature
-
-GRAPH_FILES = ("saved_model.pb", "saved_model.pbtxt")
-
-tf.get_logger().setLevel("ERROR")  # the session's loader announces its deprecation on every start
+from serving.model_server.signature import Arrays, Signature
 
 
-class Servable:
+class Servable(Protocol):
     """A version in memory. Runs are safe from several threads; ``close`` comes after the last of them."""
 
-    def __init__(self, session: Any, signature_defs: apis.SignatureDefMap) -> None:
-        self.signature_defs = signature_defs
-        self.signatures = {
-            name: Signature.from_proto(name, proto) for name, proto in signature_defs.signature_def.items()
-        }
-        self._session = session
-        self._runs: dict[str, Callable[..., list[NDArray[Any]]]] = {}
-        for name, signature in self.signatures.items():
-            proto = signature_defs.signature_def[name]
-            if signature.method_name in METHODS:
-                # The call that Keras makes too: straight into TensorFlow, where Session.run would compare shapes.
-                options = config_pb2.CallableOptions(
-                    feed=[proto.inputs[key].name for key in signature.dtypes],
-                    fetch=[proto.outputs[output].name for output in signature.outputs],
-                )
-                self._runs[name] = session._make_callable_from_options(options)
+    @property
+    def signature_defs(self) -> apis.SignatureDefMap:
+        """The signatures as the API describes them."""
+
+    @property
+    def signatures(self) -> Mapping[str, Signature]:
+        """The signatures by name."""
 
     def run(self, signature_name: str, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Runs a signature on inputs of its names and dtypes, and returns all its outputs.
 
-        Raises ServingError with the code of the operation that fails, like INVALID_ARGUMENT for a shape
-        that one of them can't take.
+        Raises ServingError, like INVALID_ARGUMENT for a shape that an operation can't take.
         """
-        signature = self.signatures[signature_name]
-        try:
-            outputs = self._runs[signature_name](*(inputs[name] for name in signature.dtypes))
-        except tf.errors.OpError as error:
-            raise ServingError(code_of(error.error_code), error.message) from error
-        return {name: np.asarray(output) for name, output in zip(signature.outputs, outputs, strict=True)}
 
     def close(self) -> None:
         """Frees the model's memory."""
-        self._runs.clear()
-        self._session.close()
-        del self._session
-        gc.collect()  # a graph in Python is full of cycles
 
 
-def load(path: Path, intra_op_threads: int = 0, inter_op_threads: int = 0) -> Servable:
-    """Loads the SavedModel in the directory ``path``; thread counts of 0 leave the choice to TensorFlow.
+class Load(Protocol):
+    """How an engine loads a version."""
 
-    Raises ServingError: NOT_FOUND without a graph file or one for serving, DATA_LOSS for a graph that can't
-    be parsed, otherwise what TensorFlow says (OUT_OF_RANGE for a short variables file …).
-    """
-    if not any((path / name).is_file() for name in GRAPH_FILES):
-        raise ServingError(StatusCode.NOT_FOUND, f"no {' or '.join(GRAPH_FILES)} in {path}")
-    config = tf.compat.v1.ConfigProto(
-        intra_op_parallelism_threads=intra_op_threads, inter_op_parallelism_threads=inter_op_threads
-    )
-    config.gpu_options.allow_growth = True
-    session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
-    try:
-        with session.graph.as_default():
-            meta_graph = tf.compat.v1.saved_model.load(session, [tf.saved_model.SERVING], str(path))
-        signature_defs = apis.SignatureDefMap()
-        for name, proto in meta_graph.signature_def.items():
-            signature_defs.signature_def[name].ParseFromString(proto.SerializeToString())
-        return Servable(session, signature_defs)
-    except Exception as error:
-        session.close()
-        raise _load_error(error) from error
+    def __call__(self, path: Path, intra_op_threads: int = 0, inter_op_threads: int = 0) -> Servable:
+        """Loads the SavedModel in the directory ``path``; thread counts of 0 leave the choice to the engine.
 
-
-def _load_error(error: Exception) -> ServingError:
-    """Gives what the loader raises the code that TensorFlow Serving reports for it."""
-    match error:
-        case tf.errors.OpError():
-            return ServingError(code_of(error.error_code), error.message)
-        case OSError():  # the loader's word for a graph that isn't one
-            return ServingError(StatusCode.DATA_LOSS, str(error))
-        case RuntimeError():  # no graph with the tag "serve"
-            return ServingError(StatusCode.NOT_FOUND, str(error))
-        case ValueError() | KeyError() | TypeError():  # a graph that contradicts itself
-            return ServingError(StatusCode.INVALID_ARGUMENT, str(error))
-        case _:
-            return ServingError(StatusCode.UNKNOWN, f"{type(error).__name__}: {error}")
+        Raises ServingError: NOT_FOUND without a graph file or one for serving, DATA_LOSS for a graph that can't be
+        parsed, OUT_OF_RANGE for a short variables file, and whatever else the engine has to say.
+        """

@@ -14,13 +14,15 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from serving.model_config import ModelConfig
+from serving.model_server import engines
 from serving.model_server.batching import BatchingOptions
+from serving.model_server.engines import DEFAULT_ENGINE, Engine
 from serving.model_server.manager import Manager, ModelNotLoadedError
 from serving.model_server.model import LoadingOptions
 from serving.model_server.runner import Runner
 from serving.model_server.service import Service
 from serving.model_server.verification import verify_version
-from serving.quiet import quiet_tensorflow_import, without_keras
+from serving.model_server.warmup import warm_up
 
 DEFAULT_PORT: Final = 8500
 """TensorFlow Serving's gRPC port."""
@@ -52,8 +54,10 @@ class ServerOptions:
     batching: BatchingOptions | None = field(default_factory=BatchingOptions)
     grpc_max_threads: int = 512
     """Calls handled at once, those waiting for a batch included; more are refused with RESOURCE_EXHAUSTED."""
+    engine: Engine = DEFAULT_ENGINE
+    """What runs the models."""
     intra_op_threads: int = 0
-    """TensorFlow's threads inside one operation; 0 means as many as there are CPUs."""
+    """Threads inside one operation; 0 means as many as there are CPUs."""
     inter_op_threads: int = 0
     """TensorFlow's operations at a time; 0 means as many as there are CPUs."""
     require_model_cards: bool = False
@@ -181,21 +185,17 @@ def serve(options: ServerOptions, ready: Callable[[ModelServer], None] = lambda 
 
 
 def _loader(options: ServerOptions) -> Callable[[Path], Runner]:
-    """Returns the function that loads a version. It imports TensorFlow, which takes seconds and much
-    memory.
-    """
-    with quiet_tensorflow_import(), without_keras():
-        from serving.model_server.servable import load
-        from serving.model_server.warmup import warm_up
+    """Returns the function that loads a version."""
+    load = engines.loader(options.engine)
 
     def load_version(path: Path) -> Runner:
         verify_version(path, require_card=options.require_model_cards)
-        servable = load(path, options.intra_op_threads, options.inter_op_threads)
+        runner = Runner(load(path, options.intra_op_threads, options.inter_op_threads), options.batching)
         try:
-            warm_up(servable, path)
+            warm_up(runner, path)
         except BaseException:
-            servable.close()
+            runner.close()
             raise
-        return Runner(servable, options.batching)
+        return runner
 
     return load_version

@@ -3,6 +3,7 @@
 import pytest
 
 EMBEDDED = "embedded"
+"""On each of its engines, in turn."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -10,5 +11,5 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--model-server",
         default=EMBEDDED,
         metavar="PROGRAM",
-        help="what tests/model_server runs on: 'embedded' (default) or the path of a tensorflow_model_server",
+        help="what tests/model_server runs on: 'embedded' (default: each engine) or a tensorflow_model_server's path",
     )

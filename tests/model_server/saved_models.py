@@ -14,8 +14,10 @@ from serving import apis, tensors
 from serving.contract import WARMUP_REQUESTS
 
 FLOATS = tf.TensorSpec(None, tf.float32)
-DTYPES = ("float32", "float64", "float16", "uint8", "int8", "int16", "int32", "int64", "bool", "object")
+DTYPES = ("float32", "float64", "float16", "uint8", "int8", "int16", "int32", "int64", "bool")
 """NumPy's names of the dtypes that the model ``echo`` has signatures for."""
+TURNS_PER_SECOND = 3000
+"""How often the model ``witness`` multiplies its matrices where a second is asked for: about what a core can do."""
 
 
 def save_half_plus(path: Path, constant: float) -> None:
@@ -44,35 +46,39 @@ def save_echo(path: Path) -> None:
     """A signature for each of DTYPES, by its name: y = x."""
     signatures = {
         dtype: tf.function(lambda x: {"y": tf.identity(x)}).get_concrete_function(
-            x=tf.TensorSpec(None, tf.string if dtype == "object" else tf.dtypes.as_dtype(dtype))
+            x=tf.TensorSpec(None, tf.dtypes.as_dtype(dtype))
         )
         for dtype in DTYPES
     }
     tf.saved_model.save(tf.Module(), str(path), signatures)
 
 
+def save_text(path: Path) -> None:
+    """``serving_default``: y = x, of strings."""
+    signature = tf.function(lambda x: {"y": tf.identity(x)}).get_concrete_function(x=tf.TensorSpec(None, tf.string))
+    tf.saved_model.save(tf.Module(), str(path), {"serving_default": signature})
+
+
 def save_witness(path: Path) -> None:
     """Signatures whose answers tell how they were run.
 
-    ``serving_default``: waits for the longest of ``seconds`` [N]; ``rows`` [N] is N in each row.
-    ``gated``: creates the file ``gate`` [N] + ".entered", then waits for ``gate`` itself to exist; ``rows`` as above.
+    ``serving_default``: works for about the longest of ``seconds`` [N]; ``rows`` [N] is N in each row.
     ``item``: y = (10, 20, 30)[index]; any other index fails. ``dot``: y [N] = x [N, 3] · (1, 2, 3).
     ``unbatchable``: y [] = the sum of x.
     ``pages``: of each of ``pages`` int64 [N], ``bytes`` uint8 [N, 4096] and ``numbers`` float32 [N, 4096], all of them
     the page's number, and ``pages`` itself: like a generator's index of its seeds.
     """
+    matrix = tf.constant(np.random.default_rng(0).normal(0, 0.1, (192, 192)).astype(np.float32))
 
-    def wait(seconds: Any) -> Any:
-        end = tf.timestamp() + tf.cast(tf.reduce_max(seconds), tf.float64)
-        turns = tf.while_loop(lambda n: tf.timestamp() < end, lambda n: (n + 1,), (0,))[0]
-        return {"rows": tf.fill(tf.shape(seconds)[:1], tf.shape(seconds)[0] + 0 * turns)}
-
-    def gated(gate: Any) -> Any:
-        with tf.control_dependencies([tf.io.write_file(gate[0] + ".entered", "")]):
-            start = tf.constant(0)
-        shut = lambda n: tf.equal(tf.size(tf.io.matching_files(gate[0])), 0)  # noqa: E731
-        turns = tf.while_loop(shut, lambda n: (n + 1,), (tf.identity(start),))[0]
-        return {"rows": tf.fill(tf.shape(gate)[:1], tf.shape(gate)[0] + 0 * turns)}
+    def work(seconds: Any) -> Any:
+        turns = tf.cast(tf.reduce_max(seconds) * TURNS_PER_SECOND, tf.int32)
+        worked = tf.while_loop(
+            lambda n, _: n < turns,
+            lambda n, x: (n + 1, tf.tanh(tf.matmul(x, matrix))),
+            (tf.constant(0), matrix),
+        )[1]
+        rows = tf.cast(tf.shape(seconds)[:1], tf.float32) + 0 * tf.reduce_max(worked)
+        return {"rows": tf.cast(rows + tf.zeros_like(seconds), tf.int32)}
 
     def item(index: Any) -> Any:
         return {"y": tf.gather([10, 20, 30], index)}
@@ -88,14 +94,30 @@ def save_witness(path: Path) -> None:
         return {"bytes": tf.cast(wide, tf.uint8), "numbers": tf.cast(wide, tf.float32), "pages": tf.identity(pages)}
 
     signatures = {
-        "serving_default": tf.function(wait).get_concrete_function(seconds=tf.TensorSpec([None], tf.float32)),
-        "gated": tf.function(gated).get_concrete_function(gate=tf.TensorSpec([None], tf.string)),
+        "serving_default": tf.function(work).get_concrete_function(seconds=tf.TensorSpec([None], tf.float32)),
         "item": tf.function(item).get_concrete_function(index=tf.TensorSpec([None], tf.int32)),
         "dot": tf.function(dot).get_concrete_function(x=tf.TensorSpec([None, 3], tf.float32)),
         "unbatchable": tf.function(unbatchable).get_concrete_function(x=FLOATS),
         "pages": tf.function(look).get_concrete_function(pages=tf.TensorSpec([None], tf.int64)),
     }
     tf.saved_model.save(tf.Module(), str(path), signatures)
+
+
+def save_gate(path: Path) -> None:
+    """``serving_default``: creates the file ``gate`` [N] + ".entered", then waits until ``gate`` itself exists.
+
+    ``rows`` [N] is N in each row.
+    """
+
+    def gated(gate: Any) -> Any:
+        with tf.control_dependencies([tf.io.write_file(gate[0] + ".entered", "")]):
+            start = tf.constant(0)
+        shut = lambda n: tf.equal(tf.size(tf.io.matching_files(gate[0])), 0)  # noqa: E731
+        turns = tf.while_loop(shut, lambda n: (n + 1,), (tf.identity(start),))[0]
+        return {"rows": tf.fill(tf.shape(gate)[:1], tf.shape(gate)[0] + 0 * turns)}
+
+    signature = tf.function(gated).get_concrete_function(gate=tf.TensorSpec([None], tf.string))
+    tf.saved_model.save(tf.Module(), str(path), {"serving_default": signature})
 
 
 def publish(template: Path, base_path: Path, version: int) -> Path:
@@ -139,6 +161,20 @@ def cut_variables(saved_model: Path) -> None:
 def remove_variables(saved_model: Path) -> None:
     """Deletes the variables."""
     shutil.rmtree(saved_model / "variables")
+
+
+def damage_warmup(saved_model: Path) -> None:
+    """Adds a warm-up request, and changes its last byte."""
+    write_warmup(saved_model, [{"x": np.zeros(2, np.float32)}])
+    path = saved_model / WARMUP_REQUESTS
+    path.write_bytes(path.read_bytes()[:-5] + b"\xff" + path.read_bytes()[-4:])
+
+
+def cut_warmup(saved_model: Path) -> None:
+    """Adds a warm-up request, and cuts its last byte off."""
+    write_warmup(saved_model, [{"x": np.zeros(2, np.float32)}])
+    path = saved_model / WARMUP_REQUESTS
+    path.write_bytes(path.read_bytes()[:-1])
 
 
 def add_failing_warmup(saved_model: Path) -> None:

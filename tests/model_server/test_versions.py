@@ -24,6 +24,8 @@ BREAKAGES = {
     "short variables": (saved_models.cut_variables, OUT_OF_RANGE),
     "no variables": (saved_models.remove_variables, None),
     "failing warm-up": (saved_models.add_failing_warmup, INVALID_ARGUMENT),
+    "damaged warm-up": (saved_models.damage_warmup, DATA_LOSS),
+    "cut warm-up": (saved_models.cut_warmup, DATA_LOSS),
 }
 
 
@@ -52,7 +54,7 @@ class Bench:
 @pytest.fixture(scope="module")
 def bench(program: str, templates: Templates, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     root = tmp_path_factory.mktemp("life")
-    names = [f"model_{number}" for number in range(12)]
+    names = [f"model_{number}" for number in range(14)]
     for name in ("clock", *names):
         saved_models.publish(templates.half_plus_two, root / name, 1)
     with ExitStack() as stack:

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from serving.contract import BATCH_SIZES, GENERATOR, IMAGES, NOISE, SIGNATURE
-from serving.model_server.servable import load
+from serving.model_server.engines import Engine, loader
 from training.inference import inference_module
 from training.inference.generator import sub_pixel
 from training.networks import build_generator
@@ -50,8 +50,9 @@ def expected(network: Any, rows: int) -> Any:
     return np.asarray(network(noise(rows), training=False), np.float64) * 127.5 + 127.5
 
 
-def test_an_image_is_the_same_to_the_bit_in_every_batch_that_is_run(saved: list[Path]) -> None:
-    servable = load(saved[0])
+@pytest.mark.parametrize("engine", Engine)
+def test_an_image_is_the_same_to_the_bit_in_every_batch_that_is_run(saved: list[Path], engine: Engine) -> None:
+    servable = loader(engine)(saved[0])
     inputs = noise(256)
     together = servable.run(SIGNATURE, {NOISE: inputs})[IMAGES]
     for size in BATCH_SIZES:
@@ -86,8 +87,9 @@ def test_no_operation_rounds_otherwise_in_another_release(saved: list[Path]) -> 
     assert "Tanh" not in operations
 
 
-def test_no_images_make_no_images(saved: list[Path]) -> None:
-    servable = load(saved[0])
+@pytest.mark.parametrize("engine", Engine)
+def test_no_images_make_no_images(saved: list[Path], engine: Engine) -> None:
+    servable = loader(engine)(saved[0])
     assert servable.run(SIGNATURE, {NOISE: noise(0)})[IMAGES].shape == (0, 28, 28, 1)
     servable.close()
 

@@ -126,6 +126,14 @@ def test_a_batch_ends_before_the_request_that_does_not_fit(make: Callable[..., B
     assert bench.model.batches == [[0], [1, 2, 3, 3], [4, 5, 6, 6]]
 
 
+def test_a_large_request_runs_in_pieces_and_nobody_joins_what_fills_one(make: Callable[..., Bench]) -> None:
+    bench = make(max_batch_size=8, max_execution_batch_size=4)
+    futures = [bench.call(0), bench.call(1, 2, 3, 4, 5, 6, 7), bench.call(8), bench.call(9, 10, 11), bench.call(12)]
+    bench.model.open.set()
+    assert [future.result(SECONDS) for future in futures] == [[0], [2, 4, 6, 8, 10, 12, 14], [16], [18, 20, 22], [24]]
+    assert bench.model.batches == [[0], [1, 2, 3, 4], [5, 6, 7, 7], [8, 9, 10, 11], [12]]
+
+
 def test_requests_of_other_dtypes_or_shapes_do_not_share_a_batch(make: Callable[..., Bench]) -> None:
     bench = make()
     futures = [bench.call(0), bench.call(1), bench.call(2, dtype="int32"), bench.call(3)]

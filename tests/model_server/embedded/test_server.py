@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from serving.contract import DISCRIMINATOR, GENERATOR, MODELS
 from serving.model_config import ModelConfig
-from serving.model_server import servable
 from serving.model_server.batching import BatchingOptions
+from serving.model_server.engines import Engine, tensorflow
 from serving.model_server.model import LoadingOptions
 from serving.model_server.server import ModelServer, ServerOptions, ServerStartError
 from serving.pretrained import MODELS_DIR
@@ -27,7 +27,6 @@ from tests.model_server import saved_models
 from tests.model_server.client import SECONDS, Client, code, output, predict_request, refused, wait_until
 from tests.model_server.conftest import Templates
 from tests.model_server.embedded.conftest import QUICK, Start
-from tests.model_server.option import EMBEDDED
 from tests.model_server.process import config, connected, server_process
 
 
@@ -35,13 +34,16 @@ def waits(*seconds: float) -> dict[str, NDArray[np.float32]]:
     return {"seconds": np.array(seconds, np.float32)}
 
 
+def gate(file: Path) -> dict[str, NDArray[Any]]:
+    return {"gate": np.array([str(file).encode()], object)}
+
+
 class Gate:
     """A request that runs until it is let go: nothing here depends on how fast the machine is."""
 
     def __init__(self, client: Client, model: str, directory: Path) -> None:
         self._file = directory / "gate"
-        inputs = {"gate": np.array([str(self._file).encode()], object)}
-        request = predict_request(model, inputs, signature="gated")
+        request = predict_request(model, gate(self._file))
         self.answer = client.prediction.Predict.future(request, timeout=SECONDS)
         entered = directory / "gate.entered"
         wait_until(entered.exists, lambda: f"the request never ran: {self.answer.exception(0)}")
@@ -136,7 +138,7 @@ def test_a_base_path_that_disappears_does_not_unload_the_model(
 
 
 def test_unloading_frees_the_graph(templates: Templates) -> None:
-    loaded = servable.load(templates.half_plus_two)
+    loaded = tensorflow.load(templates.half_plus_two)
     graph = weakref.ref(loaded._session.graph)
     assert graph() is not None
     loaded.close()
@@ -145,10 +147,10 @@ def test_unloading_frees_the_graph(templates: Templates) -> None:
 
 
 def test_an_unloaded_version_finishes_its_requests_first(start: Start, templates: Templates, tmp_path: Path) -> None:
-    saved_models.publish(templates.witness, tmp_path / "m", 1)
-    _, client = start({"m": tmp_path / "m"})
+    saved_models.publish(templates.gate, tmp_path / "m", 1)
+    _, client = start({"m": tmp_path / "m"}, engine=Engine.TENSORFLOW)
     slow = Gate(client, "m", tmp_path)
-    saved_models.publish(templates.witness, tmp_path / "m", 2)
+    saved_models.publish(templates.gate, tmp_path / "m", 2)
     client.wait_for_states("m", {2: "AVAILABLE", 1: "UNLOADING"})
     slow.open()
     assert slow.answer.result(SECONDS).model_spec.version.value == 1
@@ -197,7 +199,7 @@ def test_no_rows_are_answered_with_no_rows(start: Start, models: dict[str, Path]
 
 
 def test_bad_requests_never_fail_good_ones_that_they_arrive_with(start: Start, models: dict[str, Path]) -> None:
-    _, client = start({"witness": models["witness"]})
+    _, client = start({"witness": models["witness"]}, engine=Engine.TENSORFLOW)
     kinds: list[tuple[str, dict[str, NDArray[Any]], list[Any] | None]] = [
         ("item", {"index": np.array([0, 2], np.int32)}, [10, 30]),
         ("item", {"index": np.array([7], np.int32)}, None),
@@ -218,10 +220,11 @@ def test_bad_requests_never_fail_good_ones_that_they_arrive_with(start: Start, m
     busy.result(SECONDS)
 
 
+@pytest.mark.parametrize("engine", Engine)
 @pytest.mark.parametrize("name", [GENERATOR, DISCRIMINATOR])
-def test_an_answer_does_not_depend_on_its_batch(start: Start, name: str) -> None:
+def test_an_answer_does_not_depend_on_its_batch(start: Start, name: str, engine: Engine) -> None:
     """Bit for bit, for the package's own models."""
-    _, client = start({name: MODELS_DIR / name})
+    _, client = start({name: MODELS_DIR / name}, engine=engine)
     spec = MODELS[name]
     random = np.random.default_rng(1)
     rows: NDArray[Any] = (
@@ -240,25 +243,29 @@ def test_an_answer_does_not_depend_on_its_batch(start: Start, name: str) -> None
 
 
 def test_a_request_whose_time_runs_out_in_the_queue_is_not_run(
-    start: Start, models: dict[str, Path], tmp_path: Path
+    start: Start, templates: Templates, tmp_path: Path
 ) -> None:
-    _, client = start({"witness": models["witness"]}, batching=BatchingOptions(max_batch_size=1))
-    busy = Gate(client, "witness", tmp_path)
-    hopeless = [
-        client.prediction.Predict.future(predict_request("witness", waits(20.0)), timeout=0.3) for _ in range(3)
-    ]
+    saved_models.publish(templates.gate, tmp_path / "m", 1)
+    _, client = start({"m": tmp_path / "m"}, engine=Engine.TENSORFLOW, batching=BatchingOptions(max_batch_size=1))
+    busy = Gate(client, "m", tmp_path)
+    never = predict_request("m", gate(tmp_path / "never"))
+    hopeless = [client.prediction.Predict.future(never, timeout=0.3) for _ in range(3)]
     assert {code(future.exception(SECONDS)) for future in hopeless} == {grpc.StatusCode.DEADLINE_EXCEEDED}
     busy.open()
     busy.answer.result(SECONDS)
-    assert output(client.predict("witness", waits(0.0)), "rows").tolist() == [1]
+    assert output(client.predict("m", gate(tmp_path)), "rows").tolist() == [1]
 
 
 # The process
 
 
-def test_sigterm_lets_calls_in_progress_finish_and_ends_with_0(models: dict[str, Path], tmp_path: Path) -> None:
-    with server_process(EMBEDDED, config({"witness": models["witness"]})) as server, connected(server) as client:
-        slow = Gate(client, "witness", tmp_path)
+def test_sigterm_lets_calls_in_progress_finish_and_ends_with_0(templates: Templates, tmp_path: Path) -> None:
+    saved_models.publish(templates.gate, tmp_path / "m", 1)
+    with (
+        server_process(Engine.TENSORFLOW, config({"m": tmp_path / "m"})) as server,
+        connected(server) as client,
+    ):
+        slow = Gate(client, "m", tmp_path)
         server.process.send_signal(signal.SIGTERM)
         slow.open()
         assert output(slow.answer.result(SECONDS), "rows").tolist() == [1]
@@ -266,8 +273,13 @@ def test_sigterm_lets_calls_in_progress_finish_and_ends_with_0(models: dict[str,
         assert "Traceback" not in server.log
 
 
-def test_importing_the_server_does_not_import_tensorflow() -> None:
-    program = "import sys, serving.model_server.server; print('tensorflow' in sys.modules)"
-    assert (
-        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "False\n"
+def test_an_engine_is_imported_when_it_is_chosen_and_brings_no_other_and_no_telemetry() -> None:
+    program = (
+        "import sys, serving.model_server.server as server\n"
+        "heavy = {'openvino', 'openvino_telemetry', 'tensorflow'}\n"
+        "print(heavy & sys.modules.keys() or None)\n"
+        "server.engines.loader('openvino')\n"
+        "print(heavy & sys.modules.keys())\n"
     )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "None\n{'openvino'}\n"
