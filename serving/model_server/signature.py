@@ -1,7 +1,7 @@
 """A model's signatures, and the checks that a request passes before it runs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from grpc import StatusCode
@@ -20,18 +20,22 @@ METHODS: Final = tuple(f"tensorflow/serving/{method}" for method in ("predict", 
 
 @dataclass(frozen=True)
 class Signature:
-    """What can be run: ``dtypes`` are TensorFlow's numbers by input name, ``outputs`` the outputs' names."""
+    """What can be run: ``dtypes`` are TensorFlow's numbers by input name, ``outputs`` the outputs' names, ``ranks`` the
+    numbers of dimensions by input name, where there are two and more.
+    """
 
     name: str
     method_name: str
     dtypes: Mapping[str, int]
     outputs: tuple[str, ...]
+    ranks: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def from_proto(cls, name: str, proto: apis.SignatureDef) -> "Signature":
         """Returns the signature that a SavedModel keeps under ``name``."""
         dtypes = {key: info.dtype for key, info in sorted(proto.inputs.items())}
-        return cls(name, proto.method_name, dtypes, tuple(sorted(proto.outputs)))
+        ranks = {key: rank for key, info in proto.inputs.items() if (rank := len(info.tensor_shape.dim)) > 1}
+        return cls(name, proto.method_name, dtypes, tuple(sorted(proto.outputs)), ranks)
 
 
 def choose(signatures: Mapping[str, Signature], name: str) -> Signature:
@@ -53,11 +57,11 @@ def choose(signatures: Mapping[str, Signature], name: str) -> Signature:
 
 
 def read_inputs(signature: Signature, inputs: Mapping[str, apis.TensorProto]) -> dict[str, NDArray[Any]]:
-    """Returns a request's inputs as arrays. Shapes are not compared with the signature's, as in TensorFlow
-    Serving.
+    """Returns a request's inputs as arrays. Their sizes are not compared with the signature's, as in TensorFlow
+    Serving, but the number of their dimensions is: TensorFlow's convolutions end the process at a wrong one.
 
-    Raises ServingError INVALID_ARGUMENT for a missing, extra or misnamed input, a wrong dtype, and a tensor
-    that can't be read.
+    Raises ServingError INVALID_ARGUMENT for a missing, extra or misnamed input, a wrong dtype, a wrong number of
+    dimensions where there should be two and more, and a tensor that can't be read.
     """
     if inputs.keys() != signature.dtypes.keys():
         raise ServingError(
@@ -79,6 +83,11 @@ def read_inputs(signature: Signature, inputs: Mapping[str, apis.TensorProto]) ->
             arrays[name] = tensors.to_array(proto)
         except tensors.TensorError as error:
             raise ServingError(StatusCode.INVALID_ARGUMENT, f"tensor parsing error: {name}: {error}") from error
+        if arrays[name].ndim != (rank := signature.ranks.get(name, arrays[name].ndim)):
+            raise ServingError(
+                StatusCode.INVALID_ARGUMENT,
+                f"input {name} has the shape {list(arrays[name].shape)}; {rank} dimensions are expected",
+            )
     return arrays
 
 
