@@ -43,7 +43,7 @@ unit: $(VENV)/.dev
 FUZZ_MINUTES ?= 10
 fuzz: $(VENV)/.dev ## Fuzz what reads strangers' bytes: make fuzz [FUZZ_MINUTES=10]
 	@echo "== Fuzzing for $(FUZZ_MINUTES) minutes (hypothesis)"
-	@FUZZ_MINUTES=$(FUZZ_MINUTES) $(BIN)/pytest --timeout 0 tests/fuzz/test_fuzz.py
+	@FUZZ_MINUTES=$(FUZZ_MINUTES) $(BIN)/pytest -s --timeout 0 tests/fuzz/test_fuzz.py
 
 SCHEMATHESIS_EXAMPLES ?= 500
 schemathesis: $(VENV)/.dev ## Hold the live service to its own OpenAPI document, 2,000 cases and more
@@ -87,7 +87,7 @@ lock: ## Write requirements.lock anew, with the newest versions that fit pyproje
 
 audit: .audit/.created ## Look the locked versions up among the published advisories (needs a network)
 	@echo "== Advisories about requirements.lock (pip-audit)"
-	@.audit/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip --progress-spinner off
+	@.audit/bin/pip-audit --strict --requirement requirements.lock --no-deps --disable-pip --progress-spinner off
 
 sbom: .audit/.created ## Write the bill of materials of requirements.lock: build/sbom.cdx.json (CycloneDX)
 	@mkdir -p build

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 Noise = NDArray[np.float32]
 Method = Literal["slerp", "lerp"]
 
+_LARGEST: Final = float(np.finfo(np.float32).max)
+"""An arc between numbers that float32 holds can lead through numbers that it doesn't."""
+
 _LEAST_SINE: Final = 1e-6
 """Below this the angle is 0 or 180 degrees to float32's eye, and no arc, or every one, leads from end to end."""
 
@@ -41,7 +44,8 @@ def slerp(start: Noise, end: Noise, shares: NDArray[Any]) -> Noise:
         return lerp(start, end, shares)
     share = shares[:, np.newaxis].astype(np.float64)
     weights = np.sin((1 - share) * angle), np.sin(share * angle)
-    return np.asarray((weights[0] * ends[0] + weights[1] * ends[1]) / np.sin(angle), np.float32)
+    arc = (weights[0] * ends[0] + weights[1] * ends[1]) / np.sin(angle)
+    return np.asarray(np.clip(arc, -_LARGEST, _LARGEST), np.float32)
 
 
 METHODS: Final[dict[Method, Callable[[Noise, Noise, NDArray[Any]], Noise]]] = {"slerp": slerp, "lerp": lerp}

@@ -27,13 +27,15 @@ from api.fit import FORMATS, ImageError, fit, read_digit
 from api.images import PNG
 from api.keys import ApiKey, CheckKeys, hash_of, new_key
 from api.negotiation import negotiate
+from api.oip.messages import read_request
 from api.problems import ProblemError, problem_response
 from api.schemas import GenerateRequest, ScoreRequest
 from api.settings import load_settings
 from api.sources import Pick, source_of
+from serving.contract import MODELS
 
 MINUTES: Final = float(os.environ.get("FUZZ_MINUTES", "0"))
-TARGETS: Final = 5
+TARGETS: Final = 6
 EXAMPLES: Final = 2000 if MINUTES else 60
 SECONDS_EACH: Final = 20.0
 """No example takes longer, also where other work goes on beside it."""
@@ -43,9 +45,13 @@ def fuzz(**inputs: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]], Ca
     """Runs a check on examples: EXAMPLES of them, or as many as its share of MINUTES has time for."""
 
     def decorate(check: Callable[..., None]) -> Callable[[], None]:
+        examples = 0
+
         @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
         @given(**inputs)
         def run(**example: Any) -> None:
+            nonlocal examples
+            examples += 1
             start = time.monotonic()
             check(**example)
             assert time.monotonic() - start < SECONDS_EACH
@@ -55,6 +61,7 @@ def fuzz(**inputs: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]], Ca
             run()
             while time.monotonic() < end:
                 run()
+            print(f"{check.__name__}: {examples:,} examples")
 
         return test
 
@@ -198,6 +205,38 @@ def test_the_noise_parser_and_other_bodies(content: bytes, score: bool) -> None:
         noise = next(source.batches())
         assert noise.dtype == np.float32
         assert np.isfinite(noise).all()
+
+
+@st.composite
+def tensors(draw: st.DrawFn) -> tuple[bytes, str | None, str]:
+    """A body of the Open Inference Protocol, the length of its JSON as the header has it, and the model."""
+    model = draw(st.sampled_from(sorted(MODELS)))
+    spec = MODELS[model].input
+    rows = draw(st.integers(0, 3))
+    size = draw(st.sampled_from((0, 1, 100, 400, 784, 1200, 2352)))
+    tensor = {
+        "name": draw(st.sampled_from((spec.name, "x"))),
+        "datatype": draw(st.sampled_from(("FP32", "UINT8", "BYTES"))),
+        "shape": draw(st.one_of(st.just([rows, *spec.shape]), st.lists(NUMBERS, max_size=4))),
+        **draw(st.sampled_from(({}, {"data": [0.5] * 100}, {"data": [[1] * 784]}))),
+        **draw(st.sampled_from(({}, {"parameters": {"binary_data_size": size}}))),
+    }
+    text = json.dumps(draw(st.one_of(st.just({"inputs": [tensor]}), ANYTHING))).encode()
+    length = draw(st.one_of(st.none(), st.just(str(len(text))), st.integers(-1, 3000).map(str), st.text(max_size=3)))
+    return text + draw(st.sampled_from((b"", b"\xff"))) * size, length, model
+
+
+@fuzz(asked=tensors())
+def test_the_inference_protocol(asked: tuple[bytes, str | None, str]) -> None:
+    content, length, model = asked
+    try:
+        found = read_request(content, length, MODELS[model], 64)
+    except ProblemError as error:
+        answer = problem_response(error, "/v2")
+        assert 400 <= answer.status_code < 500
+        return
+    assert found.rows.shape[1:] == MODELS[model].input.shape
+    assert found.rows.dtype.name == MODELS[model].input.dtype
 
 
 FORMATS_ON_OFFER = ("application/json", "image/png", "application/zip")

@@ -39,3 +39,14 @@ def test_where_there_is_no_one_arc_it_is_the_line(end: list[int]) -> None:
     start, last = np.array([1, 2], np.float32), np.array(end, np.float32)
     shares = np.linspace(0, 1, 5)
     np.testing.assert_array_equal(slerp(start, last, shares), lerp(start, last, shares))
+
+
+def test_an_arc_between_the_largest_numbers_stays_finite() -> None:
+    """It leaves what float32 holds: found by schemathesis, as a 500."""
+    most = np.finfo(np.float32).max
+    start, end = np.full(100, most), np.full(100, most)
+    end[50:] = -most
+    found = walk(np.stack([start, end]), 4, "slerp", loop=False)
+    assert found.dtype == np.float32
+    assert np.isfinite(found).all()
+    assert np.array_equal(found[[0, -1]], np.stack([start, end]))
