@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -95,15 +96,15 @@ class ServerProcess:
         self._errors.extend(self.process.stderr)
 
 
-def model_server(models_dir: Path, socket: Path) -> ServerProcess:
-    """Returns the embedded model server, serving ``models_dir`` on a Unix socket."""
-    return ServerProcess("-c", _MODEL_SERVER, str(models_dir), str(socket))
+def model_server(models_dir: Path, socket: Path, *, before: str = "") -> ServerProcess:
+    """Returns the embedded model server, serving ``models_dir`` on a Unix socket. ``before``: Python to run first."""
+    return ServerProcess("-c", before + _MODEL_SERVER, str(models_dir), str(socket))
 
 
-def gateway(target: str, **settings: object) -> ServerProcess:
+def gateway(target: str, program: Sequence[str] = ("-m", "api.main"), /, **settings: object) -> ServerProcess:
     """Returns a gateway on a free port, in front of the model server at ``target``; ``url_of`` tells its URL."""
     named = {f"DIGITGAN_{name.upper()}": str(value) for name, value in settings.items()}
-    return ServerProcess("-m", "api.main", environment={"DIGITGAN_PORT": "0", "DIGITGAN_MODEL_SERVER": target} | named)
+    return ServerProcess(*program, environment={"DIGITGAN_PORT": "0", "DIGITGAN_MODEL_SERVER": target} | named)
 
 
 def url_of(process: ServerProcess) -> str:

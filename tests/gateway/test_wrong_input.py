@@ -303,24 +303,3 @@ class TestRoutes:
     @pytest.mark.parametrize("path", ["/nothing", "/generate/", "/Generate", "/problems/unheard-of", "/%00"])
     def test_other_paths_are_not_found(self, http: httpx.Client, path: str) -> None:
         assert_problem(http.get(path), "not-found")
-
-    @pytest.mark.parametrize(
-        ("path", "allowed"),
-        [
-            ("/generate", {"POST"}),
-            ("/score", {"POST"}),
-            ("/digits/7.png", {"GET", "HEAD"}),
-            ("/models", {"GET", "HEAD"}),
-            ("/healthz/live", {"GET", "HEAD"}),
-            ("/healthz/ready", {"GET", "HEAD"}),
-            ("/metrics", {"GET", "HEAD"}),
-            ("/docs", {"GET", "HEAD"}),
-            ("/openapi.json", {"GET", "HEAD"}),
-            ("/", {"GET", "HEAD"}),
-        ],
-    )
-    def test_other_methods_are_told_which_there_are(self, http: httpx.Client, path: str, allowed: set[str]) -> None:
-        for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"} - allowed:
-            response = http.request(method, path)
-            assert_problem(response, "method-not-allowed")
-            assert set(response.headers["allow"].split(", ")) == allowed
