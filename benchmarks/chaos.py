@@ -36,7 +36,7 @@ READY_S: Final = 3.0
 TIMEOUT_S: Final = 10.0
 """Of a request: DIGITGAN_REQUEST_TIMEOUT_S; and what the answer takes besides, on a busy machine."""
 SLACK_S: Final = 5.0
-LEAVE_S: Final = 10.0
+LEAVE_S: Final = 30.0
 
 PIXEL: Final = (
     b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\0\0\0\0:~\x9bU\0\0\0\nIDATx\x9cc`\0\0\0\x02\0\x01H\xaf\xa4q"
