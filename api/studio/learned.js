@@ -79,7 +79,12 @@ function tell({ run, stability, milestones, evaluations }) {
     "digits that have a generated one near.";
   one("#verdict", HTMLElement).replaceChildren(
     make("h2", {}, TITLES[stability.state] ?? stability.state),
-    make("div", {}, make("p", { class: "first" }, first), make("ul", {}, ...rest.map((each) => make("li", {}, each)))),
+    make(
+      "div",
+      {},
+      make("p", { class: "first" }, first),
+      ...(rest.length ? [make("ul", {}, ...rest.map((each) => make("li", {}, each)))] : []),
+    ),
     make("p", { class: "note" }, note + (worth(evaluations) ? measured : "")),
   );
   slider.max = `${MARKS}`;
@@ -92,7 +97,7 @@ function sentences(words) {
 }
 
 /** Whether the digits were measured on the way. @param {Story["evaluations"]} evaluations */
-const worth = (evaluations) => evaluations.filter(({ legible, coverage }) => legible && coverage).length > 1;
+const worth = (evaluations) => evaluations.filter(({ legible }) => typeof legible === "number").length > 1;
 
 /** @param {Story} told */
 function drawPlots({ log, guessing, evaluations }) {
@@ -138,8 +143,8 @@ function drawPlots({ log, guessing, evaluations }) {
         "What the digits were worth over the steps",
         evaluations.map(({ step }) => Number(step)),
         [
-          { name: "digits legible", kind: "legible", values: evaluations.map(({ legible }) => legible) },
-          { name: "MNIST covered", kind: "covered", values: evaluations.map(({ coverage }) => coverage) },
+          { name: "digits legible", kind: "legible", values: evaluations.map(({ legible }) => legible ?? null) },
+          { name: "MNIST covered", kind: "covered", values: evaluations.map(({ coverage }) => coverage ?? null) },
         ],
         { ...shares, height: 150, axis: true },
       ),

@@ -1,7 +1,10 @@
 """``digitgan dataset``: balanced, complete or not there, the same bytes however often it is stopped, read by all."""
 
+import gzip
+import io
 import json
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -10,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
+from sklearn.datasets import load_files
 
 from digitgan.dataset.plan import SEEDS_APART, Plan
 from serving.dataset import record
@@ -130,18 +135,33 @@ def test_every_format_holds_the_same_digits(small_url: str, whole: Path, tmp_pat
         pairs = list(images.as_numpy_iterator())
         assert np.array_equal([label for _, label in pairs], expected.y_test[by_digit])
         assert np.array_equal(np.stack([image[..., 0] for image, _ in pairs]), expected.x_test[by_digit])
+        by_sklearn = load_files(out / "test", shuffle=False)
+        assert by_sklearn.target_names == [str(digit) for digit in range(10)]
+        assert np.array_equal(by_sklearn.target, expected.y_test[by_digit])
+        with Image.open(io.BytesIO(by_sklearn.data[0])) as first:
+            assert np.array_equal(np.asarray(first), expected.x_test[by_digit[0]])
     assert (out / "labels.csv").read_bytes() == (whole / "labels.csv").read_bytes()
 
 
-def test_idx_is_where_torchvision_looks_for_it(whole: Path) -> None:
-    """torchvision.datasets.MNIST(root) reads the uncompressed files in root/MNIST/raw, and wants all four."""
+def test_idx_is_where_and_what_torchvision_looks_for(whole: Path) -> None:
+    """torchvision.datasets.MNIST(root) wants all four uncompressed files in root/MNIST/raw, and goes by their heads:
+    the fourth byte is the rank, the third the type, then the lengths, big-endian."""
     expected = data.load(whole)
     raw = whole / "MNIST" / "raw"
-    images = np.frombuffer((raw / "train-images-idx3-ubyte").read_bytes(), np.uint8, offset=16)
-    assert np.array_equal(images.reshape(-1, 28, 28), expected.x_train)
-    assert sorted(path.name for path in raw.iterdir()) == [
-        "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte", "train-images-idx3-ubyte", "train-labels-idx1-ubyte",
-    ]  # fmt: skip
+    arrays = {
+        "train-images-idx3-ubyte": expected.x_train,
+        "train-labels-idx1-ubyte": expected.y_train,
+        "t10k-images-idx3-ubyte": expected.x_test,
+        "t10k-labels-idx1-ubyte": expected.y_test,
+    }
+    assert {path.name for path in raw.iterdir()} == set(arrays)
+    for name, array in arrays.items():
+        content = (raw / name).read_bytes()
+        zero, type_, rank = struct.unpack(">HBB", content[:4])
+        assert (zero, type_, rank) == (0, 8, array.ndim)
+        assert struct.unpack(f">{rank}I", content[4 : 4 + 4 * rank]) == array.shape
+        assert content[4 + 4 * rank :] == array.tobytes()
+        assert gzip.decompress((whole / f"{name}.gz").read_bytes()) == content
 
 
 def test_without_a_gateway_it_starts_one_and_leaves_none(small_models: Path, whole: Path, tmp_path: Path) -> None:
