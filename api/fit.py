@@ -71,7 +71,8 @@ def _decode(file: bytes, max_pixels: int, formats: tuple[str, ...]) -> Image.Ima
         width, height = image.size
         if width * height > max_pixels:
             raise ImageError(f"{width}×{height} pixels; {max_pixels} at most are taken")
-        if getattr(image, "is_animated", False):
+        # A camera's JPEG can have more pictures behind the photograph (a preview, the depth): they aren't looked at.
+        if getattr(image, "is_animated", False) and image.format != "MPO":
             raise ImageError("animated; one still image is wanted")
         image.load()
         return ImageOps.exif_transpose(image)

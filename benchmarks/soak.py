@@ -35,6 +35,8 @@ MOST_GROWTH_BYTES: Final = 30 * 10**6
 WARM_UP: Final = 2_000
 EACH: Final = 1_000
 CLIENTS: Final = 4
+PATIENCE_S: Final = 600
+"""Memory is what counts here, however slow the machine."""
 
 LEAKING_GATEWAY: Final = """
 import sys
@@ -158,7 +160,7 @@ def service(leak: str | None) -> Iterator[tuple[ServerProcess, ServerProcess]]:
         program = ("-c", LEAKING_GATEWAY) if leak == "gateway" else ("-m", "api.main")
         with (
             processes.model_server(MODELS_DIR, path, before=patch) as model_server,
-            processes.gateway(f"unix:{path}", program, models_dir=MODELS_DIR) as gateway,
+            processes.gateway(f"unix:{path}", program, models_dir=MODELS_DIR, request_timeout_s=PATIENCE_S) as gateway,
         ):
             yield gateway, model_server
 
@@ -173,7 +175,7 @@ def soak(requests: int, leak: str | None) -> tuple[Curve, Curve]:
 
         def ask(share: int) -> None:
             order = random.Random(share)
-            with httpx.Client(base_url=processes.url_of(gateway), timeout=60) as http:
+            with httpx.Client(base_url=processes.url_of(gateway), timeout=2 * PATIENCE_S) as http:
                 for _ in range(EACH // CLIENTS):
                     status, request = order.choice(REQUESTS)
                     answer = request(http, next(numbers))

@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+import struct
+import zlib
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,13 @@ def saved(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
+
+
+def png_of(*chunks: tuple[bytes, bytes]) -> bytes:
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        for kind, content in chunks
+    )
 
 
 def page(height: int = 200, width: int = 160, paper: int = 255, ink: int = 0) -> Pixels:
@@ -161,6 +170,26 @@ class TestModes:
     def test_16_bits(self) -> None:
         deep = Image.fromarray(page(paper=230, ink=20).astype(np.uint16) * 257)
         assert np.array_equal(read(saved(deep)), fit(page(paper=230, ink=20)))
+
+    @pytest.mark.parametrize(("colour", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)], ids=["L", "RGB", "LA", "RGBA"])
+    def test_16_bits_of_each_channel(self, colour: int, channels: int) -> None:
+        """Pillow writes none of these but the first."""
+        deep = page().astype(">u2") * 257
+        rows = b"".join(b"\0" + row.repeat(channels).astype(">u2").tobytes() for row in deep)
+        header = struct.pack(">2I5B", deep.shape[1], deep.shape[0], 16, colour, 0, 0, 0)
+        assert close(read(png_of((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))), fit(page()))
+
+    def test_a_palette_with_a_colour_to_see_through(self) -> None:
+        see_through = saved(Image.fromarray(page()).convert("P"), transparency=255)
+        assert close(read(see_through), fit(page()))
+
+    def test_with_a_profile(self) -> None:
+        assert close(read(saved(Image.fromarray(page()), icc_profile=bytes(500))), fit(page()))
+
+    def test_a_cameras_jpeg_with_a_smaller_picture_behind(self) -> None:
+        photograph = Image.fromarray(page()).convert("RGB")
+        preview = Image.new("RGB", (80, 100))
+        assert close(read(saved(photograph, "MPO", save_all=True, append_images=[preview])), fit(page()))
 
     @pytest.mark.parametrize("ink", [0, 255])
     def test_ink_on_nothing(self, ink: int) -> None:

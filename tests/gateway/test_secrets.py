@@ -1,0 +1,120 @@
+"""Whatever fails inside, and wherever: the answer is a problem document without a word of the exception."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.gateway import processes
+from tests.gateway.problem import assert_problem
+from tests.gateway.processes import ServerProcess
+from tests.gateway.test_process import wait_until
+from tests.gateway.test_wrong_input import png
+
+SECRET = "secret-/srv/models-10.0.0.7"
+
+SABOTAGED = f"""
+import sys
+import api.generate, api.health, api.interpolate, api.main, api.models, api.oip.routes, api.score
+from api import answers, digits, images, metrics, observation, stories, zipstream
+
+class SecretError(Exception):
+    pass
+
+def sabotage(module, name, part):
+    whole = getattr(module, name)
+
+    def failing(*args, **kwargs):
+        under_way = observation.current.get()
+        if under_way and under_way.request_id == part:
+            raise SecretError("{SECRET}")
+        return whole(*args, **kwargs)
+
+    setattr(module, name, failing)
+
+sabotage(digits, "noise_from_seeds", "noise")
+sabotage(images, "png", "png")
+sabotage(answers, "as_json", "json")
+sabotage(api.generate.bodies, "parse_json", "body")
+sabotage(api.score.fit, "fit", "fit")
+sabotage(api.score, "negotiate", "negotiation")
+sabotage(api.interpolate.walks, "walk", "walk")
+sabotage(api.interpolate, "animation", "film")
+sabotage(metrics.Metrics, "exposition", "metrics")
+sabotage(api.health, "complaints", "status")
+sabotage(api.models, "model_status", "models")
+sabotage(api.oip.routes, "write_answer", "inference")
+sabotage(stories.Stories, "of", "story")
+sabotage(zipstream.ZipStream, "add", "zip")
+sys.exit(api.main.main())
+"""
+"""The gateway, with parts that fail for the requests whose id is their name."""
+
+GENERATE = ("POST", "/generate")
+JSON = {"json": {"seeds": [7]}}
+
+CASES = [
+    ("noise", "GET", "/digits/7.png", {}),
+    ("png", "GET", "/digits/7.png", {}),
+    ("png", *GENERATE, JSON),
+    ("json", *GENERATE, JSON),
+    ("body", *GENERATE, JSON),
+    ("fit", "POST", "/score", {"content": png(40, 40), "headers": {"Content-Type": "image/png"}}),
+    ("fit", "POST", "/score", {"files": {"images": png(40, 40)}}),
+    ("negotiation", "POST", "/score", {"files": {"images": png()}}),
+    ("walk", "POST", "/interpolate", {"json": {"seeds": [1, 2]}}),
+    ("film", "POST", "/interpolate", {"json": {"seeds": [1, 2]}, "headers": {"Accept": "image/gif"}}),
+    ("metrics", "GET", "/metrics", {}),
+    ("status", "GET", "/healthz/ready", {}),
+    ("models", "GET", "/models", {}),
+    ("story", "GET", "/story", {}),
+    (
+        "inference",
+        "POST",
+        "/v2/models/generator/infer",
+        {"json": {"inputs": [{"name": "noise", "datatype": "FP32", "shape": [1, 100], "data": [0.0] * 100}]}},
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def sabotaged(model_server: str) -> Iterator[ServerProcess]:
+    with processes.gateway(model_server, ("-c", SABOTAGED)) as process:
+        yield process
+
+
+@pytest.fixture
+def http(sabotaged: ServerProcess) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=processes.url_of(sabotaged), timeout=60) as client:
+        yield client
+
+
+@pytest.mark.parametrize(("part", "method", "path", "options"), CASES)
+def test_an_exception_keeps_its_words_to_the_log(
+    http: httpx.Client, sabotaged: ServerProcess, part: str, method: str, path: str, options: dict[str, Any]
+) -> None:
+    assert http.request(method, path, **options).status_code == 200
+    told = sabotaged.log.count(SECRET)
+    options = options | {"headers": options.get("headers", {}) | {"X-Request-ID": part}}
+    answer = http.request(method, path, **options)
+    assert_problem(answer, "internal-error")
+    for text in (answer.text, str(answer.headers)):
+        assert SECRET not in text
+        assert "SecretError" not in text
+    wait_until(lambda: sabotaged.log.count(SECRET) > told)
+
+
+def test_nor_does_a_stream_that_breaks_off_tell(http: httpx.Client, sabotaged: ServerProcess) -> None:
+    headers = {"Accept": "application/zip", "X-Request-ID": "zip"}
+    received = b""
+    told = sabotaged.log.count(SECRET)
+    with http.stream("POST", "/generate", json={"count": 10}, headers=headers) as answer:
+        pieces = answer.iter_raw()
+        with contextlib.suppress(httpx.RemoteProtocolError):
+            for piece in pieces:
+                received += piece
+            pytest.fail("it came to an end")
+    assert SECRET.encode() not in received
+    wait_until(lambda: sabotaged.log.count(SECRET) > told)
