@@ -3,8 +3,9 @@
     python -m benchmarks.slow_clients [--connections 1000]
 
 For each kind of client a fresh gateway, in front of the real model server. The memory is the gateway's, the latency
-that of one more client, which asks for a digit after another: before, while they connect and their requests are worked on, and while they hang there.
-The exit status is 1 if a bound is broken.
+that of one more client, which asks for a digit after another: before, while they connect and their requests are worked
+on, and while they hang there. The exit status is 1 if a bound is
+broken.
 """
 
 import argparse
