@@ -283,3 +283,18 @@ def test_an_engine_is_imported_when_it_is_chosen_and_brings_no_other_and_no_tele
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "None\n{'openvino'}\n"
+
+
+@pytest.mark.parametrize("engine", Engine)
+def test_another_number_of_dimensions_is_refused_where_there_are_two_and_more(
+    start: Start, models: dict[str, Path], engine: Engine
+) -> None:
+    """TensorFlow's convolutions end the process at it."""
+    _, client = start({"witness": models["witness"]}, engine=engine)
+    for shape in ((3,), (1, 2, 3)):
+        with refused(grpc.StatusCode.INVALID_ARGUMENT, str(list(shape))):
+            client.predict("witness", {"x": np.ones(shape, np.float32)}, signature="dot")
+    assert output(client.predict("witness", {"x": np.ones((2, 3), np.float32)}, signature="dot"), "y").tolist() == [
+        6,
+        6,
+    ]
