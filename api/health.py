@@ -1,7 +1,9 @@
 """GET /healthz/live and /healthz/ready: whether the process runs, and whether it can do its work."""
 
 import asyncio
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
+from typing import Final
 
 from fastapi import APIRouter, Request
 
@@ -11,17 +13,28 @@ from api.errors import problem_of
 from api.inference import Inference
 from api.problems import ProblemError
 from api.schemas import Health
-from serving.client import ModelServerError
+from serving.client import DeadlineError, ModelServerError
 from serving.contract import MODELS
 
 router = APIRouter(prefix="/healthz")
 
 
+SILENCE_S: Final = 15.0
+"""How long a model counts as AVAILABLE after it was, while the model server is too busy to tell. All gateways ask the
+same model servers: if slowness alone made them unready, none would be left, and what takes a second would fail."""
+
+
 @dataclass
 class Lifecycle:
-    """Whether the gateway is about to stop: then it isn't ready, while it still answers."""
+    """What readiness depends on beside the model server.
+
+    Attributes:
+        draining: the gateway is about to stop: then it isn't ready, while it still answers.
+        available_at: when each model was AVAILABLE last, in the time of ``time.monotonic``.
+    """
 
     draining: bool = False
+    available_at: dict[str, float] = field(default_factory=dict)
 
 
 @router.get("/live", summary="Is the process alive?", responses=openapi.failures(problems.INTERNAL_ERROR))
@@ -36,29 +49,37 @@ async def live() -> Health:
     responses=openapi.failures(problems.INTERNAL_ERROR, problems.NOT_READY),
 )
 async def ready(request: Request, settings: SettingsDep, inference: InferenceDep) -> Health:
-    """Ready means that every model that the routes need has a version AVAILABLE."""
+    """Ready means that every model that the routes need has a version AVAILABLE.
+
+    A model server that is too slow to say so is taken at its last word, for 15 seconds.
+    """
     lifecycle: Lifecycle = request.app.state.lifecycle
     if lifecycle.draining:
         raise ProblemError(problems.NOT_READY, "shutting down")
-    if errors := await complaints(inference, settings.ready_timeout_s):
+    if errors := await complaints(inference, lifecycle, settings.ready_timeout_s):
         names = ", ".join(error["model"] for error in errors)
         raise ProblemError(problems.NOT_READY, f"not AVAILABLE: {names}", errors=errors)
     return Health(status="ready")
 
 
-async def complaints(inference: Inference, timeout_s: float) -> list[dict[str, str]]:
+async def complaints(inference: Inference, lifecycle: Lifecycle, timeout_s: float) -> list[dict[str, str]]:
     """Returns ``model`` and ``detail`` for each model that isn't available; nothing if all of them are."""
-    found = await asyncio.gather(*(_complaint(inference, name, timeout_s) for name in MODELS))
+    found = await asyncio.gather(*(_complaint(inference, lifecycle, name, timeout_s) for name in MODELS))
     return [{"model": name, "detail": detail} for name, detail in zip(MODELS, found, strict=True) if detail]
 
 
-async def _complaint(inference: Inference, model: str, timeout_s: float) -> str:
+async def _complaint(inference: Inference, lifecycle: Lifecycle, model: str, timeout_s: float) -> str:
     """Returns why ``model`` isn't available; "" if it is."""
+    seen = lifecycle.available_at
     try:
         versions = await inference.client.model_versions(model, timeout_s=timeout_s)
+    except DeadlineError as error:
+        silent_s = time.monotonic() - seen[model] if model in seen else SILENCE_S
+        return "" if silent_s < SILENCE_S else problem_of(error).detail
     except ModelServerError as error:
         return problem_of(error).detail
     if any(version.state == "AVAILABLE" for version in versions):
+        seen[model] = time.monotonic()
         return ""
     states = ", ".join(f"{version.version} {version.state}" for version in versions)
     return f"no version is AVAILABLE ({states or 'there are none'})"

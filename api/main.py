@@ -75,8 +75,8 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     async def _announce_ready(self) -> None:
-        inference = self.lifespan.state["inference"]
-        while await complaints(inference, self._settings.ready_timeout_s):  # noqa: ASYNC110 - another process's state
+        inference, timeout_s = self.lifespan.state["inference"], self._settings.ready_timeout_s
+        while await complaints(inference, self._lifecycle, timeout_s):  # noqa: ASYNC110 - another process's state
             await asyncio.sleep(_READY_POLL_S)
         print(f"Ready: the models are loaded. Try: curl -o 7.png {self._url}/digits/7.png", flush=True)
 

@@ -1,63 +1,212 @@
-"""Replaces every gateway and every model server, one at a time, under a client that never pauses.
+"""Replaces every gateway and every model server as Kubernetes would, under a client that never pauses; then kills each.
 
     python -m benchmarks.rolling_replacement [--requests 3000] [--rate 50]
 
-Two model servers behind one name and two gateways, as k8s/base has them, on this machine. The client sends at a fixed
-rate, and chooses as a Kubernetes Service does: among the gateways that were ready in one of the last two times that
-they were asked, twice a second. A replacement starts the new process, waits until it is ready, and then ends the old
-one by SIGTERM.
+Two gateways and two model servers on this machine (Linux), with the settings of k8s/base, which are read from there:
+environment, flags, readiness probes, pauses. The model servers are behind a name that resolves to those that are ready,
+as a headless Service's does. The client sends at a fixed rate to the gateways that the probes call ready, and learns of
+a change two seconds late. A new pod comes first, then the old one leaves: a gateway by SIGTERM; a model server, once it
+has slept as its preStop hook says, by SIGKILL, since TensorFlow Serving drains nothing. After that each model server is
+killed once without any notice, and its address stays in the name until a probe has missed it.
 
 Prints how many requests there were, how many failed, and the latencies; the exit status is 1 if any failed.
 """
 
 import argparse
+import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
 
 import httpx
 import numpy as np
+import yaml
 
+from benchmarks.headless_service import HeadlessService
+from serving.contract import MODELS
 from serving.pretrained import MODELS_DIR
+from serving.server_config import write_configs
 from tests.gateway import processes
 from tests.gateway.processes import ServerProcess
 
-MODEL_SERVER = """
+BASE: Final = Path(__file__).parent.parent / "k8s/base"
+MODEL_SERVER: Final = """
 import sys
-from pathlib import Path
-from serving.model_config import from_directory
-from serving.model_server.server import ServerOptions, serve
-options = ServerOptions(from_directory(Path(sys.argv[1])), port=int(sys.argv[2]))
+from dataclasses import replace
+from serving.model_server.__main__ import options_of
+from serving.model_server.server import serve
+options = replace(options_of(sys.argv[2:]), host=sys.argv[1])
 sys.exit(serve(options, lambda server: print(server.port, flush=True)))
 """
-ASK_S = 0.5
-FAILURE_THRESHOLD = 2
-SHUTDOWN_DELAY_S = 5.0
-READY_TIMEOUT_S = 10.0
-REQUEST_TIMEOUT_S = 30.0
+UNKNOWN_FLAGS: Final = (
+    "rest_api_port",
+    "rest_api_num_threads",
+    "monitoring_config_file",
+    "num_load_threads",
+    "num_unload_threads",
+    "enable_model_warmup",
+    "enable_profiler",
+)
+"""TensorFlow Serving's that the embedded server has no use for."""
+PROPAGATION_S: Final = 2.0
+"""Until everybody in a cluster has heard that a pod is ready, or isn't any more."""
+REPLICAS: Final = 2
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A readiness probe: seconds, and failures in a row."""
+
+    period_s: float
+    timeout_s: float
+    failures: int
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What k8s/base says. ``pace`` shortens its pauses, and no limit."""
+
+    gateway_env: dict[str, str]
+    gateway_probe: Probe
+    server_flags: list[str]
+    server_probe: Probe
+    server_sleep_s: float
+    server_min_ready_s: float
+    propagation_s: float
+
+    @classmethod
+    def of_base(cls, pace: float) -> "Settings":
+        gateway, server = (_deployment(BASE / f"{name}.yaml") for name in ("gateway", "model-server"))
+        (container,) = gateway["template"]["spec"]["containers"]
+        env = {one["name"]: one["value"] for one in container["env"]}
+        env["DIGITGAN_SHUTDOWN_DELAY_S"] = str(float(env["DIGITGAN_SHUTDOWN_DELAY_S"]) * pace)
+        for name in ("DIGITGAN_MODEL_SERVER", "DIGITGAN_MODELS_DIR"):
+            del env[name]
+        (server_container,) = server["template"]["spec"]["containers"]
+        flags = [arg for arg in server_container["args"] if arg[2:].split("=")[0] not in UNKNOWN_FLAGS]
+        (age,) = [flag for flag in flags if flag.startswith("--grpc_channel_arguments=grpc.max_connection_age_ms=")]
+        milliseconds = int(age.split("=")[2].split(",")[0])
+        flags[flags.index(age)] = age.replace(f"{milliseconds},", f"{milliseconds * pace:.0f},")
+        return cls(
+            env,
+            _probe(container),
+            flags,
+            _probe(server_container),
+            server_container["lifecycle"]["preStop"]["sleep"]["seconds"] * pace,
+            server["minReadySeconds"] * pace,
+            PROPAGATION_S * pace,
+        )
+
+
+def _deployment(path: Path) -> dict[str, Any]:
+    (found,) = [one for one in yaml.safe_load_all(path.read_text()) if one["kind"] == "Deployment"]
+    spec: dict[str, Any] = found["spec"]
+    return spec
+
+
+def _probe(container: dict[str, Any]) -> Probe:
+    probe = container["readinessProbe"]
+    return Probe(probe["periodSeconds"], probe["timeoutSeconds"], probe["failureThreshold"])
 
 
 @dataclass
-class Service:
-    """What a Kubernetes Service does: it sends to the pods that were ready when they were last asked."""
+class Cluster:
+    """The pods, and who is thought to be ready."""
 
-    gateways: list[ServerProcess]
+    settings: Settings
+    stack: ExitStack
+    name: HeadlessService
+    models_config: Path
+    gateways: list[ServerProcess] = field(default_factory=list)
+    servers: dict[str, ServerProcess] = field(default_factory=dict)
     ready: list[str] = field(default_factory=list)
+    ended: threading.Event = field(default_factory=threading.Event)
 
-    def watch(self, ended: threading.Event) -> None:
-        """Asks all gateways until ``ended``."""
-        failed: dict[str, int] = {}
-        with httpx.Client(timeout=30) as client:
-            while not ended.wait(ASK_S):
+    def __post_init__(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self._port = free.getsockname()[1]
+        self._hosts = (f"127.0.0.{number}" for number in count(11))
+        self._leaving = ThreadPoolExecutor(8)
+
+    # Gateways
+
+    def add_gateway(self) -> ServerProcess:
+        environment = self.settings.gateway_env
+        settings = {name.removeprefix("DIGITGAN_").lower(): value for name, value in environment.items()}
+        process = processes.gateway(self.name.target(self._port), **settings)
+        self.gateways.append(self.stack.enter_context(process))
+        return process
+
+    def watch(self) -> None:
+        """Probes the gateways, and tells the client with the delay that a cluster has."""
+        probe, failed = self.settings.gateway_probe, dict[str, int]()
+        with httpx.Client(timeout=probe.timeout_s) as client:
+            while not self.ended.wait(min(probe.period_s, 0.5)):
                 urls = [processes.url_of(gateway) for gateway in list(self.gateways)]
                 for url in urls:
-                    failed[url] = 0 if _is_ready(client, url) else failed.get(url, FAILURE_THRESHOLD) + 1
-                self.ready = [url for url in urls if failed[url] < FAILURE_THRESHOLD]
+                    failed[url] = 0 if _is_ready(client, url) else failed.get(url, probe.failures) + 1
+                ready = [url for url in urls if failed[url] < probe.failures]
+                threading.Timer(self.settings.propagation_s, self._tell, [ready]).start()
+
+    def _tell(self, ready: list[str]) -> None:
+        self.ready = ready
+
+    def replace_gateways(self) -> None:
+        for old in list(self.gateways):
+            new = self.add_gateway()
+            until(lambda new=new: processes.url_of(new) in self.ready)  # type: ignore[misc]
+            self.gateways.remove(old)
+            self._leaving.submit(old.stop)
+
+    # Model servers
+
+    def add_server(self) -> None:
+        """Starts one; it counts as ready when it listens, which it does when its models are loaded."""
+        host = next(self._hosts)
+        flags = [
+            flag.replace("/etc/model-server", str(self.models_config.parent)).replace("=8500", f"={self._port}")
+            for flag in self.settings.server_flags
+        ]
+        process = self.stack.enter_context(ServerProcess("-c", MODEL_SERVER, host, *flags))
+        self.servers[host] = process
+        self._resolve()
+
+    def _resolve(self) -> None:
+        self.name.addresses = list(self.servers)
+
+    def replace_servers(self) -> None:
+        for host in list(self.servers):
+            self.add_server()
+            time.sleep(self.settings.server_min_ready_s)
+            old = self.servers.pop(host)
+            self._resolve()
+            self._leaving.submit(self._end_after_sleep, old)
+
+    def _end_after_sleep(self, server: ServerProcess) -> None:
+        time.sleep(self.settings.server_sleep_s)
+        server.process.kill()
+
+    def kill_servers(self) -> None:
+        probe = self.settings.server_probe
+        for host in list(self.servers):
+            self.servers[host].process.kill()
+            time.sleep(probe.period_s * probe.failures)
+            del self.servers[host]
+            self._resolve()
+            self.add_server()
+            time.sleep(self.settings.propagation_s)
+
+    def settle(self) -> None:
+        """Waits until everybody who was to leave has left."""
+        self._leaving.shutdown()
 
 
 def _is_ready(client: httpx.Client, url: str) -> bool:
@@ -67,73 +216,76 @@ def _is_ready(client: httpx.Client, url: str) -> bool:
         return False
 
 
-def measure(requests: int, rate: float) -> tuple[list[float], list[str]]:
-    """Sends ``requests`` at ``rate`` a second while everything is replaced twice.
-
-    Returns the seconds of those that were answered, and what became of the others.
-    """
-    seconds: list[float] = []
-    failures: list[str] = []
+@contextmanager
+def cluster(settings: Settings) -> Iterator[Cluster]:
+    """Gives a cluster whose pods are ready."""
     with ExitStack() as stack:
-        start = stack.enter_context
-        servers = [start(_model_server(0)) for _ in range(2)]
-        target = "ipv4:" + ",".join(f"127.0.0.1:{server.line}" for server in servers)
-        service = Service([start(_gateway(target)) for _ in range(2)])
-        ended = threading.Event()
-        watching = threading.Thread(target=service.watch, args=(ended,))
+        name = stack.enter_context(HeadlessService())
+        directory = Path(stack.enter_context(TemporaryDirectory()))
+        write_configs(directory, MODELS, MODELS_DIR, threads=2)
+        made = Cluster(settings, stack, name, directory / "models.config")
+        for _ in range(REPLICAS):
+            made.add_server()
+        for _ in range(REPLICAS):
+            made.add_gateway()
+        watching = threading.Thread(target=made.watch)
         watching.start()
-        pool = start(ThreadPoolExecutor(64))
-        client = start(httpx.Client(timeout=60, limits=httpx.Limits(max_connections=64)))
+        try:
+            until(lambda: len(made.ready) == REPLICAS)
+            yield made
+        finally:
+            made.ended.set()
+            watching.join()
+
+
+@dataclass
+class Outcome:
+    """Seconds of each request, and what became of those that failed."""
+
+    seconds: list[float] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+
+def measure(work: Callable[[Cluster], None], made: Cluster, requests: int, rate: float) -> Outcome:
+    """Sends ``requests`` at ``rate`` a second, and more until ``work`` on the cluster is done."""
+    outcome = Outcome()
+    with ThreadPoolExecutor(64) as pool, httpx.Client(timeout=60, limits=httpx.Limits(max_connections=64)) as client:
 
         def ask(number: int) -> None:
             began = time.perf_counter()
             try:
-                answer = client.get(f"{service.ready[number % len(service.ready)]}/digits/{number}.png")
+                answer = client.get(f"{made.ready[number % len(made.ready)]}/digits/{number}.png")
                 if answer.status_code != 200:
-                    failures.append(answer.text)
+                    outcome.failures.append(answer.text)
             except (httpx.HTTPError, ZeroDivisionError) as error:
-                failures.append(repr(error))
-            seconds.append(time.perf_counter() - began)
+                outcome.failures.append(repr(error))
+            outcome.seconds.append(time.perf_counter() - began)
 
-        def replace() -> None:
-            for index in range(2):
-                old = service.gateways[index]
-                service.gateways[index] = start(_gateway(target))
-                _until(lambda: processes.url_of(service.gateways[index]) in service.ready)  # noqa: B023
-                old.stop()
-                port = servers[index].line
-                servers[index].stop()
-                servers[index] = start(_model_server(int(port)))
-
-        _until(lambda: len(service.ready) == 2)
-        replacing = threading.Thread(target=replace)
-        replacing.start()
+        working = threading.Thread(target=work, args=(made,))
+        working.start()
         began = time.perf_counter()
         for number in count():
             time.sleep(max(0.0, began + number / rate - time.perf_counter()))
             pool.submit(ask, number)
-            if number + 1 >= requests and not replacing.is_alive():
+            if number + 1 >= requests and not working.is_alive():
                 break
-        pool.shutdown()
-        ended.set()
-        watching.join()
-    return seconds, failures
+    return outcome
 
 
-def _model_server(port: int) -> ServerProcess:
-    return ServerProcess("-c", MODEL_SERVER, str(MODELS_DIR), str(port))
+def replace_everything(made: Cluster) -> None:
+    """A new image of each."""
+    made.replace_gateways()
+    made.replace_servers()
+    made.settle()
 
 
-def _gateway(target: str) -> ServerProcess:
-    return processes.gateway(
-        target,
-        shutdown_delay_s=SHUTDOWN_DELAY_S,
-        ready_timeout_s=READY_TIMEOUT_S,
-        request_timeout_s=REQUEST_TIMEOUT_S,
-    )
+def kill_each_server(made: Cluster) -> None:
+    """Both model servers, one after the other, by SIGKILL."""
+    made.kill_servers()
 
 
-def _until(condition: Callable[[], bool], deadline_s: float = 120) -> None:
+def until(condition: Callable[[], bool], deadline_s: float = 120) -> None:
+    """Waits until it is so. Raises TimeoutError."""
     end = time.monotonic() + deadline_s
     while not condition():
         if time.monotonic() > end:
@@ -146,13 +298,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=3000, help="at least so many; all replacements are finished")
     parser.add_argument("--rate", type=float, default=50.0, help="requests a second")
+    parser.add_argument("--pace", type=float, default=1.0, help="factor of the manifests' pauses, for a quick trial")
     options = parser.parse_args()
-    seconds, failures = measure(options.requests, options.rate)
-    p50, p99 = np.percentile(seconds, [50, 99])
-    print(f"{len(failures)} of {len(seconds):,} requests failed; p50 {p50 * 1e3:.0f} ms, p99 {p99 * 1e3:.0f} ms")
-    for failure in failures[:5]:
-        print(f"  {failure}")
-    return int(bool(failures))
+    failed = 0
+    with cluster(Settings.of_base(options.pace)) as made:
+        for what, work, requests in (
+            ("replacing everything", replace_everything, options.requests),
+            ("killing each model server", kill_each_server, 0),
+        ):
+            outcome = measure(work, made, requests, options.rate)
+            p50, p99 = np.percentile(outcome.seconds, [50, 99]) * 1e3
+            print(
+                f"{what}: {len(outcome.failures)} of {len(outcome.seconds):,} requests failed; "
+                f"p50 {p50:.0f} ms, p99 {p99:.0f} ms, slowest {max(outcome.seconds) * 1e3:.0f} ms",
+                flush=True,
+            )
+            for failure in outcome.failures[:5]:
+                print(f"  {failure}", flush=True)
+            failed += len(outcome.failures)
+    return int(bool(failed))
 
 
 if __name__ == "__main__":

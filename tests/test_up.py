@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from benchmarks.service import digitgan_up
@@ -36,6 +37,24 @@ def test_the_pretrained_model_answers_and_ends_cleanly() -> None:
         assert 0 <= scored["scores"][0]["probability"] <= 1
         process.send_signal(signal.SIGINT)
         assert process.wait(DEADLINE_S) == 0
+
+
+def test_the_model_server_on_the_path_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ``tensorflow_model_server``: here the embedded server under that name, which takes the same flags."""
+    program, called = tmp_path / "tensorflow_model_server", tmp_path / "called"
+    program.write_text(
+        f"#!{sys.executable}\nimport pathlib, sys\nfrom serving.model_server.__main__ import main\n"
+        f"pathlib.Path({str(called)!r}).write_text(' '.join(sys.argv[1:]))\nsys.exit(main())\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with digitgan_up() as (process, client):
+        assert client.get("/digits/7.png").status_code == 200
+        flags = called.read_text().split()
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        assert [str(program) in Path(f"/proc/{child}/cmdline").read_text() for child in children] == [True]
+    assert "--enable_batching" in flags
+    assert not Path(f"/proc/{children[0]}").exists()
 
 
 def test_a_new_version_takes_over_without_a_failed_request(tmp_path: Path) -> None:

@@ -43,6 +43,29 @@ def scratch(run: Path, strategy: Any) -> Path:
     return run / f".{resolver.task_type}-{resolver.task_id}"
 
 
+class Agreement:
+    """Workers of a cluster agree, between two steps, whether to stop: if one of them wants to, all do.
+
+    A signal reaches one worker of several. If that one alone left, the others would wait for it in the next step, and
+    nobody could save the state, in which all take part.
+    """
+
+    def __init__(self, strategy: Any) -> None:
+        """A process on its own agrees with itself at once."""
+        resolver = strategy.cluster_resolver
+        self._alone = resolver is None or not resolver.cluster_spec()
+
+        @tf.function(autograph=False)  # type: ignore[untyped-decorator]
+        def count(wish: Any) -> Any:
+            return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(tf.identity, args=(wish,)), axis=None)
+
+        self._count = count
+
+    def __call__(self, wish: bool) -> bool:
+        """Returns whether anybody wishes it. All workers have to call it equally often."""
+        return wish if self._alone else bool(self._count(tf.constant(float(wish))) > 0)
+
+
 def describe() -> str:
     """The device that TensorFlow computes on, in words."""
     gpus = tf.config.list_physical_devices("GPU")

@@ -13,7 +13,7 @@ import tensorflow as tf
 from training import metrics, samples
 from training.config import ConfigError, TrainingConfig
 from training.data import Dataset, batches
-from training.devices import is_chief, scratch
+from training.devices import Agreement, is_chief, scratch
 from training.milestones import milestones
 from training.progress import Progress
 from training.selection import Selection
@@ -40,7 +40,8 @@ class Outcome:
 def train(config: TrainingConfig, dataset: Dataset, run: Path, strategy: Any) -> Outcome:
     """Trains from the run directory's last checkpoint, or from the beginning where there is none, to the end.
 
-    SIGINT and SIGTERM end it after the step in hand, with a checkpoint, so that the next call goes on exactly there.
+    SIGINT and SIGTERM end it after the step in hand, with a checkpoint, so that the next call goes on exactly there. Of
+    several workers one has to be told, and all of them end.
 
     Args:
         config: the resolved configuration.
@@ -76,8 +77,9 @@ def train(config: TrainingConfig, dataset: Dataset, run: Path, strategy: Any) ->
         )
     )
     step = first_step
+    agreed = Agreement(strategy)
     with _stop_signal() as stopped_by, Progress(first_step, config) as progress:
-        while step < config.steps and not stopped_by:
+        while not (stop := agreed(bool(stopped_by))) and step < config.steps:
             last = trainer.train_step(next(stream))
             step += 1
             progress.advance(step, last)
@@ -90,10 +92,11 @@ def train(config: TrainingConfig, dataset: Dataset, run: Path, strategy: Any) ->
             if step % config.checkpoint_every == 0 or step == config.steps:
                 checkpoints.save(step)
                 metrics.plot(run)
-        if stopped_by:
+        if stop:
             checkpoints.save(step)
             metrics.plot(run)
-    return Outcome(step, stopped_by[0] if stopped_by else None, trainer)
+    # Another worker's signal was SIGTERM, as far as one can tell.
+    return Outcome(step, (stopped_by or [signal.SIGTERM])[0] if stop else None, trainer)
 
 
 def restore(config: TrainingConfig, run: Path, strategy: Any) -> Trainer:

@@ -30,11 +30,16 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the server as ``serve`` does; a configuration it can't follow ends it with status 1."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
-        options = _options(_parser().parse_args(arguments))
+        options = options_of(arguments)
     except (model_config.ConfigError, OSError) as error:
         logging.getLogger(__name__).error("%s", error)
         return 1
     return serve(options)
+
+
+def _channel_arguments(text: str) -> tuple[tuple[str, int | str], ...]:
+    pairs = (pair.partition("=") for pair in text.split(",") if pair)
+    return tuple((name, int(value) if value.isdecimal() else value) for name, _, value in pairs)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -49,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--enable_batching", **_FLAG, default=False)
     add("--batching_parameters_file", type=Path)
     add("--grpc_max_threads", type=int, default=ServerOptions.grpc_max_threads)
+    add("--grpc_channel_arguments", type=_channel_arguments, default=(), help="key=value,key=value")
     add("--tensorflow_intra_op_parallelism", type=int, default=0)
     add("--tensorflow_inter_op_parallelism", type=int, default=0)
     add(
@@ -68,7 +74,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _options(flags: argparse.Namespace) -> ServerOptions:
+def options_of(arguments: list[str] | None = None) -> ServerOptions:
+    """Returns what the command line asks for; None: the process's own.
+
+    Raises ConfigError or OSError for files that can't be read, and SystemExit for a flag that isn't known.
+    """
+    flags = _parser().parse_args(arguments)
     return ServerOptions(
         models=model_config.read(flags.model_config_file),
         host="0.0.0.0",  # noqa: S104 - as tensorflow_model_server
@@ -81,6 +92,7 @@ def _options(flags: argparse.Namespace) -> ServerOptions:
         ),
         batching=_batching(flags.batching_parameters_file) if flags.enable_batching else None,
         grpc_max_threads=flags.grpc_max_threads,
+        grpc_channel_arguments=flags.grpc_channel_arguments,
         engine=flags.engine,
         intra_op_threads=flags.tensorflow_intra_op_parallelism,
         inter_op_threads=flags.tensorflow_inter_op_parallelism,

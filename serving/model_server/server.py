@@ -54,6 +54,8 @@ class ServerOptions:
     batching: BatchingOptions | None = field(default_factory=BatchingOptions)
     grpc_max_threads: int = 512
     """Calls handled at once, those waiting for a batch included; more are refused with RESOURCE_EXHAUSTED."""
+    grpc_channel_arguments: tuple[tuple[str, int | str], ...] = ()
+    """Options of gRPC's server, such as ``grpc.max_connection_age_ms``."""
     engine: Engine = DEFAULT_ENGINE
     """What runs the models."""
     intra_op_threads: int = 0
@@ -144,6 +146,7 @@ class ModelServer:
                 ("grpc.so_reuseport", 0),  # a second server on this port is told so
                 # Clients that ask every few seconds whether the server is alive are no attackers.
                 ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+                *options.grpc_channel_arguments,
             ],
         )
         for handler in Service(manager).handlers():

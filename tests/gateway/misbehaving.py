@@ -72,7 +72,8 @@ class MisbehavingServer:
     """Answers Predict by ``behaviour`` and GetModelStatus by ``statuses`` (model → (version, state) pairs), with
     the ``errors`` (version → code and message) that ended a version.
 
-    ``release`` is set at the end: a behaviour can wait on it in place of sleeping. ``calls`` counts Predict.
+    ``release`` is set at the end: a behaviour can wait on it in place of sleeping. ``silent``: it tells no states until
+    then. ``calls`` counts Predict.
     """
 
     def __init__(self, address: str) -> None:
@@ -82,6 +83,7 @@ class MisbehavingServer:
         }
         self.errors: dict[int, tuple[int, str]] = {}
         self.release = threading.Event()
+        self.silent = False
         self.calls = 0
         self._server = grpc.server(ThreadPoolExecutor(16))
         self._server.add_generic_rpc_handlers((Handler(self),))
@@ -103,6 +105,8 @@ class MisbehavingServer:
         return self.behaviour(PredictRequest.FromString(request), context)
 
     def status(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        if self.silent:
+            self.release.wait()
         name = GetModelStatusRequest.FromString(request).model_spec.name
         if name not in self.statuses:
             context.abort(grpc.StatusCode.NOT_FOUND, f"Could not find any versions of model {name}")

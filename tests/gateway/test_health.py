@@ -1,12 +1,17 @@
 """Live, ready and model ready are three questions."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+from api import health
+from api.inference import Inference
+from api.metrics import Metrics
 from serving.apis import ModelVersionStatus
+from serving.client import ModelClient
 from serving.contract import DISCRIMINATOR, GENERATOR, MODELS
 from tests.gateway import processes
 from tests.gateway.misbehaving import MisbehavingServer
@@ -53,6 +58,36 @@ def test_a_model_without_versions_is_not_ready(faulty_server: MisbehavingServer,
     """All of none isn't ready."""
     faulty_server.statuses[GENERATOR] = []
     assert_problem(faulty_http.get("/healthz/ready"), "not-ready", "generator")
+
+
+def test_a_model_server_too_busy_to_tell_is_taken_at_its_last_word() -> None:
+    """Otherwise slowness alone would leave a Service without a gateway. Nobody's word is nobody's word."""
+    with MisbehavingServer("127.0.0.1:0") as server, processes.gateway(server.target) as process:
+        url = processes.url_of(process)
+        assert httpx.get(f"{url}/healthz/ready").status_code == 200
+        server.silent = True
+        assert httpx.get(f"{url}/healthz/ready").status_code == 200
+        with processes.gateway(server.target, ready_timeout_s=0.2) as newcomer:
+            assert_problem(httpx.get(f"{processes.url_of(newcomer)}/healthz/ready"), "not-ready", *MODELS)
+
+
+def test_a_last_word_does_not_count_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def ask() -> list[list[dict[str, str]]]:
+        with MisbehavingServer("127.0.0.1:0") as server:
+            lifecycle = health.Lifecycle()
+            client = ModelClient(server.target)
+            inference = Inference(client, Metrics())
+            answers = [await health.complaints(inference, lifecycle, 5)]
+            server.silent = True
+            answers.append(await health.complaints(inference, lifecycle, 0.2))
+            monkeypatch.setattr(health, "SILENCE_S", 0.0)
+            answers.append(await health.complaints(inference, lifecycle, 0.2))
+            await client.close()
+            return answers
+
+    known, silent, too_long = asyncio.run(ask())
+    assert (known, silent) == ([], [])
+    assert [complaint["model"] for complaint in too_long] == list(MODELS)
 
 
 def test_without_a_model_server_it_is_live_and_not_ready(sockets: Path) -> None:

@@ -203,15 +203,39 @@ def test_alerts_and_dashboard_ask_for_metrics_that_there_are(tmp_path: Path) -> 
     expressions += [each["pods"]["metric"]["name"] for each in scaler["spec"]["metrics"] if each["type"] == "Pods"]
     asked = set(re.findall(r"\b(?:digitgan|process)_\w+", " ".join(expressions)))
     assert len(asked) > 5
+    failed = [rule["alert"] for rule in group["rules"] if "digitgan_model_newest_version_failed" in rule["expr"]]
+    assert failed == ["DigitganVersionFailed"]
     assert asked <= metric_names()
+    told = (K8S / "components" / "monitoring" / "README.md").read_text()
     for rule in group["rules"]:
+        assert f"| `{rule['alert']}` |" in told
         assert rule["labels"]["severity"] in ("warning", "critical")
         assert rule["annotations"].keys() == {"summary", "description"}
 
 
-@pytest.mark.parametrize("name", COMPONENTS)
-def test_a_component_has_a_readme(name: str) -> None:
-    assert (K8S / "components" / name / "README.md").exists()
+def test_every_deployment_is_probed_spread_and_protected_from_disruption(tmp_path: Path) -> None:
+    objects = render_with((), tmp_path)
+    deployments = [each for each in objects if each["kind"] == "Deployment"]
+    assert len(deployments) == 2
+    for each in deployments:
+        name, template = each["metadata"]["name"], each["spec"]["template"]
+        labels = template["metadata"]["labels"].items()
+        assert each["spec"]["replicas"] > 1
+        for selected in [each["spec"], *template["spec"]["topologySpreadConstraints"]]:
+            assert (selected.get("selector") or selected["labelSelector"])["matchLabels"].items() <= labels
+        keys = {constraint["topologyKey"] for constraint in template["spec"]["topologySpreadConstraints"]}
+        assert keys == {"topology.kubernetes.io/zone", "kubernetes.io/hostname"}
+        budget = find(objects, "PodDisruptionBudget", name)["spec"]
+        assert budget["maxUnavailable"] == 1
+        assert budget["selector"]["matchLabels"].items() <= labels
+        assert {"startupProbe", "livenessProbe", "readinessProbe"} <= container(each, name).keys()
+
+
+@pytest.mark.parametrize(
+    "place", [*(f"components/{name}" for name in COMPONENTS), *(f"overlays/{name}" for name in OVERLAYS)]
+)
+def test_each_part_has_a_readme(place: str) -> None:
+    assert len((K8S / place / "README.md").read_text()) > 200
 
 
 def test_nothing_is_left_out_of_these_tests() -> None:
