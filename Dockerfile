@@ -81,13 +81,12 @@ RUN python3 -m pip --python /opt/venv/bin/python install --quiet '.[gateway,otel
  && find /opt/venv -depth -type d \( -name tests -o -name include \) -exec rm -rf {} + \
  && find /opt/venv -name '*.pyi' -delete
 
-# On a CPU, TensorFlow's build without CUDA does: a third of the size.
+# It runs models in OpenVINO: there is no TensorFlow in it.
 FROM dependencies AS model-server-dependencies
-RUN sed --in-place 's/\btensorflow\([>=]=\)/tensorflow-cpu\1/' pyproject.toml requirements.lock \
- && python3 -m pip --python /opt/venv/bin/python install --quiet '.[model-server]' \
- && python3 -m pip --python /opt/venv/bin/python uninstall --quiet --yes digitgan \
- && rm -rf /opt/venv/lib/python3.11/site-packages/tensorflow/include
+RUN python3 -m pip --python /opt/venv/bin/python install --quiet '.[model-server]' \
+ && python3 -m pip --python /opt/venv/bin/python uninstall --quiet --yes digitgan
 
+# On a CPU, TensorFlow's build without CUDA does: a third of the size.
 FROM dependencies AS trainer-dependencies
 ARG DEVICE=cpu
 RUN case "$DEVICE" in \
