@@ -40,12 +40,13 @@ def change_bytes(version: Path) -> None:
     (version / "saved_model.pb").write_bytes(b"other")
 
 
-BREAKAGES: dict[str, tuple[Callable[[Path], None], str]] = {
-    "missing variables": (saved_models.remove_variables, ""),
-    "bad graph": (saved_models.garble_graph, "DATA_LOSS"),
-    "failing warm-up": (fail_warmup, "INVALID_ARGUMENT"),
-    "changed bytes": (change_bytes, "DATA_LOSS"),
+BREAKAGES: dict[str, tuple[Callable[[Path], None], str, bool]] = {
+    "missing variables": (saved_models.remove_variables, "DATA_LOSS", True),
+    "bad graph": (saved_models.garble_graph, "DATA_LOSS", False),
+    "failing warm-up": (fail_warmup, "INVALID_ARGUMENT", False),
+    "changed bytes": (change_bytes, "DATA_LOSS", True),
 }
+"""How to break it, the status it ends with, and whether it has its model card, which is looked at before it is loaded."""
 
 
 @dataclass
@@ -55,7 +56,7 @@ class Service:
     versions: Iterator[int]
 
     def publish(self, version: int, breakage: Callable[[Path], None], *, card: bool) -> None:
-        """Publishes the package's generator as a version, broken; without its card, which would tell first."""
+        """Publishes the package's generator as a version, broken; with or without its card."""
         beside = self.base / f"{version}.partial"
         shutil.copytree(MODELS_DIR / GENERATOR / "1", beside)
         breakage(beside)
@@ -107,11 +108,11 @@ def wait_until(condition: Callable[[], bool]) -> None:
 def test_a_broken_version_is_told_while_the_one_before_serves_and_the_repaired_one_takes_over(
     service: Service, breakage: str
 ) -> None:
-    break_it, code = BREAKAGES[breakage]
+    break_it, code, card = BREAKAGES[breakage]
     version, before = next(service.versions), service.serving()
     assert service.gauge("digitgan_model_newest_version_failed") == 0
 
-    service.publish(version, break_it, card=breakage == "changed bytes")
+    service.publish(version, break_it, card=card)
     wait_until(lambda: service.gauge("digitgan_model_newest_version_failed") == 1)
     assert service.http.get("/healthz/ready").status_code == 200
     assert service.serving() == before
