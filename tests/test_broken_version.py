@@ -46,7 +46,7 @@ BREAKAGES: dict[str, tuple[Callable[[Path], None], str, bool]] = {
     "failing warm-up": (fail_warmup, "INVALID_ARGUMENT", False),
     "changed bytes": (change_bytes, "DATA_LOSS", True),
 }
-"""How to break it, the status it ends with, and whether it has its model card, which is looked at before it is loaded."""
+"""How to break it, the status it ends with, and whether it has its card, which is looked at before it is loaded."""
 
 
 @dataclass
