@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.console import Console
@@ -12,7 +12,6 @@ from rich.table import Table
 from digitgan.errors import told
 from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR
 from serving.model_card import CardError, read_card
-from serving.model_config import ConfigError
 from serving.quality_gate import (
     DEFAULT_THRESHOLDS,
     Threshold,
@@ -21,8 +20,10 @@ from serving.quality_gate import (
     read_thresholds,
     shortfalls,
 )
-from serving.roll_out import CANARY, STABLE, ModelServers, RollOut, RollOutError
 from serving.storage import find_versions
+
+if TYPE_CHECKING:  # every command waits for what is imported here
+    from serving.roll_out import ModelServers, RollOut
 
 app: Final = typer.Typer(
     help="Say which version of a model serves, by the labels stable and canary.",
@@ -113,6 +114,8 @@ def promote(
     [bold]digitgan models promote generator 4 --canary[/]    look at it first: requests may name its version
     [bold]digitgan models promote generator 4[/]             and then for everybody
     """
+    from serving.roll_out import CANARY, STABLE
+
     with _roll_out(models, model_server, timeout_s) as (changes, _):
         changes.promote(model, version, CANARY if canary else STABLE, read_thresholds(thresholds), force=force)
 
@@ -132,7 +135,10 @@ def rollback(
 @contextmanager
 def _roll_out(
     models: Path, target: str | None, timeout_s: float = 300.0
-) -> Iterator[tuple[RollOut, ModelServers | None]]:
+) -> Iterator[tuple["RollOut", "ModelServers | None"]]:
+    from serving.model_config import ConfigError
+    from serving.roll_out import ModelServers, RollOut, RollOutError
+
     with told(ConfigError, RollOutError, ThresholdsError):
         if target is None:
             yield RollOut(models, None, typer.echo, timeout_s), None

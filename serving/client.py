@@ -83,7 +83,6 @@ _CHANNEL_OPTIONS: Final[Sequence[tuple[str, Any]]] = (
     # A server that comes back is used again within about a second.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1_000),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
     # A connection that died silently is noticed while a call waits on it. Without calls no pings are sent:
     # servers take frequent ones for an attack.
     ("grpc.keepalive_time_ms", 10_000),
@@ -207,13 +206,12 @@ class ModelClient:
         tls: Tls | None = None,
     ) -> None:
         self._version_label = version_label
+        options = [*_CHANNEL_OPTIONS, ("grpc.max_reconnect_backoff_ms", _reconnect_ms(target))]
         if tls is None:
-            self._channel = grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS, interceptors=interceptors)
+            self._channel = grpc.aio.insecure_channel(target, options=options, interceptors=interceptors)
         else:
             credentials = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.cert)
-            self._channel = grpc.aio.secure_channel(
-                target, credentials, options=_CHANNEL_OPTIONS, interceptors=interceptors
-            )
+            self._channel = grpc.aio.secure_channel(target, credentials, options=options, interceptors=interceptors)
         # Answers are parsed here rather than by gRPC, so that garbage is told from a lost connection.
         self._predict: grpc.aio.UnaryUnaryMultiCallable[PredictRequest, bytes] = self._channel.unary_unary(
             PREDICT, PredictRequest.SerializeToString, None
@@ -303,6 +301,13 @@ class ModelClient:
         if any(one.version == version and one.state in _ON_THE_WAY for one in versions):
             return ModelNotServedError(model, "NOT_FOUND", f"version {version} is not AVAILABLE yet")
         return VersionNotFoundError(model, version)
+
+
+def _reconnect_ms(target: str) -> int:
+    """The longest pause between two attempts to connect. A socket on this machine costs next to nothing to try, and
+    whoever waits for it waits for a service that is starting.
+    """
+    return 100 if target.startswith("unix:") else 1_000
 
 
 def _lacks_signature(spec: ContractSpec, error: grpc.aio.AioRpcError) -> bool:
