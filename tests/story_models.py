@@ -60,17 +60,15 @@ def _png(shade: int) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def add_story(version: Path, content: bytes) -> None:
-    """Saves the generator of a version directory again, with a story."""
-    saved = tf.saved_model.load(str(version))
+def save_again(version: Path, target: Path, **signatures: Any) -> None:
+    """Loads the SavedModel in a version directory and saves it, with more ``signatures``, in ``target``."""
     module = tf.Module()
-    module.saved = saved
-    signatures = {**saved.signatures, "story": served_story.graph(content)}
-    shutil.rmtree(version)
-    tf.saved_model.save(module, str(version), signatures=signatures)
+    module.saved = tf.saved_model.load(str(version))
+    tf.saved_model.save(module, str(target), signatures={**module.saved.signatures, **signatures})
 
 
 def save(models: Path, content: bytes | None = None) -> None:
     """Copies the package's models to ``models``; the generator gets a story, by default :func:`story`."""
-    shutil.copytree(MODELS_DIR, models)
-    add_story(models / GENERATOR / "1", content or json.dumps(story()).encode())
+    shutil.copytree(MODELS_DIR, models, ignore=shutil.ignore_patterns(GENERATOR))
+    told = served_story.graph(content or json.dumps(story()).encode())
+    save_again(MODELS_DIR / GENERATOR / "1", models / GENERATOR / "1", story=told)

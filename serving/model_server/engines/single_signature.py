@@ -87,15 +87,29 @@ def _assigned(
     if INIT_OP not in meta_graph.signature_def:
         return
     operation = meta_graph.signature_def[INIT_OP].outputs[INIT_OP].name
-    for call in _ancestors(meta_graph.graph_def.node, [operation]):
-        if call.op not in _CALLS:
-            continue
-        function = functions[call.attr["f"].func.name]
-        for node in function.node_def:
-            if node.op == "AssignVariableOp":
-                names = [argument.name for argument in function.signature.input_arg]
-                handle = call.input[names.index(node.input[0])]
-                yield _node_of(handle), _value_function(function, node)
+    for node in _ancestors(meta_graph.graph_def.node, [operation]):
+        yield from _assigned_by(node, {each: _node_of(each) for each in node.input}, functions)
+
+
+def _assigned_by(
+    call: apis.NodeDef, handles: dict[str, str], functions: dict[str, apis.FunctionDef]
+) -> Iterator[tuple[str, apis.FunctionDef]]:
+    """Yields what a call fills, and what the calls in it fill: a model that was loaded and saved again has one in
+    another. ``handles``: the node in the graph that each of the call's inputs comes from.
+    """
+    if call.op not in _CALLS:
+        return
+    function = functions[call.attr["f"].func.name]
+    arguments = {
+        argument.name: handles[taken]
+        for argument, taken in zip(function.signature.input_arg, call.input, strict=False)  # control inputs come last
+        if taken in handles
+    }
+    for node in function.node_def:
+        if node.op == "AssignVariableOp":
+            yield arguments[node.input[0]], _value_function(function, node)
+        else:
+            yield from _assigned_by(node, arguments, functions)
 
 
 def _value_function(function: apis.FunctionDef, assign: apis.NodeDef) -> apis.FunctionDef:
