@@ -106,9 +106,9 @@ COPY training training
 RUN python3 -m pip install --quiet --no-deps --target /opt/digitgan . \
  && rm -rf /opt/digitgan/bin
 
-# What only the machines with TensorFlow need stays out of the gateway: the models, and the code that runs or makes them.
+# What only other machines need stays out of the gateway: the models, and the code that makes them.
 FROM code AS gateway-code
-RUN rm -rf /opt/digitgan/training /opt/digitgan/serving/model_server \
+RUN rm -rf /opt/digitgan/training \
  && find /opt/digitgan/serving/pretrained -mindepth 1 ! -name '__init__.py' -delete
 
 # Busybox does what its name says.
