@@ -14,6 +14,7 @@ from api.images import Pixels
 from api.labels import Labels
 from api.making import Digits
 from api.sources import SeedSource, Source
+from api.threads import in_thread
 from api.zipstream import ZipStream
 from serving.contract import IMAGE_SIDE
 
@@ -33,14 +34,18 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
+def is_quick(pixels: int) -> bool:
+    """Whether so many pixels are encoded at once, and neither a thread nor a limit is worth its while."""
+    return pixels <= _INLINE_PIXELS
+
+
 async def encode(pixels: int, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
     """Returns ``function(*args)``; in a thread where so many pixels would hold up other requests, and in its turn
     where so many would take much memory.
     """
-    if pixels <= _INLINE_PIXELS:
+    if is_quick(pixels):
         return function(*args, **kwargs)
-    limiter = _LARGE if pixels > _LARGE_PIXELS else None
-    return await anyio.to_thread.run_sync(lambda: function(*args, **kwargs), limiter=limiter)
+    return await in_thread(lambda: function(*args, **kwargs), _LARGE if pixels > _LARGE_PIXELS else None)
 
 
 def as_json(digits: Digits, source: Source, scale: int) -> bytes:

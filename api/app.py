@@ -24,6 +24,7 @@ from api import (
     score,
     story,
 )
+from api.admission import AdmitRequests, Gate
 from api.cors import Cors, origins_of
 from api.dependencies import InferenceDep, MetricsDep, SettingsDep, State
 from api.health import Lifecycle
@@ -61,7 +62,13 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:
         interceptors = [TraceCalls(traces.tracer)] if traces else []
         tls = settings.model_server_tls()
-        client = ModelClient(settings.model_server, settings.version_label, interceptors, tls=tls)
+        client = ModelClient(
+            settings.model_server,
+            settings.version_label,
+            interceptors,
+            tls=tls,
+            on_retry=lambda model: metrics.upstream_retries.labels(model).inc(),
+        )
         try:
             inference = Inference(client, metrics)
             indexes = SeedIndexes(inference, metrics, settings.request_timeout_s)
@@ -84,6 +91,9 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.lifecycle = Lifecycle()
     app.state.metrics = metrics
+    most_images = -(-settings.max_images_in_flight // settings.workers)
+    quick = not (settings.access_log or settings.tracing or settings.cors_origins)
+    gate = app.state.gate = Gate(most_images, metrics, quick=quick)
     for module in (front_page, docs_page, generate, dataset, digits, interpolate, score, story, models, health, oip):
         app.include_router(module.router)
     app.add_api_route("/metrics", _metrics, summary="Prometheus metrics", response_class=PlainTextResponse)
@@ -100,6 +110,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     if keys := keys_of(settings.api_keys):
         app.add_middleware(CheckKeys, keys=keys, images_per_minute=settings.key_images_per_minute)
+    app.add_middleware(AdmitRequests, gate=gate)
     if origins := origins_of(settings.cors_origins):
         app.add_middleware(Cors, origins=origins)
     if traces:

@@ -1,4 +1,4 @@
-"""Requests that wait anyway share one call to the model server.
+"""Whose turn it is at the model server: small requests share calls, large ones are cut into slices.
 
 Nobody waits for company. A request is sent at once while fewer than CALLS_AT_ONCE calls like it are under way; those
 that arrive meanwhile gather, and the first call that comes back sends them all as one. So under load a call's fixed
@@ -6,19 +6,32 @@ costs, on both sides, are paid once for many, and a request that is alone pays n
 
 Whoever shares a call depends on the others in nothing: each keeps its own deadline, whoever leaves takes nobody along,
 and a call that fails for what was asked is made again for each alone.
+
+A request of more than MOST_SHARED_ROWS has calls of its own. So few of these are under way at a time that a small
+request never stands behind more than a fraction of a second's work. Large requests take turns, slice by slice, in the
+order in which they ask. While small requests come in, a slice has MOST_SHARED_ROWS; otherwise it is the whole call.
 """
 
 import asyncio
 import contextvars
+import math
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import numpy as np
 
-from serving.client import Array, ContractError, DeadlineError, NoSignatureError, OverloadedError, Prediction
+from serving.client import (
+    Array,
+    ContractError,
+    DeadlineError,
+    NoSignatureError,
+    Prediction,
+    VersionNotFoundError,
+)
 from serving.contract import BATCH_SIZES
 
 CALLS_AT_ONCE: Final = 2
@@ -27,10 +40,21 @@ CALLS_AT_ONCE: Final = 2
 MOST_SHARED_ROWS: Final = 64
 """A request of more rows has a call to itself: it would gain little by company, and hold it up."""
 
-MOST_WAITING: Final = 4096
-"""Requests of a kind; more are refused, as a model server does whose queue is full."""
+SLICES_AT_ONCE: Final = 2
+"""Of each model: the model server has the next one when it is done with one."""
 
+SETTLED_AT_ONCE: Final = 8
+"""Answers that are made before the event loop looks for new requests again: each takes about 0.3 ms."""
+
+SMALL_REMEMBERED_S: Final = 1.0
+"""A small request counts as there for so long: clients that ask one after the other leave gaps."""
+
+_ATTEMPTS: Final = 3
 _MOST_ROWS: Final = BATCH_SIZES[-1]
+
+
+class NoTurnError(DeadlineError):
+    """The time given for a call ran out before it could be made: others had their turn."""
 
 
 class Kind(NamedTuple):
@@ -57,7 +81,8 @@ class _Waiting:
     def leave(self, lane: "_Lane") -> None:
         """Goes without an answer; the last one to leave a call ends it."""
         if self.shared is None:
-            lane.waiting.remove(self)
+            if self in lane.waiting:
+                lane.waiting.remove(self)
             return
         self.shared.awaited -= 1
         if not self.shared.awaited:
@@ -79,13 +104,18 @@ class _Lane:
     under_way: int = 0
     waiting: deque[_Waiting] = field(default_factory=deque)
 
-    def take_company(self) -> list[_Waiting]:
-        """Returns those at the front that fit into one call."""
+    def take_company(self, model: str) -> list[_Waiting]:
+        """Returns those at the front that fit into one call. Who has no time left for it is told so, and not sent."""
         company: list[_Waiting] = []
         rows = 0
+        now = time.monotonic()
         while self.waiting and rows + len(self.waiting[0].rows) <= _MOST_ROWS:
-            company.append(self.waiting.popleft())
-            rows += len(company[-1].rows)
+            one = self.waiting.popleft()
+            if one.deadline > now:
+                company.append(one)
+                rows += len(one.rows)
+            elif not one.answer.done():
+                one.answer.set_exception(_no_turn(model))
         return company
 
 
@@ -95,11 +125,15 @@ class Coalescer:
     def __init__(self, call: Call) -> None:
         self._call = call
         self._lanes: dict[Kind, _Lane] = {}
+        self._turns: dict[str, asyncio.Semaphore] = {}
+        self._settling: set[asyncio.Task[None]] = set()
+        self._last_small = -math.inf
 
     async def ask(self, kind: Kind, rows: Array, timeout_s: float) -> Prediction:
         """Returns the outputs for ``rows``, at most BATCH_SIZES[-1] of them. Raises ModelServerError."""
         if len(rows) > MOST_SHARED_ROWS:
-            return await self._call(kind, rows, timeout_s)
+            return await self._in_slices(kind, rows, time.monotonic() + timeout_s)
+        self._last_small = time.monotonic()
         lane = self._lanes.setdefault(kind, _Lane())
         if lane.under_way >= CALLS_AT_ONCE:
             return await _wait(lane, kind, rows, timeout_s)
@@ -109,10 +143,45 @@ class Coalescer:
         finally:
             self._came_back(lane, kind)
 
+    async def _in_slices(self, kind: Kind, rows: Array, deadline: float) -> Prediction:
+        """Returns the outputs for ``rows``, all of one version; if that is withdrawn halfway, all of its successor."""
+        for attempt in range(_ATTEMPTS):
+            parts: list[Prediction] = []
+            start, slice_kind = 0, kind
+            try:
+                while start < len(rows):
+                    async with self._turn(kind.model, deadline):
+                        crowded = time.monotonic() - self._last_small < SMALL_REMEMBERED_S
+                        end = min(start + MOST_SHARED_ROWS, len(rows)) if crowded else len(rows)
+                        part = await self._call(slice_kind, rows[start:end], deadline - time.monotonic())
+                    parts.append(part)
+                    start, slice_kind = end, kind._replace(version=part.version)
+            except VersionNotFoundError:
+                if slice_kind == kind or attempt == _ATTEMPTS - 1:
+                    raise
+            else:
+                break
+        return _joined(parts)
+
+    @asynccontextmanager
+    async def _turn(self, model: str, deadline: float) -> AsyncIterator[None]:
+        """Waits until a slice may be sent, and keeps others waiting while the block runs. Raises NoTurnError."""
+        turns = self._turns.setdefault(model, asyncio.Semaphore(SLICES_AT_ONCE))
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                await turns.acquire()
+        except TimeoutError as error:
+            raise _no_turn(model) from error
+        try:
+            if time.monotonic() >= deadline:
+                raise _no_turn(model)
+            yield
+        finally:
+            turns.release()
+
     def _came_back(self, lane: _Lane, kind: Kind) -> None:
         """Sends those who wait, or notes that nobody does."""
-        if lane.waiting:
-            company = lane.take_company()
+        if company := lane.take_company(kind.model):
             # In nobody's context: what a shared call does is not one request's doing.
             task = asyncio.create_task(self._answer(kind, company), context=contextvars.Context())
             task.add_done_callback(lambda _: self._came_back(lane, kind))
@@ -137,19 +206,26 @@ class Coalescer:
             for one in company:
                 if not one.answer.done():
                     one.answer.set_exception(error)
-        else:
-            start = 0
-            for one in company:
-                end = start + len(one.rows)
-                if not one.answer.done():
-                    outputs = {name: output[start:end] for name, output in prediction.outputs.items()}
-                    one.answer.set_result(Prediction(prediction.model, prediction.version, outputs))
-                start = end
+        else:  # the next call is sent before these answers are made
+            settling = asyncio.create_task(_settle(company, prediction))
+            self._settling.add(settling)
+            settling.add_done_callback(self._settling.discard)
+
+
+async def _settle(company: list[_Waiting], prediction: Prediction) -> None:
+    """Gives each its rows, some at a time: what has come in meanwhile waits for a few answers and not for all."""
+    start = 0
+    for number, one in enumerate(company, 1):
+        end = start + len(one.rows)
+        if not one.answer.done():
+            outputs = {name: output[start:end] for name, output in prediction.outputs.items()}
+            one.answer.set_result(Prediction(prediction.model, prediction.version, outputs))
+        start = end
+        if number % SETTLED_AT_ONCE == 0:
+            await asyncio.sleep(0)
 
 
 async def _wait(lane: _Lane, kind: Kind, rows: Array, timeout_s: float) -> Prediction:
-    if len(lane.waiting) >= MOST_WAITING:
-        raise OverloadedError(kind.model, "QUEUE_FULL", f"{MOST_WAITING} requests wait already")
     loop = asyncio.get_running_loop()
     waiting = _Waiting(rows, time.monotonic() + timeout_s, loop.create_future())
     lane.waiting.append(waiting)
@@ -158,10 +234,25 @@ async def _wait(lane: _Lane, kind: Kind, rows: Array, timeout_s: float) -> Predi
             return await waiting.answer
     except TimeoutError as error:
         waiting.leave(lane)
+        if waiting.shared is None:
+            raise _no_turn(kind.model) from error
         raise DeadlineError(kind.model, "DEADLINE_EXCEEDED", "a shared call took too long") from error
     except asyncio.CancelledError:
         waiting.leave(lane)
         raise
+
+
+def _no_turn(model: str) -> NoTurnError:
+    return NoTurnError(model, "NO_TURN", "calls of other requests were first")
+
+
+def _joined(parts: list[Prediction]) -> Prediction:
+    """Returns one answer from those to the parts of its rows, in order."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    outputs = {name: np.concatenate([part.outputs[name] for part in parts]) for name in first.outputs}
+    return Prediction(first.model, first.version, outputs)
 
 
 def _may_be_one_requests_fault(error: Exception) -> bool:

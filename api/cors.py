@@ -15,6 +15,7 @@ REQUEST_FIELDS: Final = (
     "Content-Type",
     "If-None-Match",
     "Inference-Header-Content-Length",
+    "Request-Timeout",
     "X-Request-ID",
 )
 ANSWER_FIELDS: Final = (

@@ -1,7 +1,6 @@
 """POST /dataset: labelled digits in the order of their seeds, balanced over the classes and read with confidence."""
 
 from collections.abc import AsyncIterator
-from contextlib import aclosing
 from typing import Any, Final
 
 import numpy as np
@@ -9,9 +8,12 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response, StreamingResponse
 
 from api import answers, bodies, images, openapi, problems
+from api.admission import admit, streamed
 from api.bodies import JSON
+from api.deadlines import limit_of
 from api.dependencies import InferenceDep, MetricsDep, SeedIndexesDep, SettingsDep
 from api.images import NPY
+from api.inference import MAX_BATCH
 from api.keys import charge
 from api.negotiation import negotiate
 from api.problems import at_pointer, invalid
@@ -57,7 +59,11 @@ _HEADERS: Final[dict[str, Any]] = openapi.MODEL_HEADERS | {
     response_class=Response,
 )
 async def dataset(
-    request: Request, settings: SettingsDep, inference: InferenceDep, indexes: SeedIndexesDep, metrics: MetricsDep
+    request: Request,
+    settings: SettingsDep,
+    inference: InferenceDep,
+    indexes: SeedIndexesDep,
+    metrics: MetricsDep,
 ) -> Response:
     media_type = negotiate(", ".join(request.headers.getlist("accept")), FORMATS)
     bodies.media_type(request, (JSON,))
@@ -65,19 +71,14 @@ async def dataset(
     if wanted.count > settings.max_stream_images:
         most = settings.max_stream_images
         raise invalid(at_pointer("/count", f"{wanted.count} images; at most {most} are made as {media_type}"))
+    admit(request, max(wanted.count, MAX_BATCH))  # seeds are looked at in batches, however few digits are wanted
     charge(request, wanted.count, "/count")
+    limit_s = limit_of(request, settings.request_timeout_s)
     # Each batch has the time of a request, as in every stream.
-    walk = Walk(_wish(wanted), inference, metrics, lambda: settings.request_timeout_s)
+    walk = Walk(_wish(wanted), inference, metrics, lambda: limit_s)
     await walk.open(wanted.version, indexes)
     parts = walk.parts()
-    first = await anext(parts)
-
-    async def all_parts() -> AsyncIterator[Records]:
-        async with aclosing(parts):
-            yield first
-            async for part in parts:
-                yield part
-
+    all_parts = streamed(request, await anext(parts), parts)
     headers = {
         "X-Model": GENERATOR,
         "X-Model-Version": str(walk.versions[GENERATOR]),
@@ -87,10 +88,10 @@ async def dataset(
         "Content-Disposition": f'attachment; filename="dataset.{"zip" if media_type == ZIP else "npy"}"',
     }
     if media_type == ZIP:
-        return StreamingResponse(_as_zip(all_parts(), wanted.count, wanted.scale), 200, headers, ZIP)
+        return StreamingResponse(_as_zip(all_parts, wanted.count, wanted.scale), 200, headers, ZIP)
     head = images.npy_records_header(wanted.count, record(wanted.scale))
     headers["Content-Length"] = str(len(head) + wanted.count * record(wanted.scale).itemsize)
-    return StreamingResponse(_as_npy(all_parts(), head, wanted.scale), 200, headers, NPY)
+    return StreamingResponse(_as_npy(all_parts, head, wanted.scale), 200, headers, NPY)
 
 
 def _wish(wanted: DatasetRequest) -> Wish:

@@ -6,8 +6,10 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
-from api import images, openapi, problems
+from api import deadlines, images, openapi, problems
+from api.admission import admit
 from api.caching import FOREVER, REVALIDATE, matches
+from api.deadlines import limit_of
 from api.dependencies import InferenceDep, MetricsDep, SettingsDep
 from api.images import PNG
 from api.making import digits_of
@@ -32,6 +34,7 @@ _HEADERS: Final[dict[str, Any]] = openapi.MODEL_HEADERS | {
         304: {"description": "The image is the one that `If-None-Match` names.", "headers": _HEADERS},
         **openapi.failures(problems.VERSION_NOT_FOUND, problems.INVALID_REQUEST, *openapi.UPSTREAM),
     },
+    openapi_extra={"parameters": [deadlines.PARAMETER]},
     response_class=Response,
 )
 async def digit(
@@ -45,9 +48,9 @@ async def digit(
         VersionInQuery | None, Query(description="The generator's version; the newest by default.")
     ] = None,
 ) -> Response:
-    prediction = await inference.predict(
-        GENERATOR, noise_from_seeds([seed]), version=version, timeout_s=settings.request_timeout_s
-    )
+    admit(request, 1)
+    limit_s = limit_of(request, settings.request_timeout_s)
+    prediction = await inference.predict(GENERATOR, noise_from_seeds([seed]), version=version, timeout_s=limit_s)
     digits = digits_of(prediction, metrics)
     content = images.png(digits.pixels[0], scale)
     etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'

@@ -11,6 +11,9 @@ from starlette.responses import Response
 
 from api import observation
 from api.bodies import parameter_errors
+from api.coalescing import NoTurnError
+from api.deadlines import OutOfTimeError, Part
+from api.metrics import Metrics
 from api.problems import (
     BROKEN_CONTRACT,
     INTERNAL_ERROR,
@@ -52,7 +55,8 @@ UPSTREAM: Final[dict[type[ModelServerError], tuple[ProblemType, str]]] = {
     ),
     ContractError: (BROKEN_CONTRACT, "{model} does not answer as agreed"),
     NoSignatureError: (BROKEN_CONTRACT, "{model} does not answer as agreed"),
-    DeadlineError: (TIMEOUT, "{model} took too long"),
+    DeadlineError: (TIMEOUT, "the time ran out at the model server: {model} took too long"),
+    NoTurnError: (TIMEOUT, "the time ran out while the request waited for its turn at {model}"),
 }
 """What each failure of the model server is to the caller. Its own words stay in the log."""
 
@@ -77,8 +81,15 @@ def _answer(request: Request, error: ProblemError) -> Response:
     return problem_response(error, request.scope["path"])
 
 
+def _count_timeout(request: Request, part: Part) -> None:
+    metrics: Metrics = request.state.metrics
+    metrics.timeouts.labels(part).inc()
+
+
 async def _problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, ProblemError)
+    if isinstance(error, OutOfTimeError):
+        _count_timeout(request, error.part)
     return _answer(request, error)
 
 
@@ -86,6 +97,8 @@ async def _upstream(request: Request, error: Exception) -> Response:
     assert isinstance(error, ModelServerError)
     if not isinstance(error, VersionNotFoundError):
         _log.warning("%s %s: %s", request.method, request.url.path, error)
+    if isinstance(error, DeadlineError):
+        _count_timeout(request, "turn" if isinstance(error, NoTurnError) else "model")
     return _answer(request, problem_of(error))
 
 

@@ -1,17 +1,16 @@
 """POST /generate: digits from seeds, from noise, or from seeds that the server chooses."""
 
-from collections.abc import AsyncIterator
-from contextlib import aclosing
 from typing import Final
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response, StreamingResponse
 
 from api import answers, bodies, images, openapi, problems, schemas
+from api.admission import admit, streamed
 from api.bodies import JSON
+from api.deadlines import Deadline, limit_of
 from api.dependencies import InferenceDep, MetricsDep, SeedIndexesDep, SettingsDep
 from api.images import NPY, PNG
-from api.inference import time_budget
 from api.keys import charge
 from api.making import Digits, Maker
 from api.negotiation import negotiate
@@ -19,6 +18,7 @@ from api.problems import at_pointer, invalid
 from api.schemas import GenerateRequest
 from api.sources import STREAMED, Pick, SeedSource, Source, source_of
 from api.zipstream import ZIP
+from serving.contract import IMAGE_SIDE
 
 router = APIRouter()
 
@@ -61,7 +61,11 @@ MOST_SEEDS_IN_HEADER: Final = 256
     response_class=Response,
 )
 async def generate(
-    request: Request, settings: SettingsDep, inference: InferenceDep, indexes: SeedIndexesDep, metrics: MetricsDep
+    request: Request,
+    settings: SettingsDep,
+    inference: InferenceDep,
+    indexes: SeedIndexesDep,
+    metrics: MetricsDep,
 ) -> Response:
     media_type = negotiate(", ".join(request.headers.getlist("accept")), FORMATS)
     bodies.media_type(request, (JSON,))
@@ -69,24 +73,36 @@ async def generate(
     if wanted.labels and media_type not in LABELLED:
         raise invalid(at_pointer("/labels", f"{media_type} has no room for labels; {' and '.join(LABELLED)} have"))
     plan = source_of(wanted, settings, media_type)
+    admit(request, len(plan))
     charge(request, len(plan), f"/{wanted.source}")
-    streamed = media_type in STREAMED
+    in_parts = media_type in STREAMED
+    pixels = len(plan) * (IMAGE_SIDE * wanted.scale) ** 2
+    limit_s = limit_of(request, settings.request_timeout_s)
+    deadline = Deadline(limit_s)
     maker = Maker(
         inference,
         indexes,
         metrics,
         labelled=media_type in LABELLED and (wanted.labels or isinstance(plan, Pick)),
-        time_left=(lambda: settings.request_timeout_s) if streamed else time_budget(settings.request_timeout_s),
+        time_left=(lambda: limit_s) if in_parts else deadline.for_calls(pixels),
     )
-    if streamed:
-        return await _streamed(maker, plan, wanted, media_type)
+    if in_parts:
+        return await _streamed(request, maker, plan, wanted, media_type)
     source, digits = await maker.complete(plan, wanted.version)
+    encoded = _encoded(digits, source, wanted, media_type)
+    if answers.is_quick(pixels):
+        content = await encoded
+    else:
+        async with deadline.making_the_answer():
+            content = await encoded
+    return Response(content, 200, _headers(digits, source), media_type)
+
+
+async def _encoded(digits: Digits, source: Source, wanted: GenerateRequest, media_type: str) -> bytes:
     size = digits.pixels.size * wanted.scale**2
     if media_type == PNG:
-        content = await answers.encode(size, images.png, images.sheet(digits.pixels), wanted.scale)
-    else:
-        content = await answers.encode(size, answers.as_json, digits, source, wanted.scale)
-    return Response(content, 200, _headers(digits, source), media_type)
+        return await answers.encode(size, images.png, images.sheet(digits.pixels), wanted.scale)
+    return await answers.encode(size, answers.as_json, digits, source, wanted.scale)
 
 
 def _headers(digits: Digits, source: Source) -> dict[str, str]:
@@ -99,7 +115,9 @@ def _headers(digits: Digits, source: Source) -> dict[str, str]:
     return headers
 
 
-async def _streamed(maker: Maker, plan: Source | Pick, wanted: GenerateRequest, media_type: str) -> Response:
+async def _streamed(
+    request: Request, maker: Maker, plan: Source | Pick, wanted: GenerateRequest, media_type: str
+) -> Response:
     """Returns an answer that is made while it is sent.
 
     The first batch is waited for, and its labels too, so that most failures are problem documents. A later one (the
@@ -109,17 +127,11 @@ async def _streamed(maker: Maker, plan: Source | Pick, wanted: GenerateRequest, 
     run = await maker.start(plan, wanted.version)
     parts = maker.parts(run)
     first = await anext(parts)
-
-    async def all_parts() -> AsyncIterator[Digits]:
-        async with aclosing(parts):
-            yield first
-            async for part in parts:
-                yield part
-
+    all_parts = streamed(request, first, parts)
     headers = _headers(first, run.source)
     if media_type == ZIP:
         headers["Content-Disposition"] = 'attachment; filename="digits.zip"'
-        return StreamingResponse(answers.as_zip(all_parts(), run.source, wanted.scale), 200, headers, ZIP)
+        return StreamingResponse(answers.as_zip(all_parts, run.source, wanted.scale), 200, headers, ZIP)
     headers["Content-Disposition"] = 'attachment; filename="digits.npy"'
     headers["Content-Length"] = str(answers.npy_length(len(run.source), wanted.scale))
-    return StreamingResponse(answers.as_npy(all_parts(), len(run.source), wanted.scale), 200, headers, NPY)
+    return StreamingResponse(answers.as_npy(all_parts, len(run.source), wanted.scale), 200, headers, NPY)

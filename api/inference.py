@@ -2,13 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any, Final
 
 from numpy.typing import NDArray
 
 from api import observation
 from api.coalescing import Coalescer, Kind
+from api.deadlines import TimeLeft
 from api.metrics import Metrics
 from serving.client import ModelClient, ModelServerError, NoSignatureError, Prediction
 from serving.contract import BATCH_SIZES, SIGNATURE, SIGNATURES
@@ -16,14 +17,6 @@ from serving.contract import BATCH_SIZES, SIGNATURE, SIGNATURES
 MAX_BATCH: Final = BATCH_SIZES[-1]
 
 Rows = NDArray[Any]
-TimeLeft = Callable[[], float]
-"""Returns the seconds that the next call may take."""
-
-
-def time_budget(seconds: float) -> TimeLeft:
-    """Returns a budget that all calls of a request share: it runs out ``seconds`` from now."""
-    end = time.monotonic() + seconds
-    return lambda: max(0.001, end - time.monotonic())
 
 
 class Inference:
@@ -82,7 +75,8 @@ class Inference:
         a newer one has been swapped in since. While the caller works on a prediction, the next batch is under
         way.
 
-        Raises ModelServerError; VersionNotFoundError also if that version is withdrawn meanwhile.
+        Raises ModelServerError; VersionNotFoundError also if that version is withdrawn meanwhile; OutOfTimeError if
+        no time is left before the next one.
         """
         prediction = await self.predict(model, next(batches), version=version, timeout_s=time_left())
         for rows in batches:

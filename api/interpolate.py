@@ -8,11 +8,12 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response, StreamingResponse
 
 from api import answers, bodies, images, openapi, problems, schemas
+from api.admission import admit
 from api.animation import APNG, GIF, SUFFIXES, WEBP, animation
 from api.bodies import JSON
+from api.deadlines import Deadline, limit_of
 from api.dependencies import InferenceDep, MetricsDep, SeedIndexesDep, SettingsDep
 from api.images import NPY, PNG
-from api.inference import time_budget
 from api.keys import charge
 from api.making import Digits, Maker
 from api.negotiation import negotiate
@@ -53,16 +54,23 @@ FORMATS: Final = (JSON, PNG, ZIP, NPY, APNG, WEBP, GIF)
     response_class=Response,
 )
 async def interpolate(
-    request: Request, settings: SettingsDep, inference: InferenceDep, indexes: SeedIndexesDep, metrics: MetricsDep
+    request: Request,
+    settings: SettingsDep,
+    inference: InferenceDep,
+    indexes: SeedIndexesDep,
+    metrics: MetricsDep,
 ) -> Response:
     media_type = negotiate(", ".join(request.headers.getlist("accept")), FORMATS)
     bodies.media_type(request, (JSON,))
     wanted = await bodies.read_json(request, InterpolateRequest)
     _check_size(wanted, media_type, settings)
+    frames = walks.length(len(wanted.seeds or wanted.noise), wanted.steps, wanted.loop)
+    admit(request, frames)
+    charge(request, frames, "/steps")
     points = noise_from_seeds(wanted.seeds) if wanted.seeds else np.array(wanted.noise, np.float32)
-    charge(request, walks.length(len(points), wanted.steps, wanted.loop), "/steps")
     source = NoiseSource(walks.walk(points, wanted.steps, wanted.method, wanted.loop))
-    time_left = time_budget(settings.request_timeout_s)
+    deadline = Deadline(limit_of(request, settings.request_timeout_s))
+    time_left = deadline.for_calls(frames * (IMAGE_SIDE * wanted.scale) ** 2)
     maker = Maker(inference, indexes, metrics, labelled=False, time_left=time_left)
     _, digits = await maker.complete(source, wanted.version)
     headers = {**digits.headers, "Vary": "Accept"}
@@ -74,7 +82,9 @@ async def interpolate(
     if media_type == NPY:  # enlarged while it is sent: whole, it would have a byte for each pixel
         headers["Content-Length"] = str(answers.npy_length(len(source), wanted.scale))
         return StreamingResponse(answers.as_npy(_one(digits), len(source), wanted.scale), 200, headers, NPY)
-    return Response(await _encoded(digits, source, wanted, media_type), 200, headers, media_type)
+    async with deadline.making_the_answer():
+        content = await _encoded(digits, source, wanted, media_type)
+    return Response(content, 200, headers, media_type)
 
 
 def _check_size(wanted: InterpolateRequest, media_type: str, settings: Settings) -> None:

@@ -119,7 +119,9 @@ def _serve(settings: Settings, listener: socket.socket, announces: bool) -> int:
         config = uvicorn.Config(
             app,
             loop="uvloop",
-            http=protocol(settings.header_timeout_s, most_connections(settings.max_connections), slow_readers),
+            http=protocol(
+                settings.header_timeout_s, most_connections(settings.max_connections), slow_readers, app.state.gate
+            ),
             ws="none",
             lifespan="on",
             log_config=None,

@@ -14,8 +14,9 @@ from typing import Final
 import numpy as np
 
 from api import problems
+from api.deadlines import TimeLeft
 from api.images import Pixels
-from api.inference import Inference, TimeLeft
+from api.inference import Inference
 from api.labels import Labels, label
 from api.metrics import Metrics
 from api.problems import ProblemError, at_pointer, invalid

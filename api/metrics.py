@@ -31,7 +31,10 @@ class Metrics:
         registry = self.registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self.requests = Counter(
-            "digitgan_http_requests", "Requests answered.", ("route", "method", "status"), registry=registry
+            "digitgan_http_requests",
+            "Requests answered (499: the client left before).",
+            ("route", "method", "status"),
+            registry=registry,
         )
         self.request_seconds = Histogram(
             "digitgan_http_request_seconds",
@@ -92,6 +95,31 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livesum",
         )
+        self.images_in_flight = Gauge(
+            "digitgan_images_in_flight",
+            "Images being made now, as admission counts them, by the size of their requests: small or large.",
+            ("size",),
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self.images_admitted = Counter(
+            "digitgan_images_admitted",
+            "Images of the requests that found room, by the size of the requests.",
+            ("size",),
+            registry=registry,
+        )
+        self.refusals = Counter(
+            "digitgan_requests_refused",
+            "Requests refused because as many images were being made as may be (503).",
+            ("route",),
+            registry=registry,
+        )
+        self.timeouts = Counter(
+            "digitgan_timeouts",
+            "Requests whose time ran out (504), by the part where it did: turn, model or answer.",
+            ("part",),
+            registry=registry,
+        )
         self.images = Counter(
             "digitgan_images_generated", "Digits made by the generator.", ("version",), registry=registry
         )
@@ -117,6 +145,12 @@ class Metrics:
             "digitgan_upstream_errors",
             "Calls of the model server that failed, by gRPC status code; BAD_ANSWER: it broke the contract.",
             ("model", "code"),
+            registry=registry,
+        )
+        self.upstream_retries = Counter(
+            "digitgan_upstream_retries",
+            "Calls of the model server that were made a second time, because no server was there for the first.",
+            ("model",),
             registry=registry,
         )
         self.model_available = Gauge(
@@ -157,6 +191,7 @@ class Metrics:
         self.build.labels(version_of("digitgan")).set(1)
         # Finding a metric by its labels takes longer than counting.
         self._of_request: dict[tuple[str, str, int], tuple[Counter, Histogram, Histogram]] = {}
+        self._of_refusal: dict[tuple[str, str, int], Counter] = {}
         self._of_call: dict[tuple[str, int | None], tuple[Histogram, Histogram]] = {}
 
     def observe_request(self, route: str, method: str, status: int, seconds: float, model_seconds: float) -> None:
@@ -173,6 +208,13 @@ class Metrics:
         request_seconds.observe(seconds)
         # Calls overlap the gateway's own work in large answers, so the difference can be negative.
         gateway_seconds.observe(max(0.0, seconds - model_seconds))
+
+    def observe_refusal(self, route: str, method: str, status: int) -> None:
+        """Counts a request that was refused at the door. Its time isn't observed: percentiles are of work."""
+        key = route, method, status
+        if key not in self._of_refusal:
+            self._of_refusal[key] = self.requests.labels(route, method, str(status))
+        self._of_refusal[key].inc()
 
     def observe_call(self, model: str, version: int | None, rows: int, seconds: float) -> None:
         """Counts one call of the model server. ``version``: the one that answered, None if none did."""

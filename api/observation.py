@@ -8,6 +8,7 @@ import logging
 import re
 import secrets
 import time
+from collections.abc import Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Final
@@ -17,9 +18,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.metrics import Metrics
 
 REQUEST_ID: Final = "X-Request-ID"
-_HEADER: Final = REQUEST_ID.lower().encode()
+HEADER: Final = REQUEST_ID.lower().encode()
 _VALID_ID: Final = re.compile(rb"[A-Za-z0-9._~:/+=@-]{1,128}")
 """What can be logged, and sent on, without a thought."""
+
+CLIENT_LEFT: Final = 499
+"""In metrics and logs, the status of a request whose client left before there was one."""
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -63,9 +67,9 @@ class ObserveRequests:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        observation = Observation(_request_id(scope))
-        id_header = (_HEADER, observation.request_id.encode())
-        status = 500  # what the outer layers answer if nothing comes from here
+        observation = Observation(request_id(scope["headers"]))
+        id_header = (HEADER, observation.request_id.encode())
+        status = CLIENT_LEFT  # unless an answer begins
         sent_bytes = 0
 
         async def noted(message: Message) -> None:
@@ -82,6 +86,10 @@ class ObserveRequests:
         start = time.perf_counter()
         try:
             await self._app(scope, receive, noted)
+        except BaseException:
+            if status == CLIENT_LEFT:
+                status = 500  # what the outer layers answer
+            raise
         finally:
             seconds = time.perf_counter() - start
             self._metrics.in_flight.dec()
@@ -92,10 +100,10 @@ class ObserveRequests:
                 _log_request(scope, route, status, sent_bytes, seconds, observation)
 
 
-def _request_id(scope: Scope) -> str:
+def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
     """Returns the caller's id of the request where it is a valid one, and a new one otherwise."""
-    for name, value in scope["headers"]:
-        if name == _HEADER:
+    for name, value in headers:
+        if name == HEADER:
             return value.decode() if _VALID_ID.fullmatch(value) else secrets.token_hex(16)
     return secrets.token_hex(16)
 

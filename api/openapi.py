@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
-from api import keys, problems, schemas
+from api import deadlines, keys, problems, schemas
 from api.oip.schemas import InferenceRequest
 from api.problems import ProblemType
 from api.settings import Settings
@@ -61,8 +61,8 @@ def binary() -> dict[str, Any]:
 
 
 def body(content: dict[str, Any]) -> dict[str, Any]:
-    """Returns the ``openapi_extra`` of a route with a required body, by media type."""
-    return {"requestBody": {"required": True, "content": content}}
+    """Returns the ``openapi_extra`` of a route with a required body, by media type, and with a limit of its own."""
+    return {"parameters": [deadlines.PARAMETER], "requestBody": {"required": True, "content": content}}
 
 
 def schema_of(model: type[BaseModel]) -> dict[str, Any]:

@@ -165,8 +165,9 @@ MODEL_NOT_SERVED: Final = ProblemType(
 OVERLOADED: Final = ProblemType(
     "overloaded",
     503,
-    "The model server has too much to do",
-    "Its queue is full.",
+    "The service has too much to do",
+    "As many images are being made as the gateway takes on at a time (setting `DIGITGAN_MAX_IMAGES_IN_FLIGHT`), or the "
+    "model server's queue is full: `detail` says which. Nothing has been begun, so the request can be made again.",
     retry_after_s=1,
 )
 BUSY: Final = ProblemType(
@@ -194,9 +195,10 @@ NOT_READY: Final = ProblemType(
 TIMEOUT: Final = ProblemType(
     "timeout",
     504,
-    "The model server did not answer in time",
-    "The time for the request (setting `DIGITGAN_REQUEST_TIMEOUT_S`) ran out while the model server was "
-    "working on it. Ask for fewer images at once.",
+    "The request took too long",
+    "Its time ran out: what its header `Request-Timeout` says, at most the setting `DIGITGAN_REQUEST_TIMEOUT_S`. "
+    "`detail` tells where: while it waited for its turn (the service is busy), at the model server, or while the "
+    "answer was being made (ask for fewer or smaller images at once).",
 )
 
 TYPES: Final[tuple[ProblemType, ...]] = (

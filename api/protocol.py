@@ -2,16 +2,20 @@
 clients that don't take their answers; and problem documents for what never becomes a request."""
 
 import asyncio
+from functools import lru_cache
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from api import observation
+from api.admission import TICKET, Gate, GatedRoute, Ticket, gated_route
 from api.connections import SPARE_CONNECTIONS, SlowReaders
 from api.keys import OPEN
 from api.problems import (
     BUSY,
     HEADER_TOO_LARGE,
     MALFORMED_REQUEST,
+    OIP_PREFIX,
     REQUEST_TIMEOUT,
     ProblemError,
     problem_response,
@@ -35,11 +39,16 @@ class Protocol(HttpToolsProtocol):
     """One connection. A header has ``header_timeout_s`` to arrive, from the connection or its first byte on.
 
     ``most_connections``: those beyond get an answer from probes' paths only, and those far beyond none.
+
+    While ``gate`` is full, requests that it would not let in are answered here, as soon as their header is there: in a
+    tenth of the time that the application takes to say the same. Those that it lets in are counted here too, so that of
+    a hundred that arrive together only as many pass as find room.
     """
 
     header_timeout_s = 10.0
     most_connections = 2048
     slow_readers: SlowReaders
+    gate: Gate
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -48,6 +57,8 @@ class Protocol(HttpToolsProtocol):
         self._refusal = ProblemError(MALFORMED_REQUEST, "not an HTTP/1.1 request")
         self._timer: asyncio.TimerHandle | None = None
         self._surplus = False
+        self._route: GatedRoute | None = None
+        self._refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Starts the time for the first header."""
@@ -63,9 +74,13 @@ class Protocol(HttpToolsProtocol):
             self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forgets the connection."""
+        """Forgets the connection, and ends the work for it."""
         self._stop_timer()
         self.slow_readers.forget(self)
+        if self.cycle is not None and not self.cycle.response_complete:
+            ticket: Ticket | None = self.cycle.scope["state"].get(TICKET)
+            if ticket is not None:
+                ticket.depart()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -83,7 +98,7 @@ class Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """The first byte of a header."""
         super().on_message_begin()
-        self._in_header, self._framing_bytes = True, 0
+        self._in_header, self._framing_bytes, self._refused = True, 0, False
 
     def on_headers_complete(self) -> None:
         """The last one."""
@@ -99,12 +114,29 @@ class Protocol(HttpToolsProtocol):
         if self._surplus and not self.url.startswith(_OPEN):
             self._refusal = ProblemError(BUSY, f"there are {self.most_connections} connections already")
             raise HeaderRefusedError
+        path = self.url.partition(b"?")[0].decode("ascii", "replace")
+        self._route = gated_route(self.parser.get_method().decode("ascii"), path)
+        if self._route is not None and self.gate.full and self.gate.quick and self._idle:
+            self._refuse_work(self._route, path)
+            return
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """A piece of a body: what comes around it is counted anew."""
+        """A piece of a body: what comes around it is counted anew. What belongs to a refused request is dropped."""
         self._framing_bytes = 0
-        super().on_body(body)
+        if not self._refused:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The last byte of a request: from here on it is work. It counts as the least until its body has been read."""
+        if self._refused:
+            return
+        super().on_message_complete()
+        if self._route is not None and not self.pipeline and not self._idle:
+            state: dict[str, Any] = self.cycle.scope["state"]
+            ticket: Ticket = state.setdefault(TICKET, Ticket(self.gate, self._route))
+            if not ticket.counts:
+                ticket.enter(1)
 
     def pause_writing(self) -> None:
         """The client takes less than there is for it."""
@@ -128,6 +160,11 @@ class Protocol(HttpToolsProtocol):
         """Answers what isn't a request, as a problem document, and closes the connection."""
         self._refuse(self._refusal)
 
+    @property
+    def _idle(self) -> bool:
+        """Whether no answer is under way."""
+        return self.cycle is None or self.cycle.response_complete
+
     def _refuse(self, error: ProblemError) -> None:
         self._stop_timer()
         if self._may_answer():
@@ -136,13 +173,26 @@ class Protocol(HttpToolsProtocol):
 
     def _may_answer(self) -> bool:
         """Whether nothing of an answer is under way: else nothing fits in between."""
-        if self.cycle is None or self.cycle.response_complete:
+        if self._idle:
             return True
         if self.pipeline or self.cycle.response_started:
             return False
         self.cycle.disconnected = True  # what the app answers now comes too late
         self.cycle.message_event.set()
         return True
+
+    def _refuse_work(self, route: GatedRoute, path: str) -> None:
+        """Answers that there is no room. Whatever is still to come of the request is dropped."""
+        self._refused = True
+        error = self.gate.refusal(route)
+        self.gate.metrics.observe_refusal(route.path, route.method, error.problem.status)
+        # Who waits for 100 Continue may send the body or not: what comes next can't be told.
+        close = self.expect_100_continue or not self.parser.should_keep_alive()
+        head, body = _prepared(error, OIP_PREFIX if path.startswith(OIP_PREFIX) else "", close)
+        request_id = observation.request_id(self.headers).encode()
+        self.transport.write(b"%b%b: %b\r\n\r\n%b" % (head, observation.HEADER, request_id, body))
+        if close:
+            self.transport.close()
 
     def _start_timer(self) -> None:
         if self._timer is None:
@@ -162,19 +212,29 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()
 
 
-def protocol(header_timeout_s: float, most_connections: int, slow_readers: SlowReaders) -> type[Protocol]:
-    """Returns the protocol with these bounds."""
+def protocol(header_timeout_s: float, most_connections: int, slow_readers: SlowReaders, gate: Gate) -> type[Protocol]:
+    """Returns the protocol with these bounds, in front of this gate."""
     bounds = {
         "header_timeout_s": header_timeout_s,
         "most_connections": most_connections,
         "slow_readers": slow_readers,
+        "gate": gate,
     }
     return type("Protocol", (Protocol,), bounds)
 
 
 def _answer(error: ProblemError) -> bytes:
-    response = problem_response(error, path="")
+    head, body = _written(error, path="", close=True)
+    return head + b"\r\n" + body
+
+
+def _written(error: ProblemError, path: str, close: bool) -> tuple[bytes, bytes]:
+    """Returns ``error`` as it goes to the caller of ``path``: status line and fields, and the body."""
+    response = problem_response(error, path)
     fields = {**response.headers, **{name.lower(): value for name, value in ALWAYS}}
-    fields |= {POLICY.lower(): NOTHING, "connection": "close"}
+    fields |= {POLICY.lower(): NOTHING} | ({"connection": "close"} if close else {})
     lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-    return STATUS_LINE[error.problem.status] + lines.encode() + b"\r\n" + bytes(response.body)
+    return STATUS_LINE[error.problem.status] + lines.encode(), bytes(response.body)
+
+
+_prepared = lru_cache(maxsize=4)(_written)

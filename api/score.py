@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any, Final
 
 import anyio
-import anyio.to_thread
 import numpy as np
 import orjson
 from fastapi import APIRouter, Request
@@ -17,11 +16,13 @@ from starlette.datastructures import UploadFile
 from starlette.responses import Response
 
 from api import answers, bodies, fit, images, openapi, schemas
+from api.admission import admit
 from api.bodies import JSON
+from api.deadlines import Deadline, TimeLeft, limit_of
 from api.dependencies import InferenceDep, MetricsDep, SettingsDep
 from api.fit import Digit, ImageError
 from api.images import PNG
-from api.inference import MAX_BATCH, Inference, Rows, TimeLeft, time_budget
+from api.inference import MAX_BATCH, Inference, Rows
 from api.keys import charge
 from api.labels import Labels
 from api.metrics import Metrics
@@ -29,6 +30,7 @@ from api.negotiation import negotiate
 from api.problems import at_pointer, invalid
 from api.schemas import ScoreRequest
 from api.settings import Settings
+from api.threads import in_thread
 from serving.client import Prediction
 from serving.contract import CLASSIFIER, DISCRIMINATOR, LOGITS, PROBABILITIES
 
@@ -79,19 +81,22 @@ async def score(request: Request, settings: SettingsDep, inference: InferenceDep
     negotiate(", ".join(request.headers.getlist("accept")), (JSON,))
     media_type = bodies.media_type(request, tuple(_BODY))
     upload = await _read(request, media_type, settings)
+    admit(request, len(upload.files))
     charge(request, len(upload.files), f"/{FIELD}")
+    deadline = Deadline(limit_of(request, settings.request_timeout_s))
     raw = media_type == PNG
     decode = partial(_read_digits, upload.files, raw=raw, max_pixels=settings.max_image_pixels)
-    digits = await anyio.to_thread.run_sync(decode, limiter=_DECODING)
+    digits = await in_thread(decode, _DECODING)
     pixels = np.stack([digit.pixels for digit in digits])[..., np.newaxis]
-    time_left = time_budget(settings.request_timeout_s)
+    time_left = deadline.for_calls(pixels.size if upload.fitted_images else 0)
     models = (DISCRIMINATOR, CLASSIFIER) if upload.labels else (DISCRIMINATOR,)
     scored, *read = await asyncio.gather(*(_predict(inference, model, pixels, time_left) for model in models))
     answer = _answer(scored, digits, metrics)
     if read:
         _add_labels(answer, read[0], metrics)
     if upload.fitted_images:
-        await answers.encode(pixels.size, _add_images, answer, digits)
+        async with deadline.making_the_answer():
+            await answers.encode(pixels.size, _add_images, answer, digits)
     return Response(orjson.dumps(answer), 200, media_type=JSON)
 
 

@@ -14,7 +14,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from api.inference import Inference, TimeLeft
+from api.deadlines import TimeLeft
+from api.inference import Inference
 from api.metrics import Metrics
 from serving.client import ContractError, DeadlineError, NoSignatureError, Prediction
 from serving.contract import (

@@ -90,7 +90,14 @@ class Settings(BaseSettings):
         10.0,
         gt=0,
         le=3600,
-        description="Seconds that the model server has for a request or a batch of a stream.",
+        description="Seconds that a request has, or a batch of a stream; its header `Request-Timeout` can say less.",
+    )
+    max_images_in_flight: int = Field(
+        512,
+        ge=1,
+        le=2**20,
+        description="The images being made at a time, for small requests (up to 64 images) and for large ones each; "
+        "`DIGITGAN_WORKERS` share them. Requests beyond are refused with 503 ([operations.md](operations.md)).",
     )
     ready_timeout_s: float = Field(
         1.0, gt=0, le=60, description="Seconds that the model server has to tell its models' states."

@@ -12,7 +12,8 @@ from typing import Final
 
 import numpy as np
 
-from api.inference import Inference, TimeLeft
+from api.deadlines import TimeLeft
+from api.inference import Inference
 from api.metrics import Metrics
 from serving.client import ContractError, Prediction
 from serving.contract import GENERATOR, STORY, STORY_BYTES, STORY_PAGE

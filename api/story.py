@@ -8,8 +8,8 @@ from starlette.responses import Response
 from api import openapi, problems
 from api.bodies import JSON
 from api.caching import FOREVER, REVALIDATE, matches
+from api.deadlines import Deadline
 from api.dependencies import SettingsDep, StoriesDep
-from api.inference import time_budget
 from api.problems import ProblemError
 from api.schemas import StoryResponse, VersionInQuery
 from serving.client import NoSignatureError
@@ -43,7 +43,7 @@ async def story(
     ] = None,
 ) -> Response:
     try:
-        told = await stories.of(version, time_budget(settings.request_timeout_s))
+        told = await stories.of(version, Deadline(settings.request_timeout_s).for_calls())
     except NoSignatureError as error:
         raise ProblemError(problems.NO_STORY, "the generator's version was exported without its story") from error
     headers = {

@@ -15,7 +15,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from api.inference import MAX_BATCH, Inference, Rows, TimeLeft
+from api.deadlines import TimeLeft
+from api.inference import MAX_BATCH, Inference, Rows
 from api.metrics import Metrics
 from api.problems import ProblemError, at_pointer, invalid
 from api.seed_index import SeedIndex, SeedIndexes

@@ -13,10 +13,12 @@ Foreign errors end here. What gRPC reports, and whatever breaks the contract in 
           └── NoSignatureError  the version that was asked doesn't have the signature
 """
 
+import asyncio
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import grpc
 import numpy as np
@@ -25,9 +27,7 @@ from numpy.typing import NDArray
 
 from serving.apis import (
     GET_MODEL_STATUS,
-    MODEL_SERVICE,
     PREDICT,
-    PREDICTION_SERVICE,
     GetModelStatusRequest,
     GetModelStatusResponse,
     ModelSpec,
@@ -37,10 +37,12 @@ from serving.apis import (
 )
 from serving.contract import SIGNATURE, SIGNATURES, TensorSpec
 from serving.contract import ModelSpec as ContractSpec
+from serving.retry_budget import RetryBudget
 from serving.tensors import TensorError, to_array, to_proto
 from serving.tls import Tls
 
 Array = NDArray[Any]
+_Request = TypeVar("_Request", PredictRequest, GetModelStatusRequest)
 
 MAX_MESSAGE_BYTES: Final = 64 * 2**20
 
@@ -54,25 +56,12 @@ STATES: Final[dict[int, str]] = {
 _ON_THE_WAY: Final = ("START", "LOADING", "AVAILABLE")
 _STATUS_NAMES: Final = {code.value[0]: code.name for code in grpc.StatusCode}
 
-_SERVICE_CONFIG: Final = {
-    "loadBalancingConfig": [{"round_robin": {}}],
-    "methodConfig": [
-        {
-            "name": [{"service": PREDICTION_SERVICE}, {"service": MODEL_SERVICE}],
-            # Every call can be made twice without harm. One whose server goes away is made again at the next one.
-            "retryPolicy": {
-                "maxAttempts": 3,
-                "initialBackoff": "0.05s",
-                "maxBackoff": "0.5s",
-                "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
-            },
-        }
-    ],
-    # Ten failures in a row and no more second attempts, until calls succeed again: a full queue isn't filled further.
-    "retryThrottling": {"maxTokens": 20, "tokenRatio": 0.5},
-}
-"""How calls are spread and repeated (https://github.com/grpc/grpc/blob/master/doc/service_config.md)."""
+_SERVICE_CONFIG: Final[dict[str, Any]] = {"loadBalancingConfig": [{"round_robin": {}}]}
+"""How calls are spread (https://github.com/grpc/grpc/blob/master/doc/service_config.md). gRPC's own retries are off: it
+would repeat what a full queue refuses, which is UNAVAILABLE too."""
+
+_PAUSE_S: Final = 0.02
+"""Before a second attempt: by then gRPC knows which connection broke, and takes another one."""
 
 _CHANNEL_OPTIONS: Final[Sequence[tuple[str, Any]]] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -195,6 +184,10 @@ class ModelClient:
     ``ipv4:address:port,address:port``; with several addresses the calls go round. ``version_label`` tells which version
     is asked where the caller names none; None: the newest. ``interceptors`` see every call. With ``tls`` the server has
     to prove that it is the host in ``target``, and is shown the client's certificate if there is one.
+
+    Every call can be made twice without harm. One that finds no server, or whose server goes away, is made once more,
+    at the next address if there are several, in the time that is left; ``on_retry`` is told the model. A server that
+    has too much to do isn't asked again, and neither is any once the budget is used up (``serving.retry_budget``).
     """
 
     def __init__(
@@ -204,8 +197,11 @@ class ModelClient:
         interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
         *,
         tls: Tls | None = None,
+        on_retry: Callable[[str], None] = lambda model: None,
     ) -> None:
         self._version_label = version_label
+        self._on_retry = on_retry
+        self._retries = RetryBudget()
         options = [*_CHANNEL_OPTIONS, ("grpc.max_reconnect_backoff_ms", _reconnect_ms(target))]
         if tls is None:
             self._channel = grpc.aio.insecure_channel(target, options=options, interceptors=interceptors)
@@ -251,7 +247,7 @@ class ModelClient:
             raise ValueError(f"{model}: {spec.input.name}: {problem}")
         request = PredictRequest(model_spec=self._model_spec(spec, version), inputs={spec.input.name: to_proto(rows)})
         try:
-            answer = await self._predict(request, timeout=timeout_s)
+            answer = await self._called(self._predict, request, model, timeout_s)
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.NOT_FOUND and version is not None:
                 raise await self._what_is_missing(model, version, timeout_s) from error
@@ -267,7 +263,7 @@ class ModelClient:
         """
         request = GetModelStatusRequest(model_spec={"name": model})
         try:
-            answer = GetModelStatusResponse.FromString(await self._status(request, timeout=timeout_s))
+            answer = GetModelStatusResponse.FromString(await self._called(self._status, request, model, timeout_s))
         except grpc.aio.AioRpcError as error:
             raise _translate(model, error) from error
         except DecodeError as error:
@@ -281,6 +277,28 @@ class ModelClient:
             )
             for one in answer.model_version_status
         ]
+
+    async def _called(
+        self,
+        method: "grpc.aio.UnaryUnaryMultiCallable[_Request, bytes]",
+        request: _Request,
+        model: str,
+        timeout_s: float,
+    ) -> bytes:
+        """Returns the answer of the first server asked, or of the second one."""
+        end = time.monotonic() + timeout_s
+        try:
+            answer = await method(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            left_s = end - time.monotonic() - _PAUSE_S
+            if not _found_nobody(model, error) or left_s <= 0 or not self._retries.take():
+                raise
+        else:
+            self._retries.succeeded()
+            return answer
+        self._on_retry(model)
+        await asyncio.sleep(_PAUSE_S)
+        return await method(request, timeout=left_s)
 
     def _model_spec(self, asked: ContractSpec, version: int | None) -> ModelSpec:
         spec: dict[str, object] = {"name": asked.name, "signature_name": asked.signature}
@@ -315,6 +333,10 @@ def _lacks_signature(spec: ContractSpec, error: grpc.aio.AioRpcError) -> bool:
     if spec.signature == SIGNATURE or error.code() is not grpc.StatusCode.FAILED_PRECONDITION:
         return False
     return spec.signature in (error.details() or "")
+
+
+def _found_nobody(model: str, error: grpc.aio.AioRpcError) -> bool:
+    return error.code() is grpc.StatusCode.UNAVAILABLE and type(_translate(model, error)) is UnreachableError
 
 
 def _translate(model: str, error: grpc.aio.AioRpcError) -> ModelServerError:

@@ -10,9 +10,11 @@ from fastapi import APIRouter, Header, Path, Request
 from starlette.responses import Response
 
 from api import health, openapi, problems
+from api.admission import admit
 from api.bodies import JSON
+from api.deadlines import Deadline, limit_of
 from api.dependencies import InferenceDep, MetricsDep, SettingsDep
-from api.inference import MAX_BATCH, Inference, time_budget
+from api.inference import MAX_BATCH, Inference
 from api.keys import charge
 from api.metrics import Metrics
 from api.model_status import model_status
@@ -245,13 +247,16 @@ async def _infer(
     _refuse_compressed(request)
     body = await request.body()
     asked = await _work(len(body), lambda: read_request(body, header_length, spec, settings.max_images))
+    admit(request, len(asked.rows))
     charge(request, len(asked.rows), "/inputs")
-    predictions = await _predictions(model, asked.rows, version, settings, inference)
+    deadline = Deadline(limit_of(request, settings.request_timeout_s))
+    predictions = await _predictions(model, asked.rows, version, deadline, inference)
     outputs = {name: np.concatenate([one.outputs[name] for one in predictions]) for name in asked.outputs}
     answered_by = predictions[0].version
     _count(model, answered_by, len(asked.rows), predictions, metrics)
     size = sum(array.nbytes for array in outputs.values())
-    content, headers = await _work(size, lambda: write_answer(model, answered_by, asked, outputs))
+    async with deadline.making_the_answer():
+        content, headers = await _work(size, lambda: write_answer(model, answered_by, asked, outputs))
     return Response(content, 200, headers | {"X-Model": model, "X-Model-Version": str(answered_by)})
 
 
@@ -270,10 +275,10 @@ async def _work(size: int, work: Callable[[], _T]) -> _T:
 
 
 async def _predictions(
-    model: str, rows: tensors.Array, version: int | None, settings: Settings, inference: Inference
+    model: str, rows: tensors.Array, version: int | None, deadline: Deadline, inference: Inference
 ) -> list[Prediction]:
     """Returns the answers of one version to all ``rows``. If it is withdrawn halfway, its successor starts again."""
-    time_left = time_budget(settings.request_timeout_s)
+    time_left = deadline.for_calls()
     for _ in range(_ATTEMPTS):
         batches = (rows[start : start + MAX_BATCH] for start in range(0, len(rows), MAX_BATCH))
         try:

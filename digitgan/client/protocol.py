@@ -79,6 +79,11 @@ def base_url(url: str | None) -> str:
     return found
 
 
+def headers(api_key: str | None, timeout_s: float) -> dict[str, str]:
+    """Returns the header fields of every request. Raises ValueError for a key that can't be one."""
+    return {"Request-Timeout": f"{min(max(timeout_s, 0.001), 999_999):.3f}"} | authorization(api_key)
+
+
 def authorization(api_key: str | None) -> dict[str, str]:
     """Returns the header field for ``api_key``, or for what DIGITGAN_API_KEY says; nothing without a key.
 

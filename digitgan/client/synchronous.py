@@ -41,13 +41,14 @@ class Client:
         Args:
             url: the gateway's address. Default: the environment's DIGITGAN_URL, or else http://127.0.0.1:8000.
             api_key: where the gateway wants one. Default: the environment's DIGITGAN_API_KEY, or else none.
-            timeout_s: seconds to connect, and to wait for the next piece of an answer.
+            timeout_s: seconds to connect, and to wait for the next piece of an answer. The gateway is told, and makes
+                nothing that would come later.
             retry_s: seconds that the pauses before retries may take in one call. Calls are repeated when the
                 connection fails and after 503 and 429, whose ``Retry-After`` is kept to. 0: never.
         """
         self.url = protocol.base_url(url)
         self._retry_s = retry_s
-        self._http = httpx.Client(base_url=self.url, timeout=timeout_s, headers=protocol.authorization(api_key))
+        self._http = httpx.Client(base_url=self.url, timeout=timeout_s, headers=protocol.headers(api_key, timeout_s))
 
     def __enter__(self) -> Self:
         return self

@@ -68,6 +68,35 @@ def failing(code: grpc.StatusCode, message: str = "on purpose") -> Behaviour:
     return behaviour
 
 
+class Holding:
+    """Keeps calls until ``release``, then answers honestly. ``held``: how many it keeps. ``cancelled``: those that
+    ended before. ``seconds_left``: what each call had when it came.
+    """
+
+    def __init__(self) -> None:
+        self.held = self.cancelled = 0
+        self.seconds_left: list[float] = []
+        self._lock = threading.Lock()
+        self._released = threading.Event()
+
+    def __call__(self, request: PredictRequest, context: grpc.ServicerContext) -> bytes:
+        ended = threading.Event()
+        context.add_callback(ended.set)
+        with self._lock:
+            self.held += 1
+            self.seconds_left.append(context.time_remaining())
+        while not self._released.is_set() and not ended.wait(0.01):
+            pass
+        with self._lock:
+            self.held -= 1
+            self.cancelled += ended.is_set()
+        return honest(request, context)
+
+    def release(self) -> None:
+        """Answers those that are kept, and all that come."""
+        self._released.set()
+
+
 class MisbehavingServer:
     """Answers Predict by ``behaviour`` and GetModelStatus by ``statuses`` (model → (version, state) pairs), with
     the ``errors`` (version → code and message) that ended a version.

@@ -82,9 +82,10 @@ def test_batch_sizes_are_counted_by_model_and_version(http: httpx.Client) -> Non
         return value(after, name, **labels) - value(before, name, **labels)
 
     name = "digitgan_model_batch_size"
-    assert grown(f"{name}_count", model="generator", version="1") == 2
+    # In batches, or in slices if a small request has come just before.
+    assert grown(f"{name}_count", model="generator", version="1") in (2, 5)
     assert grown(f"{name}_sum", model="generator", version="1") == 300
-    assert grown(f"{name}_bucket", model="generator", version="1", le="64.0") == 1
+    assert grown(f"{name}_bucket", model="generator", version="1", le="64.0") in (1, 5)
     assert grown(f"{name}_count", model="generator", version="none") == 1
     assert not any(dict(labels).get("version") == "99" for _, labels in after), "callers make no time series"
 

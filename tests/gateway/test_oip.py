@@ -297,4 +297,5 @@ def test_a_version_withdrawn_halfway_is_never_the_callers_fault(
         faulty_server.statuses[GENERATOR] = [(1, ModelVersionStatus.AVAILABLE)]
     assert response.status_code == 200
     assert response.headers["x-model-version"] == "2"
-    assert asked == [None, 1, None, 2]
+    assert asked[:4] == [None, 1, None, 2]
+    assert set(asked[4:]) <= {2}  # more calls if small requests come in beside it

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -19,17 +18,9 @@ from tests.gateway import processes
 from tests.gateway.misbehaving import MisbehavingServer, honest
 from tests.gateway.problem import assert_problem
 from tests.gateway.processes import ServerProcess
+from tests.gateway.waiting import wait_until
 
 MAX_RESIDENT_BYTES = 120 * 10**6
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    clock = threading.Event()
-    for _ in range(int(seconds / 0.02)):
-        if condition():
-            return
-        clock.wait(0.02)
-    raise AssertionError("the condition did not come true")
 
 
 def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:

@@ -37,7 +37,8 @@ from serving.contract import (
     PROBABILITIES,
     SEED_INDEX,
 )
-from tests.gateway.misbehaving import MisbehavingServer, answer, failing
+from serving.retry_budget import AT_ONCE, OF_EACH_SUCCESS
+from tests.gateway.misbehaving import MisbehavingServer, answer, failing, honest
 
 pytestmark = pytest.mark.anyio
 
@@ -193,6 +194,81 @@ async def test_a_server_that_comes_back_is_used_again_within_about_a_second(tmp_
                 except UnreachableError:
                     await asyncio.sleep(0.02)
     await client.close()
+
+
+GONE = failing(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+
+
+class TestSecondAttempts:
+    """A call is made once more where nobody was there, at another address, and nowhere else."""
+
+    async def test_a_call_that_finds_nobody_is_made_once_more(
+        self, server: MisbehavingServer, client: ModelClient
+    ) -> None:
+        server.behaviour = GONE
+        with pytest.raises(UnreachableError):
+            await client.predict(GENERATOR, NOISE_ROWS, timeout_s=5)
+        assert server.calls == 2
+
+    async def test_the_next_address_answers_for_one_that_went_away(self) -> None:
+        retried: list[str] = []
+        with MisbehavingServer("127.0.0.1:0") as gone, MisbehavingServer("127.0.0.1:0") as there:
+            gone.behaviour = GONE
+            client = ModelClient(f"ipv4:{gone.target},{there.target}", on_retry=retried.append)
+            async with asyncio.timeout(20):
+                while gone.calls < 3:
+                    await client.predict(GENERATOR, NOISE_ROWS, timeout_s=5)
+            await client.close()
+        assert retried == [GENERATOR] * 3
+
+    @pytest.mark.parametrize(
+        ("code", "message"),
+        [
+            (grpc.StatusCode.UNAVAILABLE, "The batch scheduling queue to which this task was submitted is full"),
+            (grpc.StatusCode.RESOURCE_EXHAUSTED, "Server Threadpool Exhausted"),
+            (grpc.StatusCode.INVALID_ARGUMENT, "no"),
+            (grpc.StatusCode.INTERNAL, "no"),
+            (grpc.StatusCode.DEADLINE_EXCEEDED, "no"),
+        ],
+    )
+    async def test_a_server_that_is_there_is_not_asked_again(
+        self, server: MisbehavingServer, client: ModelClient, code: grpc.StatusCode, message: str
+    ) -> None:
+        server.behaviour = failing(code, message)
+        with pytest.raises(ModelServerError):
+            await client.predict(GENERATOR, NOISE_ROWS, timeout_s=5)
+        assert server.calls == 1
+
+    async def test_there_are_only_so_many(self, server: MisbehavingServer, client: ModelClient) -> None:
+        server.behaviour = GONE
+        for _ in range(3 * AT_ONCE):
+            with pytest.raises(UnreachableError):
+                await client.predict(GENERATOR, NOISE_ROWS, timeout_s=5)
+        assert server.calls == 4 * AT_ONCE
+        server.behaviour = honest
+        for _ in range(int(1 / OF_EACH_SUCCESS) + 1):  # rounding may take one more
+            await client.predict(GENERATOR, NOISE_ROWS, timeout_s=5)
+        server.behaviour, server.calls = GONE, 0
+        for _ in range(2):
+            with pytest.raises(UnreachableError):
+                await client.predict(GENERATOR, NOISE_ROWS, timeout_s=5)
+        assert server.calls == 3
+
+    async def test_both_share_the_calls_time(self, server: MisbehavingServer, client: ModelClient) -> None:
+        left: list[float] = []
+
+        def slowly_gone(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
+            left.append(context.time_remaining())
+            server.release.wait(0.3)
+            return GONE(request, context)
+
+        server.behaviour = slowly_gone
+        with pytest.raises(UnreachableError):
+            await client.predict(GENERATOR, NOISE_ROWS, timeout_s=5)
+        assert left[1] < left[0] - 0.25
+        with pytest.raises(UnreachableError):
+            await client.predict(GENERATOR, NOISE_ROWS, timeout_s=0.31)
+        assert len(left) == 3  # too little was left
 
 
 async def test_time_running_out_is_a_deadline_error(server: MisbehavingServer, client: ModelClient) -> None:

@@ -9,15 +9,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from api import coalescing
-from api.coalescing import CALLS_AT_ONCE, MOST_SHARED_ROWS, Coalescer, Kind
+from api.coalescing import CALLS_AT_ONCE, MOST_SHARED_ROWS, SLICES_AT_ONCE, Coalescer, Kind, NoTurnError
 from serving.client import (
     ContractError,
     DeadlineError,
     ModelServerError,
-    OverloadedError,
     Prediction,
     UnreachableError,
+    VersionNotFoundError,
 )
 
 NEWEST = Kind("m", "s", None)
@@ -128,21 +127,84 @@ def test_nobody_waits_for_a_call_of_another_version() -> None:
     run(test())
 
 
-def test_a_large_request_neither_waits_nor_holds_anybody_up() -> None:
+def test_large_requests_hold_no_small_one_up() -> None:
     async def test() -> None:
         server = Server()
         coalescer = Coalescer(server.call)
         large = [
             asyncio.create_task(coalescer.ask(NEWEST, np.ones(MOST_SHARED_ROWS + 1), LONG_S))
-            for _ in range(CALLS_AT_ONCE + 1)
+            for _ in range(SLICES_AT_ONCE + 3)
         ]
         await settle()
-        assert len(server.calls) == CALLS_AT_ONCE + 1
+        assert [len(batch) for batch in server.batches] == [MOST_SHARED_ROWS + 1] * SLICES_AT_ONCE
         small = asyncio.create_task(coalescer.ask(NEWEST, rows(1), LONG_S))
         await settle()
-        assert server.batches[-1] == [1.0]
+        assert server.batches[SLICES_AT_ONCE:] == [[1.0]]
         server.open()
         await asyncio.gather(small, *large)
+
+    run(test())
+
+
+def test_while_small_requests_come_large_ones_take_turns_slice_by_slice() -> None:
+    async def test() -> None:
+        server = Server()
+        coalescer = Coalescer(server.call)
+        async with busy(server, coalescer):
+            sizes = MOST_SHARED_ROWS + 1, 3 * MOST_SHARED_ROWS, 2 * MOST_SHARED_ROWS
+            large = [asyncio.create_task(coalescer.ask(NEWEST, np.arange(size), LONG_S)) for size in sizes]
+            await settle()
+            assert [len(batch) for batch in server.batches] == [MOST_SHARED_ROWS] * SLICES_AT_ONCE
+        for size, answer in zip(sizes, await asyncio.gather(*large), strict=True):
+            assert answer.outputs["twice"].tolist() == (2 * np.arange(size)).tolist()
+        lengths = [len(batch) for batch in server.batches]
+        # The first two have one slice each, then the third its first, before anybody has another one.
+        assert lengths[:3] == [MOST_SHARED_ROWS] * 3
+        assert [batch[0] for batch in server.batches[:3]] == [0, 0, 0]
+        assert sorted(lengths) == [1, *[MOST_SHARED_ROWS] * 6]
+        assert [kind.version for kind, batch, _ in server.calls if batch[0]] == [7] * 4  # the first slice's version
+
+    run(test())
+
+
+def test_if_the_version_is_withdrawn_between_slices_the_next_one_answers_all() -> None:
+    async def test() -> None:
+        asked: list[int | None] = []
+
+        async def call(kind: Kind, batch: NDArray[Any], timeout_s: float) -> Prediction:
+            asked.append(kind.version)
+            if kind.version == 1:
+                raise VersionNotFoundError(kind.model, 1)
+            version = 1 if len(asked) == 2 else 2  # the first call is the small one's
+            return Prediction(kind.model, kind.version or version, {"twice": 2 * batch})
+
+        coalescer = Coalescer(call)
+        await coalescer.ask(NEWEST, rows(1), LONG_S)
+        answer = await coalescer.ask(NEWEST, np.arange(2 * MOST_SHARED_ROWS), LONG_S)
+        assert (answer.version, len(answer.outputs["twice"])) == (2, 2 * MOST_SHARED_ROWS)
+        assert asked == [None, None, 1, None, 2]
+        with pytest.raises(VersionNotFoundError):
+            await coalescer.ask(NEWEST._replace(version=1), np.arange(2 * MOST_SHARED_ROWS), LONG_S)
+
+    run(test())
+
+
+def test_who_gets_no_turn_in_time_is_told_so_and_not_sent() -> None:
+    async def test() -> None:
+        server = Server()
+        coalescer = Coalescer(server.call)
+        async with busy(server, coalescer):
+            held = [
+                asyncio.create_task(coalescer.ask(NEWEST, np.ones(MOST_SHARED_ROWS + 1), LONG_S))
+                for _ in range(SLICES_AT_ONCE)
+            ]
+            await settle()
+            server.calls.clear()
+            for late in (rows(1), np.ones(MOST_SHARED_ROWS + 1)):
+                with pytest.raises(NoTurnError):
+                    await coalescer.ask(NEWEST, late, SOON_S)
+            assert server.calls == []
+        await asyncio.gather(*held)
 
     run(test())
 
@@ -226,24 +288,6 @@ def test_who_leaves_a_shared_call_takes_nobody_along_and_the_last_one_ends_it() 
             second.cancel()
             await settle()
             assert server.cancelled == 1
-        await settle()
-        assert coalescer._lanes == {}
-
-    run(test())
-
-
-def test_more_than_can_wait_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coalescing, "MOST_WAITING", 2)
-
-    async def test() -> None:
-        server = Server()
-        coalescer = Coalescer(server.call)
-        async with busy(server, coalescer):
-            waiting = [asyncio.create_task(coalescer.ask(NEWEST, rows(n), LONG_S)) for n in (1, 2)]
-            await settle()
-            with pytest.raises(OverloadedError):
-                await coalescer.ask(NEWEST, rows(3), LONG_S)
-        await asyncio.gather(*waiting)
         await settle()
         assert coalescer._lanes == {}
 

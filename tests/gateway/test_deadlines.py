@@ -1,0 +1,146 @@
+"""A request's time is a budget, of which its answer keeps a part; and a 504 tells what used it up."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import httpx
+import numpy as np
+import pytest
+
+from api.deadlines import HEADER, Deadline, OutOfTimeError
+from serving.apis import PredictRequest
+from serving.contract import IMAGES, NOISE
+from tests.gateway import processes
+from tests.gateway.misbehaving import Holding, MisbehavingServer, answer, honest
+from tests.gateway.problem import assert_problem
+from tests.gateway.test_metrics import read, value
+from tests.gateway.waiting import wait_until
+
+LIMIT_S = 20.0
+SOON_S = 0.3
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[MisbehavingServer]:
+    with MisbehavingServer("127.0.0.1:0") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def http(server: MisbehavingServer) -> Iterator[httpx.Client]:
+    with (
+        processes.gateway(server.target, request_timeout_s=LIMIT_S) as process,
+        httpx.Client(base_url=processes.url_of(process), timeout=60) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def holding(server: MisbehavingServer) -> Iterator[Holding]:
+    holding = server.behaviour = Holding()
+    yield holding
+    holding.release()
+    server.behaviour = honest
+
+
+NOISE_INPUT = {"inputs": [{"name": "noise", "shape": [1, 100], "datatype": "FP32", "data": [0.0] * 100}]}
+
+
+@pytest.mark.parametrize("limit", ["", "0", "0.0", "-1", "nan", "inf", "1e3", "soon", "1,5", "9999999"])
+def test_a_limit_that_is_none_is_named(http: httpx.Client, limit: str) -> None:
+    image = http.get("/digits/1.png").content
+    headers = {HEADER: limit}
+    for response in (
+        http.post("/generate", json={"seeds": [1]}, headers=headers),
+        http.get("/digits/1.png", headers=headers),
+        http.post("/interpolate", json={"seeds": [1, 2]}, headers=headers),
+        http.post("/dataset", json={"count": 1}, headers=headers),
+        http.post("/score", content=image, headers=headers | {"Content-Type": "image/png"}),
+        http.post("/v2/models/generator/infer", json=NOISE_INPUT, headers=headers),
+    ):
+        assert_problem(response, "invalid-request", HEADER)
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/x-npy"])
+def test_a_requests_own_limit_ends_the_call_and_its_answer_says_where(
+    http: httpx.Client, holding: Holding, accept: str
+) -> None:
+    before = value(read(http), "digitgan_timeouts_total", part="model")
+    response = http.post("/generate", json={"seeds": [1]}, headers={HEADER: str(SOON_S), "Accept": accept})
+    assert "at the model server" in assert_problem(response, "timeout")["detail"]
+    assert SOON_S <= response.elapsed.total_seconds() < LIMIT_S / 2
+    wait_until(lambda: holding.cancelled == 1)  # the model server knows the deadline too
+    assert holding.seconds_left[0] < LIMIT_S / 2
+    assert value(read(http), "digitgan_timeouts_total", part="model") == before + 1
+
+
+def test_no_request_has_more_time_than_the_service_allows(http: httpx.Client, holding: Holding) -> None:
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(http.get, "/digits/1.png", headers={HEADER: "3600"})
+        wait_until(lambda: holding.held == 1)
+        holding.release()
+        assert asked.result().status_code == 200
+    assert holding.seconds_left[0] < 2 * LIMIT_S
+
+
+def test_the_model_server_has_what_is_left_after_the_answer_is_made(http: httpx.Client, holding: Holding) -> None:
+    holding.release()
+    body = {"seeds": list(range(100)), "scale": 16}  # 20 million pixels
+    assert http.post("/generate", json=body, headers={HEADER: "10"}).status_code == 200
+    assert max(holding.seconds_left) < 10 - 0.4
+
+
+def test_who_waits_for_a_turn_until_the_end_is_told_so_and_never_sent(
+    http: httpx.Client, server: MisbehavingServer, holding: Holding
+) -> None:
+    before = value(read(http), "digitgan_timeouts_total", part="turn")
+    with ThreadPoolExecutor() as pool:
+        asked = [pool.submit(http.get, f"/digits/{seed}.png") for seed in range(2)]
+        asked += [pool.submit(http.post, "/generate", json={"count": 100}) for _ in range(2)]
+        wait_until(lambda: holding.held == 4)
+        calls = server.calls
+        for late in ({"seeds": [1]}, {"count": 100}):
+            response = http.post("/generate", json=late, headers={HEADER: str(SOON_S)})
+            assert "waited for its turn" in assert_problem(response, "timeout")["detail"]
+        assert server.calls == calls
+        holding.release()
+        assert [one.result().status_code for one in asked] == [200] * 4
+    assert value(read(http), "digitgan_timeouts_total", part="turn") == before + 2
+
+
+def test_an_answer_that_takes_too_long_is_given_up(http: httpx.Client, server: MisbehavingServer) -> None:
+    def noisy(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
+        rows = request.inputs[NOISE].tensor_shape.dim[0].size
+        return answer(request, {IMAGES: np.random.default_rng().integers(0, 256, (rows, 28, 28, 1), np.uint8)})
+
+    server.behaviour = noisy
+    body = {"seeds": [1, 2], "steps": 650, "scale": 8, "loop": True}  # 65 million pixels of noise as WebP: a second
+    details = []
+    for limit in ("0.3", "0.6", "1.2"):  # the first that the model server keeps to, however slow the machine
+        response = http.post("/interpolate", json=body, headers={HEADER: limit, "Accept": "image/webp"})
+        if response.status_code == 504:
+            details.append(assert_problem(response, "timeout")["detail"])
+    server.behaviour = honest
+    assert any("while the answer was being made" in detail for detail in details), details
+
+
+def test_a_call_that_would_come_too_late_is_not_made() -> None:
+    deadline = Deadline(0.05)
+    time_left = deadline.for_calls(pixels=10**9)
+    assert 0 < time_left() <= 0.025  # half of it is kept for the answer
+    time.sleep(0.03)
+    with pytest.raises(OutOfTimeError, match="at the model server"):
+        time_left()
+
+
+def test_making_an_answer_ends_with_the_time() -> None:
+    async def make() -> None:
+        async with Deadline(0.05).making_the_answer():
+            await asyncio.sleep(20)
+
+    with pytest.raises(OutOfTimeError, match="while the answer was being made") as raised:
+        asyncio.run(make())
+    assert raised.value.part == "answer"
