@@ -213,9 +213,11 @@ class TestSecondAttempts:
     async def test_the_next_address_answers_for_one_that_went_away(self) -> None:
         retried: list[str] = []
         with MisbehavingServer("127.0.0.1:0") as gone, MisbehavingServer("127.0.0.1:0") as there:
-            gone.behaviour = GONE
             client = ModelClient(f"ipv4:{gone.target},{there.target}", on_retry=retried.append)
             async with asyncio.timeout(20):
+                while not (gone.calls and there.calls):  # until it is connected with both
+                    await client.predict(GENERATOR, NOISE_ROWS, timeout_s=5)
+                gone.behaviour, gone.calls = GONE, 0
                 while gone.calls < 3:
                     await client.predict(GENERATOR, NOISE_ROWS, timeout_s=5)
             await client.close()
