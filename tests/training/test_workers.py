@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 DEADLINE_S = 150.0
 ARGUMENTS = ("--preset", "deck", "--batch-size", "4", "--log-every", "1", "--checkpoint-every", "5", "--no-export")
 
@@ -29,19 +31,8 @@ def job(run: Path, data: Path) -> Iterator[list["subprocess.Popen[bytes]"]]:
     """Two workers as k8s/overlays/training starts them; those that are left at the end are killed."""
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
         cluster = {"worker": [f"127.0.0.1:{each.getsockname()[1]}" for each in (one, other)]}
-    command: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "digitgan",
-        "train",
-        "--data",
-        data,
-        "--run",
-        run,
-        "--resume",
-        "--steps",
-        "500",
-    ]
+    command = [sys.executable, "-m", "digitgan", "train", "--data", str(data), "--run", str(run), "--resume"]
+    command += ["--steps", "500", *ARGUMENTS]
     workers = []
     try:
         for index in range(2):
@@ -69,6 +60,7 @@ def checkpoints(run: Path) -> list[int]:
     return sorted(int(path.stem.removeprefix("ckpt-")) for path in (run / "checkpoints").glob("ckpt-*.index"))
 
 
+@pytest.mark.timeout(600)
 def test_a_killed_worker_ends_the_job_which_resumes_and_one_that_is_told_to_stop_stops_it(
     digits_npz: Path, tmp_path: Path
 ) -> None:
