@@ -111,7 +111,7 @@ def test_wrong_requests_are_refused_as_without_batching(batching_client: Client)
 
 
 def test_a_request_whose_time_has_run_out_ends_in_time(batching_client: Client) -> None:
-    busy = batching_client.prediction.Predict.future(predict_request("witness", waits(0.5)), timeout=SECONDS)
+    busy = batching_client.prediction.Predict.future(predict_request("witness", waits(2)), timeout=SECONDS)
     with refused(grpc.StatusCode.DEADLINE_EXCEEDED):
-        batching_client.prediction.Predict(predict_request("witness", waits(0.5)), timeout=0.2)
+        batching_client.prediction.Predict(predict_request("witness", waits(2)), timeout=0.2)
     assert output(busy.result(SECONDS), "rows").size == 1
