@@ -72,7 +72,7 @@ def client(program: str, models_config: str) -> Iterator[Client]:
     """A client of a server without batching."""
     with ExitStack() as stack:
         server = stack.enter_context(server_process(program, models_config))
-        yield stack.enter_context(connected(server))
+        yield ready(stack.enter_context(connected(server)))
 
 
 @pytest.fixture(scope="session")
@@ -80,4 +80,10 @@ def batching_client(program: str, models_config: str) -> Iterator[Client]:
     """A client of a server with batching: 4 rows at most, in a queue of 2 batches."""
     with ExitStack() as stack:
         server = stack.enter_context(server_process(program, models_config, batching=True))
-        yield stack.enter_context(connected(server))
+        yield ready(stack.enter_context(connected(server)))
+
+
+def ready(client: Client) -> Client:
+    """Waits for both versions of ``half``: a server listens as soon as each model has one."""
+    client.wait_for_states("half", {1: "AVAILABLE", 2: "AVAILABLE"})
+    return client
