@@ -58,6 +58,9 @@ UNKNOWN_FLAGS: Final = (
 """TensorFlow Serving's that the embedded server has no use for."""
 PROPAGATION_S: Final = 2.0
 """Until everybody in a cluster has heard that a pod is ready, or isn't any more."""
+NOTICED_S: Final = 3.0
+"""Until gRPC has asked the name again and connected: it does so a second after a connection broke, at the earliest,
+whatever the pace."""
 REPLICAS: Final = 2
 
 
@@ -202,7 +205,7 @@ class Cluster:
             del self.servers[host]
             self._resolve()
             self.add_server()
-            time.sleep(self.settings.propagation_s)
+            time.sleep(max(self.settings.propagation_s, NOTICED_S))
 
     def settle(self) -> None:
         """Waits until everybody who was to leave has left."""
