@@ -207,8 +207,9 @@ def test_a_run_without_models_stands_for_its_checkpoint(digits_npz: Path, tmp_pa
 
 
 def test_a_gateways_digits_are_its_models() -> None:
+    """On the engine that reads them here too: the pixels are promised to the bit by one engine."""
     with (
-        digitgan_up() as (_, client),
+        digitgan_up("--engine", "tensorflow") as (_, client),
         open_source(str(client.base_url)) as remote,
         open_source(str(MODELS_DIR)) as local,
     ):
