@@ -1,8 +1,9 @@
 """Whose turn it is at the model server: small requests share calls, large ones are cut into slices.
 
-Nobody waits for company. A request is sent at once while fewer than CALLS_AT_ONCE calls like it are under way; those
-that arrive meanwhile gather, and the first call that comes back sends them all as one. So under load a call's fixed
-costs, on both sides, are paid once for many, and a request that is alone pays nothing for the possibility.
+Nobody waits for company. A request that is alone is sent at once. While a call like it is under way, those that arrive
+in the same round of the event loop share one; and while CALLS_AT_ONCE are, those that arrive gather, and the first call
+that comes back sends them all as one. So under load a call's fixed costs, on both sides, are paid once for many, and a
+request that is alone pays nothing for the possibility.
 
 Whoever shares a call depends on the others in nothing: each keeps its own deadline, whoever leaves takes nobody along,
 and a call that fails for what was asked is made again for each alone.
@@ -135,7 +136,10 @@ class Coalescer:
             return await self._in_slices(kind, rows, time.monotonic() + timeout_s)
         self._last_small = time.monotonic()
         lane = self._lanes.setdefault(kind, _Lane())
-        if lane.under_way >= CALLS_AT_ONCE:
+        if lane.under_way:
+            if lane.under_way < CALLS_AT_ONCE:
+                lane.under_way += 1
+                asyncio.get_running_loop().call_soon(self._came_back, lane, kind)
             return await _wait(lane, kind, rows, timeout_s)
         lane.under_way += 1
         try:
@@ -180,7 +184,7 @@ class Coalescer:
             turns.release()
 
     def _came_back(self, lane: _Lane, kind: Kind) -> None:
-        """Sends those who wait, or notes that nobody does."""
+        """Uses the place of a call that is over, or hasn't begun, for those who wait, or gives it up if nobody does."""
         if company := lane.take_company(kind.model):
             # In nobody's context: what a shared call does is not one request's doing.
             task = asyncio.create_task(self._answer(kind, company), context=contextvars.Context())

@@ -1,6 +1,7 @@
 """The gateway as a process: binds its socket, serves until it is told to stop, and drains."""
 
 import asyncio
+import gc
 import signal
 import socket
 import sys
@@ -57,6 +58,9 @@ class _Server(uvicorn.Server):
         if self.should_exit:
             return
         self._loop = asyncio.get_running_loop()
+        # What is there now stays. Looked through again and again, it would stop all requests for 50 ms under load.
+        gc.collect()
+        gc.freeze()
         if not self._announces:
             return
         print(f"digitgan gateway listens on {self._url}", flush=True)
