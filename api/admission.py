@@ -5,9 +5,9 @@ second, it is about I / R seconds. Requests that would have to wait longer get t
 cost next to nothing: most are refused before their body is read.
 
 Small requests and large ones have a room each, of the same size. Large ones are made in slices that take turns with
-everybody's (``api.coalescing``), so one counts as a slice however many images it wants, and neither kind can keep the
-other out. A request comes in while its room isn't full, also where it then overflows: so every size has the same
-chance, and a request of any size finds an idle service open.
+everybody's (``api.coalescing``), so one counts as much as the largest small one, however many images it wants, and
+neither kind can keep the other out. A request comes in while its room isn't full, also where it then overflows: so
+every size has the same chance, and a request of any size finds an idle service open.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from api.metrics import Metrics
 from api.problems import OIP_PREFIX, OVERLOADED, ProblemError, problem_response
 
 LARGEST_SMALL: Final = MOST_SHARED_ROWS
-"""Images. A request of more has calls of its own, in slices of this many, and counts as one slice."""
+"""Images. A request of more has calls of its own, in slices, and counts as so many."""
 
 LEAST: Final = 8
 """Images that a request counts as at the least: a request for one takes about as long as 4 to 8 of a large one."""

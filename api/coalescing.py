@@ -10,7 +10,7 @@ and a call that fails for what was asked is made again for each alone.
 
 A request of more than MOST_SHARED_ROWS has calls of its own. So few of these are under way at a time that a small
 request never stands behind more than a fraction of a second's work. Large requests take turns, slice by slice, in the
-order in which they ask. While small requests come in, a slice has MOST_SHARED_ROWS; otherwise it is the whole call.
+order in which they ask. While small requests come in, a slice has SLICE_ROWS; otherwise it is the whole call.
 """
 
 import asyncio
@@ -40,6 +40,9 @@ CALLS_AT_ONCE: Final = 2
 
 MOST_SHARED_ROWS: Final = 64
 """A request of more rows has a call to itself: it would gain little by company, and hold it up."""
+
+SLICE_ROWS: Final = 2 * MOST_SHARED_ROWS
+"""What a large request is cut into while small ones come in, which then wait for a slice, as a slice does for them."""
 
 SLICES_AT_ONCE: Final = 2
 """Of each model: the model server has the next one when it is done with one."""
@@ -156,7 +159,7 @@ class Coalescer:
                 while start < len(rows):
                     async with self._turn(kind.model, deadline):
                         crowded = time.monotonic() - self._last_small < SMALL_REMEMBERED_S
-                        end = min(start + MOST_SHARED_ROWS, len(rows)) if crowded else len(rows)
+                        end = min(start + SLICE_ROWS, len(rows)) if crowded else len(rows)
                         part = await self._call(slice_kind, rows[start:end], deadline - time.monotonic())
                     parts.append(part)
                     start, slice_kind = end, kind._replace(version=part.version)

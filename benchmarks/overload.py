@@ -1,8 +1,8 @@
 """Four times as many requests as the service can answer, for a minute: python -m benchmarks.overload
 
-First the capacity: so many clients, each asking again as soon as it has its answer, in the number that gets the most
-images a second. Then requests arrive at four times that rate at random moments, whatever comes back. Every one has to
-be answered: with its digits about as fast as before, or at once with 503.
+First the capacity: clients that ask again as soon as they have their answer, more and more until they get fewer images
+a second. Then requests arrive at four times that rate at random moments, whatever comes back. Every one has to be
+answered: with its digits about as fast as before, or at once with 503.
 
 Once for single digits, and once for a mix of 1, 16 and 256 digits of which each size brings a third of the images. The
 exit status is 1 if a promise wasn't kept. The service runs on 127.0.0.1, on all cores but one: that one makes the load,
@@ -21,7 +21,9 @@ from rich.console import Console
 from benchmarks.load import Load, Outcome, Request, generate
 from benchmarks.service import digitgan_up
 
-CLIENTS: Final = (16, 32, 64, 128)
+CLIENTS: Final = (16, 32, 48, 64, 96)
+AS_MANY: Final = 0.95
+"""More clients are no more than the service can take while they get this share of the most images a second."""
 MIXES: Final = {"single digits": (1,), "1, 16 and 256 digits": (1, 16, 256)}
 LEAST_GOODPUT: Final = 0.9
 MOST_SLOWER: Final = 2.0
@@ -58,15 +60,15 @@ def cores(service: bool) -> None:
 
 
 def capacity(port: int, requests: Sequence[Request], seconds: float, console: Console) -> tuple[int, Outcome]:
-    """Returns how many clients get the most images a second, and what they get."""
-    best = 0, Outcome(took_s=1.0)
+    """Returns how many clients the service can take, and what they get."""
+    found: dict[int, float] = {}
     for clients in CLIENTS:
         outcome = Load(port, requests).closed(clients, seconds)
         p99 = percentile_ms(outcome.of(200), 0.99)
         console.print(f"  {clients} clients: {outcome.images_per_s:,.0f} images/s, p99 {p99:.0f} ms")
-        if outcome.images_per_s > best[1].images_per_s:
-            best = clients, outcome
-    return best
+        found[clients] = outcome.images_per_s
+    clients = max(number for number in found if found[number] >= AS_MANY * max(found.values()))
+    return clients, Load(port, requests).closed(clients, 6 * seconds)  # anew: the best of several was lucky
 
 
 def promises(sizes: Sequence[int], usual: Outcome, loaded: Outcome, growth_mb: float) -> Iterator[tuple[bool, str]]:
@@ -96,7 +98,9 @@ def promises(sizes: Sequence[int], usual: Outcome, loaded: Outcome, growth_mb: f
 
 def main(
     seconds: Annotated[float, typer.Option(help="How long the overload lasts.", min=1)] = 60.0,
-    capacity_seconds: Annotated[float, typer.Option(help="How long each number of clients asks.", min=1)] = 5.0,
+    capacity_seconds: Annotated[
+        float, typer.Option(help="How long each number of clients asks; the best one then six times as long.", min=1)
+    ] = 5.0,
     times: Annotated[float, typer.Option(help="The rate of the overload, as a multiple of the capacity.")] = 4.0,
     shared: Annotated[
         bool, typer.Option("--shared", help="The load has no core of its own, and the service has all.")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from api.coalescing import CALLS_AT_ONCE, MOST_SHARED_ROWS, SLICES_AT_ONCE, Coalescer, Kind, NoTurnError
+from api.coalescing import CALLS_AT_ONCE, MOST_SHARED_ROWS, SLICE_ROWS, SLICES_AT_ONCE, Coalescer, Kind, NoTurnError
 from serving.client import (
     ContractError,
     DeadlineError,
@@ -114,6 +114,32 @@ def test_those_that_come_while_calls_are_under_way_share_one_and_get_their_own_r
     run(test())
 
 
+def test_those_that_come_at_once_beside_a_call_share_the_next_one() -> None:
+    async def test() -> None:
+        server = Server()
+        coalescer = Coalescer(server.call)
+        asked = [asyncio.create_task(coalescer.ask(NEWEST, rows(one), LONG_S)) for one in (1, 2, 3)]
+        await settle()
+        assert server.batches == [[1.0], [2.0, 3.0]]
+        last = asyncio.create_task(coalescer.ask(NEWEST, rows(4), LONG_S))
+        await settle()
+        server.let_one_through()
+        await settle()
+        assert server.batches == [[1.0], [2.0, 3.0], [4.0]]
+        server.open()
+        assert [one.outputs["twice"].tolist() for one in await asyncio.gather(*asked, last)] == [
+            [2.0],
+            [4.0],
+            [6.0],
+            [8.0],
+        ]
+        again = asyncio.create_task(coalescer.ask(NEWEST, rows(5), LONG_S))  # alone again, so at once
+        await again
+        assert server.batches[3:] == [[5.0]]
+
+    run(test())
+
+
 def test_nobody_waits_for_a_call_of_another_version() -> None:
     async def test() -> None:
         server = Server()
@@ -151,17 +177,17 @@ def test_while_small_requests_come_large_ones_take_turns_slice_by_slice() -> Non
         server = Server()
         coalescer = Coalescer(server.call)
         async with busy(server, coalescer):
-            sizes = MOST_SHARED_ROWS + 1, 3 * MOST_SHARED_ROWS, 2 * MOST_SHARED_ROWS
+            sizes = SLICE_ROWS + 1, 3 * SLICE_ROWS, 2 * SLICE_ROWS
             large = [asyncio.create_task(coalescer.ask(NEWEST, np.arange(size), LONG_S)) for size in sizes]
             await settle()
-            assert [len(batch) for batch in server.batches] == [MOST_SHARED_ROWS] * SLICES_AT_ONCE
+            assert [len(batch) for batch in server.batches] == [SLICE_ROWS] * SLICES_AT_ONCE
         for size, answer in zip(sizes, await asyncio.gather(*large), strict=True):
             assert answer.outputs["twice"].tolist() == (2 * np.arange(size)).tolist()
         lengths = [len(batch) for batch in server.batches]
         # The first two have one slice each, then the third its first, before anybody has another one.
-        assert lengths[:3] == [MOST_SHARED_ROWS] * 3
+        assert lengths[:3] == [SLICE_ROWS] * 3
         assert [batch[0] for batch in server.batches[:3]] == [0, 0, 0]
-        assert sorted(lengths) == [1, *[MOST_SHARED_ROWS] * 6]
+        assert sorted(lengths) == [1, *[SLICE_ROWS] * 6]
         assert [kind.version for kind, batch, _ in server.calls if batch[0]] == [7] * 4  # the first slice's version
 
     run(test())
@@ -180,11 +206,11 @@ def test_if_the_version_is_withdrawn_between_slices_the_next_one_answers_all() -
 
         coalescer = Coalescer(call)
         await coalescer.ask(NEWEST, rows(1), LONG_S)
-        answer = await coalescer.ask(NEWEST, np.arange(2 * MOST_SHARED_ROWS), LONG_S)
-        assert (answer.version, len(answer.outputs["twice"])) == (2, 2 * MOST_SHARED_ROWS)
+        answer = await coalescer.ask(NEWEST, np.arange(2 * SLICE_ROWS), LONG_S)
+        assert (answer.version, len(answer.outputs["twice"])) == (2, 2 * SLICE_ROWS)
         assert asked == [None, None, 1, None, 2]
         with pytest.raises(VersionNotFoundError):
-            await coalescer.ask(NEWEST._replace(version=1), np.arange(2 * MOST_SHARED_ROWS), LONG_S)
+            await coalescer.ask(NEWEST._replace(version=1), np.arange(2 * SLICE_ROWS), LONG_S)
 
     run(test())
 
