@@ -14,12 +14,12 @@ order in which they ask. While small requests come in, a slice has SLICE_ROWS; o
 """
 
 import asyncio
-import contextvars
 import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -56,6 +56,9 @@ SMALL_REMEMBERED_S: Final = 1.0
 _ATTEMPTS: Final = 3
 _MOST_ROWS: Final = BATCH_SIZES[-1]
 
+sharing: Final[ContextVar[tuple[Context, ...]]] = ContextVar("sharing", default=())
+"""During a call on behalf of requests that waited, their contexts. It runs in none of them."""
+
 
 class NoTurnError(DeadlineError):
     """The time given for a call ran out before it could be made: others had their turn."""
@@ -80,6 +83,7 @@ class _Waiting:
     rows: Array
     deadline: float
     answer: "asyncio.Future[Prediction]"
+    context: Context = field(default_factory=copy_context)
     shared: "_Shared | None" = None
 
     def leave(self, lane: "_Lane") -> None:
@@ -190,7 +194,9 @@ class Coalescer:
         """Uses the place of a call that is over, or hasn't begun, for those who wait, or gives it up if nobody does."""
         if company := lane.take_company(kind.model):
             # In nobody's context: what a shared call does is not one request's doing.
-            task = asyncio.create_task(self._answer(kind, company), context=contextvars.Context())
+            context = Context()
+            context.run(sharing.set, tuple(one.context for one in company))
+            task = asyncio.create_task(self._answer(kind, company), context=context)
             task.add_done_callback(lambda _: self._came_back(lane, kind))
             shared = _Shared(len(company), task)
             for one in company:
@@ -208,7 +214,8 @@ class Coalescer:
             prediction = await self._call(kind, rows, max(0.001, timeout_s))
         except Exception as error:
             if _may_be_one_requests_fault(error) and len(company) > 1:
-                await asyncio.gather(*(self._answer(kind, [one]) for one in company))
+                alone = [asyncio.create_task(self._answer(kind, [one]), context=one.context) for one in company]
+                await asyncio.gather(*alone)
                 return
             for one in company:
                 if not one.answer.done():

@@ -1,14 +1,16 @@
 """OpenTelemetry traces: a span for each HTTP request, and one below it for each call of the model server.
 
 The trace's context comes with the request and goes on to the model server (W3C Trace Context). A ``traceparent`` that
-is malformed, or there twice, starts a new trace. Names and attributes are OpenTelemetry's semantic conventions for HTTP
-and RPC, with ``digitgan.…`` for what is ours.
+is malformed, or there twice, starts a new trace. A call that several requests share is below none of them: it has a
+trace of its own, and links to their spans, as these have to it. Names and attributes are OpenTelemetry's semantic
+conventions for HTTP and RPC, with ``digitgan.…`` for what is ours.
 
 The only module that imports OpenTelemetry, and imported only where tracing is on: the extra ``otel``.
 """
 
 import os
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from typing import Any, Final
@@ -22,11 +24,14 @@ from opentelemetry.sdk.environment_variables import OTEL_SERVICE_NAME
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer
+from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
+from opentelemetry.trace import Link, Span, SpanKind, StatusCode, Tracer, TraceState
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.util.types import Attributes
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import observation
+from api.coalescing import sharing
 from serving.apis import PREDICT, PredictRequest
 
 _UNTRACED: Final = ("/healthz/", "/v2/health/", "/metrics")
@@ -47,6 +52,7 @@ class Traces:
             attributes[SERVICE_NAME] = "digitgan-gateway"
         self._provider = TracerProvider(resource=Resource.create(attributes), shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        self._provider.sampler = _SampleShared(self._provider.sampler)
         self.tracer = self._provider.get_tracer("digitgan")
 
     async def close(self) -> None:
@@ -99,7 +105,7 @@ class TraceRequests:
 
 
 class TraceCalls(grpc.aio.UnaryUnaryClientInterceptor):
-    """gRPC interceptor: a client span for each call that a traced request makes, and its context in the metadata."""
+    """gRPC interceptor: a client span for each call that traced requests make, and its context in the metadata."""
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
@@ -107,13 +113,18 @@ class TraceCalls(grpc.aio.UnaryUnaryClientInterceptor):
     async def intercept_unary_unary(
         self, continuation: Any, client_call_details: grpc.aio.ClientCallDetails, request: Any
     ) -> Any:
-        if not trace.get_current_span().get_span_context().is_valid:
+        spans = _current_spans()
+        if not spans:
             return await continuation(client_call_details, request)
         path = client_call_details.method
         name = (path.decode() if isinstance(path, bytes) else path).removeprefix("/")
         service, _, method = name.partition("/")
         attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method, **_asked(name, request)}
-        with self._tracer.start_as_current_span(name, kind=SpanKind.CLIENT, attributes=attributes) as span:
+        links = [Link(one.get_span_context()) for one in spans if one.is_recording()] if len(spans) > 1 else []
+        above = Context() if links else trace.set_span_in_context(spans[0])
+        with self._tracer.start_as_current_span(name, above, SpanKind.CLIENT, attributes, links) as span:
+            for one in spans if links else ():
+                one.add_link(span.get_span_context())
             carrier: dict[str, str] = {}
             _CONTEXT.inject(carrier)
             metadata = grpc.aio.Metadata(*(client_call_details.metadata or ()), *carrier.items())
@@ -132,6 +143,39 @@ class TraceCalls(grpc.aio.UnaryUnaryClientInterceptor):
             if code is not grpc.StatusCode.OK:
                 span.set_status(StatusCode.ERROR, code.name)
             return call
+
+
+class _SampleShared(Sampler):
+    """Samples each call that sampled requests share, and of all else what ``others`` does: such a call is a root, and
+    by its chances alone most traces would lack theirs.
+    """
+
+    def __init__(self, others: Sampler) -> None:
+        self._others = others
+
+    def should_sample(
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: Attributes = None,
+        links: Sequence[Link] | None = None,
+        trace_state: TraceState | None = None,
+    ) -> SamplingResult:
+        if links:
+            return SamplingResult(Decision.RECORD_AND_SAMPLE, attributes)
+        return self._others.should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
+
+    def get_description(self) -> str:
+        return f"SampleShared{{{self._others.get_description()}}}"
+
+
+def _current_spans() -> list[Span]:
+    """Returns the span of the request under way, or of each that shares the call under way."""
+    span = trace.get_current_span()
+    spans = [span] if not sharing.get() else [one.run(trace.get_current_span) for one in sharing.get()]
+    return [one for one in spans if one.get_span_context().is_valid]
 
 
 def _context(scope: Scope) -> Context:

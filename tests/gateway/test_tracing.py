@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -20,8 +21,11 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from serving.apis import PredictRequest
+from serving.contract import NOISE
 from tests.gateway import processes
-from tests.gateway.misbehaving import MisbehavingServer, failing, honest
+from tests.gateway.misbehaving import Holding, MisbehavingServer, failing, honest
+from tests.gateway.test_metrics import read, value
+from tests.gateway.waiting import wait_until
 
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -56,6 +60,17 @@ class Collector(grpc.GenericRpcHandler):
             self._arrived.notify_all()
         return ExportTraceServiceResponse().SerializeToString()
 
+    def span(self, trace_id: str, span_id: str) -> Span:
+        """Returns a span by its ids in hexadecimal, once it is there."""
+        wanted = (bytes.fromhex(trace_id), bytes.fromhex(span_id))
+
+        def found() -> list[Span]:
+            return [one for one in self.spans if (one.trace_id, one.span_id) == wanted]
+
+        with self._arrived:
+            assert self._arrived.wait_for(found, 20), f"no span {span_id}"
+            return found()[0]
+
     def trace_of(self, request_id: str) -> tuple[Span, list[Span]]:
         """Returns the server span of a request and the spans below it, once they are there."""
 
@@ -85,12 +100,40 @@ class Traced:
         self.http.get("/digits/7.png", headers=[("X-Request-ID", request_id), *headers])
         return self.collector.trace_of(request_id)
 
+    def hear(self, request: PredictRequest, context: grpc.ServicerContext) -> bytes:
+        """A behaviour: notes what comes with the call."""
+        self.metadata = {key: str(value) for key, value in context.invocation_metadata()}
+        return honest(request, context)
 
-@pytest.fixture(scope="module")
-def traced() -> Iterator[Traced]:
+    def share_a_call(self, *headers: dict[str, str]) -> int:
+        """Asks with each of ``headers`` while two requests hold all calls there may be: one call is for all of these.
+
+        Returns how many calls were made after the two.
+        """
+        before, behaviour = self.server.calls, self.server.behaviour
+        holding = self.server.behaviour = Holding()
+        with ThreadPoolExecutor(2 + len(headers)) as pool:
+            asked = []
+            for held in (1, 2):
+                asked.append(pool.submit(self.http.get, "/digits/7.png"))
+                wait_until(lambda held=held: holding.held == held)  # type: ignore[misc]
+            asked += [pool.submit(self.http.get, "/digits/7.png", headers=one) for one in headers]
+            in_flight = 2 + len(headers) + 1  # this one's, too
+            wait_until(lambda: value(read(self.http), "digitgan_http_requests_in_flight") == in_flight)
+            read(self.http)  # by now the last one waits for its call
+            self.server.behaviour = behaviour
+            holding.release()
+            assert [one.result().status_code for one in asked] == [200] * len(asked)
+        return self.server.calls - before - 2
+
+
+@contextmanager
+def traced_gateway(**environment: str) -> Iterator[Traced]:
     with Collector() as collector, MisbehavingServer("127.0.0.1:0") as server, pytest.MonkeyPatch.context() as patch:
         patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.port}")
         patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
+        for name, setting in environment.items():
+            patch.setenv(name, setting)
         with (
             processes.gateway(server.target, tracing=True, log_format="json", access_log=True) as process,
             httpx.Client(base_url=processes.url_of(process), timeout=30) as http,
@@ -98,14 +141,16 @@ def traced() -> Iterator[Traced]:
             yield Traced(http, collector, server)
 
 
+@pytest.fixture(scope="module")
+def traced() -> Iterator[Traced]:
+    with traced_gateway() as traced:
+        yield traced
+
+
 @pytest.fixture(autouse=True)
 def _heard(traced: Traced) -> Iterator[None]:
-    def heard(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
-        traced.metadata = {key: str(value) for key, value in context.invocation_metadata()}
-        return honest(request, context)
-
     traced.metadata = {}
-    traced.server.behaviour = heard
+    traced.server.behaviour = traced.hear
     yield
     traced.server.behaviour = honest
 
@@ -162,6 +207,56 @@ def test_a_callers_decision_against_the_trace_is_kept_and_passed_on(traced: Trac
     assert traced.metadata["traceparent"].endswith("-00")
     traced.ask("after-it")
     assert not [span for span in traced.collector.spans if attributes(span).get("digitgan.request_id") == "no"]
+
+
+def linked(span: Span) -> set[tuple[str, str]]:
+    return {(link.trace_id.hex(), link.span_id.hex()) for link in span.links}
+
+
+def test_a_call_that_requests_share_and_their_spans_have_links_to_each_other() -> None:
+    """Also where a sampler that knows no other reason would leave the call out; but not to a caller who wants none."""
+    traces = [f"{number:032x}" for number in (1, 2, 3)]
+    headers = [{"X-Request-ID": trace, "traceparent": f"00-{trace}-{PARENT}-01"} for trace in traces]
+    unsampled = {"traceparent": f"00-{TRACE}-{PARENT}-00"}
+    with traced_gateway(OTEL_TRACES_SAMPLER="parentbased_always_off") as traced:
+        traced.server.behaviour = traced.hear
+        assert traced.share_a_call(unsampled, *headers) == 1
+        servers = [traced.collector.trace_of(trace)[0] for trace in traces]
+        ((trace_id, span_id),) = set.union(*map(linked, servers))
+        call = traced.collector.span(trace_id, span_id)
+    assert all(linked(one) == {(trace_id, span_id)} for one in servers)
+    assert linked(call) == {(one.trace_id.hex(), one.span_id.hex()) for one in servers}
+    assert (call.kind, call.parent_span_id) == (Span.SPAN_KIND_CLIENT, b"")
+    told = attributes(call)
+    assert (told["digitgan.model"], told["digitgan.batch_size"]) == ("generator", 4)
+    assert traced.metadata["traceparent"].startswith(f"00-{trace_id}-{span_id}-")
+
+
+def test_a_call_that_waited_and_found_no_company_is_below_its_request(traced: Traced) -> None:
+    assert traced.share_a_call({"X-Request-ID": "waited"}) == 1
+    server, (call,) = traced.collector.trace_of("waited")
+    assert (call.trace_id, linked(call), linked(server)) == (server.trace_id, set(), set())
+
+
+def test_a_shared_call_that_is_made_again_for_each_is_below_each_then(traced: Traced) -> None:
+    def refuse_company(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
+        if request.inputs[NOISE].tensor_shape.dim[0].size > 1:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "on purpose")
+        return honest(request, context)
+
+    traced.server.behaviour = refuse_company
+    ids = ["again-1", "again-2"]
+    assert traced.share_a_call(*[{"X-Request-ID": one} for one in ids]) == 3
+    for server, calls in map(traced.collector.trace_of, ids):
+        assert [linked(call) for call in calls] == [set()]
+        (refused,) = linked(server)
+        assert traced.collector.span(*refused).status.code == 2  # STATUS_CODE_ERROR
+
+
+def test_callers_decisions_against_the_trace_are_kept_by_a_shared_call(traced: Traced) -> None:
+    assert traced.share_a_call(*[{"traceparent": f"00-{TRACE}-{PARENT}-00"}] * 2) == 1
+    assert traced.metadata["traceparent"].startswith(f"00-{TRACE}-")
+    assert traced.metadata["traceparent"].endswith("-00")
 
 
 def test_failures_are_errors_in_both_spans(traced: Traced) -> None:
