@@ -96,7 +96,8 @@ async def _problem(request: Request, error: Exception) -> Response:
 async def _upstream(request: Request, error: Exception) -> Response:
     assert isinstance(error, ModelServerError)
     if not isinstance(error, VersionNotFoundError):
-        _log.warning("%s %s: %s", request.method, request.url.path, error)
+        kind = error.model, error.code
+        _log.warning("%s %s: %s", request.method, request.url.path, error, extra={"kind": kind})
     if isinstance(error, DeadlineError):
         _count_timeout(request, "turn" if isinstance(error, NoTurnError) else "model")
     return _answer(request, problem_of(error))

@@ -167,6 +167,7 @@ class Protocol(HttpToolsProtocol):
 
     def _refuse(self, error: ProblemError) -> None:
         self._stop_timer()
+        self.gate.metrics.observe_refusal("none", "other", error.problem.status)
         if self._may_answer():
             self.transport.write(_answer(error))
         self.transport.close()

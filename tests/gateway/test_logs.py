@@ -2,15 +2,18 @@
 
 import json
 import re
+import socket
 from typing import Any
 
 import grpc
 import httpx
 import pytest
 
+from api.logs import MOST_OF_A_KIND
 from tests.gateway import processes
 from tests.gateway.misbehaving import MisbehavingServer, failing, honest
 from tests.gateway.processes import ServerProcess
+from tests.gateway.test_metrics import read, value
 
 
 @pytest.mark.parametrize("given", ["a", "5f2c-11", "Root=1-67891233-abcdef012345678912345678", "x" * 128])
@@ -72,3 +75,32 @@ def test_text_logs_have_the_id_in_brackets_and_no_requests_by_default(
     (line,) = [line for line in faulty_gateway.log.splitlines() if "a-request-of-mine" in line]
     assert line.startswith("WARNING api.errors: GET /digits/7.png: ")
     assert line.endswith(" [a-request-of-mine]")
+
+
+def test_clients_cannot_fill_a_disk_with_what_is_no_request(faulty_server: MisbehavingServer) -> None:
+    """Nor with connections beyond the most there may be, nor with upgrades to what isn't spoken here."""
+    upgrade = b"GET /healthz/live HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+    malformed, more = b"hello\r\n\r\n", 300
+    with processes.gateway(faulty_server.target, max_connections=1) as process:
+        address = ("127.0.0.1", int(processes.url_of(process).rpartition(":")[2]))
+
+        def ask(request: bytes) -> bytes:
+            with socket.create_connection(address, timeout=30) as connection:
+                connection.sendall(request)
+                return connection.recv(2**16)
+
+        for _ in range(more):
+            assert ask(malformed).startswith(b"HTTP/1.1 400 ")
+            assert ask(upgrade).startswith(b"HTTP/1.1 200 ")
+        with socket.create_connection(address):
+            for _ in range(more):
+                assert ask(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").startswith(b"HTTP/1.1 503 ")
+        with httpx.Client(base_url=processes.url_of(process)) as http:
+            samples = read(http)
+        assert process.stop() == 0
+    warnings = [line for line in process.log.splitlines() if line.startswith("WARNING")]
+    assert {line.count("left out") for line in warnings} == {0, 1}
+    assert len(warnings) <= 4 * MOST_OF_A_KIND
+    for status, count in (("400", more), ("503", more)):
+        labels = {"route": "none", "method": "other", "status": status}
+        assert value(samples, "digitgan_http_requests_total", **labels) == count
