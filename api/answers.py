@@ -1,13 +1,16 @@
 """Digits in the formats of /generate: whole (JSON), or in pieces while they are made (zip, npy)."""
 
 import base64
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, aclosing
 from typing import Any, Final, ParamSpec, TypeVar
 
 import anyio
 import anyio.to_thread
 import orjson
 from numpy.typing import NDArray
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from api import images
 from api.images import Pixels
@@ -32,6 +35,30 @@ _LABELS_HEAD: Final = b"file,seed,digit,confidence\n"
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+
+
+class Stream(StreamingResponse):
+    """An answer that is made while it is sent, of ``body``. ``made_from``: what that iterates over, innermost first.
+
+    All of them are closed when the answer ends, also where it never begins. Left to the garbage collector, they would
+    be closed at the same time, each by a task of its own: one would find its source being closed by another.
+    """
+
+    def __init__(
+        self,
+        body: AsyncGenerator[bytes],
+        made_from: tuple[AsyncGenerator[Any], ...],
+        headers: Mapping[str, str],
+        media_type: str,
+    ) -> None:
+        super().__init__(body, 200, headers, media_type)
+        self._generators = (*made_from, body)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with AsyncExitStack() as stack:
+            for one in self._generators:
+                await stack.enter_async_context(aclosing(one))
+            await super().__call__(scope, receive, send)
 
 
 def is_quick(pixels: int) -> bool:
@@ -68,7 +95,7 @@ def npy_length(count: int, scale: int) -> int:
     return len(images.npy_header(count, side)) + count * side * side
 
 
-async def as_npy(parts: AsyncIterator[Digits], count: int, scale: int) -> AsyncIterator[bytes]:
+async def as_npy(parts: AsyncIterator[Digits], count: int, scale: int) -> AsyncGenerator[bytes]:
     """Yields an ``.npy`` file of uint8 [count, 28·scale, 28·scale]."""
     yield images.npy_header(count, IMAGE_SIDE * scale)
     async for part in parts:
@@ -76,7 +103,7 @@ async def as_npy(parts: AsyncIterator[Digits], count: int, scale: int) -> AsyncI
             yield images.enlarge(chunk, scale).tobytes()
 
 
-async def as_zip(parts: AsyncIterator[Digits], source: Source, scale: int) -> AsyncIterator[bytes]:
+async def as_zip(parts: AsyncIterator[Digits], source: Source, scale: int) -> AsyncGenerator[bytes]:
     """Yields a zip with a PNG for each digit, named by its place and its seed if it has one: "003-17.png".
 
     Where the digits have labels, a table of them comes last: LABELS_FILE.

@@ -1,11 +1,11 @@
 """POST /dataset: labelled digits in the order of their seeds, balanced over the classes and read with confidence."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, Final
 
 import numpy as np
 from fastapi import APIRouter, Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from api import answers, bodies, images, openapi, problems
 from api.admission import admit, streamed
@@ -88,10 +88,10 @@ async def dataset(
         "Content-Disposition": f'attachment; filename="dataset.{"zip" if media_type == ZIP else "npy"}"',
     }
     if media_type == ZIP:
-        return StreamingResponse(_as_zip(all_parts, wanted.count, wanted.scale), 200, headers, ZIP)
+        return answers.Stream(_as_zip(all_parts, wanted.count, wanted.scale), (parts, all_parts), headers, ZIP)
     head = images.npy_records_header(wanted.count, record(wanted.scale))
     headers["Content-Length"] = str(len(head) + wanted.count * record(wanted.scale).itemsize)
-    return StreamingResponse(_as_npy(all_parts, head, wanted.scale), 200, headers, NPY)
+    return answers.Stream(_as_npy(all_parts, head, wanted.scale), (parts, all_parts), headers, NPY)
 
 
 def _wish(wanted: DatasetRequest) -> Wish:
@@ -105,7 +105,7 @@ def _wish(wanted: DatasetRequest) -> Wish:
     )
 
 
-async def _as_npy(parts: AsyncIterator[Records], head: bytes, scale: int) -> AsyncIterator[bytes]:
+async def _as_npy(parts: AsyncIterator[Records], head: bytes, scale: int) -> AsyncGenerator[bytes]:
     """Yields an ``.npy`` file of records."""
     yield head
     async for part in parts:
@@ -117,7 +117,7 @@ async def _as_npy(parts: AsyncIterator[Records], head: bytes, scale: int) -> Asy
             yield enlarged.tobytes()
 
 
-async def _as_zip(parts: AsyncIterator[Records], count: int, scale: int) -> AsyncIterator[bytes]:
+async def _as_zip(parts: AsyncIterator[Records], count: int, scale: int) -> AsyncGenerator[bytes]:
     """Yields a zip with a PNG for each digit, in the folder of its digit, and a table of them as its last file."""
     archive = ZipStream()
     width = len(str(count - 1))

@@ -3,7 +3,7 @@
 from typing import Final
 
 from fastapi import APIRouter, Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from api import answers, bodies, images, openapi, problems, schemas
 from api.admission import admit, streamed
@@ -131,7 +131,9 @@ async def _streamed(
     headers = _headers(first, run.source)
     if media_type == ZIP:
         headers["Content-Disposition"] = 'attachment; filename="digits.zip"'
-        return StreamingResponse(answers.as_zip(all_parts, run.source, wanted.scale), 200, headers, ZIP)
+        body = answers.as_zip(all_parts, run.source, wanted.scale)
+        return answers.Stream(body, (parts, all_parts), headers, ZIP)
     headers["Content-Disposition"] = 'attachment; filename="digits.npy"'
     headers["Content-Length"] = str(answers.npy_length(len(run.source), wanted.scale))
-    return StreamingResponse(answers.as_npy(all_parts, len(run.source), wanted.scale), 200, headers, NPY)
+    body = answers.as_npy(all_parts, len(run.source), wanted.scale)
+    return answers.Stream(body, (parts, all_parts), headers, NPY)
