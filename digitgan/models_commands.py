@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -70,8 +71,14 @@ def list_models(
     model_server: ServerOption = None,
     thresholds: ThresholdsOption = DEFAULT_THRESHOLDS,
 ) -> None:
-    """List the versions: their labels, their states at the model server, their figures, and the gate's opinion."""
-    table = Table("model", "version", "labels", "state", "figures", "quality gate")
+    """List the versions: their labels, their states at the model server, their figures, and the gate's opinion.
+
+    Below the list: what a version falls short in, and why one couldn't be loaded.
+    """
+    # 80 columns: each cell has a word or a number a line.
+    headers = ("model", "version", "labels", "state", "figures", "gate")
+    table = Table(*headers, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    remarks = []
     with _roll_out(models, model_server) as (changes, servers):
         bounds = read_thresholds(thresholds)
         for model in changes.models:
@@ -79,17 +86,21 @@ def list_models(
             statuses = servers.statuses(model) if servers else {}
             on_disk = find_versions(models / model) if (models / model).is_dir() else {}
             for version in sorted({*on_disk, *statuses, *labels.values()}, reverse=True):
-                told_states = {f"{one.state} {one.error}".strip() for one in statuses.get(version, [])}
-                figures, opinion = _judged(models / model / str(version), model, bounds.get(model, ()))
+                figures, opinion, lacks = _judged(models / model / str(version), model, bounds.get(model, ()))
+                states = statuses.get(version, [])
                 table.add_row(
                     model,
                     str(version),
-                    ", ".join(sorted(name for name, number in labels.items() if number == version)),
-                    "; ".join(sorted(told_states)),
-                    figures,
+                    "\n".join(sorted(name for name, number in labels.items() if number == version)),
+                    "\n".join(sorted({one.state for one in states})),
+                    "\n".join(figures),
                     opinion,
                 )
+                remarks += [f"{model} {version}: {error}" for error in sorted({one.error for one in states} - {""})]
+                remarks += [f"{model} {version} falls short: {one}" for one in lacks]
     Console(highlight=False).print(table)
+    for remark in remarks:
+        typer.echo(remark)
 
 
 @app.command("promote")
@@ -147,12 +158,13 @@ def _roll_out(
             yield RollOut(models, servers, typer.echo, timeout_s), servers
 
 
-def _judged(directory: Path, model: str, thresholds: tuple[Threshold, ...]) -> tuple[str, str]:
-    """Returns a version's key figures, and what the gate says."""
+def _judged(directory: Path, model: str, thresholds: tuple[Threshold, ...]) -> tuple[list[str], str, list[str]]:
+    """Returns a version's key figures, what the gate says in a word or two, and in what the version falls short."""
     try:
         card = read_card(directory)
     except CardError:
-        return "", "no model card"
+        return [], "no card", []
     found = {name: figure(card, path) for name, path in _KEY_FIGURES.get(model, ())}
-    figures = ", ".join(f"{name} {value:.4g}" for name, value in found.items() if value is not None)
-    return figures, "; ".join(shortfalls(card, thresholds)) or "passes"
+    figures = [f"{name} {value:.3g}" for name, value in found.items() if value is not None]
+    lacks = shortfalls(card, thresholds)
+    return figures, "falls short" if lacks else "passes", lacks

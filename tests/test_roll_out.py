@@ -49,7 +49,7 @@ class Service:
     def models(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "digitgan", "models", *arguments, "--models", str(self.base)]
         return subprocess.run(
-            [*command, "--model-server", self.target], capture_output=True, text=True, timeout=120, env=WIDE
+            [*command, "--model-server", self.target], capture_output=True, text=True, timeout=120, env=ENVIRONMENT
         )
 
     def version(self) -> int:
@@ -63,7 +63,7 @@ class Service:
         return dict(configs[model].labels)
 
 
-WIDE = {"COLUMNS": "200", "PATH": "/usr/bin:/bin"}
+ENVIRONMENT = {"COLUMNS": "80", "PATH": "/usr/bin:/bin"}
 
 
 DIMMED = 200
@@ -168,8 +168,13 @@ def test_a_version_that_falls_short_is_refused_with_its_figures_unless_forced(se
     assert refused.returncode == 2
     assert "evaluation.figures.frechet_distance is 18.2, and has to be at most 1." in refused.stderr
     assert service.labels() == before
-    listed = service.models("list")
-    assert "18.2" in listed.stdout
+    listed = service.models("list").stdout.splitlines()
+    row = next(line for line in listed if line.split()[:2] == [GENERATOR, "3"])
+    assert "Fréchet 18.2" in row
+    assert row.rstrip().endswith("falls short")
+    remark = f"{GENERATOR} 3 falls short: evaluation.figures.frechet_distance is 18.2, and has to be at most 1"
+    assert remark in listed
+    assert max(map(len, set(listed) - {remark})) <= 80
     forced = service.models("promote", GENERATOR, "3", "--force")
     assert forced.returncode == 0
     assert "anyway" in forced.stdout
