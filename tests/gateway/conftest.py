@@ -9,7 +9,7 @@ import pytest
 
 from serving.pretrained import MODELS_DIR
 from tests.gateway import processes
-from tests.gateway.misbehaving import MisbehavingServer
+from tests.gateway.misbehaving import Holding, MisbehavingServer, honest
 from tests.gateway.processes import ServerProcess
 
 FAULT_TIMEOUT_S = 1.0
@@ -58,3 +58,12 @@ def faulty_http(faulty_gateway: ServerProcess) -> Iterator[httpx.Client]:
     """A client of a gateway whose model server does what the test says."""
     with httpx.Client(base_url=processes.url_of(faulty_gateway), timeout=30) as client:
         yield client
+
+
+@pytest.fixture
+def holding(server: MisbehavingServer) -> Iterator[Holding]:
+    """What keeps the calls of ``server``, which the test's module has to itself."""
+    holding = server.behaviour = Holding()
+    yield holding
+    holding.release()
+    server.behaviour = honest

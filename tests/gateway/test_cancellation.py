@@ -10,7 +10,7 @@ import pytest
 
 from api.admission import LEAST
 from tests.gateway import processes
-from tests.gateway.misbehaving import Holding, MisbehavingServer, honest
+from tests.gateway.misbehaving import Holding, MisbehavingServer
 from tests.gateway.processes import ServerProcess
 from tests.gateway.test_metrics import read, value
 from tests.gateway.waiting import wait_until
@@ -32,14 +32,6 @@ def process(server: MisbehavingServer) -> Iterator[ServerProcess]:
 def http(process: ServerProcess) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=processes.url_of(process), timeout=60) as client:
         yield client
-
-
-@pytest.fixture
-def holding(server: MisbehavingServer) -> Iterator[Holding]:
-    holding = server.behaviour = Holding()
-    yield holding
-    holding.release()
-    server.behaviour = honest
 
 
 def asking(process: ServerProcess, path: str, body: Any, accept: str = "*/*") -> socket.socket:

@@ -38,14 +38,6 @@ def http(server: MisbehavingServer) -> Iterator[httpx.Client]:
         yield client
 
 
-@pytest.fixture
-def holding(server: MisbehavingServer) -> Iterator[Holding]:
-    holding = server.behaviour = Holding()
-    yield holding
-    holding.release()
-    server.behaviour = honest
-
-
 NOISE_INPUT = {"inputs": [{"name": "noise", "shape": [1, 100], "datatype": "FP32", "data": [0.0] * 100}]}
 
 
