@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from serving.contract import BATCH_SIZES, GENERATOR, IMAGES, NOISE, SIGNATURE
-from serving.model_server.engines import Engine, loader
+from serving.model_server.engines import DEFAULT_ENGINE, Engine, loader
 from training.inference import inference_module
 from training.inference.generator import sub_pixel
 from training.networks import build_generator
@@ -56,6 +56,29 @@ def test_an_image_is_the_same_to_the_bit_in_every_batch_that_is_run(saved: list[
     inputs = noise(256)
     together = servable.run(SIGNATURE, {NOISE: inputs})[IMAGES]
     for size in BATCH_SIZES:
+        for start in range(0, 32, size):
+            pixels = servable.run(SIGNATURE, {NOISE: inputs[start : start + size]})[IMAGES]
+            np.testing.assert_array_equal(pixels, together[start : start + size])
+    servable.close()
+
+
+@pytest.mark.parametrize("engine", Engine)
+def test_in_bfloat16_it_is_another_graph_near_the_network(networks: list[Any], tmp_path: Path, engine: Engine) -> None:
+    module = inference_module(GENERATOR, networks[0], bfloat16=True)
+    tf.saved_model.save(module, str(tmp_path), signatures=dict(module.graphs))
+    graph = tf.saved_model.load(str(tmp_path)).signatures[SIGNATURE].graph.as_graph_def()
+    nodes = [node for function in graph.library.function for node in function.node_def]
+    types = [tf.as_dtype(node.attr["T"].type) for node in nodes if node.op == "Conv2D"]
+    assert types == [tf.bfloat16] * 3
+
+    servable = loader(engine)(tmp_path)
+    inputs = noise(256)
+    together = servable.run(SIGNATURE, {NOISE: inputs})[IMAGES]
+    difference = np.abs(together - expected(networks[0], 256).round())
+    assert (difference > 0).mean() > 0.001, "float32 would differ in one of 100,000"
+    assert difference.mean() < 1
+    assert servable.run(SIGNATURE, {NOISE: noise(0)})[IMAGES].shape == (0, 28, 28, 1)
+    for size in BATCH_SIZES if engine == DEFAULT_ENGINE else ():  # TensorFlow's kernels are other ones without AVX-512
         for start in range(0, 32, size):
             pixels = servable.run(SIGNATURE, {NOISE: inputs[start : start + size]})[IMAGES]
             np.testing.assert_array_equal(pixels, together[start : start + size])

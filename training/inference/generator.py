@@ -66,10 +66,8 @@ def generator_module(generator: Any) -> InferenceModule:
     last_kernel = sub_pixel(weights.last)
 
     def graph(noise: Any) -> dict[str, Any]:
-        # TensorFlow's fused oneDNN convolution fails on no images at all, so one is made then, and left out.
         count = tf.shape(noise)[0]
-        noise = tf.pad(noise, [[0, tf.cast(tf.equal(count, 0), tf.int32)], [0, 0]])
-        x = tf.nn.leaky_relu(tf.matmul(noise, dense_kernel) + dense_bias, LEAK)  # [49, N, 256]
+        x = tf.nn.leaky_relu(tf.matmul(at_least_one(noise), dense_kernel) + dense_bias, LEAK)  # [49, N, 256]
         x = tf.nn.leaky_relu(tf.nn.bias_add(first(x), np.float32(first_bias)), LEAK)
         x = tf.reshape(tf.transpose(x, [1, 0, 2]), [-1, SIDE, SIDE, len(first_bias)])
         x = tf.nn.conv2d(x, second_kernel, strides=1, padding="SAME")
@@ -79,6 +77,11 @@ def generator_module(generator: Any) -> InferenceModule:
         return {IMAGES: to_pixels(tf.nn.depth_to_space(x, STRIDE))[:count]}
 
     return InferenceModule({SIGNATURE: tf.function(graph, input_signature=[NOISE_SPEC])}, [first.spectra])
+
+
+def at_least_one(noise: Any) -> Any:
+    """Makes float32 [0, 100] float32 [1, 100]: TensorFlow's fused oneDNN convolution fails on no images at all."""
+    return tf.pad(noise, [[0, tf.cast(tf.equal(tf.shape(noise)[0], 0), tf.int32)], [0, 0]])
 
 
 def sub_pixel(kernel: NDArray[np.float64]) -> NDArray[np.float32]:
