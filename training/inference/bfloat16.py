@@ -1,7 +1,7 @@
 """The generator's inference graph with its convolutions in bfloat16, for CPUs that multiply matrices of it (AMX).
 
-They are direct: in the frequency domain, in OpenVINO, an image alone came out otherwise than in a batch, and further from
-the network. The dense layer, a fortieth of the products, stays in float32: in bfloat16 the furthest pixel would be
+They are direct: in the frequency domain, in OpenVINO, an image alone came out otherwise than in a batch, and further
+from the network. The dense layer, a fortieth of the products, stays in float32: in bfloat16 the furthest pixel would be
 twice as far off, and depend on its batch on CPUs that have AVX-512 and no bfloat16.
 """
 
