@@ -133,8 +133,12 @@ class Ticket:
         return True
 
     def idle(self, idle: bool) -> None:
-        """Counts the least while a stream's client takes what is there, and in full while more is made."""
-        self._set(LEAST if idle else self._full)
+        """Counts nothing while a stream's client takes what is there, and in full while more is made.
+
+        What it holds meanwhile is memory, which ``api.connections`` bounds: room that it kept would be others' for as
+        long as it likes.
+        """
+        self._set(0 if idle else self._full)
 
     def made(self) -> None:
         """Counts nothing more: the answer is on its way."""

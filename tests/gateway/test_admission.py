@@ -5,7 +5,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import httpx
 import pytest
@@ -257,12 +257,22 @@ def test_a_stream_whose_client_reads_slowly_keeps_no_large_request_out(
 ) -> None:
     def waits_for_its_client() -> bool:
         calls = server.calls
-        return not threading.Event().wait(0.2) and calls == server.calls and in_flight(http, "large") == LEAST
+        return not threading.Event().wait(0.2) and calls == server.calls and in_flight(http, "large") == 0
 
     body = {"count": 100_000, "scale": 4}
     with http.stream("POST", "/generate", json=body, headers={"Accept": "application/x-npy"}):
         wait_until(waits_for_its_client)
         assert http.post("/generate", json={"count": 300}).status_code == 200
+
+
+def test_streams_that_nobody_reads_keep_no_small_request_out(http: httpx.Client) -> None:
+    body = {"count": 8, "scale": 32}
+    with ExitStack() as streams:
+        for _ in range(ROOM):
+            stream = http.stream("POST", "/generate", json=body, headers={"Accept": "application/x-npy"})
+            assert streams.enter_context(stream).status_code == 200
+        assert http.get("/digits/7.png").status_code == 200
+        assert in_flight(http, "small") == 0
 
 
 def test_with_an_access_log_refusals_are_logged(server: MisbehavingServer) -> None:
