@@ -132,17 +132,17 @@ class Ticket:
         self._set(self._full)
         return True
 
-    def idle(self, idle: bool) -> None:
-        """Counts nothing while a stream's client takes what is there, and in full while more is made.
+    def made(self) -> None:
+        """Counts nothing while the answer, or what there is of it, is on its way.
 
         What it holds meanwhile is memory, which ``api.connections`` bounds: room that it kept would be others' for as
-        long as it likes.
+        long as its client likes.
         """
-        self._set(0 if idle else self._full)
-
-    def made(self) -> None:
-        """Counts nothing more: the answer is on its way."""
         self._set(0)
+
+    def making(self) -> None:
+        """Counts in full again: more of the answer is made."""
+        self._set(self._full)
 
     def close(self) -> None:
         """Counts nothing, for good."""
@@ -188,13 +188,12 @@ async def streamed(request: Request, first: _T, parts: AsyncGenerator[_T]) -> As
     """
     ticket: Ticket = request.scope["state"][TICKET]
     async with aclosing(parts):
-        ticket.idle(True)
         yield first
-        ticket.idle(False)
+        ticket.making()
         async for part in parts:
-            ticket.idle(True)
+            ticket.made()
             yield part
-            ticket.idle(False)
+            ticket.making()
 
 
 class AdmitRequests:
