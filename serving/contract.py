@@ -80,8 +80,12 @@ MAX_SEED: Final = 2**53 - 1
 PIXEL_SCALE: Final = 127.5
 """Half the range of a uint8 pixel: the factor between pixel values and the networks' -1 … 1."""
 
-BATCH_SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-"""The batch sizes that a model is warmed up with; a model server pads smaller batches up to the next one."""
+BATCH_SIZES: Final = (1, 2, 4, 8, 16, 24, 32, 48, 64, 128, 256)
+"""The batch sizes that a model is warmed up with; a model server pads smaller batches up to the next one.
+
+24 and 48, since batches under load are of about such sizes, and would be computed as 32 and 64. Between multiples of 8,
+TensorFlow 2.21 rounds a row of the discriminator otherwise than in a batch of 64.
+"""
 
 MODEL_CARD: Final = "model.json"
 """The model card's file name inside a version directory."""

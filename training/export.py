@@ -211,6 +211,10 @@ def versions(model_base: Path) -> list[int]:
 
 def _save(name: str, module: InferenceModule, directory: Path) -> None:
     tf.saved_model.save(module, str(directory), signatures=dict(module.graphs))
+    _write_warm_up_requests(name, directory)
+
+
+def _write_warm_up_requests(name: str, directory: Path) -> None:
     records = directory / WARMUP_REQUESTS
     records.parent.mkdir(parents=True)
     with tf.io.TFRecordWriter(str(records)) as writer:
