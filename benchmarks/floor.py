@@ -34,7 +34,7 @@ from serving.pretrained import MODELS_DIR
 
 DOCS: Final = Path(__file__).parent.parent / "docs/performance.md"
 BARE_HTTP, BARE_HOP, WHOLE, MODEL = "FastAPI alone", "FastAPI and grpc.aio", "digitgan", "the model alone"
-WARM_UP_S: Final = 1.0
+WARM_UP_S: Final = 1
 ANSWER: Final = b"x" * 600
 """About what a digit takes on its way, as a tensor or as base64 in JSON."""
 
@@ -124,7 +124,7 @@ def service(name: str) -> Iterator[int]:
             yield port
 
 
-def model_ms(seconds: float) -> float:
+def model_ms(seconds: int) -> float:
     """Returns the median time of one digit in the default engine."""
     servable = loader(DEFAULT_ENGINE)(MODELS_DIR / GENERATOR / "1")
     noise, times = noise_from_seeds([7]), []

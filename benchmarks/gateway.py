@@ -40,7 +40,7 @@ from serving.noise import noise_from_seeds
 DOCS: Final = Path(__file__).parent.parent / "docs/performance.md"
 COUNTS: Final = (1, 16, 256)
 WORKERS: Final = (1, 2)
-WARM_UP_S: Final = 1.0
+WARM_UP_S: Final = 1
 _TICKS_A_SECOND: Final = os.sysconf("SC_CLK_TCK")
 
 Pixels = NDArray[np.uint8]
@@ -128,7 +128,7 @@ def _ended(process: "subprocess.Popen[str]") -> Iterator["subprocess.Popen[str]"
 
 def main(
     rounds: Annotated[int, typer.Option(help="How often each number of workers has its turn.", min=1)] = 6,
-    seconds: Annotated[float, typer.Option(help="How long each scenario is measured.", min=0.5)] = 2.0,
+    seconds: Annotated[int, typer.Option(help="How long each scenario is measured.", min=1)] = 2,
     write: Annotated[bool, typer.Option(help="Write the tables into docs/ at the end.")] = True,
 ) -> None:
     """Measures the gateway without the model's own time."""
@@ -152,7 +152,7 @@ def main(
         replace_between_marks(DOCS, "benchmarks.gateway", "\n".join(parts))
 
 
-def _whole_requests(digits: Path, workers: int, seconds: float) -> list[dict[str, Any]]:
+def _whole_requests(digits: Path, workers: int, seconds: int) -> list[dict[str, Any]]:
     rows = []
     with gateway(digits, workers) as under_test:
         for scenario in SCENARIOS:

@@ -35,7 +35,7 @@ from serving.contract import NOISE_DIM
 
 RESULTS: Final = CACHE / "peers.jsonl"
 DOCS: Final = Path(__file__).parent.parent.parent / "docs"
-WARM_UP_S: Final = 1.0
+WARM_UP_S: Final = 1
 CHECKED_SEEDS: Final = (7, 8, 9)
 MOST_PIXEL_DIFFERENCE: Final = 1
 
@@ -57,7 +57,7 @@ def check(under_test: Running, expected: NDArray[np.uint8]) -> None:
         raise RuntimeError(f"{service.name} makes other digits: pixels differ by up to {difference}")
 
 
-def one_turn(service: Service, expected: NDArray[np.uint8], seconds: float, console: Console) -> list[dict[str, Any]]:
+def one_turn(service: Service, expected: NDArray[np.uint8], seconds: int, console: Console) -> list[dict[str, Any]]:
     """Starts a service, measures it, and stops it: returns a row for its start and for each scenario."""
     rows: list[dict[str, Any]] = []
     with running(service, console, CACHE / f"{service.name}.log") as under_test:
@@ -81,7 +81,7 @@ def one_turn(service: Service, expected: NDArray[np.uint8], seconds: float, cons
 
 def main(
     rounds: Annotated[int, typer.Option(help="How often each service has its turn.", min=1)] = 6,
-    seconds: Annotated[float, typer.Option(help="How long each scenario is measured.", min=0.5)] = 3.0,
+    seconds: Annotated[int, typer.Option(help="How long each scenario is measured.", min=1)] = 3,
     only: Annotated[list[str] | None, typer.Option(help="Only this service; can be repeated.")] = None,
     again: Annotated[bool, typer.Option("--again", help="Forget the figures of earlier runs first.")] = False,
     write: Annotated[bool, typer.Option(help="Write table and plot into docs/ at the end.")] = True,

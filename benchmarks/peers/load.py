@@ -68,14 +68,17 @@ def require_wrk() -> None:
         raise SystemExit("this needs wrk, which makes the load: install your system's package of that name")
 
 
-def measure(running: Running, scenario: Scenario, seconds: float) -> Load:
-    """Puts a service under a scenario's load for so long, and returns what came of it. Raises RuntimeError."""
+def measure(running: Running, scenario: Scenario, seconds: int) -> Load:
+    """Puts a service under a scenario's load for so many seconds, whole ones for wrk, and returns what came of it.
+
+    Raises RuntimeError.
+    """
     count = scenario.seeds
     bodies = [running.service.body(range(index * count, (index + 1) * count)).decode() for index in range(POOL)]
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(_SCRIPT.replace("{BODIES}", "{" + ",".join(f"[==[{body}]==]" for body in bodies) + "}"))
         script.flush()
-        command = ["wrk", "--threads=1", f"--connections={scenario.clients}", f"--duration={seconds:g}s"]
+        command = ["wrk", "--threads=1", f"--connections={scenario.clients}", f"--duration={seconds}s"]
         command += ["--timeout=30s", f"--script={script.name}", running.url]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     results = [line.removeprefix("RESULT ") for line in done.stdout.splitlines() if line.startswith("RESULT ")]
