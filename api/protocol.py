@@ -59,6 +59,9 @@ class Protocol(HttpToolsProtocol):
         self._surplus = False
         self._route: GatedRoute | None = None
         self._refused = False
+        self._answered: Any = (
+            None  # the request that is being answered: where some wait behind it, ``cycle`` is the last
+        )
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Starts the time for the first header."""
@@ -77,10 +80,11 @@ class Protocol(HttpToolsProtocol):
         """Forgets the connection, and ends the work for it."""
         self._stop_timer()
         self.slow_readers.forget(self)
-        if self.cycle is not None and not self.cycle.response_complete:
-            ticket: Ticket | None = self.cycle.scope["state"].get(TICKET)
+        if not self._idle:
+            ticket: Ticket | None = self._answered.scope["state"].get(TICKET)
             if ticket is not None:
                 ticket.depart()
+            self._forget_answer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -120,6 +124,8 @@ class Protocol(HttpToolsProtocol):
             self._refuse_work(self._route, path)
             return
         super().on_headers_complete()
+        if not self.pipeline:
+            self._answered = self.cycle
 
     def on_body(self, body: bytes) -> None:
         """A piece of a body: what comes around it is counted anew. What belongs to a refused request is dropped."""
@@ -137,6 +143,12 @@ class Protocol(HttpToolsProtocol):
             ticket: Ticket = state.setdefault(TICKET, Ticket(self.gate, self._route))
             if not ticket.counts:
                 ticket.enter(1)
+
+    def on_response_complete(self) -> None:
+        """The next request that waits is answered."""
+        if self.pipeline:
+            self._answered = self.pipeline[-1][0]
+        super().on_response_complete()
 
     def pause_writing(self) -> None:
         """The client takes less than there is for it."""
@@ -168,19 +180,17 @@ class Protocol(HttpToolsProtocol):
     def _refuse(self, error: ProblemError) -> None:
         self._stop_timer()
         self.gate.metrics.observe_refusal("none", "other", error.problem.status)
-        if self._may_answer():
+        answering = not self._idle
+        if not answering or not (self.pipeline or self.cycle.response_started):  # else nothing fits in between
             self.transport.write(_answer(error))
+        if answering:
+            self._forget_answer()
         self.transport.close()
 
-    def _may_answer(self) -> bool:
-        """Whether nothing of an answer is under way: else nothing fits in between."""
-        if self._idle:
-            return True
-        if self.pipeline or self.cycle.response_started:
-            return False
-        self.cycle.disconnected = True  # what the app answers now comes too late
-        self.cycle.message_event.set()
-        return True
+    def _forget_answer(self) -> None:
+        """What the app answers now comes too late."""
+        self._answered.disconnected = True
+        self._answered.message_event.set()
 
     def _refuse_work(self, route: GatedRoute, path: str) -> None:
         """Answers that there is no room. Whatever is still to come of the request is dropped."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from api.protocol import MAX_HEADER_BYTES
+from api.protocol import MAX_HEADER_BYTES, MAX_PIPELINED
 from tests.gateway import processes
 from tests.gateway.misbehaving import MisbehavingServer
 from tests.gateway.processes import ServerProcess
@@ -132,6 +132,21 @@ def test_requests_without_end_on_a_connection_that_is_not_read_are_not_kept(impa
         for _ in range(500):
             connection.sendall(one * 1000)
     assert impatient.resident_bytes() - before < 30e6, "kept, they take 700 MB"
+
+
+def test_more_requests_than_wait_on_a_connection_end_it_without_a_traceback(impatient: ServerProcess) -> None:
+    """The answer that is on its way when they are refused has nowhere to go any more."""
+    body = b'{"seeds":[7]}'
+    head = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    told = impatient.log.count("Traceback")
+    for _ in range(5):
+        with connect(impatient) as connection:
+            connection.sendall((head % len(body) + body) * 2 * MAX_PIPELINED)
+            read(connection)
+    with connect(impatient) as connection:
+        connection.sendall(head % len(body) + body)
+        assert connection.recv(2**16).startswith(b"HTTP/1.1 200")
+    assert impatient.log.count("Traceback") == told
 
 
 @pytest.mark.parametrize("start", [b"", b"\r\n", b"GET /healthz/live HTTP/1.1\r\nHost: "])
