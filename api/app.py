@@ -26,7 +26,7 @@ from api import (
 )
 from api.admission import AdmitRequests, Gate
 from api.cors import Cors, origins_of
-from api.dependencies import InferenceDep, MetricsDep, SettingsDep, State
+from api.dependencies import KEY, GatewayState, StateDep
 from api.health import Lifecycle
 from api.inference import Inference
 from api.keys import CheckKeys, keys_of
@@ -59,7 +59,7 @@ def create_app(settings: Settings) -> FastAPI:
         traces = Traces()
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[State]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, GatewayState]]:
         interceptors = [TraceCalls(traces.tracer)] if traces else []
         tls = settings.model_server_tls()
         client = ModelClient(
@@ -73,7 +73,7 @@ def create_app(settings: Settings) -> FastAPI:
             inference = Inference(client, metrics)
             indexes = SeedIndexes(inference, metrics, settings.request_timeout_s)
             stories = Stories(inference, metrics)
-            yield State(settings=settings, metrics=metrics, inference=inference, indexes=indexes, stories=stories)
+            yield {KEY: GatewayState(settings, metrics, inference, indexes, stories)}
         finally:
             await client.close()
             if traces:
@@ -94,7 +94,8 @@ def create_app(settings: Settings) -> FastAPI:
     most_images = -(-settings.max_images_in_flight // settings.workers)
     quick = not (settings.access_log or settings.tracing or settings.cors_origins)
     gate = app.state.gate = Gate(most_images, metrics, quick=quick)
-    for module in (front_page, docs_page, generate, dataset, digits, interpolate, score, story, models, health, oip):
+    # In the order in which a request is compared with them: what comes most often first.
+    for module in (generate, front_page, docs_page, dataset, digits, interpolate, score, story, models, health, oip):
         app.include_router(module.router)
     app.add_api_route("/metrics", _metrics, summary="Prometheus metrics", response_class=PlainTextResponse)
     app.add_api_route("/problems/{slug}", _problem_page, include_in_schema=False)
@@ -120,11 +121,11 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-async def _metrics(metrics: MetricsDep, inference: InferenceDep, settings: SettingsDep) -> Response:
+async def _metrics(state: StateDep) -> Response:
     """All metrics, in Prometheus' text format. The model server is asked how its models stand at this moment."""
-    metrics.observe_models(await known_statuses(inference.client, settings.ready_timeout_s))
-    metrics.observe_threads()
-    return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+    state.metrics.observe_models(await known_statuses(state.inference.client, state.settings.ready_timeout_s))
+    state.metrics.observe_threads()
+    return Response(state.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 
 async def _problem_page(slug: str) -> Response:

@@ -1,9 +1,9 @@
 """Whose turn it is at the model server: small requests share calls, large ones are cut into slices.
 
-Nobody waits for company. A request that is alone is sent at once. While a call like it is under way, those that arrive
-in the same round of the event loop share one; and while CALLS_AT_ONCE are, those that arrive gather, and the first call
-that comes back sends them all as one. So under load a call's fixed costs, on both sides, are paid once for many, and a
-request that is alone pays nothing for the possibility.
+A request that is alone is sent at once. While a call like it is under way, those that arrive gather, and are sent as
+one call when that comes back, or as soon as they are as many rows: then the model server has its next work before it is
+done, and what it has is worth its while. So under load a call's fixed costs, on both sides, are paid once for many, and
+a request that is alone pays nothing for the possibility.
 
 Whoever shares a call depends on the others in nothing: each keeps its own deadline, whoever leaves takes nobody along,
 and a call that fails for what was asked is made again for each alone.
@@ -17,7 +17,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field
@@ -37,6 +37,9 @@ from serving.contract import BATCH_SIZES
 
 CALLS_AT_ONCE: Final = 2
 """While the model server computes one call, the answers of another are encoded."""
+
+HUNG_S: Final = 1.0
+"""A call that takes longer keeps nobody waiting any more: of two model servers, the other may answer."""
 
 MOST_SHARED_ROWS: Final = 64
 """A request of more rows has a call to itself: it would gain little by company, and hold it up."""
@@ -72,15 +75,18 @@ class Kind(NamedTuple):
     version: int | None
 
 
-Call = Callable[[Kind, Array, float], Awaitable[Prediction]]
-"""Runs a model on some rows within so many seconds. Raises ModelServerError."""
+Rows = Array | Sequence[int]
+"""Rows of a model's input. Seeds are the noise that is to be made of them, when their turn comes."""
+
+Call = Callable[[Kind, Sequence[Rows], float], Awaitable[Prediction]]
+"""Runs a model on the rows of several requests, in order, within so many seconds. Raises ModelServerError."""
 
 
 @dataclass(eq=False)
 class _Waiting:
     """A request without a call of its own. ``deadline`` is in the time of ``time.monotonic``."""
 
-    rows: Array
+    rows: Rows
     deadline: float
     answer: "asyncio.Future[Prediction]"
     context: Context = field(default_factory=copy_context)
@@ -105,12 +111,32 @@ class _Shared:
     task: "asyncio.Task[None]"
 
 
-@dataclass
-class _Lane:
-    """The requests of a kind: how many calls are under way, and who waits for the next one."""
+@dataclass(eq=False)
+class _UnderWay:
+    """A call of so many rows."""
 
-    under_way: int = 0
+    rows: int
+
+
+@dataclass(eq=False)
+class _Lane:
+    """The requests of a kind: what calls are under way, and who waits for the next one.
+
+    ``looked_at``: it is about to be, when all requests of this round of the event loop are there.
+    """
+
+    under_way: set[_UnderWay] = field(default_factory=set)
     waiting: deque[_Waiting] = field(default_factory=deque)
+    looked_at: bool = False
+
+    @property
+    def sends(self) -> bool:
+        """Whether those who wait get a call now."""
+        if not self.waiting or not self.under_way:
+            return bool(self.waiting)
+        if len(self.under_way) >= CALLS_AT_ONCE:
+            return False
+        return sum(len(one.rows) for one in self.waiting) >= sum(call.rows for call in self.under_way)
 
     def take_company(self, model: str) -> list[_Waiting]:
         """Returns those at the front that fit into one call. Who has no time left for it is told so, and not sent."""
@@ -137,24 +163,55 @@ class Coalescer:
         self._settling: set[asyncio.Task[None]] = set()
         self._last_small = -math.inf
 
-    async def ask(self, kind: Kind, rows: Array, timeout_s: float) -> Prediction:
+    async def ask(self, kind: Kind, rows: Rows, timeout_s: float) -> Prediction:
         """Returns the outputs for ``rows``, at most BATCH_SIZES[-1] of them. Raises ModelServerError."""
         if len(rows) > MOST_SHARED_ROWS:
             return await self._in_slices(kind, rows, time.monotonic() + timeout_s)
         self._last_small = time.monotonic()
         lane = self._lanes.setdefault(kind, _Lane())
         if lane.under_way:
-            if lane.under_way < CALLS_AT_ONCE:
-                lane.under_way += 1
-                asyncio.get_running_loop().call_soon(self._came_back, lane, kind)
-            return await _wait(lane, kind, rows, timeout_s)
-        lane.under_way += 1
+            return await self._in_company(lane, kind, rows, timeout_s)
+        over = self._begin(lane, kind, len(rows))
         try:
-            return await self._call(kind, rows, timeout_s)
+            return await self._call(kind, [rows], timeout_s)
         finally:
-            self._came_back(lane, kind)
+            over()
 
-    async def _in_slices(self, kind: Kind, rows: Array, deadline: float) -> Prediction:
+    async def _in_company(self, lane: _Lane, kind: Kind, rows: Rows, timeout_s: float) -> Prediction:
+        """Returns the outputs for ``rows`` from a call that others share."""
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(rows, time.monotonic() + timeout_s, loop.create_future())
+        lane.waiting.append(waiting)
+        if lane.sends and not lane.looked_at:
+            lane.looked_at = True
+            loop.call_soon(self._send, lane, kind)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await waiting.answer
+        except TimeoutError as error:
+            waiting.leave(lane)
+            if waiting.shared is None:
+                raise _no_turn(kind.model) from error
+            raise DeadlineError(kind.model, "DEADLINE_EXCEEDED", "a shared call took too long") from error
+        except asyncio.CancelledError:
+            waiting.leave(lane)
+            raise
+
+    def _begin(self, lane: _Lane, kind: Kind, rows: int) -> Callable[..., None]:
+        """Counts a call as under way until what is returned is called, or for HUNG_S; then it is others' turn."""
+        call = _UnderWay(rows)
+
+        def over(_: object = None) -> None:
+            hung.cancel()
+            if call in lane.under_way:
+                lane.under_way.remove(call)
+                self._send(lane, kind)
+
+        lane.under_way.add(call)
+        hung = asyncio.get_running_loop().call_later(HUNG_S, over)
+        return over
+
+    async def _in_slices(self, kind: Kind, rows: Rows, deadline: float) -> Prediction:
         """Returns the outputs for ``rows``, all of one version; if that is withdrawn halfway, all of its successor."""
         for attempt in range(_ATTEMPTS):
             parts: list[Prediction] = []
@@ -164,7 +221,7 @@ class Coalescer:
                     async with self._turn(kind.model, deadline):
                         crowded = time.monotonic() - self._last_small < SMALL_REMEMBERED_S
                         end = min(start + SLICE_ROWS, len(rows)) if crowded else len(rows)
-                        part = await self._call(slice_kind, rows[start:end], deadline - time.monotonic())
+                        part = await self._call(slice_kind, [rows[start:end]], deadline - time.monotonic())
                     parts.append(part)
                     start, slice_kind = end, kind._replace(version=part.version)
             except VersionNotFoundError:
@@ -190,25 +247,28 @@ class Coalescer:
         finally:
             turns.release()
 
-    def _came_back(self, lane: _Lane, kind: Kind) -> None:
-        """Uses the place of a call that is over, or hasn't begun, for those who wait, or gives it up if nobody does."""
-        if company := lane.take_company(kind.model):
+    def _send(self, lane: _Lane, kind: Kind) -> None:
+        """Sends those who wait, if it is their turn."""
+        lane.looked_at = False
+        while lane.sends:
+            company = lane.take_company(kind.model)
+            if not company:
+                continue
             # In nobody's context: what a shared call does is not one request's doing.
             context = Context()
             context.run(sharing.set, tuple(one.context for one in company))
+            over = self._begin(lane, kind, sum(len(one.rows) for one in company))
             task = asyncio.create_task(self._answer(kind, company), context=context)
-            task.add_done_callback(lambda _: self._came_back(lane, kind))
+            task.add_done_callback(over)
             shared = _Shared(len(company), task)
             for one in company:
                 one.shared = shared
-            return
-        lane.under_way -= 1
-        if not lane.under_way:
+        if not lane.under_way and not lane.waiting and self._lanes.get(kind) is lane:
             del self._lanes[kind]
 
     async def _answer(self, kind: Kind, company: list[_Waiting]) -> None:
         """Settles every answer, but for the requests that have left."""
-        rows = np.concatenate([one.rows for one in company])
+        rows = [one.rows for one in company]
         timeout_s = max(one.deadline for one in company) - time.monotonic()
         try:
             prediction = await self._call(kind, rows, max(0.001, timeout_s))
@@ -237,23 +297,6 @@ async def _settle(company: list[_Waiting], prediction: Prediction) -> None:
         start = end
         if number % SETTLED_AT_ONCE == 0:
             await asyncio.sleep(0)
-
-
-async def _wait(lane: _Lane, kind: Kind, rows: Array, timeout_s: float) -> Prediction:
-    loop = asyncio.get_running_loop()
-    waiting = _Waiting(rows, time.monotonic() + timeout_s, loop.create_future())
-    lane.waiting.append(waiting)
-    try:
-        async with asyncio.timeout(timeout_s):
-            return await waiting.answer
-    except TimeoutError as error:
-        waiting.leave(lane)
-        if waiting.shared is None:
-            raise _no_turn(kind.model) from error
-        raise DeadlineError(kind.model, "DEADLINE_EXCEEDED", "a shared call took too long") from error
-    except asyncio.CancelledError:
-        waiting.leave(lane)
-        raise
 
 
 def _no_turn(model: str) -> NoTurnError:

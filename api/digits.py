@@ -10,12 +10,11 @@ from api import deadlines, images, openapi, problems
 from api.admission import admit
 from api.caching import FOREVER, REVALIDATE, matches
 from api.deadlines import limit_of
-from api.dependencies import InferenceDep, MetricsDep, SettingsDep
+from api.dependencies import StateDep
 from api.images import PNG
 from api.making import digits_of
 from api.schemas import ScaleInQuery, SeedInPath, VersionInQuery
 from serving.contract import GENERATOR
-from serving.noise import noise_from_seeds
 
 router = APIRouter()
 
@@ -39,9 +38,7 @@ _HEADERS: Final[dict[str, Any]] = openapi.MODEL_HEADERS | {
 )
 async def digit(
     request: Request,
-    settings: SettingsDep,
-    inference: InferenceDep,
-    metrics: MetricsDep,
+    state: StateDep,
     seed: Annotated[SeedInPath, Path(description="The digit's seed.")],
     scale: Annotated[ScaleInQuery, Query(description="Enlarges each pixel to a square of this side.")] = 1,
     version: Annotated[
@@ -49,9 +46,9 @@ async def digit(
     ] = None,
 ) -> Response:
     admit(request, 1)
-    limit_s = limit_of(request, settings.request_timeout_s)
-    prediction = await inference.predict(GENERATOR, noise_from_seeds([seed]), version=version, timeout_s=limit_s)
-    digits = digits_of(prediction, metrics)
+    limit_s = limit_of(request, state.settings.request_timeout_s)
+    prediction = await state.inference.predict(GENERATOR, [seed], version=version, timeout_s=limit_s)
+    digits = digits_of(prediction, state.metrics)
     content = images.png(digits.pixels[0], scale)
     etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
     cache = REVALIDATE if version is None else FOREVER

@@ -13,7 +13,7 @@ from api import observation
 from api.bodies import parameter_errors
 from api.coalescing import NoTurnError
 from api.deadlines import OutOfTimeError, Part
-from api.metrics import Metrics
+from api.dependencies import KEY, GatewayState
 from api.problems import (
     BROKEN_CONTRACT,
     INTERNAL_ERROR,
@@ -82,8 +82,8 @@ def _answer(request: Request, error: ProblemError) -> Response:
 
 
 def _count_timeout(request: Request, part: Part) -> None:
-    metrics: Metrics = request.state.metrics
-    metrics.timeouts.labels(part).inc()
+    state: GatewayState = request.scope["state"][KEY]
+    state.metrics.timeouts.labels(part).inc()
 
 
 async def _problem(request: Request, error: Exception) -> Response:

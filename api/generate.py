@@ -9,7 +9,7 @@ from api import answers, bodies, images, openapi, problems, schemas
 from api.admission import admit, streamed
 from api.bodies import JSON
 from api.deadlines import Deadline, limit_of
-from api.dependencies import InferenceDep, MetricsDep, SeedIndexesDep, SettingsDep
+from api.dependencies import StateDep
 from api.images import NPY, PNG
 from api.keys import charge
 from api.making import Digits, Maker
@@ -62,27 +62,24 @@ MOST_SEEDS_IN_HEADER: Final = 256
 )
 async def generate(
     request: Request,
-    settings: SettingsDep,
-    inference: InferenceDep,
-    indexes: SeedIndexesDep,
-    metrics: MetricsDep,
+    state: StateDep,
 ) -> Response:
     media_type = negotiate(", ".join(request.headers.getlist("accept")), FORMATS)
     bodies.media_type(request, (JSON,))
     wanted = await bodies.read_json(request, GenerateRequest)
     if wanted.labels and media_type not in LABELLED:
         raise invalid(at_pointer("/labels", f"{media_type} has no room for labels; {' and '.join(LABELLED)} have"))
-    plan = source_of(wanted, settings, media_type)
+    plan = source_of(wanted, state.settings, media_type)
     admit(request, len(plan))
     charge(request, len(plan), f"/{wanted.source}")
     in_parts = media_type in STREAMED
     pixels = len(plan) * (IMAGE_SIDE * wanted.scale) ** 2
-    limit_s = limit_of(request, settings.request_timeout_s)
+    limit_s = limit_of(request, state.settings.request_timeout_s)
     deadline = Deadline(limit_s)
     maker = Maker(
-        inference,
-        indexes,
-        metrics,
+        state.inference,
+        state.indexes,
+        state.metrics,
         labelled=media_type in LABELLED and (wanted.labels or isinstance(plan, Pick)),
         time_left=(lambda: limit_s) if in_parts else deadline.for_calls(pixels),
     )

@@ -8,7 +8,7 @@ from typing import Final
 from fastapi import APIRouter, Request
 
 from api import openapi, problems
-from api.dependencies import InferenceDep, SettingsDep
+from api.dependencies import StateDep
 from api.errors import problem_of
 from api.inference import Inference
 from api.problems import ProblemError
@@ -48,7 +48,7 @@ async def live() -> Health:
     summary="Can requests be served?",
     responses=openapi.failures(problems.INTERNAL_ERROR, problems.NOT_READY),
 )
-async def ready(request: Request, settings: SettingsDep, inference: InferenceDep) -> Health:
+async def ready(request: Request, state: StateDep) -> Health:
     """Ready means that every model that the routes need has a version AVAILABLE.
 
     A model server that is too slow to say so is taken at its last word, for 15 seconds.
@@ -56,7 +56,7 @@ async def ready(request: Request, settings: SettingsDep, inference: InferenceDep
     lifecycle: Lifecycle = request.app.state.lifecycle
     if lifecycle.draining:
         raise ProblemError(problems.NOT_READY, "shutting down")
-    if errors := await complaints(inference, lifecycle, settings.ready_timeout_s):
+    if errors := await complaints(state.inference, lifecycle, state.settings.ready_timeout_s):
         names = ", ".join(error["model"] for error in errors)
         raise ProblemError(problems.NOT_READY, f"not AVAILABLE: {names}", errors=errors)
     return Health(status="ready")

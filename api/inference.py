@@ -2,21 +2,20 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterator
-from typing import Any, Final
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from typing import Final
 
-from numpy.typing import NDArray
+import numpy as np
 
 from api import observation
-from api.coalescing import Coalescer, Kind
+from api.coalescing import Coalescer, Kind, Rows
 from api.deadlines import TimeLeft
 from api.metrics import Metrics
-from serving.client import ModelClient, ModelServerError, NoSignatureError, Prediction
+from serving.client import Array, ModelClient, ModelServerError, NoSignatureError, Prediction
 from serving.contract import BATCH_SIZES, SIGNATURE, SIGNATURES
+from serving.noise import noise_from_seeds
 
 MAX_BATCH: Final = BATCH_SIZES[-1]
-
-Rows = NDArray[Any]
 
 
 class Inference:
@@ -43,9 +42,10 @@ class Inference:
             answered_by = prediction.version if prediction else None
             observation.note_call(model, answered_by, time.perf_counter() - start)
 
-    async def _call(self, kind: Kind, rows: Rows, timeout_s: float) -> Prediction:
+    async def _call(self, kind: Kind, parts: Sequence[Rows], timeout_s: float) -> Prediction:
         """Makes one call, for one request or for several."""
         model, signature, version = kind
+        rows = joined(parts)
         inputs = {SIGNATURES[model, signature].input.name: rows}
         in_flight = self._metrics.calls_in_flight.labels(model)
         in_flight.inc()
@@ -88,3 +88,11 @@ class Inference:
                 ahead.cancel()
                 await asyncio.gather(ahead, return_exceptions=True)
         yield prediction
+
+
+def joined(parts: Sequence[Rows]) -> Array:
+    """Returns the rows of all parts. The noise of twenty seeds takes twice as long as that of one."""
+    if not any(isinstance(part, np.ndarray) for part in parts):
+        return noise_from_seeds([seed for part in parts for seed in part])
+    arrays = [part if isinstance(part, np.ndarray) else noise_from_seeds(part) for part in parts]
+    return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]

@@ -12,7 +12,7 @@ from api.admission import admit
 from api.animation import APNG, GIF, SUFFIXES, WEBP, animation
 from api.bodies import JSON
 from api.deadlines import Deadline, limit_of
-from api.dependencies import InferenceDep, MetricsDep, SeedIndexesDep, SettingsDep
+from api.dependencies import StateDep
 from api.images import NPY, PNG
 from api.keys import charge
 from api.making import Digits, Maker
@@ -55,23 +55,20 @@ FORMATS: Final = (JSON, PNG, ZIP, NPY, APNG, WEBP, GIF)
 )
 async def interpolate(
     request: Request,
-    settings: SettingsDep,
-    inference: InferenceDep,
-    indexes: SeedIndexesDep,
-    metrics: MetricsDep,
+    state: StateDep,
 ) -> Response:
     media_type = negotiate(", ".join(request.headers.getlist("accept")), FORMATS)
     bodies.media_type(request, (JSON,))
     wanted = await bodies.read_json(request, InterpolateRequest)
-    _check_size(wanted, media_type, settings)
+    _check_size(wanted, media_type, state.settings)
     frames = walks.length(len(wanted.seeds or wanted.noise), wanted.steps, wanted.loop)
     admit(request, frames)
     charge(request, frames, "/steps")
     points = noise_from_seeds(wanted.seeds) if wanted.seeds else np.array(wanted.noise, np.float32)
     source = NoiseSource(walks.walk(points, wanted.steps, wanted.method, wanted.loop))
-    deadline = Deadline(limit_of(request, settings.request_timeout_s))
+    deadline = Deadline(limit_of(request, state.settings.request_timeout_s))
     time_left = deadline.for_calls(frames * (IMAGE_SIDE * wanted.scale) ** 2)
-    maker = Maker(inference, indexes, metrics, labelled=False, time_left=time_left)
+    maker = Maker(state.inference, state.indexes, state.metrics, labelled=False, time_left=time_left)
     _, digits = await maker.complete(source, wanted.version)
     headers = {**digits.headers, "Vary": "Accept"}
     if media_type in (ZIP, NPY, *SUFFIXES):

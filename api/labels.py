@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from api.inference import Inference, Rows
+from api.inference import Inference
 from api.metrics import Metrics
 from api.seed_index import SeedIndex
+from serving.client import Array
 from serving.contract import CLASSIFIER, PROBABILITIES
 
 _DECIMALS = 6
@@ -34,7 +35,7 @@ class Labels:
 
 
 async def label(
-    images: Rows,
+    images: Array,
     seeds: Sequence[int] | None,
     index: SeedIndex | None,
     inference: Inference,

@@ -14,6 +14,7 @@ import uvicorn
 from api import logs
 from api.app import create_app
 from api.connections import SlowReaders, most_connections
+from api.dependencies import KEY
 from api.health import Lifecycle, complaints
 from api.protocol import Protocol, protocol
 from api.settings import Settings, SettingsError, load_settings
@@ -79,7 +80,7 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     async def _announce_ready(self) -> None:
-        inference, timeout_s = self.lifespan.state["inference"], self._settings.ready_timeout_s
+        inference, timeout_s = self.lifespan.state[KEY].inference, self._settings.ready_timeout_s
         while await complaints(inference, self._lifecycle, timeout_s):  # noqa: ASYNC110 - another process's state
             await asyncio.sleep(_READY_POLL_S)
         print(f"Ready: the models are loaded. Try: curl -o 7.png {self._url}/digits/7.png", flush=True)

@@ -9,11 +9,9 @@ import anyio.to_thread
 from fastapi import APIRouter
 
 from api import openapi
-from api.dependencies import InferenceDep, SettingsDep
-from api.inference import Inference
+from api.dependencies import GatewayState, StateDep
 from api.model_status import model_status
 from api.schemas import Model, ModelsResponse, ModelVersion, VersionError
-from api.settings import Settings
 from serving.contract import MODELS
 from serving.model_card import CardError, read_card
 
@@ -27,13 +25,13 @@ _log = logging.getLogger(__name__)
     summary="Models, versions and model cards",
     responses=openapi.failures(*openapi.UPSTREAM),
 )
-async def models(settings: SettingsDep, inference: InferenceDep) -> ModelsResponse:
+async def models(state: StateDep) -> ModelsResponse:
     """As the model server knows them; the cards are read from the directory in `DIGITGAN_MODELS_DIR`."""
-    return ModelsResponse(models=await asyncio.gather(*(_model(inference, name, settings) for name in MODELS)))
+    return ModelsResponse(models=await asyncio.gather(*(_model(name, state) for name in MODELS)))
 
 
-async def _model(inference: Inference, name: str, settings: Settings) -> Model:
-    status = await model_status(inference.client, name, settings.request_timeout_s)
+async def _model(name: str, state: GatewayState) -> Model:
+    status = await model_status(state.inference.client, name, state.settings.request_timeout_s)
     return Model(
         name=name,
         status=status.word,
@@ -44,7 +42,7 @@ async def _model(inference: Inference, name: str, settings: Settings) -> Model:
                 version=one.version,
                 state=one.state,
                 error=None if one.error_code == "OK" else VersionError(code=one.error_code, message=one.error_message),
-                card=await _card(settings.models_dir, name, one.version),
+                card=await _card(state.settings.models_dir, name, one.version),
             )
             for one in status.versions
         ],

@@ -19,10 +19,10 @@ from api import answers, bodies, fit, images, openapi, schemas
 from api.admission import admit
 from api.bodies import JSON
 from api.deadlines import Deadline, TimeLeft, limit_of
-from api.dependencies import InferenceDep, MetricsDep, SettingsDep
+from api.dependencies import StateDep
 from api.fit import Digit, ImageError
 from api.images import PNG
-from api.inference import MAX_BATCH, Inference, Rows
+from api.inference import MAX_BATCH, Inference
 from api.keys import charge
 from api.labels import Labels
 from api.metrics import Metrics
@@ -31,7 +31,7 @@ from api.problems import at_pointer, invalid
 from api.schemas import ScoreRequest
 from api.settings import Settings
 from api.threads import in_thread
-from serving.client import Prediction
+from serving.client import Array, Prediction
 from serving.contract import CLASSIFIER, DISCRIMINATOR, LOGITS, PROBABILITIES
 
 router = APIRouter()
@@ -77,30 +77,30 @@ _BODY: Final[dict[str, Any]] = {
     openapi_extra=openapi.body(_BODY),
     response_class=Response,
 )
-async def score(request: Request, settings: SettingsDep, inference: InferenceDep, metrics: MetricsDep) -> Response:
+async def score(request: Request, state: StateDep) -> Response:
     negotiate(", ".join(request.headers.getlist("accept")), (JSON,))
     media_type = bodies.media_type(request, tuple(_BODY))
-    upload = await _read(request, media_type, settings)
+    upload = await _read(request, media_type, state.settings)
     admit(request, len(upload.files))
     charge(request, len(upload.files), f"/{FIELD}")
-    deadline = Deadline(limit_of(request, settings.request_timeout_s))
+    deadline = Deadline(limit_of(request, state.settings.request_timeout_s))
     raw = media_type == PNG
-    decode = partial(_read_digits, upload.files, raw=raw, max_pixels=settings.max_image_pixels)
+    decode = partial(_read_digits, upload.files, raw=raw, max_pixels=state.settings.max_image_pixels)
     digits = await in_thread(decode, _DECODING)
     pixels = np.stack([digit.pixels for digit in digits])[..., np.newaxis]
     time_left = deadline.for_calls(pixels.size if upload.fitted_images else 0)
     models = (DISCRIMINATOR, CLASSIFIER) if upload.labels else (DISCRIMINATOR,)
-    scored, *read = await asyncio.gather(*(_predict(inference, model, pixels, time_left) for model in models))
-    answer = _answer(scored, digits, metrics)
+    scored, *read = await asyncio.gather(*(_predict(state.inference, model, pixels, time_left) for model in models))
+    answer = _answer(scored, digits, state.metrics)
     if read:
-        _add_labels(answer, read[0], metrics)
+        _add_labels(answer, read[0], state.metrics)
     if upload.fitted_images:
         async with deadline.making_the_answer():
             await answers.encode(pixels.size, _add_images, answer, digits)
     return Response(orjson.dumps(answer), 200, media_type=JSON)
 
 
-async def _predict(inference: Inference, model: str, pixels: Rows, time_left: TimeLeft) -> list[Prediction]:
+async def _predict(inference: Inference, model: str, pixels: Array, time_left: TimeLeft) -> list[Prediction]:
     batches = (pixels[start : start + MAX_BATCH] for start in range(0, len(pixels), MAX_BATCH))
     return [one async for one in inference.predict_all(model, batches, version=None, time_left=time_left)]
 

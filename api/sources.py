@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from api import images
+from api.coalescing import Rows
 from api.images import NPY, PNG
 from api.inference import MAX_BATCH
 from api.problems import at_pointer, invalid
@@ -15,7 +16,6 @@ from api.schemas import GenerateRequest
 from api.settings import Settings
 from api.zipstream import ZIP
 from serving.contract import IMAGE_SIDE, MAX_SEED
-from serving.noise import noise_from_seeds
 
 STREAMED = (ZIP, NPY)
 """The formats that are sent while they are made."""
@@ -33,10 +33,10 @@ class SeedSource:
     def __len__(self) -> int:
         return len(self.seeds)
 
-    def batches(self) -> Iterator[Noise]:
-        """Yields float32 [n, 100] with n ≤ MAX_BATCH, as they are wanted."""
+    def batches(self) -> Iterator[Rows]:
+        """Yields n ≤ MAX_BATCH seeds at a time."""
         for start in range(0, len(self.seeds), MAX_BATCH):
-            yield noise_from_seeds(self.seeds[start : start + MAX_BATCH])
+            yield self.seeds[start : start + MAX_BATCH]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class NoiseSource:
     def __len__(self) -> int:
         return len(self.noise)
 
-    def batches(self) -> Iterator[Noise]:
+    def batches(self) -> Iterator[Rows]:
         """Yields float32 [n, 100] with n ≤ MAX_BATCH."""
         for start in range(0, len(self.noise), MAX_BATCH):
             yield self.noise[start : start + MAX_BATCH]

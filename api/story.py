@@ -9,7 +9,7 @@ from api import openapi, problems
 from api.bodies import JSON
 from api.caching import FOREVER, REVALIDATE, matches
 from api.deadlines import Deadline
-from api.dependencies import SettingsDep, StoriesDep
+from api.dependencies import StateDep
 from api.problems import ProblemError
 from api.schemas import StoryResponse, VersionInQuery
 from serving.client import NoSignatureError
@@ -36,14 +36,13 @@ _HEADERS: Final[dict[str, Any]] = openapi.MODEL_HEADERS | {
 )
 async def story(
     request: Request,
-    settings: SettingsDep,
-    stories: StoriesDep,
+    state: StateDep,
     version: Annotated[
         VersionInQuery | None, Query(description="The generator's version; the newest by default.")
     ] = None,
 ) -> Response:
     try:
-        told = await stories.of(version, Deadline(settings.request_timeout_s).for_calls())
+        told = await state.stories.of(version, Deadline(state.settings.request_timeout_s).for_calls())
     except NoSignatureError as error:
         raise ProblemError(problems.NO_STORY, "the generator's version was exported without its story") from error
     headers = {

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from api.deadlines import TimeLeft
-from api.inference import MAX_BATCH, Inference, Rows
+from api.inference import MAX_BATCH, Inference
 from api.metrics import Metrics
 from api.problems import ProblemError, at_pointer, invalid
 from api.seed_index import SeedIndex, SeedIndexes
-from serving.client import VersionNotFoundError
+from serving.client import Array, VersionNotFoundError
 from serving.contract import (
     CLASSES,
     CLASSIFIER,
@@ -33,7 +33,6 @@ from serving.contract import (
     PROBABILITIES,
 )
 from serving.dataset import Records, record
-from serving.noise import noise_from_seeds
 
 MOST_IN_VAIN: Final = 2**16
 """Seeds in a row that bring nothing before the walk gives up."""
@@ -175,21 +174,20 @@ class Walk:
         found["confidence"], found["logit"] = confidences, logits
         return found[found["seed"] >= np.uint64(self._wish.first_seed)]
 
-    async def _generate(self, seeds: Sequence[int], version: int | None) -> Rows:
-        noise = noise_from_seeds(seeds)
-        prediction = await self._inference.predict(GENERATOR, noise, version=version, timeout_s=self._time_left())
+    async def _generate(self, seeds: Sequence[int], version: int | None) -> Array:
+        prediction = await self._inference.predict(GENERATOR, seeds, version=version, timeout_s=self._time_left())
         self.versions[GENERATOR] = prediction.version
-        self._metrics.images.labels(str(prediction.version)).inc(len(noise))
+        self._metrics.images.labels(str(prediction.version)).inc(len(seeds))
         return prediction.outputs[IMAGES]
 
-    async def _read(self, images: Rows) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    async def _read(self, images: Array) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         probabilities = await self._ask(CLASSIFIER, PROBABILITIES, images)
         return probabilities.argmax(axis=1).astype(np.uint8), probabilities.max(axis=1)
 
-    async def _score(self, images: Rows) -> NDArray[np.float32]:
+    async def _score(self, images: Array) -> NDArray[np.float32]:
         return await self._ask(DISCRIMINATOR, LOGITS, images)
 
-    async def _ask(self, model: str, output: str, images: Rows) -> Rows:
+    async def _ask(self, model: str, output: str, images: Array) -> Array:
         version = self.versions.get(model)
         prediction = await self._inference.predict(model, images, version=version, timeout_s=self._time_left())
         self.versions[model] = prediction.version

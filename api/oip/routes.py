@@ -13,7 +13,7 @@ from api import health, openapi, problems
 from api.admission import admit
 from api.bodies import JSON
 from api.deadlines import Deadline, limit_of
-from api.dependencies import InferenceDep, MetricsDep, SettingsDep
+from api.dependencies import GatewayState, StateDep
 from api.inference import MAX_BATCH, Inference
 from api.keys import charge
 from api.metrics import Metrics
@@ -33,7 +33,6 @@ from api.oip.schemas import (
 )
 from api.problems import ProblemError
 from api.schemas import VersionInQuery
-from api.settings import Settings
 from serving.client import Prediction, VersionNotFoundError, VersionStatus
 from serving.contract import DISCRIMINATOR, GENERATOR, MODELS, PROBABILITIES, ModelSpec
 
@@ -108,16 +107,16 @@ async def live() -> Live:
     summary="Can all models be asked?",
     responses=openapi.failures(problems.INTERNAL_ERROR, problems.NOT_READY),
 )
-async def ready(request: Request, settings: SettingsDep, inference: InferenceDep) -> Ready:
+async def ready(request: Request, state: StateDep) -> Ready:
     """As `GET /healthz/ready`."""
-    await health.ready(request, settings, inference)
+    await health.ready(request, state)
     return Ready()
 
 
 @router.post(
     "/repository/index", summary="The models and their versions", responses=openapi.failures(*openapi.UPSTREAM)
 )
-async def index(settings: SettingsDep, inference: InferenceDep) -> list[RepositoryEntry]:
+async def index(state: StateDep) -> list[RepositoryEntry]:
     """Triton's list of models; its filter, `ready`, is not looked at."""
     return [
         RepositoryEntry(
@@ -127,14 +126,14 @@ async def index(settings: SettingsDep, inference: InferenceDep) -> list[Reposito
             reason="" if one.error_code == "OK" else f"{one.error_code}: {one.error_message}",
         )
         for model in MODELS
-        for one in (await model_status(inference.client, model, settings.request_timeout_s)).versions
+        for one in (await model_status(state.inference.client, model, state.settings.request_timeout_s)).versions
     ]
 
 
 @router.get("/models/{model}", summary="What a model takes and gives", responses=openapi.failures(*_MODEL_FAILURES))
-async def metadata(model: ModelInPath, settings: SettingsDep, inference: InferenceDep) -> ModelMetadata:
+async def metadata(model: ModelInPath, state: StateDep) -> ModelMetadata:
     """Its inputs, its outputs, and the versions that can be asked."""
-    return await _metadata(model, None, settings, inference)
+    return await _metadata(model, None, state)
 
 
 @router.get(
@@ -143,10 +142,12 @@ async def metadata(model: ModelInPath, settings: SettingsDep, inference: Inferen
     responses=openapi.failures(*_VERSION_FAILURES),
 )
 async def metadata_of_version(
-    model: ModelInPath, version: VersionInPath, settings: SettingsDep, inference: InferenceDep
+    model: ModelInPath,
+    version: VersionInPath,
+    state: StateDep,
 ) -> ModelMetadata:
     """The same for all versions: the contract's."""
-    return await _metadata(model, version, settings, inference)
+    return await _metadata(model, version, state)
 
 
 @router.get(
@@ -154,9 +155,9 @@ async def metadata_of_version(
     summary="Can a model be asked?",
     responses=openapi.failures(problems.NOT_READY, *_MODEL_FAILURES),
 )
-async def model_ready(model: ModelInPath, settings: SettingsDep, inference: InferenceDep) -> ModelReady:
+async def model_ready(model: ModelInPath, state: StateDep) -> ModelReady:
     """Ready means that a version is AVAILABLE."""
-    return await _model_ready(model, None, settings, inference)
+    return await _model_ready(model, None, state)
 
 
 @router.get(
@@ -165,23 +166,23 @@ async def model_ready(model: ModelInPath, settings: SettingsDep, inference: Infe
     responses=openapi.failures(problems.NOT_READY, *_VERSION_FAILURES),
 )
 async def version_ready(
-    model: ModelInPath, version: VersionInPath, settings: SettingsDep, inference: InferenceDep
+    model: ModelInPath,
+    version: VersionInPath,
+    state: StateDep,
 ) -> ModelReady:
     """Ready means that this version is AVAILABLE."""
-    return await _model_ready(model, version, settings, inference)
+    return await _model_ready(model, version, state)
 
 
 @router.post("/models/{model}/infer", summary="Ask a model", **_INFER)
 async def infer(
     request: Request,
     model: ModelInPath,
-    settings: SettingsDep,
-    inference: InferenceDep,
-    metrics: MetricsDep,
+    state: StateDep,
     header_length: HeaderLength = None,
 ) -> Response:
     """The newest version answers."""
-    return await _infer(request, model, None, header_length, settings, inference, metrics)
+    return await _infer(request, model, None, header_length, state)
 
 
 @router.post("/models/{model}/versions/{version}/infer", summary="Ask a model's version", **_INFER)
@@ -189,13 +190,11 @@ async def infer_version(
     request: Request,
     model: ModelInPath,
     version: VersionInPath,
-    settings: SettingsDep,
-    inference: InferenceDep,
-    metrics: MetricsDep,
+    state: StateDep,
     header_length: HeaderLength = None,
 ) -> Response:
     """This version answers."""
-    return await _infer(request, model, version, header_length, settings, inference, metrics)
+    return await _infer(request, model, version, header_length, state)
 
 
 def _spec(model: str) -> ModelSpec:
@@ -204,18 +203,18 @@ def _spec(model: str) -> ModelSpec:
     return MODELS[model]
 
 
-async def _versions(model: str, version: int | None, settings: Settings, inference: Inference) -> list[VersionStatus]:
+async def _versions(model: str, version: int | None, state: GatewayState) -> list[VersionStatus]:
     """Returns the versions of ``model``, or only the named one. Raises VersionNotFoundError if there is no such one."""
-    versions = (await model_status(inference.client, model, settings.request_timeout_s)).versions
+    versions = (await model_status(state.inference.client, model, state.settings.request_timeout_s)).versions
     named = [one for one in versions if version in (None, one.version)]
     if version is not None and not named:
         raise VersionNotFoundError(model, version)
     return named
 
 
-async def _metadata(model: str, version: int | None, settings: Settings, inference: Inference) -> ModelMetadata:
+async def _metadata(model: str, version: int | None, state: GatewayState) -> ModelMetadata:
     spec = _spec(model)
-    versions = await _versions(model, version, settings, inference)
+    versions = await _versions(model, version, state)
     return ModelMetadata(
         name=model,
         versions=[str(one.version) for one in versions if one.state == "AVAILABLE"],
@@ -225,9 +224,9 @@ async def _metadata(model: str, version: int | None, settings: Settings, inferen
     )
 
 
-async def _model_ready(model: str, version: int | None, settings: Settings, inference: Inference) -> ModelReady:
+async def _model_ready(model: str, version: int | None, state: GatewayState) -> ModelReady:
     _spec(model)
-    versions = await _versions(model, version, settings, inference)
+    versions = await _versions(model, version, state)
     if not any(one.state == "AVAILABLE" for one in versions):
         what = f"{model} is not AVAILABLE" if version is None else f"version {version} of {model} is not AVAILABLE"
         raise ProblemError(problems.NOT_READY, what, errors=[{"model": model, "detail": what}])
@@ -239,21 +238,19 @@ async def _infer(
     model: str,
     version: int | None,
     header_length: str | None,
-    settings: Settings,
-    inference: Inference,
-    metrics: Metrics,
+    state: GatewayState,
 ) -> Response:
     spec = _spec(model)
     _refuse_compressed(request)
     body = await request.body()
-    asked = await _work(len(body), lambda: read_request(body, header_length, spec, settings.max_images))
+    asked = await _work(len(body), lambda: read_request(body, header_length, spec, state.settings.max_images))
     admit(request, len(asked.rows))
     charge(request, len(asked.rows), "/inputs")
-    deadline = Deadline(limit_of(request, settings.request_timeout_s))
-    predictions = await _predictions(model, asked.rows, version, deadline, inference)
+    deadline = Deadline(limit_of(request, state.settings.request_timeout_s))
+    predictions = await _predictions(model, asked.rows, version, deadline, state.inference)
     outputs = {name: np.concatenate([one.outputs[name] for one in predictions]) for name in asked.outputs}
     answered_by = predictions[0].version
-    _count(model, answered_by, len(asked.rows), predictions, metrics)
+    _count(model, answered_by, len(asked.rows), predictions, state.metrics)
     size = sum(array.nbytes for array in outputs.values())
     async with deadline.making_the_answer():
         content, headers = await _work(size, lambda: write_answer(model, answered_by, asked, outputs))

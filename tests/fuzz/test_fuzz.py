@@ -25,6 +25,7 @@ from starlette.types import Message
 from api.bodies import read_json
 from api.fit import FORMATS, ImageError, fit, read_digit
 from api.images import PNG
+from api.inference import joined
 from api.keys import ApiKey, CheckKeys, hash_of, new_key
 from api.negotiation import negotiate
 from api.oip.messages import read_request
@@ -202,7 +203,7 @@ def test_the_noise_parser_and_other_bodies(content: bytes, score: bool) -> None:
         assert orjson.loads(answer.body)["status"] == answer.status_code
         return
     if not isinstance(source, Pick):
-        noise = next(source.batches())
+        noise = joined([next(source.batches())])
         assert noise.dtype == np.float32
         assert np.isfinite(noise).all()
 

@@ -34,7 +34,7 @@ def sabotage(module, name, part):
 
     setattr(module, name, failing)
 
-sabotage(digits, "noise_from_seeds", "noise")
+sabotage(digits, "digits_of", "digits")
 sabotage(images, "png", "png")
 sabotage(answers, "as_json", "json")
 sabotage(api.generate.bodies, "parse_json", "body")
@@ -56,7 +56,7 @@ GENERATE = ("POST", "/generate")
 JSON = {"json": {"seeds": [7]}}
 
 CASES = [
-    ("noise", "GET", "/digits/7.png", {}),
+    ("digits", "GET", "/digits/7.png", {}),
     ("png", "GET", "/digits/7.png", {}),
     ("png", *GENERATE, JSON),
     ("json", *GENERATE, JSON),

@@ -1,15 +1,24 @@
 """Requests that share calls: when they do, and that none depends on another."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from api.coalescing import CALLS_AT_ONCE, MOST_SHARED_ROWS, SLICE_ROWS, SLICES_AT_ONCE, Coalescer, Kind, NoTurnError
+from api import coalescing
+from api.coalescing import (
+    CALLS_AT_ONCE,
+    MOST_SHARED_ROWS,
+    SLICE_ROWS,
+    SLICES_AT_ONCE,
+    Coalescer,
+    Kind,
+    NoTurnError,
+    Rows,
+)
 from serving.client import (
     ContractError,
     DeadlineError,
@@ -39,7 +48,8 @@ class Server:
         self.cancelled = 0
         self.failure: ModelServerError | None = None
 
-    async def call(self, kind: Kind, batch: NDArray[Any], timeout_s: float) -> Prediction:
+    async def call(self, kind: Kind, parts: Sequence[Rows], timeout_s: float) -> Prediction:
+        batch = np.concatenate(parts)
         self.calls.append((kind, batch.tolist(), timeout_s))
         gate = asyncio.Event()
         self._gates.append(gate)
@@ -121,21 +131,58 @@ def test_those_that_come_at_once_beside_a_call_share_the_next_one() -> None:
         asked = [asyncio.create_task(coalescer.ask(NEWEST, rows(one), LONG_S)) for one in (1, 2, 3)]
         await settle()
         assert server.batches == [[1.0], [2.0, 3.0]]
-        last = asyncio.create_task(coalescer.ask(NEWEST, rows(4), LONG_S))
+        last = asyncio.create_task(coalescer.ask(NEWEST, rows(4, 5), LONG_S))
         await settle()
+        assert server.batches == [[1.0], [2.0, 3.0]]
         server.let_one_through()
         await settle()
-        assert server.batches == [[1.0], [2.0, 3.0], [4.0]]
+        assert server.batches == [[1.0], [2.0, 3.0], [4.0, 5.0]]
         server.open()
         assert [one.outputs["twice"].tolist() for one in await asyncio.gather(*asked, last)] == [
             [2.0],
             [4.0],
             [6.0],
-            [8.0],
+            [8.0, 10.0],
         ]
-        again = asyncio.create_task(coalescer.ask(NEWEST, rows(5), LONG_S))  # alone again, so at once
+        again = asyncio.create_task(coalescer.ask(NEWEST, rows(6), LONG_S))  # alone again, so at once
         await again
-        assert server.batches[3:] == [[5.0]]
+        assert server.batches[3:] == [[6.0]]
+
+    run(test())
+
+
+def test_a_second_call_is_sent_when_it_has_as_many_rows_as_the_first() -> None:
+    async def test() -> None:
+        server = Server()
+        coalescer = Coalescer(server.call)
+        asked = [asyncio.create_task(coalescer.ask(NEWEST, part, LONG_S)) for part in (rows(1, 2, 3), rows(4), rows(5))]
+        await settle()
+        assert server.batches == [[1.0, 2.0, 3.0]]
+        asked.append(asyncio.create_task(coalescer.ask(NEWEST, rows(6), LONG_S)))
+        await settle()
+        assert server.batches == [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]
+        server.open()
+        await asyncio.gather(*asked)
+
+    run(test())
+
+
+def test_a_call_that_hangs_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coalescing, "HUNG_S", SOON_S)
+
+    async def test() -> None:
+        server = Server()
+        coalescer = Coalescer(server.call)
+        asked = [asyncio.create_task(coalescer.ask(NEWEST, part, LONG_S)) for part in (rows(1, 2, 3), rows(4))]
+        await settle()
+        assert server.batches == [[1.0, 2.0, 3.0]]
+        while len(server.batches) < 2:  # noqa: ASYNC110 - what it waits for is a timer
+            await asyncio.sleep(SOON_S)
+        assert server.batches[1:] == [[4.0]]
+        assert not asked[0].done()
+        server.open()
+        await asyncio.gather(*asked)
+        assert coalescer._lanes == {}
 
     run(test())
 
@@ -197,7 +244,8 @@ def test_if_the_version_is_withdrawn_between_slices_the_next_one_answers_all() -
     async def test() -> None:
         asked: list[int | None] = []
 
-        async def call(kind: Kind, batch: NDArray[Any], timeout_s: float) -> Prediction:
+        async def call(kind: Kind, parts: Sequence[Rows], timeout_s: float) -> Prediction:
+            batch = np.concatenate(parts)
             asked.append(kind.version)
             if kind.version == 1:
                 raise VersionNotFoundError(kind.model, 1)
