@@ -46,24 +46,25 @@ def test_importing_the_app_is_quick_and_brings_no_tensorflow() -> None:
     assert seconds < 1.0
 
 
-def test_it_stays_small_while_it_serves(http: httpx.Client, gateway: ServerProcess) -> None:
-    for seed in range(20):
-        assert http.get(f"/digits/{seed}.png").status_code == 200
-    assert http.post("/generate", json={"count": 512}).status_code == 200
-    assert gateway.resident_bytes() < MAX_RESIDENT_BYTES
-
-
-def test_a_large_stream_does_not_make_it_grow(http: httpx.Client, gateway: ServerProcess) -> None:
-    """200 MB go through, and the memory of a few batches stays."""
-    http.post("/generate", json={"count": 256, "scale": 8}, headers={"Accept": "application/x-npy"})
-    before = gateway.resident_bytes()
-    received = 0
-    body = {"count": 1024, "scale": 16}
-    with http.stream("POST", "/generate", json=body, headers={"Accept": "application/x-npy"}) as response:
-        for piece in response.iter_raw():
-            received += len(piece)
-    assert received > 200e6
-    assert gateway.resident_bytes() - before < 20e6
+def test_it_stays_small_while_it_serves(model_server: str) -> None:
+    """A gateway of its own: 200 MB go through it as one stream, and the memory of a few batches stays."""
+    with (
+        processes.gateway(model_server) as gateway,
+        httpx.Client(base_url=processes.url_of(gateway), timeout=30) as http,
+    ):
+        for seed in range(20):
+            assert http.get(f"/digits/{seed}.png").status_code == 200
+        assert http.post("/generate", json={"count": 512}).status_code == 200
+        assert gateway.resident_bytes() < MAX_RESIDENT_BYTES
+        http.post("/generate", json={"count": 256, "scale": 8}, headers={"Accept": "application/x-npy"})
+        before = gateway.resident_bytes()
+        received = 0
+        body = {"count": 1024, "scale": 16}
+        with http.stream("POST", "/generate", json=body, headers={"Accept": "application/x-npy"}) as response:
+            for piece in response.iter_raw():
+                received += len(piece)
+        assert received > 200e6
+        assert gateway.resident_bytes() - before < 20e6
 
 
 @pytest.mark.parametrize(
