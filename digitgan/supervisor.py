@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -115,3 +115,15 @@ def _child(command: list[str]) -> Iterator[threading.Event]:
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
+
+
+def share_cores() -> None:
+    """Has this thread wait its turn on a core where the model server computes (Linux's SCHED_BATCH).
+
+    Otherwise each of thousands of requests a second, most of which are refused, breaks into a computation and finds
+    what it needs of the core's cache taken. Where a core is free, nothing changes. Threads and processes that are
+    started later are not concerned.
+    """
+    if hasattr(os, "SCHED_BATCH"):
+        with suppress(OSError):  # where a sandbox doesn't allow it
+            os.sched_setscheduler(0, os.SCHED_BATCH | os.SCHED_RESET_ON_FORK, os.sched_param(0))

@@ -35,6 +35,10 @@ def test_the_pretrained_model_answers_and_ends_cleanly() -> None:
             assert (digit.format, digit.mode, digit.size) == ("PNG", "L", (28, 28))
         scored = client.post("/score", content=png.content, headers={"content-type": "image/png"}).json()
         assert 0 <= scored["scores"][0]["probability"] <= 1
+        # It breaks into no computation; whoever computes keeps the usual policy.
+        (model_server,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        policies = [os.sched_getscheduler(pid) & ~os.SCHED_RESET_ON_FORK for pid in (process.pid, int(model_server))]
+        assert policies == [os.SCHED_BATCH, os.SCHED_OTHER]
         process.send_signal(signal.SIGINT)
         assert process.wait(DEADLINE_S) == 0
 
