@@ -102,6 +102,7 @@ def gateway(digits: Path, workers: int) -> Iterator[Gateway]:
             "DIGITGAN_PORT": "0",
             "DIGITGAN_MODEL_SERVER": f"unix:{target}",
             "DIGITGAN_WORKERS": str(workers),
+            "DIGITGAN_MAX_IMAGES_IN_FLIGHT": "100000",  # a worker may have more of the clients than its share
         }
         replaying = [sys.executable, "-m", "benchmarks.replay", str(digits), target]
         serving = [sys.executable, "-m", "api.main"]
