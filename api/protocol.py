@@ -59,9 +59,7 @@ class Protocol(HttpToolsProtocol):
         self._surplus = False
         self._route: GatedRoute | None = None
         self._refused = False
-        self._answered: Any = (
-            None  # the request that is being answered: where some wait behind it, ``cycle`` is the last
-        )
+        self._answered: Any = None  # ``cycle``, or the one that it waits behind
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Starts the time for the first header."""
