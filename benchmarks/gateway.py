@@ -30,6 +30,7 @@ import orjson
 import typer
 from numpy.typing import NDArray
 from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
 from api import images
@@ -97,13 +98,14 @@ class Gateway:
 
     def own_seconds(self) -> tuple[float, float]:
         """Returns how long its requests took so far, without their waits for the model server, and their number."""
-        lines = httpx.get(self.running.url.replace("/generate", "/metrics"), timeout=60).text.splitlines()
-        found = [line.split() for line in lines if line.startswith("digitgan_gateway_seconds_") and "/generate" in line]
-        total, number = (
-            sum(float(value) for name, value in found if name.startswith(f"digitgan_gateway_seconds_{what}{{"))
-            for what in ("sum", "count")
-        )
-        return total, number
+        text = httpx.get(self.running.url.replace("/generate", "/metrics"), timeout=60).text
+        found = {
+            sample.name: sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.labels == {"route": "/generate"}
+        }
+        return found["digitgan_gateway_seconds_sum"], found["digitgan_gateway_seconds_count"]
 
 
 @contextmanager
