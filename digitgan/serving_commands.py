@@ -144,7 +144,7 @@ def up(
     [bold]digitgan up --models RUN/models[/]        what digitgan train made; new versions are picked up as they appear
     """
     require("gateway", "fastapi", "uvicorn")
-    from digitgan.supervisor import ModelServerEndedError, running_model_server, share_cores
+    from digitgan.supervisor import ModelServerEndedError, running_model_server
     from serving.model_config import ConfigError
 
     base = (models or MODELS_DIR).resolve()
@@ -157,5 +157,4 @@ def up(
         chosen = {name: value for name, value in given.items() if value is not None}
         with told(SettingsError):
             settings = load_settings(models_dir=base, model_server=target, **_NO_TLS, **chosen)
-        share_cores()
         sys.exit(run(settings))

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -86,13 +86,17 @@ def _command(models: Path, names: list[str], engine: Engine | None, directory: P
 def _child(command: list[str]) -> Iterator[threading.Event]:
     """Runs the model server beside the block; when it ends before the block does, the block is sent SIGTERM.
 
-    It gets a session of its own, so that Ctrl-C reaches the gateway alone, which finishes its requests first.
+    It gets a process group of its own, so that Ctrl-C reaches the gateway alone, which finishes its requests first. The
+    session is the gateway's: Linux shares cores out between sessions before it does so within them (autogroups,
+    sched(7)), so that in another one the model server would be broken into by every request that arrives.
     """
     ended, leaving = threading.Event(), threading.Event()
     early: list[int] = []
     for number in _STOP_SIGNALS:  # An exception while the child starts would lose track of it.
         signal.signal(number, lambda number, _frame: early.append(number))
-    child = subprocess.Popen(command, start_new_session=True)  # noqa: S603 - built above, no shell
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup has it ignored
+        signal.signal(signal.SIGHUP, lambda _number, _frame: os.kill(os.getpid(), signal.SIGTERM))
+    child = subprocess.Popen(command, process_group=0)  # noqa: S603 - built above, no shell
 
     def watch() -> None:
         child.wait()
@@ -115,15 +119,3 @@ def _child(command: list[str]) -> Iterator[threading.Event]:
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
-
-
-def share_cores() -> None:
-    """Has this thread wait its turn on a core where the model server computes (Linux's SCHED_BATCH).
-
-    Otherwise each of thousands of requests a second, most of which are refused, breaks into a computation and finds
-    what it needs of the core's cache taken. Where a core is free, nothing changes. Threads and processes that are
-    started later are not concerned.
-    """
-    if hasattr(os, "SCHED_BATCH"):
-        with suppress(OSError):  # where a sandbox doesn't allow it
-            os.sched_setscheduler(0, os.SCHED_BATCH | os.SCHED_RESET_ON_FORK, os.sched_param(0))
