@@ -98,7 +98,7 @@ class Gate:
     def refusal(self, route: GatedRoute) -> ProblemError:
         """Returns what a request to ``route`` is told that can't come in, and counts it."""
         self.metrics.refusals.labels(route.path).inc()
-        return _REFUSAL
+        return REFUSAL
 
 
 class Ticket:
@@ -169,7 +169,7 @@ class Ticket:
         self._room.count(images)
 
 
-_REFUSAL: Final = ProblemError(OVERLOADED, "as many images are being made as this service takes on at a time")
+REFUSAL: Final = ProblemError(OVERLOADED, "as many images are being made as this service takes on at a time")
 
 
 def admit(request: Request, images: int) -> None:

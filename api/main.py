@@ -73,8 +73,13 @@ class _Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         if counter % _TICKS_A_CHECK == 0:
             connections = cast("set[Protocol]", self.server_state.connections)
-            self._slow_readers.metrics.connections.set(len(connections))
-            self._slow_readers.check(connections, self._loop.time())
+            metrics = self._slow_readers.metrics
+            metrics.connections.set(len(connections))
+            metrics.count_refusals()
+            now = self._loop.time()
+            self._slow_readers.check(connections, now)
+            for connection in tuple(connections):
+                connection.check_header(now)
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -191,7 +191,7 @@ class Metrics:
         self.build.labels(version_of("digitgan")).set(1)
         # Finding a metric by its labels takes longer than counting.
         self._of_request: dict[tuple[str, str, int], tuple[Counter, Histogram, Histogram]] = {}
-        self._of_refusal: dict[tuple[str, str, int], Counter] = {}
+        self._refused: dict[tuple[str, str], int] = {}
         self._of_call: dict[tuple[str, int | None], tuple[Histogram, Histogram]] = {}
 
     def observe_request(self, route: str, method: str, status: int, seconds: float, model_seconds: float) -> None:
@@ -209,12 +209,20 @@ class Metrics:
         # Calls overlap the gateway's own work in large answers, so the difference can be negative.
         gateway_seconds.observe(max(0.0, seconds - model_seconds))
 
-    def observe_refusal(self, route: str, method: str, status: int) -> None:
-        """Counts a request that was refused at the door. Its time isn't observed: percentiles are of work."""
-        key = route, method, status
-        if key not in self._of_refusal:
-            self._of_refusal[key] = self.requests.labels(route, method, str(status))
-        self._of_refusal[key].inc()
+    def observe_refusal(self, route: str, method: str) -> None:
+        """Notes a request that was refused at the door. Its time isn't observed: percentiles are of work.
+
+        ``count_refusals`` counts it: to find the counters and count takes as long as all else about a refusal.
+        """
+        key = route, method
+        self._refused[key] = self._refused.get(key, 0) + 1
+
+    def count_refusals(self) -> None:
+        """Counts the refusals noted since the last time."""
+        for (route, method), count in self._refused.items():
+            self.requests.labels(route, method, "503").inc(count)
+            self.refusals.labels(route).inc(count)
+        self._refused.clear()
 
     def observe_call(self, model: str, version: int | None, rows: int, seconds: float) -> None:
         """Counts one call of the model server. ``version``: the one that answered, None if none did."""
@@ -242,6 +250,7 @@ class Metrics:
 
     def exposition(self) -> bytes:
         """Returns all metrics in Prometheus' text format; with several workers, those of all of them together."""
+        self.count_refusals()
         if METRICS_DIR not in os.environ:
             return generate_latest(self.registry)
         all_workers = CollectorRegistry()

@@ -8,7 +8,7 @@ from typing import Any, Final
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from api import observation
-from api.admission import TICKET, Gate, GatedRoute, Ticket, gated_route
+from api.admission import REFUSAL, TICKET, Gate, GatedRoute, Ticket, gated_route
 from api.connections import SPARE_CONNECTIONS, SlowReaders
 from api.keys import OPEN
 from api.problems import (
@@ -53,9 +53,9 @@ class Protocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._in_header = False
-        self._framing_bytes = 0
+        self._piece_bytes = self._framing_bytes = 0
         self._refusal = ProblemError(MALFORMED_REQUEST, "not an HTTP/1.1 request")
-        self._timer: asyncio.TimerHandle | None = None
+        self._header_awaited_since: float | None = None
         self._surplus = False
         self._route: GatedRoute | None = None
         self._refused = False
@@ -72,11 +72,10 @@ class Protocol(HttpToolsProtocol):
         if beyond > SPARE_CONNECTIONS:
             self.cut_off()
         else:
-            self._start_timer()
+            self._await_header()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forgets the connection, and ends the work for it."""
-        self._stop_timer()
         self.slow_readers.forget(self)
         if not self._idle:
             ticket: Ticket | None = self._answered.scope["state"].get(TICKET)
@@ -87,7 +86,8 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Takes a piece of a request; refuses a header, a trailer or a chunk's own line that has no end."""
-        self._framing_bytes += len(data)
+        self._piece_bytes = len(data)
+        self._framing_bytes += self._piece_bytes
         super().data_received(data)
         if self.transport.is_closing():
             return
@@ -95,19 +95,19 @@ class Protocol(HttpToolsProtocol):
             self._refuse(ProblemError(HEADER_TOO_LARGE, f"more than {MAX_HEADER_BYTES} bytes"))
             return
         if self._in_header or self.cycle is None or self.cycle.response_complete:
-            self._start_timer()
+            self._await_header()
 
     def on_message_begin(self) -> None:
-        """The first byte of a header."""
-        super().on_message_begin()
+        """The first byte of a header. Uvicorn makes the request's scope here, which a refusal can do without."""
+        self.url, self.headers, self.expect_100_continue = b"", [], False
         self._in_header, self._framing_bytes, self._refused = True, 0, False
 
     def on_headers_complete(self) -> None:
         """The last one."""
+        came_at_once = not self._framing_bytes and self._piece_bytes <= MAX_HEADER_BYTES
         self._in_header, self._framing_bytes = False, 0
-        self._stop_timer()
-        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-        if size > MAX_HEADER_BYTES or len(self.headers) > MAX_HEADER_FIELDS:
+        self._header_awaited_since = None
+        if len(self.headers) > MAX_HEADER_FIELDS or not (came_at_once or self._header_bytes() <= MAX_HEADER_BYTES):
             limits = f"more than {MAX_HEADER_BYTES} bytes or {MAX_HEADER_FIELDS} fields"
             self._refusal = ProblemError(HEADER_TOO_LARGE, limits)
             raise HeaderRefusedError
@@ -121,6 +121,7 @@ class Protocol(HttpToolsProtocol):
         if self._route is not None and self.gate.full and self.gate.quick and self._idle:
             self._refuse_work(self._route, path)
             return
+        self._make_scope()
         super().on_headers_complete()
         if not self.pipeline:
             self._answered = self.cycle
@@ -166,6 +167,19 @@ class Protocol(HttpToolsProtocol):
         """Closes the connection at once, and forgets what is unsent."""
         self.transport.abort()
 
+    def check_header(self, now: float) -> None:
+        """Ends a connection on which the header is too late. Call it every second or so. ``now``: in seconds.
+
+        A timer for each header would cost as much as refusing the request.
+        """
+        since = self._header_awaited_since
+        if since is None or now - since < self.header_timeout_s or self.transport.is_closing():
+            return
+        if self._in_header:
+            self._refuse(ProblemError(REQUEST_TIMEOUT, f"the header took more than {self.header_timeout_s:g} s"))
+        else:
+            self.transport.close()
+
     def send_400_response(self, msg: str) -> None:
         """Answers what isn't a request, as a problem document, and closes the connection."""
         self._refuse(self._refusal)
@@ -175,9 +189,17 @@ class Protocol(HttpToolsProtocol):
         """Whether no answer is under way."""
         return self.cycle is None or self.cycle.response_complete
 
+    def _header_bytes(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
+    def _make_scope(self) -> None:
+        url, fields, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()  # begins with nothing
+        self.url, self.expect_100_continue = url, expects
+        self.headers += fields
+
     def _refuse(self, error: ProblemError) -> None:
-        self._stop_timer()
-        self.gate.metrics.observe_refusal("none", "other", error.problem.status)
+        self.gate.metrics.requests.labels("none", "other", str(error.problem.status)).inc()
         answering = not self._idle
         if not answering or not (self.pipeline or self.cycle.response_started):  # else nothing fits in between
             self.transport.write(_answer(error))
@@ -193,32 +215,18 @@ class Protocol(HttpToolsProtocol):
     def _refuse_work(self, route: GatedRoute, path: str) -> None:
         """Answers that there is no room. Whatever is still to come of the request is dropped."""
         self._refused = True
-        error = self.gate.refusal(route)
-        self.gate.metrics.observe_refusal(route.path, route.method, error.problem.status)
+        self.gate.metrics.observe_refusal(route.path, route.method)
         # Who waits for 100 Continue may send the body or not: what comes next can't be told.
         close = self.expect_100_continue or not self.parser.should_keep_alive()
-        head, body = _prepared(error, OIP_PREFIX if path.startswith(OIP_PREFIX) else "", close)
+        head, body = _prepared(REFUSAL, OIP_PREFIX if path.startswith(OIP_PREFIX) else "", close)
         request_id = observation.request_id(self.headers).encode()
         self.transport.write(b"%b%b: %b\r\n\r\n%b" % (head, observation.HEADER, request_id, body))
         if close:
             self.transport.close()
 
-    def _start_timer(self) -> None:
-        if self._timer is None:
-            self._timer = self.loop.call_later(self.header_timeout_s, self._too_late)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _too_late(self) -> None:
-        if self.transport.is_closing():
-            return
-        if self._in_header:
-            self._refuse(ProblemError(REQUEST_TIMEOUT, f"the header took more than {self.header_timeout_s:g} s"))
-        else:
-            self.transport.close()
+    def _await_header(self) -> None:
+        if self._header_awaited_since is None:
+            self._header_awaited_since = self.loop.time()
 
 
 def protocol(header_timeout_s: float, most_connections: int, slow_readers: SlowReaders, gate: Gate) -> type[Protocol]:
