@@ -104,11 +104,12 @@ def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
     """Returns the caller's id of the request where it is a valid one, and a new one otherwise."""
     for name, value in headers:
         if name == HEADER:
-            return value.decode() if _VALID_ID.fullmatch(value) else _new_id()
-    return _new_id()
+            return value.decode() if _VALID_ID.fullmatch(value) else new_id()
+    return new_id()
 
 
-def _new_id() -> str:
+def new_id() -> str:
+    """Returns a request's id, of random letters."""
     return f"{random.getrandbits(128):032x}"  # a name and no secret: refusals need thousands a second
 
 

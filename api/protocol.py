@@ -2,13 +2,12 @@
 clients that don't take their answers; and problem documents for what never becomes a request."""
 
 import asyncio
-from functools import lru_cache
 from typing import Any, Final
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from api import observation
-from api.admission import REFUSAL, TICKET, Gate, GatedRoute, Ticket, gated_route
+from api.admission import TICKET, Gate, GatedRoute, Ticket, gated_route
 from api.connections import SPARE_CONNECTIONS, SlowReaders
 from api.keys import OPEN
 from api.problems import (
@@ -18,9 +17,8 @@ from api.problems import (
     OIP_PREFIX,
     REQUEST_TIMEOUT,
     ProblemError,
-    problem_response,
 )
-from api.security_headers import ALWAYS, NOTHING, POLICY
+from api.refusals import Refusal, RefusedBefore, closing_answer, refusal
 
 MAX_HEADER_BYTES: Final = 64 * 2**10
 MAX_HEADER_FIELDS: Final = 100
@@ -49,16 +47,17 @@ class Protocol(HttpToolsProtocol):
     most_connections = 2048
     slow_readers: SlowReaders
     gate: Gate
+    refused_before: RefusedBefore
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._in_header = False
+        self._in_request = self._in_header = False
         self._piece_bytes = self._framing_bytes = 0
         self._refusal = ProblemError(MALFORMED_REQUEST, "not an HTTP/1.1 request")
         self._header_awaited_since: float | None = None
         self._surplus = False
         self._route: GatedRoute | None = None
-        self._refused = False
+        self._refused: Refusal | None = None
         self._answered: Any = None  # ``cycle``, or the one that it waits behind
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -86,6 +85,9 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Takes a piece of a request; refuses a header, a trailer or a chunk's own line that has no end."""
+        if self.gate.full and self._refuse_again(data):
+            return
+        began_before = self._in_request
         self._piece_bytes = len(data)
         self._framing_bytes += self._piece_bytes
         super().data_received(data)
@@ -94,13 +96,18 @@ class Protocol(HttpToolsProtocol):
         if self._framing_bytes > MAX_HEADER_BYTES:
             self._refuse(ProblemError(HEADER_TOO_LARGE, f"more than {MAX_HEADER_BYTES} bytes"))
             return
+        if self._refused and not self._in_request:
+            if not began_before:
+                self.refused_before.remember(data, self.headers, self._refused)
+            self._refused = None
         if self._in_header or self.cycle is None or self.cycle.response_complete:
             self._await_header()
 
     def on_message_begin(self) -> None:
         """The first byte of a header. Uvicorn makes the request's scope here, which a refusal can do without."""
         self.url, self.headers, self.expect_100_continue = b"", [], False
-        self._in_header, self._framing_bytes, self._refused = True, 0, False
+        self._in_request = self._in_header = True
+        self._framing_bytes, self._refused = 0, None
 
     def on_headers_complete(self) -> None:
         """The last one."""
@@ -134,6 +141,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The last byte of a request: from here on it is work. It counts as the least until its body has been read."""
+        self._in_request = False
         if self._refused:
             return
         super().on_message_complete()
@@ -202,7 +210,7 @@ class Protocol(HttpToolsProtocol):
         self.gate.metrics.requests.labels("none", "other", str(error.problem.status)).inc()
         answering = not self._idle
         if not answering or not (self.pipeline or self.cycle.response_started):  # else nothing fits in between
-            self.transport.write(_answer(error))
+            self.transport.write(closing_answer(error))
         if answering:
             self._forget_answer()
         self.transport.close()
@@ -214,15 +222,28 @@ class Protocol(HttpToolsProtocol):
 
     def _refuse_work(self, route: GatedRoute, path: str) -> None:
         """Answers that there is no room. Whatever is still to come of the request is dropped."""
-        self._refused = True
-        self.gate.metrics.observe_refusal(route.path, route.method)
         # Who waits for 100 Continue may send the body or not: what comes next can't be told.
         close = self.expect_100_continue or not self.parser.should_keep_alive()
-        head, body = _prepared(REFUSAL, OIP_PREFIX if path.startswith(OIP_PREFIX) else "", close)
-        request_id = observation.request_id(self.headers).encode()
-        self.transport.write(b"%b%b: %b\r\n\r\n%b" % (head, observation.HEADER, request_id, body))
+        self._refused = refusal(route, OIP_PREFIX if path.startswith(OIP_PREFIX) else "", close)
+        self._write_refusal(self._refused, observation.request_id(self.headers))
         if close:
             self.transport.close()
+
+    def _refuse_again(self, data: bytes) -> bool:
+        """Answers that there is no room, if ``data`` is a request that begins like one that was told so."""
+        if self._in_request or self._surplus or not (self._idle and self.gate.quick):
+            return False
+        refused = self.refused_before.find(data)
+        if refused is None:
+            return False
+        self._unset_keepalive_if_required()
+        self._header_awaited_since = self.loop.time()
+        self._write_refusal(refused, observation.new_id())
+        return True
+
+    def _write_refusal(self, refused: Refusal, request_id: str) -> None:
+        self.gate.metrics.observe_refusal(refused.route.path, refused.route.method)
+        self.transport.write(refused.answer(request_id))
 
     def _await_header(self) -> None:
         if self._header_awaited_since is None:
@@ -236,22 +257,6 @@ def protocol(header_timeout_s: float, most_connections: int, slow_readers: SlowR
         "most_connections": most_connections,
         "slow_readers": slow_readers,
         "gate": gate,
+        "refused_before": RefusedBefore(),
     }
     return type("Protocol", (Protocol,), bounds)
-
-
-def _answer(error: ProblemError) -> bytes:
-    head, body = _written(error, path="", close=True)
-    return head + b"\r\n" + body
-
-
-def _written(error: ProblemError, path: str, close: bool) -> tuple[bytes, bytes]:
-    """Returns ``error`` as it goes to the caller of ``path``: status line and fields, and the body."""
-    response = problem_response(error, path)
-    fields = {**response.headers, **{name.lower(): value for name, value in ALWAYS}}
-    fields |= {POLICY.lower(): NOTHING} | ({"connection": "close"} if close else {})
-    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-    return STATUS_LINE[error.problem.status] + lines.encode(), bytes(response.body)
-
-
-_prepared = lru_cache(maxsize=4)(_written)

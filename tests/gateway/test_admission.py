@@ -1,8 +1,10 @@
 """Admission control: a bound on the images in flight, 503 at once beyond it, and room for every size."""
 
 import json
+import random
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -217,6 +219,107 @@ def test_a_refusal_comes_before_the_body_and_leaves_the_connection_usable(
             assert answer(connection)[0].startswith(b"http/1.1 200 ")
         connection.sendall(b"GET /digits/7.png HTTP/1.1\r\nHost: x\r\n\r\n")
         assert answer(connection)[0].startswith(b"http/1.1 200 ")
+
+
+def post(seed: int, *fields: bytes) -> bytes:
+    """A request for one digit."""
+    body = b'{"seeds":[%d]}' % seed
+    head = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    return head + b"".join(field + b"\r\n" for field in fields) + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+CHUNKED = b"POST /generate HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n     \r\n0\r\n\r\n"
+ALIKE = (
+    *(post(seed) for seed in (1, 2, 30)),
+    post(3, b"X-Request-ID: mine"),
+    b"GET /digits/7.png HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"POST /v2/models/generator/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}",
+    CHUNKED,
+)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_requests_that_begin_alike_are_refused_one_by_one_wherever_they_are_cut(
+    server: MisbehavingServer, http: httpx.Client, process: ServerProcess, seed: int
+) -> None:
+    """Whole, several at once, or in pieces: each gets one answer, with its own id or its caller's."""
+    chosen = random.Random(seed)
+    requests = [chosen.choice(ALIKE) for _ in range(150)]
+    ends = [sum(map(len, requests[: count + 1])) for count in range(len(requests))]
+    cuts = sorted({*chosen.sample(ends, 100), *chosen.sample(range(1, ends[-1]), 25), ends[-1]})
+    stream = b"".join(requests)
+    with full(server, http), connect(process) as connection, connection.makefile("rb") as answers:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        ids = []
+        sent = answered = 0
+        for cut in cuts:
+            connection.sendall(stream[sent:cut])
+            sent = cut
+            while answered < len(ends) and ends[answered] <= sent:
+                fields = dict(
+                    line.split(b": ", 1) for line in iter(lambda: answers.readline()[:-2], b"") if b": " in line
+                )
+                assert json.loads(answers.read(int(fields[b"content-length"])))["type"] == "/problems/overloaded"
+                ids.append(fields[b"x-request-id"])
+                answered += 1
+    own = [number for number, request in enumerate(requests) if b"mine" in request]
+    assert own
+    assert {ids[number] for number in own} == {b"mine"}
+    assert len(set(ids)) == len(requests) - len(own) + 1
+
+
+def test_what_looks_like_a_request_and_is_none_gets_no_answer_of_its_own(
+    server: MisbehavingServer, http: httpx.Client, process: ServerProcess
+) -> None:
+    with full(server, http), connect(process) as connection:
+
+        def send(*pieces: bytes) -> bytes:
+            """Sends the pieces, of which the first gets an answer; returns the answer to the last."""
+            for piece in pieces[:-1]:
+                connection.sendall(piece)
+                if piece is pieces[0]:
+                    assert answer(connection)[0].startswith(b"http/1.1 503 ")
+                time.sleep(0.1)
+            connection.sendall(pieces[-1])
+            return answer(connection)[0]
+
+        inner, live = post(1), b"GET /healthz/live HTTP/1.1\r\nHost: x\r\n\r\n"
+        assert send(inner, inner).startswith(b"http/1.1 503 ")
+        body = b"POST /generate HTTP/1.1\r\nHost: y\r\nContent-Length: %d\r\n\r\n"
+        assert send(body % len(inner), inner, live).startswith(b"http/1.1 200 ")
+        assert send(body % 5, b"12345" + inner).startswith(b"http/1.1 503 ")
+        assert send(inner, b"12345" + inner).startswith(b"http/1.1 400 ")
+
+
+def test_a_request_like_one_that_was_refused_is_let_in_as_soon_as_there_is_room(
+    server: MisbehavingServer, http: httpx.Client, process: ServerProcess
+) -> None:
+    with connect(process) as connection:
+        for seed in (1, 2):
+            with full(server, http):
+                for _ in range(3):
+                    connection.sendall(post(seed))
+                    assert answer(connection)[0].startswith(b"http/1.1 503 ")
+            connection.sendall(post(seed))
+            head, body = answer(connection)
+            assert head.startswith(b"http/1.1 200 ")
+            assert json.loads(body)["images"][0]["seed"] == seed
+
+
+def test_a_connection_stays_open_while_requests_on_it_are_refused(server: MisbehavingServer) -> None:
+    with (
+        processes.gateway(
+            server.target, max_images_in_flight=MOST_IMAGES, request_timeout_s=60, header_timeout_s=1
+        ) as process,
+        httpx.Client(base_url=processes.url_of(process), timeout=60) as http,
+        full(server, http),
+        connect(process) as connection,
+    ):
+        for _ in range(8):
+            connection.sendall(post(1))
+            assert answer(connection)[0].startswith(b"http/1.1 503 ")
+            time.sleep(0.4)
+        assert connection.recv(1) == b"", "but no longer than a header may take"
 
 
 def test_who_waits_for_100_continue_is_refused_and_let_go(

@@ -58,9 +58,7 @@ def test_images_and_scores_are_counted(http: httpx.Client) -> None:
     assert value(after, scored, **labels) - value(before, scored, **labels) == 1
 
 
-def test_the_models_time_is_told_from_the_gateways(
-    faulty_server: MisbehavingServer, faulty_http: httpx.Client
-) -> None:
+def test_the_models_time_is_told_from_the_gateways(faulty_server: MisbehavingServer, faulty_http: httpx.Client) -> None:
     def slow(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
         time.sleep(SLOW_S)
         return honest(request, context)
