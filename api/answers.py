@@ -1,6 +1,7 @@
 """Digits in the formats of /generate: whole (JSON), or in pieces while they are made (zip, npy)."""
 
 import base64
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, aclosing
 from typing import Any, Final, ParamSpec, TypeVar
@@ -16,10 +17,14 @@ from api import images
 from api.images import Pixels
 from api.labels import Labels
 from api.making import Digits
+from api.problems import ProblemError
 from api.sources import SeedSource, Source
 from api.threads import in_thread
 from api.zipstream import ZipStream
+from serving.client import ModelServerError
 from serving.contract import IMAGE_SIDE
+
+_log: Final = logging.getLogger(__name__)
 
 _INLINE_PIXELS: Final = 16 * IMAGE_SIDE * IMAGE_SIDE
 """Up to here encoding takes about a millisecond, and a thread's detour isn't worth it."""
@@ -42,6 +47,9 @@ class Stream(StreamingResponse):
 
     All of them are closed when the answer ends, also where it never begins. Left to the garbage collector, they would
     be closed at the same time, each by a task of its own: one would find its source being closed by another.
+
+    Where the model server fails on the way, the answer breaks off, and the server closes the connection: nothing else
+    can tell a client who has the status already.
     """
 
     def __init__(
@@ -58,7 +66,10 @@ class Stream(StreamingResponse):
         async with AsyncExitStack() as stack:
             for one in self._generators:
                 await stack.enter_async_context(aclosing(one))
-            await super().__call__(scope, receive, send)
+            try:
+                await super().__call__(scope, receive, send)
+            except (ModelServerError, ProblemError) as error:
+                _log.warning("%s %s broke off: %s", scope["method"], scope["path"], error)
 
 
 def is_quick(pixels: int) -> bool:

@@ -20,6 +20,7 @@ from tests.gateway.conftest import FAULT_TIMEOUT_S
 from tests.gateway.misbehaving import MisbehavingServer, answer, failing, honest
 from tests.gateway.problem import assert_problem
 from tests.gateway.processes import ServerProcess
+from tests.gateway.waiting import wait_until
 
 FORMATS = ["application/json", "image/png", "application/zip", "application/x-npy"]
 
@@ -205,11 +206,14 @@ def test_if_versions_are_withdrawn_again_and_again_it_gives_up(
 
 @pytest.mark.parametrize("accept", ["application/zip", "application/x-npy"])
 def test_a_stream_that_cannot_go_on_breaks_off_where_the_client_sees_it(
-    faulty_server: MisbehavingServer, faulty_http: httpx.Client, accept: str
+    faulty_server: MisbehavingServer, faulty_http: httpx.Client, faulty_gateway: ServerProcess, accept: str
 ) -> None:
+    before = len(faulty_gateway.log)
     faulty_server.behaviour = Swap(faulty_server, 512)
     with pytest.raises(httpx.RemoteProtocolError):
         faulty_http.post("/generate", json={"count": 2000}, headers={"Accept": accept})
+    wait_until(lambda: "POST /generate broke off: generator" in faulty_gateway.log[before:])
+    assert "Traceback" not in faulty_gateway.log[before:]
 
 
 def test_a_stream_whose_client_left_stops_asking(faulty_server: MisbehavingServer, faulty_http: httpx.Client) -> None:
