@@ -248,12 +248,18 @@ def test_a_request_whose_time_runs_out_in_the_queue_is_not_run(
     saved_models.publish(templates.gate, tmp_path / "m", 1)
     _, client = start({"m": tmp_path / "m"}, engine=Engine.TENSORFLOW, batching=BatchingOptions(max_batch_size=1))
     busy = Gate(client, "m", tmp_path)
-    never = predict_request("m", gate(tmp_path / "never"))
-    hopeless = [client.prediction.Predict.future(never, timeout=0.3) for _ in range(3)]
-    assert {code(future.exception(SECONDS)) for future in hopeless} == {grpc.StatusCode.DEADLINE_EXCEEDED}
-    busy.open()
+    late = tmp_path / "late"
+    try:
+        request = predict_request("m", gate(late))
+        hopeless = [client.prediction.Predict.future(request, timeout=0.3) for _ in range(3)]
+        assert {code(future.exception(SECONDS)) for future in hopeless} == {grpc.StatusCode.DEADLINE_EXCEEDED}
+        time.sleep(1)  # a server learns a moment after its client that the time is over
+    finally:
+        busy.open()
+        late.touch()
     busy.answer.result(SECONDS)
     assert output(client.predict("m", gate(tmp_path)), "rows").tolist() == [1]
+    assert not (tmp_path / "late.entered").exists()
 
 
 # The process
