@@ -60,7 +60,7 @@ class RefusedBefore:
         """Returns what a request like ``data`` was answered: one that has the same header, and is whole as it has."""
         end = data.find(_END, 0, LONGEST_HEADER)
         body_bytes, refusal = self._refusals.get(data[:end], (-1, None))
-        return refusal if len(data) - end - len(_END) == body_bytes else None
+        return refusal if end > 0 and len(data) - end - len(_END) == body_bytes else None
 
     def remember(self, data: bytes, fields: Sequence[tuple[bytes, bytes]], refusal: Refusal) -> None:
         """Takes note of a ``refusal``, if what it answered can be told by its header.
@@ -70,7 +70,7 @@ class RefusedBefore:
         end = data.find(_END, 0, LONGEST_HEADER)
         body_bytes = len(data) - end - len(_END)
         named = dict(fields)
-        if end < 0 or named.keys() & _SPECIAL or int(named.get(_LENGTH, 0)) != body_bytes:
+        if end <= 0 or named.keys() & _SPECIAL or int(named.get(_LENGTH, 0)) != body_bytes:
             return
         if len(self._refusals) >= MOST_HEADERS:
             self._refusals.clear()

@@ -33,6 +33,16 @@ def test_a_header_that_was_refused_is_known_with_a_body_as_long(
         assert before.find(other) is None
 
 
+def test_a_header_that_is_cut_before_its_end_is_not_known_whatever_the_length_of_its_body() -> None:
+    before = RefusedBefore()
+    for length in range(100):
+        field = (b"content-length", b"%02d" % length)
+        whole = request(field, body=b"x" * length)
+        before.remember(whole, [field], REFUSAL)
+        assert before.find(whole) is REFUSAL
+        assert not any(before.find(whole[:end]) for end in range(len(whole)))
+
+
 @pytest.mark.parametrize(
     "field",
     [
