@@ -52,8 +52,8 @@ class Protocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._in_request = self._in_header = False
-        self._piece_bytes = self._framing_bytes = 0
-        self._refusal = ProblemError(MALFORMED_REQUEST, "not an HTTP/1.1 request")
+        self._framing_bytes = 0
+        self._complaint = ProblemError(MALFORMED_REQUEST, "not an HTTP/1.1 request")
         self._header_awaited_since: float | None = None
         self._surplus = False
         self._route: GatedRoute | None = None
@@ -88,8 +88,7 @@ class Protocol(HttpToolsProtocol):
         if self.gate.full and self._refuse_again(data):
             return
         began_before = self._in_request
-        self._piece_bytes = len(data)
-        self._framing_bytes += self._piece_bytes
+        self._framing_bytes += len(data)
         super().data_received(data)
         if self.transport.is_closing():
             return
@@ -104,31 +103,30 @@ class Protocol(HttpToolsProtocol):
             self._await_header()
 
     def on_message_begin(self) -> None:
-        """The first byte of a header. Uvicorn makes the request's scope here, which a refusal can do without."""
-        self.url, self.headers, self.expect_100_continue = b"", [], False
+        """The first byte of a header."""
+        super().on_message_begin()
         self._in_request = self._in_header = True
         self._framing_bytes, self._refused = 0, None
 
     def on_headers_complete(self) -> None:
         """The last one."""
-        came_at_once = not self._framing_bytes and self._piece_bytes <= MAX_HEADER_BYTES
         self._in_header, self._framing_bytes = False, 0
         self._header_awaited_since = None
-        if len(self.headers) > MAX_HEADER_FIELDS or not (came_at_once or self._header_bytes() <= MAX_HEADER_BYTES):
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > MAX_HEADER_BYTES or len(self.headers) > MAX_HEADER_FIELDS:
             limits = f"more than {MAX_HEADER_BYTES} bytes or {MAX_HEADER_FIELDS} fields"
-            self._refusal = ProblemError(HEADER_TOO_LARGE, limits)
+            self._complaint = ProblemError(HEADER_TOO_LARGE, limits)
             raise HeaderRefusedError
         if len(self.pipeline) >= MAX_PIPELINED:
             raise HeaderRefusedError
         if self._surplus and not self.url.startswith(_OPEN):
-            self._refusal = ProblemError(BUSY, f"there are {self.most_connections} connections already")
+            self._complaint = ProblemError(BUSY, f"there are {self.most_connections} connections already")
             raise HeaderRefusedError
         path = self.url.partition(b"?")[0].decode("ascii", "replace")
         self._route = gated_route(self.parser.get_method().decode("ascii"), path)
         if self._route is not None and self.gate.full and self.gate.quick and self._idle:
             self._refuse_work(self._route, path)
             return
-        self._make_scope()
         super().on_headers_complete()
         if not self.pipeline:
             self._answered = self.cycle
@@ -190,21 +188,12 @@ class Protocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answers what isn't a request, as a problem document, and closes the connection."""
-        self._refuse(self._refusal)
+        self._refuse(self._complaint)
 
     @property
     def _idle(self) -> bool:
         """Whether no answer is under way."""
         return self.cycle is None or self.cycle.response_complete
-
-    def _header_bytes(self) -> int:
-        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-
-    def _make_scope(self) -> None:
-        url, fields, expects = self.url, self.headers, self.expect_100_continue
-        super().on_message_begin()  # begins with nothing
-        self.url, self.expect_100_continue = url, expects
-        self.headers += fields
 
     def _refuse(self, error: ProblemError) -> None:
         self.gate.metrics.requests.labels("none", "other", str(error.problem.status)).inc()
