@@ -28,7 +28,7 @@ from benchmarks.peers.load import SCENARIOS, measure, require_wrk
 from benchmarks.peers.services import OURS, SERVICES, Running
 from benchmarks.service import digitgan_up
 from serving.contract import GENERATOR, NOISE, SIGNATURE
-from serving.model_server.engines import DEFAULT_ENGINE, loader
+from serving.model_server.saved_model import load
 from serving.noise import noise_from_seeds
 from serving.pretrained import MODELS_DIR
 
@@ -125,15 +125,15 @@ def service(name: str) -> Iterator[int]:
 
 
 def model_ms(seconds: int) -> float:
-    """Returns the median time of one digit in the default engine."""
-    servable = loader(DEFAULT_ENGINE)(MODELS_DIR / GENERATOR / "1")
+    """Returns the median time of one digit in the embedded model server's engine."""
+    model = load(MODELS_DIR / GENERATOR / "1")
     noise, times = noise_from_seeds([7]), []
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         start = time.perf_counter()
-        servable.run(SIGNATURE, {NOISE: noise})
+        model.run(SIGNATURE, {NOISE: noise})
         times.append(1000 * (time.perf_counter() - start))
-    servable.close()
+    model.close()
     return statistics.median(times)
 
 

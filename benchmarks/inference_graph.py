@@ -24,13 +24,11 @@ from rich.table import Table
 
 from benchmarks.spread import spread
 from serving.contract import IMAGES, NOISE, NOISE_DIM, PIXEL_SCALE, SIGNATURE
-from serving.model_server.engines import Engine, loader
-from serving.model_server.servable import Servable
+from serving.model_server.saved_model import load
 from serving.quiet import quiet_tensorflow_import
 
 REFERENCE = "Keras's export"
 EXPORTED = "+ positions first from the start = exported"
-BFLOAT16 = "exported with --bfloat16: no frequency domain"
 LEFT = "left: 64-channel layer in the frequency domain too"
 
 
@@ -39,7 +37,6 @@ def modules(generator: Any) -> dict[str, Any]:
     import tensorflow as tf
 
     from training.convolution import split_phases
-    from training.inference.bfloat16 import bfloat16_generator_module
     from training.inference.generator import NOISE_SPEC, SIDE, GeneratorWeights, generator_module, sub_pixel, to_pixels
     from training.inference.module import InferenceModule
     from training.inference.spectral import SpectralConvolution
@@ -106,7 +103,7 @@ def modules(generator: Any) -> dict[str, Any]:
         name: InferenceModule({SIGNATURE: tf.function(graph, input_signature=[NOISE_SPEC])}, parts)
         for name, (graph, parts) in graphs.items()
     }
-    return {**steps, EXPORTED: generator_module(generator), BFLOAT16: bfloat16_generator_module(generator)}
+    return {**steps, EXPORTED: generator_module(generator)}
 
 
 def compare_pixels(console: Console, generator: Any, name: str, run: Callable[[Any], Any], images: int) -> int:
@@ -133,7 +130,6 @@ def main(
     seconds: Annotated[float, typer.Option(help="About how long each step runs in a round.")] = 0.1,
     threads: Annotated[int, typer.Option(help="The engine's threads; 0: as many as CPUs.", min=0)] = 0,
     images: Annotated[int, typer.Option(help="How many images to compare.", min=250)] = 10_000,
-    engine: Annotated[Engine, typer.Option(help="What runs them.")] = Engine.TENSORFLOW,
 ) -> None:
     """Times the generator after each step of its layout, side by side."""
     console = Console()
@@ -143,8 +139,9 @@ def main(
         from benchmarks.plain_exports import example_generator, save_keras
     generator = example_generator()
 
-    def runner(servable: Servable) -> Callable[[Any], Any]:
-        return lambda noise: servable.run(SIGNATURE, {NOISE: noise})[IMAGES]
+    def runner(path: Path) -> Callable[[Any], Any]:
+        model = load(path, threads)
+        return lambda noise: model.run(SIGNATURE, {NOISE: noise})[IMAGES]
 
     runs: dict[str, Callable[[Any], Any]] = {}
     with tempfile.TemporaryDirectory() as directory:
@@ -153,10 +150,9 @@ def main(
         for name, module in modules(generator).items():
             tf.saved_model.save(module, str(base / name), signatures=dict(module.graphs))
         for path in sorted(base.iterdir(), key=lambda path: path.stat().st_mtime):
-            runs[path.name] = runner(loader(engine)(path, threads, threads))
+            runs[path.name] = runner(path)
             size = (path / "saved_model.pb").stat().st_size
             console.print(f"{path.name}: saved_model.pb of {size / 1e6:.1f} MB")
-    compare_pixels(console, generator, BFLOAT16, runs[BFLOAT16], images)
     if compare_pixels(console, generator, EXPORTED, runs[EXPORTED], images) > 1:
         raise typer.Exit(1)
 

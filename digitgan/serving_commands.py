@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from digitgan.engines import require_engine
 from digitgan.errors import UserError, require, told
-from serving.model_server.engines import DEFAULT_ENGINE, Engine
 from serving.pretrained import MODELS_DIR
 
 if TYPE_CHECKING:
@@ -44,10 +42,6 @@ def serve(
         int, typer.Option(help="How many batches may wait; requests beyond are refused with UNAVAILABLE.")
     ] = 64,
     batching: Annotated[bool, typer.Option(help="Whether requests that arrive together run as one batch.")] = True,
-    engine: Annotated[
-        Engine,
-        typer.Option(help="What runs the models: openvino is light and quick, tensorflow takes every SavedModel."),
-    ] = DEFAULT_ENGINE,
     require_model_cards: Annotated[
         bool,
         typer.Option(
@@ -62,7 +56,9 @@ def serve(
     with the old one where a new one is broken. docs/model-server.md tells what it does like TensorFlow Serving, and
     what otherwise.
     """
-    require_engine(engine)
+    from digitgan.supervisor import require_model_server
+
+    require_model_server()
     if models is not None and config is not None:
         raise UserError("--models and --config both say what to serve: give one of them")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
@@ -81,7 +77,6 @@ def serve(
         grpc_socket_path=grpc_socket_path,
         loading=LoadingOptions(file_system_poll_wait_seconds=poll_seconds),
         batching=BatchingOptions(max_batch_size, max_enqueued_batches) if batching else None,
-        engine=engine,
         require_model_cards=require_model_cards,
     )
     sys.exit(serve_models(options, ready=_announce))
@@ -127,13 +122,6 @@ def up(
     models: ModelsOption = None,
     host: HostOption = None,
     port: PortOption = None,
-    engine: Annotated[
-        Engine | None,
-        typer.Option(
-            help="What runs the models in the embedded model server, which is then used in any case. "
-            f"Default: {DEFAULT_ENGINE}."
-        ),
-    ] = None,
 ) -> None:
     """Start everything: a model server on the models, and the gateway in front of it.
 
@@ -149,7 +137,7 @@ def up(
 
     base = (models or MODELS_DIR).resolve()
     given = {"host": host, "port": port}
-    with told(ConfigError, ModelServerEndedError), running_model_server(base, engine) as target:
+    with told(ConfigError, ModelServerEndedError), running_model_server(base) as target:
         # The gateway's code is loaded while the model server loads its own, on another core.
         from api.main import run
         from api.settings import SettingsError, load_settings

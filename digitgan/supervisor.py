@@ -12,9 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from digitgan.engines import require_engine
+from digitgan.errors import require
 from serving import model_config, server_config
-from serving.model_server.engines import DEFAULT_ENGINE, Engine
 
 TENSORFLOW_MODEL_SERVER: Final = "tensorflow_model_server"
 STOP_SECONDS: Final = 10.0
@@ -25,8 +24,13 @@ class ModelServerEndedError(RuntimeError):
     """The model server ended by itself. The message tells what to look at."""
 
 
+def require_model_server() -> None:
+    """Raises UserError where the embedded model server isn't installed."""
+    require("model-server", "openvino", "google_crc32c", "grpc_health")
+
+
 @contextmanager
-def running_model_server(models: Path, engine: Engine | None = None) -> Iterator[str]:
+def running_model_server(models: Path) -> Iterator[str]:
     """Runs a model server beside the block, and gives its gRPC address at once: it may not listen there yet.
 
     The address is a Unix socket in a directory of its own, so that no port can be taken and nobody else can reach the
@@ -34,7 +38,6 @@ def running_model_server(models: Path, engine: Engine | None = None) -> Iterator
 
     Args:
         models: the base directory.
-        engine: the embedded model server's; None: TensorFlow Serving where it is installed, DEFAULT_ENGINE otherwise.
 
     Raises:
         ModelServerEndedError: the model server ended by itself.
@@ -43,7 +46,7 @@ def running_model_server(models: Path, engine: Engine | None = None) -> Iterator
     names = [model.name for model in model_config.from_directory(models)]
     with tempfile.TemporaryDirectory(prefix="digitgan-") as directory:
         socket = Path(directory) / "model-server.sock"
-        command = _command(models, names, engine, Path(directory), socket)
+        command = _command(models, names, Path(directory), socket)
         print(f"Loading {' and '.join(names)} from {models}", flush=True)
         with _child(command) as ended:
             try:
@@ -60,17 +63,16 @@ def _exit(number: int, _frame: object) -> None:
     sys.exit(128 + number)
 
 
-def _command(models: Path, names: list[str], engine: Engine | None, directory: Path, socket: Path) -> list[str]:
+def _command(models: Path, names: list[str], directory: Path, socket: Path) -> list[str]:
     """The model server's command line. Both take the same flags and read the same files."""
-    binary = shutil.which(TENSORFLOW_MODEL_SERVER) if engine is None else None
-    engine = engine or DEFAULT_ENGINE
+    binary = shutil.which(TENSORFLOW_MODEL_SERVER)
     if binary is None:
-        require_engine(engine)
+        require_model_server()
     # OpenVINO puts all CPUs to one batch.
-    batches = 1 if binary is None and engine is Engine.OPENVINO else os.cpu_count() or 1
+    batches = os.cpu_count() or 1 if binary else 1
     server_config.write_configs(directory, names, models, batches)
     return [
-        *([binary] if binary else [sys.executable, "-m", "serving.model_server", f"--engine={engine}"]),
+        *([binary] if binary else [sys.executable, "-m", "serving.model_server"]),
         "--port=0",
         f"--grpc_socket_path={socket}",
         f"--model_config_file={directory / server_config.MODELS_CONFIG}",

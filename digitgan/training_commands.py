@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from digitgan.errors import UserError, require, told
-from serving.contract import GENERATOR
-from serving.model_card import read_card
 from serving.quiet import quiet_tensorflow_import
 
 if TYPE_CHECKING:
@@ -280,15 +278,6 @@ def export(
             "DIR/classifier/<version>."
         ),
     ] = None,
-    bfloat16: Annotated[
-        bool,
-        typer.Option(
-            "--bfloat16/--float32",
-            help="Have the generator compute in bfloat16, which pays on CPUs with AMX only and changes about every "
-            "tenth pixel a little; how much is measured and stated.",
-            rich_help_panel=_SERVED,
-        ),
-    ] = False,
 ) -> None:
     """Publish a run's models as a new version: generator, discriminator and classifier.
 
@@ -317,7 +306,6 @@ def export(
         "detector_steps": detector_steps,
         "index_seeds": index_seeds,
         "classifiers": classifier,
-        "bfloat16": bfloat16,
     }
     _publish(trainer, config, dataset, run, models, mount_point, how)
 
@@ -339,12 +327,6 @@ def _publish(
     said = {name: value for name, value in how.items() if value is not None}
     with told(ConfigError, ExportError):
         version = publish_run(run, config, trainer, dataset, Publication(base, PurePosixPath(mount_point), **said))
-    for engine, error in read_card(base / GENERATOR / str(version))["export"].get("pixel_error", {}).items():
-        typer.echo(
-            f"In {engine}, bfloat16 changes {error['share_that_differs']:.2%} of the pixels, by "
-            f"{error['greatest_difference']:.0f} levels at most"
-            + ("." if error["same_in_every_batch"] else "; on this machine some of them depend on their batch.")
-        )
     typer.echo(f"Published version {version} of the generator and the discriminator in {base}. Serve them with:")
     typer.echo(f"  digitgan up --models {base}")
 

@@ -10,7 +10,6 @@ from typing import Final
 
 LOG_LEVEL: Final = "TF_CPP_MIN_LOG_LEVEL"
 
-_LEGACY_KERAS: Final = "TF_USE_LEGACY_KERAS"
 _OPENVINO_CONVERTER: Final = "openvino.tools.ovc"
 
 
@@ -40,25 +39,6 @@ def quiet_tensorflow_import() -> Iterator[None]:
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
-
-
-@contextmanager
-def without_keras() -> Iterator[None]:
-    """Keeps TensorFlow, imported in the block, from importing Keras at once, and with it whatever Keras can work with.
-
-    That is a third of the time and 100 MB, for nothing where SavedModels are only run. TensorFlow is told to look for
-    Keras 2 (the package tf_keras) in its stead, and does without where there is none. Afterwards ``tf.keras`` is loaded
-    when it is used, as ever.
-    """
-    before = os.environ.get(_LEGACY_KERAS)
-    os.environ[_LEGACY_KERAS] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[_LEGACY_KERAS]
-        else:
-            os.environ[_LEGACY_KERAS] = before
 
 
 @contextmanager

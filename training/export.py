@@ -45,15 +45,12 @@ from training import seed_index, served_story
 from training.calibration import Calibration
 from training.classifier import features_and_probabilities
 from training.inference import InferenceModule, inference_module
-from training.pixel_error import NOISES, pixel_errors
 from training.seed_index import SeedIndex
 
 CHECKED_SIZES: Final = (1, 2, 3, 7, 64, 256)
 PIXEL_TOLERANCE: Final = 0.5 + 0.01
 """How far a pixel may lie from the network's unrounded value: its own rounding, and float32's noise at 255."""
 LOGIT_TOLERANCE: Final = 1e-3
-BFLOAT16_TOLERANCE: Final = 1.0
-"""How far, in levels, the pixels of a generator in bfloat16 may lie from the network's on average."""
 FEATURE_TOLERANCE: Final = 1e-3
 """For the classifier's features and probabilities alike."""
 
@@ -85,7 +82,6 @@ def export(
     calibration: Calibration | None = None,
     labels: Labels | None = None,
     story: bytes | None = None,
-    bfloat16: bool = False,
 ) -> int:
     """Publishes one new version of each network, all under the same number.
 
@@ -103,14 +99,12 @@ def export(
         calibration: how the discriminator's logit becomes a probability; None: by the sigmoid alone.
         labels: publish a classifier and the generator's seed index too; ``networks`` must hold both networks then.
         story: how the generator learned, to be served with it (:func:`training.served_story.document`).
-        bfloat16: have the generator compute in bfloat16; its card then states the pixel error.
 
     Returns:
         The version.
 
     Raises:
-        ExportError: a saved graph differs from its network by more than rounding (in bfloat16: by more than a level
-            on average), or ``labels`` names no classifier.
+        ExportError: a saved graph differs from its network by more than rounding, or ``labels`` names no classifier.
     """
     version = 1 + max((number for name in networks for number in versions(base / name)), default=0)
     staged: list[tuple[Path, Path]] = []
@@ -122,9 +116,7 @@ def export(
 
     try:
         classifier = _stage_classifier(labels.classifier, base / CLASSIFIER, stage) if labels else None
-        modules = {
-            name: inference_module(name, network, calibration, bfloat16=bfloat16) for name, network in networks.items()
-        }
+        modules = {name: inference_module(name, network, calibration) for name, network in networks.items()}
         told: dict[str, dict[str, Any]] = {name: dict((details or {}).get(name, {})) for name in networks}
         index = None
         if labels:
@@ -137,10 +129,7 @@ def export(
         for name in sorted(networks, key=lambda name: name == GENERATOR):
             staging = stage(name, version)
             _save(name, modules[name], staging)
-            if bfloat16 and name == GENERATOR:
-                computed = _check_bfloat16(networks[name], staging)
-            else:
-                computed = {"greatest_difference_from_network": _check(name, networks[name], calibration, staging)}
+            difference = _check(name, networks[name], calibration, staging)
             if index and name == GENERATOR:
                 _check_index(index, staging)
             if story and name == GENERATOR:
@@ -153,7 +142,7 @@ def export(
                     "created": datetime.now(UTC).isoformat(timespec="seconds"),
                     **facts,
                     **told[name],
-                    "export": {"tensorflow": tf.__version__, **computed},
+                    "export": {"tensorflow": tf.__version__, "greatest_difference_from_network": difference},
                 },
             )
         for staging, final in staged:
@@ -264,25 +253,6 @@ def _check(name: str, network: Any, calibration: Calibration | None, directory: 
             )
         greatest = max(greatest, float(difference))
     return greatest
-
-
-def _check_bfloat16(generator: Any, directory: Path) -> dict[str, Any]:
-    """Measures a saved generator in bfloat16 against its network. Returns what the card tells of it."""
-    errors = pixel_errors(generator, directory)
-    for engine, error in errors.items():
-        if not error["mean_difference"] <= BFLOAT16_TOLERANCE:  # NaN must fail too.
-            raise ExportError(
-                f"{GENERATOR}: in {engine} the pixels of the saved graph differ from the network's by "
-                f"{error['mean_difference']:.3g} levels on average, more than {BFLOAT16_TOLERANCE:.3g}; nothing was "
-                "published"
-            )
-    greatest = max(error["greatest_difference"] for error in errors.values())
-    return {
-        "precision": "bfloat16",
-        "greatest_difference_from_network": greatest,
-        "noises": NOISES,
-        "pixel_error": errors,
-    }
 
 
 def _check_index(index: SeedIndex, directory: Path) -> None:

@@ -35,7 +35,6 @@ class Publication:
         detector_steps: how long; None: the default, or as long as the run if that was shorter.
         index_seeds: how many seeds to look at for the index; 0: publish neither an index nor the classifier.
         classifiers: base directory of the classifier, the newest version of which is published.
-        bfloat16: have the generator compute in bfloat16.
     """
 
     base: Path
@@ -44,7 +43,6 @@ class Publication:
     detector_steps: int | None = None
     index_seeds: int = SEEDS
     classifiers: Path = MODELS_DIR
-    bfloat16: bool = False
 
     def __post_init__(self) -> None:
         """Raises ConfigError for a value outside its range."""
@@ -104,7 +102,6 @@ def publish_run(
         calibration=calibration,
         labels=labels,
         story=_story(run, config, publication.classifiers, chosen.step if chosen else None),
-        bfloat16=publication.bfloat16,
     )
 
 

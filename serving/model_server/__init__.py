@@ -1,1 +1,1 @@
-"""The embedded model server: TensorFlow Serving's gRPC API in Python, on one of several engines."""
+"""The embedded model server: TensorFlow Serving's gRPC API in Python, on OpenVINO."""

@@ -13,7 +13,6 @@ from typing import Any, Final
 
 from serving import model_config
 from serving.model_server.batching import BatchingOptions
-from serving.model_server.engines import DEFAULT_ENGINE, Engine
 from serving.model_server.model import LoadingOptions
 from serving.model_server.server import DEFAULT_PORT, ServerOptions, serve
 
@@ -56,14 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--grpc_max_threads", type=int, default=ServerOptions.grpc_max_threads)
     add("--grpc_channel_arguments", type=_channel_arguments, default=(), help="key=value,key=value")
     add("--tensorflow_intra_op_parallelism", type=int, default=0)
-    add("--tensorflow_inter_op_parallelism", type=int, default=0)
-    add(
-        "--engine",
-        type=Engine,
-        choices=list(Engine),
-        default=DEFAULT_ENGINE,
-        help="what runs the models (here only); default: %(default)s",
-    )
+    add("--tensorflow_inter_op_parallelism", type=int, help="ignored: one operation runs after the other")
     add("--require_model_cards", **_FLAG, default=False, help="refuse versions without a model.json (here only)")
     for always_on in (
         "--enable_serialization_as_tensor_content",
@@ -93,9 +85,7 @@ def options_of(arguments: list[str] | None = None) -> ServerOptions:
         batching=_batching(flags.batching_parameters_file) if flags.enable_batching else None,
         grpc_max_threads=flags.grpc_max_threads,
         grpc_channel_arguments=flags.grpc_channel_arguments,
-        engine=flags.engine,
         intra_op_threads=flags.tensorflow_intra_op_parallelism,
-        inter_op_threads=flags.tensorflow_inter_op_parallelism,
         require_model_cards=flags.require_model_cards,
     )
 

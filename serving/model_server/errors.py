@@ -7,8 +7,6 @@ import grpc
 MAX_MESSAGE_CHARACTERS: Final = 1024
 """Longer messages are cut, as TensorFlow Serving does: gRPC sends them in a header, where space is short."""
 
-_CODES: Final[dict[int, grpc.StatusCode]] = {code.value[0]: code for code in grpc.StatusCode}
-
 
 class ServingError(Exception):
     """A request, or the loading of a version, that ends with a status other than OK."""
@@ -30,10 +28,3 @@ class ServingError(Exception):
     def message(self) -> str:
         """The message without the code."""
         return str(self.args[0])
-
-
-def code_of(number: int) -> grpc.StatusCode:
-    """Returns the gRPC code for a code's number, as TensorFlow's exceptions have it; UNKNOWN for an unknown
-    one.
-    """
-    return _CODES.get(number, grpc.StatusCode.UNKNOWN)

@@ -14,12 +14,11 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from serving.model_config import ModelConfig
-from serving.model_server import engines
 from serving.model_server.batching import BatchingOptions
-from serving.model_server.engines import DEFAULT_ENGINE, Engine
 from serving.model_server.manager import Manager, ModelNotLoadedError
 from serving.model_server.model import LoadingOptions
 from serving.model_server.runner import Runner
+from serving.model_server.saved_model import load
 from serving.model_server.service import Service
 from serving.model_server.verification import verify_version
 from serving.model_server.warmup import warm_up
@@ -56,12 +55,8 @@ class ServerOptions:
     """Calls handled at once, those waiting for a batch included; more are refused with RESOURCE_EXHAUSTED."""
     grpc_channel_arguments: tuple[tuple[str, int | str], ...] = ()
     """Options of gRPC's server, such as ``grpc.max_connection_age_ms``."""
-    engine: Engine = DEFAULT_ENGINE
-    """What runs the models."""
     intra_op_threads: int = 0
     """Threads inside one operation; 0 means as many as there are CPUs."""
-    inter_op_threads: int = 0
-    """TensorFlow's operations at a time; 0 means as many as there are CPUs."""
     require_model_cards: bool = False
     """Whether a version without a model card is refused; one with a card is verified in any case."""
     shutdown_grace_seconds: float = 5.0
@@ -107,7 +102,7 @@ class ModelServer:
         return self._server is not None
 
     def request_stop(self) -> None:
-        """Ends ``start`` where it waits for models, and ``wait``. Can be called in a signal handler."""
+        """Ends ``start`` where it waits for models, and ``wait``."""
         self._stopping.set()
 
     def wait(self) -> None:
@@ -169,7 +164,8 @@ def serve(options: ServerOptions, ready: Callable[[ModelServer], None] = lambda 
     server = ModelServer(options)
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        server.request_stop()
+        # In a thread: the main thread may hold the very lock that a stop request needs.
+        threading.Thread(target=server.request_stop).start()
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -189,11 +185,10 @@ def serve(options: ServerOptions, ready: Callable[[ModelServer], None] = lambda 
 
 def _loader(options: ServerOptions) -> Callable[[Path], Runner]:
     """Returns the function that loads a version."""
-    load = engines.loader(options.engine)
 
     def load_version(path: Path) -> Runner:
         verify_version(path, require_card=options.require_model_cards)
-        runner = Runner(load(path, options.intra_op_threads, options.inter_op_threads), options.batching)
+        runner = Runner(load(path, options.intra_op_threads), options.batching)
         try:
             warm_up(runner, path)
         except BaseException:

@@ -1,7 +1,7 @@
 """A model's signatures, and the checks that a request passes before it runs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from grpc import StatusCode
@@ -20,22 +20,25 @@ METHODS: Final = tuple(f"tensorflow/serving/{method}" for method in ("predict", 
 
 @dataclass(frozen=True)
 class Signature:
-    """What can be run: ``dtypes`` are TensorFlow's numbers by input name, ``outputs`` the outputs' names, ``ranks`` the
-    numbers of dimensions by input name, where there are two and more.
+    """What can be run: ``dtypes`` are TensorFlow's numbers by input name, ``outputs`` the outputs' names,
+    and ``shapes`` the inputs' shapes, -1 for a free size, None for a free number of dimensions.
     """
 
     name: str
     method_name: str
     dtypes: Mapping[str, int]
     outputs: tuple[str, ...]
-    ranks: Mapping[str, int] = field(default_factory=dict)
+    shapes: Mapping[str, Sequence[int] | None]
 
     @classmethod
     def from_proto(cls, name: str, proto: apis.SignatureDef) -> "Signature":
         """Returns the signature that a SavedModel keeps under ``name``."""
         dtypes = {key: info.dtype for key, info in sorted(proto.inputs.items())}
-        ranks = {key: rank for key, info in proto.inputs.items() if (rank := len(info.tensor_shape.dim)) > 1}
-        return cls(name, proto.method_name, dtypes, tuple(sorted(proto.outputs)), ranks)
+        shapes = {
+            key: None if info.tensor_shape.unknown_rank else [dim.size for dim in info.tensor_shape.dim]
+            for key, info in proto.inputs.items()
+        }
+        return cls(name, proto.method_name, dtypes, tuple(sorted(proto.outputs)), shapes)
 
 
 def choose(signatures: Mapping[str, Signature], name: str) -> Signature:
@@ -57,11 +60,10 @@ def choose(signatures: Mapping[str, Signature], name: str) -> Signature:
 
 
 def read_inputs(signature: Signature, inputs: Mapping[str, apis.TensorProto]) -> dict[str, NDArray[Any]]:
-    """Returns a request's inputs as arrays. Their sizes are not compared with the signature's, as in TensorFlow
-    Serving, but the number of their dimensions is: TensorFlow's convolutions end the process at a wrong one.
+    """Returns a request's inputs as arrays.
 
-    Raises ServingError INVALID_ARGUMENT for a missing, extra or misnamed input, a wrong dtype, a wrong number of
-    dimensions where there should be two and more, and a tensor that can't be read.
+    Raises ServingError INVALID_ARGUMENT for a missing, extra or misnamed input, a wrong dtype or shape, and a tensor
+    that can't be read.
     """
     if inputs.keys() != signature.dtypes.keys():
         raise ServingError(
@@ -83,10 +85,10 @@ def read_inputs(signature: Signature, inputs: Mapping[str, apis.TensorProto]) ->
             arrays[name] = tensors.to_array(proto)
         except tensors.TensorError as error:
             raise ServingError(StatusCode.INVALID_ARGUMENT, f"tensor parsing error: {name}: {error}") from error
-        if arrays[name].ndim != (rank := signature.ranks.get(name, arrays[name].ndim)):
+        if not _fits(arrays[name].shape, signature.shapes[name]):
             raise ServingError(
                 StatusCode.INVALID_ARGUMENT,
-                f"input {name} has the shape {list(arrays[name].shape)}; {rank} dimensions are expected",
+                f"input {name} should be of shape {list(signature.shapes[name] or ())}, not {list(arrays[name].shape)}",
             )
     return arrays
 
@@ -108,6 +110,12 @@ def choose_outputs(signature: Signature, output_filter: Sequence[str]) -> Sequen
             StatusCode.INVALID_ARGUMENT, f"duplicate output tensor alias among {', '.join(output_filter)}"
         )
     return output_filter or signature.outputs
+
+
+def _fits(shape: Sequence[int], declared: Sequence[int] | None) -> bool:
+    return declared is None or (
+        len(shape) == len(declared) and all(size in (-1, own) for own, size in zip(shape, declared, strict=True))
+    )
 
 
 def _set(names: Any) -> str:

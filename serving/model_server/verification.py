@@ -1,4 +1,4 @@
-"""What a version has to pass before any of its bytes reach TensorFlow: its files are those of its model card."""
+"""The check that a version's files are those of its model card, before any of them is loaded."""
 
 import logging
 import time

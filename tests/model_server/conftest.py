@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from serving.model_server.engines import Engine
 from tests.model_server import saved_models
 from tests.model_server.client import Client
-from tests.model_server.option import EMBEDDED
 from tests.model_server.process import config, connected, server_process
 
 
@@ -23,27 +21,17 @@ class Templates:
     echo: Path
     text: Path
     witness: Path
-    gate: Path
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """The servers under test: the engines of the embedded one, or a tensorflow_model_server by its path."""
-    if "program" in metafunc.fixturenames:
-        option = str(metafunc.config.getoption("--model-server"))
-        programs = [str(engine) for engine in Engine] if option == EMBEDDED else [option]
-        metafunc.parametrize("program", programs, scope="session")
 
 
 @pytest.fixture(scope="session")
 def templates(tmp_path_factory: pytest.TempPathFactory) -> Templates:
     root = tmp_path_factory.mktemp("templates")
-    made = Templates(*(root / name for name in ("two", "three", "echo", "text", "witness", "gate")))
+    made = Templates(*(root / name for name in ("two", "three", "echo", "text", "witness")))
     saved_models.save_half_plus(made.half_plus_two, 2.0)
     saved_models.save_half_plus(made.half_plus_three, 3.0)
     saved_models.save_echo(made.echo)
     saved_models.save_text(made.text)
     saved_models.save_witness(made.witness)
-    saved_models.save_gate(made.gate)
     return made
 
 

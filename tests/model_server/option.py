@@ -1,9 +1,14 @@
-"""The option that names the model server under test; a plugin, since only those are asked for options in time."""
+"""The option that names the model server under test; a plugin, since only plugins may add options."""
 
 import pytest
 
 EMBEDDED = "embedded"
-"""On each of its engines, in turn."""
+
+
+@pytest.fixture(scope="session")
+def program(pytestconfig: pytest.Config) -> str:
+    """The server under test: EMBEDDED, or a program's path."""
+    return str(pytestconfig.getoption("--model-server"))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -11,5 +16,5 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--model-server",
         default=EMBEDDED,
         metavar="PROGRAM",
-        help="what tests/model_server runs on: 'embedded' (default: each engine) or a tensorflow_model_server's path",
+        help="what tests/model_server runs on: 'embedded' (default) or a tensorflow_model_server's path",
     )

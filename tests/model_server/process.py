@@ -9,8 +9,8 @@ from pathlib import Path
 
 import grpc
 
-from serving.model_server.engines import Engine
 from tests.model_server.client import SECONDS, Client, wait_until
+from tests.model_server.option import EMBEDDED
 
 # What the suite expects of any server: quick polls and retries, labels before their versions, health.
 FLAGS = (
@@ -53,8 +53,7 @@ class ServerProcess:
             parameters = directory / "batching.config"
             parameters.write_text(BATCHING_PARAMETERS)
             flags += ["--enable_batching", f"--batching_parameters_file={parameters}"]
-        embedded = [sys.executable, "-m", "serving.model_server", f"--engine={program}"]
-        command = embedded if program in tuple(Engine) else [program]
+        command = [sys.executable, "-m", "serving.model_server"] if program == EMBEDDED else [program]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen([*command, *flags], stdout=log, stderr=subprocess.STDOUT)
 

@@ -103,23 +103,6 @@ def save_witness(path: Path) -> None:
     tf.saved_model.save(tf.Module(), str(path), signatures)
 
 
-def save_gate(path: Path) -> None:
-    """``serving_default``: creates the file ``gate`` [N] + ".entered", then waits until ``gate`` itself exists.
-
-    ``rows`` [N] is N in each row.
-    """
-
-    def gated(gate: Any) -> Any:
-        with tf.control_dependencies([tf.io.write_file(gate[0] + ".entered", "")]):
-            start = tf.constant(0)
-        shut = lambda n: tf.equal(tf.size(tf.io.matching_files(gate[0])), 0)  # noqa: E731
-        turns = tf.while_loop(shut, lambda n: (n + 1,), (tf.identity(start),))[0]
-        return {"rows": tf.fill(tf.shape(gate)[:1], tf.shape(gate)[0] + 0 * turns)}
-
-    signature = tf.function(gated).get_concrete_function(gate=tf.TensorSpec([None], tf.string))
-    tf.saved_model.save(tf.Module(), str(path), {"serving_default": signature})
-
-
 def publish(template: Path, base_path: Path, version: int) -> Path:
     """Copies a SavedModel beside its place, as version ``version`` of the model at ``base_path``, then renames it."""
     base_path.mkdir(parents=True, exist_ok=True)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from tensorflow.core.framework import tensor_pb2
 
-from serving.model_server.engines import Engine
 from tests.model_server import saved_models
 from tests.model_server.client import SECONDS, Client, output, predict_request, refused
 from tests.model_server.conftest import Templates
+from tests.model_server.option import EMBEDDED
 from tests.model_server.process import config, connected, server_process
 from tests.model_server.saved_models import DTYPES
 
@@ -76,15 +76,15 @@ def test_values_of_every_dtype_come_back_as_they_were(client: Client, dtype: str
     assert output(answer, "y").dtype == values.dtype
 
 
-def test_strings_come_back_as_they_were_or_the_version_is_refused_by_an_engine_without_them(
+def test_strings_come_back_as_they_were_or_the_embedded_server_refuses_the_version(
     program: str, templates: Templates, tmp_path: Path
 ) -> None:
     saved_models.publish(templates.text, tmp_path / "text", 1)
     with server_process(program, config({"text": tmp_path / "text"})) as server:
-        if program == Engine.OPENVINO:
+        if program == EMBEDDED:
             assert server.process.wait(SECONDS) == 1
             assert "UNIMPLEMENTED" in server.log
-            assert "--engine tensorflow" in server.log
+            assert "Serve this model with TensorFlow Serving" in server.log
             return
         with connected(server) as client:
             values = np.array([b"", b"\xff\x00"], object)
@@ -102,12 +102,12 @@ def test_any_shape_is_run_that_the_operations_take(client: Client, shape: tuple[
     np.testing.assert_array_equal(output(client.predict("half", {"x": x}), "y"), x / 2 + 3)
 
 
-def test_a_shape_other_than_the_signatures_passes_if_the_operations_take_it_except_in_openvino(
+def test_a_shape_other_than_the_signatures_passes_if_the_operations_take_it_except_in_the_embedded_server(
     client: Client, program: str
 ) -> None:
     """The signature says [N]."""
     index = np.array([[0, 1], [2, 0]], np.int32)
-    if program == Engine.OPENVINO:
+    if program == EMBEDDED:
         with refused(INVALID_ARGUMENT, "[-1]", "[2, 2]"):
             client.predict("witness", {"index": index}, signature="item")
         return
@@ -120,8 +120,10 @@ def test_a_shape_that_an_operation_cannot_take_is_invalid(client: Client) -> Non
         client.predict("witness", {"x": np.ones((2, 4), np.float32)}, signature="dot")
 
 
-def test_a_value_that_an_operation_cannot_take_is_invalid_except_in_openvino(client: Client, program: str) -> None:
-    if program == Engine.OPENVINO:
+def test_a_value_that_an_operation_cannot_take_is_invalid_except_in_the_embedded_server(
+    client: Client, program: str
+) -> None:
+    if program == EMBEDDED:
         answer = client.predict("witness", {"index": np.array([0, 7], np.int32)}, signature="item")
         assert output(answer, "y").tolist() == [10, 0]
         return

@@ -1,4 +1,4 @@
-"""The generator's graph: small on disk, the same for an image in any batch, and its spectra come with the loading."""
+"""The generator's graph: small on disk, and its spectra come with the loading."""
 
 import gc
 from pathlib import Path
@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from serving.contract import BATCH_SIZES, GENERATOR, IMAGES, NOISE, SIGNATURE
-from serving.model_server.engines import DEFAULT_ENGINE, Engine, loader
+from serving.contract import GENERATOR, IMAGES, NOISE, SIGNATURE
 from training.inference import inference_module
 from training.inference.generator import sub_pixel
 from training.networks import build_generator
@@ -50,41 +49,6 @@ def expected(network: Any, rows: int) -> Any:
     return np.asarray(network(noise(rows), training=False), np.float64) * 127.5 + 127.5
 
 
-@pytest.mark.parametrize("engine", Engine)
-def test_an_image_is_the_same_to_the_bit_in_every_batch_that_is_run(saved: list[Path], engine: Engine) -> None:
-    servable = loader(engine)(saved[0])
-    inputs = noise(256)
-    together = servable.run(SIGNATURE, {NOISE: inputs})[IMAGES]
-    for size in BATCH_SIZES:
-        for start in range(0, 32, size):
-            pixels = servable.run(SIGNATURE, {NOISE: inputs[start : start + size]})[IMAGES]
-            np.testing.assert_array_equal(pixels, together[start : start + size])
-    servable.close()
-
-
-@pytest.mark.parametrize("engine", Engine)
-def test_in_bfloat16_it_is_another_graph_near_the_network(networks: list[Any], tmp_path: Path, engine: Engine) -> None:
-    module = inference_module(GENERATOR, networks[0], bfloat16=True)
-    tf.saved_model.save(module, str(tmp_path), signatures=dict(module.graphs))
-    graph = tf.saved_model.load(str(tmp_path)).signatures[SIGNATURE].graph.as_graph_def()
-    nodes = [node for function in graph.library.function for node in function.node_def]
-    types = [tf.as_dtype(node.attr["T"].type) for node in nodes if node.op == "Conv2D"]
-    assert types == [tf.bfloat16] * 3
-
-    servable = loader(engine)(tmp_path)
-    inputs = noise(256)
-    together = servable.run(SIGNATURE, {NOISE: inputs})[IMAGES]
-    difference = np.abs(together - expected(networks[0], 256).round())
-    assert (difference > 0).mean() > 0.001, "float32 would differ in one of 100,000"
-    assert difference.mean() < 1
-    assert servable.run(SIGNATURE, {NOISE: noise(0)})[IMAGES].shape == (0, 28, 28, 1)
-    for size in BATCH_SIZES if engine == DEFAULT_ENGINE else ():  # TensorFlow's kernels are other ones without AVX-512
-        for start in range(0, 32, size):
-            pixels = servable.run(SIGNATURE, {NOISE: inputs[start : start + size]})[IMAGES]
-            np.testing.assert_array_equal(pixels, together[start : start + size])
-    servable.close()
-
-
 def test_versions_in_one_process_keep_their_own_kernels(saved: list[Path], networks: list[Any]) -> None:
     loaded = [tf.saved_model.load(str(directory)) for directory in saved]
     for each, network in zip(loaded, networks, strict=True):
@@ -108,13 +72,6 @@ def test_no_operation_rounds_otherwise_in_another_release(saved: list[Path]) -> 
     operations = {node.op for function in graph.library.function for node in function.node_def}
     assert "Sigmoid" in operations
     assert "Tanh" not in operations
-
-
-@pytest.mark.parametrize("engine", Engine)
-def test_no_images_make_no_images(saved: list[Path], engine: Engine) -> None:
-    servable = loader(engine)(saved[0])
-    assert servable.run(SIGNATURE, {NOISE: noise(0)})[IMAGES].shape == (0, 28, 28, 1)
-    servable.close()
 
 
 def test_a_sub_pixel_convolution_is_the_transposed_one() -> None:

@@ -1,13 +1,11 @@
 """ModelServer and serve: start, addresses, stop, and where the server goes its own way."""
 
-import gc
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-import weakref
 from pathlib import Path
 from typing import Any
 
@@ -16,41 +14,66 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from serving.contract import DISCRIMINATOR, GENERATOR, MODELS
 from serving.model_config import ModelConfig
 from serving.model_server.batching import BatchingOptions
-from serving.model_server.engines import Engine, tensorflow
 from serving.model_server.model import LoadingOptions
+from serving.model_server.saved_model import SavedModel
 from serving.model_server.server import ModelServer, ServerOptions, ServerStartError
-from serving.pretrained import MODELS_DIR
+from serving.model_server.signature import Arrays
 from tests.model_server import saved_models
 from tests.model_server.client import SECONDS, Client, code, output, predict_request, refused, wait_until
 from tests.model_server.conftest import Templates
 from tests.model_server.embedded.conftest import QUICK, Start
+from tests.model_server.option import EMBEDDED
 from tests.model_server.process import config, connected, server_process
+
+X = {"x": np.ones(1, np.float32)}
+
+
+def requests_in_progress(server: ModelServer, model: str) -> int:
+    """The requests that a model's versions have, queued ones included."""
+    assert server._manager
+    return sum(version.requests for version in server._manager._models[model].versions())
+
+
+def refuses(client: Client) -> bool:
+    """Whether the server accepts no more calls."""
+    try:
+        client.states("half")
+    except grpc.RpcError:
+        return True
+    return False
 
 
 def waits(*seconds: float) -> dict[str, NDArray[np.float32]]:
     return {"seconds": np.array(seconds, np.float32)}
 
 
-def gate(file: Path) -> dict[str, NDArray[Any]]:
-    return {"gate": np.array([str(file).encode()], object)}
-
-
 class Gate:
-    """A request that runs until it is let go: nothing here depends on how fast the machine is."""
+    """Holds every run of the models loaded after it until ``open``: no test depends on how fast the machine is."""
 
-    def __init__(self, client: Client, model: str, directory: Path) -> None:
-        self._file = directory / "gate"
-        request = predict_request(model, gate(self._file))
-        self.answer = client.prediction.Predict.future(request, timeout=SECONDS)
-        entered = directory / "gate.entered"
-        wait_until(entered.exists, lambda: f"the request never ran: {self.answer.exception(0)}")
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.runs = 0
+        self._open = threading.Event()
+        run = SavedModel.run
+
+        def held(model: SavedModel, signature_name: str, inputs: Arrays) -> dict[str, NDArray[Any]]:
+            self.runs += 1
+            assert self._open.wait(SECONDS)
+            return run(model, signature_name, inputs)
+
+        monkeypatch.setattr(SavedModel, "run", held)
+
+    def request(self, client: Client, model: str) -> Any:
+        """Sends a request to a half-plus model, and returns its future once the request runs."""
+        before = self.runs
+        future = client.prediction.Predict.future(predict_request(model, X), timeout=SECONDS)
+        wait_until(lambda: self.runs > before, lambda: f"the request never ran: {future.exception(0)}")
+        return future
 
     def open(self) -> None:
-        """Lets the request finish."""
-        self._file.touch()
+        """Lets all runs go on."""
+        self._open.set()
 
 
 def test_a_server_stops_without_leaving_a_thread_or_a_listener(models: dict[str, Path]) -> None:
@@ -137,23 +160,17 @@ def test_a_base_path_that_disappears_does_not_unload_the_model(
     assert client.half_plus("m") == (2.5, 1)
 
 
-def test_unloading_frees_the_graph(templates: Templates) -> None:
-    loaded = tensorflow.load(templates.half_plus_two)
-    graph = weakref.ref(loaded._session.graph)
-    assert graph() is not None
-    loaded.close()
-    gc.collect()
-    assert graph() is None
-
-
-def test_an_unloaded_version_finishes_its_requests_first(start: Start, templates: Templates, tmp_path: Path) -> None:
-    saved_models.publish(templates.gate, tmp_path / "m", 1)
-    _, client = start({"m": tmp_path / "m"}, engine=Engine.TENSORFLOW)
-    slow = Gate(client, "m", tmp_path)
-    saved_models.publish(templates.gate, tmp_path / "m", 2)
+def test_an_unloaded_version_finishes_its_requests_first(
+    start: Start, templates: Templates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved_models.publish(templates.half_plus_two, tmp_path / "m", 1)
+    gate = Gate(monkeypatch)
+    _, client = start({"m": tmp_path / "m"})
+    slow = gate.request(client, "m")
+    saved_models.publish(templates.half_plus_two, tmp_path / "m", 2)
     client.wait_for_states("m", {2: "AVAILABLE", 1: "UNLOADING"})
-    slow.open()
-    assert slow.answer.result(SECONDS).model_spec.version.value == 1
+    gate.open()
+    assert slow.result(SECONDS).model_spec.version.value == 1
     client.wait_for_states("m", {2: "AVAILABLE", 1: "END"})
 
 
@@ -198,105 +215,111 @@ def test_no_rows_are_answered_with_no_rows(start: Start, models: dict[str, Path]
     assert output(answer, "y").shape == (0, 3)
 
 
-def test_bad_requests_never_fail_good_ones_that_they_arrive_with(start: Start, models: dict[str, Path]) -> None:
-    _, client = start({"witness": models["witness"]}, engine=Engine.TENSORFLOW)
+def test_bad_requests_never_fail_good_ones_that_they_arrive_with(
+    start: Start, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(monkeypatch)
+    _, client = start({"witness": models["witness"]})
     kinds: list[tuple[str, dict[str, NDArray[Any]], list[Any] | None]] = [
         ("item", {"index": np.array([0, 2], np.int32)}, [10, 30]),
-        ("item", {"index": np.array([7], np.int32)}, None),
-        ("item", {"index": np.array([[0, 1]], np.int32)}, [[10, 20]]),
+        ("item", {"index": np.array([[0, 1]], np.int32)}, None),
         ("dot", {"x": np.ones((2, 3), np.float32)}, [6, 6]),
         ("dot", {"x": np.ones((2, 4), np.float32)}, None),
     ] * 8
-    busy = client.prediction.Predict.future(predict_request("witness", waits(0.3)), timeout=SECONDS)
     futures = [
         client.prediction.Predict.future(predict_request("witness", inputs, signature=signature), timeout=SECONDS)
         for signature, inputs, _ in kinds
     ]
+    wait_until(lambda: gate.runs > 0, lambda: "no request ran")  # the others queue up behind it
+    gate.open()
     for future, (_, _, expected) in zip(futures, kinds, strict=True):
         if expected is None:
             assert code(future.exception(SECONDS)) is grpc.StatusCode.INVALID_ARGUMENT
         else:
             assert output(future.result(SECONDS), "y").tolist() == expected
-    busy.result(SECONDS)
-
-
-@pytest.mark.parametrize("engine", Engine)
-@pytest.mark.parametrize("name", [GENERATOR, DISCRIMINATOR])
-def test_an_answer_does_not_depend_on_its_batch(start: Start, name: str, engine: Engine) -> None:
-    """Bit for bit, for the package's own models."""
-    _, client = start({name: MODELS_DIR / name}, engine=engine)
-    spec = MODELS[name]
-    random = np.random.default_rng(1)
-    rows: NDArray[Any] = (
-        random.standard_normal((64, *spec.input.shape), np.float32)
-        if spec.input.dtype == "float32"
-        else random.integers(0, 256, (64, *spec.input.shape), np.uint8)
-    )
-
-    def ask(some: NDArray[Any]) -> NDArray[Any]:
-        return output(client.predict(name, {spec.input.name: some}), spec.outputs[0].name)
-
-    together = ask(rows)
-    for size in (1, 3, 5, 11):
-        alone = [ask(rows[first : first + size]) for first in range(0, len(rows), size)]
-        np.testing.assert_array_equal(np.concatenate(alone), together)
 
 
 def test_a_request_whose_time_runs_out_in_the_queue_is_not_run(
-    start: Start, templates: Templates, tmp_path: Path
+    start: Start, templates: Templates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    saved_models.publish(templates.gate, tmp_path / "m", 1)
-    _, client = start({"m": tmp_path / "m"}, engine=Engine.TENSORFLOW, batching=BatchingOptions(max_batch_size=1))
-    busy = Gate(client, "m", tmp_path)
-    late = tmp_path / "late"
+    saved_models.publish(templates.half_plus_two, tmp_path / "m", 1)
+    gate = Gate(monkeypatch)
+    server, client = start({"m": tmp_path / "m"}, batching=BatchingOptions(max_batch_size=1))
+    busy = gate.request(client, "m")
     try:
-        request = predict_request("m", gate(late))
-        hopeless = [client.prediction.Predict.future(request, timeout=0.3) for _ in range(3)]
+        hopeless = [client.prediction.Predict.future(predict_request("m", X), timeout=0.3) for _ in range(3)]
         assert {code(future.exception(SECONDS)) for future in hopeless} == {grpc.StatusCode.DEADLINE_EXCEEDED}
-        time.sleep(1)  # a server learns a moment after its client that the time is over
+        wait_until(lambda: requests_in_progress(server, "m") == 1, lambda: "the server goes on with requests in vain")
     finally:
-        busy.open()
-        late.touch()
-    busy.answer.result(SECONDS)
-    assert output(client.predict("m", gate(tmp_path)), "rows").tolist() == [1]
-    assert not (tmp_path / "late.entered").exists()
+        gate.open()
+    busy.result(SECONDS)
+    assert client.half_plus("m") == (2.5, 1)
+    assert gate.runs == 2
 
 
 # The process
 
 
-def test_sigterm_lets_calls_in_progress_finish_and_ends_with_0(templates: Templates, tmp_path: Path) -> None:
-    saved_models.publish(templates.gate, tmp_path / "m", 1)
-    with (
-        server_process(Engine.TENSORFLOW, config({"m": tmp_path / "m"})) as server,
-        connected(server) as client,
-    ):
-        slow = Gate(client, "m", tmp_path)
+def test_a_stop_lets_calls_in_progress_finish(
+    start: Start, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(monkeypatch)
+    server, client = start({"half": models["half"]})
+    slow = gate.request(client, "half")
+    stopping = threading.Thread(target=server.stop)
+    stopping.start()
+    try:
+        wait_until(lambda: refuses(client), lambda: "a server that stops goes on accepting calls")
+        assert not slow.done()
+    finally:
+        gate.open()
+    assert output(slow.result(SECONDS), "y").tolist() == [3.5]
+    stopping.join(SECONDS)
+    assert not stopping.is_alive()
+
+
+def test_sigterm_ends_the_process_with_0(models: dict[str, Path]) -> None:
+    with server_process(EMBEDDED, config({"half": models["half"]})) as server, connected(server) as client:
+        assert client.half_plus("half") == (3.5, 2)
         server.process.send_signal(signal.SIGTERM)
-        slow.open()
-        assert output(slow.answer.result(SECONDS), "rows").tolist() == [1]
         assert server.process.wait(SECONDS) == 0
         assert "Traceback" not in server.log
 
 
-def test_an_engine_is_imported_when_it_is_chosen_and_brings_no_other_and_no_telemetry() -> None:
+def test_a_signal_ends_the_server_whatever_its_main_thread_holds(models: dict[str, Path]) -> None:
+    """The signal arrives when the main thread is about to wait, and holds the lock of what it waits for."""
     program = (
-        "import sys, serving.model_server.server as server\n"
-        "heavy = {'openvino', 'openvino_telemetry', 'tensorflow'}\n"
-        "print(heavy & sys.modules.keys() or None)\n"
-        "server.engines.loader('openvino')\n"
-        "print(heavy & sys.modules.keys())\n"
+        "import os, signal, sys, threading\n"
+        "from pathlib import Path\n"
+        "from serving.model_config import ModelConfig\n"
+        "from serving.model_server.server import ModelServer, ServerOptions, serve\n"
+        "wait = threading.Condition.wait\n"
+        "def interrupted(condition, timeout=None):\n"
+        "    if condition is stopping[0]._cond:\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    return wait(condition, timeout)\n"
+        "def ready(server):\n"
+        "    stopping.append(server._stopping)\n"
+        "    threading.Condition.wait = interrupted\n"
+        "stopping = []\n"
+        "options = ServerOptions((ModelConfig('half', Path(sys.argv[1])),), port=0)\n"
+        "sys.exit(serve(options, ready))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(models["half"])], timeout=SECONDS, check=False)
+    assert done.returncode == 0
+
+
+def test_the_server_imports_no_tensorflow_and_no_telemetry() -> None:
+    program = (
+        "import sys, serving.model_server.server\n"
+        "print({'openvino', 'openvino_telemetry', 'tensorflow'} & sys.modules.keys())\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == "None\n{'openvino'}\n"
+    assert done.stdout == "{'openvino'}\n"
 
 
-@pytest.mark.parametrize("engine", Engine)
-def test_another_number_of_dimensions_is_refused_where_there_are_two_and_more(
-    start: Start, models: dict[str, Path], engine: Engine
-) -> None:
-    """TensorFlow's convolutions end the process at it."""
-    _, client = start({"witness": models["witness"]}, engine=engine)
+def test_another_number_of_dimensions_is_refused(start: Start, models: dict[str, Path]) -> None:
+    _, client = start({"witness": models["witness"]})
     for shape in ((3,), (1, 2, 3)):
         with refused(grpc.StatusCode.INVALID_ARGUMENT, str(list(shape))):
             client.predict("witness", {"x": np.ones(shape, np.float32)}, signature="dot")

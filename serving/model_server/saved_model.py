@@ -1,4 +1,8 @@
-"""SavedModels in OpenVINO: on the CPU, in float32 whatever the CPU has besides, so that pixels don't depend on it."""
+"""SavedModels that OpenVINO runs, on the CPU and in float32.
+
+model = load(Path("models/generator/1"))
+images = model.run("serving_default", {"noise": noise})["images"]
+"""
 
 import gc
 import tempfile
@@ -16,9 +20,9 @@ from grpc import StatusCode
 from numpy.typing import NDArray
 
 from serving import apis
-from serving.model_server.engines.single_signature import single_signature
 from serving.model_server.errors import ServingError
 from serving.model_server.signature import METHODS, Arrays, Signature
+from serving.model_server.single_signature import single_signature
 from serving.quiet import without_openvino_converter
 
 with without_openvino_converter():
@@ -31,8 +35,8 @@ _STRING: Final = 7
 """TensorFlow's number of the dtype."""
 
 
-class OpenVinoServable:
-    """A version in memory; see ``serving.model_server.servable``."""
+class SavedModel:
+    """A SavedModel in memory. Several threads may call ``run`` at once."""
 
     def __init__(self, signature_defs: apis.SignatureDefMap, programs: dict[str, "_Program"]) -> None:
         self.signature_defs = signature_defs
@@ -42,14 +46,14 @@ class OpenVinoServable:
         self._programs = programs
 
     def run(self, signature_name: str, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        """Runs a signature; see ``serving.model_server.servable``.
+        """Returns all outputs of a signature, for inputs of its names and dtypes.
 
-        Raises ServingError INVALID_ARGUMENT for shapes that an operation can't take.
+        Raises ServingError INVALID_ARGUMENT for a shape that an operation can't take.
         """
         return self._programs[signature_name].run(inputs)
 
     def close(self) -> None:
-        """Frees the model's memory."""
+        """Frees the model's memory. No ``run`` may follow."""
         self._programs.clear()
         gc.collect()
 
@@ -60,7 +64,7 @@ class _Program:
     def __init__(self, model: Any, signature: Signature, hints: Mapping[str, Any]) -> None:
         self._hints = hints
         self._outputs = signature.outputs
-        self._declared = {name: _dimensions(model.input(name).get_partial_shape()) for name in signature.dtypes}
+        self._declared = {name: signature.shapes[name] for name in signature.dtypes}
         self._compiling = Lock()
         self._compiled: dict[tuple[int, ...], _Requests] = {}
         ranks = tuple(len(shape) for shape in self._declared.values() if shape is not None)
@@ -71,12 +75,6 @@ class _Program:
             self._model = model
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        for name, shape in self._declared.items():
-            if not _fits(inputs[name].shape, shape):
-                raise ServingError(
-                    StatusCode.INVALID_ARGUMENT,
-                    f"input {name} should be of shape {list(shape or ())}, not {list(inputs[name].shape)}",
-                )
         try:
             with self._requests(tuple(inputs[name].ndim for name in self._declared)).one() as request:
                 found = request.infer(dict(inputs), share_inputs=True)
@@ -90,7 +88,12 @@ class _Program:
                 if ranks not in self._compiled:
                     model = self._model.clone()
                     given = zip(self._declared.items(), ranks, strict=True)
-                    model.reshape({name: openvino.PartialShape(shape or [-1] * rank) for (name, shape), rank in given})
+                    model.reshape(
+                        {
+                            name: openvino.PartialShape(list(shape) if shape is not None else [-1] * rank)
+                            for (name, shape), rank in given
+                        }
+                    )
                     self._compiled[ranks] = self._compile(model)
         return self._compiled[ranks]
 
@@ -118,10 +121,11 @@ class _Requests:
 _CORE: Final = openvino.Core()
 
 
-def load(path: Path, intra_op_threads: int = 0, inter_op_threads: int = 0) -> OpenVinoServable:
-    """Loads a SavedModel; see ``serving.model_server.servable``. Operations run one after the other.
+def load(path: Path, threads: int = 0) -> SavedModel:
+    """Loads the SavedModel in the directory ``path``, to run on so many threads (0: one for each CPU).
 
-    Raises ServingError UNIMPLEMENTED for a graph that OpenVINO can't take.
+    Raises ServingError: NOT_FOUND without a graph for serving, DATA_LOSS for a graph that can't be parsed,
+    OUT_OF_RANGE for a variables file that is too short, UNIMPLEMENTED for a graph that OpenVINO can't run.
     """
     meta_graph = _read(path)
     hints = {
@@ -129,8 +133,8 @@ def load(path: Path, intra_op_threads: int = 0, inter_op_threads: int = 0) -> Op
         "INFERENCE_PRECISION_HINT": "f32",
         "ENABLE_CPU_PINNING": False,  # other processes use these CPUs too
     }
-    if intra_op_threads:
-        hints["INFERENCE_NUM_THREADS"] = intra_op_threads
+    if threads:
+        hints["INFERENCE_NUM_THREADS"] = threads
     signature_defs = apis.SignatureDefMap()
     programs = {}
     for name, proto in meta_graph.signature_def.items():
@@ -138,12 +142,12 @@ def load(path: Path, intra_op_threads: int = 0, inter_op_threads: int = 0) -> Op
         signature = Signature.from_proto(name, proto)
         if signature.method_name in METHODS:
             if any(info.dtype == _STRING for info in (*proto.inputs.values(), *proto.outputs.values())):
-                raise _not_taken(path, name, "it has strings")
+                raise _unsupported(path, name, "it has strings")
             try:
                 programs[name] = _Program(_converted(path, meta_graph, name), signature, hints)
             except RuntimeError as error:
                 raise _load_error(path, name, error) from error
-    return OpenVinoServable(signature_defs, programs)
+    return SavedModel(signature_defs, programs)
 
 
 def _read(path: Path) -> apis.MetaGraphDef:
@@ -198,30 +202,20 @@ def _keep_stack(product: Any) -> None:
         user.replace_source_output(result)
 
 
-def _dimensions(shape: Any) -> list[int] | None:
-    """Returns a signature's shape: -1 for a free size, None for a free rank."""
-    return None if shape.rank.is_dynamic else [-1 if size.is_dynamic else size.get_length() for size in shape]
-
-
-def _fits(shape: tuple[int, ...], declared: list[int] | None) -> bool:
-    return declared is None or (
-        len(shape) == len(declared) and all(wanted in (-1, size) for wanted, size in zip(declared, shape, strict=True))
-    )
-
-
 def _load_error(path: Path, signature: str, error: RuntimeError) -> ServingError:
     message = _message(error)
     if "exceed data size" in message:
         return ServingError(StatusCode.OUT_OF_RANGE, f"the variables in {path} are too short: {message}")
     if "is not initialized" in message:
         return ServingError(StatusCode.NOT_FOUND, f"variables are missing in {path}: {message}")
-    return _not_taken(path, signature, message)
+    return _unsupported(path, signature, message)
 
 
-def _not_taken(path: Path, signature: str, reason: str) -> ServingError:
+def _unsupported(path: Path, signature: str, reason: str) -> ServingError:
     return ServingError(
         StatusCode.UNIMPLEMENTED,
-        f"OpenVINO can't run the signature {signature} in {path} (--engine tensorflow may): {reason}",
+        f"the embedded model server can't run the signature {signature} in {path}: {reason}. "
+        "Serve this model with TensorFlow Serving (tensorflow_model_server), which runs every SavedModel",
     )
 
 
