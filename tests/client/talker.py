@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,12 +16,15 @@ LIVE = b'{"status":"ready"}'
 
 @dataclass
 class Answer:
-    """``status`` None: the connection is closed without a word. ``after``: an event to wait for first."""
+    """``status`` None: the connection is closed without a word. ``after``: an event to wait for first. ``lasts_s``: how
+    long, from the first request on, it is given again and again.
+    """
 
     status: int | None = 200
     body: bytes = LIVE
     headers: dict[str, str] = field(default_factory=dict)
     after: threading.Event | None = None
+    lasts_s: float = 0
 
 
 def problem(status: int, slug: str, headers: dict[str, str] | None = None, **more: object) -> Answer:
@@ -38,6 +42,7 @@ class Talker(ThreadingHTTPServer):
         self.answers: list[Answer] = [Answer()]
         self.asked: list[str] = []
         self.connections = 0
+        self.first_request = 0.0
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
 
@@ -51,11 +56,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.server.first_request = self.server.first_request or time.monotonic()
         self.server.asked.append(self.path)
         answers = self.server.answers
-        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if answers[0].lasts_s and time.monotonic() >= self.server.first_request + answers[0].lasts_s:
+            answers.pop(0)
+        answer = answers[0] if len(answers) == 1 or answers[0].lasts_s else answers.pop(0)
         if answer.after:
-            answer.after.wait(30)
+            answer.after.wait(60)
         if answer.status is None:
             self.close_connection = True
             return

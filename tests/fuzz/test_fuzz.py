@@ -12,6 +12,7 @@ import struct
 import time
 import zlib
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, Final
 
 import numpy as np
@@ -38,8 +39,8 @@ from serving.contract import MODELS
 MINUTES: Final = float(os.environ.get("FUZZ_MINUTES", "0"))
 TARGETS: Final = 6
 EXAMPLES: Final = 2000 if MINUTES else 60
-SECONDS_EACH: Final = 20.0
-"""No example takes longer, also where other work goes on beside it."""
+HANGING: Final = timedelta(seconds=60)
+"""No example comes near it, even on a busy machine."""
 
 
 def fuzz(**inputs: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]], Callable[[], None]]:
@@ -48,14 +49,12 @@ def fuzz(**inputs: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]], Ca
     def decorate(check: Callable[..., None]) -> Callable[[], None]:
         examples = 0
 
-        @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=EXAMPLES, deadline=HANGING, database=None, suppress_health_check=list(HealthCheck))
         @given(**inputs)
         def run(**example: Any) -> None:
             nonlocal examples
             examples += 1
-            start = time.monotonic()
             check(**example)
-            assert time.monotonic() - start < SECONDS_EACH
 
         def test() -> None:
             end = time.monotonic() + MINUTES * 60 / TARGETS

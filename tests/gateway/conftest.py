@@ -37,7 +37,7 @@ def gateway(model_server: str) -> Iterator[ServerProcess]:
 
 @pytest.fixture(scope="session")
 def http(gateway: ServerProcess) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=processes.url_of(gateway), timeout=30) as client:
+    with httpx.Client(base_url=processes.url_of(gateway), timeout=60) as client:
         yield client
 
 
@@ -56,7 +56,7 @@ def faulty_gateway(faulty_server: MisbehavingServer) -> Iterator[ServerProcess]:
 @pytest.fixture(scope="session")
 def faulty_http(faulty_gateway: ServerProcess) -> Iterator[httpx.Client]:
     """A client of a gateway whose model server does what the test says."""
-    with httpx.Client(base_url=processes.url_of(faulty_gateway), timeout=30) as client:
+    with httpx.Client(base_url=processes.url_of(faulty_gateway), timeout=60) as client:
         yield client
 
 

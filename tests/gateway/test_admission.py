@@ -88,7 +88,7 @@ def full(server: MisbehavingServer, http: httpx.Client) -> Iterator[list[Future[
 
 
 def connect(process: ServerProcess) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", int(processes.url_of(process).rpartition(":")[2])), timeout=30)
+    return socket.create_connection(("127.0.0.1", int(processes.url_of(process).rpartition(":")[2])), timeout=60)
 
 
 def answer(connection: socket.socket) -> tuple[bytes, bytes]:

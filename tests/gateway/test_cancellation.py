@@ -36,7 +36,7 @@ def http(process: ServerProcess) -> Iterator[httpx.Client]:
 
 def asking(process: ServerProcess, path: str, body: Any, accept: str = "*/*") -> socket.socket:
     """Returns a connection on which a request waits for its answer."""
-    connection = socket.create_connection(("127.0.0.1", int(processes.url_of(process).rpartition(":")[2])), timeout=30)
+    connection = socket.create_connection(("127.0.0.1", int(processes.url_of(process).rpartition(":")[2])), timeout=60)
     content = json.dumps(body).encode()
     fields = f"Host: x\r\nAccept: {accept}\r\nContent-Type: application/json\r\nContent-Length: {len(content)}"
     connection.sendall(f"POST {path} HTTP/1.1\r\n{fields}\r\n\r\n".encode() + content)

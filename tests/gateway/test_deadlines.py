@@ -1,7 +1,6 @@
 """A request's time is a budget, of which its answer keeps a part; and a 504 tells what used it up."""
 
 import asyncio
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -63,9 +62,8 @@ def test_a_requests_own_limit_ends_the_call_and_its_answer_says_where(
     before = value(read(http), "digitgan_timeouts_total", part="model")
     response = http.post("/generate", json={"seeds": [1]}, headers={HEADER: str(SOON_S), "Accept": accept})
     assert "at the model server" in assert_problem(response, "timeout")["detail"]
-    assert SOON_S <= response.elapsed.total_seconds() < LIMIT_S / 2
     wait_until(lambda: holding.cancelled == 1)  # the model server knows the deadline too
-    assert holding.seconds_left[0] < LIMIT_S / 2
+    assert holding.seconds_left[0] <= SOON_S
     assert value(read(http), "digitgan_timeouts_total", part="model") == before + 1
 
 
@@ -110,20 +108,20 @@ def test_an_answer_that_takes_too_long_is_given_up(http: httpx.Client, server: M
 
     server.behaviour = noisy
     body = {"seeds": [1, 2], "steps": 650, "scale": 8, "loop": True}  # 65 million pixels of noise as WebP: a second
-    details = []
-    for limit in ("0.3", "0.6", "1.2"):  # the first that the model server keeps to, however slow the machine
-        response = http.post("/interpolate", json=body, headers={HEADER: limit, "Accept": "image/webp"})
-        if response.status_code == 504:
-            details.append(assert_problem(response, "timeout")["detail"])
+    found = ""
+    limit = 0.2
+    while "while the answer was being made" not in found:  # a slower machine needs more time for the calls before
+        limit *= 1.5
+        assert limit < LIMIT_S, found
+        response = http.post("/interpolate", json=body, headers={HEADER: f"{limit:.2f}", "Accept": "image/webp"})
+        found = assert_problem(response, "timeout")["detail"]
     server.behaviour = honest
-    assert any("while the answer was being made" in detail for detail in details), details
 
 
 def test_a_call_that_would_come_too_late_is_not_made() -> None:
-    deadline = Deadline(0.05)
-    time_left = deadline.for_calls(pixels=10**9)
-    assert 0 < time_left() <= 0.025  # half of it is kept for the answer
-    time.sleep(0.03)
+    time_left = Deadline(600).for_calls(pixels=10**12)
+    assert 0 < time_left() <= 300  # half of it is kept for the answer
+    time_left = Deadline(1e-6).for_calls(pixels=10**9)
     with pytest.raises(OutOfTimeError, match="at the model server"):
         time_left()
 

@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from serving.apis import ModelVersionStatus, PredictRequest
-from serving.contract import GENERATOR, IMAGES, LOGITS, PROBABILITIES
+from serving.contract import BATCH_SIZES, GENERATOR, IMAGES, LOGITS, PROBABILITIES
 from tests.gateway import processes
 from tests.gateway.conftest import FAULT_TIMEOUT_S
 from tests.gateway.misbehaving import MisbehavingServer, answer, failing, honest
@@ -116,24 +116,26 @@ def test_a_slow_model_server_is_504_after_the_requests_time(
     def slow(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
         gone = threading.Event()
         context.add_callback(gone.set)
-        gone.wait(30)
+        gone.wait(60)
         return answer(request)
 
     faulty_server.behaviour = slow
     response = faulty_http.post("/generate", json={"seeds": [1]})
     assert_problem(response, "timeout")
-    assert FAULT_TIMEOUT_S <= response.elapsed.total_seconds() < FAULT_TIMEOUT_S + 1
 
 
 def test_all_batches_of_a_request_share_its_time(faulty_server: MisbehavingServer, faulty_http: httpx.Client) -> None:
+    calls = []
+
     def slowly(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
+        calls.append(request)
         faulty_server.release.wait(FAULT_TIMEOUT_S * 0.4)
         return honest(request, context)
 
     faulty_server.behaviour = slowly
     response = faulty_http.post("/generate", json={"count": 4096})
     assert_problem(response, "timeout")
-    assert response.elapsed.total_seconds() < FAULT_TIMEOUT_S + 1
+    assert len(calls) < 4096 / BATCH_SIZES[-1]
 
 
 class Swap:
@@ -250,16 +252,8 @@ def test_a_model_server_that_comes_back_is_used_again_without_a_restart(sockets:
     with processes.gateway(address) as process:
         url = processes.url_of(process)
         with MisbehavingServer(address):
-            waited = threading.Event()
-            for _ in range(40):
-                if httpx.get(f"{url}/healthz/ready").status_code == 200:
-                    break
-                waited.wait(0.05)
+            wait_until(lambda: httpx.get(f"{url}/healthz/ready").status_code == 200)
             assert httpx.get(f"{url}/digits/1.png").status_code == 200
         assert_problem(httpx.get(f"{url}/digits/1.png"), "model-server-unreachable")
         with MisbehavingServer(address):
-            for _ in range(40):
-                if (response := httpx.get(f"{url}/digits/1.png")).status_code == 200:
-                    break
-                waited.wait(0.05)
-            assert response.status_code == 200
+            wait_until(lambda: httpx.get(f"{url}/digits/1.png").status_code == 200)

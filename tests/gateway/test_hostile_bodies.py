@@ -1,7 +1,5 @@
 """Bodies made to cost: refused before they do, and with nothing of ours in the answer."""
 
-import time
-
 import httpx
 import pytest
 
@@ -37,9 +35,7 @@ def test_a_slow_codec_is_not_used(faulty_http: httpx.Client) -> None:
     text = b"a" * 2**17
     part = b'--b\r\nContent-Disposition: form-data; name="images"\r\n\r\n' + text + b"-" + text + b"\r\n--b--\r\n"
     headers = {"Content-Type": "multipart/form-data; boundary=b; charset=punycode"}
-    start = time.monotonic()
     assert_problem(faulty_http.post("/score", content=part, headers=headers), "unsupported-media-type")
-    assert time.monotonic() - start < 5
 
 
 def test_what_is_echoed_is_short(faulty_http: httpx.Client) -> None:

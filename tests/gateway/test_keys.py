@@ -28,7 +28,7 @@ def guarded(faulty_server: MisbehavingServer) -> Iterator[httpx.Client]:
     }
     with (
         processes.gateway(faulty_server.target, **settings) as process,
-        httpx.Client(base_url=processes.url_of(process), timeout=30) as client,
+        httpx.Client(base_url=processes.url_of(process), timeout=60) as client,
     ):
         yield client
 

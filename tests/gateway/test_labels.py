@@ -3,7 +3,6 @@
 import csv
 import io
 import threading
-import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from tests.gateway.indexed_models import BY_CLASSIFIER, BY_INDEX, DOUBTFUL, INDE
 from tests.gateway.problem import assert_problem
 from tests.gateway.test_generate import ask, from_json, from_npy, pixels_of
 from tests.gateway.test_metrics import read, value
+from tests.gateway.waiting import wait_until
 
 FORMATS = ["application/json", "image/png", "application/zip", "application/x-npy"]
 
@@ -40,7 +40,7 @@ def serving(models: Path, address: Path) -> Iterator[httpx.Client]:
     with (
         processes.model_server(models, address),
         processes.gateway(f"unix:{address}") as process,
-        httpx.Client(base_url=processes.url_of(process), timeout=30) as client,
+        httpx.Client(base_url=processes.url_of(process), timeout=60) as client,
     ):
         yield client
 
@@ -243,10 +243,7 @@ def test_a_digit_stays_that_digit_while_versions_change(models: Path, sockets: P
         beside.rename(tmp_path / "generator" / str(version))
 
     def wait_for(version: int) -> None:
-        deadline = time.monotonic() + 30
-        while not answers or answers[-1].json().get("version") != version:
-            assert time.monotonic() < deadline, answers[-1].text
-            time.sleep(0.02)
+        wait_until(lambda: bool(answers) and answers[-1].json().get("version") == version)
 
     with serving(tmp_path, sockets / "changing.sock") as client:
 
@@ -269,10 +266,7 @@ def test_a_digit_stays_that_digit_while_versions_change(models: Path, sockets: P
             assert (pixels[:, 0, 0] == answer.json()["version"] - 1).all()
             assert (shown(pixels) == 7).all()
         publish(3, indexed=None)
-        deadline = time.monotonic() + 30
-        while client.get("/digits/1.png").headers["x-model-version"] != "3":
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(lambda: client.get("/digits/1.png").headers["x-model-version"] == "3")
         for body, places in (({"digit": 7}, ["/digit"]), ({"digit": 7, "curated": True}, ["/digit", "/curated"])):
             assert_problem(client.post("/generate", json={"count": 1} | body), "no-seed-index", *places)
         (image,) = ask(client, seeds=[5], labels=True).json()["images"]

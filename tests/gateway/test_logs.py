@@ -85,7 +85,7 @@ def test_clients_cannot_fill_a_disk_with_what_is_no_request(faulty_server: Misbe
         address = ("127.0.0.1", int(processes.url_of(process).rpartition(":")[2]))
 
         def ask(request: bytes) -> bytes:
-            with socket.create_connection(address, timeout=30) as connection:
+            with socket.create_connection(address, timeout=60) as connection:
                 connection.sendall(request)
                 return connection.recv(2**16)
 

@@ -30,7 +30,7 @@ SEEDS = [7, 8, 2**40]
 @pytest.fixture(scope="module")
 def triton(gateway: ServerProcess) -> Iterator[InferenceServerClient]:
     address = processes.url_of(gateway).removeprefix("http://")
-    with InferenceServerClient(address, network_timeout=30, connection_timeout=30) as client:
+    with InferenceServerClient(address, network_timeout=60, connection_timeout=60) as client:
         yield client
 
 

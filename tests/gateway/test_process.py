@@ -21,6 +21,10 @@ from tests.gateway.processes import ServerProcess
 from tests.gateway.waiting import wait_until
 
 MAX_RESIDENT_BYTES = 120 * 10**6
+HEAVY = {
+    "h5py", "keras", "matplotlib", "openvino", "rich", "scipy", "sklearn", "tensorflow", "tensorflow_serving", "typer",
+}  # fmt: skip
+"""What the gateway needs nothing of, and what would make it start late."""
 
 
 def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -30,27 +34,17 @@ def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_importing_the_app_is_quick_and_brings_no_tensorflow() -> None:
-    lines = (
-        "import json, sys, time",
-        "start = time.process_time()",
-        "import api.main",
-        "seconds = time.process_time() - start",
-        "packages = {name.partition('.')[0] for name in sys.modules}",
-        "print(json.dumps([seconds, sorted(packages & {'tensorflow', 'tensorflow_serving', 'keras'})]))",
-    )
-    code = "\n".join(lines)
-    run("-c", code)  # so that what is measured doesn't compile
-    seconds, heavy = json.loads(run("-c", code).stdout)
-    assert heavy == []
-    assert seconds < 1.0
+def test_importing_the_app_brings_nothing_heavy() -> None:
+    code = "import json, sys, api.main; print(json.dumps([name.partition('.')[0] for name in sys.modules]))"
+    imported = set(json.loads(run("-c", code).stdout))
+    assert imported & HEAVY == set()
 
 
 def test_it_stays_small_while_it_serves(model_server: str) -> None:
     """A gateway of its own: 200 MB go through it as one stream, and the memory of a few batches stays."""
     with (
         processes.gateway(model_server) as gateway,
-        httpx.Client(base_url=processes.url_of(gateway), timeout=30) as http,
+        httpx.Client(base_url=processes.url_of(gateway), timeout=60) as http,
     ):
         for seed in range(20):
             assert http.get(f"/digits/{seed}.png").status_code == 200
@@ -114,7 +108,7 @@ def test_it_is_unready_then_pauses_and_requests_under_way_are_answered(
 
     def slow(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
         working.set()
-        finish.wait(20)
+        finish.wait(60)
         return honest(request, context)
 
     answers: list[int] = []
@@ -124,10 +118,10 @@ def test_it_is_unready_then_pauses_and_requests_under_way_are_answered(
         faulty_server.behaviour = slow
         try:
             request = threading.Thread(
-                target=lambda: answers.append(httpx.get(f"{url}/digits/1.png", timeout=20).status_code)
+                target=lambda: answers.append(httpx.get(f"{url}/digits/1.png", timeout=60).status_code)
             )
             request.start()
-            assert working.wait(10)
+            assert working.wait(60)
             process.process.send_signal(signal.SIGTERM)
             wait_until(lambda: httpx.get(f"{url}/healthz/ready").status_code == 503)
             assert_problem(httpx.get(f"{url}/healthz/ready"), "not-ready")
@@ -137,9 +131,9 @@ def test_it_is_unready_then_pauses_and_requests_under_way_are_answered(
         finally:
             finish.set()
             faulty_server.behaviour = honest
-        request.join(20)
+        request.join(60)
         assert answers == [200]
-        assert process.process.wait(10) == 0
+        assert process.process.wait(60) == 0
 
 
 def test_a_second_signal_does_not_wait(faulty_server: MisbehavingServer) -> None:
@@ -186,7 +180,7 @@ def test_a_worker_that_dies_takes_the_others_along(faulty_server: MisbehavingSer
     with processes.gateway(faulty_server.target, workers=2) as process:
         pids = workers_of(process)
         os.kill(pids[0], signal.SIGKILL)
-        assert process.process.wait(20) == 1
+        assert process.process.wait(60) == 1
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
@@ -194,4 +188,4 @@ def test_workers_do_not_outlive_a_parent_that_is_killed(faulty_server: Misbehavi
     with processes.gateway(faulty_server.target, workers=2) as process:
         pids = workers_of(process)
         process.process.kill()
-        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), seconds=20)
+        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))

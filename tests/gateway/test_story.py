@@ -25,7 +25,7 @@ def told(tmp_path_factory: pytest.TempPathFactory, sockets: Path) -> Iterator[ht
     with (
         processes.model_server(models, sockets / "told.sock"),
         processes.gateway(f"unix:{sockets}/told.sock") as process,
-        httpx.Client(base_url=processes.url_of(process), timeout=30) as client,
+        httpx.Client(base_url=processes.url_of(process), timeout=60) as client,
     ):
         yield client
 

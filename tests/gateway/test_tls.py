@@ -54,8 +54,8 @@ def ask(target: str, **settings: object) -> tuple[httpx.Response, httpx.Response
     """Asks a gateway with these settings whether it is ready, and for a digit."""
     with processes.gateway(target, **settings) as process:
         url = processes.url_of(process)
-        digit = httpx.get(f"{url}/digits/7.png", timeout=30)
-        return httpx.get(f"{url}/healthz/ready", timeout=30), digit
+        digit = httpx.get(f"{url}/digits/7.png", timeout=60)
+        return httpx.get(f"{url}/healthz/ready", timeout=60), digit
 
 
 @pytest.mark.parametrize("mutual", [False, True], ids=["TLS", "mutual TLS"])

@@ -136,7 +136,7 @@ def traced_gateway(**environment: str) -> Iterator[Traced]:
             patch.setenv(name, setting)
         with (
             processes.gateway(server.target, tracing=True, log_format="json", access_log=True) as process,
-            httpx.Client(base_url=processes.url_of(process), timeout=30) as http,
+            httpx.Client(base_url=processes.url_of(process), timeout=60) as http,
         ):
             yield Traced(http, collector, server)
 
