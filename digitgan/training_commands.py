@@ -188,7 +188,6 @@ def train(
     [bold]digitgan up --models runs/…/models[/]             serve what came out
     """
     require("training", "tensorflow", "scipy", "sklearn", "matplotlib", "PIL")
-    import_tensorflow()
     from training import data as datasets
     from training import job
     from training.config import DEFAULT_PRESET, ConfigError
@@ -230,6 +229,7 @@ def train(
     typer.echo(job.describe(config))
     if dry_run:
         return
+    import_tensorflow()  # only now: a mistake in an option is reported at once
     from training import devices, loop
 
     strategy = devices.strategy()

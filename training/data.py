@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.contract import IMAGE_SHAPE, IMAGE_SIDE, PIXEL_SCALE
+from serving.quiet import quiet_tensorflow_import
 
 IDX_FILES: Final = {
     "x_train": "train-images-idx3-ubyte.gz",
@@ -95,7 +96,8 @@ def load(path: Path | None) -> Dataset:
 
 
 def _download() -> dict[str, NDArray[Any]]:
-    import keras
+    with quiet_tensorflow_import():
+        import keras
 
     try:
         (x_train, y_train), (x_test, y_test) = keras.datasets.mnist.load_data()

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import keras
+import numpy as np
+import tensorflow as tf
 from keras import layers
 from numpy.typing import NDArray
 
@@ -82,10 +84,18 @@ def set_batch_statistics(generator: Any, noise: Any, batch_size: int) -> None:
     """
     norms = [layer for layer in generator.layers if isinstance(layer, layers.BatchNormalization)]
     momenta = [layer.momentum for layer in norms]
-    for k in range(len(noise) // batch_size):
-        for layer in norms:
-            layer.momentum = k / (k + 1)
-        generator(noise[k * batch_size : (k + 1) * batch_size], training=True)
+    statistics = [variable for layer in norms for variable in (layer.moving_mean, layer.moving_variance)]
+    for layer in norms:
+        layer.momentum = 0.0  # what a batch gives takes the place of what the batch before it gave
+    batch = tf.function(lambda noise: generator(noise, training=True))
+    sums = [np.zeros(variable.shape) for variable in statistics]
+    batches = len(noise) // batch_size
+    for k in range(batches):
+        batch(noise[k * batch_size : (k + 1) * batch_size])
+        for total, variable in zip(sums, statistics, strict=True):
+            total += np.asarray(variable)
+    for total, variable in zip(sums, statistics, strict=True):
+        variable.assign(total / batches)
     for layer, momentum in zip(norms, momenta, strict=True):
         layer.momentum = momentum
 

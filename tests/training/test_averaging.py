@@ -1,6 +1,7 @@
 """The average of a run's generators: of the last half, and with statistics of its own."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,13 @@ from training.networks import build_generator
 from training.selection import GENERATORS, write_weights
 
 CONFIG = TrainingConfig(
-    preset="best", recipe=PRESETS["best"], seed=0, steps=400, images=55_000, data="", data_sha256=""
+    preset="best",
+    recipe=replace(PRESETS["best"], batch_size=16),
+    seed=0,
+    steps=400,
+    images=55_000,
+    data="",
+    data_sha256="",
 )
 
 

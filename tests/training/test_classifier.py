@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from serving.contract import BATCH_SIZES, CLASSIFIER, MODELS
 from serving.model_card import read_card, verify
+from tests.support.commands import digitgan
 from training.classifier import (
     ClassifierConfig,
     features_and_probabilities,
@@ -19,8 +20,6 @@ from training.config import ConfigError
 from training.data import Dataset, load
 from training.evaluation.features import Judge, JudgeError
 from training.export import export
-
-from .test_train import digitgan
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,239 @@
+"""``digitgan train``: a run from its first step to its models and its report; stopped, resumed, published again."""
+
+import hashlib
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR, STORY, STORY_BYTES
+from serving.model_card import read_card
+from tests.support.commands import LIMIT_S, digitgan
+from training.story import STAGES
+
+STEPS = 12
+IMAGES = 900
+INDEXED = 300
+ARGUMENTS = ("--batch-size", "16", "--seed", "5", "--log-every", "1", "--evaluate-every", "4")
+PICTURED = ("story", "digits", "nearest", "least-legible", "score")
+
+
+@pytest.fixture(scope="module")
+def data(handwritten: tuple[NDArray[np.uint8], NDArray[np.uint8]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Few enough images that the runs here are short."""
+    images, labels = handwritten
+    path = tmp_path_factory.mktemp("data") / "digits.npz"
+    test = slice(1500, None)
+    np.savez(path, x_train=images[:IMAGES], y_train=labels[:IMAGES], x_test=images[test], y_test=labels[test])
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the preset ``best``, with all that it does by default. Tests only read it."""
+    run = tmp_path_factory.mktemp("runs") / "run"
+    done = digitgan(
+        "train", "--data", data, "--run", run, "--steps", str(STEPS), *ARGUMENTS, "--index-seeds", str(INDEXED)
+    )
+    assert f"digitgan up --models {run / 'models'}" in done.stdout
+    return run
+
+
+@pytest.fixture(scope="module")
+def evaluated(run: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run, evaluated."""
+    copy = shutil.copytree(run, tmp_path_factory.mktemp("evaluated") / "run")
+    digitgan("evaluate", copy, "--data", data, "--images", "200")
+    return copy
+
+
+def state(run: Path) -> dict[str, NDArray[np.float32]]:
+    """Every variable in a run's last checkpoint."""
+    reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(run / "checkpoints")))
+    names = [
+        name for name in reader.get_variable_to_shape_map() if not name.startswith(("_CHECKPOINTABLE", "save_counter"))
+    ]
+    return {name: np.asarray(reader.get_tensor(name)) for name in names}
+
+
+def rows(file: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_a_run_explains_itself(run: Path, data: Path) -> None:
+    config = json.loads((run / "config.json").read_text())
+    assert config["preset"] == "best"
+    assert config["data"] == str(data)
+    assert (config["steps"], config["recipe"]["batch_size"], config["seed"]) == (STEPS, 16, 5)
+    logged = rows(run / "metrics.jsonl")
+    assert [row["step"] for row in logged] == list(range(1, STEPS + 1))
+    for row in logged:
+        assert set(row) == {
+            "step", "epoch", "generator_loss", "discriminator_loss", "accuracy_real", "accuracy_fake",
+        }  # fmt: skip
+        assert 0 < row["generator_loss"] < 5
+        assert 0 <= row["accuracy_real"] <= 1
+    assert {path.name for path in (run / "samples").iterdir()} == {"step-000001.png", f"step-{STEPS:06}.png"}
+    assert (run / "losses.png").stat().st_size > 10_000
+
+
+def test_the_run_is_published(run: Path) -> None:
+    cards = {name: read_card(run / "models" / name / "1") for name in (GENERATOR, DISCRIMINATOR, CLASSIFIER)}
+    for name in (GENERATOR, DISCRIMINATOR):
+        assert cards[name]["training"]["steps"] == STEPS
+        assert cards[name]["training"]["images"] == IMAGES * 11 // 12
+        assert cards[name]["training"]["data"] == "digits.npz"
+        assert cards[name]["last_interval"]["step"] == STEPS
+    assert sum(cards[GENERATOR]["seed_index"]["digits"]) == INDEXED
+    detector = cards[DISCRIMINATOR]["detector"]
+    assert detector["config"]["steps"] == STEPS
+    assert 0 <= detector["test"]["auc"] <= 1
+    assert (run / "models" / "models.config").exists()
+
+
+def test_the_generator_that_did_best_is_published(run: Path) -> None:
+    on_the_way = rows(run / "evaluations.jsonl")
+    assert [row["step"] for row in on_the_way] == [4, 8, 12]
+    best = min(on_the_way, key=lambda row: row["frechet_distance"])
+    chosen = read_card(run / "models" / GENERATOR / "1")["chosen"]
+    if "average_of" in chosen:
+        assert (chosen["from_step"], chosen["step"], chosen["average_of"]) == (8, 12, 2)
+        assert chosen["validation"] < best["frechet_distance"]
+    else:
+        assert chosen["step"] == best["step"]
+        assert chosen["validation"] == pytest.approx(best["frechet_distance"], abs=1e-4)
+
+
+def test_the_generator_tells_the_story_of_the_run(run: Path) -> None:
+    served = tf.saved_model.load(str(run / "models" / GENERATOR / "1")).signatures[STORY]
+    answer = served(tf.range(20, dtype=tf.int64))
+    content = answer[STORY].numpy().tobytes()[: int(answer[STORY_BYTES][0])]
+    told = json.loads(content)
+    card = read_card(run / "models" / GENERATOR / "1")
+    assert hashlib.sha256(content).hexdigest() == card["story"]["sha256"]
+    assert [each["step"] for each in told["milestones"]] == [1, STEPS]
+    assert {each["stage"] for each in told["milestones"]} <= {"noise", *(name for name, _ in STAGES)}
+    assert told["run"]["chosen_step"] == card["chosen"]["step"]
+    assert told["log"]["step"][-1] == STEPS
+    assert told["stability"]["words"]
+
+
+def test_it_is_measured_at_the_end(evaluated: Path) -> None:
+    evaluation = json.loads((evaluated / "evaluation.json").read_text())
+    assert evaluation["images"] == 200
+    assert set(evaluation["figures"]) == set(evaluation["floor"])
+    assert evaluation["figures"]["frechet_distance"] > evaluation["floor"]["frechet_distance"]
+    assert 0 <= evaluation["score"]["auc"] <= 1
+    assert read_card(evaluated / "models" / GENERATOR / "1")["evaluation"]["figures"]["legible"] >= 0
+
+
+def test_the_report_has_every_plot(evaluated: Path) -> None:
+    page = (evaluated / "report.html").read_text("utf-8")
+    for name in PICTURED:
+        section = re.search(f'<section id="{name}">.*?</section>', page, re.DOTALL)
+        assert section, f"there is no section {name}"
+        assert "<img" in section.group(), f"{name} has no picture"
+    for picture in ("story.png", "milestones.png", "losses.png", "metrics.png"):
+        assert (evaluated / picture).stat().st_size > 5000
+
+
+def stopped(number: signal.Signals, run: Path, *arguments: str | Path) -> str:
+    """Starts a run, sends it a signal after its first step, and returns what it printed."""
+    command = [sys.executable, "-m", "digitgan", "train", "--run", str(run), *map(str, arguments)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + LIMIT_S
+        while not (run / "samples" / "step-000001.png").exists():
+            assert time.monotonic() < deadline, "the first step never ended"
+            assert process.poll() is None
+            time.sleep(0.005)
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 128 + number
+    assert f"digitgan train --run {run} --resume" in output
+    assert not (run / "models").exists()
+    return output
+
+
+def test_a_stopped_and_resumed_run_equals_one_left_alone(run: Path, data: Path, tmp_path: Path) -> None:
+    other = tmp_path / "stopped"
+    stopped(signal.SIGTERM, other, "--data", data, "--steps", str(STEPS), *ARGUMENTS)
+    stopped_at = int(state(other)["trainer/generator_optimizer/_iterations/.ATTRIBUTES/VARIABLE_VALUE"])
+    assert 1 <= stopped_at < STEPS
+
+    digitgan("train", "--run", other, "--resume", "--no-export")
+    expected, resumed = state(run), state(other)
+    assert expected.keys() == resumed.keys()
+    assert any("averages" in name for name in expected)
+    for name, value in expected.items():
+        assert value.tobytes() == resumed[name].tobytes(), f"{name} differs after a stop at step {stopped_at}"
+    for log in ("metrics.jsonl", "evaluations.jsonl"):
+        assert (other / log).read_text() == (run / log).read_text()
+    for picture in ("step-000001.png", f"step-{STEPS:06}.png"):
+        assert (other / "samples" / picture).read_bytes() == (run / "samples" / picture).read_bytes()
+
+
+def test_control_c_stops_a_run_too(data: Path, tmp_path: Path) -> None:
+    stopped(signal.SIGINT, tmp_path / "run", "--data", data, "--steps", "500", "--preset", "deck", "--batch-size", "8")
+
+
+def test_export_publishes_the_next_version_of_a_run(run: Path, tmp_path: Path) -> None:
+    again = digitgan("export", run, "--models", tmp_path, "--mount-point", "/srv/models", "--index-seeds", str(INDEXED))
+    assert "Published version 1" in again.stdout
+    detectors = [read_card(base / DISCRIMINATOR / "1")["detector"] for base in (run / "models", tmp_path)]
+    assert detectors[0] == detectors[1], "the detector of the run is trained once"
+    plain = digitgan("export", run, "--models", tmp_path, "--index-seeds", "0", "--no-detector")
+    assert "Published version 2" in plain.stdout
+    assert "detector" not in read_card(tmp_path / DISCRIMINATOR / "2")
+    assert "seed_index" not in read_card(tmp_path / GENERATOR / "2")
+    assert {path.name for path in (tmp_path / CLASSIFIER).iterdir()} == {"1"}
+    sizes = [
+        read_card(base / GENERATOR / "1")["files"]["saved_model.pb"]["bytes"] for base in (run / "models", tmp_path)
+    ]
+    assert sizes[0] == sizes[1]
+
+
+def test_bfloat16_and_xla_train_too(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    digitgan(
+        "train", "--data", data, "--steps", "3", "--run", run, "--preset", "deck", "--batch-size", "8",
+        "--mixed-precision", "--xla", "--index-seeds", "0", "--detector-steps", "2",
+    )  # fmt: skip
+    card = read_card(run / "models" / GENERATOR / "1")
+    assert card["training"]["mixed_precision"] is True
+    assert card["training"]["recipe"]["ema_decay"] == 0
+
+
+def test_a_dry_run_prints_the_configuration_and_writes_nothing(digits_npz: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = digitgan("train", "--data", digits_npz, "--epochs", "2", "--run", run, "--dry-run")
+    assert json.loads(done.stdout)["steps"] == 22
+    assert not run.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--data", "nowhere.npz"], "nowhere.npz does not exist"),
+        (["--data", "DIGITS", "--steps", "3", "--epochs", "1"], "--epochs and --steps"),
+        (["--data", "DIGITS", "--preset", "worst"], "--preset must be one of deck, dcgan, best"),
+        (["--resume"], "there is no run in runs/ yet"),
+    ],
+)
+def test_a_mistake_is_told_in_a_sentence(
+    digits_npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = digitgan("train", *[str(digits_npz) if word == "DIGITS" else word for word in arguments], check=False)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
