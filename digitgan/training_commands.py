@@ -339,8 +339,8 @@ def _newest_run() -> Path:
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow without its announcements."""
+    """Imports TensorFlow without its announcements, and prepares it to compute."""
     with quiet_tensorflow_import():
-        import tensorflow as tf
+        from training.devices import prepare_tensorflow
 
-        tf.config.list_physical_devices("GPU")  # It says on stderr what it finds.
+        prepare_tensorflow()  # It lists the GPUs, and TensorFlow reports on stderr what it finds.

@@ -1,29 +1,42 @@
 """What a run computes on: one CPU, one GPU, several GPUs, or several machines."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
 
+def prepare_tensorflow() -> None:
+    """Sets how this process computes. Every command that computes calls it first; calling it again changes nothing.
+
+    - In float32 without TF32. By default, TensorFlow rounds the operands of matrix products and convolutions to a
+      10-bit mantissa on GPUs since Ampere. Pixels then move by up to a level, so a saved graph would no longer equal
+      its network.
+    - Deterministically, so that a resumed run can equal an uninterrupted one.
+    - In GPU memory that is allocated when it is needed, so that other processes can share the card. A program that
+      has used its GPUs already keeps the memory that it has.
+    """
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    tf.config.experimental.enable_op_determinism()
+    for gpu in tf.config.list_physical_devices("GPU"):
+        with suppress(RuntimeError):
+            tf.config.experimental.set_memory_growth(gpu, True)
+
+
 def strategy() -> Any:
-    """The distribution strategy for what there is.
+    """Prepares TensorFlow, and returns the distribution strategy for the devices of this machine.
 
     Several machines where TF_CONFIG describes a cluster (MultiWorkerMirroredStrategy), several GPUs
-    (MirroredStrategy), otherwise TensorFlow's default, which takes the GPU if there is one. GPU memory is taken as
-    it is needed, so that others can share the card. Operations are made deterministic, so that a resumed run can
-    equal an uninterrupted one.
+    (MirroredStrategy), otherwise TensorFlow's default, which uses the GPU if there is one.
 
     Call it before anything else touches TensorFlow.
     """
-    tf.config.experimental.enable_op_determinism()
-    gpus = tf.config.list_physical_devices("GPU")
-    for gpu in gpus:
-        tf.config.experimental.set_memory_growth(gpu, True)
+    prepare_tensorflow()
     if os.environ.get("TF_CONFIG"):
         return tf.distribute.MultiWorkerMirroredStrategy()
-    if len(gpus) > 1:
+    if len(tf.config.list_physical_devices("GPU")) > 1:
         return tf.distribute.MirroredStrategy()
     return tf.distribute.get_strategy()
 

@@ -44,6 +44,7 @@ from serving.tensors import to_proto
 from training import seed_index, served_story
 from training.calibration import Calibration
 from training.classifier import features_and_probabilities
+from training.devices import prepare_tensorflow
 from training.inference import InferenceModule, inference_module
 from training.seed_index import SeedIndex
 
@@ -88,7 +89,8 @@ def export(
     Each version directory is written under a name that no model server looks at, loaded back, compared with the
     network on several batch sizes, and renamed into place once all of them have passed: the generator last, so that
     whoever sees its index finds the models that it speaks of. TensorFlow Serving's configuration files are written
-    beside the models.
+    beside the models. TensorFlow computes without TF32 from here on (:func:`training.devices.prepare_tensorflow`):
+    under it, every comparison would fail.
 
     Args:
         networks: model name -> trained Keras network in float32.
@@ -106,6 +108,7 @@ def export(
     Raises:
         ExportError: a saved graph differs from its network by more than rounding, or ``labels`` names no classifier.
     """
+    prepare_tensorflow()
     version = 1 + max((number for name in networks for number in versions(base / name)), default=0)
     staged: list[tuple[Path, Path]] = []
 
