@@ -144,7 +144,11 @@ def train(
     ] = None,
     xla: Annotated[
         bool | None,
-        typer.Option("--xla/--no-xla", help="Compile the step with XLA. Default: no.", rich_help_panel=_COMPUTE),
+        typer.Option(
+            "--xla/--no-xla",
+            help="Compile the step with XLA; needs --feature-critics 0. Default: no.",
+            rich_help_panel=_COMPUTE,
+        ),
     ] = None,
     log_every: Annotated[
         int | None,

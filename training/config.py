@@ -140,7 +140,7 @@ class TrainingConfig:
         data: where the images came from, ``"keras"`` or a path.
         data_sha256: SHA-256 of the training images' pixels, so that a resumed run sees the same ones.
         mixed_precision: compute in bfloat16 and keep weights in float32.
-        xla: compile the step with XLA.
+        xla: compile the step with XLA; only for recipes without critics of features.
         log_every: steps a line in metrics.jsonl, each the mean over its interval.
         checkpoint_every: steps between checkpoints.
         evaluate_every: steps between evaluations of the averaged generator on the validation images, of which the
@@ -169,6 +169,9 @@ class TrainingConfig:
             raise ConfigError(f"evaluate_every must be 0 (never) or positive, not {self.evaluate_every}")
         if not 0 <= self.seed < 2**31:
             raise ConfigError(f"seed must be from 0 to 2147483647, not {self.seed}")
+        if self.xla and self.recipe.feature_critics:
+            # The gradient of their max pooling: "do not yet have a deterministic XLA implementation".
+            raise ConfigError("xla can't compile the feature discriminators: add --feature-critics 0, or --no-xla")
 
     def epochs_at(self, step: int) -> float:
         """Passes over the training set after ``step`` steps."""
