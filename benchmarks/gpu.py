@@ -1,0 +1,220 @@
+"""How fast does a GPU train, evaluate, publish and serve, and are its pixels those of the CPU?
+
+    python -m benchmarks.gpu [--data mnist.npz]
+
+Prints one table, in at most five minutes: each phase has a time limit, and a phase that reaches it leaves out its
+other rows. Without a GPU it measures the CPU, on fewer images and steps. It needs no network: without ``--data`` it
+uses MNIST from Keras's cache, or scikit-learn's small digits where there is none.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from digitgan.training_commands import import_tensorflow
+from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR, IMAGES, NOISE, SIGNATURE
+from serving.noise import noise_from_seeds
+from serving.pretrained import MODELS_DIR
+from training import data as datasets
+
+Row = tuple[str, str, str]
+
+LIMIT_S: Final = 285.0
+"""For all phases; the training has what the others leave."""
+STEPS_LIMIT_S: Final = 150.0
+"""For all kinds of arithmetic together."""
+EVALUATE_LIMIT_S: Final = 30.0
+SERVE_LIMIT_S: Final = 15.0
+"""For each place."""
+TIMED_S: Final = 1.5
+RUN_STEPS: Final = {True: 1000, False: 10}
+"""With a GPU and without, as the number of images."""
+TRAINING_IMAGES: Final = {True: 60_000, False: 3000}
+EVALUATED: Final = 1000
+SERVED: Final = 500
+KERAS_CACHE: Final = Path.home() / ".keras/datasets/mnist.npz"
+RUNNER: Final = Path(__file__).parent / "run_saved_models.py"
+
+
+def run_process(seconds: float, *command: str | Path, **environment: str) -> tuple[str, str]:
+    """Returns what a Python program printed, and why it failed: "" where it didn't."""
+    inherited = {name: value for name, value in os.environ.items() if name != "NVIDIA_TF32_OVERRIDE"}
+    try:
+        done = subprocess.run(
+            [sys.executable, *command], capture_output=True, env=inherited | environment, timeout=seconds
+        )
+    except subprocess.TimeoutExpired as error:
+        return (error.stdout or b"").decode(), f"not finished within {seconds:.0f} s"
+    last = (done.stderr.decode().strip().splitlines() or ["no message"])[-1]
+    return done.stdout.decode(), f"exit status {done.returncode}: {last}" if done.returncode else ""
+
+
+def time_steps(arithmetic: str, data: Path) -> Iterator[Row]:
+    """Times the training step of two presets, with XLA where it can be, and one evaluation as a run does it."""
+    import_tensorflow()
+    import tensorflow as tf
+
+    from training import devices, job
+    from training.selection import Validation
+    from training.step import Trainer
+
+    strategy = devices.strategy()
+    tf.config.experimental.enable_tensor_float_32_execution(arithmetic == "TF32")
+    for preset, xla in (("deck", False), ("best", False), ("deck", True)):
+        settings = {"mixed_precision": arithmetic == "bfloat16", "xla": xla}
+        options = job.Options(Path("unused"), False, data, preset, None, 1000, {}, settings)
+        config, dataset = job.resolve(options)
+        start = time.perf_counter()
+        trainer = Trainer(config, strategy)  # Its feature discriminators keep their initial weights.
+        images = datasets.batches(dataset.training, config.recipe.batch_size, config.seed, 0)
+        stream = iter(strategy.experimental_distribute_dataset(images))
+
+        def seconds(steps: int, trainer: Any = trainer, stream: Any = stream) -> float:
+            start = time.perf_counter()
+            for _ in range(steps):
+                metrics = trainer.train_step(next(stream))
+            metrics.numpy()  # The device has finished then.
+            return time.perf_counter() - start
+
+        seconds(1)
+        first = time.perf_counter() - start
+        steps = max(1, round(TIMED_S / seconds(2) * 2))
+        how = f"{preset}, {arithmetic}{', XLA' if xla else ''}"
+        yield "training step", how, f"{1000 * seconds(steps) / steps:.3g} ms; the first after {first:.1f} s"
+        if (preset, xla, arithmetic) == ("deck", False, "float32"):
+            validation = Validation(dataset)
+            start = time.perf_counter()
+            validation.figures(trainer.averaged_generator())
+            took = time.perf_counter() - start
+            yield "evaluation", f"during a run, {len(dataset.validation[0]):,} images", f"{took:.1f} s"
+
+
+def train_and_evaluate(data: Path, run: Path, steps: int, limit: float) -> Iterator[Row]:
+    """Trains, publishes and evaluates by the commands that users run."""
+    digitgan = ("-m", "digitgan")
+    few = ("--steps", str(steps), "--evaluate-every", str(steps), "--detector-steps", "20", "--index-seeds", "1024")
+    start = time.time()
+    _, failure = run_process(limit, *digitgan, "train", "--preset", "deck", *few, "--data", data, "--run", run)
+    card = run / "models" / GENERATOR / "1/model.json"
+    how = f"digitgan train, deck, {steps:,} steps"
+    if failure and not card.exists():
+        yield "publication", how, failure
+        return
+    difference = json.loads(card.read_text())["export"]["greatest_difference_from_network"]
+    took = f"{card.stat().st_mtime - start:.0f} s from the start to the published version"
+    yield "publication", how, f"{took}; {difference:.3f} levels from the network"
+    start = time.time()
+    _, failure = run_process(EVALUATE_LIMIT_S, *digitgan, "evaluate", run, "--data", data, "--images", str(EVALUATED))
+    yield "evaluation", f"digitgan evaluate, {EVALUATED:,} images", failure or f"{time.time() - start:.0f} s"
+
+
+def serve(models: Path, folder: Path, images: NDArray[np.uint8], has_gpu: bool) -> Iterator[Row]:
+    """Runs the models as TensorFlow Serving loads them, and compares a GPU's answers with the CPU's."""
+    np.save(folder / f"{NOISE}.npy", noise_from_seeds(range(SERVED)))
+    np.save(folder / f"{IMAGES}.npy", images[:SERVED, ..., None])
+    served = {"generator in the package": (MODELS_DIR / GENERATOR / "1", NOISE)} | {
+        f"trained {name}": (models / name / "1", NOISE if name == GENERATOR else IMAGES)
+        for name in (GENERATOR, DISCRIMINATOR, CLASSIFIER)
+    }
+    requests = {
+        key: (str(version), SIGNATURE, name, str(folder / f"{name}.npy"))
+        for key, (version, name) in served.items()
+        if version.exists()
+    }
+    (folder / "requests.json").write_text(json.dumps(requests))
+    places = {"CPU": {"CUDA_VISIBLE_DEVICES": "-1"}}
+    if has_gpu:
+        places |= {"GPU": {"NVIDIA_TF32_OVERRIDE": "0"}, "GPU with TF32": {}}
+    expected: Mapping[str, NDArray[Any]] | None = None
+    for place, environment in places.items():
+        start = time.perf_counter()
+        answers = folder / f"{place}.npz"
+        environment = {"TF_FORCE_GPU_ALLOW_GROWTH": "true"} | environment
+        _, failure = run_process(SERVE_LIMIT_S, RUNNER, folder / "requests.json", answers, **environment)
+        took = f"{time.perf_counter() - start:.1f} s"
+        yield "serving", f"{place}: start, load, {SERVED} rows of {len(requests)} models", failure or took
+        if failure:
+            continue
+        found = dict(np.load(answers))
+        expected = expected or found
+        for key in expected if found is not expected else ():
+            difference = np.abs(found[key].astype(np.float64) - expected[key])
+            share = f"{(difference > 0).mean():.4%} of the pixels differ, by " if found[key].dtype == np.uint8 else ""
+            yield "against the CPU", f"{place}: {key}", f"{share}{difference.max():.3g} at most"
+
+
+def main(
+    data: Annotated[Path | None, typer.Option(help="As for digitgan train.")] = None,
+    arithmetic: Annotated[
+        str | None, typer.Option(help="Time the training step alone: in float32, bfloat16 or TF32.")
+    ] = None,
+) -> None:
+    """Measures training, evaluation, publication and serving, and prints one table."""
+    if arithmetic and data:
+        for row in time_steps(arithmetic, data):
+            print(json.dumps(row), flush=True)
+        return
+    began = time.monotonic()
+    import_tensorflow()
+    import tensorflow as tf
+
+    from training import devices
+
+    has_gpu = bool(tf.config.list_physical_devices("GPU"))
+    table = Table("phase", "how", "measured", box=box.MARKDOWN)
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
+        path = data or (KERAS_CACHE if KERAS_CACHE.exists() else None)
+        dataset = datasets.load(path) if path else small_digits()
+        images, labels = (each[: TRAINING_IMAGES[has_gpu]] for each in (dataset.x_train, dataset.y_train))
+        x_test, y_test = dataset.x_test[: len(images)], dataset.y_test[: len(images)]
+        np.savez(folder / "digits.npz", x_train=images, y_train=labels, x_test=x_test, y_test=y_test)
+
+        def rows() -> Iterator[Row]:
+            yield "device", f"TensorFlow {tf.__version__}", ("" if has_gpu else "no GPU; ") + devices.describe()
+            yield "data", dataset.source, f"{len(images):,} training images"
+            kinds = ["float32", "bfloat16", *(["TF32"] if has_gpu else [])]
+            for k, kind in enumerate(kinds):
+                # A process each: kernels that were chosen for one kind may be reused for another.
+                limit = (STEPS_LIMIT_S - (time.monotonic() - began)) / (len(kinds) - k)
+                command = ("-m", "benchmarks.gpu", "--arithmetic", kind, "--data", folder / "digits.npz")
+                output, failure = run_process(limit, *command)
+                yield from map(json.loads, output.splitlines())
+                if failure:
+                    yield "training step", f"the other rows in {kind}", failure
+            limit = LIMIT_S - (time.monotonic() - began) - EVALUATE_LIMIT_S - SERVE_LIMIT_S * (3 if has_gpu else 1)
+            yield from train_and_evaluate(folder / "digits.npz", folder / "run", RUN_STEPS[has_gpu], limit)
+            yield from serve(folder / "run/models", folder, dataset.x_test, has_gpu)
+
+        for row in rows():
+            Console(stderr=True).print(*row, sep=" | ")
+            table.add_row(*row)
+    table.add_row("all", "", f"{time.monotonic() - began:.0f} s")
+    Console(width=160).print(table)
+
+
+def small_digits() -> datasets.Dataset:
+    """Returns scikit-learn's 1,797 handwritten digits, enlarged from 8×8 to 24×24 in a frame of 28×28."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    enlarged = np.kron(digits.images * (255 / 16), np.ones((1, 3, 3))).astype(np.uint8)
+    images, labels = np.pad(enlarged, [(0, 0), (2, 2), (2, 2)]), digits.target.astype(np.uint8)
+    return datasets.Dataset("scikit-learn's digits", images[:1500], labels[:1500], images[1500:], labels[1500:])
+
+
+if __name__ == "__main__":
+    typer.run(main)
