@@ -129,6 +129,11 @@ def test_threads_batches_and_cpu_limit_agree(tmp_path: Path) -> None:
     assert f"max_batch_size {{ value: {BATCH_SIZES[-1]} }}" in batching
 
 
+def test_tensorflow_serving_computes_without_tf32(tmp_path: Path) -> None:
+    server = container(find(render_with((), tmp_path), "Deployment", "model-server"), "model-server")
+    assert {"name": "NVIDIA_TF32_OVERRIDE", "value": "0"} in server["env"]
+
+
 def test_tensorflow_serving_is_of_a_release_that_the_models_were_tried_on(tmp_path: Path) -> None:
     """``python -m benchmarks.tensorflow_versions`` runs them there."""
     server = container(find(render_with((), tmp_path), "Deployment", "model-server"), "model-server")
