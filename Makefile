@@ -15,7 +15,7 @@ IMAGES ?= models gateway model-server
 TAG_PREFIX := localhost/digitgan/
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types unit fuzz schemathesis train bench docs lock audit sbom clean \
+.PHONY: help run test lint types unit test-slow fuzz schemathesis train bench docs lock audit sbom clean \
   images kube-local kube-down kube-test
 
 help: ## Show what there is to make
@@ -25,7 +25,7 @@ run: $(VENV)/.run ## Set up, and start the service on the pretrained model: http
 	@echo "== Starting digitgan (Ctrl-C ends it)"
 	@exec $(BIN)/digitgan up
 
-test: lint types unit ## Set up, check the style and the types, and run every test
+test: lint types unit ## Set up, check the style and the types, and run every test that a change needs
 
 lint: $(VENV)/.dev ## Check the style with ruff
 	@echo "== Style (ruff)"
@@ -36,9 +36,17 @@ types: $(VENV)/.dev
 	@echo "== Types (mypy --strict)"
 	@$(BIN)/mypy
 
+# Two processes, a file of tests at a time: each file keeps its servers.
 unit: $(VENV)/.dev
 	@echo "== Tests (pytest): real servers on real sockets, a few minutes"
-	@$(BIN)/pytest $(PYTEST_ARGS)
+	@$(BIN)/pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
+
+test-slow: $(VENV)/.dev fuzz schemathesis ## Set up, and run what takes an hour: load, failures, leaks, fuzzing, containers
+	@echo "== Slow tests (pytest)"
+	@$(BIN)/pytest $(if $(shell command -v podman),,--ignore tests/slow/test_containers.py) tests/slow
+	@echo "== The shared suites on the real TensorFlow Serving"
+	@if command -v tensorflow_model_server >/dev/null; then $(BIN)/pytest $(SERVER_TESTS); \
+	  else echo "Not run: there is no tensorflow_model_server on the PATH"; fi
 
 FUZZ_MINUTES ?= 10
 fuzz: $(VENV)/.dev ## Fuzz what reads strangers' bytes: make fuzz [FUZZ_MINUTES=10]
@@ -72,7 +80,7 @@ kube-down: ## End what kube-local started
 	@k8s/local.sh down
 
 kube-test: images $(VENV)/.dev ## Build, and test the images and k8s/overlays/local with podman
-	@DIGITGAN_CONTAINERS=1 $(BIN)/pytest tests/containers
+	@$(BIN)/pytest tests/slow/test_containers.py
 
 docs: $(VENV)/.dev ## Write the reference in docs/ anew, from the code
 	@$(BIN)/python -m docs.reference

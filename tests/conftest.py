@@ -1,5 +1,7 @@
 """What every test shares: the suite's option, and handwritten digits that need no network."""
 
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 pytest_plugins = ["tests.model_server.option"]
+
+
+@pytest.fixture(scope="session")
+def sockets() -> Iterator[Path]:
+    """A directory with a short path: the path of a Unix socket may have 107 characters."""
+    with tempfile.TemporaryDirectory(prefix="digitgan-") as directory:
+        yield Path(directory)
 
 
 @pytest.fixture(scope="session")

@@ -8,10 +8,10 @@ import pytest
 from digitgan import Client
 from tests.client.talker import Talker, talking
 from tests.gateway import indexed_models, processes
-from tests.gateway.conftest import gateway, model_server, sockets
+from tests.gateway.conftest import gateway, model_server
 from tests.gateway.processes import ServerProcess
 
-__all__ = ["gateway", "model_server", "sockets"]
+__all__ = ["gateway", "model_server"]
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """The real gateway process on the real embedded model server with the pretrained models, once a session."""
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,13 +12,6 @@ from tests.gateway.misbehaving import Holding, MisbehavingServer, honest
 from tests.gateway.processes import ServerProcess
 
 FAULT_TIMEOUT_S = 1.0
-
-
-@pytest.fixture(scope="session")
-def sockets() -> Iterator[Path]:
-    """A directory with a short path: the path of a Unix socket may have 107 characters."""
-    with tempfile.TemporaryDirectory(prefix="digitgan-") as directory:
-        yield Path(directory)
 
 
 @pytest.fixture(scope="session")

@@ -40,6 +40,7 @@ def bearer(key: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     "authorization",
     [None, "", "Bearer", f"Bearer {new_key()}", f"Bearer {BOB[:-1]}", BOB, f"Digest {BOB}", "Basic ?", "Basic Ym9i"],
+    ids=["none", "empty", "no key", "unknown", "cut", "no scheme", "other scheme", "no base64", "no password"],
 )
 @pytest.mark.parametrize(
     ("method", "path"), [("GET", "/digits/7.png"), ("POST", "/generate"), ("GET", "/v2"), ("GET", "/nothing")]
@@ -97,6 +98,7 @@ NOISE = {"name": "noise", "datatype": "FP32", "shape": [3, 100], "data": [0.0] *
         (TEN[2], "/v2/models/generator/infer", {"inputs": [NOISE]}, 3),
         (TEN[3], "/v2/models/generator/versions/1/infer", {"inputs": [NOISE]}, 3),
     ],
+    ids=["interpolate", "dataset", "infer", "infer version"],
 )
 def test_images_count_however_they_are_asked_for(
     guarded: httpx.Client, key: str, path: str, body: dict[str, object], images: int
@@ -161,7 +163,7 @@ def test_a_bucket_refills_and_never_holds_more_than_a_minutes_worth() -> None:
     assert bucket.take(61) > 0
 
 
-@pytest.mark.parametrize("entry", ["alice", f"alice:{ALICE}", f"a b:{'0' * 64}", f"a:{'0' * 64}:0", f"a:{'0' * 63}"])
+@pytest.mark.parametrize("entry", ["alice", f"alice:{ALICE}", f"a b:{'0' * 64}", f"a:{'0' * 64}:0", f"a:{'0' * 63}"], ids=range(5))
 def test_a_wrong_entry_is_named_and_not_printed(entry: str) -> None:
     with pytest.raises(SettingsError, match="DIGITGAN_API_KEYS=…: should be name:sha256") as error:
         load_settings(api_keys=entry)

@@ -195,21 +195,6 @@ def test_export_publishes_the_next_version_of_a_run(run: Path, tmp_path: Path) -
     assert "detector" not in read_card(tmp_path / DISCRIMINATOR / "2")
     assert "seed_index" not in read_card(tmp_path / GENERATOR / "2")
     assert {path.name for path in (tmp_path / CLASSIFIER).iterdir()} == {"1"}
-    sizes = [
-        read_card(base / GENERATOR / "1")["files"]["saved_model.pb"]["bytes"] for base in (run / "models", tmp_path)
-    ]
-    assert sizes[0] == sizes[1]
-
-
-def test_bfloat16_and_xla_train_too(data: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    digitgan(
-        "train", "--data", data, "--steps", "3", "--run", run, "--preset", "deck", "--batch-size", "8",
-        "--mixed-precision", "--xla", "--index-seeds", "0", "--detector-steps", "2",
-    )  # fmt: skip
-    card = read_card(run / "models" / GENERATOR / "1")
-    assert card["training"]["mixed_precision"] is True
-    assert card["training"]["recipe"]["ema_decay"] == 0
 
 
 def test_a_dry_run_prints_the_configuration_and_writes_nothing(digits_npz: Path, tmp_path: Path) -> None:

@@ -116,7 +116,8 @@ def test_a_generator_is_published_on_a_gpu_with_tf32(shipped: Any, tmp_path: Pat
 @pytest.fixture
 def run(digits_npz: Path, tmp_path: Path) -> Path:
     """A run directory that holds nothing but its configuration."""
-    options = job.Options(tmp_path, False, digits_npz, "deck", epochs=None, steps=1, recipe={}, settings={})
+    recipe = {"batch_size": 8}
+    options = job.Options(tmp_path, False, digits_npz, "deck", epochs=None, steps=1, recipe=recipe, settings={})
     config, _ = job.resolve(options)
     config.write(tmp_path)
     return tmp_path
@@ -125,7 +126,7 @@ def run(digits_npz: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("command", ["train", "export", "evaluate", "report", "train-classifier"])
 def test_every_command_that_computes_prepares_tensorflow(command: str, run: Path) -> None:
     arguments = {
-        "train": ["--data", "NOWHERE"],
+        "train": ["--run", str(run), "--resume", "--no-export"],
         "export": [str(run)],
         "evaluate": [str(run)],
         "report": [str(run)],

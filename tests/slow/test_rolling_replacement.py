@@ -1,6 +1,4 @@
-"""Replaces every gateway and every model server as Kubernetes would, under a client that never pauses; then kills each.
-
-    python -m benchmarks.rolling_replacement [--requests 3000] [--rate 50]
+"""Gateways and model servers are replaced as Kubernetes does it, and killed, under a client that never pauses.
 
 Two gateways and two model servers on this machine (Linux), with the settings of k8s/base, which are read from there:
 environment, flags, readiness probes, pauses. The model servers are behind a name that resolves to those that are ready,
@@ -8,13 +6,9 @@ as a headless Service's does. The client sends at a fixed rate to the gateways t
 a change two seconds late. A new pod comes first, then the old one leaves: a gateway by SIGTERM; a model server, once it
 has slept as its preStop hook says, by SIGKILL, since TensorFlow Serving drains nothing. After that each model server is
 killed once without any notice, and its address stays in the name until a probe has missed it.
-
-Prints how many requests there were, how many failed, and the latencies; the exit status is 1 if any failed.
 """
 
-import argparse
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,19 +21,18 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import httpx
-import numpy as np
+import pytest
 import yaml
 
-from benchmarks.headless_service import HeadlessService
 from serving.contract import MODELS
 from serving.pretrained import MODELS_DIR
 from serving.server_config import write_configs
 from tests.gateway import processes
 from tests.gateway.processes import ServerProcess
+from tests.slow.headless_service import HeadlessService
 
 BASE: Final = Path(__file__).parent.parent / "k8s/base"
 MODEL_SERVER: Final = """
-import sys
 from dataclasses import replace
 from serving.model_server.__main__ import options_of
 from serving.model_server.server import serve
@@ -243,9 +236,9 @@ def cluster(settings: Settings) -> Iterator[Cluster]:
 
 @dataclass
 class Outcome:
-    """Seconds of each request, and what became of those that failed."""
+    """How many requests were sent, and what became of those that failed."""
 
-    seconds: list[float] = field(default_factory=list)
+    sent: int = 0
     failures: list[str] = field(default_factory=list)
 
 
@@ -255,14 +248,12 @@ def measure(work: Callable[[Cluster], None], made: Cluster, requests: int, rate:
     with ThreadPoolExecutor(64) as pool, httpx.Client(timeout=60, limits=httpx.Limits(max_connections=64)) as client:
 
         def ask(number: int) -> None:
-            began = time.perf_counter()
             try:
                 answer = client.get(f"{made.ready[number % len(made.ready)]}/digits/{number}.png")
                 if answer.status_code != 200:
                     outcome.failures.append(answer.text)
             except (httpx.HTTPError, ZeroDivisionError) as error:
                 outcome.failures.append(repr(error))
-            outcome.seconds.append(time.perf_counter() - began)
 
         working = threading.Thread(target=work, args=(made,))
         working.start()
@@ -270,6 +261,7 @@ def measure(work: Callable[[Cluster], None], made: Cluster, requests: int, rate:
         for number in count():
             time.sleep(max(0.0, began + number / rate - time.perf_counter()))
             pool.submit(ask, number)
+            outcome.sent += 1
             if number + 1 >= requests and not working.is_alive():
                 break
     return outcome
@@ -296,31 +288,22 @@ def until(condition: Callable[[], bool], deadline_s: float = 120) -> None:
         time.sleep(0.05)
 
 
-def main() -> int:
-    """Measures, prints, and tells whether any request failed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--requests", type=int, default=3000, help="at least so many; all replacements are finished")
-    parser.add_argument("--rate", type=float, default=50.0, help="requests a second")
-    parser.add_argument("--pace", type=float, default=1.0, help="factor of the manifests' pauses, for a quick trial")
-    options = parser.parse_args()
-    failed = 0
-    with cluster(Settings.of_base(options.pace)) as made:
-        for what, work, requests in (
-            ("replacing everything", replace_everything, options.requests),
-            ("killing each model server", kill_each_server, 0),
-        ):
-            outcome = measure(work, made, requests, options.rate)
-            p50, p99 = np.percentile(outcome.seconds, [50, 99]) * 1e3
-            print(
-                f"{what}: {len(outcome.failures)} of {len(outcome.seconds):,} requests failed; "
-                f"p50 {p50:.0f} ms, p99 {p99:.0f} ms, slowest {max(outcome.seconds) * 1e3:.0f} ms",
-                flush=True,
-            )
-            for failure in outcome.failures[:5]:
-                print(f"  {failure}", flush=True)
-            failed += len(outcome.failures)
-    return int(bool(failed))
+@pytest.fixture(scope="module")
+def made() -> Iterator[Cluster]:
+    with cluster(Settings.of_base(pace=1.0)) as made:
+        yield made
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+@pytest.mark.timeout(1800)
+def test_nothing_is_lost_while_everything_is_replaced(made: Cluster) -> None:
+    before = {process.process.pid for process in (*made.gateways, *made.servers.values())}
+    outcome = measure(replace_everything, made, requests=3000, rate=50)
+    assert outcome.sent >= 3000
+    assert outcome.failures == []
+    assert before.isdisjoint({process.process.pid for process in (*made.gateways, *made.servers.values())})
+
+
+@pytest.mark.timeout(1800)
+def test_nothing_is_lost_when_each_model_server_is_killed(made: Cluster) -> None:
+    outcome = measure(kill_each_server, made, requests=200, rate=50)
+    assert outcome.failures == []

@@ -1,0 +1,1 @@
+"""What takes minutes: ``make test-slow``. ``make test`` leaves this folder out."""
