@@ -39,7 +39,7 @@ types: $(VENV)/.dev
 # Two processes, a file of tests at a time: each file keeps its servers.
 unit: $(VENV)/.dev
 	@echo "== Tests (pytest): real servers on real sockets, a few minutes"
-	@$(BIN)/pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
+	@$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-slow: $(VENV)/.dev fuzz schemathesis ## Set up, and run what takes an hour: load, failures, leaks, fuzzing, containers
 	@echo "== Slow tests (pytest)"

@@ -293,13 +293,15 @@ def export(
     models.config, batching.config and monitoring.config are written beside them.
     """
     require("training", "tensorflow", "scipy", "sklearn", "matplotlib", "PIL")
+    from training.config import ConfigError, TrainingConfig
+
+    with told(ConfigError):
+        config = TrainingConfig.read(run)
     import_tensorflow()
     from training import data as datasets
     from training import devices, loop
-    from training.config import ConfigError, TrainingConfig
 
     with told(ConfigError, datasets.DataError):
-        config = TrainingConfig.read(run)
         dataset = None
         if detector:
             source = data or (None if config.data == "keras" else Path(config.data))

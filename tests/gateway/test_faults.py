@@ -75,7 +75,7 @@ def test_what_the_model_server_says_is_mapped_and_kept_to_the_log(
     for response in answers:
         assert_problem(response, slug)
         assert message not in response.text
-    assert message in faulty_gateway.log
+    wait_until(lambda: message in faulty_gateway.log)
 
 
 @pytest.mark.parametrize(

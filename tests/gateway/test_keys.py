@@ -163,7 +163,9 @@ def test_a_bucket_refills_and_never_holds_more_than_a_minutes_worth() -> None:
     assert bucket.take(61) > 0
 
 
-@pytest.mark.parametrize("entry", ["alice", f"alice:{ALICE}", f"a b:{'0' * 64}", f"a:{'0' * 64}:0", f"a:{'0' * 63}"], ids=range(5))
+@pytest.mark.parametrize(
+    "entry", ["alice", f"alice:{ALICE}", f"a b:{'0' * 64}", f"a:{'0' * 64}:0", f"a:{'0' * 63}"], ids=range(5)
+)
 def test_a_wrong_entry_is_named_and_not_printed(entry: str) -> None:
     with pytest.raises(SettingsError, match="DIGITGAN_API_KEYS=…: should be name:sha256") as error:
         load_settings(api_keys=entry)

@@ -14,6 +14,7 @@ from tests.gateway import processes
 from tests.gateway.misbehaving import MisbehavingServer, failing, honest
 from tests.gateway.processes import ServerProcess
 from tests.gateway.test_metrics import read, value
+from tests.gateway.waiting import wait_until
 
 
 @pytest.mark.parametrize("given", ["a", "5f2c-11", "Root=1-67891233-abcdef012345678912345678", "x" * 128])
@@ -72,6 +73,7 @@ def test_text_logs_have_the_id_in_brackets_and_no_requests_by_default(
         faulty_http.get("/digits/7.png", headers={"X-Request-ID": "a-request-of-mine"})
     finally:
         faulty_server.behaviour = honest
+    wait_until(lambda: "a-request-of-mine" in faulty_gateway.log)
     (line,) = [line for line in faulty_gateway.log.splitlines() if "a-request-of-mine" in line]
     assert line.startswith("WARNING api.errors: GET /digits/7.png: ")
     assert line.endswith(" [a-request-of-mine]")

@@ -10,6 +10,7 @@ from serving.contract import GENERATOR
 from serving.pretrained import MODELS_DIR
 from tests.gateway import processes
 from tests.gateway.misbehaving import MisbehavingServer
+from tests.gateway.waiting import wait_until
 
 
 def test_the_pretrained_models_with_their_cards(http: httpx.Client) -> None:
@@ -33,7 +34,7 @@ def test_a_broken_or_missing_card_hides_no_version(faulty_server: MisbehavingSer
     with processes.gateway(faulty_server.target, models_dir=tmp_path) as process:
         models = httpx.get(f"{processes.url_of(process)}/models").json()["models"]
         assert [model["versions"][0]["card"] for model in models] == [None, None, None]
-        assert str(card) in process.log
+        wait_until(lambda: str(card) in process.log)
 
 
 def test_a_version_that_failed_says_why(faulty_server: MisbehavingServer, faulty_http: httpx.Client) -> None:

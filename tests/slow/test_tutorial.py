@@ -18,7 +18,7 @@ from serving.contract import GENERATOR
 from serving.model_card import read_card
 from tests.test_readme import curl
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text("utf-8")
 
 SHORTER = {
