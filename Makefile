@@ -41,6 +41,7 @@ unit: $(VENV)/.dev
 	@echo "== Tests (pytest): real servers on real sockets, a few minutes"
 	@$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
+SERVER_TESTS := tests/model_server tests/gateway tests/test_up.py tests/test_roll_out.py tests/test_broken_version.py
 test-slow: $(VENV)/.dev fuzz schemathesis ## Set up, and run what takes an hour: load, failures, leaks, fuzzing, containers
 	@echo "== Slow tests (pytest)"
 	@$(BIN)/pytest $(if $(shell command -v podman),,--ignore tests/slow/test_containers.py) tests/slow

@@ -1,6 +1,7 @@
 """``digitgan models``: which versions there are, how good they are, and which one serves."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -24,7 +25,7 @@ from serving.quality_gate import (
 from serving.storage import find_versions
 
 if TYPE_CHECKING:  # every command waits for what is imported here
-    from serving.roll_out import ModelServers, RollOut
+    from serving.roll_out import RollOut, Snapshot
 
 app: Final = typer.Typer(
     help="Say which version of a model serves, by the labels stable and canary.",
@@ -41,8 +42,9 @@ ModelsOption = Annotated[
 ServerOption = Annotated[
     str | None,
     typer.Option(
-        help="The model server's gRPC address; of a name with several addresses, all are told. Without: only "
-        "models.config is written, for servers that read it again (--model_config_file_poll_wait_seconds)."
+        envvar="DIGITGAN_MODEL_SERVER",
+        help="The model server's gRPC address, as for digitgan gateway. A name with several addresses stands for "
+        "all of these servers. Default: 127.0.0.1:8500.",
     ),
 ]
 ThresholdsOption = Annotated[
@@ -53,6 +55,8 @@ ThresholdsOption = Annotated[
     ),
 ]
 TimeoutOption = Annotated[float, typer.Option(help="Seconds that a version has to load everywhere.", min=0.1)]
+
+DEFAULT_SERVER: Final = "127.0.0.1:8500"
 
 _KEY_FIGURES: Final = {
     GENERATOR: (
@@ -71,36 +75,65 @@ def list_models(
     model_server: ServerOption = None,
     thresholds: ThresholdsOption = DEFAULT_THRESHOLDS,
 ) -> None:
-    """List the versions: their labels, their states at the model server, their figures, and the gate's opinion.
+    """List the versions: their labels and states at the model servers, their figures, and the result of the gate.
 
-    Below the list: what a version falls short in, and why one couldn't be loaded.
+    Below the list: differences between the model servers and models.config, the thresholds that a version misses, and
+    the error of a version that could not be loaded. Without a model server, the labels are those of models.config.
     """
+    from serving.roll_out import RollOutError
+    from serving.roll_out import told as told_labels
+
     # 80 columns: each cell has a word or a number a line.
     headers = ("model", "version", "labels", "state", "figures", "gate")
     table = Table(*headers, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    remarks = []
-    with _roll_out(models, model_server) as (changes, servers):
+    remarks: list[str] = []
+    silent: list[str] = []
+    with _roll_out(models, model_server) as roll_out:
         bounds = read_thresholds(thresholds)
-        for model in changes.models:
-            labels = changes.labels(model)
-            statuses = servers.statuses(model) if servers else {}
+        servers: list[Snapshot] = []
+        for server in roll_out.servers:
+            try:
+                servers.append(roll_out.look_at(server))
+            except RollOutError as error:
+                silent.append(str(error))
+        for model in roll_out.models:
+            written = roll_out.labels(model)
             on_disk = find_versions(models / model) if (models / model).is_dir() else {}
-            for version in sorted({*on_disk, *statuses, *labels.values()}, reverse=True):
+            known = {version for server in servers for version in server.statuses[model]}
+            for version in sorted({*on_disk, *known, *written.values()}, reverse=True):
                 figures, opinion, lacks = _judged(models / model / str(version), model, bounds.get(model, ()))
-                states = statuses.get(version, [])
+                statuses = [server.statuses[model][version] for server in servers if version in server.statuses[model]]
                 table.add_row(
                     model,
                     str(version),
-                    "\n".join(sorted(name for name, number in labels.items() if number == version)),
-                    "\n".join(sorted({one.state for one in states})),
+                    "\n".join(_labels_of(version, [server.labels[model] for server in servers] or [written])),
+                    "\n".join(sorted({one.state for one in statuses})),
                     "\n".join(figures),
                     opinion,
                 )
-                remarks += [f"{model} {version}: {error}" for error in sorted({one.error for one in states} - {""})]
+                remarks += [f"{model} {version}: {error}" for error in sorted({one.error for one in statuses} - {""})]
                 remarks += [f"{model} {version} falls short: {one}" for one in lacks]
-    Console(highlight=False).print(table)
-    for remark in remarks:
-        typer.echo(remark)
+            remarks += [
+                f"{model}: {server.address} serves {told_labels(server.labels[model]) or 'no label'}, and "
+                f"models.config says {told_labels(written) or 'no label'}"
+                for server in servers
+                if server.labels[model] != written
+            ]
+        Console(highlight=False).print(table)
+        for remark in remarks:
+            typer.echo(remark)
+        if silent and model_server is not None:
+            raise RollOutError("; ".join(silent))
+    for remark in silent:
+        typer.echo(f"No states are shown: {remark}")
+
+
+def _labels_of(version: int, servers: Sequence[Mapping[str, int]]) -> list[str]:
+    """Returns the labels of a version: "stable", or "stable 1/2" where one of two servers gives it the label."""
+    counts = Counter(label for labels in servers for label, labelled in labels.items() if labelled == version)
+    return [
+        label if count == len(servers) else f"{label} {count}/{len(servers)}" for label, count in sorted(counts.items())
+    ]
 
 
 @app.command("promote")
@@ -118,17 +151,17 @@ def promote(
 ) -> None:
     """Make a version the stable one.
 
-    It has to pass the quality gate, is loaded beside the one that serves, and only when it is AVAILABLE at every model
-    server do the labels move. Where it can't be loaded, nothing changes. The version before keeps the label previous,
-    and stays loaded. A gateway follows with DIGITGAN_VERSION_LABEL=stable.
+    The version has to pass the quality gate. Every model server loads it beside the one that serves. The label moves
+    when it is AVAILABLE at all of them. If one of them can't load it, nothing changes. The version that was stable
+    gets the label previous and stays loaded. A gateway with DIGITGAN_VERSION_LABEL=stable follows.
 
-    [bold]digitgan models promote generator 4 --canary[/]    look at it first: requests may name its version
-    [bold]digitgan models promote generator 4[/]             and then for everybody
+    [bold]digitgan models promote generator 4 --canary[/]    load it, for requests that name its version
+    [bold]digitgan models promote generator 4[/]             make it the stable one
     """
     from serving.roll_out import CANARY, STABLE
 
-    with _roll_out(models, model_server, timeout_s) as (changes, _):
-        changes.promote(model, version, CANARY if canary else STABLE, read_thresholds(thresholds), force=force)
+    with _roll_out(models, model_server, timeout_s) as roll_out:
+        roll_out.promote(model, version, CANARY if canary else STABLE, read_thresholds(thresholds), force=force)
 
 
 @app.command("rollback")
@@ -138,24 +171,21 @@ def rollback(
     model_server: ServerOption = None,
     timeout_s: TimeoutOption = 300.0,
 ) -> None:
-    """Make the version that was stable before the stable one again. It is loaded still, so it serves at once."""
-    with _roll_out(models, model_server, timeout_s) as (changes, _):
-        changes.rollback(model)
+    """Make the version that was stable before the stable one again. It is still loaded, so it serves at once."""
+    with _roll_out(models, model_server, timeout_s) as roll_out:
+        roll_out.rollback(model)
 
 
 @contextmanager
-def _roll_out(
-    models: Path, target: str | None, timeout_s: float = 300.0
-) -> Iterator[tuple["RollOut", "ModelServers | None"]]:
+def _roll_out(models: Path, target: str | None, timeout_s: float = 300.0) -> Iterator["RollOut"]:
     from serving.model_config import ConfigError
-    from serving.roll_out import ModelServers, RollOut, RollOutError
+    from serving.roll_out import RollOut, RollOutError, addresses, connected
 
-    with told(ConfigError, RollOutError, ThresholdsError):
-        if target is None:
-            yield RollOut(models, None, typer.echo, timeout_s), None
-            return
-        with ModelServers(target) as servers:
-            yield RollOut(models, servers, typer.echo, timeout_s), servers
+    target = target or DEFAULT_SERVER
+    with told(ConfigError, RollOutError, ThresholdsError), connected(target) as servers:
+        yield RollOut(models, servers, typer.echo, timeout_s)
+        if joined := set(addresses(target)) - {server.address for server in servers}:
+            typer.echo(f"Model servers that joined meanwhile: {', '.join(sorted(joined))}. Repeat the command for them")
 
 
 def _judged(directory: Path, model: str, thresholds: tuple[Threshold, ...]) -> tuple[list[str], str, list[str]]:

@@ -1,20 +1,26 @@
 """Roll-outs by version label: which versions of a model are loaded, and what ``stable`` and ``canary`` mean.
 
-``models.config`` is the truth: a server that starts, or reads it again (``--model_config_file_poll_wait_seconds``),
-does what it says; servers that are named are told at once, by HandleReloadConfigRequest, and watched.
+    with connected("model-server:8500") as servers:
+        RollOut(Path("/models"), servers, print).promote("generator", 4, STABLE, {}, force=False)
 
-TensorFlow Serving takes a label only for a version that is AVAILABLE
-(https://www.tensorflow.org/tfx/serving/serving_config), and nothing says in which order the versions and the labels of
-one configuration take effect. So each change is made in steps, between which every label means a loaded version: load
-what is new, move the labels, unload what no label means any more.
+A model server gives a label only to a version that is AVAILABLE. A ``models.config`` that labels another one is refused
+as a whole at each poll (``--model_config_file_poll_wait_seconds``), so the version is never loaded either. Therefore
+each change has three steps, and each step is confirmed by every server before the next one begins:
+
+1. Load the new versions. The labels stay.
+2. Move the labels.
+3. Unload the versions without a label.
+
+Each step is written to ``models.config`` first, so that a server that starts or polls meanwhile does the same. The
+labels that a change starts from are those that the servers serve, whatever the file says.
 """
 
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final
 
 import grpc
@@ -31,127 +37,157 @@ from serving.storage import find_versions
 STABLE: Final = "stable"
 CANARY: Final = "canary"
 PREVIOUS: Final = "previous"
-"""The version that was stable before: it stays loaded, so that a roll-back needs no loading."""
+"""The version that was stable before. It stays loaded, so a roll-back needs no loading."""
+LABELS: Final = (STABLE, CANARY, PREVIOUS)
 
 CALL_S: Final = 30.0
-_POLL_S: Final = 0.1
+OLD_FAILURE_S: Final = 30.0
+"""A failure that was there before the change counts after so many seconds. The server reports the end of a version's
+earlier life until its next poll (``--file_system_poll_wait_seconds``, by default a second) loads the version again."""
+_POLL_S: Final = 0.05
 
 Say = Callable[[str], None]
+Labels = Mapping[str, int]
 
 
 class RollOutError(RuntimeError):
-    """A change that wasn't made, or was taken back. The message tells why, and what serves."""
+    """A change that was not made, or was taken back. The message gives the cause, and what serves."""
 
 
 @dataclass(frozen=True)
 class Status:
     """A version at one server: its state, and the error that ended it ("" for none)."""
 
-    server: str
     state: str
     error: str
 
 
-class ModelServers:
-    """Every model server behind a name, each spoken to by itself. Close it, or use it as a context manager."""
+@dataclass(frozen=True)
+class Snapshot:
+    """What one model server serves, by model: the status of each version, and the version that each label means."""
 
-    def __init__(self, target: str) -> None:
-        """``target`` as for the gateway; a name with several addresses is several servers. Raises RollOutError."""
-        self._channels = {address: grpc.insecure_channel(address) for address in addresses(target)}
+    address: str
+    statuses: Mapping[str, Mapping[int, Status]]
+    labels: Mapping[str, Labels]
 
-    def __enter__(self) -> "ModelServers":
-        return self
+    def available(self, model: str) -> set[int]:
+        """Returns the versions that are AVAILABLE."""
+        return {version for version, status in self.statuses[model].items() if status.state == "AVAILABLE"}
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for channel in self._channels.values():
-            channel.close()
+
+class ModelServer:
+    """One model server. Each method raises RollOutError if the server does not answer or refuses."""
+
+    def __init__(self, address: str, channel: grpc.Channel) -> None:
+        self.address = address
+        self._channel = channel
 
     def reload(self, config: apis.ModelServerConfig) -> None:
-        """Gives all servers a configuration. Raises RollOutError for the first that doesn't take it."""
+        """Gives the server a configuration."""
         request = apis.ReloadConfigRequest(config=config)
-        for address in self._channels:
-            answer = self._call(address, apis.HANDLE_RELOAD_CONFIG_REQUEST, request, apis.ReloadConfigResponse)
-            if answer.status.error_code:
-                raise RollOutError(f"{address} didn't take the configuration: {answer.status.error_message}")
+        answer = self._call(apis.HANDLE_RELOAD_CONFIG_REQUEST, request, apis.ReloadConfigResponse)
+        if answer.status.error_code:
+            raise RollOutError(f"{self.address} refuses the configuration: {answer.status.error_message}")
 
-    def statuses(self, model: str) -> dict[int, list[Status]]:
-        """Returns what each server says of each version that it knows; of an unknown model, nothing."""
-        found: dict[int, list[Status]] = {}
+    def statuses(self, model: str) -> dict[int, Status]:
+        """Returns the status of each version that the server knows; nothing for an unknown model."""
         request = apis.GetModelStatusRequest(model_spec={"name": model})
-        for address in self._channels:
-            answer = self._call(address, apis.GET_MODEL_STATUS, request, apis.GetModelStatusResponse)
-            for one in answer.model_version_status:
-                status = Status(address, STATES.get(one.state, "UNKNOWN"), one.status.error_message)
-                found.setdefault(one.version, []).append(status)
+        unknown = (grpc.StatusCode.NOT_FOUND,)
+        answer = self._call(apis.GET_MODEL_STATUS, request, apis.GetModelStatusResponse, unknown)
+        return {
+            one.version: Status(STATES.get(one.state, "UNKNOWN"), one.status.error_message)
+            for one in answer.model_version_status
+        }
+
+    def labels(self, model: str, names: Iterable[str]) -> dict[str, int]:
+        """Returns the version that answers for each label; nothing for a label without one."""
+        found = {}
+        for name in names:
+            request = apis.GetModelMetadataRequest(
+                model_spec={"name": model, "version_label": name}, metadata_field=["signature_def"]
+            )
+            unknown = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT)
+            answer = self._call(apis.GET_MODEL_METADATA, request, apis.GetModelMetadataResponse, unknown)
+            if answer.HasField("model_spec"):
+                found[name] = answer.model_spec.version.value
         return found
 
-    def available(self, model: str) -> list[int]:
-        """Returns the versions that are AVAILABLE at every server, ascending."""
-        return sorted(
-            version
-            for version, statuses in self.statuses(model).items()
-            if [one.state for one in statuses] == ["AVAILABLE"] * len(self._channels)
-        )
-
-    def _call(self, address: str, method: str, request: Any, answer: Any) -> Any:
-        call = self._channels[address].unary_unary(
+    def _call(self, method: str, request: Any, answer: Any, empty: Sequence[grpc.StatusCode] = ()) -> Any:
+        """Returns the answer; an empty one for the status codes ``empty``."""
+        call = self._channel.unary_unary(
             method, request_serializer=type(request).SerializeToString, response_deserializer=answer.FromString
         )
         try:
-            return call(request, timeout=CALL_S, wait_for_ready=True)
+            return call(request, timeout=CALL_S)
         except grpc.RpcError as error:
-            if method == apis.GET_MODEL_STATUS and error.code() is grpc.StatusCode.NOT_FOUND:
+            if error.code() in empty:
                 return answer()
-            raise RollOutError(f"{address}: {error.code().name}: {error.details()}") from error
+            if error.code() is grpc.StatusCode.UNAVAILABLE:
+                raise RollOutError(
+                    f"no model server answers at {self.address} ({error.details()}). Start it, or name another address "
+                    "with --model-server or DIGITGAN_MODEL_SERVER"
+                ) from error
+            raise RollOutError(f"{self.address}: {error.code().name}: {error.details()}") from error
+
+
+@contextmanager
+def connected(target: str) -> Iterator[list[ModelServer]]:
+    """Gives every model server behind ``target``, as for the gateway. Raises RollOutError for an unknown name."""
+    with ExitStack() as stack:
+        yield [
+            ModelServer(address, stack.enter_context(grpc.insecure_channel(address))) for address in addresses(target)
+        ]
 
 
 def addresses(target: str) -> list[str]:
-    """Returns a gRPC target for each server that ``target`` means: ``host:port``, ``dns:///name:port``,
-    ``ipv4:address:port,…`` or ``unix:/path``. Raises RollOutError for a name that nobody knows.
+    """Returns the address of each server that ``target`` means: ``host:port``, ``dns:///name:port``,
+    ``ipv4:address:port,…`` or ``unix:/path``. Raises RollOutError for a name without an address.
     """
     if target.startswith("unix:"):
         return [target]
     if target.startswith(("ipv4:", "ipv6:")):
-        scheme, _, rest = target.partition(":")
-        return [f"{scheme}:{address}" for address in rest.split(",")]
-    host, _, port = target.removeprefix("dns:").lstrip("/").rpartition(":")
+        return target.partition(":")[2].split(",")
+    host, _, port = target.removeprefix("dns:").rpartition("/")[2].rpartition(":")
     try:
         found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
     except (OSError, ValueError) as error:
-        raise RollOutError(f"no model server at {target}: {error}") from error
-    numeric = {(family, str(at[0])) for family, *_, at in found}
-    return sorted(f"ipv4:{ip}:{port}" if family is socket.AF_INET else f"ipv6:[{ip}]:{port}" for family, ip in numeric)
+        raise RollOutError(
+            f"--model-server {target} has no address ({error}): give host:port, dns:///name:port, "
+            "ipv4:address:port,… or unix:/path"
+        ) from error
+    # A server with an address of each family is one server.
+    if v4 := {str(at[0]) for family, *_, at in found if family is socket.AF_INET}:
+        return sorted(f"{ip}:{port}" for ip in v4)
+    return sorted(f"[{ip}]:{port}" for ip in {str(at[0]) for *_, at in found})
 
 
 class RollOut:
-    """Changes of the labels in one base directory's ``models.config``."""
+    """Changes of the labels in one base directory's ``models.config``, on all model servers that follow it."""
 
-    def __init__(self, base: Path, servers: ModelServers | None, say: Say, timeout_s: float = 300.0) -> None:
-        """``servers`` None: only the file is written. ``say`` is told each step. ``timeout_s``: for loading.
+    def __init__(self, base: Path, servers: Sequence[ModelServer], say: Say, timeout_s: float = 300.0) -> None:
+        """``say`` gets a sentence for each step. ``timeout_s``: for loading.
 
         Raises ConfigError when there is no ``models.config`` that a server could follow.
         """
         self.base = base
-        self._servers = servers
-        self._say = say
-        self._timeout_s = timeout_s
-        self._config = model_config.read_proto(base / MODELS_CONFIG)
+        self.servers = servers
+        self.say = say
+        self.timeout_s = timeout_s
+        self.config = model_config.read_proto(base / MODELS_CONFIG)
 
     @property
     def models(self) -> list[str]:
         """The models of the configuration."""
-        return [one.name for one in self._config.model_config_list.config]
+        return [one.name for one in self.config.model_config_list.config]
 
     def labels(self, model: str) -> dict[str, int]:
-        """The labels of a model."""
-        return dict(self._entry(self._config, model).version_labels)
+        """The labels of a model in ``models.config``."""
+        return dict(self.entry(model).version_labels)
 
     def promote(
         self, model: str, version: int, label: str, thresholds: Mapping[str, Sequence[Threshold]], *, force: bool
     ) -> None:
-        """Gives ``label`` (STABLE or CANARY) to a version, and keeps the one that was stable at hand as PREVIOUS.
+        """Gives ``label`` (STABLE or CANARY) to a version, and PREVIOUS to the one that was stable.
 
         Args:
             model: its name.
@@ -161,40 +197,49 @@ class RollOut:
             force: past the quality gate, and only that.
 
         Raises:
-            RollOutError: there is no such version, it falls short, or a server couldn't load it.
+            RollOutError: there is no such version, it falls short, or a server did not load it.
         """
-        labels = self.labels(model)
         self._check(model, version, tuple(thresholds.get(model, ())), force)
-        before = labels.get(STABLE) or self._serving(model)
+        change = _Change(self, model)
+        before = change.labels.get(STABLE) or max(change.kept, default=None)
         if label == CANARY:
             if before is None or before == version:
                 raise RollOutError(
                     f"{model} version {version} is what serves already; a canary needs another beside it"
                 )
-            wanted = {**labels, STABLE: before, CANARY: version}
+            wanted = {**change.labels, STABLE: before, CANARY: version}
         else:
-            wanted = {**labels, STABLE: version}
-            if labels.get(CANARY) == version:
+            wanted = {**change.labels, STABLE: version}
+            if wanted.get(CANARY) == version:
                 del wanted[CANARY]
             if before is not None and before != version:
                 wanted[PREVIOUS] = before
-        self._change(model, wanted)
+        change.make(wanted)
 
     def rollback(self, model: str) -> None:
         """Makes the version that was stable before stable again; done twice, nothing has changed.
 
         Raises RollOutError where there is none.
         """
-        labels = self.labels(model)
-        if PREVIOUS not in labels:
+        change = _Change(self, model)
+        if PREVIOUS not in change.labels:
             raise RollOutError(f"{model} has no version labelled {PREVIOUS}: nothing was promoted over another yet")
-        self._change(model, {**labels, STABLE: labels[PREVIOUS], PREVIOUS: labels[STABLE]})
+        change.make({**change.labels, STABLE: change.labels[PREVIOUS], PREVIOUS: change.labels[STABLE]})
+
+    def look_at(self, server: ModelServer) -> Snapshot:
+        """Returns what a server serves of the models in ``models.config``. Raises RollOutError."""
+        return Snapshot(
+            server.address,
+            {model: server.statuses(model) for model in self.models},
+            {model: server.labels(model, {*LABELS, *self.labels(model)}) for model in self.models},
+        )
 
     def _check(self, model: str, version: int, thresholds: tuple[Threshold, ...], force: bool) -> None:
+        self.entry(model)
         directory = self.base / model
         found = sorted(find_versions(directory)) if directory.is_dir() else []
         if version not in found:
-            there = ", ".join(map(str, found)) or "none"
+            there = _listed(found) or "none"
             raise RollOutError(f"{directory} holds no version {version}; there are: {there}")
         try:
             verify(directory / str(version))
@@ -207,76 +252,142 @@ class RollOut:
                 raise RollOutError(
                     f"{model} version {version} falls short: {figures}. --force promotes it all the same"
                 )
-            self._say(f"{model} version {version} falls short, and is promoted anyway: {figures}")
+            self.say(f"{model} version {version} falls short, and is promoted anyway: {figures}")
 
-    def _serving(self, model: str) -> int | None:
-        """What serves while nothing is labelled: the newest version that is AVAILABLE."""
-        return max(self._servers.available(model), default=None) if self._servers else None
-
-    def _change(self, model: str, labels: Mapping[str, int]) -> None:
-        before = self._config
-        old = self.labels(model)
-        new_versions = set(labels.values())
-        if self._servers is None:
-            self._apply(_with(before, model, new_versions, labels))
-            self._say(
-                f"{MODELS_CONFIG}: {told(labels)}. No model server was told: those that read the file again will."
-            )
-            return
-        # What serves without a label serves on until the labels have moved.
-        loaded = set(self._servers.available(model)) | set(old.values())
-        if self._entry(before, model).model_version_policy.WhichOneof("policy_choice") == "specific":
-            loaded &= set(self._entry(before, model).model_version_policy.specific.versions)
-        try:
-            if new_versions - set(self._servers.available(model)):
-                self._say(
-                    f"Loading {model} version {', '.join(map(str, sorted(new_versions - loaded)))} beside the others"
-                )
-            self._apply(_with(before, model, loaded | new_versions, old))
-            self._wait(model, new_versions)
-            self._apply(_with(before, model, loaded | new_versions, labels))
-            self._say(f"{model}: {told(labels)}")
-        except RollOutError as error:
-            self._apply(before)
-            raise RollOutError(f"{error}. Nothing changed: {model} is {told(old) or 'without labels'}") from error
-        if unloaded := loaded - new_versions:
-            self._apply(_with(before, model, new_versions, labels))
-            self._say(
-                f"Unloading {model} version {', '.join(map(str, sorted(unloaded)))}, which no label means any more"
-            )
-
-    def _apply(self, config: apis.ModelServerConfig) -> None:
-        """The servers first: what they refuse doesn't get into the file."""
-        if self._servers:
-            self._servers.reload(config)
-        write_atomically(self.base / MODELS_CONFIG, text_format.MessageToString(config))
-        self._config = config
-
-    def _wait(self, model: str, versions: Iterable[int]) -> None:
-        assert self._servers
-        deadline = time.monotonic() + self._timeout_s
-        while missing := set(versions) - set(self._servers.available(model)):
-            for version in missing:
-                for status in self._servers.statuses(model).get(version, []):
-                    if status.error or status.state == "END":
-                        raise RollOutError(
-                            f"{status.server} can't load {model} version {version}: {status.error or status.state}"
-                        )
-            if time.monotonic() > deadline:
-                raise RollOutError(f"{model} version {_listed(missing)} isn't AVAILABLE after {self._timeout_s:g} s")
-            time.sleep(_POLL_S)
-
-    def _entry(self, config: apis.ModelServerConfig, model: str) -> apis.ModelConfig:
-        for one in config.model_config_list.config:
+    def entry(self, model: str) -> apis.ModelConfig:
+        """Returns a model's part of the configuration. Raises RollOutError if there is none."""
+        for one in self.config.model_config_list.config:
             if one.name == model:
                 return one
         raise RollOutError(f"{self.base / MODELS_CONFIG} has no model {model}; it has: {', '.join(self.models)}")
 
+    def write(self, config: apis.ModelServerConfig) -> None:
+        """Replaces ``models.config``."""
+        write_atomically(self.base / MODELS_CONFIG, text_format.MessageToString(config))
+        self.config = config
 
-def told(labels: Mapping[str, int]) -> str:
+
+class _Change:
+    """A change of one model's labels, from what the servers serve. ``labels``: what all of them do, or most nearly.
+
+    ``kept``: the versions that stay loaded until the labels have moved.
+    """
+
+    def __init__(self, roll_out: RollOut, model: str) -> None:
+        self._roll_out = roll_out
+        self._model = model
+        self._servers = roll_out.servers
+        roll_out.entry(model)
+        self._snapshots = [roll_out.look_at(server) for server in self._servers]
+        merged = {
+            name: _merged(roll_out.labels(name), [each.labels[name] for each in self._snapshots])
+            for name in roll_out.models
+        }
+        self.labels = merged[model]
+        self._available = set.intersection(*(each.available(model) for each in self._snapshots))
+        served = {version for each in self._snapshots for version in each.labels[model].values()}
+        self.kept = {*self.labels.values(), *served} or self._available
+        # What is served now, as a configuration for each server, and as one for the file.
+        self._now = {each.address: _with_labels(roll_out.config, each.labels) for each in self._snapshots}
+        self._file = _with_labels(roll_out.config, merged)
+        self._taken: set[str] = set()
+
+    def make(self, wanted: Labels) -> None:
+        """Brings all servers, and the file, to the labels ``wanted``. Raises RollOutError."""
+        model, new = self._model, set(wanted.values())
+        say = self._roll_out.say
+        try:
+            if missing := new - self._available:
+                say(f"Loading {model} version {_listed(missing)} beside the others")
+            self._apply(self.kept | new, None)
+            self._wait(new)
+            self._apply(self.kept | new, wanted)
+            self._confirm(wanted)
+        except RollOutError as error:
+            left = "".join(f"; {one}" for one in self._take_back())
+            raise RollOutError(
+                f"{error}. Nothing changed: {model} is {told(self.labels) or 'without labels'}{left}"
+            ) from error
+        say(f"{model}: {told(wanted)}")
+        if unloaded := self.kept - new:
+            self._apply(new, wanted)
+            say(f"Unloading {model} version {_listed(unloaded)}, which has no label any more")
+
+    def _apply(self, versions: set[int], labels: Labels | None) -> None:
+        """Writes the file, then gives each server the same. ``labels`` None: they stay, at each server its own.
+
+        Raises RollOutError that names each server that did not take it.
+        """
+        moved = {} if labels is None else {self._model: labels}
+
+        def stepped(config: apis.ModelServerConfig) -> apis.ModelServerConfig:
+            return _with_versions(_with_labels(config, moved), self._model, versions)
+
+        self._roll_out.write(stepped(self._file))
+        failures = []
+        for server in self._servers:
+            try:
+                server.reload(stepped(self._now[server.address]))
+                self._taken.add(server.address)
+            except RollOutError as error:
+                failures.append(str(error))
+        if failures:
+            raise RollOutError("; ".join(failures))
+
+    def _take_back(self) -> list[str]:
+        """Restores the file, and the servers that took a step. Returns a sentence for each server that failed."""
+        self._roll_out.write(self._file)
+        failures = []
+        for server in self._servers:
+            if server.address in self._taken:
+                try:
+                    server.reload(self._now[server.address])
+                except RollOutError as error:
+                    failures.append(f"{server.address} may serve otherwise until it reads {MODELS_CONFIG} ({error})")
+        return failures
+
+    def _wait(self, versions: Iterable[int]) -> None:
+        """Waits until the versions are AVAILABLE everywhere. Raises RollOutError if one cannot be loaded."""
+        begun = time.monotonic()
+        changed: set[tuple[str, int]] = set()
+        while True:
+            missing = []
+            waited_s = time.monotonic() - begun
+            for server, earlier in zip(self._servers, self._snapshots, strict=True):
+                statuses = server.statuses(self._model)
+                for version in versions:
+                    status = statuses.get(version)
+                    if status and status.state == "AVAILABLE":
+                        continue
+                    missing.append(f"{status.state if status else 'unknown'} at {server.address}")
+                    if status != earlier.statuses[self._model].get(version):
+                        changed.add((server.address, version))
+                    is_old = (server.address, version) not in changed and waited_s < OLD_FAILURE_S
+                    if status and status.error and not is_old:
+                        raise RollOutError(
+                            f"{server.address} can't load {self._model} version {version}: {status.error}. Publish it "
+                            "again under a new number"
+                        )
+            if not missing:
+                return
+            if waited_s > self._roll_out.timeout_s:
+                raise RollOutError(
+                    f"{self._model} version {_listed(versions)} isn't AVAILABLE after {waited_s:.0f} s: "
+                    f"{', '.join(missing)}. Look at the server's log, or give it more time with --timeout-s"
+                )
+            time.sleep(_POLL_S)
+
+    def _confirm(self, wanted: Labels) -> None:
+        """Raises RollOutError for a server that serves other labels than ``wanted``."""
+        for server in self._servers:
+            found = server.labels(self._model, {*LABELS, *self.labels, *wanted})
+            if found != wanted:
+                raise RollOutError(f"{server.address} serves {told(found)} in place of {told(wanted)}")
+
+
+def told(labels: Labels) -> str:
     """Labels in words, "stable 4, previous 3"."""
-    order = (STABLE, CANARY, PREVIOUS)
-    names = sorted(labels, key=lambda name: (order.index(name) if name in order else len(order), name))
+    names = sorted(labels, key=lambda name: (LABELS.index(name) if name in LABELS else len(LABELS), name))
     return ", ".join(f"{name} {labels[name]}" for name in names)
 
 
@@ -284,13 +395,33 @@ def _listed(versions: Iterable[int]) -> str:
     return ", ".join(map(str, sorted(versions)))
 
 
-def _with(
-    config: apis.ModelServerConfig, model: str, versions: Iterable[int], labels: Mapping[str, int]
-) -> apis.ModelServerConfig:
+def _merged(written: Labels, served: Sequence[Labels]) -> dict[str, int]:
+    """Returns one version for each label: the one that is served, by preference as written; else the one written."""
+    merged = dict(written)
+    for label in {name for labels in served for name in labels}:
+        versions = {labels[label] for labels in served if label in labels}
+        if merged.get(label) not in versions:
+            merged[label] = max(versions)
+    return merged
+
+
+def _with_labels(config: apis.ModelServerConfig, labels: Mapping[str, Labels]) -> apis.ModelServerConfig:
+    """Returns the configuration with these labels, by model, and with the versions that they need."""
+    changed = apis.ModelServerConfig.FromString(config.SerializeToString())
+    for one in changed.model_config_list.config:
+        if one.name in labels:
+            one.version_labels.clear()
+            one.version_labels.update(labels[one.name])
+            if one.model_version_policy.WhichOneof("policy_choice") == "specific":
+                specific = one.model_version_policy.specific
+                specific.versions[:] = sorted({*specific.versions, *one.version_labels.values()})
+    return changed
+
+
+def _with_versions(config: apis.ModelServerConfig, model: str, versions: Iterable[int]) -> apis.ModelServerConfig:
+    """Returns the configuration with these versions of a model, and no others."""
     changed = apis.ModelServerConfig.FromString(config.SerializeToString())
     for one in changed.model_config_list.config:
         if one.name == model:
             one.model_version_policy.specific.versions[:] = sorted(versions)
-            one.version_labels.clear()
-            one.version_labels.update(labels)
     return changed

@@ -20,6 +20,13 @@ BATCHING_CONFIG: Final = "batching.config"
 MONITORING_CONFIG: Final = "monitoring.config"
 MOUNT_POINT: Final = PurePosixPath("/models")
 """Where TensorFlow Serving's own images expect the models."""
+GRPC_MAX_THREADS: Final = 512
+"""Calls that a model server handles at once, for ``--grpc_max_threads``; more are RESOURCE_EXHAUSTED.
+
+A waiting call holds a thread. A gateway has at most 72 calls under way, and a few for its probes: one for each of the
+64 small and 8 large requests that it admits (``DIGITGAN_MAX_IMAGES_IN_FLIGHT`` of 512). So this is enough for seven
+gateways. TensorFlow Serving's default is four for each CPU.
+"""
 
 
 def models_config(names: Iterable[str], base: PurePosixPath | Path) -> str:

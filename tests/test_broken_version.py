@@ -16,8 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving.contract import GENERATOR, MODEL_CARD, MODELS
 from serving.pretrained import MODELS_DIR
 from tests.gateway import processes
-from tests.gateway.processes import ServerProcess
 from tests.model_server import saved_models
+from tests.support.processes import ServerProcess
 
 DEADLINE_S = 90.0
 SERVER = """

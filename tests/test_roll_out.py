@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,42 +17,49 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from google.protobuf import text_format
 from PIL import Image
 from tensorflow.core.protobuf import saved_model_pb2
 
-from serving import model_config, server_config
+from serving import apis, model_config, server_config
 from serving.contract import GENERATOR, MODEL_CARD, MODELS
 from serving.model_card import read_card, write_card
 from serving.pretrained import MODELS_DIR
+from serving.roll_out import RollOutError, connected
+from serving.server_config import MODELS_CONFIG
 from tests.gateway import processes
-from tests.gateway.processes import ServerProcess
 from tests.gateway.waiting import wait_until
-
-SERVER = """
-import sys
-from pathlib import Path
-from serving import model_config
-from serving.model_server.model import LoadingOptions
-from serving.model_server.server import ServerOptions, serve
-options = ServerOptions(
-    model_config.read(Path(sys.argv[1])), port=0, loading=LoadingOptions(max_num_load_retries=0)
-)
-sys.exit(serve(options, lambda server: print(server.port, flush=True)))
-"""
+from tests.support.processes import ModelServerProcess, free_port
 
 
 @dataclass
 class Service:
     base: Path
-    target: str
+    program: str
     client: httpx.Client
-    servers: list[ServerProcess]
+    servers: list[ModelServerProcess]
 
-    def models(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    @property
+    def target(self) -> str:
+        return "ipv4:" + ",".join(server.target for server in self.servers)
+
+    def models(self, *arguments: str, target: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Runs a command, after which every model server must still accept the file."""
         command = [sys.executable, "-m", "digitgan", "models", *arguments, "--models", str(self.base)]
-        return subprocess.run(
-            [*command, "--model-server", self.target], capture_output=True, text=True, timeout=120, env=ENVIRONMENT
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env=ENVIRONMENT | {"DIGITGAN_MODEL_SERVER": target or self.target},
         )
+        with connected(self.target) as servers:
+            for server in servers:
+                server.reload(self.config())
+        return done
+
+    def config(self) -> apis.ModelServerConfig:
+        return model_config.read_proto(self.base / MODELS_CONFIG)
 
     def version(self) -> int:
         answer = self.client.post("/generate", json={"seeds": [7]})
@@ -60,11 +68,12 @@ class Service:
         return version
 
     def labels(self, model: str = GENERATOR) -> dict[str, int]:
-        configs = {one.name: one for one in model_config.read(self.base / server_config.MODELS_CONFIG)}
+        configs = {one.name: one for one in model_config.read(self.base / MODELS_CONFIG)}
         return dict(configs[model].labels)
 
 
 ENVIRONMENT = {"COLUMNS": "80", "PATH": "/usr/bin:/bin"}
+POLL = "--model_config_file_poll_wait_seconds=1"
 
 
 DIMMED = 200
@@ -98,22 +107,41 @@ def dim(version: Path) -> None:
     write_card(version, {key: value for key, value in read_card(version).items() if key != "files"})
 
 
+def start(program: str, models_config: Path, *flags: str) -> ModelServerProcess:
+    """Returns a model server on a port of its own, which does not retry to load a broken version."""
+    port = free_port()
+    all_flags = [
+        f"--port={port}",
+        f"--model_config_file={models_config}",
+        "--file_system_poll_wait_seconds=1",
+        "--max_num_load_retries=0",
+        "--allow_version_labels_for_unavailable_models=true",
+        "--enable_serialization_as_tensor_content=true",
+        *flags,
+    ]
+    return ModelServerProcess(program, all_flags, f"127.0.0.1:{port}")
+
+
 @pytest.fixture(scope="module")
-def service() -> Iterator[Service]:
+def service(program: str) -> Iterator[Service]:
+    """Two model servers that poll one models.config, in which version 1 of each model is stable."""
     with ExitStack() as stack:
         base = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         for name in MODELS:
             shutil.copytree(MODELS_DIR / name, base / name)
         server_config.write_configs(base, MODELS, base, threads=2)
-        for name in MODELS:
-            command = [sys.executable, "-m", "digitgan", "models", "promote", name, "1", "--models", str(base)]
-            subprocess.run(command, check=True, capture_output=True)
-        arguments = ("-c", SERVER, str(base / server_config.MODELS_CONFIG))
-        servers = [stack.enter_context(ServerProcess(*arguments)) for _ in range(2)]
-        target = "ipv4:" + ",".join(f"127.0.0.1:{server.line}" for server in servers)
+        servers = [start(program, base / MODELS_CONFIG, POLL) for _ in range(2)]
+        for server in servers:
+            stack.enter_context(server)
+        target = "ipv4:" + ",".join(server.target for server in servers)
         gateway = stack.enter_context(processes.gateway(target, version_label="stable", models_dir=base))
         client = stack.enter_context(httpx.Client(base_url=processes.url_of(gateway), timeout=60))
-        yield Service(base, target, client, servers)
+        service = Service(base, program, client, servers)
+        stack.callback(lambda: [server.stop() for server in service.servers])
+        for name in MODELS:
+            promoted = service.models("promote", name, "1")
+            assert promoted.returncode == 0, promoted.stderr
+        yield service
 
 
 def test_promoted_and_rolled_back_under_load_without_a_failed_request_and_each_answer_names_its_maker(
@@ -163,44 +191,138 @@ def test_a_version_that_falls_short_is_refused_with_its_figures_unless_forced(se
         card["evaluation"]["figures"]["frechet_distance"] = 18.2
         (directory / MODEL_CARD).write_text(json.dumps(card))
 
-    publish(service.base, 3, worse)
+    publish(service.base, 4, worse)
     before = service.labels()
-    refused = service.models("promote", GENERATOR, "3")
+    refused = service.models("promote", GENERATOR, "4")
     assert refused.returncode == 2
     assert "evaluation.figures.frechet_distance is 18.2, and has to be at most 1." in refused.stderr
     assert service.labels() == before
     listed = service.models("list").stdout.splitlines()
-    row = next(line for line in listed if line.split()[:2] == [GENERATOR, "3"])
+    row = next(line for line in listed if line.split()[:2] == [GENERATOR, "4"])
     assert "Fréchet 18.2" in row
     assert row.rstrip().endswith("falls short")
-    remark = f"{GENERATOR} 3 falls short: evaluation.figures.frechet_distance is 18.2, and has to be at most 1"
+    remark = f"{GENERATOR} 4 falls short: evaluation.figures.frechet_distance is 18.2, and has to be at most 1"
     assert remark in listed
     assert max(map(len, set(listed) - {remark})) <= 80
-    forced = service.models("promote", GENERATOR, "3", "--force")
+    forced = service.models("promote", GENERATOR, "4", "--force")
     assert forced.returncode == 0
     assert "anyway" in forced.stdout
-    assert service.version() == 3
+    assert service.version() == 4
     assert service.models("rollback", GENERATOR).returncode == 0
 
 
-def test_a_version_that_cannot_be_loaded_changes_nothing_and_says_why(service: Service) -> None:
+def test_a_version_that_cannot_be_loaded_changes_nothing_until_it_is_repaired(service: Service) -> None:
     def broken(directory: Path) -> None:
         graph = directory / "saved_model.pb"
         graph.write_bytes(b"no graph")
         write_card(directory, {key: value for key, value in read_card(directory).items() if key != "files"})
 
-    publish(service.base, 4, broken)
+    publish(service.base, 5, broken)
     before, serving = service.labels(), service.version()
-    failed = service.models("promote", GENERATOR, "4")
-    assert failed.returncode == 2
-    assert "can't load generator version 4" in failed.stderr
-    assert "Nothing changed: generator is stable" in failed.stderr
-    assert (service.labels(), service.version()) == (before, serving)
+    for _ in range(2):  # At the second time, the servers still report the first failure.
+        failed = service.models("promote", GENERATOR, "5")
+        assert failed.returncode == 2
+        assert "can't load generator version 5" in failed.stderr
+        assert "Nothing changed: generator is stable" in failed.stderr
+        assert (service.labels(), service.version()) == (before, serving)
+    shutil.rmtree(service.base / GENERATOR / "5")
+    publish(service.base, 5)
+    promoted = service.models("promote", GENERATOR, "5")
+    assert promoted.returncode == 0, promoted.stderr
+    assert service.version() == 5
+    assert service.models("rollback", GENERATOR).returncode == 0
+
+
+def test_any_version_is_promoted_forwards_and_backwards(service: Service) -> None:
+    """Version 1 has been unloaded when it is wanted again, and the servers report its END."""
+    publish(service.base, 3)
+    for version in (1, 2, 3, 1, 3, 2, 1):
+        promoted = service.models("promote", GENERATOR, str(version))
+        assert promoted.returncode == 0, promoted.stderr
+        assert service.version() == version
+        assert service.labels()["stable"] == version
+
+
+def test_a_file_that_the_servers_refuse_is_mended_by_the_next_command(service: Service) -> None:
+    """Somebody has moved a label, by hand, to a version that is not loaded."""
+    serving = service.version()
+    wrong = service.config()
+    (entry,) = [one for one in wrong.model_config_list.config if one.name == GENERATOR]
+    entry.model_version_policy.specific.versions[:] = [serving, 3]
+    entry.version_labels["stable"] = 3
+    with connected(service.target) as servers:
+        wait_until(lambda: {server.statuses(GENERATOR)[3].state for server in servers} == {"END"}, 90)
+    (service.base / MODELS_CONFIG).write_text(text_format.MessageToString(wrong))
+    wait_until(lambda: all("not currently available" in server.log for server in service.servers), 90)
+    with pytest.raises(RollOutError, match="not currently available"), connected(service.target) as servers:
+        servers[0].reload(wrong)
+    command = [sys.executable, "-m", "digitgan", "models", "list", "--models", str(service.base)]
+    environment = ENVIRONMENT | {"DIGITGAN_MODEL_SERVER": service.target}
+    listed = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment).stdout
+    (row,) = [line for line in listed.splitlines() if line.split()[:2] == [GENERATOR, str(serving)]]
+    assert "stable" in row
+    assert "AVAILABLE" in row
+    for server in service.servers:
+        assert f"{GENERATOR}: {server.target} serves stable {serving}" in listed
+    promoted = service.models("promote", GENERATOR, "3")
+    assert promoted.returncode == 0, promoted.stderr
+    assert service.version() == 3
+    assert service.labels() == {"stable": 3, "previous": serving}
+    assert "and models.config says" not in service.models("list").stdout
+
+
+def test_a_server_that_is_replaced_serves_the_same(service: Service) -> None:
+    old = service.servers[0]
+    old.stop(signal.SIGKILL)
+    flags = [flag for flag in old.flags if not flag.startswith("--port=")]
+    service.servers[0] = new = ModelServerProcess(service.program, [*flags, f"--port={old.target[10:]}"], old.target)
+    new.wait_until_ready()
+    listed = service.models("list").stdout
+    assert "/2" not in listed
+    assert "and models.config says" not in listed
+
+
+def test_servers_that_serve_different_versions_are_brought_together(service: Service, tmp_path: Path) -> None:
+    """A third one follows a file of its own, in which another version is stable."""
+    serving = service.version()
+    other = service.config()
+    (entry,) = [one for one in other.model_config_list.config if one.name == GENERATOR]
+    entry.model_version_policy.specific.versions[:] = [2]
+    entry.version_labels.clear()
+    entry.version_labels["stable"] = 2
+    (tmp_path / MODELS_CONFIG).write_text(text_format.MessageToString(other))
+    with start(service.program, tmp_path / MODELS_CONFIG) as third:
+        target = f"{service.target},{third.target}"
+        listed = service.models("list", target=target).stdout
+        assert "stable 2/3" in listed
+        assert "stable 1/3" in listed
+        assert f"{GENERATOR}: {third.target} serves stable 2, and models.config says stable {serving}" in listed
+        promoted = service.models("promote", GENERATOR, "1", target=target)
+        assert promoted.returncode == 0, promoted.stderr
+        assert "/3" not in service.models("list", target=target).stdout
+    assert service.version() == 1
+
+
+def test_a_server_that_does_not_answer_is_named_and_nothing_changes(service: Service) -> None:
+    before, serving = (service.base / MODELS_CONFIG).read_bytes(), service.version()
+    silent = f"127.0.0.1:{free_port()}"
+    for target in (silent, f"{service.target},{silent}"):
+        for arguments in (("promote", GENERATOR, "2"), ("rollback", GENERATOR)):
+            done = service.models(*arguments, target=target)
+            assert done.returncode == 2
+            assert f"no model server answers at {silent}" in done.stderr
+            assert "--model-server or DIGITGAN_MODEL_SERVER" in done.stderr
+            assert (service.base / MODELS_CONFIG).read_bytes() == before
+        listed = service.models("list", target=target)
+        assert listed.returncode == 2
+        assert f"no model server answers at {silent}" in listed.stderr
+        assert GENERATOR in listed.stdout
+    assert service.version() == serving
 
 
 def test_files_that_are_not_those_of_the_card_are_refused_even_by_force(service: Service) -> None:
-    publish(service.base, 5, lambda directory: (directory / "saved_model.pb").write_bytes(b"other"))
-    refused = service.models("promote", GENERATOR, "5", "--force")
+    publish(service.base, 6, lambda directory: (directory / "saved_model.pb").write_bytes(b"other"))
+    refused = service.models("promote", GENERATOR, "6", "--force")
     assert refused.returncode == 2
     assert "the model card says" in refused.stderr
 
@@ -209,6 +331,7 @@ def test_files_that_are_not_those_of_the_card_are_refused_even_by_force(service:
     ("arguments", "told"),
     [
         (("promote", GENERATOR, "99"), "holds no version 99; there are: 1, 2"),
+        (("promote", GENERATOR, "1", "--model-server", "nobody"), "--model-server nobody has no address"),
         (("promote", "painter", "1"), "has no model painter; it has: generator, discriminator, classifier"),
         (("rollback", "discriminator"), "has no version labelled previous"),
     ],

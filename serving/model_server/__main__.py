@@ -45,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m serving.model_server", description=__doc__, allow_abbrev=False)
     add = parser.add_argument
     add("--model_config_file", type=Path, required=True)
+    add("--model_config_file_poll_wait_seconds", type=float, default=0.0, help="0: the file is read once")
     add("--port", type=int, default=DEFAULT_PORT, help="0 for none")
     add("--grpc_socket_path", type=Path)
     add("--file_system_poll_wait_seconds", type=float, default=LoadingOptions.file_system_poll_wait_seconds)
@@ -77,6 +78,8 @@ def options_of(arguments: list[str] | None = None) -> ServerOptions:
         host="0.0.0.0",  # noqa: S104 - as tensorflow_model_server
         port=flags.port or None,
         grpc_socket_path=flags.grpc_socket_path,
+        model_config_file=flags.model_config_file,
+        model_config_file_poll_wait_seconds=flags.model_config_file_poll_wait_seconds,
         loading=LoadingOptions(
             file_system_poll_wait_seconds=flags.file_system_poll_wait_seconds,
             max_num_load_retries=flags.max_num_load_retries,

@@ -44,11 +44,16 @@ class Manager:
         self._retired: dict[str, Model] = {}  # the last model of each name that isn't served any more
         self._leaving: list[Model] = []  # retired ones that may still be unloading
 
-    def configure(self, configs: Sequence[ModelConfig]) -> set[str]:
-        """Serves these models, and no others, from now on; returns the names of the new ones.
+    def configure(self, configs: Sequence[ModelConfig], cancelled: threading.Event) -> None:
+        """Serves these models, and no others, from now on.
 
-        Raises ServingError FAILED_PRECONDITION, and changes nothing, when a label that exists would move to
-        a version that isn't available. (A new label can be there before its version.)
+        Returns when each new model has an available version, or ``cancelled`` is set. It waits for a model that has no
+        version on disk. Meanwhile, other calls wait, as TensorFlow Serving's reloads do.
+
+        Raises:
+            ServingError: FAILED_PRECONDITION, and nothing has changed: a label that exists would move to a version that
+                isn't available. (A new label can be there before its version.)
+            ModelNotLoadedError: every version of a new model that was tried has failed for the first time.
         """
         with self._configuring:
             for config in configs:
@@ -64,21 +69,9 @@ class Manager:
                         self._models[config.name] = model
                 else:
                     self._models[config.name].configure(config)
-            return new
-
-    def wait_until_available(self, names: set[str], cancelled: threading.Event, patient: bool) -> None:
-        """Waits until each of these models has an available version, or ``cancelled`` is set.
-
-        ``patient`` tells whether to wait for a model that has no version on disk. Raises
-        ModelNotLoadedError as soon as every version of a model that was tried has failed for the first
-        time.
-        """
-        with self._changed:
-            while not cancelled.is_set():
-                waiting = [name for name in names if not self._is_settled(name, patient)]
-                if not waiting:
-                    return
-                self._changed.wait(CANCELLED_SECONDS)
+            with self._changed:
+                while not cancelled.is_set() and not all(self._is_available(name) for name in new):
+                    self._changed.wait(CANCELLED_SECONDS)
 
     @contextmanager
     def use(self, name: str, number: int | None, label: str | None) -> Iterator[tuple[int, Runner]]:
@@ -148,13 +141,13 @@ class Manager:
                     "which is not currently available for inference",
                 )
 
-    def _is_settled(self, name: str, patient: bool) -> bool:
-        model = self._models.get(name)
-        if model is None or model.available():  # retired by another configuration, meanwhile
+    def _is_available(self, name: str) -> bool:
+        model = self._models[name]
+        if model.available():
             return True
         versions = model.versions()
         failed = [version for version in versions if version.error is not None]
         if model.polled and failed and len(failed) == len(versions):
             newest = failed[0]
             raise ModelNotLoadedError(f"model {name} version {newest.number} can't be loaded: {newest.error}")
-        return model.polled and not versions and not patient
+        return False

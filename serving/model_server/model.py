@@ -64,11 +64,10 @@ class Model:
         self._thread.start()
 
     def configure(self, config: ModelConfig) -> None:
-        """Follows ``config`` from now on."""
+        """Uses the labels of ``config`` from now on, and its versions from the next poll on."""
         with self._changed:
             self.config = config
             self.polled = False
-        self._wake.set()
 
     def retire(self) -> None:
         """Unloads everything, once its requests are answered, and ends. ``versions`` can still be read."""

@@ -31,6 +31,8 @@ with without_openvino_converter():
 
 SERVING_TAG: Final = "serve"
 _VARIABLES: Final = "variables"
+_UNINITIALIZED: Final = "is not initialized"
+"""OpenVINO's words for a variable that has no value."""
 _STRING: Final = 7
 """TensorFlow's number of the dtype."""
 
@@ -38,17 +40,20 @@ _STRING: Final = 7
 class SavedModel:
     """A SavedModel in memory. Several threads may call ``run`` at once."""
 
-    def __init__(self, signature_defs: apis.SignatureDefMap, programs: dict[str, "_Program"]) -> None:
+    def __init__(
+        self, signature_defs: apis.SignatureDefMap, programs: Mapping[str, "_Program | _WithoutVariables"]
+    ) -> None:
         self.signature_defs = signature_defs
         self.signatures = {
             name: Signature.from_proto(name, proto) for name, proto in signature_defs.signature_def.items()
         }
-        self._programs = programs
+        self._programs = dict(programs)
 
     def run(self, signature_name: str, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Returns all outputs of a signature, for inputs of its names and dtypes.
 
-        Raises ServingError INVALID_ARGUMENT for a shape that an operation can't take.
+        Raises ServingError: INVALID_ARGUMENT for a shape that an operation can't take, FAILED_PRECONDITION where the
+        model's variables are missing.
         """
         return self._programs[signature_name].run(inputs)
 
@@ -101,6 +106,18 @@ class _Program:
         return _Requests(_CORE.compile_model(model, "CPU", self._hints))
 
 
+class _WithoutVariables:
+    """A signature that needs variables, in a directory without any. TensorFlow Serving finds that out at a request."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        raise ServingError(
+            StatusCode.FAILED_PRECONDITION, f"Could not find variable values: {self._path / _VARIABLES} is missing"
+        )
+
+
 class _Requests:
     """OpenVINO's requests for one compiled model: as many as run at a time, used again."""
 
@@ -136,7 +153,7 @@ def load(path: Path, threads: int = 0) -> SavedModel:
     if threads:
         hints["INFERENCE_NUM_THREADS"] = threads
     signature_defs = apis.SignatureDefMap()
-    programs = {}
+    programs: dict[str, _Program | _WithoutVariables] = {}
     for name, proto in meta_graph.signature_def.items():
         signature_defs.signature_def[name].CopyFrom(proto)
         signature = Signature.from_proto(name, proto)
@@ -146,7 +163,9 @@ def load(path: Path, threads: int = 0) -> SavedModel:
             try:
                 programs[name] = _Program(_converted(path, meta_graph, name), signature, hints)
             except RuntimeError as error:
-                raise _load_error(path, name, error) from error
+                if _UNINITIALIZED not in str(error) or (path / _VARIABLES / "variables.index").exists():
+                    raise _load_error(path, name, error) from error
+                programs[name] = _WithoutVariables(path)
     return SavedModel(signature_defs, programs)
 
 
@@ -206,7 +225,7 @@ def _load_error(path: Path, signature: str, error: RuntimeError) -> ServingError
     message = _message(error)
     if "exceed data size" in message:
         return ServingError(StatusCode.OUT_OF_RANGE, f"the variables in {path} are too short: {message}")
-    if "is not initialized" in message:
+    if _UNINITIALIZED in message:
         return ServingError(StatusCode.NOT_FOUND, f"variables are missing in {path}: {message}")
     return _unsupported(path, signature, message)
 

@@ -13,8 +13,10 @@ from typing import Final, Self
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from serving import model_config
 from serving.model_config import ModelConfig
 from serving.model_server.batching import BatchingOptions
+from serving.model_server.errors import ServingError
 from serving.model_server.manager import Manager, ModelNotLoadedError
 from serving.model_server.model import LoadingOptions
 from serving.model_server.runner import Runner
@@ -22,6 +24,7 @@ from serving.model_server.saved_model import load
 from serving.model_server.service import Service
 from serving.model_server.verification import verify_version
 from serving.model_server.warmup import warm_up
+from serving.server_config import GRPC_MAX_THREADS
 
 DEFAULT_PORT: Final = 8500
 """TensorFlow Serving's gRPC port."""
@@ -49,9 +52,13 @@ class ServerOptions:
     """The TCP port: 0 for any that is free, None to listen on the socket only."""
     grpc_socket_path: Path | None = None
     """A Unix domain socket to listen on."""
+    model_config_file: Path | None = None
+    """Where ``models`` come from, for ``model_config_file_poll_wait_seconds``."""
+    model_config_file_poll_wait_seconds: float = 0.0
+    """How often the file is read again; 0 means never."""
     loading: LoadingOptions = field(default_factory=LoadingOptions)
     batching: BatchingOptions | None = field(default_factory=BatchingOptions)
-    grpc_max_threads: int = 512
+    grpc_max_threads: int = GRPC_MAX_THREADS
     """Calls handled at once, those waiting for a batch included; more are refused with RESOURCE_EXHAUSTED."""
     grpc_channel_arguments: tuple[tuple[str, int | str], ...] = ()
     """Options of gRPC's server, such as ``grpc.max_connection_age_ms``."""
@@ -74,6 +81,7 @@ class ModelServer:
         self._manager: Manager | None = None
         self._server: grpc.Server | None = None
         self._threads: ThreadPoolExecutor | None = None
+        self._following: threading.Thread | None = None
         self._health = health.HealthServicer()
 
     def start(self) -> int | None:
@@ -83,9 +91,8 @@ class ModelServer:
         leaves nothing running, when a model or an address makes it impossible.
         """
         self._manager = Manager(_loader(self.options), self.options.loading)
-        names = self._manager.configure(self.options.models)
         try:
-            self._manager.wait_until_available(names, self._stopping, patient=True)
+            self._manager.configure(self.options.models, self._stopping)
             if not self._stopping.is_set():
                 self._listen(self._manager)
         except ModelNotLoadedError as error:
@@ -117,6 +124,8 @@ class ModelServer:
             self._server.stop(self.options.shutdown_grace_seconds).wait()
         if self._threads is not None:
             self._threads.shutdown()
+        if self._following is not None:
+            self._following.join()
         if self._manager is not None:
             self._manager.stop()
 
@@ -153,6 +162,21 @@ class ModelServer:
         if options.port is not None:
             self.port = self._server.add_insecure_port(f"{options.host}:{options.port}")
         self._server.start()
+        if options.model_config_file and options.model_config_file_poll_wait_seconds > 0:
+            self._following = threading.Thread(target=self._follow, args=(manager, options.model_config_file))
+            self._following.start()
+
+    def _follow(self, manager: Manager, path: Path) -> None:
+        """Serves what the file says, at each poll. A file that can't be followed changes nothing."""
+        refused = ""
+        while not self._stopping.wait(self.options.model_config_file_poll_wait_seconds):
+            try:
+                manager.configure(model_config.read(path), self._stopping)
+                refused = ""
+            except (model_config.ConfigError, ServingError, ModelNotLoadedError) as error:
+                if refused != str(error):
+                    refused = str(error)
+                    _log.error("%s can't be followed: %s", path, error)
 
 
 def serve(options: ServerOptions, ready: Callable[[ModelServer], None] = lambda server: None) -> int:

@@ -124,19 +124,16 @@ class Service:
     def handle_reload_config_request(
         self, request: apis.ReloadConfigRequest, context: ServicerContext
     ) -> apis.ReloadConfigResponse:
-        """Serves the models of another configuration, and answers when those that are new and on disk can
-        be used.
-        """
+        """Serves the models of another configuration, and answers when those that are new can be used."""
         try:
             configs = model_config.from_proto(request.config)
         except model_config.ConfigError as error:
             raise ServingError(StatusCode.INVALID_ARGUMENT, str(error)) from error
-        new = self._manager.configure(configs)
-        _log.info("new configuration: serving %s", ", ".join(config.name for config in configs) or "no model")
         ended = threading.Event()
         context.add_callback(ended.set)
+        _log.info("new configuration: serving %s", ", ".join(config.name for config in configs) or "no model")
         try:
-            self._manager.wait_until_available(new, ended, patient=False)
+            self._manager.configure(configs, ended)
         except ModelNotLoadedError as error:
             raise ServingError(StatusCode.UNKNOWN, str(error)) from error
         return apis.ReloadConfigResponse(status=_status_proto(None))

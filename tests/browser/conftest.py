@@ -40,13 +40,13 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="package")
-def studio(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def studio(browser: Browser, tmp_path_factory: pytest.TempPathFactory, program: str) -> Iterator[str]:
     """The URL of a gateway before the models in the package, the generator of which tells a story too."""
     models = tmp_path_factory.mktemp("studio") / "models"
     story_models.save(models)
     with tempfile.TemporaryDirectory(prefix="digitgan-") as sockets:
         address = Path(sockets) / "models.sock"
-        with processes.model_server(models, address), processes.gateway(f"unix:{address}") as gateway:
+        with processes.model_server(models, address, program), processes.gateway(f"unix:{address}") as gateway:
             yield processes.url_of(gateway)
 
 

@@ -9,7 +9,7 @@ from digitgan import Client
 from tests.client.talker import Talker, talking
 from tests.gateway import indexed_models, processes
 from tests.gateway.conftest import gateway, model_server
-from tests.gateway.processes import ServerProcess
+from tests.support.processes import ServerProcess
 
 __all__ = ["gateway", "model_server"]
 
@@ -36,10 +36,13 @@ def small_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def small_url(small_models: Path, sockets: Path) -> Iterator[str]:
+def small_url(small_models: Path, sockets: Path, program: str) -> Iterator[str]:
     """The address of a gateway with the small models, whose digits can be told from their pixels."""
     address = sockets / "small.sock"
-    with processes.model_server(small_models, address), processes.gateway(f"unix:{address}") as process:
+    with (
+        processes.model_server(small_models, address, program),
+        processes.gateway(f"unix:{address}") as process,
+    ):
         yield processes.url_of(process)
 
 

@@ -1,4 +1,4 @@
-"""The real gateway process on the real embedded model server with the pretrained models, once a session."""
+"""The real gateway process on the model server under test with the pretrained models, once a session."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,15 +9,15 @@ import pytest
 from serving.pretrained import MODELS_DIR
 from tests.gateway import processes
 from tests.gateway.misbehaving import Holding, MisbehavingServer, honest
-from tests.gateway.processes import ServerProcess
+from tests.support.processes import ServerProcess
 
 FAULT_TIMEOUT_S = 1.0
 
 
 @pytest.fixture(scope="session")
-def model_server(sockets: Path) -> Iterator[str]:
+def model_server(sockets: Path, program: str) -> Iterator[str]:
     """The address of the model server."""
-    with processes.model_server(MODELS_DIR, sockets / "model-server.sock"):
+    with processes.model_server(MODELS_DIR, sockets / "model-server.sock", program):
         yield f"unix:{sockets}/model-server.sock"
 
 

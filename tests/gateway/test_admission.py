@@ -19,9 +19,9 @@ from api.settings import load_settings
 from tests.gateway import processes
 from tests.gateway.misbehaving import Holding, MisbehavingServer, honest
 from tests.gateway.problem import assert_problem
-from tests.gateway.processes import ServerProcess
 from tests.gateway.test_metrics import read, value
 from tests.gateway.waiting import wait_until
+from tests.support.processes import ServerProcess
 
 MOST_IMAGES = 64
 ROOM = MOST_IMAGES // LEAST

@@ -11,9 +11,9 @@ import pytest
 from api.admission import LEAST
 from tests.gateway import processes
 from tests.gateway.misbehaving import Holding, MisbehavingServer
-from tests.gateway.processes import ServerProcess
 from tests.gateway.test_metrics import read, value
 from tests.gateway.waiting import wait_until
+from tests.support.processes import ServerProcess
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,9 @@
 
 import base64
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Final
 
 import grpc
@@ -14,10 +15,11 @@ import pytest
 from serving.apis import PREDICT, PredictRequest, PredictResponse
 from serving.contract import DISCRIMINATOR, GENERATOR, IMAGES, LOGITS, NOISE
 from serving.noise import noise_from_seeds
+from serving.pretrained import MODELS_DIR
 from serving.tensors import to_array, to_proto
 from tests.gateway import processes
 from tests.gateway.problem import assert_problem
-from tests.gateway.processes import ServerProcess
+from tests.support.processes import ServerProcess
 
 CLIENTS: Final = 16
 ROUNDS: Final = 25
@@ -47,8 +49,20 @@ BAD_TENSORS: Final = [
 
 
 @pytest.fixture(scope="module")
-def digits(http: httpx.Client) -> list[bytes]:
-    """The first 64 seeds' digits, asked for one at a time."""
+def embedded(sockets: Path) -> Iterator[tuple[str, str]]:
+    """The target of an embedded model server, and the URL of a gateway in front of it.
+
+    In TensorFlow Serving, a wrong tensor fails its whole batch, and may end the process (docs/security.md).
+    """
+    with (
+        processes.model_server(MODELS_DIR, sockets / "embedded.sock") as server,
+        processes.gateway(server.target) as gateway,
+    ):
+        yield server.target, processes.url_of(gateway)
+
+
+def first_digits(http: httpx.Client) -> list[bytes]:
+    """The first 64 seeds' digits, each from a request of its own."""
     return [http.get(f"/digits/{seed}.png").content for seed in range(64)]
 
 
@@ -71,9 +85,9 @@ def ask_for_digits(http: httpx.Client, digits: list[bytes], number: int) -> None
     assert pngs == [digits[seed] for seed in seeds]
 
 
-def test_bad_requests_to_the_gateway_fail_alone(
-    http: httpx.Client, gateway: ServerProcess, digits: list[bytes]
-) -> None:
+def test_bad_requests_to_the_gateway_fail_alone(http: httpx.Client, gateway: ServerProcess) -> None:
+    digits = first_digits(http)
+
     def good(number: int) -> None:
         if number % 4:
             ask_for_digits(client, digits, number)
@@ -94,14 +108,13 @@ def test_bad_requests_to_the_gateway_fail_alone(
         interleaved(good, bad)
 
 
-def test_bad_tensors_at_the_model_server_fail_alone(
-    http: httpx.Client, gateway: ServerProcess, model_server: str, digits: list[bytes]
-) -> None:
+def test_bad_tensors_at_the_embedded_model_server_fail_alone(embedded: tuple[str, str]) -> None:
     """Wrong shapes and dtypes straight to it, while good calls come from the gateway and beside it."""
+    target, url = embedded
     rows = [noise_from_seeds([seed]) for seed in range(8)]
     expected: dict[int, bytes] = {}
 
-    with grpc.insecure_channel(model_server) as channel:
+    with grpc.insecure_channel(target) as channel:
         predict = channel.unary_unary(PREDICT, PredictRequest.SerializeToString, PredictResponse.FromString)
 
         def ask(model: str, name: str, tensor: Any) -> PredictResponse:
@@ -128,5 +141,6 @@ def test_bad_tensors_at_the_model_server_fail_alone(
             assert isinstance(caught.value, grpc.Call)
             assert caught.value.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION)
 
-        with httpx.Client(base_url=processes.url_of(gateway), timeout=60) as client:
+        with httpx.Client(base_url=url, timeout=60) as client:
+            digits = first_digits(client)
             interleaved(good, bad)

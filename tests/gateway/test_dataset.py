@@ -30,12 +30,12 @@ BLOCKS_INDEXED = INDEXED // 256 * 256
 
 
 @pytest.fixture(scope="module")
-def small_http(tmp_path_factory: pytest.TempPathFactory, sockets: Path) -> Iterator[httpx.Client]:
+def small_http(tmp_path_factory: pytest.TempPathFactory, sockets: Path, program: str) -> Iterator[httpx.Client]:
     models = tmp_path_factory.mktemp("dataset")
     indexed_models.save_generator(models / "generator" / "1")
     indexed_models.save_discriminator(models / "discriminator" / "1")
     indexed_models.save_classifier(models / "classifier" / "1")
-    with serving(models, sockets / "dataset.sock") as client:
+    with serving(models, sockets / "dataset.sock", program) as client:
         yield client
 
 

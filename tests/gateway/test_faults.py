@@ -19,8 +19,8 @@ from tests.gateway import processes
 from tests.gateway.conftest import FAULT_TIMEOUT_S
 from tests.gateway.misbehaving import MisbehavingServer, answer, failing, honest
 from tests.gateway.problem import assert_problem
-from tests.gateway.processes import ServerProcess
 from tests.gateway.waiting import wait_until
+from tests.support.processes import ServerProcess
 
 FORMATS = ["application/json", "image/png", "application/zip", "application/x-npy"]
 

@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from tests.gateway.problem import assert_problem
-from tests.gateway.processes import ServerProcess
+from tests.support.processes import ServerProcess
 
 JSON = {"Content-Type": "application/json"}
 

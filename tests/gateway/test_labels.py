@@ -35,10 +35,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def serving(models: Path, address: Path) -> Iterator[httpx.Client]:
+def serving(models: Path, address: Path, program: str) -> Iterator[httpx.Client]:
     """A client of a gateway in front of ``models``."""
     with (
-        processes.model_server(models, address),
+        processes.model_server(models, address, program),
         processes.gateway(f"unix:{address}") as process,
         httpx.Client(base_url=processes.url_of(process), timeout=60) as client,
     ):
@@ -46,9 +46,9 @@ def serving(models: Path, address: Path) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture(scope="module")
-def indexed_http(models: Path, sockets: Path) -> Iterator[httpx.Client]:
+def indexed_http(models: Path, sockets: Path, program: str) -> Iterator[httpx.Client]:
     """A client of a gateway in front of the small models."""
-    with serving(models, sockets / "indexed.sock") as client:
+    with serving(models, sockets / "indexed.sock", program) as client:
         yield client
 
 
@@ -229,7 +229,9 @@ def test_the_verdict_follows_the_calibrated_probability(indexed_http: httpx.Clie
     assert verdicts == {-1.0: (False, "fake"), 1.0: (False, "fake"), 3.0: (True, "real")}
 
 
-def test_a_digit_stays_that_digit_while_versions_change(models: Path, sockets: Path, tmp_path: Path) -> None:
+def test_a_digit_stays_that_digit_while_versions_change(
+    models: Path, sockets: Path, program: str, tmp_path: Path
+) -> None:
     """Version 2 makes eights of the seeds of sevens; version 3 has no index."""
     for name in ("generator", "discriminator", "classifier"):
         (tmp_path / name).mkdir()
@@ -245,7 +247,7 @@ def test_a_digit_stays_that_digit_while_versions_change(models: Path, sockets: P
     def wait_for(version: int) -> None:
         wait_until(lambda: bool(answers) and answers[-1].json().get("version") == version)
 
-    with serving(tmp_path, sockets / "changing.sock") as client:
+    with serving(tmp_path, sockets / "changing.sock", program) as client:
 
         def keep_asking() -> None:
             while not enough.is_set():

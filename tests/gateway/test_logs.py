@@ -12,9 +12,9 @@ import pytest
 from api.logs import MOST_OF_A_KIND
 from tests.gateway import processes
 from tests.gateway.misbehaving import MisbehavingServer, failing, honest
-from tests.gateway.processes import ServerProcess
 from tests.gateway.test_metrics import read, value
 from tests.gateway.waiting import wait_until
+from tests.support.processes import ServerProcess
 
 
 @pytest.mark.parametrize("given", ["a", "5f2c-11", "Root=1-67891233-abcdef012345678912345678", "x" * 128])

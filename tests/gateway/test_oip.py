@@ -22,7 +22,7 @@ from serving.noise import noise_from_seeds
 from tests.gateway import processes
 from tests.gateway.misbehaving import MisbehavingServer, answer, honest
 from tests.gateway.problem import assert_problem
-from tests.gateway.processes import ServerProcess
+from tests.support.processes import ServerProcess
 
 SEEDS = [7, 8, 2**40]
 

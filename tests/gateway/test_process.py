@@ -17,8 +17,8 @@ from serving.apis import PredictRequest
 from tests.gateway import processes
 from tests.gateway.misbehaving import MisbehavingServer, honest
 from tests.gateway.problem import assert_problem
-from tests.gateway.processes import ServerProcess
 from tests.gateway.waiting import wait_until
+from tests.support.processes import ServerProcess
 
 MAX_RESIDENT_BYTES = 120 * 10**6
 HEAVY = {

@@ -10,8 +10,8 @@ import pytest
 from api.protocol import MAX_HEADER_BYTES, MAX_PIPELINED
 from tests.gateway import processes
 from tests.gateway.misbehaving import MisbehavingServer
-from tests.gateway.processes import ServerProcess
 from tests.gateway.waiting import wait_until
+from tests.support.processes import ServerProcess
 
 TIMEOUT_S = 1.0
 

@@ -9,9 +9,9 @@ import pytest
 
 from tests.gateway import processes
 from tests.gateway.problem import assert_problem
-from tests.gateway.processes import ServerProcess
 from tests.gateway.test_wrong_input import png
 from tests.gateway.waiting import wait_until
+from tests.support.processes import ServerProcess
 
 SECRET = "secret-/srv/models-10.0.0.7"
 

@@ -19,7 +19,7 @@ from api.metrics import Metrics
 from tests.gateway import processes
 from tests.gateway.misbehaving import MisbehavingServer
 from tests.gateway.problem import assert_problem
-from tests.gateway.processes import ServerProcess
+from tests.support.processes import ServerProcess
 from tests.support.slow_clients import SLOW, hanging, port_of, request
 
 SEND_TIMEOUT_S = 1.0

@@ -18,12 +18,12 @@ LONG = bytes(np.random.default_rng(0).integers(32, 127, 3 * STORY_PAGE + 17, np.
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory, sockets: Path) -> Iterator[httpx.Client]:
+def told(tmp_path_factory: pytest.TempPathFactory, sockets: Path, program: str) -> Iterator[httpx.Client]:
     """A client of a gateway whose generator has a story in version 2, and none in version 3."""
     models = tmp_path_factory.mktemp("told")
     indexed_models.save_generator(models / "generator" / "2", story=LONG)
     with (
-        processes.model_server(models, sockets / "told.sock"),
+        processes.model_server(models, sockets / "told.sock", program),
         processes.gateway(f"unix:{sockets}/told.sock") as process,
         httpx.Client(base_url=processes.url_of(process), timeout=60) as client,
     ):

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.gateway.problem import assert_problem
-from tests.gateway.processes import ServerProcess
+from tests.support.processes import ServerProcess
 
 ZEROS = [0.0] * 100
 

@@ -155,6 +155,11 @@ def test_a_model_server_leaves_after_its_clients(tmp_path: Path) -> None:
     assert server["command"] == ["/usr/bin/tensorflow_model_server"]
 
 
+def test_the_model_server_has_a_thread_for_each_call_of_its_gateways(tmp_path: Path) -> None:
+    (server,) = pod_of(find(render_with((), tmp_path), "Deployment", "model-server"))["containers"]
+    assert f"--grpc_max_threads={server_config.GRPC_MAX_THREADS}" in server["args"]
+
+
 def test_a_gateway_has_the_time_to_drain(tmp_path: Path) -> None:
     workload = find(render_with((), tmp_path), "Deployment", "gateway")
     env = {each["name"]: each.get("value") for each in container(workload, "gateway")["env"]}

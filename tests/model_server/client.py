@@ -21,7 +21,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-SECONDS = 30.0
+SECONDS = 90.0
 """How long anything may take before a test fails."""
 
 
@@ -99,9 +99,13 @@ class Client:
 
     def reload(self, config: str) -> Any:
         """Calls HandleReloadConfigRequest with a ModelServerConfig in text format."""
+        return self.begin_reload(config).result()
+
+    def begin_reload(self, config: str) -> Any:
+        """Begins such a call, and returns the future of its answer."""
         request = model_management_pb2.ReloadConfigRequest()
         text_format.Parse(config, request.config)
-        return self.models.HandleReloadConfigRequest(request, timeout=SECONDS)
+        return self.models.HandleReloadConfigRequest.future(request, timeout=SECONDS)
 
 
 def predict_request(

@@ -1,16 +1,13 @@
 """Model servers as processes of their own, embedded or not, with the same flags."""
 
-import subprocess
-import sys
+import signal
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import grpc
-
-from tests.model_server.client import SECONDS, Client, wait_until
-from tests.model_server.option import EMBEDDED
+from tests.model_server.client import Client
+from tests.support.processes import ModelServerProcess
 
 # What the suite expects of any server: quick polls and retries, labels before their versions, health.
 FLAGS = (
@@ -40,56 +37,33 @@ def config(base_paths: Mapping[str, Path], extra: Mapping[str, str] | None = Non
     return f"model_config_list {{\n{models}}}\n"
 
 
-class ServerProcess:
-    """A running model server. Its log, of which ``log`` is the text so far, is shown when a test fails."""
-
-    def __init__(self, program: str, models_config: str, directory: Path, batching: bool) -> None:
-        self.target = f"unix:{directory}/grpc.sock"
-        self._log = directory / "log"
+@contextmanager
+def server_process(
+    program: str, models_config: str, *flags: str, batching: bool = False
+) -> Iterator[ModelServerProcess]:
+    """Runs a server in the block, which may use it before it listens. Shows its log when a test fails."""
+    # A short path: a socket's may not be longer than about 100 characters.
+    with tempfile.TemporaryDirectory(prefix="ms-") as name:
+        directory = Path(name)
         config_file = directory / "models.config"
         config_file.write_text(models_config)
-        flags = [*FLAGS, f"--model_config_file={config_file}", f"--grpc_socket_path={directory}/grpc.sock"]
+        socket = directory / "grpc.sock"
+        all_flags = [*FLAGS, f"--model_config_file={config_file}", f"--grpc_socket_path={socket}", *flags]
         if batching:
             parameters = directory / "batching.config"
             parameters.write_text(BATCHING_PARAMETERS)
-            flags += ["--enable_batching", f"--batching_parameters_file={parameters}"]
-        command = [sys.executable, "-m", "serving.model_server"] if program == EMBEDDED else [program]
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen([*command, *flags], stdout=log, stderr=subprocess.STDOUT)
-
-    @property
-    def log(self) -> str:
-        """What the server has written so far."""
-        return self._log.read_text(errors="replace")
-
-    def end(self) -> None:
-        """Ends the process, whatever it does, and shows its log."""
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait(SECONDS)
-        print(self.log)
-
-
-@contextmanager
-def server_process(program: str, models_config: str, *, batching: bool = False) -> Iterator[ServerProcess]:
-    """Runs a server in the block, which may use it before it listens."""
-    # A short path: a socket's may not be longer than about 100 characters.
-    with tempfile.TemporaryDirectory(prefix="ms-") as directory:
-        server = ServerProcess(program, models_config, Path(directory), batching)
+            all_flags += ["--enable_batching", f"--batching_parameters_file={parameters}"]
+        server = ModelServerProcess(program, all_flags, f"unix:{socket}")
         try:
             yield server
         finally:
-            server.end()
+            server.stop(signal.SIGKILL)
+            print(server.log)
 
 
 @contextmanager
-def connected(server: ServerProcess) -> Iterator[Client]:
+def connected(server: ModelServerProcess) -> Iterator[Client]:
     """Gives a client once the server listens."""
+    server.wait_until_ready()
     with Client(server.target) as client:
-        listening = grpc.channel_ready_future(client.channel)
-        wait_until(
-            lambda: listening.done() or server.process.poll() is not None,
-            lambda: f"the server doesn't listen:\n{server.log}",
-        )
-        assert server.process.poll() is None, server.log
         yield client

@@ -11,9 +11,9 @@ from tensorflow.core.framework import tensor_pb2
 from tests.model_server import saved_models
 from tests.model_server.client import SECONDS, Client, output, predict_request, refused
 from tests.model_server.conftest import Templates
-from tests.model_server.option import EMBEDDED
 from tests.model_server.process import config, connected, server_process
 from tests.model_server.saved_models import DTYPES
+from tests.support.processes import EMBEDDED
 
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
 INVALID_ARGUMENT = grpc.StatusCode.INVALID_ARGUMENT
@@ -79,10 +79,13 @@ def test_values_of_every_dtype_come_back_as_they_were(client: Client, dtype: str
 def test_strings_come_back_as_they_were_or_the_embedded_server_refuses_the_version(
     program: str, templates: Templates, tmp_path: Path
 ) -> None:
+    """As a list: TensorFlow cannot read the strings that TensorFlow Serving packs into ``tensor_content``."""
     saved_models.publish(templates.text, tmp_path / "text", 1)
-    with server_process(program, config({"text": tmp_path / "text"})) as server:
+    models_config = config({"text": tmp_path / "text"})
+    flags = [] if program == EMBEDDED else ["--enable_serialization_as_tensor_content=false"]
+    with server_process(program, models_config, *flags) as server:
         if program == EMBEDDED:
-            assert server.process.wait(SECONDS) == 1
+            assert server.wait() == 1
             assert "UNIMPLEMENTED" in server.log
             assert "Serve this model with TensorFlow Serving" in server.log
             return

@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 
 from tests.model_server import saved_models
-from tests.model_server.client import SECONDS, wait_until
+from tests.model_server.client import wait_until
 from tests.model_server.conftest import Templates
 from tests.model_server.process import config, connected, server_process
 
@@ -16,7 +16,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_server_with_its_name_version_and
     broken = saved_models.publish(templates.half_plus_two, tmp_path / "broken", 4)
     saved_models.cut_variables(broken)
     with server_process(program, config({"half": models["half"], "broken": tmp_path / "broken"})) as server:
-        assert server.process.wait(SECONDS) not in (0, -signal.SIGKILL)
+        assert server.wait() not in (0, -signal.SIGKILL)
         assert "broken" in server.log
         assert "version 4" in server.log or "version: 4" in server.log
         assert "OUT_OF_RANGE" in server.log or "Out of range" in server.log
@@ -35,10 +35,10 @@ def test_a_server_waits_for_a_base_path_says_so_and_ends_on_sigterm(
             assert client.half_plus("late") == (2.5, 3)
             assert client.half_plus("half") == (3.5, 2)
             server.process.send_signal(signal.SIGTERM)
-            assert server.process.wait(SECONDS) in (0, 143, -signal.SIGTERM)
+            assert server.wait() in (0, 143, -signal.SIGTERM)
 
 
 def test_a_relative_base_path_ends_the_server(program: str) -> None:
     with server_process(program, config({"half": Path("models/half")})) as server:
-        assert server.process.wait(SECONDS) not in (0, -signal.SIGKILL)
+        assert server.wait() not in (0, -signal.SIGKILL)
         assert "absolute" in server.log

@@ -28,10 +28,10 @@ from serving.contract import MODELS
 from serving.pretrained import MODELS_DIR
 from serving.server_config import write_configs
 from tests.gateway import processes
-from tests.gateway.processes import ServerProcess
 from tests.slow.headless_service import HeadlessService
+from tests.support.processes import ServerProcess
 
-BASE: Final = Path(__file__).parent.parent / "k8s/base"
+BASE: Final = Path(__file__).parents[2] / "k8s/base"
 MODEL_SERVER: Final = """
 from dataclasses import replace
 from serving.model_server.__main__ import options_of

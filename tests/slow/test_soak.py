@@ -26,7 +26,7 @@ from PIL import Image
 
 from serving.pretrained import MODELS_DIR
 from tests.gateway import processes
-from tests.gateway.processes import ServerProcess
+from tests.support.processes import ServerProcess
 
 MOST_GROWTH_BYTES: Final = 30 * 10**6
 WARM_UP: Final = 2_000

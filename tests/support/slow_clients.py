@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from tests.gateway import processes
-from tests.gateway.processes import ServerProcess
+from tests.support.processes import ServerProcess
 
 BODY_LIMIT: Final = 8 * 2**20
 """DIGITGAN_MAX_BODY_BYTES, unless it is set."""

@@ -24,8 +24,8 @@ from tests.model_server import saved_models
 from tests.model_server.client import SECONDS, Client, code, output, predict_request, refused, wait_until
 from tests.model_server.conftest import Templates
 from tests.model_server.embedded.conftest import QUICK, Start
-from tests.model_server.option import EMBEDDED
 from tests.model_server.process import config, connected, server_process
+from tests.support.processes import EMBEDDED
 
 X = {"x": np.ones(1, np.float32)}
 

@@ -1,0 +1,146 @@
+"""Server processes for tests: started, waited for, and stopped."""
+
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import grpc
+
+EMBEDDED: Final = "embedded"
+"""In place of a program's path: the embedded model server."""
+
+START_SECONDS: Final = 180.0
+STOP_SECONDS: Final = 20.0
+
+
+class ServerProcess:
+    """A process that prints a line when it is ready: ``line``. Used as a context manager."""
+
+    def __init__(
+        self, *arguments: str, program: str = sys.executable, environment: dict[str, str] | None = None
+    ) -> None:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("DIGITGAN_")}
+        self.process = subprocess.Popen(
+            [program, *arguments],
+            env=clean | (environment or {}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+        )
+        self._lines: queue.Queue[str] = queue.Queue()
+        self._errors: list[str] = []
+        self._threads = [threading.Thread(target=self._read_output), threading.Thread(target=self._read_errors)]
+        for thread in self._threads:
+            thread.start()
+        self.line = ""
+
+    @property
+    def log(self) -> str:
+        """What the process has written to stderr so far."""
+        return "".join(self._errors)
+
+    def wait_until_ready(self) -> None:
+        """Returns when the process can be used. Raises AssertionError if it never can."""
+        try:
+            self.line = self._lines.get(timeout=START_SECONDS)
+        except queue.Empty:
+            self.line = ""
+        assert self.line, f"the process did not become ready:\n{self.log}"
+
+    def __enter__(self) -> Self:
+        try:
+            self.wait_until_ready()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def wait(self) -> int:
+        """Waits until the process ends, and until ``log`` is complete. Returns the exit status."""
+        status = self.process.wait(START_SECONDS)
+        for thread in self._threads:
+            thread.join()
+        return status
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Sends a signal if the process still runs, and returns its exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        try:
+            self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+        status = self.wait()
+        for stream in (self.process.stdout, self.process.stderr):
+            assert stream
+            stream.close()
+        return status
+
+    def resident_bytes(self) -> int:
+        """How much memory the process occupies now."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def _read_output(self) -> None:
+        assert self.process.stdout
+        for line in self.process.stdout:
+            self._lines.put(line.strip())
+        self._lines.put("")
+
+    def _read_errors(self) -> None:
+        assert self.process.stderr
+        self._errors.extend(self.process.stderr)
+
+
+class ModelServerProcess(ServerProcess):
+    """A model server, ready when it listens.
+
+    Args:
+        server: EMBEDDED, or the path of a ``tensorflow_model_server``.
+        flags: for either, as TensorFlow Serving spells them.
+        target: the gRPC address that ``flags`` name.
+        before: Python that the embedded server's process runs first.
+    """
+
+    def __init__(self, server: str, flags: Sequence[str], target: str, *, before: str = "") -> None:
+        self.target = target
+        self.flags = flags
+        if server == EMBEDDED:
+            main = f"{before}\nimport sys\nfrom serving.model_server.__main__ import main\nsys.exit(main())"
+            super().__init__("-c", main, *flags)
+        else:
+            super().__init__(*flags, program=server)
+
+    def wait_until_ready(self) -> None:
+        """Returns when the server listens. Raises AssertionError if it ends before."""
+        options = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 200)]
+        with grpc.insecure_channel(self.target, options=options) as channel:
+            listening = grpc.channel_ready_future(channel)
+            for _ in range(int(START_SECONDS / 0.05)):
+                try:
+                    return listening.result(0.05)
+                except grpc.FutureTimeoutError:
+                    assert self.process.poll() is None, f"the model server ended:\n{self.log}"
+            listening.cancel()
+        raise AssertionError(f"the model server does not listen at {self.target}:\n{self.log}")
+
+
+def free_port() -> int:
+    """Returns a TCP port of this machine that is free now."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    return port
