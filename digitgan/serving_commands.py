@@ -32,14 +32,14 @@ def serve(
         ),
     ] = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The gRPC port; 0 takes a free one.")] = 8500,
+    port: Annotated[int, typer.Option(help="The gRPC port; 0 takes a free one.", min=0, max=65535)] = 8500,
     grpc_socket_path: Annotated[
         Path | None, typer.Option(help="A Unix socket to listen on, instead of --host and --port.")
     ] = None,
-    poll_seconds: Annotated[float, typer.Option(help="How often to look for new versions.")] = 1.0,
-    max_batch_size: Annotated[int, typer.Option(help="The most rows that run as one batch.")] = 256,
+    poll_seconds: Annotated[float, typer.Option(help="How often to look for new versions.", min=0.01)] = 1.0,
+    max_batch_size: Annotated[int, typer.Option(help="The most rows that run as one batch.", min=1)] = 256,
     max_enqueued_batches: Annotated[
-        int, typer.Option(help="How many batches may wait; requests beyond are refused with UNAVAILABLE.")
+        int, typer.Option(help="How many batches may wait; requests beyond are refused with UNAVAILABLE.", min=1)
     ] = 64,
     batching: Annotated[bool, typer.Option(help="Whether requests that arrive together run as one batch.")] = True,
     require_model_cards: Annotated[
@@ -70,13 +70,14 @@ def serve(
 
     with told(model_config.ConfigError):
         hosted = model_config.read(config) if config else model_config.from_directory(models or MODELS_DIR)
+    batching_options = BatchingOptions(max_batch_size=max_batch_size, max_enqueued_batches=max_enqueued_batches)
     options = ServerOptions(
         hosted,
         host=host,
         port=None if grpc_socket_path else port,
         grpc_socket_path=grpc_socket_path,
         loading=LoadingOptions(file_system_poll_wait_seconds=poll_seconds),
-        batching=BatchingOptions(max_batch_size, max_enqueued_batches) if batching else None,
+        batching=batching_options if batching else None,
         require_model_cards=require_model_cards,
     )
     sys.exit(serve_models(options, ready=_announce))

@@ -24,7 +24,7 @@ _LAST_LINES: Final = 20
 _LOAD_FAILURES: Final = (
     # TensorFlow Serving's words, then the embedded server's.
     re.compile(r"{name: (?P<model>\S+) version: (?P<version>\d+)} due to error: (?P<cause>.*?)}, }"),
-    re.compile(r"model (?P<model>\S+) version (?P<version>\d+) can't be loaded: (?P<cause>.*)"),
+    re.compile(r"model (?P<model>\S+) version (?P<version>\d+) can't be loaded: (?P<cause>.*)\. Remove that version"),
 )
 
 

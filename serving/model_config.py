@@ -72,7 +72,11 @@ def read_proto(path: Path) -> apis.ModelServerConfig:
     """Reads a ``models.config`` as the message that it is. Raises ConfigError as ``read`` does."""
     try:
         message = text_format.Parse(path.read_text(encoding="utf-8"), apis.ModelServerConfig())
-    except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: {error.strerror}. digitgan export writes a models.config beside its models"
+        ) from error
+    except (UnicodeDecodeError, text_format.ParseError) as error:
         raise ConfigError(f"{path}: {error}") from error
     try:
         from_proto(message)

@@ -53,8 +53,10 @@ def read_thresholds(path: Path = DEFAULT_THRESHOLDS) -> dict[str, tuple[Threshol
     """Reads the thresholds of each model. Raises ThresholdsError."""
     try:
         content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ThresholdsError(f"{path}: {error}") from error
+    except OSError as error:
+        raise ThresholdsError(f"--thresholds {path}: {error.strerror}. Give a JSON file with the thresholds") from error
+    except ValueError as error:
+        raise ThresholdsError(f"--thresholds {path}: {error}") from error
     if not isinstance(content, dict) or not all(isinstance(figures, dict) for figures in content.values()):
         raise ThresholdsError(f"{path}: should hold an object for each model")
     return {

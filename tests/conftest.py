@@ -1,4 +1,4 @@
-"""What every test shares: the suite's option, and handwritten digits that need no network."""
+"""What every test shares: the option --model-server, a place for sockets, and handwritten digits."""
 
 import tempfile
 from collections.abc import Iterator

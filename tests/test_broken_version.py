@@ -1,7 +1,8 @@
-"""A version N+1 that is broken: N serves on, readiness stays true, the metric to alert on rises, /models says why; and
-the repaired N+1 takes over.
+"""A version N+1 that is broken: N serves on, readiness stays true, the metric to alert on rises, and /models says why.
+The repaired model takes over as N+2.
 """
 
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -17,36 +18,24 @@ from serving.contract import GENERATOR, MODEL_CARD, MODELS
 from serving.pretrained import MODELS_DIR
 from tests.gateway import processes
 from tests.model_server import saved_models
-from tests.support.processes import ServerProcess
 
 DEADLINE_S = 90.0
-SERVER = """
-import sys
-from pathlib import Path
-from serving.model_config import from_directory
-from serving.model_server.model import LoadingOptions
-from serving.model_server.server import ServerOptions, serve
-loading = LoadingOptions(file_system_poll_wait_seconds=0.2, max_num_load_retries=0)
-options = ServerOptions(from_directory(Path(sys.argv[1])), port=0, loading=loading)
-sys.exit(serve(options, lambda server: print(server.port, flush=True)))
-"""
 
 
 def fail_warmup(version: Path) -> None:
     saved_models.write_warmup(version, [{"wrong": np.zeros((1, 100), np.float32)}])
 
 
-def change_bytes(version: Path) -> None:
+def cut_graph(version: Path) -> None:
     (version / "saved_model.pb").write_bytes(b"other")
 
 
 BREAKAGES: dict[str, tuple[Callable[[Path], None], str, bool]] = {
-    "missing variables": (saved_models.remove_variables, "DATA_LOSS", True),
+    "short graph": (cut_graph, "(DATA_LOSS|OUT_OF_RANGE)", True),
     "bad graph": (saved_models.garble_graph, "DATA_LOSS", False),
     "failing warm-up": (fail_warmup, "INVALID_ARGUMENT", False),
-    "changed bytes": (change_bytes, "DATA_LOSS", True),
 }
-"""How to break it, the status it ends with, and whether it has its card, which is looked at before it is loaded."""
+"""How to break it, the status it ends with, and whether it has its card, which the embedded server compares first."""
 
 
 @dataclass
@@ -85,13 +74,13 @@ class Service:
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(tmp_path_factory: pytest.TempPathFactory, sockets: Path, program: str) -> Iterator[Service]:
     base = tmp_path_factory.mktemp("models")
     for name in MODELS:
         shutil.copytree(MODELS_DIR / name / "1", base / name / "1")
     with (
-        ServerProcess("-c", SERVER, str(base)) as server,
-        processes.gateway(f"127.0.0.1:{server.line}", models_dir=base, ready_timeout_s=30) as gateway,
+        processes.model_server(base, sockets / "broken.sock", program) as server,
+        processes.gateway(server.target, models_dir=base, ready_timeout_s=30) as gateway,
         httpx.Client(base_url=processes.url_of(gateway), timeout=60) as http,
     ):
         yield Service(base / GENERATOR, http, iter(range(2, 100)))
@@ -120,10 +109,11 @@ def test_a_broken_version_is_told_while_the_one_before_serves_and_the_repaired_o
     assert service.gauge("digitgan_model_newest_version") == version
     told = service.generator()
     assert (told["status"], told["serving"]) == ("degraded", before)
-    assert str(told["detail"]).startswith(f"version {version}: {code}")
+    assert re.match(rf"version {version}: {code}", str(told["detail"]))
     assert str(told["detail"]).endswith(f"version {before} serves on")
 
-    (service.base / str(version)).rename(service.base / f"{version}.broken")
+    # TensorFlow Serving does not try the failed number again.
+    version = next(service.versions)
     service.publish(version, lambda _: None, card=True)
     wait_until(lambda: service.serving() == version)
     assert service.gauge("digitgan_model_newest_version_failed") == 0

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -25,11 +26,11 @@ from serving import apis, model_config, server_config
 from serving.contract import GENERATOR, MODEL_CARD, MODELS
 from serving.model_card import read_card, write_card
 from serving.pretrained import MODELS_DIR
-from serving.roll_out import RollOutError, connected
+from serving.roll_out import STABLE, RollOut, RollOutError, connected
 from serving.server_config import MODELS_CONFIG
 from tests.gateway import processes
 from tests.gateway.waiting import wait_until
-from tests.support.processes import ModelServerProcess, free_port
+from tests.support.processes import EMBEDDED, ModelServerProcess, free_port
 
 
 @dataclass
@@ -73,6 +74,7 @@ class Service:
 
 
 ENVIRONMENT = {"COLUMNS": "80", "PATH": "/usr/bin:/bin"}
+DOCS = Path(__file__).parent.parent / "docs"
 POLL = "--model_config_file_poll_wait_seconds=1"
 
 
@@ -373,3 +375,21 @@ def test_one_of_two_servers_killed_loses_nothing(service: Service) -> None:
             thread.join()
     assert len(answers) >= 420
     assert set(answers) == {200}
+
+
+def test_the_documented_server_starts_again_after_a_promote(program: str, tmp_path: Path) -> None:
+    found = re.search(r"\$ tensorflow_model_server ((?:.*\\\n)*.*)\n", (DOCS / "how-to/deploy.md").read_text())
+    assert found
+    shutil.copytree(MODELS_DIR / GENERATOR, tmp_path / GENERATOR)
+    server_config.write_configs(tmp_path, [GENERATOR], tmp_path, threads=2)
+    port, rest_port = free_port(), free_port()
+    documented = found[1].replace("\\\n", " ").replace("/models/", f"{tmp_path}/")
+    flags = documented.replace("=8500", f"={port}").replace("=8501", f"={rest_port}").split()
+    if program == EMBEDDED:
+        flags = [
+            flag for flag in flags if flag.partition("=")[0] not in ("--rest_api_port", "--monitoring_config_file")
+        ]
+    for labels in ({}, {"stable": 1}):
+        with ModelServerProcess(program, flags, f"127.0.0.1:{port}"), connected(f"127.0.0.1:{port}") as servers:
+            assert servers[0].labels(GENERATOR, ["stable"]) == labels
+            RollOut(tmp_path, servers, print).promote(GENERATOR, 1, STABLE, {}, force=False)

@@ -38,7 +38,7 @@ class Call(Protocol):
         """Has ``callback`` called when the call ends; returns False when it has ended already."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BatchingOptions:
     """Limits, named as in TensorFlow Serving's batching parameters. The sizes of batches are in rows.
 

@@ -97,10 +97,15 @@ class ModelServer:
                 self._listen(self._manager)
         except ModelNotLoadedError as error:
             self.stop()
-            raise ServerStartError(str(error)) from error
+            raise ServerStartError(
+                f"{error}. Remove that version, or publish it again under a new number; then start again"
+            ) from error
         except RuntimeError as error:  # gRPC's word for an address that is taken
             self.stop()
-            raise ServerStartError(f"can't listen: {error}") from error
+            raise ServerStartError(
+                f"cannot listen on {self._addresses()}: it is in use, or this machine does not have it. Choose another "
+                "port, host or socket"
+            ) from error
         return self.port
 
     @property
@@ -165,6 +170,10 @@ class ModelServer:
         if options.model_config_file and options.model_config_file_poll_wait_seconds > 0:
             self._following = threading.Thread(target=self._follow, args=(manager, options.model_config_file))
             self._following.start()
+
+    def _addresses(self) -> str:
+        tcp, unix = self.options.port, self.options.grpc_socket_path
+        return " and ".join([f"{self.options.host}:{tcp}"] * (tcp is not None) + [f"unix:{unix}"] * (unix is not None))
 
     def _follow(self, manager: Manager, path: Path) -> None:
         """Serves what the file says, at each poll. A file that can't be followed changes nothing."""
