@@ -24,7 +24,7 @@ ARGUMENTS = [
 ]
 DESKTOP, PHONE = (1280, 860), (390, 844)
 
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=60_000)
 
 Open = Callable[..., Page]
 

@@ -100,6 +100,7 @@ def test_the_game_takes_a_file_as_mnist_is_distributed(open_page: Open, handwrit
     good.write_bytes(gzip.compress(struct.pack(">4I", 0x803, 20, 28, 28) + images.tobytes()))
     bad.write_bytes(gzip.compress(b"no images"))
     page = open_page("play")
+    expect(page.locator("#play-status")).to_contain_text("A game needs real digits")
     page.locator("#play-file").set_input_files(bad)
     expect(page.locator("#play-status")).to_contain_text("labels.gz is no IDX file")
     page.locator("#play-file").set_input_files(good)

@@ -63,7 +63,7 @@ def test_a_requests_own_limit_ends_the_call_and_its_answer_says_where(
     response = http.post("/generate", json={"seeds": [1]}, headers={HEADER: str(SOON_S), "Accept": accept})
     assert "at the model server" in assert_problem(response, "timeout")["detail"]
     wait_until(lambda: holding.cancelled == 1)  # the model server knows the deadline too
-    assert holding.seconds_left[0] <= SOON_S
+    assert holding.seconds_left[0] < LIMIT_S / 2
     assert value(read(http), "digitgan_timeouts_total", part="model") == before + 1
 
 
