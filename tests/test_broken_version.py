@@ -19,7 +19,7 @@ from serving.pretrained import MODELS_DIR
 from tests.gateway import processes
 from tests.model_server import saved_models
 
-DEADLINE_S = 90.0
+DEADLINE_S = 300.0
 
 
 def fail_warmup(version: Path) -> None:

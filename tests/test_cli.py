@@ -3,10 +3,13 @@
 import re
 import subprocess
 import sys
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+
+from tests.support import commands
 
 COMMANDS = (
     "up",
@@ -25,9 +28,7 @@ COMMANDS = (
 )
 
 
-def digitgan(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "digitgan", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+digitgan = partial(commands.digitgan, check=False)
 
 
 def test_the_version() -> None:
@@ -83,7 +84,9 @@ def test_a_part_that_is_not_installed_is_told_with_the_way_to_install_it(tmp_pat
         "from digitgan.cli import main\n"
         "main()\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=commands.LIMIT_S
+    )
     assert done.returncode == 2
     assert done.stderr.startswith("digitgan: this needs tensorflow, of the extra 'training'.")
     assert done.stderr.endswith("--editable '.[training]'\n")

@@ -51,7 +51,7 @@ class Service:
             command,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             env=ENVIRONMENT | {"DIGITGAN_MODEL_SERVER": target or self.target},
         )
         with connected(self.target) as servers:
@@ -260,7 +260,7 @@ def test_a_file_that_the_servers_refuse_is_mended_by_the_next_command(service: S
         servers[0].reload(wrong)
     command = [sys.executable, "-m", "digitgan", "models", "list", "--models", str(service.base)]
     environment = ENVIRONMENT | {"DIGITGAN_MODEL_SERVER": service.target}
-    listed = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment).stdout
+    listed = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment).stdout
     (row,) = [line for line in listed.splitlines() if line.split()[:2] == [GENERATOR, str(serving)]]
     assert "stable" in row
     assert "AVAILABLE" in row

@@ -19,7 +19,7 @@ from benchmarks.service import digitgan_up
 from serving.contract import MODELS
 from serving.pretrained import MODELS_DIR
 
-DEADLINE_S = 90.0
+DEADLINE_S = 300.0
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

@@ -1,7 +1,6 @@
 """``digitgan generate`` and ``digitgan score`` as a user runs them."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +8,11 @@ import pytest
 from PIL import Image
 
 from digitgan import Client
+from tests.support import commands
 
 
 def digitgan(*arguments: object, url: str | None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "digitgan", *map(str, arguments), *(["--url", url] if url else [])]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=cwd)
+    return commands.digitgan(*map(str, arguments), *(["--url", url] if url else []), check=False, cwd=cwd)
 
 
 def test_a_digit_is_drawn_in_half_blocks(url: str, client: Client) -> None:

@@ -21,7 +21,7 @@ from serving.dataset import record
 from tests.gateway.indexed_models import INDEXED, SHADE
 from training import data
 
-DEADLINE_S = 120.0
+DEADLINE_S = 300.0
 COUNT, TEST = 2400, 600
 OPTIONS = ("--count", COUNT, "--test", TEST, "--confidence", 0.9)
 

@@ -30,7 +30,7 @@ HEAVY = {
 def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("DIGITGAN_")}
     return subprocess.run(
-        [sys.executable, *arguments], env=clean | settings, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, *arguments], env=clean | settings, capture_output=True, text=True, timeout=300, check=False
     )
 
 
