@@ -44,6 +44,8 @@ CALL_S: Final = 30.0
 OLD_FAILURE_S: Final = 30.0
 """A failure that was there before the change counts after so many seconds. The server reports the end of a version's
 earlier life until its next poll (``--file_system_poll_wait_seconds``, by default a second) loads the version again."""
+FORGOTTEN_S: Final = 3.0
+"""How long a server may take to poll once more, with a margin."""
 _POLL_S: Final = 0.05
 
 Say = Callable[[str], None]
@@ -60,6 +62,9 @@ class Status:
 
     state: str
     error: str
+
+
+_UNKNOWN: Final = Status("UNKNOWN", "")
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,11 @@ class ModelServer:
                 raise RollOutError(
                     f"no model server answers at {self.address} ({error.details()}). Start it, or name another address "
                     "with --model-server or DIGITGAN_MODEL_SERVER"
+                ) from error
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise RollOutError(
+                    f"{self.address} did not answer {method.rpartition('/')[2]} within {CALL_S:g} s. Look at its log: "
+                    f"it may be waiting for a base path of {MODELS_CONFIG} that does not exist there"
                 ) from error
             raise RollOutError(f"{self.address}: {error.code().name}: {error.details()}") from error
 
@@ -310,8 +320,12 @@ class _Change:
             ) from error
         say(f"{model}: {told(wanted)}")
         if unloaded := self.kept - new:
-            self._apply(new, wanted)
             say(f"Unloading {model} version {_listed(unloaded)}, which has no label any more")
+            try:
+                self._apply(new, wanted)
+                self._wait_until_unloaded(unloaded)
+            except RollOutError as error:
+                raise RollOutError(f"{error}. The labels have moved everywhere: {model} is {told(wanted)}") from error
 
     def _apply(self, versions: set[int], labels: Labels | None) -> None:
         """Writes the file, then gives each server the same. ``labels`` None: they stay, at each server its own.
@@ -335,7 +349,10 @@ class _Change:
             raise RollOutError("; ".join(failures))
 
     def _take_back(self) -> list[str]:
-        """Restores the file, and the servers that took a step. Returns a sentence for each server that failed."""
+        """Restores the file, and the servers that took a step. Returns a sentence for each server that failed.
+
+        A server forgets that a version failed at a poll without it. Until then, it would not try the version again.
+        """
         self._roll_out.write(self._file)
         failures = []
         for server in self._servers:
@@ -344,6 +361,8 @@ class _Change:
                     server.reload(self._now[server.address])
                 except RollOutError as error:
                     failures.append(f"{server.address} may serve otherwise until it reads {MODELS_CONFIG} ({error})")
+        if self._taken:
+            time.sleep(FORGOTTEN_S)
         return failures
 
     def _wait(self, versions: Iterable[int]) -> None:
@@ -377,12 +396,21 @@ class _Change:
                 )
             time.sleep(_POLL_S)
 
+    def _wait_until_unloaded(self, versions: set[int]) -> None:
+        """Waits until no server has one of the versions AVAILABLE: the next change must not take it for loaded."""
+        deadline = time.monotonic() + self._roll_out.timeout_s
+        for server in self._servers:
+            while any(server.statuses(self._model).get(version, _UNKNOWN).state == "AVAILABLE" for version in versions):
+                if time.monotonic() > deadline:
+                    raise RollOutError(f"{server.address} does not unload {self._model} version {_listed(versions)}")
+                time.sleep(_POLL_S)
+
     def _confirm(self, wanted: Labels) -> None:
         """Raises RollOutError for a server that serves other labels than ``wanted``."""
         for server in self._servers:
             found = server.labels(self._model, {*LABELS, *self.labels, *wanted})
             if found != wanted:
-                raise RollOutError(f"{server.address} serves {told(found)} in place of {told(wanted)}")
+                raise RollOutError(f"{server.address} serves {told(found) or 'no label'} in place of {told(wanted)}")
 
 
 def told(labels: Labels) -> str:

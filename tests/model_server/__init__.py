@@ -1,5 +1,5 @@
 """The model server's suite, written against TensorFlow Serving's API and its official stubs only.
 
-It runs on the embedded server, and with ``--model-server=/path/to/tensorflow_model_server`` on that program. What is
-particular to the embedded server is tested in tests/model_server/embedded, whatever the option says.
+It runs on TensorFlow Serving or on the embedded server (tests/support/model_servers.py). What is particular to the
+embedded server is tested in tests/model_server/embedded.
 """

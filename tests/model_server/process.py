@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from serving.server_config import GRPC_MAX_THREADS
 from tests.model_server.client import Client
 from tests.support.processes import ModelServerProcess
 
-# What the suite expects of any server: quick polls and retries, labels before their versions, health.
+# What the suite expects of any server: quick polls and retries, labels before their versions, health, enough threads.
 FLAGS = (
     "--port=0",
     "--file_system_poll_wait_seconds=1",
@@ -18,6 +19,7 @@ FLAGS = (
     "--allow_version_labels_for_unavailable_models",
     "--enable_grpc_healthcheck_service",
     "--enable_serialization_as_tensor_content",
+    f"--grpc_max_threads={GRPC_MAX_THREADS}",
 )
 BATCHING_PARAMETERS = """
 max_batch_size { value: 4 }

@@ -125,6 +125,11 @@ class ModelServerProcess(ServerProcess):
         else:
             super().__init__(*flags, program=server)
 
+    def _read_output(self) -> None:
+        """TensorFlow Serving writes its last message, the cause of its end, to stdout."""
+        assert self.process.stdout
+        self._errors.extend(self.process.stdout)
+
     def wait_until_ready(self) -> None:
         """Returns when the server listens. Raises AssertionError if it ends before."""
         options = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 200)]
