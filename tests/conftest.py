@@ -19,6 +19,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Names bytes by their length: a compressed file holds the time, and all processes must name a test alike."""
+    return f"{len(val)} bytes" if isinstance(val, bytes) else None
+
+
 @pytest.fixture(scope="session")
 def sockets() -> Iterator[Path]:
     """A directory with a short path: the path of a Unix socket may have 107 characters."""
