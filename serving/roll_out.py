@@ -44,6 +44,9 @@ CALL_S: Final = 30.0
 OLD_FAILURE_S: Final = 30.0
 """A failure that was there before the change counts after so many seconds. The server reports the end of a version's
 earlier life until its next poll (``--file_system_poll_wait_seconds``, by default a second) loads the version again."""
+CONFIRM_S: Final = 60.0
+"""How long a server may take to serve labels that it has accepted."""
+SETTLED_S: Final = 1.0
 FORGOTTEN_S: Final = 3.0
 """How long a server may take to poll once more, with a margin."""
 _POLL_S: Final = 0.05
@@ -406,11 +409,22 @@ class _Change:
                 time.sleep(_POLL_S)
 
     def _confirm(self, wanted: Labels) -> None:
-        """Raises RollOutError for a server that serves other labels than ``wanted``."""
-        for server in self._servers:
-            found = server.labels(self._model, {*LABELS, *self.labels, *wanted})
-            if found != wanted:
-                raise RollOutError(f"{server.address} serves {told(found) or 'no label'} in place of {told(wanted)}")
+        """Waits until every server has served the labels ``wanted`` for SETTLED_S.
+
+        A server that read the file just before it was written may go back to the old labels, until its next poll.
+        Raises RollOutError for a server that keeps other labels.
+        """
+        names = {*LABELS, *self.labels, *wanted}
+        begun = settled = time.monotonic()
+        while (now := time.monotonic()) - settled < SETTLED_S:
+            for server in self._servers:
+                if (found := server.labels(self._model, names)) != wanted:
+                    settled = time.monotonic()
+                    if now - begun > CONFIRM_S:
+                        raise RollOutError(
+                            f"{server.address} serves {told(found) or 'no label'} in place of {told(wanted)}"
+                        )
+            time.sleep(_POLL_S)
 
 
 def told(labels: Labels) -> str:
