@@ -57,7 +57,8 @@ def run_workers(count: int, serve: Serve) -> int:
             for number, handler in before.items():
                 signal.signal(number, handler)
             del os.environ[METRICS_DIR]
-    return _FAILED if failed or any(worker.exitcode for worker in workers) else 0
+    # A worker that has not begun to serve when the stop comes ends by the signal.
+    return _FAILED if failed or any(worker.exitcode not in (0, -signal.SIGTERM) for worker in workers) else 0
 
 
 def _work(serve: Serve, first: bool) -> None:
