@@ -4,8 +4,10 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from functools import cache
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,14 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 K8S = ROOT / "k8s"
-OVERLAYS = ("local", "production", "training")
-COMPONENTS = ("autoscaling", "ingress", "model-volume", "monitoring", "tracing")
+OVERLAYS = tuple(sorted(path.name for path in (K8S / "overlays").iterdir()))
+COMPONENTS = tuple(sorted(path.name for path in (K8S / "components").iterdir()))
+EVERY_COMBINATION = list(chain.from_iterable(combinations(COMPONENTS, count) for count in range(len(COMPONENTS) + 1)))
 OLDEST_KUSTOMIZE = (4, 5)
 """kubectl 1.24's: with the components, labels and patches that are used."""
 
 Manifest = dict[str, Any]
+_rendered: dict[tuple[str, ...], list[Manifest]] = {}
 
 
 def render(directory: Path) -> list[Manifest]:
@@ -31,6 +35,8 @@ def render(directory: Path) -> list[Manifest]:
 
 def render_with(components: Sequence[str], directory: Path) -> list[Manifest]:
     """Returns the base with some components, by a kustomization in ``directory``."""
+    if tuple(components) in _rendered:
+        return deepcopy(_rendered[tuple(components)])
     content = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
@@ -38,7 +44,8 @@ def render_with(components: Sequence[str], directory: Path) -> list[Manifest]:
         "components": [os.path.relpath(K8S / "components" / name, directory) for name in components],
     }
     (directory / "kustomization.yaml").write_text(json.dumps(content))
-    return render(directory)
+    _rendered[tuple(components)] = render(directory)
+    return deepcopy(_rendered[tuple(components)])
 
 
 @cache
@@ -49,6 +56,19 @@ def overlay(name: str) -> list[Manifest]:
 def find(objects: Sequence[Manifest], kind: str, name: str) -> Manifest:
     (found,) = [each for each in objects if each["kind"] == kind and each["metadata"]["name"] == name]
     return found
+
+
+def pod_of(each: Manifest) -> Manifest:
+    """Returns the pod's specification of a workload; nothing for other objects."""
+    pod: Manifest = each.get("spec", {}).get("template", {}).get("spec", {}) or (
+        each["spec"] if each["kind"] == "Pod" else {}
+    )
+    return pod
+
+
+def containers(pod: Mapping[str, Any]) -> list[Manifest]:
+    """Returns the containers of a pod, those of its start included."""
+    return [*pod.get("initContainers", []), *pod["containers"]]
 
 
 def container(workload: Manifest, name: str) -> Manifest:
