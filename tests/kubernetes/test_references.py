@@ -67,10 +67,10 @@ def _unresolved(each: Manifest, peers: Sequence[Manifest]) -> Iterator[str]:
     for labels, port in _pod_ports(each):
         if any(port not in _port_names(pod) for pod in _pods(peers, labels)):
             yield f"a pod with the labels {labels} has no port {port}"
-    for service, port in _service_ports(each):
+    for service, service_port in _service_ports(each):
         found = [other for other in peers if _key(other) == ("Service", service)]
-        if any(port not in (one.get("name"), one["port"]) for other in found for one in other["spec"]["ports"]):
-            yield f"Service {service} has no port {port}"
+        if any(service_port not in (one.get("name"), one["port"]) for other in found for one in other["spec"]["ports"]):
+            yield f"Service {service} has no port {service_port}"
     if each["kind"] == "ServiceMonitor":
         wanted = each["spec"]["selector"]["matchLabels"]
         services = [
