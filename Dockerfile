@@ -46,7 +46,7 @@ RUN rm -rf share/bug share/doc share/lintian share/locale share/man lib/x86_64-l
 
 FROM scratch AS python
 COPY --from=runtime /runtime /
-ENV PATH=/opt/venv/bin:/usr/bin \
+ENV PATH=/opt/venv/bin:/opt/digitgan/bin:/usr/bin \
     HOME=/tmp \
     LANG=C.UTF-8 \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -103,8 +103,9 @@ COPY api api
 COPY digitgan digitgan
 COPY serving serving
 COPY training training
+# The command `digitgan` runs on the Python of the final images.
 RUN python3 -m pip install --quiet --no-deps --target /opt/digitgan . \
- && rm -rf /opt/digitgan/bin
+ && sed --in-place '1s|.*|#!/opt/venv/bin/python|' /opt/digitgan/bin/digitgan
 
 # What only other machines need stays out of the gateway: the models, and the code that makes them.
 FROM code AS gateway-code

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -174,6 +174,28 @@ def rollback(
     """Make the version that was stable before the stable one again. It is still loaded, so it serves at once."""
     with _roll_out(models, model_server, timeout_s) as roll_out:
         roll_out.rollback(model)
+
+
+@app.command("add")
+def add(
+    source: Annotated[Path, typer.Argument(help="A base directory with versions: <name>/<version>/.")],
+    models: ModelsOption = Path("models"),
+    mount_point: Annotated[
+        str, typer.Option(help="The base directory as the model servers see it, for models.config.")
+    ] = "/models",
+) -> None:
+    """Copy versions into a base directory that model servers read, such as a volume that they share.
+
+    Versions that are there already stay, and so does models.config with its labels. Where there is no models.config,
+    the newest versions get the label stable. digitgan models promote moves the labels later.
+
+    [bold]digitgan models add runs/a/models --models /models[/]
+    """
+    from serving.model_config import ConfigError
+    from serving.model_copy import CopyError, add_versions
+
+    with told(ConfigError, CardError, CopyError):
+        add_versions(source, models, PurePosixPath(mount_point), typer.echo)
 
 
 @contextmanager

@@ -5,8 +5,9 @@
 ``--batching_parameters_file`` and ``--monitoring_config_file``.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Final
 
 from google.protobuf import text_format
@@ -29,16 +30,26 @@ gateways. TensorFlow Serving's default is four for each CPU.
 """
 
 
-def models_config(names: Iterable[str], base: PurePosixPath | Path) -> str:
-    """One entry for each model at ``base/name``, on TensorFlow Serving's default policy: the latest version.
+def models_config(
+    names: Iterable[str],
+    base: PurePosixPath | Path,
+    labels: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
+) -> str:
+    """One entry for each model at ``base/name``.
 
     Args:
         names: the models.
         base: their base directory as the model server sees it; absolute.
+        labels: by model, the version of each label. Only these versions are loaded. A model without labels is on
+            TensorFlow Serving's default policy: the latest version.
     """
     config = apis.ModelServerConfig()
     for name in names:
-        config.model_config_list.config.add(name=name, base_path=str(base / name), model_platform="tensorflow")
+        one = config.model_config_list.config.add(
+            name=name, base_path=str(base / name), model_platform="tensorflow", version_labels=labels.get(name, {})
+        )
+        if versions := {*one.version_labels.values()}:
+            one.model_version_policy.specific.versions[:] = sorted(versions)
     return text_format.MessageToString(config)
 
 

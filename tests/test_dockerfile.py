@@ -1,5 +1,6 @@
 """The Dockerfile, by hadolint: no container is needed for that."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -17,3 +18,14 @@ def test_hadolint_has_nothing_to_say() -> None:
     done = subprocess.run([binary, str(ROOT / "Dockerfile")], capture_output=True, text=True)
     assert done.stdout + done.stderr == ""
     assert done.returncode == 0
+
+
+def test_the_command_digitgan_is_on_the_path() -> None:
+    """``kubectl exec … -- digitgan`` finds it, and its first line names a Python that the image has."""
+    text = (ROOT / "Dockerfile").read_text()
+    (path,) = re.findall(r"^ENV PATH=(\S+)", text, re.MULTILINE)
+    (directory,) = re.findall(r"--target (/\S+)", text)
+    (script, python) = re.findall(r"'1s\|\.\*\|#!(\S+)\|' (\S+)", text)[0][::-1]
+    assert Path(script) == Path(directory, "bin", "digitgan")
+    assert {str(Path(script).parent), str(Path(python).parent)} <= set(path.split(":"))
+    assert "rm -rf /opt/digitgan/bin" not in text

@@ -60,7 +60,7 @@ def test_every_combination_of_components_is_valid(tmp_path: Path) -> None:
         assert_valid(objects)
         assert_restricted(objects)
         deployed = [each["metadata"]["name"] for each in objects if each["kind"] == "Deployment"]
-        assert sorted(deployed) == ["gateway", "model-server"], components
+        assert {"gateway", "model-server"} <= set(deployed), components
 
 
 def assert_restricted(objects: Sequence[Manifest]) -> None:

@@ -1,8 +1,13 @@
 """How models reach the pods: the manifests' own commands, as processes on temporary directories."""
 
 import json
+import os
 import re
+import shutil
+import signal
 import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +15,7 @@ import pytest
 
 from serving.contract import MODELS
 from serving.pretrained import MODELS_DIR
+from serving.server_config import MODELS_CONFIG
 from serving.storage import find_versions
 from tests.kubernetes.rendering import (
     EVERY_COMBINATION,
@@ -17,10 +23,12 @@ from tests.kubernetes.rendering import (
     ROOT,
     Manifest,
     containers,
+    find,
     overlay,
     pod_of,
     render_with,
 )
+from tests.support.processes import ServerProcess
 
 IMAGE_MODELS: Final = "/models"
 """Where the image digitgan/models keeps the models."""
@@ -60,3 +68,99 @@ def test_the_models_arrive_in_the_base(workload: str, tmp_path: Path) -> None:
     command = [places.get(word, word) for word in (*copy.get("command", entrypoint()), *copy["args"])]
     subprocess.run(command, check=True)
     assert {name: set(find_versions(volume / name)) for name in MODELS} == {name: {1} for name in MODELS}
+
+
+def model_volume(directory: Path) -> list[Manifest]:
+    return render_with(["model-volume"], directory)
+
+
+def job_of(objects: list[Manifest]) -> Manifest:
+    (job,) = [one for one in objects if one["kind"] == "Job" and one["metadata"]["name"].startswith("models-")]
+    return job
+
+
+def places(one: Manifest, volumes: Path) -> dict[str, Path]:
+    """Returns a directory for each place where a container mounts a volume."""
+    found = {mount["mountPath"]: volumes / mount["name"] for mount in one["volumeMounts"]}
+    for directory in found.values():
+        directory.mkdir(parents=True, exist_ok=True)
+    return found
+
+
+def here(words: list[str], found: Mapping[str, Path]) -> list[str]:
+    """Returns a command with the directories ``found`` in place of those of a container."""
+    known = re.compile(rf"(?<!\w)({'|'.join(found)})(?=[/\"]|$)")
+    return [known.sub(lambda place: str(found[place[0]]), word) for word in words]
+
+
+def run_job(objects: list[Manifest], volumes: Path, image: Path = MODELS_DIR) -> subprocess.CompletedProcess[str]:
+    """Runs both containers of the Job. ``image``: the models in the image."""
+    pod = pod_of(job_of(objects))
+    (copy,) = pod["initContainers"]
+    (one,) = pod["containers"]
+    found = places(copy, volumes)
+    subprocess.run([*entrypoint()[:-1], f"{image}/.", *here(copy["args"], found)], check=True)
+    command = [sys.executable, "-m", "digitgan", *here(one["args"], places(one, volumes))]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_the_job_copies_what_is_missing_and_keeps_the_labels(tmp_path: Path) -> None:
+    objects, volume = model_volume(tmp_path), tmp_path / "volumes" / "models"
+    done = run_job(objects, volume.parent)
+    assert done.returncode == 0, done.stderr
+    assert {name: set(find_versions(volume / name)) for name in MODELS} == {name: {1} for name in MODELS}
+    assert "stable" in (volume / MODELS_CONFIG).read_text()
+    # A later release: what is there stays, to the byte.
+    image = tmp_path / "image"
+    shutil.copytree(MODELS_DIR, image)
+    shutil.copytree(image / "generator" / "1", image / "generator" / "2")
+    (volume / MODELS_CONFIG).write_text((volume / MODELS_CONFIG).read_text() + "# promoted\n")
+    config = (volume / MODELS_CONFIG).read_bytes()
+    done = run_job(objects, volume.parent, image)
+    assert done.returncode == 0, done.stderr
+    assert set(find_versions(volume / "generator")) == {1, 2}
+    assert (volume / MODELS_CONFIG).read_bytes() == config
+
+
+def test_a_job_that_brings_nothing_fails(tmp_path: Path) -> None:
+    (tmp_path / "image").mkdir()
+    done = run_job(model_volume(tmp_path), tmp_path / "volumes", tmp_path / "image")
+    assert done.returncode != 0
+    assert "holds no models" in done.stderr
+
+
+def test_each_release_has_a_job_of_its_own(tmp_path: Path) -> None:
+    for objects in (model_volume(tmp_path), overlay("production")):
+        job = job_of(objects)
+        (copy,) = pod_of(job)["initContainers"]
+        tag = copy["image"].partition("@")[0].rpartition(":")[2]
+        assert job["metadata"]["name"] == f"models-{tag.replace('.', '-')}"
+        assert job["spec"]["ttlSecondsAfterFinished"]
+        assert not [one for one in objects if one["kind"] == "Pod"]
+
+
+def test_a_model_server_waits_for_its_configuration(tmp_path: Path) -> None:
+    pod = pod_of(find(model_volume(tmp_path), "Deployment", "model-server"))
+    (wait,) = pod["initContainers"]
+    volume = places(wait, tmp_path / "volumes")
+    with ServerProcess(*here(wait["command"], volume)[1:]) as process:
+        assert process.line.startswith("Waiting for")
+        assert process.process.poll() is None
+        (volume["/models"] / MODELS_CONFIG).touch()
+        assert process.wait() == 0
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="NOT CHECKED: process 1 of roll-out. There is no unshare")
+def test_process_1_of_roll_out_ends_at_sigterm(tmp_path: Path) -> None:
+    (one,) = pod_of(find(model_volume(tmp_path), "Deployment", "roll-out"))["containers"]
+    alone = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child"]
+    if subprocess.run([*alone, "true"], capture_output=True).returncode:
+        pytest.skip("NOT CHECKED: process 1 of roll-out. This system gives no namespaces")
+    code = one["command"][-1].replace("signal.pause()", "import os; print(os.getpid(), flush=True); signal.pause()")
+    command = [*alone[1:], sys.executable, *one["command"][1:-1], code]
+    with ServerProcess(*command, program=alone[0]) as process:
+        assert process.line == "1"
+        number = process.process.pid
+        (child,) = Path(f"/proc/{number}/task/{number}/children").read_text().split()
+        os.kill(int(child), signal.SIGTERM)
+        assert process.wait() == 0

@@ -1,0 +1,72 @@
+"""``serving.model_copy``: what is copied, what stays, and when it is a failure."""
+
+import shutil
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from serving import model_config
+from serving.contract import GENERATOR, MODELS
+from serving.model_card import CardError, read_card, write_card
+from serving.model_config import ConfigError
+from serving.model_copy import CopyError, add_versions
+from serving.pretrained import MODELS_DIR
+from serving.server_config import MODELS_CONFIG
+from serving.storage import find_versions
+
+
+def add(source: Path, target: Path) -> list[str]:
+    said: list[str] = []
+    add_versions(source, target, PurePosixPath("/models"), said.append)
+    return said
+
+
+def labels(base: Path) -> dict[str, dict[str, int]]:
+    return {one.name: dict(one.labels) for one in model_config.read(base / MODELS_CONFIG)}
+
+
+def test_an_empty_volume_gets_the_versions_and_the_label_stable(tmp_path: Path) -> None:
+    add(MODELS_DIR, tmp_path)
+    assert {name: set(find_versions(tmp_path / name)) for name in MODELS} == {name: {1} for name in MODELS}
+    assert labels(tmp_path) == {name: {"stable": 1} for name in MODELS}
+    assert model_config.read(tmp_path / MODELS_CONFIG)[0].policy == model_config.Specific(frozenset({1}))
+    assert sorted(path.name for path in (tmp_path / GENERATOR).iterdir()) == ["1"]  # no remains of the copy
+
+
+def test_a_version_that_is_missing_is_copied_and_the_labels_stay(tmp_path: Path) -> None:
+    add(MODELS_DIR, tmp_path)
+    config = (tmp_path / MODELS_CONFIG).read_bytes()
+    moved = tmp_path / GENERATOR / "2"
+    (tmp_path / GENERATOR / "1").rename(moved)
+    inode = moved.stat().st_ino
+    said = add(MODELS_DIR, tmp_path)
+    assert set(find_versions(tmp_path / GENERATOR)) == {1, 2}
+    assert (tmp_path / MODELS_CONFIG).read_bytes() == config
+    assert moved.stat().st_ino == inode
+    assert [line for line in said if "copied" in line] == ["generator version 1: copied"]
+
+
+def test_a_source_without_versions_is_a_failure(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match="holds no models"):
+        add(tmp_path / "empty", tmp_path / "volume")
+    assert not (tmp_path / "volume" / MODELS_CONFIG).exists()
+
+
+def test_another_version_of_the_same_number_stays_and_is_a_failure(tmp_path: Path) -> None:
+    add(MODELS_DIR, tmp_path)
+    version = tmp_path / GENERATOR / "1"
+    write_card(version, {**read_card(version), "preset": "another"})
+    with pytest.raises(CopyError, match="generator 1"):
+        add(MODELS_DIR, tmp_path)
+    assert read_card(version)["preset"] == "another"
+
+
+def test_a_damaged_version_is_not_published(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(MODELS_DIR, source)
+    (source / GENERATOR / "1" / "saved_model.pb").write_bytes(b"short")
+    with pytest.raises(CardError, match="SHA-256"):
+        add(source, tmp_path / "volume")
+    assert not find_versions(tmp_path / "volume" / GENERATOR)
+    assert not (tmp_path / "volume" / MODELS_CONFIG).exists()
