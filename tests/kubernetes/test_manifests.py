@@ -28,8 +28,8 @@ from tests.kubernetes.rendering import (
 
 KUBERNETES = ("1.30", "1.37")
 """The oldest version that knows everything used (preStop sleep), and the newest whose schemas there are."""
-OPERATOR_KINDS = {"ServiceMonitor", "PrometheusRule"}
-"""The Prometheus operator's: their schemas are not Kubernetes'."""
+CUSTOM_KINDS = {"ServiceMonitor", "PrometheusRule", "HTTPRoute"}
+"""The Prometheus operator's and the Gateway API's: a cluster has them only with their CRDs."""
 _valid: set[tuple[str, str]] = set()
 
 
@@ -38,7 +38,7 @@ def assert_valid(objects: Sequence[Manifest]) -> None:
     names = [(each["kind"], each["metadata"]["name"]) for each in objects]
     assert len(names) == len(set(names))
     for each in objects:
-        if each["kind"] in OPERATOR_KINDS:
+        if each["kind"] in CUSTOM_KINDS:
             continue
         for version in KUBERNETES:
             key = version, json.dumps(each, sort_keys=True)
@@ -71,6 +71,7 @@ def assert_restricted(objects: Sequence[Manifest]) -> None:
         security = pod["securityContext"]
         assert security["runAsNonRoot"] is True
         assert security["runAsUser"] > 0
+        assert security["fsGroup"] == security["runAsGroup"] > 0
         assert security["seccompProfile"] == {"type": "RuntimeDefault"}
         assert pod["automountServiceAccountToken"] is False
         assert not pod.keys() & {"hostNetwork", "hostPID", "hostIPC"}
@@ -159,7 +160,7 @@ def test_only_the_gateway_reaches_the_model_server(tmp_path: Path) -> None:
 
 
 def test_the_workers_names_and_numbers_fit() -> None:
-    objects = overlay("training")
+    objects = overlay("training-workers")
     job = find(objects, "Job", "train-workers")
     env = {each["name"]: each.get("value") for each in container(job, "trainer")["env"]}
     service = find(objects, "Service", pod_of(job)["subdomain"])
@@ -183,13 +184,11 @@ def metric_names() -> set[str]:
 
 
 def test_alerts_and_dashboard_ask_for_metrics_that_there_are(tmp_path: Path) -> None:
-    objects = render_with(["monitoring", "autoscaling"], tmp_path)
+    objects = render_with(["monitoring"], tmp_path)
     (group,) = find(objects, "PrometheusRule", "digitgan")["spec"]["groups"]
     dashboard = json.loads(find(objects, "ConfigMap", "digitgan-dashboard")["data"]["dashboard.json"])
     expressions = [rule["expr"] for rule in group["rules"]]
     expressions += [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
-    scaler = find(objects, "HorizontalPodAutoscaler", "gateway")
-    expressions += [each["pods"]["metric"]["name"] for each in scaler["spec"]["metrics"] if each["type"] == "Pods"]
     asked = set(re.findall(r"\b(?:digitgan|process)_\w+", " ".join(expressions)))
     assert len(asked) > 5
     failed = [rule["alert"] for rule in group["rules"] if "digitgan_model_newest_version_failed" in rule["expr"]]
@@ -209,7 +208,7 @@ def test_every_deployment_is_probed_spread_and_protected_from_disruption(tmp_pat
     for each in deployments:
         name, template = each["metadata"]["name"], each["spec"]["template"]
         labels = template["metadata"]["labels"].items()
-        assert each["spec"]["replicas"] > 1
+        assert find(objects, "HorizontalPodAutoscaler", name)["spec"]["minReplicas"] > 1
         for selected in [each["spec"], *template["spec"]["topologySpreadConstraints"]]:
             assert (selected.get("selector") or selected["labelSelector"])["matchLabels"].items() <= labels
         keys = {constraint["topologyKey"] for constraint in template["spec"]["topologySpreadConstraints"]}
@@ -225,3 +224,87 @@ def test_every_deployment_is_probed_spread_and_protected_from_disruption(tmp_pat
 )
 def test_each_part_has_a_readme(place: str) -> None:
     assert len((K8S / place / "README.md").read_text()) > 200
+
+
+def test_autoscalers_alone_set_the_number_of_pods(tmp_path: Path) -> None:
+    """A manifest with ``replicas`` resets it; one that loses ``replicas`` in an upgrade falls to one pod."""
+    for objects in (render_with((), tmp_path), overlay("production")):
+        scaled = {
+            each["spec"]["scaleTargetRef"]["name"] for each in objects if each["kind"] == "HorizontalPodAutoscaler"
+        }
+        deployed = {
+            each["metadata"]["name"]: "replicas" in each["spec"] for each in objects if each["kind"] == "Deployment"
+        }
+        assert {name for name, fixed in deployed.items() if not fixed} == scaled == {"gateway", "model-server"}
+
+
+def test_a_busy_pod_is_not_restarted(tmp_path: Path) -> None:
+    """Five minutes without an answer are no overload."""
+    for name in ("gateway", "model-server"):
+        one = container(find(render_with((), tmp_path), "Deployment", name), name)
+        for probe in (one["startupProbe"], one["livenessProbe"]):
+            assert probe["timeoutSeconds"] >= 30
+            assert probe["periodSeconds"] * probe["failureThreshold"] >= 300
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_an_overlay_needs_no_custom_resources(name: str) -> None:
+    assert not CUSTOM_KINDS & {each["kind"] for each in overlay(name)}
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_a_port_of_the_host_is_where_pod_security_allows_it(name: str) -> None:
+    objects = overlay(name)
+    level = find(objects, "Namespace", "digitgan")["metadata"]["labels"]["pod-security.kubernetes.io/enforce"]
+    opened = [
+        port
+        for pod in map(pod_of, objects)
+        if pod
+        for one in containers(pod)
+        for port in one.get("ports", [])
+        if "hostPort" in port
+    ]
+    assert not opened or level == "privileged"
+
+
+def test_what_an_uninstall_keeps_has_a_label_for_it(tmp_path: Path) -> None:
+    kept = {"Namespace", "PersistentVolumeClaim"}
+    for objects in [*map(overlay, OVERLAYS), *(render_with(names, tmp_path) for names in EVERY_COMBINATION)]:
+        for each in objects:
+            assert (each["metadata"]["labels"].get("digitgan/keep") == "true") == (each["kind"] in kept)
+
+
+def test_every_object_has_the_common_labels(tmp_path: Path) -> None:
+    for objects in [*map(overlay, OVERLAYS), *(render_with(names, tmp_path) for names in EVERY_COMBINATION)]:
+        for each in objects:
+            labels = each["metadata"].get("labels", {})
+            assert labels["app.kubernetes.io/part-of"] == "digitgan", each
+            assert labels["app.kubernetes.io/managed-by"] == "kustomize", each
+
+
+@pytest.mark.parametrize("name", [name for name in OVERLAYS if name.startswith("training")])
+def test_each_training_overlay_starts_one_training(name: str) -> None:
+    objects = overlay(name)
+    jobs = {each["metadata"]["name"] for each in objects if each["kind"] == "Job"}
+    assert jobs == {"data", name.replace("training", "train")}
+    pod = pod_of(find(objects, "Job", name.replace("training", "train")))
+    assert [one["name"] for one in pod["initContainers"]] == ["wait"]
+    assert any(each["key"] == "nvidia.com/gpu" for each in pod["tolerations"])
+
+
+@pytest.mark.parametrize("name", [*OVERLAYS, "base"])
+def test_dns_is_allowed_wherever_the_cluster_has_it(name: str, tmp_path: Path) -> None:
+    objects = render_with((), tmp_path) if name == "base" else overlay(name)
+    policies = [each for each in objects if each["kind"] == "NetworkPolicy"]
+    if policies:
+        (rule,) = find(policies, "NetworkPolicy", "dns")["spec"]["egress"]
+        assert "to" not in rule
+        assert {(port["port"], port["protocol"]) for port in rule["ports"]} == {
+            (port, protocol) for port in (53, 5353) for protocol in ("UDP", "TCP")
+        }
+
+
+def test_workers_reach_each_other_on_every_port() -> None:
+    policy = find(overlay("training-workers"), "NetworkPolicy", "trainer")["spec"]
+    for rules, peers in ((policy["ingress"], "from"), (policy["egress"], "to")):
+        assert rules == [{peers: [{"podSelector": policy["podSelector"]}]}]

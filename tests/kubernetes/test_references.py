@@ -19,7 +19,7 @@ from tests.kubernetes.rendering import (
 
 NAMESPACE: Final = "digitgan"
 CLUSTER_KINDS: Final = ("Namespace",)
-FROM_OUTSIDE: Final = {("Secret", "digitgan-tls")}
+FROM_OUTSIDE: Final = {("Secret", "digitgan-tls"), ("Secret", "digitgan-api-keys")}
 """What the operator creates. A README names each."""
 RUNNING: Final = ("Deployment", "Job", "Pod")
 

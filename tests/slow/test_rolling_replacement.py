@@ -82,7 +82,7 @@ class Settings:
     def of_base(cls, pace: float) -> "Settings":
         gateway, server = (_deployment(BASE / f"{name}.yaml") for name in ("gateway", "model-server"))
         (container,) = gateway["template"]["spec"]["containers"]
-        env = {one["name"]: one["value"] for one in container["env"]}
+        env = {one["name"]: one["value"] for one in container["env"] if "value" in one}
         env["DIGITGAN_SHUTDOWN_DELAY_S"] = str(float(env["DIGITGAN_SHUTDOWN_DELAY_S"]) * pace)
         for name in ("DIGITGAN_MODEL_SERVER", "DIGITGAN_MODELS_DIR"):
             del env[name]
