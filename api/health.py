@@ -11,9 +11,10 @@ from api import openapi, problems
 from api.dependencies import StateDep
 from api.errors import problem_of
 from api.inference import Inference
+from api.model_status import missing
 from api.problems import ProblemError
 from api.schemas import Health
-from serving.client import DeadlineError, ModelServerError
+from serving.client import DeadlineError, ModelClient, ModelServerError
 from serving.contract import MODELS
 
 router = APIRouter(prefix="/healthz")
@@ -49,7 +50,8 @@ async def live() -> Health:
     responses=openapi.failures(problems.INTERNAL_ERROR, problems.NOT_READY),
 )
 async def ready(request: Request, state: StateDep) -> Health:
-    """Ready means that every model that the routes need has a version AVAILABLE.
+    """Ready means that every model that the routes need has a version AVAILABLE: with `DIGITGAN_VERSION_LABEL`, the one
+    with this label.
 
     A model server that is too slow to say so is taken at its last word, for 15 seconds.
     """
@@ -72,14 +74,27 @@ async def _complaint(inference: Inference, lifecycle: Lifecycle, model: str, tim
     """Returns why ``model`` isn't available; "" if it is."""
     seen = lifecycle.available_at
     try:
-        versions = await inference.client.model_versions(model, timeout_s=timeout_s)
+        detail = await _missing(inference.client, model, timeout_s)
     except DeadlineError as error:
         silent_s = time.monotonic() - seen[model] if model in seen else SILENCE_S
         return "" if silent_s < SILENCE_S else problem_of(error).detail
     except ModelServerError as error:
         return problem_of(error).detail
-    if any(version.state == "AVAILABLE" for version in versions):
+    if not detail:
         seen[model] = time.monotonic()
+    return detail
+
+
+async def _missing(client: ModelClient, model: str, timeout_s: float) -> str:
+    """Returns what the routes would miss: the version with the label that they ask for, or any version. "" if nothing.
+
+    Raises ModelServerError.
+    """
+    if client.version_label is not None:
+        version = await client.labelled_version(model, timeout_s=timeout_s)
+        return missing(client.version_label) if version is None else ""
+    versions = await client.model_versions(model, timeout_s=timeout_s)
+    if any(version.state == "AVAILABLE" for version in versions):
         return ""
     states = ", ".join(f"{version.version} {version.state}" for version in versions)
-    return f"no version is AVAILABLE ({states or 'there are none'})"
+    return f"{missing(None)} ({states or 'there are none'})"

@@ -155,14 +155,14 @@ class Metrics:
         )
         self.model_available = Gauge(
             "digitgan_model_available",
-            "1 if a version of the model is AVAILABLE, else 0.",
+            "1 if a version of the model is AVAILABLE (with DIGITGAN_VERSION_LABEL: the one with this label), else 0.",
             ("model",),
             registry=registry,
             multiprocess_mode="mostrecent",
         )
         self.serving_version = Gauge(
             "digitgan_model_serving_version",
-            "The newest version AVAILABLE, which answers those who name none.",
+            "The version that answers requests without a version.",
             ("model",),
             registry=registry,
             multiprocess_mode="mostrecent",

@@ -11,13 +11,14 @@ from serving.contract import MODELS
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """``serving``: the newest version AVAILABLE, which answers those who name none. ``failed``: the version that was
-    to take its place and ended with an error.
+    """``serving``: the version that answers requests without a version: the one with ``label``, or without a label the
+    newest that is AVAILABLE. ``failed``: a newer version, which ended with an error.
     """
 
     versions: Sequence[VersionStatus]
     serving: VersionStatus | None
     failed: VersionStatus | None
+    label: str | None = None
 
     @property
     def word(self) -> Literal["available", "degraded", "unavailable"]:
@@ -31,25 +32,36 @@ class ModelStatus:
         if self.failed:
             failure = f"version {self.failed.version}: {self.failed.error_code}: {self.failed.error_message}"
             return f"{failure}; {f'version {self.serving.version} serves on' if self.serving else 'nothing serves'}"
-        return None if self.serving else "no version is AVAILABLE"
+        return None if self.serving else missing(self.label)
 
 
-def status_of(versions: Sequence[VersionStatus]) -> ModelStatus:
+def missing(label: str | None) -> str:
+    """Returns what is wrong where no version serves."""
+    return f"no version with the label {label} is AVAILABLE" if label else "no version is AVAILABLE"
+
+
+def status_of(versions: Sequence[VersionStatus], serving: VersionStatus | None, label: str | None) -> ModelStatus:
     """Returns how the model with these ``versions`` stands. An older version's failure is history."""
-    serving = max((one for one in versions if one.state == "AVAILABLE"), key=lambda one: one.version, default=None)
     failures = (one for one in versions if one.state == "END" and one.error_code != "OK")
     failed = max(failures, key=lambda one: one.version, default=None)
     if failed and serving and failed.version < serving.version:
         failed = None
-    return ModelStatus(versions, serving, failed)
+    return ModelStatus(versions, serving, failed, label)
 
 
 async def model_status(client: ModelClient, model: str, timeout_s: float) -> ModelStatus:
     """Returns how ``model`` stands; without versions if the server doesn't know it. Raises ModelServerError."""
+    label = client.version_label
     try:
-        return status_of(await client.model_versions(model, timeout_s=timeout_s))
+        versions = await client.model_versions(model, timeout_s=timeout_s)
     except ModelNotServedError:
-        return status_of(())
+        return ModelStatus((), None, None, label)
+    if label is None:
+        available = (one for one in versions if one.state == "AVAILABLE")
+        return status_of(versions, max(available, key=lambda one: one.version, default=None), None)
+    version = await client.labelled_version(model, timeout_s=timeout_s)
+    serving = None if version is None else VersionStatus(version, "AVAILABLE", "OK", "")
+    return status_of(versions, serving, label)
 
 
 async def known_statuses(client: ModelClient, timeout_s: float) -> dict[str, ModelStatus | None]:

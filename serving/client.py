@@ -26,8 +26,11 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from serving.apis import (
+    GET_MODEL_METADATA,
     GET_MODEL_STATUS,
     PREDICT,
+    GetModelMetadataRequest,
+    GetModelMetadataResponse,
     GetModelStatusRequest,
     GetModelStatusResponse,
     ModelSpec,
@@ -42,7 +45,7 @@ from serving.tensors import TensorError, to_array, to_proto
 from serving.tls import Tls
 
 Array = NDArray[Any]
-_Request = TypeVar("_Request", PredictRequest, GetModelStatusRequest)
+_Request = TypeVar("_Request", PredictRequest, GetModelStatusRequest, GetModelMetadataRequest)
 
 MAX_MESSAGE_BYTES: Final = 64 * 2**20
 
@@ -199,7 +202,7 @@ class ModelClient:
         tls: Tls | None = None,
         on_retry: Callable[[str], None] = lambda model: None,
     ) -> None:
-        self._version_label = version_label
+        self.version_label = version_label
         self._on_retry = on_retry
         self._retries = RetryBudget()
         options = [*_CHANNEL_OPTIONS, ("grpc.max_reconnect_backoff_ms", _reconnect_ms(target))]
@@ -214,6 +217,9 @@ class ModelClient:
         )
         self._status: grpc.aio.UnaryUnaryMultiCallable[GetModelStatusRequest, bytes] = self._channel.unary_unary(
             GET_MODEL_STATUS, GetModelStatusRequest.SerializeToString, None
+        )
+        self._metadata: grpc.aio.UnaryUnaryMultiCallable[GetModelMetadataRequest, bytes] = self._channel.unary_unary(
+            GET_MODEL_METADATA, GetModelMetadataRequest.SerializeToString, None
         )
 
     async def close(self) -> None:
@@ -278,6 +284,27 @@ class ModelClient:
             for one in answer.model_version_status
         ]
 
+    async def labelled_version(self, model: str, *, timeout_s: float) -> int | None:
+        """Returns the version that answers for ``version_label``; None if the server has no AVAILABLE one.
+
+        GetModelStatus cannot say this: it returns all versions, whatever the label.
+
+        Raises ModelServerError.
+        """
+        request = GetModelMetadataRequest(
+            model_spec={"name": model, "version_label": self.version_label}, metadata_field=["signature_def"]
+        )
+        try:
+            answer = GetModelMetadataResponse.FromString(await self._called(self._metadata, request, model, timeout_s))
+        except grpc.aio.AioRpcError as error:
+            translated = _translate(model, error)
+            if isinstance(translated, ModelNotServedError):
+                return None
+            raise translated from error
+        except DecodeError as error:
+            raise ContractError(model, "BAD_ANSWER", "not a GetModelMetadataResponse") from error
+        return answer.model_spec.version.value
+
     async def _called(
         self,
         method: "grpc.aio.UnaryUnaryMultiCallable[_Request, bytes]",
@@ -304,8 +331,8 @@ class ModelClient:
         spec: dict[str, object] = {"name": asked.name, "signature_name": asked.signature}
         if version is not None:
             spec["version"] = {"value": version}
-        elif self._version_label is not None:
-            spec["version_label"] = self._version_label
+        elif self.version_label is not None:
+            spec["version_label"] = self.version_label
         return ModelSpec(**spec)
 
     async def _what_is_missing(self, model: str, version: int, timeout_s: float) -> ModelServerError:

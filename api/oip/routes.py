@@ -156,7 +156,7 @@ async def metadata_of_version(
     responses=openapi.failures(problems.NOT_READY, *_MODEL_FAILURES),
 )
 async def model_ready(model: ModelInPath, state: StateDep) -> ModelReady:
-    """Ready means that a version is AVAILABLE."""
+    """Ready means that a version is AVAILABLE: with `DIGITGAN_VERSION_LABEL`, the one with this label."""
     return await _model_ready(model, None, state)
 
 
@@ -226,8 +226,12 @@ async def _metadata(model: str, version: int | None, state: GatewayState) -> Mod
 
 async def _model_ready(model: str, version: int | None, state: GatewayState) -> ModelReady:
     _spec(model)
-    versions = await _versions(model, version, state)
-    if not any(one.state == "AVAILABLE" for one in versions):
+    if version is None:
+        status = await model_status(state.inference.client, model, state.settings.request_timeout_s)
+        available = status.serving is not None
+    else:
+        available = any(one.state == "AVAILABLE" for one in await _versions(model, version, state))
+    if not available:
         what = f"{model} is not AVAILABLE" if version is None else f"version {version} of {model} is not AVAILABLE"
         raise ProblemError(problems.NOT_READY, what, errors=[{"model": model, "detail": what}])
     return ModelReady(name=model)

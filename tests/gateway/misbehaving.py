@@ -13,10 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.apis import (
+    GET_MODEL_METADATA,
     GET_MODEL_STATUS,
     PREDICT,
+    GetModelMetadataRequest,
+    GetModelMetadataResponse,
     GetModelStatusRequest,
     GetModelStatusResponse,
+    ModelSpec,
     ModelVersionStatus,
     PredictRequest,
     PredictResponse,
@@ -99,7 +103,8 @@ class Holding:
 
 class MisbehavingServer:
     """Answers Predict by ``behaviour`` and GetModelStatus by ``statuses`` (model → (version, state) pairs), with
-    the ``errors`` (version → code and message) that ended a version.
+    the ``errors`` (version → code and message) that ended a version. ``labels``: model → label → version, as TensorFlow
+    Serving has them; GetModelMetadata and ``by_label`` refuse any other label.
 
     ``release`` is set at the end: a behaviour can wait on it in place of sleeping. ``silent``: it tells no states until
     then. ``calls`` counts Predict.
@@ -111,6 +116,7 @@ class MisbehavingServer:
             model: [(1, ModelVersionStatus.AVAILABLE)] for model in MODELS
         }
         self.errors: dict[int, tuple[int, str]] = {}
+        self.labels: dict[str, dict[str, int]] = {}
         self.release = threading.Event()
         self.silent = False
         self.calls = 0
@@ -146,14 +152,38 @@ class MisbehavingServer:
             response.model_version_status.add(version=version, state=state, status=status)
         return response.SerializeToString()
 
+    def metadata(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        if self.silent:
+            self.release.wait()
+        spec = GetModelMetadataRequest.FromString(request).model_spec
+        version = self.labelled(spec, context)
+        return GetModelMetadataResponse(
+            model_spec={"name": spec.name, "version": {"value": version}}
+        ).SerializeToString()
+
+    def by_label(self, request: PredictRequest, context: grpc.ServicerContext) -> bytes:
+        """A behaviour: answers for labels that exist."""
+        return answer(request, version=self.labelled(request.model_spec, context))
+
+    def labelled(self, spec: ModelSpec, context: grpc.ServicerContext) -> int:
+        """Returns the version of the label in ``spec``, or refuses it as TensorFlow Serving does."""
+        version = self.labels.get(spec.name, {}).get(spec.version_label)
+        if version is None:
+            context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT, f"Unrecognized servable version label: {spec.version_label}"
+            )
+            raise AssertionError
+        return version
+
 
 class Handler(grpc.GenericRpcHandler):
-    """The two methods of ``server``, for any gRPC server."""
+    """The methods of ``server``, for any gRPC server."""
 
     def __init__(self, server: MisbehavingServer) -> None:
         self._methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
             PREDICT: grpc.unary_unary_rpc_method_handler(server.predict),
             GET_MODEL_STATUS: grpc.unary_unary_rpc_method_handler(server.status),
+            GET_MODEL_METADATA: grpc.unary_unary_rpc_method_handler(server.metadata),
         }
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:

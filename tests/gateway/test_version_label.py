@@ -1,0 +1,69 @@
+"""Readiness, metrics and GET /models ask for the version that the routes ask for: the one with the label."""
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from serving.apis import ModelVersionStatus
+from serving.contract import DISCRIMINATOR, GENERATOR, MODELS
+from tests.gateway import processes
+from tests.gateway.misbehaving import MisbehavingServer
+from tests.gateway.problem import assert_problem
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[MisbehavingServer]:
+    with MisbehavingServer("127.0.0.1:0") as server:
+        server.behaviour = server.by_label
+        server.statuses = {
+            model: [(2, ModelVersionStatus.AVAILABLE), (1, ModelVersionStatus.AVAILABLE)] for model in MODELS
+        }
+        yield server
+
+
+@pytest.fixture(scope="module")
+def client(server: MisbehavingServer) -> Iterator[httpx.Client]:
+    with (
+        processes.gateway(server.target, version_label="stable") as process,
+        httpx.Client(base_url=processes.url_of(process)) as client,
+    ):
+        yield client
+
+
+def available(client: httpx.Client, model: str) -> str:
+    (line,) = [
+        line
+        for line in client.get("/metrics").text.splitlines()
+        if line.startswith(f'digitgan_model_available{{model="{model}"}}')
+    ]
+    return line.rpartition(" ")[2]
+
+
+def test_a_model_with_the_label_is_available(server: MisbehavingServer, client: httpx.Client) -> None:
+    server.labels = {model: {"stable": 1} for model in MODELS}
+    assert client.get("/healthz/ready").status_code == 200
+    assert available(client, GENERATOR) == "1.0"
+    assert 'digitgan_model_serving_version{model="generator"} 1.0' in client.get("/metrics").text
+    generator = client.get("/models").json()["models"][0]
+    assert (generator["status"], generator["serving"]) == ("available", 1)
+    assert client.post("/generate", json={"seeds": [7]}).json()["version"] == 1
+
+
+def test_a_model_without_the_label_is_not_available(server: MisbehavingServer, client: httpx.Client) -> None:
+    server.labels = {model: {"stable": 1} for model in MODELS if model != DISCRIMINATOR}
+    document = assert_problem(client.get("/healthz/ready"), "not-ready", DISCRIMINATOR)
+    assert [error["model"] for error in document["errors"]] == [DISCRIMINATOR]
+    assert "stable" in document["errors"][0]["detail"]
+    assert client.get(f"/v2/models/{GENERATOR}/ready").status_code == 200
+    assert_problem(client.get(f"/v2/models/{DISCRIMINATOR}/ready"), "not-ready", DISCRIMINATOR)
+    assert (available(client, GENERATOR), available(client, DISCRIMINATOR)) == ("1.0", "0.0")
+    (model,) = [one for one in client.get("/models").json()["models"] if one["name"] == DISCRIMINATOR]
+    assert (model["status"], model["serving"]) == ("unavailable", None)
+    assert "stable" in model["detail"]
+
+
+def test_without_any_label_every_model_is_named(server: MisbehavingServer, client: httpx.Client) -> None:
+    server.labels = {}
+    assert client.post("/generate", json={"seeds": [7]}).status_code == 503
+    assert_problem(client.get("/healthz/ready"), "not-ready", *MODELS)
