@@ -18,7 +18,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import grpc
 import numpy as np
@@ -45,7 +45,6 @@ from serving.tensors import TensorError, to_array, to_proto
 from serving.tls import Tls
 
 Array = NDArray[Any]
-_Request = TypeVar("_Request", PredictRequest, GetModelStatusRequest, GetModelMetadataRequest)
 
 MAX_MESSAGE_BYTES: Final = 64 * 2**20
 
@@ -65,6 +64,18 @@ would repeat what a full queue refuses, which is UNAVAILABLE too."""
 
 _PAUSE_S: Final = 0.02
 """Before a second attempt: by then gRPC knows which connection broke, and takes another one."""
+
+_UNRESOLVED: Final = ("errors resolving", "address lookup failed", "DNS resolution failed")
+"""gRPC's words for a name without addresses."""
+_RESOLVE_AGAIN_S: Final = 1.0
+"""The least time between two channels for a name without addresses."""
+_CLOSE_S: Final = 60.0
+"""How long calls under way may take on a channel that has been replaced."""
+_REQUESTS: Final[dict[str, Any]] = {
+    PREDICT: PredictRequest,
+    GET_MODEL_STATUS: GetModelStatusRequest,
+    GET_MODEL_METADATA: GetModelMetadataRequest,
+}
 
 _CHANNEL_OPTIONS: Final[Sequence[tuple[str, Any]]] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -205,26 +216,31 @@ class ModelClient:
         self.version_label = version_label
         self._on_retry = on_retry
         self._retries = RetryBudget()
-        options = [*_CHANNEL_OPTIONS, ("grpc.max_reconnect_backoff_ms", _reconnect_ms(target))]
+        self._target = target
+        self._interceptors = interceptors
+        self._tls = tls
+        self._closing: set[asyncio.Task[None]] = set()
+        self._open()
+
+    def _open(self) -> None:
+        options = [*_CHANNEL_OPTIONS, ("grpc.max_reconnect_backoff_ms", _reconnect_ms(self._target))]
+        target, tls, interceptors = self._target, self._tls, self._interceptors
         if tls is None:
             self._channel = grpc.aio.insecure_channel(target, options=options, interceptors=interceptors)
         else:
             credentials = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.cert)
             self._channel = grpc.aio.secure_channel(target, credentials, options=options, interceptors=interceptors)
+        self._opened = time.monotonic()
         # Answers are parsed here rather than by gRPC, so that garbage is told from a lost connection.
-        self._predict: grpc.aio.UnaryUnaryMultiCallable[PredictRequest, bytes] = self._channel.unary_unary(
-            PREDICT, PredictRequest.SerializeToString, None
-        )
-        self._status: grpc.aio.UnaryUnaryMultiCallable[GetModelStatusRequest, bytes] = self._channel.unary_unary(
-            GET_MODEL_STATUS, GetModelStatusRequest.SerializeToString, None
-        )
-        self._metadata: grpc.aio.UnaryUnaryMultiCallable[GetModelMetadataRequest, bytes] = self._channel.unary_unary(
-            GET_MODEL_METADATA, GetModelMetadataRequest.SerializeToString, None
-        )
+        self._methods: dict[str, grpc.aio.UnaryUnaryMultiCallable[Any, bytes]] = {
+            method: self._channel.unary_unary(method, request.SerializeToString, None)
+            for method, request in _REQUESTS.items()
+        }
 
     async def close(self) -> None:
         """Closes the connection; calls under way fail with UnreachableError."""
         await self._channel.close()
+        await asyncio.gather(*self._closing)
 
     async def predict(
         self,
@@ -253,7 +269,7 @@ class ModelClient:
             raise ValueError(f"{model}: {spec.input.name}: {problem}")
         request = PredictRequest(model_spec=self._model_spec(spec, version), inputs={spec.input.name: to_proto(rows)})
         try:
-            answer = await self._called(self._predict, request, model, timeout_s)
+            answer = await self._called(PREDICT, request, model, timeout_s)
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.NOT_FOUND and version is not None:
                 raise await self._what_is_missing(model, version, timeout_s) from error
@@ -269,7 +285,7 @@ class ModelClient:
         """
         request = GetModelStatusRequest(model_spec={"name": model})
         try:
-            answer = GetModelStatusResponse.FromString(await self._called(self._status, request, model, timeout_s))
+            answer = GetModelStatusResponse.FromString(await self._called(GET_MODEL_STATUS, request, model, timeout_s))
         except grpc.aio.AioRpcError as error:
             raise _translate(model, error) from error
         except DecodeError as error:
@@ -295,7 +311,9 @@ class ModelClient:
             model_spec={"name": model, "version_label": self.version_label}, metadata_field=["signature_def"]
         )
         try:
-            answer = GetModelMetadataResponse.FromString(await self._called(self._metadata, request, model, timeout_s))
+            answer = GetModelMetadataResponse.FromString(
+                await self._called(GET_MODEL_METADATA, request, model, timeout_s)
+            )
         except grpc.aio.AioRpcError as error:
             translated = _translate(model, error)
             if isinstance(translated, ModelNotServedError):
@@ -307,16 +325,17 @@ class ModelClient:
 
     async def _called(
         self,
-        method: "grpc.aio.UnaryUnaryMultiCallable[_Request, bytes]",
-        request: _Request,
+        method: str,
+        request: PredictRequest | GetModelStatusRequest | GetModelMetadataRequest,
         model: str,
         timeout_s: float,
     ) -> bytes:
         """Returns the answer of the first server asked, or of the second one."""
         end = time.monotonic() + timeout_s
         try:
-            answer = await method(request, timeout=timeout_s)
+            answer = await self._methods[method](request, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
+            self._resolve_again(error)
             left_s = end - time.monotonic() - _PAUSE_S
             if not _found_nobody(model, error) or left_s <= 0 or not self._retries.take():
                 raise
@@ -325,7 +344,20 @@ class ModelClient:
             return answer
         self._on_retry(model)
         await asyncio.sleep(_PAUSE_S)
-        return await method(request, timeout=left_s)
+        return await self._methods[method](request, timeout=left_s)
+
+    def _resolve_again(self, error: grpc.aio.AioRpcError) -> None:
+        """Opens another channel if the name of the model servers did not resolve.
+
+        A headless Service without ready pods has no addresses. gRPC then waits longer and longer, for up to two
+        minutes, until it resolves the name again, and no option limits that. A new channel resolves it immediately.
+        """
+        unresolved = any(words in (error.details() or "") for words in _UNRESOLVED)
+        if unresolved and time.monotonic() - self._opened >= _RESOLVE_AGAIN_S:
+            closing = asyncio.create_task(self._channel.close(_CLOSE_S))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+            self._open()
 
     def _model_spec(self, asked: ContractSpec, version: int | None) -> ModelSpec:
         spec: dict[str, object] = {"name": asked.name, "signature_name": asked.signature}

@@ -20,10 +20,13 @@ _ANSWER: Final = 0x8180
 
 
 class HeadlessService:
-    """Answers every question for an IPv4 address with ``addresses``, over UDP (RFC 1035). A context manager."""
+    """Answers every question for an IPv4 address with ``addresses``, over UDP (RFC 1035), and counts the
+    ``questions``. A context manager.
+    """
 
     def __init__(self) -> None:
         self.addresses: list[str] = []
+        self.questions = 0
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind(("127.0.0.1", 0))
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -45,6 +48,7 @@ class HeadlessService:
         while True:
             try:
                 asked, client = self._socket.recvfrom(512)
+                self.questions += 1
                 self._socket.sendto(self._answer(asked), client)
             except OSError:
                 return

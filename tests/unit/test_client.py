@@ -39,6 +39,7 @@ from serving.contract import (
 )
 from serving.retry_budget import AT_ONCE, OF_EACH_SUCCESS
 from tests.gateway.misbehaving import MisbehavingServer, answer, failing, honest
+from tests.slow.headless_service import HeadlessService
 
 pytestmark = pytest.mark.anyio
 
@@ -222,6 +223,22 @@ class TestSecondAttempts:
                     await client.predict(GENERATOR, NOISE_ROWS, timeout_s=5)
             await client.close()
         assert retried == [GENERATOR] * 3
+
+    async def test_a_name_without_addresses_is_resolved_at_each_call(
+        self, server: MisbehavingServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """gRPC by itself waits longer and longer, up to two minutes."""
+        monkeypatch.setattr(client_module, "_RESOLVE_AGAIN_S", 0.0)
+        with HeadlessService() as name:
+            client = ModelClient(name.target(int(server.target.rpartition(":")[2])))
+            for _ in range(4):
+                before = name.questions
+                with pytest.raises(UnreachableError):
+                    await client.predict(GENERATOR, NOISE_ROWS, timeout_s=5)
+                assert name.questions > before
+            name.addresses = ["127.0.0.1"]
+            assert (await client.predict(GENERATOR, NOISE_ROWS, timeout_s=5)).version == 1
+            await client.close()
 
     @pytest.mark.parametrize(
         ("code", "message"),
