@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from digitgan.errors import told
+from digitgan.errors import UserError, told
 from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR
 from serving.model_card import CardError, read_card
 from serving.quality_gate import (
@@ -56,6 +56,7 @@ ThresholdsOption = Annotated[
 ]
 TimeoutOption = Annotated[float, typer.Option(help="Seconds that a version has to load everywhere.", min=0.1)]
 
+NEWEST: Final = "newest"
 DEFAULT_SERVER: Final = "127.0.0.1:8500"
 
 _KEY_FIGURES: Final = {
@@ -139,7 +140,9 @@ def _labels_of(version: int, servers: Sequence[Mapping[str, int]]) -> list[str]:
 @app.command("promote")
 def promote(
     model: ModelArgument,
-    version: Annotated[int, typer.Argument(help="The version's number.", show_default=False, min=1)],
+    version: Annotated[
+        str, typer.Argument(help=f"The version's number, or '{NEWEST}': the highest on disk.", show_default=False)
+    ],
     canary: Annotated[
         bool, typer.Option("--canary", help="Load it beside the stable one, with the label canary; stable stays.")
     ] = False,
@@ -161,7 +164,8 @@ def promote(
     from serving.roll_out import CANARY, STABLE
 
     with _roll_out(models, model_server, timeout_s) as roll_out:
-        roll_out.promote(model, version, CANARY if canary else STABLE, read_thresholds(thresholds), force=force)
+        number = _number(version, models / model)
+        roll_out.promote(model, number, CANARY if canary else STABLE, read_thresholds(thresholds), force=force)
 
 
 @app.command("rollback")
@@ -208,6 +212,18 @@ def _roll_out(models: Path, target: str | None, timeout_s: float = 300.0) -> Ite
         yield RollOut(models, servers, typer.echo, timeout_s)
         if joined := set(addresses(target)) - {server.address for server in servers}:
             typer.echo(f"Model servers that joined meanwhile: {', '.join(sorted(joined))}. Repeat the command for them")
+
+
+def _number(version: str, directory: Path) -> int:
+    """Returns the number that ``version`` means. Raises UserError."""
+    if version != NEWEST:
+        if not version.isdecimal():
+            raise UserError(f"VERSION is a number or '{NEWEST}', not '{version}'")
+        return int(version)
+    found = find_versions(directory) if directory.is_dir() else {}
+    if not found:
+        raise UserError(f"{directory} holds no version")
+    return max(found)
 
 
 def _judged(directory: Path, model: str, thresholds: tuple[Threshold, ...]) -> tuple[list[str], str, list[str]]:

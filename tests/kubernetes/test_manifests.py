@@ -2,14 +2,16 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import kubernetes_validate
 import pytest
+import typer
 
 from api.metrics import Metrics
 from benchmarks import tensorflow_versions
+from digitgan.cli import app
 from serving import server_config
 from serving.contract import BATCH_SIZES, MODELS
 from tests.kubernetes.rendering import (
@@ -25,6 +27,7 @@ from tests.kubernetes.rendering import (
     pod_of,
     render_with,
 )
+from tests.kubernetes.test_references import needed_by
 
 KUBERNETES = ("1.30", "1.37")
 """The oldest version that knows everything used (preStop sleep), and the newest whose schemas there are."""
@@ -254,7 +257,7 @@ def test_an_overlay_needs_no_custom_resources(name: str) -> None:
 
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_a_port_of_the_host_is_where_pod_security_allows_it(name: str) -> None:
-    objects = overlay(name)
+    objects = [*overlay(name), *needed_by(name)]
     level = find(objects, "Namespace", "digitgan")["metadata"]["labels"]["pod-security.kubernetes.io/enforce"]
     opened = [
         port
@@ -296,7 +299,7 @@ def test_each_training_overlay_starts_one_training(name: str) -> None:
 def test_dns_is_allowed_wherever_the_cluster_has_it(name: str, tmp_path: Path) -> None:
     objects = render_with((), tmp_path) if name == "base" else overlay(name)
     policies = [each for each in objects if each["kind"] == "NetworkPolicy"]
-    if policies:
+    if policies:  # overlays/local has none, and overlays/publish has those of the service
         (rule,) = find(policies, "NetworkPolicy", "dns")["spec"]["egress"]
         assert "to" not in rule
         assert {(port["port"], port["protocol"]) for port in rule["ports"]} == {
@@ -308,3 +311,27 @@ def test_workers_reach_each_other_on_every_port() -> None:
     policy = find(overlay("training-workers"), "NetworkPolicy", "trainer")["spec"]
     for rules, peers in ((policy["ingress"], "from"), (policy["egress"], "to")):
         assert rules == [{peers: [{"podSelector": policy["podSelector"]}]}]
+
+
+def commands() -> Iterator[tuple[str, ...]]:
+    """Gives the words of each digitgan command that a manifest runs."""
+    for objects in map(overlay, OVERLAYS):
+        for pod in map(pod_of, objects):
+            for one in containers(pod) if pod else []:
+                if "tensorflow" not in one["image"] and "digitgan/models" not in one["image"] and "args" in one:
+                    yield tuple(one["args"])
+
+
+@pytest.mark.parametrize("words", sorted(set(commands())), ids=" ".join)
+def test_a_command_of_a_manifest_exists(words: tuple[str, ...]) -> None:
+    command, rest = typer.main.get_command(app), list(words)
+    while hasattr(command, "commands"):
+        command = command.commands[rest.pop(0)]
+    command.make_context("digitgan", rest)
+
+
+def test_publishing_evaluates_before_it_promotes_each_model() -> None:
+    pod = pod_of(find(overlay("publish"), "Job", "publish"))
+    steps = [one["args"] for one in containers(pod)]
+    assert [words[0] for words in steps] == ["export", "evaluate", "models", "models", "models"]
+    assert sorted(words[2] for words in steps[2:]) == sorted(MODELS)

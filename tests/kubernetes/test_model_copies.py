@@ -139,15 +139,31 @@ def test_each_release_has_a_job_of_its_own(tmp_path: Path) -> None:
         assert not [one for one in objects if one["kind"] == "Pod"]
 
 
-def test_a_model_server_waits_for_its_configuration(tmp_path: Path) -> None:
-    pod = pod_of(find(model_volume(tmp_path), "Deployment", "model-server"))
-    (wait,) = pod["initContainers"]
+@pytest.mark.parametrize(
+    ("kind", "name", "file"),
+    [
+        ("Deployment", "model-server", f"/models/{MODELS_CONFIG}"),
+        ("Job", "train", "/data/mnist.npz"),
+        ("Job", "train-workers", "/data/mnist.npz"),
+    ],
+)
+def test_a_pod_waits_for_its_file(kind: str, name: str, file: str, tmp_path: Path) -> None:
+    overlays = {"model-server": "production", "train": "training", "train-workers": "training-workers"}
+    (wait,) = pod_of(find(overlay(overlays[name]), kind, name))["initContainers"]
     volume = places(wait, tmp_path / "volumes")
     with ServerProcess(*here(wait["command"], volume)[1:]) as process:
         assert process.line.startswith("Waiting for")
         assert process.process.poll() is None
-        (volume["/models"] / MODELS_CONFIG).touch()
+        Path(here([file], volume)[0]).touch()
         assert process.wait() == 0
+
+
+def test_the_job_data_does_nothing_where_the_data_is(tmp_path: Path) -> None:
+    (one,) = pod_of(find(overlay("training"), "Job", "data"))["containers"]
+    volume = places(one, tmp_path / "volumes")
+    (volume["/data"] / "mnist.npz").write_text("mine")
+    subprocess.run([sys.executable, *here(one["command"], volume)[1:]], check=True)
+    assert (volume["/data"] / "mnist.npz").read_text() == "mine"
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="NOT CHECKED: process 1 of roll-out. There is no unshare")

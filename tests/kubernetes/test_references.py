@@ -26,7 +26,7 @@ RUNNING: Final = ("Deployment", "Job", "Pod")
 
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_the_references_of_an_overlay_resolve(name: str) -> None:
-    assert list(problems(overlay(name))) == []
+    assert list(problems([*overlay(name), *needed_by(name)])) == []
 
 
 def test_the_references_of_every_combination_of_components_resolve(tmp_path: Path) -> None:
@@ -40,6 +40,15 @@ def test_the_references_of_every_combination_of_components_resolve(tmp_path: Pat
 def test_a_readme_names_what_comes_from_outside() -> None:
     pages = "".join(page.read_text() for page in K8S.rglob("README.md"))
     assert [name for _, name in sorted(FROM_OUTSIDE) if name not in pages] == []
+
+
+def needed_by(name: str) -> list[Manifest]:
+    """Returns the objects of the other overlays that an overlay needs, as its README says."""
+    if name != "publish":
+        return []
+    service = overlay("production")
+    names = set(map(_key, service))
+    return [*service, *(each for each in overlay("training") if _key(each) not in names)]
 
 
 def problems(objects: Sequence[Manifest]) -> Iterator[str]:
