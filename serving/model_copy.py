@@ -22,7 +22,7 @@ class CopyError(RuntimeError):
     """Versions that were not copied. The message names them, and gives the next step."""
 
 
-def add_versions(source: Path, target: Path, mount_point: PurePosixPath, say: Callable[[str], None]) -> None:
+def add_versions(source: Path, target: Path, mount_point: PurePosixPath | Path, say: Callable[[str], None]) -> None:
     """Copies the versions that ``target`` does not have, and writes ``models.config`` if there is none.
 
     The new ``models.config`` gives the label ``stable`` to the newest version of each model in ``target``. One that is

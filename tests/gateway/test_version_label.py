@@ -1,15 +1,20 @@
 """Readiness, metrics and GET /models ask for the version that the routes ask for: the one with the label."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 
 from serving.apis import ModelVersionStatus
 from serving.contract import DISCRIMINATOR, GENERATOR, MODELS
+from serving.model_copy import add_versions
+from serving.pretrained import MODELS_DIR
+from serving.server_config import MODELS_CONFIG, models_config
 from tests.gateway import processes
 from tests.gateway.misbehaving import MisbehavingServer
 from tests.gateway.problem import assert_problem
+from tests.support.processes import ModelServerProcess, free_port
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +72,26 @@ def test_without_any_label_every_model_is_named(server: MisbehavingServer, clien
     server.labels = {}
     assert client.post("/generate", json={"seeds": [7]}).status_code == 503
     assert_problem(client.get("/healthz/ready"), "not-ready", *MODELS)
+
+
+def test_models_on_a_new_volume_serve_without_a_promotion(program: str, tmp_path: Path) -> None:
+    """A server without labels is not ready for a gateway that asks for one; ``digitgan models add`` gives the label."""
+    add_versions(MODELS_DIR, tmp_path, tmp_path, print)
+    config = tmp_path / MODELS_CONFIG
+    unlabelled = tmp_path / "unlabelled.config"
+    unlabelled.write_text(models_config(MODELS, tmp_path))
+    for file, status in ((unlabelled, 503), (config, 200)):
+        port = free_port()
+        flags = [
+            f"--port={port}",
+            f"--model_config_file={file}",
+            "--allow_version_labels_for_unavailable_models=true",
+            "--enable_serialization_as_tensor_content=true",
+        ]
+        with (
+            ModelServerProcess(program, flags, f"127.0.0.1:{port}") as server,
+            processes.gateway(server.target, version_label="stable", ready_timeout_s=30) as process,
+        ):
+            url = processes.url_of(process)
+            assert httpx.get(f"{url}/healthz/ready", timeout=60).status_code == status
+            assert httpx.get(f"{url}/digits/7.png", timeout=60).status_code == status
