@@ -8,6 +8,7 @@ conventions for HTTP and RPC, with ``digitgan.…`` for what is ours.
 The only module that imports OpenTelemetry, and imported only where tracing is on: the extra ``otel``.
 """
 
+import logging
 import os
 import threading
 from collections.abc import Sequence
@@ -38,15 +39,37 @@ _UNTRACED: Final = ("/healthz/", "/v2/health/", "/metrics")
 """What machines ask every few seconds."""
 
 _CLOSE_SECONDS: Final = 2.0
+_EXPORTER: Final = "opentelemetry.exporter.otlp.proto.grpc.exporter"
+"""The exporter's logger."""
 
 _CONTEXT: Final = TraceContextTextMapPropagator()
 _HEADERS: Final = frozenset({b"traceparent", b"tracestate"})
+
+
+class OncePer(logging.Filter):
+    """Lets one record pass in each ``seconds``. Without a collector the exporter would log every failed attempt."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._seconds = seconds
+        self._last = -seconds
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Returns whether the record passes."""
+        if record.created - self._last < self._seconds:
+            return False
+        self._last = record.created
+        return True
+
+
+_ONCE_A_MINUTE: Final = OncePer(60.0)
 
 
 class Traces:
     """One app's traces, sent by OTLP over gRPC, as OpenTelemetry's environment variables say."""
 
     def __init__(self) -> None:
+        logging.getLogger(_EXPORTER).addFilter(_ONCE_A_MINUTE)
         attributes = {SERVICE_VERSION: version("digitgan")}
         if not os.environ.get(OTEL_SERVICE_NAME):
             attributes[SERVICE_NAME] = "digitgan-gateway"

@@ -28,7 +28,7 @@ def wait_for(condition: Callable[[], bool], workers: list["subprocess.Popen[byte
 
 @contextmanager
 def job(run: Path, data: Path) -> Iterator[list["subprocess.Popen[bytes]"]]:
-    """Two workers as k8s/overlays/training starts them; those that are left at the end are killed."""
+    """Two workers as k8s/overlays/training-workers starts them; those that are left at the end are killed."""
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
         cluster = {"worker": [f"127.0.0.1:{each.getsockname()[1]}" for each in (one, other)]}
     command = [sys.executable, "-m", "digitgan", "train", "--data", str(data), "--run", str(run), "--resume"]

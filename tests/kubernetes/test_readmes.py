@@ -1,0 +1,63 @@
+"""The READMEs: each command that runs in a pod exists, and so does the pod."""
+
+import re
+import shlex
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+
+from digitgan.cli import app
+from tests.kubernetes.rendering import K8S, OVERLAYS, containers, overlay, pod_of
+
+TEXTS = {page: page.read_text() for page in [*K8S.rglob("README.md"), *K8S.rglob("*.yaml")]}
+
+
+def in_pods() -> Iterator[str]:
+    for text in TEXTS.values():
+        for line in re.findall(r"kubectl .* -- digitgan (.*)", text):
+            yield line.split("  #")[0]
+
+
+def places() -> Iterator[tuple[str, str]]:
+    """Gives the kind and the name of each workload that a command names, with a container."""
+    for text in TEXTS.values():
+        for kind, name, rest in re.findall(r"kubectl -n digitgan .*?\b(deployment|job)/([\w-]+)(.*)", text):
+            container = re.search(r"--container (\S+)", rest)
+            yield f"{kind}/{name}", container[1] if container else ""
+
+
+@pytest.mark.parametrize("line", sorted(set(in_pods())))
+def test_a_command_in_a_pod_exists(line: str) -> None:
+    command, words = typer.main.get_command(app), shlex.split(line)
+    while hasattr(command, "commands"):
+        command = command.commands[words.pop(0)]
+    command.make_context("digitgan", words)
+
+
+def test_each_workload_that_a_command_names_exists() -> None:
+    found = {
+        (f"{each['kind'].lower()}/{each['metadata']['name']}", container)
+        for name in OVERLAYS
+        for each in overlay(name)
+        if (pod := pod_of(each))
+        for container in ("", *(one["name"] for one in containers(pod)))
+    }
+    assert len(set(places())) > 5
+    assert set(places()) - found == set()
+
+
+def test_the_backup_holds_the_models(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "models.config").write_text("stable")
+    found = re.search(r'-- python -c "(import sys, tarfile.*?)" > models.tar', TEXTS[K8S / "README.md"], re.DOTALL)
+    assert found
+    code = found[1].replace("'/models'", repr(str(tmp_path / "models")))
+    with (tmp_path / "models.tar").open("wb") as file:
+        subprocess.run([sys.executable, "-c", code], check=True, stdout=file)
+    with tarfile.open(tmp_path / "models.tar") as backup:
+        assert backup.getnames() == ["models", "models/models.config"]
