@@ -1,10 +1,32 @@
-"""Training in bfloat16, compiled by XLA."""
+"""Training with the preset ``best``, stopped and resumed; and in bfloat16, compiled by XLA."""
 
+import signal
 from pathlib import Path
 
-from serving.contract import GENERATOR
+from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR
 from serving.model_card import read_card
 from tests.support.commands import digitgan
+from tests.training.test_run import ARGUMENTS, INDEXED, STEPS, assert_same_run, data, run, state, stopped
+
+__all__ = ["data", "run"]
+
+
+def test_a_stopped_and_resumed_run_of_the_default_preset_equals_one_left_alone(
+    run: Path, data: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "stopped"
+    stopped(signal.SIGTERM, other, "--data", data, "--steps", str(STEPS), *ARGUMENTS)
+    digitgan("train", "--run", other, "--resume", "--no-export")
+    assert any("averages" in name for name in state(run))
+    assert_same_run(run, other)
+
+
+def test_the_detector_of_a_run_is_trained_once(run: Path, tmp_path: Path) -> None:
+    done = digitgan("export", run, "--models", tmp_path, "--mount-point", "/srv/models", "--index-seeds", str(INDEXED))
+    assert "Published version 1" in done.stdout
+    detectors = [read_card(base / DISCRIMINATOR / "1")["detector"] for base in (run / "models", tmp_path)]
+    assert detectors[0] == detectors[1]
+    assert {path.name for path in (tmp_path / CLASSIFIER).iterdir()} == {"1"}
 
 
 def test_bfloat16_and_xla_train_too(digits_npz: Path, tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_critics_of_features_learn_and_point_the_way(handwritten: tuple[NDArray[
     config = TrainingConfig("best", recipe, seed=0, steps=100, images=len(images), data="keras", data_sha256="")
     critics = Trainer(config, tf.distribute.get_strategy()).feature_critics
     assert critics is not None
-    critics.prepare(images[:600], labels[:600])
+    critics.prepare(images[:256], labels[:256])
     reals = tf.constant(images[:64, :, :, None] / np.float32(127.5) - 1)
     fakes = tf.random.stateless_uniform(reals.shape, [1, 2], -1, 1)
     features = critics._features(reals)
