@@ -112,7 +112,7 @@ def test_a_doubtful_image_is_no_digit_and_is_labelled_as_what_it_may_be(indexed_
 
 
 def test_curated_images_pass_both_floors_and_are_of_the_digit_too(indexed_http: httpx.Client) -> None:
-    any_digit = ask(indexed_http, count=200, curated=True).json()["images"]
+    any_digit = ask(indexed_http, count=800, curated=True).json()["images"]
     assert {image["seed"] % 3 for image in any_digit} == {0}
     assert {image["digit"] for image in any_digit} == set(range(10))
     sevens = ask(indexed_http, count=50, curated=True, digit=7).json()["images"]
