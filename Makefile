@@ -36,10 +36,10 @@ types: $(VENV)/.dev
 	@echo "== Types (mypy --strict)"
 	@$(BIN)/mypy
 
-# Two processes, a file of tests at a time: each file keeps its servers.
+# Three processes, since many tests wait; a file of tests at a time, since each file keeps its servers.
 unit: $(VENV)/.dev
 	@echo "== Tests (pytest): real servers on real sockets, a few minutes"
-	@$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	@$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 SERVER_TESTS := tests/model_server tests/gateway tests/test_up.py tests/test_roll_out.py tests/test_broken_version.py
 test-slow: $(VENV)/.dev fuzz schemathesis ## Set up, and run what takes an hour: load, failures, leaks, fuzzing, containers
