@@ -44,7 +44,8 @@ unit: $(VENV)/.dev
 SERVER_TESTS := tests/model_server tests/gateway tests/test_up.py tests/test_roll_out.py tests/test_broken_version.py
 test-slow: $(VENV)/.dev fuzz schemathesis ## Set up, and run what takes an hour: load, failures, leaks, fuzzing, containers
 	@echo "== Slow tests (pytest)"
-	@$(BIN)/pytest $(if $(shell command -v podman),,--ignore tests/slow/test_containers.py) tests/slow
+	@$(BIN)/pytest --ignore tests/slow/test_containers.py tests/slow
+	@if command -v podman >/dev/null; then $(MAKE) kube-test; else echo "Not run: the images, for there is no podman"; fi
 	@echo "== The shared suites on the real TensorFlow Serving"
 	@if command -v tensorflow_model_server >/dev/null; then $(BIN)/pytest $(SERVER_TESTS); \
 	  else echo "Not run: there is no tensorflow_model_server on the PATH"; fi
