@@ -32,7 +32,7 @@ def local_service(models: Path | None = None) -> Iterator[str]:
         UserError: a part isn't installed, or the service ended before it was ready.
     """
     require("gateway", "fastapi", "uvicorn")
-    command = [sys.executable, "-m", "digitgan.local_service", *([str(models)] if models else [])]
+    command = [sys.executable, "-P", "-m", "digitgan.local_service", *([str(models)] if models else [])]
     # A session of its own: Ctrl-C is this process's to handle.
     child = subprocess.Popen(  # noqa: S603 - this very program
         command,

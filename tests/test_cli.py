@@ -73,6 +73,34 @@ def test_a_mistake_is_told_in_a_sentence(tmp_path: Path, arguments: list[str], t
     assert "Traceback" not in done.stderr
 
 
+OWN_MODULES = ("api.py", "numpy.py", "queue.py", "serving/__init__.py", "signal.py")
+
+
+@pytest.fixture
+def own_modules(tmp_path: Path) -> Path:
+    """A working directory with modules of the user's own, under names that this package and its libraries use."""
+    for name in OWN_MODULES:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"raise RuntimeError('{name} of the user was imported')\n")
+    return tmp_path
+
+
+def test_a_service_starts_in_a_folder_with_modules_of_the_users_own(own_modules: Path) -> None:
+    done = digitgan("generate", "--local", "--seed", "7", cwd=own_modules)
+    assert done.returncode == 0, done.stderr
+    assert "seed 7" in done.stdout
+
+
+def test_the_client_takes_no_module_of_the_users_own_for_one_of_this_package(own_modules: Path) -> None:
+    for name in ("numpy.py", "queue.py", "signal.py"):  # A program's own folder hides them from every library.
+        (own_modules / name).unlink()
+    code = "from digitgan import AsyncClient, Client; Client().close()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=own_modules, timeout=commands.LIMIT_S
+    )
+    assert done.stderr == ""
+
+
 def test_a_part_that_is_not_installed_is_told_with_the_way_to_install_it(tmp_path: Path) -> None:
     """A process that can't find TensorFlow, as in an installation of the gateway alone."""
     code = (

@@ -13,10 +13,9 @@ from numpy.typing import ArrayLike
 from digitgan.client import protocol
 from digitgan.client.errors import UnavailableError, UnreachableError
 from digitgan.client.files import partial_file
-from digitgan.client.protocol import Call, ImageInput, Seeds
+from digitgan.client.protocol import Balance, Call, ImageInput, Seeds
 from digitgan.client.results import Digits, LabelledDigits, Model, Saved, Scores
 from digitgan.client.retries import Outcome, Retries
-from serving.dataset import CONFIDENCE_FLOOR, Balance
 
 _T = TypeVar("_T")
 
@@ -137,7 +136,7 @@ class AsyncClient:
         *,
         balance: Balance | None = None,
         quotas: Sequence[int] | None = None,
-        confidence_floor: float = CONFIDENCE_FLOOR,
+        confidence_floor: float | None = None,
         logit_floor: float | None = None,
         first_seed: int = 0,
         version: int | None = None,
@@ -149,7 +148,7 @@ class AsyncClient:
             count: so many.
             balance: "uniform" (the default), "mnist" or "natural".
             quotas: in place of balance, at most so many of each digit, 0 to 9.
-            confidence_floor: the least confidence of the classifier.
+            confidence_floor: the least confidence of the classifier; 0.99 by default.
             logit_floor: the least logit of the discriminator; none by default.
             first_seed: the seed to begin at. To go on, give the last one that came plus 1, and what is left of the
                 quotas.

@@ -1,4 +1,7 @@
-"""Requests as the gateway takes them, and answers as it gives them: the one implementation behind both clients."""
+"""Requests as the gateway takes them, and answers as it gives them: the one implementation behind both clients.
+
+Nothing here imports ``serving``: a program that uses the client may have a module of its own with that name.
+"""
 
 import csv
 import io
@@ -7,7 +10,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 
 import httpx
 import numpy as np
@@ -24,8 +27,6 @@ from digitgan.client.errors import (
 )
 from digitgan.client.results import Digits, LabelledDigits, Model, ModelVersion, Score, Scores
 from digitgan.client.retries import Outcome
-from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR
-from serving.dataset import Balance, Records, record
 
 URL_VARIABLE: Final = "DIGITGAN_URL"
 KEY_VARIABLE: Final = "DIGITGAN_API_KEY"
@@ -39,6 +40,7 @@ FORMATS: Final = {".png": "image/png", ".zip": ZIP, ".npy": NPY, ".json": JSON}
 
 _LABELS_FILE: Final = "labels.csv"
 
+Balance = Literal["uniform", "mnist", "natural"]
 Seeds = int | Iterable[int] | NDArray[np.integer[Any]]
 ImageInput = NDArray[np.uint8] | bytes | str | os.PathLike[str]
 
@@ -267,7 +269,7 @@ def dataset(
     *,
     balance: Balance | None,
     quotas: Sequence[int] | None,
-    confidence_floor: float,
+    confidence_floor: float | None,
     logit_floor: float | None,
     first_seed: int,
     version: int | None,
@@ -277,14 +279,23 @@ def dataset(
     optional = {
         "balance": balance,
         "quotas": None if quotas is None else [int(one) for one in quotas],
+        "confidence_floor": confidence_floor,
         "logit_floor": logit_floor,
         "version": version,
         "scale": None if scale == 1 else scale,
     }
-    body = {"count": count, "confidence_floor": confidence_floor, "first_seed": first_seed} | {
+    body = {"count": count, "first_seed": first_seed} | {
         name: value for name, value in optional.items() if value is not None
     }
     return Call("POST", "/dataset", lambda response: RecordReader(response, count, scale), {"json": body}, NPY)
+
+
+def _record(scale: int) -> np.dtype[np.void]:
+    """Returns the dtype of one digit in an answer of POST /dataset (``docs/http.md``)."""
+    side = 28 * scale
+    return np.dtype(
+        [("seed", "<u8"), ("digit", "u1"), ("confidence", "<f4"), ("logit", "<f4"), ("pixels", "u1", (side, side))]
+    )
 
 
 class RecordReader:
@@ -293,13 +304,13 @@ class RecordReader:
     def __init__(self, response: httpx.Response, count: int, scale: int) -> None:
         headers = response.headers
         self._versions = {
-            GENERATOR: int(headers["X-Model-Version"]),
-            CLASSIFIER: int(headers["X-Classifier-Version"]),
-            DISCRIMINATOR: int(headers["X-Discriminator-Version"]),
+            "generator": int(headers["X-Model-Version"]),
+            "classifier": int(headers["X-Classifier-Version"]),
+            "discriminator": int(headers["X-Discriminator-Version"]),
         }
         self._url = response.url
         self._left = count
-        self._dtype = record(scale)
+        self._dtype = _record(scale)
         self._rest = b""
         self._head = True
 
@@ -312,7 +323,7 @@ class RecordReader:
         if not whole:
             return None
         size = whole * self._dtype.itemsize
-        records: Records = np.frombuffer(self._rest[:size], self._dtype)
+        records = np.frombuffer(self._rest[:size], self._dtype)
         self._rest = self._rest[size:]
         self._left -= whole
         return LabelledDigits(
