@@ -54,13 +54,13 @@ def create_app(settings: Settings) -> FastAPI:
     metrics = Metrics()
     traces = None
     if settings.tracing:
-        from api.tracing import TraceCalls, TraceRequests, Traces
+        from api.tracing import Traces
 
         traces = Traces()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, GatewayState]]:
-        interceptors = [TraceCalls(traces.tracer)] if traces else []
+        interceptors = [traces.calls] if traces else []
         tls = settings.model_server_tls()
         client = ModelClient(
             settings.model_server,
@@ -80,6 +80,7 @@ def create_app(settings: Settings) -> FastAPI:
                 await traces.close()
 
     app = _Gateway(
+        telemetry=traces.telemetry if traces else {"tracing": False, "metrics": False, "logs": False},
         title="digitgan",
         version=version("digitgan"),
         description="Handwritten digits from a generative adversarial network, and a discriminator's opinion of yours."
@@ -114,8 +115,6 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(AdmitRequests, gate=gate)
     if origins := origins_of(settings.cors_origins):
         app.add_middleware(Cors, origins=origins)
-    if traces:
-        app.add_middleware(TraceRequests, tracer=traces.tracer)
     app.add_middleware(ObserveRequests, metrics=metrics, access_log=settings.access_log)
     app.add_middleware(HeadAsGet)
     return app

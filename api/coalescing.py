@@ -19,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from contextvars import Context, ContextVar, copy_context
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -58,9 +58,6 @@ SMALL_REMEMBERED_S: Final = 1.0
 
 _ATTEMPTS: Final = 3
 _MOST_ROWS: Final = BATCH_SIZES[-1]
-
-sharing: Final[ContextVar[tuple[Context, ...]]] = ContextVar("sharing", default=())
-"""During a call on behalf of requests that waited, their contexts. It runs in none of them."""
 
 
 class NoTurnError(DeadlineError):
@@ -254,11 +251,8 @@ class Coalescer:
             company = lane.take_company(kind.model)
             if not company:
                 continue
-            # In nobody's context: what a shared call does is not one request's doing.
-            context = Context()
-            context.run(sharing.set, tuple(one.context for one in company))
             over = self._begin(lane, kind, sum(len(one.rows) for one in company))
-            task = asyncio.create_task(self._answer(kind, company), context=context)
+            task = asyncio.create_task(self._answer(kind, company), context=company[0].context)
             task.add_done_callback(over)
             shared = _Shared(len(company), task)
             for one in company:

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Final, Literal
 
 import orjson
+from opentelemetry import trace
 
 from api import observation
 
@@ -52,8 +53,9 @@ class JsonFormatter(logging.Formatter):
         }
         if under_way := observation.current.get():
             line["request_id"] = under_way.request_id
-            if under_way.trace_id:
-                line["trace_id"] = under_way.trace_id
+        span = trace.get_current_span().get_span_context()
+        if span.is_valid:
+            line["trace_id"] = trace.format_trace_id(span.trace_id)
         if note := getattr(record, "note", ""):
             line["note"] = note
         line |= getattr(record, "fields", {})

@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Final
 
+from opentelemetry import trace
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.metrics import Metrics
@@ -34,14 +35,12 @@ _log: Final = logging.getLogger("api.access")
 class Observation:
     """What is known so far of a request under way.
 
-    ``model_seconds``: its waits for the model server. ``versions``: of the models that have answered it. ``trace_id``:
-    in hexadecimal, "" without a trace.
+    ``model_seconds``: its waits for the model server. ``versions``: of the models that have answered it.
     """
 
     request_id: str
     model_seconds: float = 0.0
     versions: dict[str, int] = field(default_factory=dict)
-    trace_id: str = ""
 
 
 current: Final[ContextVar[Observation | None]] = ContextVar("observation", default=None)
@@ -53,6 +52,7 @@ def note_call(model: str, version: int | None, seconds: float) -> None:
         under_way.model_seconds += seconds
         if version is not None:
             under_way.versions[model] = version
+            trace.get_current_span().set_attribute(f"digitgan.version.{model}", version)
 
 
 class ObserveRequests:
@@ -82,6 +82,7 @@ class ObserveRequests:
             await send(message)
 
         current.set(observation)
+        trace.get_current_span().set_attribute("digitgan.request_id", observation.request_id)
         self._metrics.in_flight.inc()
         start = time.perf_counter()
         try:

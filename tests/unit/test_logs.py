@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 
 import pytest
+from opentelemetry import trace
+from opentelemetry.trace import NonRecordingSpan, SpanContext
 
 from api import logs, observation
 from api.logs import MOST_OF_A_KIND, BoundedKinds, JsonFormatter, TextFormatter
@@ -21,9 +23,11 @@ def record(message: str, *args: object, **fields: object) -> logging.LogRecord:
 
 
 def test_an_object_has_the_message_its_fields_and_its_request() -> None:
-    token = observation.current.set(Observation("me", trace_id="f" * 32))
+    span = NonRecordingSpan(SpanContext(int("f" * 32, 16), 1, is_remote=False))
+    token = observation.current.set(Observation("me"))
     try:
-        line = json.loads(JsonFormatter().format(record("%s\nmore", "one", status=200, odd=object)))
+        with trace.use_span(span):
+            line = json.loads(JsonFormatter().format(record("%s\nmore", "one", status=200, odd=object)))
     finally:
         observation.current.reset(token)
     assert (line["level"], line["logger"], line["message"]) == ("warning", "api.here", "one\nmore")
