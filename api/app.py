@@ -92,9 +92,8 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.lifecycle = Lifecycle()
     app.state.metrics = metrics
-    most_images = -(-settings.max_images_in_flight // settings.workers)
     quick = not (settings.access_log or settings.tracing or settings.cors_origins)
-    gate = app.state.gate = Gate(most_images, metrics, quick=quick)
+    gate = app.state.gate = Gate(settings.max_images_in_flight, metrics, quick=quick)
     # In the order in which a request is compared with them: what comes most often first.
     for module in (generate, front_page, docs_page, dataset, digits, interpolate, score, story, models, health, oip):
         app.include_router(module.router)

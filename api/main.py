@@ -2,10 +2,8 @@
 
 import asyncio
 import gc
-import signal
 import socket
 import sys
-from functools import partial
 from types import FrameType
 from typing import cast
 
@@ -18,7 +16,6 @@ from api.dependencies import KEY
 from api.health import Lifecycle, complaints
 from api.protocol import Protocol, protocol
 from api.settings import Settings, SettingsError, load_settings
-from api.workers import is_worker, run_workers
 
 _READY_POLL_S = 0.1
 _TICKS_A_CHECK = 5
@@ -45,12 +42,9 @@ class _Server(uvicorn.Server):
         slow_readers: SlowReaders,
         settings: Settings,
         url: str,
-        *,
-        announces: bool,
     ) -> None:
         super().__init__(config)
         self._slow_readers = slow_readers
-        self._announces = announces
         self._lifecycle = lifecycle
         self._settings = settings
         self._url = url
@@ -65,8 +59,6 @@ class _Server(uvicorn.Server):
         gc.collect()
         gc.freeze()
         gc.set_threshold(_YOUNG_OBJECTS)
-        if not self._announces:
-            return
         print(f"digitgan gateway listens on {self._url}", flush=True)
         self._announcing = asyncio.create_task(self._announce_ready())
 
@@ -94,8 +86,6 @@ class _Server(uvicorn.Server):
         print(f"Ready: the models are loaded. Try: curl -o 7.png {self._url}/digits/7.png", flush=True)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if sig == signal.SIGINT and is_worker():  # the parent has it too, and passes it on
-            return
         if self._lifecycle.draining or not self.started:  # a second signal doesn't wait
             self.should_exit = True
             self.force_exit = self._lifecycle.draining
@@ -118,13 +108,6 @@ def run(settings: Settings) -> int:
     except OSError as error:
         print(f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}", file=sys.stderr)
         return _FAILED
-    with listener:
-        serve = partial(_serve, settings, listener)
-        return run_workers(settings.workers, serve) if settings.workers > 1 else serve(True)
-
-
-def _serve(settings: Settings, listener: socket.socket, announces: bool) -> int:
-    """Serves in this process, which may be one of several. ``announces``: it tells what ``run`` prints."""
     logs.configure(settings.log_level, settings.log_format)
     with listener:
         app = create_app(settings)
@@ -144,7 +127,7 @@ def _serve(settings: Settings, listener: socket.socket, announces: bool) -> int:
             timeout_graceful_shutdown=settings.shutdown_timeout_s,
         )
         url = _url(settings.host, listener)
-        server = _Server(config, app.state.lifecycle, slow_readers, settings, url, announces=announces)
+        server = _Server(config, app.state.lifecycle, slow_readers, settings, url)
         server.run(sockets=[listener])
     return 0 if server.started else _FAILED
 

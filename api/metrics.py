@@ -6,17 +6,14 @@ version "none".
 """
 
 import math
-import os
 from collections.abc import Mapping
 from importlib.metadata import version as version_of
 from typing import Final
 
 import anyio.to_thread
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
 
 from api.model_status import ModelStatus
-from api.workers import METRICS_DIR
 from serving.contract import BATCH_SIZES
 
 NO_VERSION: Final = "none"
@@ -54,13 +51,11 @@ class Metrics:
             "digitgan_http_requests_in_flight",
             "Requests being answered now.",
             registry=registry,
-            multiprocess_mode="livesum",
         )
         self.connections = Gauge(
             "digitgan_http_connections",
             "Connections open now.",
             registry=registry,
-            multiprocess_mode="livesum",
         )
         self.cut_off = Counter(
             "digitgan_http_cut_off",
@@ -72,7 +67,6 @@ class Metrics:
             "digitgan_thread_queue",
             "Pieces of work, such as the encoding of a large answer, that wait for one of the gateway's threads.",
             registry=registry,
-            multiprocess_mode="livesum",
         )
         self.model_seconds = Histogram(
             "digitgan_model_seconds",
@@ -93,14 +87,12 @@ class Metrics:
             "Calls that the model server has now: in its queue, or running.",
             ("model",),
             registry=registry,
-            multiprocess_mode="livesum",
         )
         self.images_in_flight = Gauge(
             "digitgan_images_in_flight",
             "Images being made now, as admission counts them, by the size of their requests: small or large.",
             ("size",),
             registry=registry,
-            multiprocess_mode="livesum",
         )
         self.images_admitted = Counter(
             "digitgan_images_admitted",
@@ -158,35 +150,30 @@ class Metrics:
             "1 if a version of the model is AVAILABLE (with DIGITGAN_VERSION_LABEL: the one with this label), else 0.",
             ("model",),
             registry=registry,
-            multiprocess_mode="mostrecent",
         )
         self.serving_version = Gauge(
             "digitgan_model_serving_version",
             "The version that answers requests without a version.",
             ("model",),
             registry=registry,
-            multiprocess_mode="mostrecent",
         )
         self.newest_version = Gauge(
             "digitgan_model_newest_version",
             "The newest version that the model server knows, in whatever state.",
             ("model",),
             registry=registry,
-            multiprocess_mode="mostrecent",
         )
         self.newest_failed = Gauge(
             "digitgan_model_newest_version_failed",
             "1 if the version that was to take over ended with an error, else 0. GET /models tells the error.",
             ("model",),
             registry=registry,
-            multiprocess_mode="mostrecent",
         )
         self.build = Gauge(
             "digitgan_build_info",
             "1, with the gateway's version.",
             ("version",),
             registry=registry,
-            multiprocess_mode="mostrecent",
         )
         self.build.labels(version_of("digitgan")).set(1)
         # Finding a metric by its labels takes longer than counting.
@@ -249,10 +236,6 @@ class Metrics:
         self.thread_queue.set(anyio.to_thread.current_default_thread_limiter().statistics().tasks_waiting)
 
     def exposition(self) -> bytes:
-        """Returns all metrics in Prometheus' text format; with several workers, those of all of them together."""
+        """Returns all metrics in Prometheus' text format."""
         self.count_refusals()
-        if METRICS_DIR not in os.environ:
-            return generate_latest(self.registry)
-        all_workers = CollectorRegistry()
-        MultiProcessCollector(all_workers)  # type: ignore[no-untyped-call]
-        return generate_latest(all_workers)
+        return generate_latest(self.registry)

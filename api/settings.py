@@ -56,12 +56,6 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="The address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="The port to listen on; 0 takes a free one.")
-    workers: int = Field(
-        1,
-        ge=1,
-        le=256,
-        description="Processes that answer requests on that port. One keeps a model server on a few cores busy.",
-    )
     model_server: Annotated[str, AfterValidator(_grpc_target)] = Field(
         "127.0.0.1:8500",
         description="The model server's gRPC address: `host:port`, `dns:///name:port`, `unix:/path`, "
@@ -96,8 +90,8 @@ class Settings(BaseSettings):
         512,
         ge=1,
         le=2**20,
-        description="The images being made at a time, for small requests (up to 64 images) and for large ones each; "
-        "`DIGITGAN_WORKERS` share them. Requests beyond are refused with 503 ([operations.md](operations.md)).",
+        description="The images being made at a time, for small requests (up to 64 images) and for large ones each. "
+        "Requests beyond are refused with 503 ([operations.md](operations.md)).",
     )
     ready_timeout_s: float = Field(
         1.0, gt=0, le=60, description="Seconds that the model server has to tell its models' states."

@@ -1,4 +1,4 @@
-"""What does the gateway add to the model's own time? Stage by stage, and whole requests with 1 and 2 workers.
+"""What does the gateway add to the model's own time? Stage by stage, and whole requests.
 
     python -m benchmarks.gateway
 
@@ -12,7 +12,6 @@ both alike.
 import base64
 import io
 import os
-import random
 import statistics
 import subprocess
 import sys
@@ -43,7 +42,6 @@ from serving.noise import noise_from_seeds
 
 DOCS: Final = Path(__file__).parent.parent / "docs/performance.md"
 COUNTS: Final = (1, 16, 256)
-WORKERS: Final = (1, 2)
 WARM_UP_S: Final = 1
 _TICKS_A_SECOND: Final = os.sysconf("SC_CLK_TCK")
 
@@ -109,15 +107,14 @@ class Gateway:
 
 
 @contextmanager
-def gateway(digits: Path, workers: int) -> Iterator[Gateway]:
+def gateway(digits: Path) -> Iterator[Gateway]:
     """Runs a gateway in front of a model server that answers at once."""
     with tempfile.TemporaryDirectory(prefix="digitgan-") as directory:
         target = f"{directory}/replay.sock"
         environment = os.environ | {
             "DIGITGAN_PORT": "0",
             "DIGITGAN_MODEL_SERVER": f"unix:{target}",
-            "DIGITGAN_WORKERS": str(workers),
-            "DIGITGAN_MAX_IMAGES_IN_FLIGHT": "100000",  # a worker may have more of the clients than its share
+            "DIGITGAN_MAX_IMAGES_IN_FLIGHT": "100000",
         }
         replaying = [sys.executable, "-m", "benchmarks.replay", str(digits), target]
         serving = [sys.executable, "-m", "api.main"]
@@ -143,7 +140,7 @@ def _ended(process: "subprocess.Popen[str]") -> Iterator["subprocess.Popen[str]"
 
 
 def main(
-    rounds: Annotated[int, typer.Option(help="How often each number of workers has its turn.", min=1)] = 6,
+    rounds: Annotated[int, typer.Option(help="How often each scenario is measured.", min=1)] = 6,
     seconds: Annotated[int, typer.Option(help="How long each scenario is measured.", min=1)] = 2,
     write: Annotated[bool, typer.Option(help="Write the tables into docs/ at the end.")] = True,
 ) -> None:
@@ -159,18 +156,17 @@ def main(
         console.print(parts[0], markup=False, highlight=False)
         rows: list[dict[str, Any]] = []
         for number in range(rounds):
-            for workers in random.sample(WORKERS, len(WORKERS)):
-                console.print(f"Round {number + 1} of {rounds}: {workers} workers")
-                rows += _whole_requests(file, workers, seconds)
+            console.print(f"Round {number + 1} of {rounds}")
+            rows += _whole_requests(file, seconds)
     parts.append(_request_table(rows))
     console.print(parts[1], markup=False, highlight=False)
     if write:
         replace_between_marks(DOCS, "benchmarks.gateway", "\n".join(parts))
 
 
-def _whole_requests(digits: Path, workers: int, seconds: int) -> list[dict[str, Any]]:
+def _whole_requests(digits: Path, seconds: int) -> list[dict[str, Any]]:
     rows = []
-    with gateway(digits, workers) as under_test:
+    with gateway(digits) as under_test:
         for scenario in SCENARIOS:
             measure(under_test.running, scenario, WARM_UP_S)
             before, own_before = under_test.cpu_seconds(), under_test.own_seconds()
@@ -181,7 +177,6 @@ def _whole_requests(digits: Path, workers: int, seconds: int) -> list[dict[str, 
             rows.append(
                 {
                     "scenario": scenario.title,
-                    "workers": workers,
                     "p50_ms": load.p50_ms,
                     "p99_ms": load.p99_ms,
                     "own_ms": 1e3 * (seconds_after - own_before[0]) / (requests_after - own_before[1]),
@@ -203,15 +198,14 @@ def _stage_table(digits: Pixels) -> str:
 def _request_table(rows: list[dict[str, Any]]) -> str:
     keys = ("p50_ms", "p99_ms", "own_ms", "requests_per_s", "cpu_us")
     lines = [
-        "| whole requests | workers | ms p50 | ms p99 | in the gateway: ms | requests/s | processor time: µs |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| whole requests | ms p50 | ms p99 | in the gateway: ms | requests/s | processor time: µs |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
     for scenario in SCENARIOS:
-        for workers in WORKERS:
-            found = [row for row in rows if row["scenario"] == scenario.title and row["workers"] == workers]
-            medians = [statistics.median(row[key] for row in found) for key in keys]
-            cells = " | ".join(f"{value:,.0f}" if value >= 100 else f"{value:.2f}" for value in medians)
-            lines.append(f"| {scenario.title} | {workers} | {cells} |")
+        found = [row for row in rows if row["scenario"] == scenario.title]
+        medians = [statistics.median(row[key] for row in found) for key in keys]
+        cells = " | ".join(f"{value:,.0f}" if value >= 100 else f"{value:.2f}" for value in medians)
+        lines.append(f"| {scenario.title} | {cells} |")
     return "\n".join(lines) + "\n"
 
 

@@ -392,8 +392,3 @@ def test_with_an_access_log_refusals_are_logged(server: MisbehavingServer) -> No
         assert asked.result().status_code == 200
         wait_until(lambda: '"GET /digits/2.png" 503' in process.log)
         assert response.headers["x-request-id"] in process.log
-
-
-def test_workers_share_the_bound() -> None:
-    app = create_app(load_settings(max_images_in_flight=100, workers=8))
-    assert app.state.gate.small.most == app.state.gate.large.most == 13

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import grpc
 import httpx
@@ -18,7 +17,6 @@ from tests.gateway import processes
 from tests.gateway.misbehaving import MisbehavingServer, honest
 from tests.gateway.problem import assert_problem
 from tests.gateway.waiting import wait_until
-from tests.support.processes import ServerProcess
 
 MAX_RESIDENT_BYTES = 120 * 10**6
 HEAVY = {
@@ -152,40 +150,3 @@ def refuses(url: str) -> bool:
     except httpx.HTTPError:
         return False
     return False
-
-
-def workers_of(process: ServerProcess) -> list[int]:
-    """The gateway's processes but the first: those that serve, and not multiprocessing's own helper."""
-    children = Path(f"/proc/{process.process.pid}/task/{process.process.pid}/children").read_text().split()
-    return [int(pid) for pid in children if "resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_text()]
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_workers_share_the_port_and_count_together_and_end_together(
-    faulty_server: MisbehavingServer, number: int
-) -> None:
-    with processes.gateway(faulty_server.target, workers=2) as process:
-        url = processes.url_of(process)
-        pids = workers_of(process)
-        assert len(pids) == 2
-        for _ in range(20):  # a connection each
-            assert httpx.get(f"{url}/digits/1.png").status_code == 200
-        counted = 'digitgan_http_requests_total{method="GET",route="/digits/{seed}.png",status="200"} 20.0'
-        assert counted in httpx.get(f"{url}/metrics").text
-        assert process.stop(number) == 0
-    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
-
-
-def test_a_worker_that_dies_takes_the_others_along(faulty_server: MisbehavingServer) -> None:
-    with processes.gateway(faulty_server.target, workers=2) as process:
-        pids = workers_of(process)
-        os.kill(pids[0], signal.SIGKILL)
-        assert process.process.wait(60) == 1
-    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
-
-
-def test_workers_do_not_outlive_a_parent_that_is_killed(faulty_server: MisbehavingServer) -> None:
-    with processes.gateway(faulty_server.target, workers=2) as process:
-        pids = workers_of(process)
-        process.process.kill()
-        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
