@@ -1,5 +1,6 @@
 """The command ``digitgan``: its subcommands, and how their failures are told."""
 
+import errno
 import sys
 from importlib.metadata import version
 from typing import Annotated, Final
@@ -18,13 +19,12 @@ from digitgan import (
     serving_commands,
     training_commands,
 )
-from digitgan.errors import UserError
+from digitgan.errors import Stopped, UserError, stop_on_signals
 
 app: Final = typer.Typer(
     help="Train a DCGAN on MNIST, serve it, and get PNG digits over HTTP.",
     epilog="Begin with: digitgan up   (a pretrained model is in the package), then open http://127.0.0.1:8000/docs",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -44,6 +44,10 @@ app.command("train-classifier")(evaluation_commands.train_classifier)
 app.add_typer(models_commands.app, name="models")
 
 
+_OF_DISKS: Final = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Reading and writing fail with these errors, without the name of the file."""
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"digitgan {version('digitgan')}")
@@ -61,9 +65,25 @@ def _root(
 
 
 def main() -> None:
-    """Runs the command line; a failure that the user can mend is one sentence on stderr and exit status 2."""
+    """Runs the command line.
+
+    A failure that the user can mend is one sentence on stderr and exit status 2. A signal that stops the command is
+    one line, and 128 plus its number: 130 for Ctrl-C.
+    """
+    stop_on_signals()
     try:
         app()
+    except Stopped as stopped:
+        print(f"\nStopped. {stopped.remark}".rstrip(), file=sys.stderr)
+        sys.exit(stopped.status)
     except UserError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print("[bold red]digitgan:[/]", escape(str(error)))
-        sys.exit(2)
+        _fail(str(error))
+    except OSError as error:
+        if error.filename is None and error.errno not in _OF_DISKS:
+            raise
+        _fail(": ".join(filter(None, (error.filename, error.strerror))))
+
+
+def _fail(sentence: str) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print("[bold red]digitgan:[/]", escape(sentence))
+    sys.exit(2)

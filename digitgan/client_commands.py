@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from digitgan.errors import UserError, require
+from digitgan.errors import UserError, check_parent, require
+from digitgan.progress import phase
 
 if TYPE_CHECKING:
     from digitgan.client import Client, FieldError, Score
@@ -49,14 +50,14 @@ def connected(url: str | None, *, local: bool, retry_s: float = 0.0, hint: str =
     try:
         with ExitStack() as opened:
             if local:
-                with Console(stderr=True).status("Starting a service"):
+                with phase("Starting a service"):
                     url = opened.enter_context(local_service())
             yield opened.enter_context(Client(url, retry_s=retry_s))
     except UnreachableError as error:
         raise UserError(
             f"{error}. Start a service with: digitgan up   (or name another by --url, or {hint})"
         ) from error
-    except (DigitganError, ValueError, OSError) as error:
+    except (DigitganError, ValueError) as error:
         raise UserError(str(error)) from error
 
 
@@ -91,6 +92,8 @@ def generate(
         raise UserError("--digit and --curated go with --count: a seed says already which digit it gives")
     if out is None and scale != 1:
         raise UserError("--scale is for files: give --out too")
+    if out is not None:
+        check_parent("--out", out)
     asked: dict[str, Any] = {"seeds": seeds, "digit": digit, "curated": curated, "labels": labels, "version": version}
     console = Console(highlight=False)
     with connected(url, local=local) as client:

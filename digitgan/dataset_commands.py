@@ -1,10 +1,7 @@
 """``digitgan dataset``."""
 
-import signal
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -14,7 +11,8 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from digitgan.client_commands import UrlOption, connected
-from digitgan.errors import UserError, require
+from digitgan.errors import Stopped, UserError, require
+from digitgan.progress import phase
 
 if TYPE_CHECKING:
     from digitgan.dataset.plan import Plan
@@ -106,14 +104,15 @@ def dataset(
         typer.echo(f"{out} is there already, with these options")
         _tell(manifest)
         return
+    job.partial_folder(out).mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     try:
-        with _stoppable(), ExitStack() as opened:
+        with ExitStack() as opened:
             manifest = _make(out, plan, url, models, opened)
-    except KeyboardInterrupt:
+    except Stopped as stopped:
         kept = f"{job.kept(out):,} of {plan.count:,} digits are kept in {job.partial_folder(out)}"
-        typer.echo(f"\nStopped. {kept}; the same command goes on with them.", err=True)
-        sys.exit(128 + signal.SIGINT)
+        stopped.remark = f"{kept}; the same command goes on with them."
+        raise
     typer.echo(f"{out} is complete, in {time.monotonic() - started:.0f} seconds")
     _tell(manifest)
 
@@ -131,7 +130,7 @@ def _make(out: Path, plan: "Plan", url: str | None, models: Path | None, opened:
             except DigitganError:  # something else is at this port
                 there = False
         if not there:
-            with Console(stderr=True).status("Starting a service"):
+            with phase("Starting a service"):
                 url = opened.enter_context(local_service(models.resolve() if models else None))
     with connected(
         url, local=False, hint=_HINT
@@ -148,21 +147,6 @@ def _make(out: Path, plan: "Plan", url: str | None, models: Path | None, opened:
         bars[name].advance(more)
 
     return job.make(out, plan, client, advance)
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """Lets SIGTERM end the block as Ctrl-C does, so that no service is left behind; in background jobs, too."""
-
-    def stop(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _tell(manifest: dict[str, Any]) -> None:

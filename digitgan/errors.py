@@ -1,13 +1,41 @@
 """Failures that the user of the command line can mend."""
 
+import json
+import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
+from pathlib import Path
+from types import FrameType
+from urllib.parse import unquote, urlsplit
 
 
 class UserError(Exception):
     """What went wrong and what to do next, in a sentence or two."""
+
+
+class Stopped(BaseException):
+    """Ctrl-C or SIGTERM. It unwinds the command, so that each block leaves nothing half-written behind."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.status = 128 + number
+        self.remark = ""
+        """What the user should know beside that, in a sentence."""
+
+
+def stop_on_signals() -> None:
+    """Raises Stopped in the main thread at SIGINT and SIGTERM. An ignored SIGINT (a background job) stays ignored."""
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        raise Stopped(number)
+
+    signal.signal(signal.SIGTERM, stop)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, stop)
 
 
 @contextmanager
@@ -20,14 +48,42 @@ def told(*kinds: type[Exception]) -> Iterator[None]:
 
 
 def require(extra: str, *modules: str) -> None:
-    """Raises UserError where an optional part isn't installed.
+    """Raises UserError if an optional part is not installed.
 
     Args:
         extra: the extra that brings it.
         modules: top-level modules that it consists of.
     """
     if missing := [module for module in modules if find_spec(module) is None]:
-        raise UserError(
-            f"this needs {', '.join(missing)}, of the extra '{extra}'. In digitgan's directory: "
-            f"{sys.executable} -m pip install --constraint requirements.lock --editable '.[{extra}]'"
-        )
+        raise UserError(f"this needs {', '.join(missing)}. Install the extra '{extra}': {install_command(extra)}")
+
+
+def check_parent(option: str, path: Path) -> None:
+    """Raises UserError if no file can be made at ``path``, before anything is computed for it."""
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise UserError(f"{option} {path}: there is no folder {folder}")
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{option} {path}: {folder} is not writable")
+
+
+def install_command(extra: str) -> str:
+    """Returns the command that adds an extra to this installation, from where the package itself came."""
+    origin, installer = {}, ""
+    try:
+        installed = distribution("digitgan")
+        origin = json.loads(installed.read_text("direct_url.json") or "{}")  # PEP 610
+        installer = (installed.read_text("INSTALLER") or "").strip()
+    except PackageNotFoundError:
+        pass
+    python = f"uv pip install --python {sys.executable}" if installer == "uv" else f"{sys.executable} -m pip install"
+    url = origin.get("url", "")
+    if "dir_info" in origin:
+        folder = Path(unquote(urlsplit(url).path))
+        lock = folder / "requirements.lock"
+        constraint = f"--constraint {lock} " if lock.exists() else ""
+        editable = "--editable " if origin["dir_info"].get("editable") else ""
+        return f"{python} {constraint}{editable}'{folder}[{extra}]'"
+    if "vcs_info" in origin:
+        url = f"{origin['vcs_info']['vcs']}+{url}@{origin['vcs_info']['commit_id']}"
+    return f"{python} 'digitgan[{extra}] @ {url}'" if url else f"{python} 'digitgan[{extra}]'"

@@ -1,16 +1,20 @@
 """``digitgan up``, ``digitgan serve`` and ``digitgan gateway``."""
 
+import errno
 import logging
+import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from digitgan.errors import UserError, require, told
+from digitgan.errors import UserError, check_parent, require, told
 from serving.pretrained import MODELS_DIR
 
 if TYPE_CHECKING:
+    from api.settings import Settings
     from serving.model_server.server import ModelServer
 
 ModelsOption = Annotated[
@@ -32,7 +36,7 @@ def serve(
         ),
     ] = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The gRPC port; 0 takes a free one.", min=0, max=65535)] = 8500,
+    port: Annotated[int, typer.Option(help="The gRPC port; 0 takes a free one.")] = 8500,
     grpc_socket_path: Annotated[
         Path | None, typer.Option(help="A Unix socket to listen on, instead of --host and --port.")
     ] = None,
@@ -61,6 +65,10 @@ def serve(
     require_model_server()
     if models is not None and config is not None:
         raise UserError("--models and --config both say what to serve: give one of them")
+    if grpc_socket_path is None:
+        _check_address("serve", host, port)
+    else:
+        check_parent("--grpc-socket-path", grpc_socket_path)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     from serving import model_config
     from serving.model_server.batching import BatchingOptions
@@ -91,8 +99,11 @@ def _announce(server: "ModelServer") -> None:
 HostOption = Annotated[str | None, typer.Option(help="The address to listen on. Default: 127.0.0.1.")]
 PortOption = Annotated[int | None, typer.Option(help="The port to listen on; 0 takes a free one. Default: 8000.")]
 
-_NO_TLS: Final = dict.fromkeys(("model_server_tls_ca", "model_server_tls_cert", "model_server_tls_key"))
-"""For the private socket of ``digitgan up``, whatever the settings say for a model server elsewhere."""
+_OWN_MODEL_SERVER: Final = {
+    "model_server": "unix:",  # its path is known when it starts
+    **dict.fromkeys(("model_server_tls_ca", "model_server_tls_cert", "model_server_tls_key")),
+}
+"""For the private socket of ``digitgan up``, whatever the environment says of a model server elsewhere."""
 
 
 def gateway(
@@ -110,12 +121,9 @@ def gateway(
     Every setting is an environment variable too (docs/settings.md); an option here goes before it.
     """
     require("gateway", "fastapi", "uvicorn")
+    settings = _settings("gateway", host, port, {"model_server": model_server} if model_server else {})
     from api.main import run
-    from api.settings import SettingsError, load_settings
 
-    given = {"model_server": model_server, "host": host, "port": port}
-    with told(SettingsError):
-        settings = load_settings(**{name: value for name, value in given.items() if value is not None})
     sys.exit(run(settings))
 
 
@@ -137,13 +145,47 @@ def up(
     from serving.model_config import ConfigError
 
     base = (models or MODELS_DIR).resolve()
-    given = {"host": host, "port": port}
+    settings = _settings("up", host, port, {"models_dir": base, **_OWN_MODEL_SERVER})
     with told(ConfigError, ModelServerEndedError), running_model_server(base) as target:
         # The gateway's code is loaded while the model server loads its own, on another core.
         from api.main import run
-        from api.settings import SettingsError, load_settings
 
-        chosen = {name: value for name, value in given.items() if value is not None}
-        with told(SettingsError):
-            settings = load_settings(models_dir=base, model_server=target, **_NO_TLS, **chosen)
-        sys.exit(run(settings))
+        sys.exit(run(settings.model_copy(update={"model_server": target})))
+
+
+def _settings(command: str, host: str | None, port: int | None, others: Mapping[str, object]) -> "Settings":
+    """Returns the gateway's settings. Raises UserError if one of them, or the address, cannot be used."""
+    from api.settings import SettingsError, load_settings
+
+    if port is not None:
+        _check_port(command, port)
+    given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    with told(SettingsError):
+        settings = load_settings(**given, **others)
+    _check_address(command, settings.host, settings.port)
+    return settings
+
+
+def _check_port(command: str, port: int) -> None:
+    if not 0 <= port <= 65535:
+        raise UserError(f"--port {port}: should be from 0 to 65535. Take a free one with: digitgan {command} --port 0")
+
+
+def _check_address(command: str, host: str, port: int) -> None:
+    """Raises UserError if no server can listen there. It costs nothing, while models take seconds to load."""
+    _check_port(command, port)
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        with socket.socket(family) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise UserError(
+                f"port {port} of {host} is in use. Take a free one with: digitgan {command} --port 0"
+            ) from error
+        raise UserError(
+            f"cannot listen on {host}:{port}: {error.strerror}. For clients on this machine: "
+            f"digitgan {command} --host 127.0.0.1 --port 0"
+        ) from error

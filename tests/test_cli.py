@@ -1,6 +1,9 @@
 """The command line teaches, and tells mistakes in a sentence."""
 
+import json
+import os
 import re
+import socket
 import subprocess
 import sys
 from functools import partial
@@ -56,7 +59,15 @@ def test_every_command_and_option_explains_itself(command: str) -> None:
         (["serve", "--models", "a", "--config", "b"], "--models and --config"),
         (["serve", "--models", "NOWHERE"], "holds no models"),
         (["serve", "--config", "NOWHERE"], "NOWHERE"),
-        (["gateway", "--port", "70000"], "DIGITGAN_PORT=70000"),
+        (["gateway", "--port", "70000"], "Take a free one with: digitgan gateway --port 0"),
+        (["up", "--port", "99999"], "Take a free one with: digitgan up --port 0"),
+        (["serve", "--port", "-1"], "Take a free one with: digitgan serve --port 0"),
+        (["up", "--host", "192.0.2.1"], "cannot listen on 192.0.2.1:8000"),
+        (["serve", "--grpc-socket-path", "NOWHERE/socket"], "there is no folder"),
+        (["serve", "--config", "/proc/self/mem"], "/proc/self/mem"),
+        (["generate", "--seed", "7", "--out", "NOWHERE/7.png"], "there is no folder"),
+        (["dataset", "/dev/null/digits"], "/dev/null/digits.partial: Not a directory"),
+        (["models", "add", "NOWHERE"], "holds no models"),
         (["gateway", "--model-server", "nonsense"], "DIGITGAN_MODEL_SERVER=nonsense"),
         (["up", "--models", "NOWHERE"], "holds no models"),
         (["export", "NOWHERE"], "holds no run"),
@@ -67,10 +78,23 @@ def test_every_command_and_option_explains_itself(command: str) -> None:
     ],
 )
 def test_a_mistake_is_told_in_a_sentence(tmp_path: Path, arguments: list[str], told: str) -> None:
-    done = digitgan(*[str(tmp_path / "NOWHERE") if word == "NOWHERE" else word for word in arguments])
+    done = digitgan(*[word.replace("NOWHERE", str(tmp_path / "nowhere")) for word in arguments])
     assert done.returncode == 2
-    assert told in done.stderr
+    assert told.replace("NOWHERE", "nowhere") in done.stderr
     assert "Traceback" not in done.stderr
+    assert "Loading" not in done.stdout
+
+
+@pytest.mark.parametrize("command", ["up", "gateway", "serve"])
+def test_a_port_in_use_is_told_before_anything_loads(command: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        done = digitgan(command, "--port", str(port))
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == (
+        f"digitgan: port {port} of 127.0.0.1 is in use. Take a free one with: digitgan {command} --port 0\n"
+    )
 
 
 OWN_MODULES = ("api.py", "numpy.py", "queue.py", "serving/__init__.py", "signal.py")
@@ -116,8 +140,68 @@ def test_a_part_that_is_not_installed_is_told_with_the_way_to_install_it(tmp_pat
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=commands.LIMIT_S
     )
     assert done.returncode == 2
-    assert done.stderr.startswith("digitgan: this needs tensorflow, of the extra 'training'.")
-    assert done.stderr.endswith("--editable '.[training]'\n")
+    assert done.stderr.startswith("digitgan: this needs tensorflow. Install the extra 'training': ")
+    assert done.stderr.endswith(f"-m pip install {from_checkout('training')}\n")
+
+
+def from_checkout(extra: str) -> str:
+    root = Path(__file__).parent.parent
+    return f"--constraint {root}/requirements.lock --editable '{root}[{extra}]'"
+
+
+PIP = f"{sys.executable} -m pip install"
+
+
+@pytest.mark.parametrize(
+    ("origin", "installer", "command"),
+    [
+        (None, "pip", f"{PIP} 'digitgan[client]'"),
+        (None, "uv", f"uv pip install --python {sys.executable} 'digitgan[client]'"),
+        ({"url": "file:///home/a%20b/digitgan", "dir_info": {}}, "pip", f"{PIP} '/home/a b/digitgan[client]'"),
+        (
+            {"url": "file:///src", "dir_info": {"editable": True}},
+            "pip",
+            f"{PIP} --editable '/src[client]'",
+        ),
+        (
+            {"url": "https://git.example/digitgan.git", "vcs_info": {"vcs": "git", "commit_id": "abc"}},
+            "pip",
+            f"{PIP} 'digitgan[client] @ git+https://git.example/digitgan.git@abc'",
+        ),
+        (
+            {"url": "file:///tmp/digitgan-0.1.0-py3-none-any.whl", "archive_info": {}},
+            "pip",
+            f"{PIP} 'digitgan[client] @ file:///tmp/digitgan-0.1.0-py3-none-any.whl'",
+        ),
+    ],
+)
+def test_an_extra_is_installed_as_the_package_was(
+    tmp_path: Path, origin: dict[str, object] | None, installer: str, command: str
+) -> None:
+    metadata = tmp_path / "digitgan-0.1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: digitgan\nVersion: 0.1.0\n")
+    (metadata / "INSTALLER").write_text(f"{installer}\n")
+    if origin:
+        (metadata / "direct_url.json").write_text(json.dumps(origin))
+    code = "from digitgan.errors import install_command; print(install_command('client'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.strip() == command
+
+
+def test_the_shells_completion_can_be_installed(tmp_path: Path) -> None:
+    home = {
+        **os.environ,
+        "HOME": str(tmp_path),
+        "SHELL": "/bin/bash",
+        "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "digitgan", "--install-completion", "bash"], env=home, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "completion installed" in done.stdout
+    assert ".bash_completions" in (tmp_path / ".bashrc").read_text()
 
 
 def test_a_key_is_printed_with_the_entry_that_lets_it_in() -> None:

@@ -143,12 +143,3 @@ def test_sigterm_at_any_moment_leaves_no_model_server_behind() -> None:
         process.terminate()
         assert process.wait(DEADLINE_S) in (0, 128 + signal.SIGTERM)
     assert not Path(f"/proc/{model_server}").exists()
-
-
-def test_a_port_in_use_is_told_and_leaves_nothing_running(tmp_path: Path) -> None:
-    with digitgan_up() as (_, client):
-        port = client.base_url.port
-        command = [sys.executable, "-m", "digitgan", "up", "--port", str(port)]
-        second = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)
-        assert second.returncode == 1
-        assert f"cannot listen on 127.0.0.1:{port}" in second.stderr

@@ -1,6 +1,9 @@
 """``digitgan generate`` and ``digitgan score`` as a user runs them."""
 
+import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +12,8 @@ from PIL import Image
 
 from digitgan import Client
 from tests.support import commands
+
+DEADLINE_S = 300.0
 
 
 def digitgan(*arguments: object, url: str | None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -79,3 +84,19 @@ def test_mistakes_are_told_in_a_sentence(arguments: list[object], told: str, tmp
     assert done.returncode == 2
     assert told in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["digits.zip", "digits"])
+def test_ctrl_c_during_a_download_is_a_line_and_leaves_nothing(url: str, tmp_path: Path, name: str) -> None:
+    asked = ("--count", "20000", "--scale", "16", "--out", name, "--url", url)
+    command = [sys.executable, "-m", "digitgan", "generate", *asked]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        deadline = time.monotonic() + DEADLINE_S
+        while not any(path.stat().st_size for path in tmp_path.iterdir()):
+            assert process.poll() is None, "it ended before it could be stopped"
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        printed, errors = process.communicate(timeout=DEADLINE_S)
+    assert (process.returncode, printed, errors) == (130, "", "\nStopped.\n")
+    assert list(tmp_path.iterdir()) == []
