@@ -63,8 +63,6 @@ train: $(VENV)/.dev ## Train on MNIST: make train [DATA=path/to/mnist.npz] [ARGS
 	@$(BIN)/digitgan train $(if $(DATA),--data $(DATA)) $(ARGS)
 
 bench: $(VENV)/.dev ## Run the benchmarks, and write their tables into docs/performance.md (needs wrk)
-	@$(BIN)/python -m benchmarks.pixel_parity
-	@$(BIN)/python -m benchmarks.labels
 	@$(BIN)/python -m benchmarks.gateway
 	@$(BIN)/python -m benchmarks.peers
 
@@ -84,7 +82,7 @@ kube-down: ## End what kube-local started
 kube-test: images $(VENV)/.dev ## Build, and test the images and k8s/overlays/local with podman
 	@$(BIN)/pytest tests/slow/test_containers.py
 
-docs: $(VENV)/.dev ## Write the reference in docs/ anew, from the code
+docs: $(VENV)/.dev ## Write docs/reference.md anew, from the code
 	@$(BIN)/python -m docs.reference
 
 lock: ## Write requirements.lock anew, with the newest versions that fit pyproject.toml

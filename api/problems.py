@@ -1,6 +1,6 @@
 """Every error is a problem document (RFC 9457): the types, the exception that carries one, the one writer.
 
-``docs/problems.md`` has a section for each type, and the gateway serves the same sections at the types' URIs.
+The gateway serves a page about each type at the type's URI.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ class ProblemType:
 
     @property
     def page(self) -> str:
-        """The section in ``docs/problems.md``."""
+        """The text at the type's URI, as Markdown."""
         retry = f" A `Retry-After` of {self.retry_after_s} s comes with it." if self.retry_after_s else ""
         meaning = fill(self.meaning + retry, 110, break_on_hyphens=False)
         return f"## {self.title}\n\n`{self.uri}`, status {self.status}\n\n{meaning}\n"

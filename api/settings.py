@@ -91,7 +91,7 @@ class Settings(BaseSettings):
         ge=1,
         le=2**20,
         description="The images being made at a time, for small requests (up to 64 images) and for large ones each. "
-        "Requests beyond are refused with 503 ([operations.md](operations.md)).",
+        "Requests beyond are refused with 503 ([security.md](security.md#load)).",
     )
     ready_timeout_s: float = Field(
         1.0, gt=0, le=60, description="Seconds that the model server has to tell its models' states."

@@ -118,7 +118,7 @@ def gateway(
 ) -> None:
     """Speak HTTP: the gateway alone, in front of a model server that runs already.
 
-    Every setting is an environment variable too (docs/settings.md); an option here goes before it.
+    Every setting is an environment variable too (docs/reference.md); an option here goes before it.
     """
     require("gateway", "fastapi", "uvicorn")
     settings = _settings("gateway", host, port, {"model_server": model_server} if model_server else {})

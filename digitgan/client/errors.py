@@ -5,7 +5,7 @@ DigitganError
  ├── SlowAnswerError             something answers there, and too slowly
  ├── AnswerError                 what answers isn't a digitgan gateway, or not one that this client knows
  │    └── BrokenStreamError      a streamed answer ended before its end
- └── ProblemError                the gateway answered with a problem document (docs/problems.md)
+ └── ProblemError                the gateway answered with a problem document (docs/reference.md)
       ├── RefusedError           4xx: the request has to change
       │    ├── InvalidRequestError    a value isn't allowed: ``errors`` names the fields
       │    ├── VersionNotFoundError   there is no such version
