@@ -321,7 +321,8 @@ class ModelClient:
             raise translated from error
         except DecodeError as error:
             raise ContractError(model, "BAD_ANSWER", "not a GetModelMetadataResponse") from error
-        return answer.model_spec.version.value
+        version: int = answer.model_spec.version.value
+        return version
 
     async def _called(
         self,

@@ -269,6 +269,7 @@ class RollOut:
 
     def entry(self, model: str) -> apis.ModelConfig:
         """Returns a model's part of the configuration. Raises RollOutError if there is none."""
+        one: apis.ModelConfig
         for one in self.config.model_config_list.config:
             if one.name == model:
                 return one
