@@ -19,7 +19,13 @@ from api.problems import NOT_FOUND, ProblemError
 _PAGE: Final = "index.html"
 _PLACE: Final = b"%studio%"
 """Stands in the page for the path of the other files."""
-_MEDIA_TYPES: Final = {"html": "text/html", "css": "text/css", "js": "text/javascript", "png": "image/png"}
+_MEDIA_TYPES: Final = {
+    "html": "text/html",
+    "css": "text/css",
+    "js": "text/javascript",
+    "png": "image/png",
+    "txt": "text/plain",
+}
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ async function load() {
   } catch (error) {
     status.textContent =
       error instanceof Problem && error.status === 404
-        ? "This version of the generator was exported without its story. “digitgan export RUN” publishes one with it."
+        ? "This version of the generator has no story. “digitgan export RUN” publishes one with it."
         : /** @type {Error} */ (error).message;
     return;
   }
@@ -69,14 +69,14 @@ function tell({ run, stability, milestones, evaluations }) {
   one("#learned-lede", HTMLElement).textContent =
     `The same 64 seeds at ${milestones.length} moments of the training: ${thousands(run.steps)} steps, ` +
     `${run.epochs.toFixed(1)} passes over ${thousands(run.images)} handwritten digits` +
-    (run.chosen_step ? `. What is served had been learned by step ${thousands(run.chosen_step)}.` : ".");
+    (run.chosen_step ? `. The served generator is that of step ${thousands(run.chosen_step)}.` : ".");
   const [first, ...rest] = sentences(stability.words);
   const note =
     "Flat losses mean that neither network gains on the other. They do not mean that the digits are good, or that all " +
-    "ten occur, and digits go on improving under flat losses. Dotted lines: where guessing would put the curves.";
+    "ten occur, and digits improve while losses stay flat. Dotted lines: the values for a discriminator that guesses.";
   const measured =
-    " So the digits are measured: legible is the share that a classifier is sure of, covered the share of MNIST’s " +
-    "digits that have a generated one near.";
+    " So the digits are measured: legible is the share that a classifier reads with confidence, covered the share of " +
+    "MNIST’s digits with a generated digit near them.";
   one("#verdict", HTMLElement).replaceChildren(
     make("h2", {}, TITLES[stability.state] ?? stability.state),
     make(
@@ -140,7 +140,7 @@ function drawPlots({ log, guessing, evaluations }) {
   if (measured)
     drawn.push(
       plot(
-        "What the digits were worth over the steps",
+        "Measures of the digits over the steps",
         evaluations.map(({ step }) => Number(step)),
         [
           { name: "digits legible", kind: "legible", values: evaluations.map(({ legible }) => legible ?? null) },

@@ -1,5 +1,5 @@
 // @ts-check
-// The real digits of the game: what was written in this tab, or MNIST's own from a file.
+// The real digits of the game: MNIST's, those drawn in this tab, or MNIST's from a file.
 
 import { SIDE } from "./pixels.js";
 
@@ -24,8 +24,27 @@ export function remember(one) {
   try {
     sessionStorage.setItem(STORE, JSON.stringify([...all, one].slice(-MOST)));
   } catch {
-    // Without storage there is no game with one's own digits.
+    // Without storage, drawn digits are not kept for the game.
   }
+}
+
+/** @returns {Promise<{pixels: Uint8Array, digit: number}[]>} the digits of mnist.png: a row for each of 0 to 9 */
+export async function mnistDigits() {
+  const answer = await fetch(new URL("mnist.png", import.meta.url));
+  const image = await createImageBitmap(await answer.blob());
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [image.width, image.height];
+  const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+  context.drawImage(image, 0, 0);
+  const { data, width } = context.getImageData(0, 0, image.width, image.height);
+  const columns = width / SIDE;
+  return Array.from({ length: 10 * columns }, (_, index) => {
+    const digit = Math.floor(index / columns);
+    const corner = digit * SIDE * width + (index % columns) * SIDE;
+    const red = (/** @type {number} */ pixel) =>
+      data[4 * (corner + Math.floor(pixel / SIDE) * width + (pixel % SIDE))];
+    return { pixels: Uint8Array.from({ length: SIDE * SIDE }, (_, pixel) => red(pixel)), digit };
+  });
 }
 
 /**

@@ -15,6 +15,7 @@ from playwright.sync_api import Page, expect
 from tests.browser.conftest import PHONE, Open
 from tests.browser.test_wall import pixels_of
 
+SPRITE = Path(__file__).parents[2] / "api" / "studio" / "mnist.png"
 SEVEN = [(75, 70), (205, 70), (165, 150), (135, 235)]
 
 
@@ -75,23 +76,45 @@ def test_a_digit_is_written_undone_and_cleared_by_keyboard(open_page: Open) -> N
     expect(page.locator("#opinion-yours .gauge")).to_have_attribute("aria-label", "No verdict")
 
 
-def test_the_game_is_played_with_ones_own_digits(open_page: Open) -> None:
+def play(page: Page) -> None:
+    """Plays one round."""
+    page.get_by_role("button", name="The first is generated").click()
+    expect(page.locator("#play-status")).to_contain_text("The discriminator is")
+
+
+def test_a_game_of_ten_rounds_starts_at_once_and_ends_with_a_picture(open_page: Open) -> None:
     page = open_page("play")
-    expect(page.locator("#play-status")).to_have_text("A game needs real digits: write some, or open MNIST’s file.")
-    page.get_by_role("link", name="Write a digit").click()
+    expect(page.locator("#play-stock")).to_have_text("280 digits of MNIST’s test set.")
+    for number in range(1, 11):
+        expect(page.locator("#play-status")).to_have_text(f"Round {number} of 10. Which digit is generated?")
+        play(page)
+        right = page.locator("#game .card").first.evaluate("(card) => card.classList.contains('fake')")
+        expect(page.locator("#play-status")).to_contain_text("Right." if right else "Wrong.")
+        expect(page.locator("#play-tally")).to_contain_text(f"After {number}: you")
+        if number < 10:
+            expect(page.get_by_role("button", name="Next two")).to_be_focused()
+            page.keyboard.press("Enter")
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name="Save a picture of the game").click()
+    assert waiting.value.suggested_filename == "real-or-generated.png"
+    with Image.open(waiting.value.path()) as picture:
+        assert picture.size == (640, 570)
+    page.get_by_role("button", name="Play again").click()
+    expect(page.locator("#play-status")).to_contain_text("Round 1 of 10")
+
+
+def test_the_game_is_played_with_ones_own_drawings(open_page: Open) -> None:
+    page = open_page("draw")
+    ready(page)
     write(page, SEVEN)
     expect(page.locator("#draw-status")).to_contain_text("Yours reads as 7")
     page.wait_for_load_state("networkidle")
     page.get_by_role("link", name="Play").click()
-    expect(page.locator("#play-stock")).to_have_text("1 digit of yours to play with.")
-    page.get_by_role("button", name="The first is the generator’s").click()
-    expect(page.locator("#play-tally")).to_contain_text("After 1: you")
-    right = page.locator("#game .card").first.evaluate("(card) => card.classList.contains('fake')")
-    expect(page.locator("#play-status")).to_contain_text("Right." if right else "Wrong.")
-    expect(page.locator("#play-status")).to_contain_text("The discriminator is")
-    expect(page.get_by_role("button", name="Next two")).to_be_focused()
-    page.keyboard.press("Enter")
-    expect(page.locator("#play-status")).to_have_text("Which one did the generator make?")
+    expect(page.locator("#play-status")).to_contain_text("Round 1 of 10")
+    page.get_by_text("your drawings").click()
+    expect(page.locator("#play-stock")).to_have_text("Your 1 drawn digits.")
+    expect(page.locator("#play-status")).to_contain_text("Round 1 of 10")
+    play(page)
 
 
 def test_the_game_takes_a_file_as_mnist_is_distributed(open_page: Open, handwritten: Any, tmp_path: Path) -> None:
@@ -100,13 +123,24 @@ def test_the_game_takes_a_file_as_mnist_is_distributed(open_page: Open, handwrit
     good.write_bytes(gzip.compress(struct.pack(">4I", 0x803, 20, 28, 28) + images.tobytes()))
     bad.write_bytes(gzip.compress(b"no images"))
     page = open_page("play")
-    expect(page.locator("#play-status")).to_contain_text("A game needs real digits")
+    expect(page.locator("#play-status")).to_contain_text("Round 1 of 10")
     page.locator("#play-file").set_input_files(bad)
     expect(page.locator("#play-status")).to_contain_text("labels.gz is no IDX file")
     page.locator("#play-file").set_input_files(good)
-    expect(page.locator("#play-stock")).to_have_text("Playing with 20 of MNIST’s digits.")
-    expect(page.locator("#play-status")).to_have_text("Which one did the generator make?")
+    expect(page.locator("#play-stock")).to_have_text("20 digits of t10k-images-idx3-ubyte.gz.")
+    expect(page.locator("#play-status")).to_contain_text("Round 1 of 10")
     page.wait_for_load_state("networkidle")
     known = {image.tobytes() for image in images}
+    shown = [pixels_of(page, f"#game .card:nth-child({place}) canvas").tobytes() in known for place in (1, 2)]
+    assert sorted(shown) == [False, True]
+
+
+def test_the_games_digits_are_those_of_the_file(open_page: Open) -> None:
+    page = open_page("play")
+    expect(page.locator("#play-status")).to_contain_text("Round 1 of 10")
+    page.wait_for_load_state("networkidle")
+    sheet = np.asarray(Image.open(SPRITE))
+    known = {sheet[y : y + 28, x : x + 28].tobytes() for y in range(0, 280, 28) for x in range(0, 784, 28)}
+    assert len(known) == 280
     shown = [pixels_of(page, f"#game .card:nth-child({place}) canvas").tobytes() in known for place in (1, 2)]
     assert sorted(shown) == [False, True]

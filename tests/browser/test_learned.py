@@ -54,14 +54,14 @@ def test_it_plays_once_through(open_page: Open) -> None:
 
 def test_what_was_measured_on_the_way_stands_under_the_losses(open_page: Open) -> None:
     page = open_page("learned")
-    measured = page.get_by_role("img", name="What the digits were worth over the steps")
+    measured = page.get_by_role("img", name="Measures of the digits over the steps")
     expect(measured).to_contain_text("digits legible")
     axis = page.locator("#plots .cursor").last.bounding_box()
     curve = measured.locator(".curve.legible").bounding_box()
     assert axis
     assert curve
     assert abs(curve["x"] + curve["width"] - axis["x"]) < 3, "the last evaluation is at the last step"
-    expect(page.locator("#verdict")).to_contain_text("legible is the share that a classifier is sure of")
+    expect(page.locator("#verdict")).to_contain_text("legible is the share that a classifier reads with confidence")
 
 
 def test_the_verdict_is_in_words(open_page: Open) -> None:
@@ -78,6 +78,6 @@ def test_a_version_without_a_story_says_so(browser: Browser, studio: str) -> Non
     problem = '{"title": "The generator\'s version has no story", "status": 404}'
     page.route("**/story", lambda route: route.fulfill(status=404, body=problem))
     page.goto("/#learned")
-    expect(page.locator("#learned-status")).to_contain_text("exported without its story")
+    expect(page.locator("#learned-status")).to_contain_text("has no story")
     expect(page.locator("#story")).to_be_hidden()
     context.close()

@@ -17,7 +17,7 @@ FILLED = {
     "wall": "#tiles button:nth-child(100)",
     "walk": "#walk-strip canvas:nth-child(11)",
     "draw": "#opinion-other:not(.blank) .bars .most",
-    "play": "#play-status:not(:empty)",
+    "play": "#game:not([hidden])",
     "learned": "#plots svg:nth-child(2)",
 }
 
