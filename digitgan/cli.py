@@ -30,7 +30,11 @@ app: Final = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("up")(serving_commands.up)
-app.command("serve")(serving_commands.serve)
+app.command(
+    "serve",
+    cls=serving_commands.ServeCommand,
+    context_settings={"token_normalize_func": serving_commands.our_name},
+)(serving_commands.serve)
 app.command("gateway")(serving_commands.gateway)
 app.command("key")(key_command.key)
 app.command("generate")(client_commands.generate)

@@ -2,16 +2,19 @@
 
 import errno
 import logging
+import re
 import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
+from typer.core import TyperCommand
 
 from digitgan.errors import UserError, check_parent, require, told
 from serving.pretrained import MODELS_DIR
+from serving.server_config import GRPC_MAX_THREADS
 
 if TYPE_CHECKING:
     from api.settings import Settings
@@ -24,6 +27,24 @@ ModelsOption = Annotated[
         help="Base directory: MODELS/<name>/<version>/saved_model.pb. Default: the package's own models.",
     ),
 ]
+
+
+_TENSORFLOW_SERVING: Final = typer.Option(hidden=True)
+"""A flag of ``tensorflow_model_server``, by which either server can stand in for the other."""
+
+_OUR_NAMES: Final = {"model_config_file": "config", "file_system_poll_wait_seconds": "poll-seconds"}
+
+
+def our_name(flag: str) -> str:
+    """Returns the name of an option for the name that ``tensorflow_model_server`` has for it."""
+    return _OUR_NAMES.get(flag, flag.replace("_", "-"))
+
+
+class ServeCommand(TyperCommand):
+    """Takes ``--flag=true`` for ``--flag``, as TensorFlow Serving does."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, [argument.removesuffix("=true") for argument in args])
 
 
 def serve(
@@ -41,11 +62,11 @@ def serve(
         Path | None, typer.Option(help="A Unix socket to listen on, instead of --host and --port.")
     ] = None,
     poll_seconds: Annotated[float, typer.Option(help="How often to look for new versions.", min=0.01)] = 1.0,
-    max_batch_size: Annotated[int, typer.Option(help="The most rows that run as one batch.", min=1)] = 256,
-    max_enqueued_batches: Annotated[
-        int, typer.Option(help="How many batches may wait; requests beyond are refused with UNAVAILABLE.", min=1)
-    ] = 64,
-    batching: Annotated[bool, typer.Option(help="Whether requests that arrive together run as one batch.")] = True,
+    max_batch_size: Annotated[int, typer.Option(help="The most rows that a request may have.", min=1)] = 256,
+    batching: Annotated[
+        bool,
+        typer.Option(help="Whether rows are filled up to a size that the model was warmed up with."),
+    ] = True,
     require_model_cards: Annotated[
         bool,
         typer.Option(
@@ -53,12 +74,37 @@ def serve(
             help="Refuse versions without a model card. Those that have one are verified by its SHA-256 in any case.",
         ),
     ] = False,
+    model_config_file_poll_wait_seconds: Annotated[float, _TENSORFLOW_SERVING] = 0.0,
+    max_num_load_retries: Annotated[int, _TENSORFLOW_SERVING] = 5,
+    load_retry_interval_micros: Annotated[int, _TENSORFLOW_SERVING] = 60_000_000,
+    batching_parameters_file: Annotated[Path | None, _TENSORFLOW_SERVING] = None,
+    grpc_max_threads: Annotated[int, _TENSORFLOW_SERVING] = GRPC_MAX_THREADS,
+    grpc_channel_arguments: Annotated[str, _TENSORFLOW_SERVING] = "",
+    tensorflow_intra_op_parallelism: Annotated[int, _TENSORFLOW_SERVING] = 0,
+    _no_effect: Annotated[
+        str | None,
+        typer.Option(
+            "--max-enqueued-batches",
+            "--tensorflow-inter-op-parallelism",
+            hidden=True,
+        ),
+    ] = None,
+    _always_on: Annotated[
+        bool,
+        typer.Option(
+            "--enable-batching",
+            "--enable-serialization-as-tensor-content",
+            "--enable-grpc-healthcheck-service",
+            "--allow-version-labels-for-unavailable-models",
+            hidden=True,
+        ),
+    ] = False,
 ) -> None:
     """Host the models: the embedded model server, with TensorFlow Serving's gRPC API.
 
     It loads the newest version of each model below the base directory, follows new ones while it runs, and goes on
     with the old one where a new one is broken. docs/model-server.md tells what it does like TensorFlow Serving, and
-    what otherwise.
+    what otherwise. It takes the flags of tensorflow_model_server, too.
     """
     from digitgan.supervisor import require_model_server
 
@@ -71,22 +117,34 @@ def serve(
         check_parent("--grpc-socket-path", grpc_socket_path)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     from serving import model_config
-    from serving.model_server.batching import BatchingOptions
+    from serving.model_server.loaded_version import RunOptions
     from serving.model_server.model import LoadingOptions
     from serving.model_server.server import ServerOptions
     from serving.model_server.server import serve as serve_models
 
     with told(model_config.ConfigError):
         hosted = model_config.read(config) if config else model_config.from_directory(models or MODELS_DIR)
-    batching_options = BatchingOptions(max_batch_size=max_batch_size, max_enqueued_batches=max_enqueued_batches)
+    if batching_parameters_file:
+        found = re.search(r"\bmax_batch_size\s*:?\s*{\s*value\s*:\s*(\d+)", batching_parameters_file.read_text("utf-8"))
+        max_batch_size = int(found[1]) if found else max_batch_size
+    channel_arguments = (pair.partition("=") for pair in grpc_channel_arguments.split(",") if pair)
     options = ServerOptions(
         hosted,
         host=host,
         port=None if grpc_socket_path else port,
         grpc_socket_path=grpc_socket_path,
-        loading=LoadingOptions(file_system_poll_wait_seconds=poll_seconds),
-        batching=batching_options if batching else None,
-        require_model_cards=require_model_cards,
+        model_config_file=config,
+        model_config_file_poll_wait_seconds=model_config_file_poll_wait_seconds,
+        loading=LoadingOptions(poll_seconds, max_num_load_retries, load_retry_interval_micros / 1e6),
+        run=RunOptions(
+            max_batch_size=max_batch_size if batching else None,
+            threads=tensorflow_intra_op_parallelism,
+            require_model_cards=require_model_cards,
+        ),
+        grpc_max_threads=grpc_max_threads,
+        grpc_channel_arguments=tuple(
+            (name, int(value) if value.isdecimal() else value) for name, _, value in channel_arguments
+        ),
     )
     sys.exit(serve_models(options, ready=_announce))
 

@@ -34,7 +34,7 @@ class ModelServerEndedError(RuntimeError):
 
 def require_model_server() -> None:
     """Raises UserError where the embedded model server isn't installed."""
-    require("model-server", "openvino", "google_crc32c", "grpc_health")
+    require("model-server", "openvino", "grpc_health")
 
 
 @contextmanager
@@ -57,7 +57,7 @@ def running_model_server(models: Path) -> Iterator[str]:
         require_model_server()
     with tempfile.TemporaryDirectory(prefix="digitgan-") as directory:
         socket = Path(directory) / "model-server.sock"
-        program = [binary] if binary else [sys.executable, "-P", "-m", "serving.model_server"]
+        program = [binary] if binary else [sys.executable, "-P", "-m", "digitgan", "serve"]
         # OpenVINO puts all CPUs to one batch.
         flags = model_server_flags(models, Path(directory), socket, (os.cpu_count() or 1) if binary else 1)
         print(f"Loading {' and '.join(names)} from {models}", flush=True)

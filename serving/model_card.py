@@ -1,7 +1,6 @@
 """The model card, ``model.json`` in a version directory: how a model was made, how good it is, its files' hashes."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +37,7 @@ def read_card(version_dir: Path) -> dict[str, Any]:
     return card
 
 
-@dataclass(frozen=True)
-class Verified:
-    """What a card vouched for: how many files, and their size together."""
-
-    files: int
-    size_bytes: int
-
-
-def verify(version_dir: Path) -> Verified:
+def verify(version_dir: Path) -> None:
     """Compares a version's files with its card, which has to name exactly those that are there.
 
     It finds what changed since the export: a transfer that broke off, a disk that fails, a file that somebody put
@@ -69,7 +60,6 @@ def verify(version_dir: Path) -> Verified:
         for name, path in found.items():
             if (sha256 := sha256_of(path)) != named[name].get("sha256"):
                 raise CardError(f"{path} has SHA-256 {sha256}; the model card says {named[name].get('sha256')}")
-        return Verified(len(found), sum(path.stat().st_size for path in found.values()))
     except OSError as error:
         raise CardError(f"{error.filename}: {error.strerror}") from error
 

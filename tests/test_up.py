@@ -52,8 +52,8 @@ def test_the_model_server_on_the_path_is_taken(tmp_path: Path, monkeypatch: pyte
     """A ``tensorflow_model_server``: here the embedded server under that name, which takes the same flags."""
     program, called = tmp_path / "tensorflow_model_server", tmp_path / "called"
     program.write_text(
-        f"#!{sys.executable}\nimport pathlib, sys\nfrom serving.model_server.__main__ import main\n"
-        f"pathlib.Path({str(called)!r}).write_text(' '.join(sys.argv[1:]))\nsys.exit(main())\n"
+        f"#!{sys.executable}\nimport pathlib, sys\nfrom digitgan.cli import main\n"
+        f"pathlib.Path({str(called)!r}).write_text(' '.join(sys.argv[1:]))\nsys.argv.insert(1, 'serve')\nmain()\n"
     )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)

@@ -11,9 +11,8 @@ from grpc import StatusCode
 
 from serving.model_config import ModelConfig
 from serving.model_server.errors import ServingError
-from serving.model_server.model import LoadingOptions, Model
-from serving.model_server.runner import Runner
-from serving.model_server.version import State
+from serving.model_server.loaded_version import LoadedVersion
+from serving.model_server.model import LoadingOptions, Model, State, not_found
 
 CANCELLED_SECONDS: Final = 0.2
 """How long it takes, at most, until waiting for models ends when it is cancelled."""
@@ -35,14 +34,13 @@ class VersionStatus:
 class Manager:
     """The models by name. Methods can be called from any thread. ``load`` is as in Model."""
 
-    def __init__(self, load: Callable[[Path], Runner], options: LoadingOptions) -> None:
+    def __init__(self, load: Callable[[Path], LoadedVersion], options: LoadingOptions) -> None:
         self._load = load
         self._options = options
         self._changed = threading.Condition()
         self._configuring = threading.Lock()
         self._models: dict[str, Model] = {}
         self._retired: dict[str, Model] = {}  # the last model of each name that isn't served any more
-        self._leaving: list[Model] = []  # retired ones that may still be unloading
 
     def configure(self, configs: Sequence[ModelConfig], cancelled: threading.Event) -> None:
         """Serves these models, and no others, from now on.
@@ -74,7 +72,7 @@ class Manager:
                     self._changed.wait(CANCELLED_SECONDS)
 
     @contextmanager
-    def use(self, name: str, number: int | None, label: str | None) -> Iterator[tuple[int, Runner]]:
+    def use(self, name: str, number: int | None, label: str | None) -> Iterator[tuple[int, LoadedVersion]]:
         """Gives a version to run, the newest without number and label, and keeps it loaded meanwhile.
 
         Raises ServingError: INVALID_ARGUMENT without a name or for an unknown label, NOT_FOUND for an
@@ -89,8 +87,7 @@ class Manager:
             if number is None:
                 raise ServingError(StatusCode.INVALID_ARGUMENT, f"Unrecognized servable version label: {label}")
         if model is None:
-            wanted = f"Latest({name})" if number is None else f"Specific({name}, {number})"
-            raise ServingError(StatusCode.NOT_FOUND, f"Servable not found for request: {wanted}")
+            raise not_found(name, number)
         with model.use(number) as version:
             yield version
 
@@ -117,14 +114,15 @@ class Manager:
         with self._configuring:
             for name in list(self._models):
                 self._retire(name)
-            for model in self._leaving:
+            for model in self._retired.values():
                 model.join()
 
     def _retire(self, name: str) -> None:
+        if earlier := self._retired.get(name):
+            earlier.join()
         with self._changed:
             model = self._models.pop(name)
             self._retired[name] = model
-        self._leaving = [each for each in self._leaving if each.is_alive()] + [model]
         model.retire()
 
     def _check_labels(self, config: ModelConfig) -> None:

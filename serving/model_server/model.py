@@ -7,22 +7,25 @@ before old ones are unloaded, and an unwanted version serves on for as long as n
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
 from grpc import StatusCode
 
-from serving.model_config import ModelConfig
+from serving.model_config import ModelConfig, Specific
 from serving.model_server.errors import ServingError
-from serving.model_server.runner import Runner
-from serving.model_server.version import State, Version
+from serving.model_server.loaded_version import LoadedVersion
 from serving.storage import StoredVersion, find_versions
 
-MISSING_PATH_LOG_SECONDS: Final = 30.0
-"""How often a base path that doesn't exist is mentioned."""
+WARNING_SECONDS: Final = 30.0
+"""How often a base path without a wanted version is mentioned."""
+
+LISTED: Final = 10
+"""Names that a warning lists."""
 
 _log = logging.getLogger(__name__)
 
@@ -36,17 +39,50 @@ class LoadingOptions:
     load_retry_interval_seconds: float = 60.0
 
 
-class Model:
-    """A model that serves. ``load`` makes a warmed up Runner of a version's directory, or raises ServingError.
+class State(IntEnum):
+    """The states of a version's life, in their order, with the numbers of the API."""
 
-    ``changed`` is shared by all models: its lock guards every version, and it is notified of every change
-    of state.
+    START = 10
+    """Wanted, not begun."""
+    LOADING = 20
+    """Being loaded and warmed up, or waiting for another try."""
+    AVAILABLE = 30
+    """Answering requests."""
+    UNLOADING = 40
+    """Answering the last of its requests, accepting none."""
+    END = 50
+    """Unloaded, or failed to load."""
+
+
+@dataclass
+class Version:
+    """The state of a version. Only its model's thread changes it, except for ``requests``."""
+
+    number: int
+    stored: StoredVersion
+    state: State = State.START
+    error: ServingError | None = None
+    """Why the last attempt to load failed."""
+    wanted: bool = True
+    """Whether it has been wanted in every round so far."""
+    attempts: int = 0
+    retry_at: float = 0.0
+    """When the next attempt to load is due, by ``time.monotonic``."""
+    loaded: LoadedVersion | None = None
+    requests: int = 0
+    """How many requests are using it now."""
+
+
+class Model:
+    """A model that serves. ``load`` loads the version in a directory, or raises ServingError.
+
+    ``changed`` is shared by all models: its lock guards every version, and it is notified of every change of state.
     """
 
     def __init__(
         self,
         config: ModelConfig,
-        load: Callable[[Path], Runner],
+        load: Callable[[Path], LoadedVersion],
         options: LoadingOptions,
         changed: threading.Condition,
     ) -> None:
@@ -59,7 +95,7 @@ class Model:
         self._versions: dict[int, Version] = {}
         self._retired = False
         self._wake = threading.Event()
-        self._missing_path_logged = float("-inf")
+        self._warned = float("-inf")
         self._thread = threading.Thread(target=self._follow, name=f"model-{config.name}", daemon=True)
         self._thread.start()
 
@@ -74,10 +110,6 @@ class Model:
         self._retired = True
         self._wake.set()
 
-    def is_alive(self) -> bool:
-        """Tells whether its thread runs."""
-        return self._thread.is_alive()
-
     def join(self) -> None:
         """Waits for a retired model's end."""
         self._thread.join()
@@ -91,20 +123,19 @@ class Model:
         return [version for version in self.versions() if version.state is State.AVAILABLE]
 
     @contextmanager
-    def use(self, number: int | None) -> Iterator[tuple[int, Runner]]:
-        """Gives the number and runner of an available version, the newest for None, and keeps it loaded.
+    def use(self, number: int | None) -> Iterator[tuple[int, LoadedVersion]]:
+        """Gives an available version with its number, the newest for None, and keeps it loaded.
 
         Raises ServingError NOT_FOUND when there is none.
         """
         with self._changed:
             version = next((each for each in self.available() if number in (None, each.number)), None)
-            if version is None or version.runner is None:
-                wanted = f"Latest({self.config.name})" if number is None else f"Specific({self.config.name}, {number})"
-                raise ServingError(StatusCode.NOT_FOUND, f"Servable not found for request: {wanted}")
+            if version is None or version.loaded is None:
+                raise not_found(self.config.name, number)
             version.requests += 1
-            runner = version.runner
+            loaded = version.loaded
         try:
-            yield version.number, runner
+            yield version.number, loaded
         finally:
             with self._changed:
                 version.requests -= 1
@@ -128,23 +159,41 @@ class Model:
         try:
             found = find_versions(config.base_path)
         except OSError as error:
-            self._log_missing_path(error)
+            self._warn(f"waiting for its base path {config.base_path}: {error}")
         else:
             wanted = {number: found[number] for number in config.policy.choose(found)}
-            self._want(wanted)
+            self._warn_of_missing(config, found)
+            self._update_wanted(wanted)
             self._load_due(wanted)
             self._unload_unwanted(wanted)
         with self._changed:
             self.polled = self.polled or config is self.config
             self._changed.notify_all()
 
-    def _log_missing_path(self, error: OSError) -> None:
-        now = time.monotonic()
-        if now - self._missing_path_logged >= MISSING_PATH_LOG_SECONDS:
-            self._missing_path_logged = now
-            _log.warning("%s: waiting for its base path %s: %s", self.config.name, self.config.base_path, error)
+    def _warn_of_missing(self, config: ModelConfig, found: Collection[int]) -> None:
+        """Says which version is not there, in TensorFlow Serving's words, and what is."""
+        if not found:
+            missing, remark = (
+                f"No versions of servable {config.name} found",
+                (" Did you forget to name your leaf directory as a number (eg. '/1/'), without leading zeros?"),
+            )
+        elif isinstance(config.policy, Specific) and (absent := config.policy.versions - set(found)):
+            missing, remark = (
+                f"Version {min(absent)} of servable {config.name}, which was requested to be served as a 'specific' "
+                "version in the servable's version policy, was not found",
+                "",
+            )
+        else:
+            return
+        self._warn(f"{missing} under base path {config.base_path}.{remark} It holds: {_listed(config.base_path)}")
 
-    def _want(self, wanted: dict[int, StoredVersion]) -> None:
+    def _warn(self, sentence: str) -> None:
+        now = time.monotonic()
+        if now - self._warned >= WARNING_SECONDS:
+            self._warned = now
+            _log.warning("%s: %s", self.config.name, sentence)
+
+    def _update_wanted(self, wanted: dict[int, StoredVersion]) -> None:
         """Begins a life for each wanted version without one, and ends those that are unwanted before they serve."""
         with self._changed:
             for version in self._versions.values():
@@ -170,7 +219,7 @@ class Model:
         self._enter(version, State.LOADING)
         started = time.monotonic()
         try:
-            runner = self._load(version.stored.path)
+            loaded = self._load(version.stored.path)
         except Exception as error:
             if not isinstance(error, ServingError):
                 _log.exception("%s: loading failed unexpectedly", title)
@@ -182,7 +231,7 @@ class Model:
             _log.error("%s: failed to load (%s): %s", title, remedy, error)
             self._enter(version, State.LOADING if again else State.END, error)
         else:
-            version.runner = runner
+            version.loaded = loaded
             self._enter(version, State.AVAILABLE)
             _log.info("%s: available after %.0f ms", title, 1000 * (time.monotonic() - started))
 
@@ -194,15 +243,15 @@ class Model:
                     self._unload(version)
 
     def _unload(self, version: Version) -> None:
-        if version.state is not State.AVAILABLE or version.runner is None:
+        if version.state is not State.AVAILABLE or version.loaded is None:
             if version.state is not State.END:
                 self._enter(version, State.END, version.error)
             return
         self._enter(version, State.UNLOADING)
         with self._changed:
             self._changed.wait_for(lambda: version.requests == 0)
-        version.runner.close()
-        version.runner = None
+        version.loaded.close()
+        version.loaded = None
         self._enter(version, State.END)
         _log.info("%s version %d: unloaded", self.config.name, version.number)
 
@@ -211,3 +260,17 @@ class Model:
             version.state = state
             version.error = error
             self._changed.notify_all()
+
+
+def not_found(name: str, number: int | None) -> ServingError:
+    """Returns the error for a model, or for a version of it, that is not available."""
+    wanted = f"Latest({name})" if number is None else f"Specific({name}, {number})"
+    return ServingError(StatusCode.NOT_FOUND, f"Servable not found for request: {wanted}")
+
+
+def _listed(directory: Path) -> str:
+    try:
+        names = sorted(path.name for path in directory.iterdir())
+    except OSError:
+        names = []
+    return ", ".join(names[:LISTED]) + (" …" if len(names) > LISTED else "") or "nothing"

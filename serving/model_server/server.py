@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Final, Self
@@ -15,15 +16,11 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from serving import model_config
 from serving.model_config import ModelConfig
-from serving.model_server.batching import BatchingOptions
 from serving.model_server.errors import ServingError
+from serving.model_server.loaded_version import RunOptions, load_version
 from serving.model_server.manager import Manager, ModelNotLoadedError
 from serving.model_server.model import LoadingOptions
-from serving.model_server.runner import Runner
-from serving.model_server.saved_model import load
 from serving.model_server.service import Service
-from serving.model_server.verification import verify_version
-from serving.model_server.warmup import warm_up
 from serving.server_config import GRPC_MAX_THREADS
 
 DEFAULT_PORT: Final = 8500
@@ -43,7 +40,6 @@ class ServerOptions:
     """What a server serves, where, and how.
 
     ``models`` come from ``serving.model_config``: ``read`` a models.config, or ``from_directory``.
-    ``batching`` is None for a model run per request.
     """
 
     models: tuple[ModelConfig, ...]
@@ -57,15 +53,11 @@ class ServerOptions:
     model_config_file_poll_wait_seconds: float = 0.0
     """How often the file is read again; 0 means never."""
     loading: LoadingOptions = field(default_factory=LoadingOptions)
-    batching: BatchingOptions | None = field(default_factory=BatchingOptions)
+    run: RunOptions = field(default_factory=RunOptions)
     grpc_max_threads: int = GRPC_MAX_THREADS
-    """Calls handled at once, those waiting for a batch included; more are refused with RESOURCE_EXHAUSTED."""
+    """Calls handled at once, those that wait included; more are refused with RESOURCE_EXHAUSTED."""
     grpc_channel_arguments: tuple[tuple[str, int | str], ...] = ()
     """Options of gRPC's server, such as ``grpc.max_connection_age_ms``."""
-    intra_op_threads: int = 0
-    """Threads inside one operation; 0 means as many as there are CPUs."""
-    require_model_cards: bool = False
-    """Whether a version without a model card is refused; one with a card is verified in any case."""
     shutdown_grace_seconds: float = 5.0
     """How long a stop waits for calls in progress before it cancels them."""
 
@@ -90,7 +82,7 @@ class ModelServer:
         Waits for models that aren't on disk yet, until a stop is requested. Raises ServerStartError, and
         leaves nothing running, when a model or an address makes it impossible.
         """
-        self._manager = Manager(_loader(self.options), self.options.loading)
+        self._manager = Manager(partial(load_version, options=self.options.run), self.options.loading)
         try:
             self._manager.configure(self.options.models, self._stopping)
             if not self._stopping.is_set():
@@ -214,19 +206,3 @@ def serve(options: ServerOptions, ready: Callable[[ModelServer], None] = lambda 
         for number, handler in before.items():
             signal.signal(number, handler)
     return 0
-
-
-def _loader(options: ServerOptions) -> Callable[[Path], Runner]:
-    """Returns the function that loads a version."""
-
-    def load_version(path: Path) -> Runner:
-        verify_version(path, require_card=options.require_model_cards)
-        runner = Runner(load(path, options.intra_op_threads), options.batching)
-        try:
-            warm_up(runner, path)
-        except BaseException:
-            runner.close()
-            raise
-        return runner
-
-    return load_version

@@ -72,14 +72,12 @@ class Service:
     @_answering
     def predict(self, request: apis.PredictRequest, context: ServicerContext) -> apis.PredictResponse:
         """Runs a signature of a model."""
-        if not context.is_active():  # it waited for a thread, and its client has left
-            raise ServingError(StatusCode.CANCELLED, "the client left before its turn came")
         name, number, label = _wanted(request.model_spec)
-        with self._manager.use(name, number, label) as (version, runner):
-            signature = signatures.choose(runner.signatures, request.model_spec.signature_name)
+        with self._manager.use(name, number, label) as (version, loaded):
+            signature = signatures.choose(loaded.signatures, request.model_spec.signature_name)
             inputs = signatures.read_inputs(signature, request.inputs)
             chosen = signatures.choose_outputs(signature, request.output_filter)
-            outputs = runner.run(signature.name, inputs, context)
+            outputs = loaded.run(signature.name, inputs, context.is_active)
         answer = apis.PredictResponse(
             model_spec={"name": name, "version": {"value": version}, "signature_name": signature.name}
         )
@@ -102,9 +100,9 @@ class Service:
                 f'Metadata field "{SIGNATURE_DEF}" has to be named; named: {asked}',
             )
         name, number, label = _wanted(request.model_spec)
-        with self._manager.use(name, number, label) as (version, runner):
+        with self._manager.use(name, number, label) as (version, loaded):
             answer = apis.GetModelMetadataResponse(model_spec={"name": name, "version": {"value": version}})
-            answer.metadata[SIGNATURE_DEF].Pack(runner.signature_defs)
+            answer.metadata[SIGNATURE_DEF].Pack(loaded.signature_defs)
         return answer
 
     @_answering

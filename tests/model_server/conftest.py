@@ -65,7 +65,7 @@ def client(program: str, models_config: str) -> Iterator[Client]:
 
 @pytest.fixture(scope="session")
 def batching_client(program: str, models_config: str) -> Iterator[Client]:
-    """A client of a server with batching: 4 rows at most, in a queue of 2 batches."""
+    """A client of a server with batching: 4 rows at most."""
     with ExitStack() as stack:
         server = stack.enter_context(server_process(program, models_config, batching=True))
         yield ready(stack.enter_context(connected(server)))

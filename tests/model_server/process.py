@@ -8,7 +8,7 @@ from pathlib import Path
 
 from serving.server_config import GRPC_MAX_THREADS
 from tests.model_server.client import Client
-from tests.support.processes import ModelServerProcess
+from tests.support.processes import EMBEDDED, ModelServerProcess
 
 # What the suite expects of any server: quick polls and retries, labels before their versions, health, enough threads.
 FLAGS = (
@@ -55,6 +55,8 @@ def server_process(
             parameters = directory / "batching.config"
             parameters.write_text(BATCHING_PARAMETERS)
             all_flags += ["--enable_batching", f"--batching_parameters_file={parameters}"]
+        elif program == EMBEDDED:
+            all_flags += ["--no-batching"]
         server = ModelServerProcess(program, all_flags, f"unix:{socket}")
         try:
             yield server

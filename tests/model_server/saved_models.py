@@ -146,13 +146,6 @@ def remove_variables(saved_model: Path) -> None:
     shutil.rmtree(saved_model / "variables")
 
 
-def damage_warmup(saved_model: Path) -> None:
-    """Adds a warm-up request, and changes its last byte."""
-    write_warmup(saved_model, [{"x": np.zeros(2, np.float32)}])
-    path = saved_model / WARMUP_REQUESTS
-    path.write_bytes(path.read_bytes()[:-5] + b"\xff" + path.read_bytes()[-4:])
-
-
 def cut_warmup(saved_model: Path) -> None:
     """Adds a warm-up request, and cuts its last byte off."""
     write_warmup(saved_model, [{"x": np.zeros(2, np.float32)}])

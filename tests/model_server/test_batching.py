@@ -1,4 +1,4 @@
-"""PredictionService.Predict with batching: at most 4 rows in a batch, and a queue of 2 batches."""
+"""PredictionService.Predict with batching: at most 4 rows in a request, filled up to 1, 2 or 4."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,7 +7,7 @@ import grpc
 import numpy as np
 import pytest
 
-from tests.model_server.client import SECONDS, Client, code, output, predict_request, refused
+from tests.model_server.client import SECONDS, Client, output, predict_request, refused
 
 INVALID_ARGUMENT = grpc.StatusCode.INVALID_ARGUMENT
 X = np.array([0, 1, 2.5], np.float32)
@@ -30,23 +30,20 @@ def test_answers_are_those_without_batching(batching_client: Client) -> None:
     np.testing.assert_array_equal(output(answer, "z"), X * 2)
 
 
-def test_requests_that_arrive_together_share_a_batch_and_get_their_own_answers(batching_client: Client) -> None:
-    together = [predict_request("witness", waits(0.1 + 0.001 * i)) for i in range(6)]
-    rows = [int(output(answer, "rows")[0]) for answer in call_together(batching_client, together)]
-    assert max(rows) > 1
+def test_requests_that_arrive_together_get_their_own_answers(batching_client: Client) -> None:
     numbers = [predict_request("half", {"x": np.array([i], np.float32)}) for i in range(6)]
     answers = [output(answer, "y").tolist() for answer in call_together(batching_client, numbers)]
     assert answers == [[i / 2 + 3] for i in range(6)]
 
 
-def test_requests_of_different_sizes_share_a_batch(batching_client: Client) -> None:
+def test_requests_of_different_sizes_get_their_own_answers(batching_client: Client) -> None:
     sizes = (1, 2, 1, 3)  # fewer rows than the queue holds
     requests = [predict_request("half", {"x": np.full(size, i, np.float32)}) for i, size in enumerate(sizes)]
     answers = [output(answer, "y").tolist() for answer in call_together(batching_client, requests)]
     assert answers == [[i / 2 + 3] * size for i, size in enumerate(sizes)]
 
 
-def test_another_signature_is_batched_by_itself(batching_client: Client) -> None:
+def test_requests_for_another_signature_are_answered_meanwhile(batching_client: Client) -> None:
     """With wide outputs of several dtypes, filled up from 3 rows to 4, while the default one keeps the model busy."""
     wanted = [np.array(pages) for pages in ([5, 0, 255], [1], [2, 3])]
     requests = [predict_request("witness", {"pages": pages}, signature="pages") for pages in wanted]
@@ -69,15 +66,6 @@ def test_a_request_that_fills_a_batch_runs(batching_client: Client) -> None:
 def test_more_rows_than_a_batch_are_invalid(batching_client: Client) -> None:
     with refused(INVALID_ARGUMENT, "5", "4"):
         batching_client.predict("half", {"x": np.zeros(5, np.float32)})
-
-
-def test_a_full_queue_is_unavailable_and_the_rest_is_answered(batching_client: Client) -> None:
-    results = call_together(batching_client, [predict_request("witness", waits(*[0.1] * 4)) for _ in range(12)])
-    refusals = [result for result in results if isinstance(result, grpc.RpcError)]
-    assert 1 <= len(refusals) <= 9  # one runs, two wait
-    assert {code(refusal) for refusal in refusals} == {grpc.StatusCode.UNAVAILABLE}
-    assert all("full" in str(refusal) for refusal in refusals)
-    assert batching_client.half_plus("half", 4) == (5.0, 2)
 
 
 @pytest.mark.parametrize(

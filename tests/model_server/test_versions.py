@@ -23,7 +23,6 @@ BREAKAGES = {
     "no graph": (saved_models.remove_graph, NOT_FOUND),
     "short variables": (saved_models.cut_variables, OUT_OF_RANGE),
     "failing warm-up": (saved_models.add_failing_warmup, INVALID_ARGUMENT),
-    "damaged warm-up": (saved_models.damage_warmup, DATA_LOSS),
     "cut warm-up": (saved_models.cut_warmup, DATA_LOSS),
 }
 

@@ -29,16 +29,9 @@ from serving.pretrained import MODELS_DIR
 from serving.server_config import write_configs
 from tests.gateway import processes
 from tests.slow.headless_service import HeadlessService
-from tests.support.processes import ServerProcess
+from tests.support.processes import EMBEDDED, ModelServerProcess, ServerProcess
 
 BASE: Final = Path(__file__).parents[2] / "k8s/base"
-MODEL_SERVER: Final = """
-from dataclasses import replace
-from serving.model_server.__main__ import options_of
-from serving.model_server.server import serve
-options = replace(options_of(sys.argv[2:]), host=sys.argv[1])
-sys.exit(serve(options, lambda server: print(server.port, flush=True)))
-"""
 UNKNOWN_FLAGS: Final = (
     "rest_api_port",
     "rest_api_num_threads",
@@ -171,7 +164,9 @@ class Cluster:
             flag.replace("/etc/model-server", str(self.models_config.parent)).replace("=8500", f"={self._port}")
             for flag in self.settings.server_flags
         ]
-        process = self.stack.enter_context(ServerProcess("-c", MODEL_SERVER, host, *flags))
+        process = self.stack.enter_context(
+            ModelServerProcess(EMBEDDED, [f"--host={host}", *flags], f"{host}:{self._port}")
+        )
         self.servers[host] = process
         self._resolve()
 

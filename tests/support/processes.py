@@ -120,8 +120,7 @@ class ModelServerProcess(ServerProcess):
         self.target = target
         self.flags = flags
         if server == EMBEDDED:
-            main = f"{before}\nimport sys\nfrom serving.model_server.__main__ import main\nsys.exit(main())"
-            super().__init__("-c", main, *flags)
+            super().__init__("-c", f"{before}\nfrom digitgan.cli import main\nmain()", "serve", *flags)
         else:
             super().__init__(*flags, program=server)
 

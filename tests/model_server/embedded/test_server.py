@@ -15,7 +15,6 @@ import pytest
 from numpy.typing import NDArray
 
 from serving.model_config import ModelConfig
-from serving.model_server.batching import BatchingOptions
 from serving.model_server.model import LoadingOptions
 from serving.model_server.saved_model import SavedModel
 from serving.model_server.server import ModelServer, ServerOptions, ServerStartError
@@ -28,12 +27,6 @@ from tests.model_server.process import config, connected, server_process
 from tests.support.processes import EMBEDDED
 
 X = {"x": np.ones(1, np.float32)}
-
-
-def requests_in_progress(server: ModelServer, model: str) -> int:
-    """The requests that a model's versions have, queued ones included."""
-    assert server._manager
-    return sum(version.requests for version in server._manager._models[model].versions())
 
 
 def refuses(client: Client) -> bool:
@@ -199,7 +192,7 @@ def test_a_signature_that_initialises_the_model_is_not_run(start: Start, models:
 
 
 def test_a_full_server_is_exhausted(start: Start, models: dict[str, Path]) -> None:
-    _, client = start({"witness": models["witness"]}, grpc_max_threads=2, batching=None)
+    _, client = start({"witness": models["witness"]}, grpc_max_threads=2)
     futures = [client.prediction.Predict.future(predict_request("witness", waits(0.3))) for _ in range(6)]
     failures = [code(error) for future in futures if (error := future.exception(SECONDS)) is not None]
     assert set(failures) == {grpc.StatusCode.RESOURCE_EXHAUSTED}
@@ -244,12 +237,11 @@ def test_a_request_whose_time_runs_out_in_the_queue_is_not_run(
 ) -> None:
     saved_models.publish(templates.half_plus_two, tmp_path / "m", 1)
     gate = Gate(monkeypatch)
-    server, client = start({"m": tmp_path / "m"}, batching=BatchingOptions(max_batch_size=1))
+    _, client = start({"m": tmp_path / "m"})
     busy = gate.request(client, "m")
     try:
         hopeless = [client.prediction.Predict.future(predict_request("m", X), timeout=0.3) for _ in range(3)]
         assert {code(future.exception(SECONDS)) for future in hopeless} == {grpc.StatusCode.DEADLINE_EXCEEDED}
-        wait_until(lambda: requests_in_progress(server, "m") == 1, lambda: "the server goes on with requests in vain")
     finally:
         gate.open()
     busy.result(SECONDS)

@@ -8,6 +8,7 @@ import pytest
 
 from serving.contract import MODEL_CARD
 from serving.model_card import write_card
+from serving.model_server.loaded_version import RunOptions
 from serving.model_server.server import ServerStartError
 from tests.model_server import saved_models
 from tests.model_server.conftest import Templates
@@ -93,7 +94,7 @@ def test_a_version_without_a_card_is_loaded_unless_cards_are_required(
     (tmp_path / "half").mkdir()
     carded(templates.half_plus_two, tmp_path / "half" / "1")
     _, lenient = start({"half": tmp_path / "half"})
-    _, strict = start({"half": tmp_path / "half"}, require_model_cards=True)
+    _, strict = start({"half": tmp_path / "half"}, run=RunOptions(require_model_cards=True))
     saved_models.publish(templates.half_plus_three, tmp_path / "half", 2)
     lenient.wait_for_states("half", {2: "AVAILABLE", 1: "END"})
     strict.wait_for_states("half", {2: "END", 1: "AVAILABLE"})

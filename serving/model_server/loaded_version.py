@@ -1,0 +1,206 @@
+"""A version in memory: compared with its model card, loaded, warmed up, and run.
+
+version = load_version(Path("models/generator/1"), LoadingOptions())
+images = version.run("serving_default", {"noise": noise})["images"]
+"""
+
+import logging
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Final
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from grpc import StatusCode
+
+from serving import apis
+from serving.contract import BATCH_SIZES, MODEL_CARD, WARMUP_REQUESTS
+from serving.model_card import CardError, verify
+from serving.model_server import signature as signatures
+from serving.model_server.errors import ServingError
+from serving.model_server.saved_model import SavedModel, load
+from serving.model_server.signature import Arrays, Signature
+
+MAX_WARMUP_REQUESTS: Final = 1000
+"""As many as TensorFlow Serving accepts."""
+ROWS_AT_ONCE: Final = 64
+"""A row costs no less in larger pieces, and memory more."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How versions are loaded and run.
+
+    Attributes:
+        max_batch_size: rows that a request may have. None: any number, and rows are run as they come, not filled up.
+        threads: that OpenVINO uses; 0: one for each CPU.
+        require_model_cards: whether a version without a model card is refused.
+    """
+
+    max_batch_size: int | None = BATCH_SIZES[-1]
+    threads: int = 0
+    require_model_cards: bool = False
+
+
+class LoadedVersion:
+    """A SavedModel that runs one request at a time: OpenVINO puts all CPUs to it. Other requests wait.
+
+    Rows are filled up to one of ``serving.contract.BATCH_SIZES``, which the model is warmed up with, by repeating the
+    last one. OpenVINO takes time when a size is new to it, and rounds a row otherwise at some other sizes.
+    """
+
+    def __init__(self, model: SavedModel, max_batch_size: int | None) -> None:
+        self._model = model
+        self._max_batch_size = max_batch_size
+        self._free = Lock()
+
+    @property
+    def signatures(self) -> Mapping[str, Signature]:
+        """The signatures by name."""
+        return self._model.signatures
+
+    @property
+    def signature_defs(self) -> apis.SignatureDefMap:
+        """The signatures as the API describes them."""
+        return self._model.signature_defs
+
+    def run(self, signature_name: str, inputs: Arrays, is_active: Callable[[], bool] = lambda: True) -> Arrays:
+        """Returns all outputs of a signature.
+
+        Args:
+            signature_name: which one.
+            inputs: by name, each [N, …] with the same N.
+            is_active: whether the client still waits, when it is this request's turn.
+
+        Raises:
+            ServingError: INVALID_ARGUMENT for inputs of other shapes or with too many rows, CANCELLED if the client
+                does not wait any more, and what the model itself raises.
+        """
+        rows = _rows(inputs) if self._max_batch_size and inputs else 0
+        if self._max_batch_size and rows > self._max_batch_size:
+            raise ServingError(
+                StatusCode.INVALID_ARGUMENT,
+                f"Task size {rows} is larger than maximum input batch size {self._max_batch_size}",
+            )
+        with self._free:
+            if not is_active():
+                raise ServingError(StatusCode.CANCELLED, "the client left before its turn came")
+            return self._in_pieces(signature_name, inputs, rows) if rows else self._model.run(signature_name, inputs)
+
+    def close(self) -> None:
+        """Frees the model's memory. No ``run`` may follow."""
+        self._model.close()
+
+    def _in_pieces(self, signature_name: str, inputs: Arrays, rows: int) -> Arrays:
+        pieces = [
+            self._filled_up(
+                signature_name, {name: array[first : first + ROWS_AT_ONCE] for name, array in inputs.items()}
+            )
+            for first in range(0, rows, ROWS_AT_ONCE)
+        ]
+        return (
+            pieces[0] if len(pieces) == 1 else {name: np.concatenate([p[name] for p in pieces]) for name in pieces[0]}
+        )
+
+    def _filled_up(self, signature_name: str, inputs: Arrays) -> Arrays:
+        rows = len(next(iter(inputs.values())))
+        size = next(size for size in BATCH_SIZES if size >= rows)
+        if size > rows:
+            inputs = {name: np.concatenate([a, np.repeat(a[-1:], size - rows, axis=0)]) for name, a in inputs.items()}
+        outputs = self._model.run(signature_name, inputs)
+        for name, output in outputs.items():
+            if output.ndim == 0 or len(output) != size:
+                raise ServingError(
+                    StatusCode.FAILED_PRECONDITION,
+                    f"Batched output {name} has the shape {list(output.shape)} for {size} input rows: only signatures "
+                    "that keep the first dimension can run in batches",
+                )
+        return {name: output[:rows] for name, output in outputs.items()}
+
+
+def _rows(inputs: Arrays) -> int:
+    sizes = {len(array) if array.ndim else None for array in inputs.values()}
+    if None in sizes:
+        raise ServingError(StatusCode.INVALID_ARGUMENT, "Batching input tensors must have at least one dimension")
+    if len(sizes) > 1:
+        raise ServingError(
+            StatusCode.INVALID_ARGUMENT, "Batching input tensors must have equal 0th-dimension sizes in a request"
+        )
+    return sizes.pop() or 0
+
+
+def load_version(path: Path, options: RunOptions) -> LoadedVersion:
+    """Loads the version in the directory ``path``, and runs its warm-up requests.
+
+    Raises ServingError: DATA_LOSS for files that are not the model card's, FAILED_PRECONDITION without a required
+    card, and what loading and the first failing warm-up request raise.
+    """
+    _verify(path, options.require_model_cards)
+    version = LoadedVersion(load(path, options.threads), options.max_batch_size)
+    try:
+        _warm_up(version, path / WARMUP_REQUESTS)
+    except BaseException:
+        version.close()
+        raise
+    return version
+
+
+def _verify(path: Path, require_card: bool) -> None:
+    """Compares the files with the model card (SHA-256). TensorFlow Serving knows no cards, so none is needed."""
+    if (path / MODEL_CARD).exists():
+        try:
+            verify(path)
+        except CardError as error:
+            raise ServingError(StatusCode.DATA_LOSS, str(error)) from error
+    elif require_card:
+        raise ServingError(StatusCode.FAILED_PRECONDITION, f"no {MODEL_CARD} in {path}, and cards are required")
+    else:
+        _log.warning("%s: no %s, so its files are not verified", path, MODEL_CARD)
+
+
+def _warm_up(version: LoadedVersion, path: Path) -> None:
+    """Runs the requests of a TFRecord file of PredictionLog, as TensorFlow Serving does. No file is fine."""
+    if not path.is_file():
+        return
+    count = 0
+    try:
+        for record in _records(path.read_bytes()):
+            count += 1
+            if count > MAX_WARMUP_REQUESTS:
+                raise ServingError(StatusCode.INVALID_ARGUMENT, f"more than {MAX_WARMUP_REQUESTS} warm-up requests")
+            _replay(version, record)
+    except ServingError as error:
+        raise ServingError(error.code, f"warm-up request {count}: {error.message}") from error
+
+
+def _records(content: bytes) -> Iterator[bytes]:
+    """Yields the records of a TFRecord file: a length, its checksum, the bytes, their checksum.
+
+    The checksums are not compared: the model card has the SHA-256 of the whole file.
+    """
+    first = 0
+    while first < len(content):
+        size = struct.unpack_from("<Q", content, first)[0] if len(content) - first >= 12 else 0
+        end = first + 12 + size
+        if size == 0 or len(content) < end + 4:
+            raise ServingError(StatusCode.DATA_LOSS, "the file is cut short after it")
+        yield content[first + 12 : end]
+        first = end + 4
+
+
+def _replay(version: LoadedVersion, record: bytes) -> None:
+    try:
+        log = apis.PredictionLog.FromString(record)
+    except DecodeError as error:
+        raise ServingError(StatusCode.INVALID_ARGUMENT, "not a PredictionLog") from error
+    if log.WhichOneof("log_type") != "predict_log":
+        raise ServingError(StatusCode.UNIMPLEMENTED, "only calls of Predict can be replayed")
+    request = log.predict_log.request
+    signature = signatures.choose(version.signatures, request.model_spec.signature_name)
+    signatures.choose_outputs(signature, request.output_filter)
+    version.run(signature.name, signatures.read_inputs(signature, request.inputs))
