@@ -22,6 +22,7 @@ from serving.quality_gate import (
     read_thresholds,
     shortfalls,
 )
+from serving.server_config import MODELS_CONFIG
 from serving.storage import find_versions
 
 if TYPE_CHECKING:  # every command waits for what is imported here
@@ -207,6 +208,14 @@ def _roll_out(models: Path, target: str | None, timeout_s: float = 300.0) -> Ite
     from serving.model_config import ConfigError
     from serving.roll_out import RollOut, RollOutError, addresses, connected
 
+    if not (models / MODELS_CONFIG).exists():
+        here = models.absolute()
+        raise UserError(
+            f"{models} has no {MODELS_CONFIG}, which names the models and their labels. For model servers on this "
+            f"machine make one with: digitgan models add {here} --models {here} --mount-point {here}"
+            if models.is_dir()
+            else f"{models} is no folder: name the base directory of the models with --models"
+        )
     target = target or DEFAULT_SERVER
     with told(ConfigError, RollOutError, ThresholdsError), connected(target) as servers:
         yield RollOut(models, servers, typer.echo, timeout_s)

@@ -46,7 +46,7 @@ def add_versions(source: Path, target: Path, mount_point: PurePosixPath | Path, 
             for version, stored in sorted(find_versions(source / model).items()):
                 if _add(stored.path, target / model / str(version)):
                     say(f"{model} version {version}: copied")
-                elif read_card(target / model / str(version)) == read_card(stored.path):
+                elif source.samefile(target) or read_card(target / model / str(version)) == read_card(stored.path):
                     say(f"{model} version {version}: is there")
                 else:
                     others.append(f"{model} {version}")

@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from serving.pretrained import MODELS_DIR
 from tests.support import commands
 
 COMMANDS = (
@@ -202,6 +205,19 @@ def test_the_shells_completion_can_be_installed(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "completion installed" in done.stdout
     assert ".bash_completions" in (tmp_path / ".bashrc").read_text()
+
+
+def test_models_commands_say_how_to_make_a_models_config(tmp_path: Path) -> None:
+    shutil.copytree(MODELS_DIR / "classifier", tmp_path / "classifier")
+    done = digitgan("models", "list", cwd=tmp_path)
+    assert (done.returncode, "models is no folder: name the base directory" in done.stderr) == (2, True)
+    done = digitgan("models", "list", "--models", ".", cwd=tmp_path)
+    assert done.returncode == 2
+    command = done.stderr.strip().partition("make one with: digitgan ")[2]
+    assert digitgan(*shlex.split(command)).returncode == 0
+    assert f'base_path: "{tmp_path}/classifier"' in (tmp_path / "models.config").read_text()
+    listed = digitgan("models", "list", "--models", ".", cwd=tmp_path)
+    assert (listed.returncode, "stable" in listed.stdout) == (0, True)
 
 
 def test_a_key_is_printed_with_the_entry_that_lets_it_in() -> None:
