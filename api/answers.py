@@ -1,24 +1,17 @@
-"""Digits in the formats of /generate: whole (JSON), or in pieces while they are made (zip, npy)."""
+"""Answers that take long to make: streams, zip archives, and the encoding of large answers in threads."""
 
-import base64
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, aclosing
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Final, NamedTuple, ParamSpec, TypeVar
 
 import anyio
-import anyio.to_thread
-import orjson
-from numpy.typing import NDArray
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from api import images
 from api.images import Pixels
-from api.labels import Labels
-from api.making import Digits
 from api.problems import ProblemError
-from api.sources import SeedSource, Source
 from api.threads import in_thread
 from api.zipstream import ZipStream
 from serving.client import ModelServerError
@@ -27,7 +20,7 @@ from serving.contract import IMAGE_SIDE
 _log: Final = logging.getLogger(__name__)
 
 _INLINE_PIXELS: Final = 16 * IMAGE_SIDE * IMAGE_SIDE
-"""Up to here encoding takes about a millisecond, and a thread's detour isn't worth it."""
+"""Up to here encoding takes about a millisecond, less than a thread is worth."""
 
 _LARGE_PIXELS: Final = 2**22
 _LARGE: Final = anyio.CapacityLimiter(2)
@@ -36,20 +29,19 @@ _LARGE: Final = anyio.CapacityLimiter(2)
 _CHUNK_BYTES: Final = 2**20
 
 LABELS_FILE: Final = "labels.csv"
-_LABELS_HEAD: Final = b"file,seed,digit,confidence\n"
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
 class Stream(StreamingResponse):
-    """An answer that is made while it is sent, of ``body``. ``made_from``: what that iterates over, innermost first.
+    """An answer that is made while it is sent, of ``body``. ``made_from``: the generators it reads, innermost first.
 
-    All of them are closed when the answer ends, also where it never begins. Left to the garbage collector, they would
-    be closed at the same time, each by a task of its own: one would find its source being closed by another.
+    All generators are closed when the answer ends, also if it never begins. (The garbage collector would close each in
+    a task of its own, some while they run.)
 
-    Where the model server fails on the way, the answer breaks off, and the server closes the connection: nothing else
-    can tell a client who has the status already.
+    If the model server fails on the way, the answer breaks off and the server closes the connection: the client has the
+    status already, so nothing else can report the failure.
     """
 
     def __init__(
@@ -73,90 +65,55 @@ class Stream(StreamingResponse):
 
 
 def is_quick(pixels: int) -> bool:
-    """Whether so many pixels are encoded at once, and neither a thread nor a limit is worth its while."""
+    """Returns whether so many pixels are encoded in the event loop, without a thread."""
     return pixels <= _INLINE_PIXELS
 
 
 async def encode(pixels: int, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """Returns ``function(*args)``; in a thread where so many pixels would hold up other requests, and in its turn
-    where so many would take much memory.
+    """Returns ``function(*args)``, run in a thread if so many ``pixels`` would block the event loop.
+
+    Answers that take much memory are encoded two at a time.
     """
     if is_quick(pixels):
         return function(*args, **kwargs)
     return await in_thread(lambda: function(*args, **kwargs), _LARGE if pixels > _LARGE_PIXELS else None)
 
 
-def as_json(digits: Digits, source: Source, scale: int) -> bytes:
-    """Returns the JSON answer: for each digit a PNG, its seed if it has one, and its label if that is known."""
-    entries: list[dict[str, Any]] = [{} for _ in digits.pixels]
-    if isinstance(source, SeedSource):
-        for entry, seed in zip(entries, source.seeds, strict=True):
-            entry["seed"] = seed
-    if digits.labels is not None:
-        for entry, (digit, confidence) in zip(entries, digits.labels.pairs(), strict=True):
-            entry.update(digit=digit, confidence=confidence)
-    for entry, image in zip(entries, digits.pixels, strict=True):
-        entry["png"] = base64.b64encode(images.png(image, scale)).decode()
-    return orjson.dumps({"model": digits.model, "version": digits.version, "images": entries})
+def chunks(count: int, scale: int) -> Iterator[slice]:
+    """Yields slices of ``count`` digits: about a mebibyte of pixels after enlarging, and at least one digit."""
+    step = max(1, _CHUNK_BYTES // (IMAGE_SIDE * scale) ** 2)
+    for start in range(0, count, step):
+        yield slice(start, start + step)
 
 
-def npy_length(count: int, scale: int) -> int:
-    """Returns the bytes of the npy answer."""
-    side = IMAGE_SIDE * scale
-    return len(images.npy_header(count, side)) + count * side * side
+class Files(NamedTuple):
+    """Images for an archive: names, pixels uint8 [N, 28, 28], and a line of LABELS_FILE for each (or no lines)."""
+
+    names: list[str]
+    pixels: Pixels
+    lines: list[str]
 
 
-async def as_npy(parts: AsyncIterator[Digits], count: int, scale: int) -> AsyncGenerator[bytes]:
-    """Yields an ``.npy`` file of uint8 [count, 28·scale, 28·scale]."""
-    yield images.npy_header(count, IMAGE_SIDE * scale)
-    async for part in parts:
-        for chunk in chunks(part.pixels, scale):
-            yield images.enlarge(chunk, scale).tobytes()
+async def as_zip(
+    batches: AsyncIterator[_T], files: Callable[[_T, int], Files], table_head: str, scale: int
+) -> AsyncGenerator[bytes]:
+    """Yields a zip with a PNG for each digit and, if they have lines, LABELS_FILE as the last file.
 
-
-async def as_zip(parts: AsyncIterator[Digits], source: Source, scale: int) -> AsyncGenerator[bytes]:
-    """Yields a zip with a PNG for each digit, named by its place and its seed if it has one: "003-17.png".
-
-    Where the digits have labels, a table of them comes last: LABELS_FILE.
+    ``files`` returns the images of a batch; its second argument is how many images came before.
     """
     archive = ZipStream()
-    width = len(str(len(source) - 1))
+    lines: list[str] = []
 
-    def entries(chunk: Pixels, start: int) -> bytes:
-        return b"".join(
-            archive.add(_name(source, index, width), images.png(image, scale))
-            for index, image in enumerate(chunk, start)
-        )
+    def add(names: list[str], pixels: Pixels) -> bytes:
+        return b"".join(archive.add(name, images.png(one, scale)) for name, one in zip(names, pixels, strict=True))
 
     done = 0
-    table = bytearray()
-    async for part in parts:
-        if part.labels is not None:
-            table += _rows(part.labels, source, done, width)
-        for chunk in chunks(part.pixels, scale):
-            yield await encode(chunk.size * scale**2, entries, chunk, done)
-            done += len(chunk)
-    if table:
-        yield archive.add(LABELS_FILE, _LABELS_HEAD + bytes(table))
+    async for batch in batches:
+        names, pixels, new_lines = files(batch, done)
+        lines += new_lines
+        done += len(names)
+        for chunk in chunks(len(names), scale):
+            yield await encode(pixels[chunk].size * scale**2, add, names[chunk], pixels[chunk])
+    if lines:
+        yield archive.add(LABELS_FILE, "".join([table_head, *lines]).encode())
     yield archive.finish()
-
-
-def _rows(labels: Labels, source: Source, start: int, width: int) -> bytes:
-    """Returns the lines of LABELS_FILE for the digits from ``start`` on. Noise has no seed."""
-    lines = []
-    for index, (digit, confidence) in enumerate(labels.pairs(), start):
-        seed = source.seeds[index] if isinstance(source, SeedSource) else ""
-        lines.append(f"{_name(source, index, width)},{seed},{digit},{confidence}\n")
-    return "".join(lines).encode()
-
-
-def _name(source: Source, index: int, width: int) -> str:
-    seed = f"-{source.seeds[index]}" if isinstance(source, SeedSource) else ""
-    return f"{index:0{width}}{seed}.png"
-
-
-def chunks(digits: NDArray[Any], scale: int) -> Iterator[NDArray[Any]]:
-    """Yields ``digits`` [N] in parts of about a mebibyte of pixels after enlarging, and of one digit at least."""
-    step = max(1, _CHUNK_BYTES // (IMAGE_SIDE * scale) ** 2)
-    for start in range(0, len(digits), step):
-        yield digits[start : start + step]

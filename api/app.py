@@ -36,9 +36,9 @@ from api.model_status import known_statuses
 from api.observation import ObserveRequests
 from api.oip import routes as oip
 from api.security_headers import SecurityHeaders
-from api.seed_index import SeedIndexes
+from api.seed_index import seed_indexes
 from api.settings import Settings
-from api.stories import Stories
+from api.story_store import stories
 from serving.client import ModelClient
 
 
@@ -71,9 +71,9 @@ def create_app(settings: Settings) -> FastAPI:
         )
         try:
             inference = Inference(client, metrics)
-            indexes = SeedIndexes(inference, metrics, settings.request_timeout_s)
-            stories = Stories(inference, metrics)
-            yield {KEY: GatewayState(settings, metrics, inference, indexes, stories)}
+            indexes = seed_indexes(inference, metrics, settings.request_timeout_s)
+            its_stories = stories(inference, metrics, settings.request_timeout_s)
+            yield {KEY: GatewayState(settings, metrics, inference, indexes, its_stories)}
         finally:
             await client.close()
             if traces:

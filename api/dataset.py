@@ -14,12 +14,13 @@ from api.deadlines import limit_of
 from api.dependencies import StateDep
 from api.images import NPY
 from api.inference import MAX_BATCH
-from api.keys import charge
+from api.keys import charge, charge_made
 from api.negotiation import negotiate
+from api.one_version import retry_on_swap
 from api.problems import at_pointer, invalid
 from api.schemas import DatasetRequest
-from api.walk import Walk, Wish
-from api.zipstream import ZIP, ZipStream
+from api.seed_scan import DatasetSpec, SeedScan
+from api.zipstream import ZIP
 from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR
 from serving.dataset import Records, quotas, record
 
@@ -27,7 +28,7 @@ router = APIRouter()
 
 FORMATS: Final = (ZIP, NPY)
 
-LABELS_HEAD: Final = b"file,seed,digit,confidence,logit\n"
+LABELS_HEAD: Final = "file,seed,digit,confidence,logit\n"
 
 _HEADERS: Final[dict[str, Any]] = openapi.MODEL_HEADERS | {
     "X-Classifier-Version": {"schema": {"type": "integer"}, "description": "Of the classifier that labelled."},
@@ -64,41 +65,52 @@ async def dataset(
 ) -> Response:
     media_type = negotiate(", ".join(request.headers.getlist("accept")), FORMATS)
     bodies.media_type(request, (JSON,))
-    wanted = await bodies.read_json(request, DatasetRequest)
-    if wanted.count > state.settings.max_stream_images:
+    body = await bodies.read_json(request, DatasetRequest)
+    if body.count > state.settings.max_stream_images:
         most = state.settings.max_stream_images
-        raise invalid(at_pointer("/count", f"{wanted.count} images; at most {most} are made as {media_type}"))
-    admit(request, max(wanted.count, MAX_BATCH))  # seeds are looked at in batches, however few digits are wanted
-    charge(request, wanted.count, "/count")
+        raise invalid(at_pointer("/count", f"{body.count} images; at most {most} are made as {media_type}"))
+    admit(request, max(body.count, MAX_BATCH))  # seeds are scanned in batches, however few digits are wanted
+    charge(request, body.count, "/count")
     limit_s = limit_of(request, state.settings.request_timeout_s)
-    # Each batch has the time of a request, as in every stream.
-    walk = Walk(_wish(wanted), state.inference, state.metrics, lambda: limit_s)
-    await walk.open(wanted.version, state.indexes)
-    parts = walk.parts()
-    all_parts = streamed(request, await anext(parts), parts)
+    spec = _spec(body)
+    scanned = 0
+
+    def on_scanned(images: int) -> None:
+        nonlocal scanned
+        scanned += images
+        charge_made(request, min(images, max(0, scanned - body.count)))
+
+    async def attempt() -> tuple[SeedScan, Records, AsyncGenerator[Records]]:
+        # Each batch has the time of a request, as in every stream.
+        scan = SeedScan(spec, state.inference, state.metrics, body.version, lambda: limit_s)
+        parts = scan.parts(on_scanned)
+        return scan, await anext(parts), parts
+
+    scan, first, parts = await retry_on_swap(GENERATOR, body.version, attempt)
+    all_parts = streamed(request, first, parts)
     headers = {
         "X-Model": GENERATOR,
-        "X-Model-Version": str(walk.versions[GENERATOR]),
-        "X-Classifier-Version": str(walk.versions[CLASSIFIER]),
-        "X-Discriminator-Version": str(walk.versions[DISCRIMINATOR]),
+        "X-Model-Version": str(scan.versions[GENERATOR]),
+        "X-Classifier-Version": str(scan.versions[CLASSIFIER]),
+        "X-Discriminator-Version": str(scan.versions[DISCRIMINATOR]),
         "Vary": "Accept",
         "Content-Disposition": f'attachment; filename="dataset.{"zip" if media_type == ZIP else "npy"}"',
     }
     if media_type == ZIP:
-        return answers.Stream(_as_zip(all_parts, wanted.count, wanted.scale), (parts, all_parts), headers, ZIP)
-    head = images.npy_records_header(wanted.count, record(wanted.scale))
-    headers["Content-Length"] = str(len(head) + wanted.count * record(wanted.scale).itemsize)
-    return answers.Stream(_as_npy(all_parts, head, wanted.scale), (parts, all_parts), headers, NPY)
+        return answers.Stream(_as_zip(all_parts, body.count, body.scale), (parts, all_parts), headers, ZIP)
+    head = images.npy_records_header(body.count, record(body.scale))
+    headers["Content-Length"] = str(len(head) + body.count * record(body.scale).itemsize)
+    return answers.Stream(_as_npy(all_parts, head, body.scale), (parts, all_parts), headers, NPY)
 
 
-def _wish(wanted: DatasetRequest) -> Wish:
-    of_each = wanted.quotas if wanted.quotas is not None else quotas(wanted.count, wanted.balance)
-    return Wish(
-        count=wanted.count,
-        quotas=None if of_each is None else tuple(min(one, wanted.count) for one in of_each),
-        confidence_floor=wanted.confidence_floor,
-        logit_floor=-np.inf if wanted.logit_floor is None else wanted.logit_floor,
-        first_seed=wanted.first_seed,
+def _spec(body: DatasetRequest) -> DatasetSpec:
+    of_each = body.quotas if body.quotas is not None else quotas(body.count, body.balance)
+    return DatasetSpec(
+        count=body.count,
+        quotas=None if of_each is None else tuple(min(one, body.count) for one in of_each),
+        confidence_floor=body.confidence_floor,
+        logit_floor=-np.inf if body.logit_floor is None else body.logit_floor,
+        first_seed=body.first_seed,
     )
 
 
@@ -106,7 +118,8 @@ async def _as_npy(parts: AsyncIterator[Records], head: bytes, scale: int) -> Asy
     """Yields an ``.npy`` file of records."""
     yield head
     async for part in parts:
-        for digits in answers.chunks(part, scale):
+        for chunk in answers.chunks(len(part), scale):
+            digits = part[chunk]
             enlarged = np.empty(len(digits), record(scale))
             for name in ("seed", "digit", "confidence", "logit"):
                 enlarged[name] = digits[name]
@@ -114,25 +127,17 @@ async def _as_npy(parts: AsyncIterator[Records], head: bytes, scale: int) -> Asy
             yield enlarged.tobytes()
 
 
-async def _as_zip(parts: AsyncIterator[Records], count: int, scale: int) -> AsyncGenerator[bytes]:
+def _as_zip(parts: AsyncIterator[Records], count: int, scale: int) -> AsyncGenerator[bytes]:
     """Yields a zip with a PNG for each digit, in the folder of its digit, and a table of them as its last file."""
-    archive = ZipStream()
     width = len(str(count - 1))
-    table = bytearray(LABELS_HEAD)
-    done = 0
 
-    def entries(digits: Records, start: int) -> bytes:
-        files = []
-        for place, one in enumerate(digits, start):
-            name = f"{one['digit']}/{place:0{width}}-{one['seed']}.png"
-            files.append(archive.add(name, images.png(one["pixels"], scale)))
-            # str of a float32 is the shortest that reads back as the same float32
-            table.extend(f"{name},{one['seed']},{one['digit']},{one['confidence']},{one['logit']}\n".encode())
-        return b"".join(files)
+    def files(digits: Records, start: int) -> answers.Files:
+        names = [f"{one['digit']}/{place:0{width}}-{one['seed']}.png" for place, one in enumerate(digits, start)]
+        # The str of a float32 is the shortest that reads back as the same float32.
+        lines = [
+            f"{name},{one['seed']},{one['digit']},{one['confidence']},{one['logit']}\n"
+            for name, one in zip(names, digits, strict=True)
+        ]
+        return answers.Files(names, digits["pixels"], lines)
 
-    async for part in parts:
-        for digits in answers.chunks(part, scale):
-            yield await answers.encode(digits["pixels"].size * scale**2, entries, digits, done)
-            done += len(digits)
-    yield archive.add(answers.LABELS_FILE, bytes(table))
-    yield archive.finish()
+    return answers.as_zip(parts, files, LABELS_HEAD, scale)

@@ -5,11 +5,12 @@ from typing import Annotated, Final
 
 from fastapi import Depends, Request
 
+from api.carried import Carried
 from api.inference import Inference
 from api.metrics import Metrics
-from api.seed_index import SeedIndexes
+from api.seed_index import SeedIndex
 from api.settings import Settings
-from api.stories import Stories
+from api.story_store import Story
 
 KEY: Final = "gateway"
 """Where the app's state has it, and with it every request's."""
@@ -22,8 +23,8 @@ class GatewayState:
     settings: Settings
     metrics: Metrics
     inference: Inference
-    indexes: SeedIndexes
-    stories: Stories
+    indexes: Carried[SeedIndex]
+    stories: Carried[Story]
 
 
 async def _state(request: Request) -> GatewayState:

@@ -62,7 +62,9 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def sheet_shape(count: int, side: int) -> tuple[int, int]:
-    """Returns height and width in pixels, before scaling, of a sheet of ``count`` square images."""
+    """Returns height and width in pixels, before scaling, of a sheet of ``count`` square images; one has no margin."""
+    if count == 1:
+        return side, side
     columns = math.isqrt(count - 1) + 1
     rows = -(-count // columns)
     cell = side + SHEET_GAP

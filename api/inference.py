@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Final
 
 import numpy as np
@@ -11,6 +11,7 @@ from api import observation
 from api.coalescing import Coalescer, Kind, Rows
 from api.deadlines import TimeLeft
 from api.metrics import Metrics
+from api.one_version import retry_on_swap
 from serving.client import Array, ModelClient, ModelServerError, NoSignatureError, Prediction
 from serving.contract import BATCH_SIZES, SIGNATURE, SIGNATURES
 from serving.noise import noise_from_seeds
@@ -67,20 +68,20 @@ class Inference:
             self._metrics.observe_call(model, prediction.version if prediction else None, len(rows), seconds)
 
     async def predict_all(
-        self, model: str, batches: Iterator[Rows], *, version: int | None, time_left: TimeLeft
+        self, model: str, rows: Rows, *, version: int | None, time_left: TimeLeft
     ) -> AsyncGenerator[Prediction]:
-        """Runs ``model`` on each of ``batches`` (at least one) and yields the predictions in order.
+        """Runs ``model`` on ``rows`` (at least one) in batches of MAX_BATCH, and yields the predictions in order.
 
-        One version answers all: those after the first ask for the version that answered the first, even where
-        a newer one has been swapped in since. While the caller works on a prediction, the next batch is under
-        way.
+        One version answers all: the later calls name the version that answered the first, also where a newer one has
+        been swapped in since. While the caller works on a prediction, the next batch is on its way.
 
         Raises ModelServerError; VersionNotFoundError also if that version is withdrawn meanwhile; OutOfTimeError if
-        no time is left before the next one.
+        no time is left before the next call.
         """
-        prediction = await self.predict(model, next(batches), version=version, timeout_s=time_left())
-        for rows in batches:
-            ahead = asyncio.create_task(self.predict(model, rows, version=prediction.version, timeout_s=time_left()))
+        prediction = await self.predict(model, rows[:MAX_BATCH], version=version, timeout_s=time_left())
+        for start in range(MAX_BATCH, len(rows), MAX_BATCH):
+            batch = rows[start : start + MAX_BATCH]
+            ahead = asyncio.create_task(self.predict(model, batch, version=prediction.version, timeout_s=time_left()))
             try:
                 yield prediction
                 prediction = await ahead
@@ -88,6 +89,20 @@ class Inference:
                 ahead.cancel()
                 await asyncio.gather(ahead, return_exceptions=True)
         yield prediction
+
+    async def predict_whole(self, model: str, rows: Rows, *, version: int | None, time_left: TimeLeft) -> Prediction:
+        """Returns the outputs of ``model`` for all ``rows``, also if the model is swapped meanwhile: see retry_on_swap.
+
+        Raises ModelServerError, ProblemError.
+        """
+
+        async def attempt() -> Prediction:
+            parts = [one async for one in self.predict_all(model, rows, version=version, time_left=time_left)]
+            first = parts[0]
+            outputs = {name: np.concatenate([part.outputs[name] for part in parts]) for name in first.outputs}
+            return Prediction(first.model, first.version, outputs)
+
+        return await retry_on_swap(model, version, attempt)
 
 
 def joined(parts: Sequence[Rows]) -> Array:

@@ -86,6 +86,11 @@ class TokenBucket:
         self._level -= images
         return 0.0
 
+    def owe(self, images: int) -> None:
+        """Takes ``images``, also where there are too few: the next requests then wait for longer."""
+        self.take(0)
+        self._level -= images
+
     def fields(self) -> dict[str, str]:
         """Returns ``RateLimit-Policy`` and ``RateLimit`` (draft-ietf-httpapi-ratelimit-headers-10, sections 3 and 4).
 
@@ -95,7 +100,7 @@ class TokenBucket:
         full_s = math.ceil((self.quota - self._level) * WINDOW_S / self.quota)
         return {
             "RateLimit-Policy": f'"{POLICY}";q={self.quota};w={WINDOW_S};qu="images"',
-            "RateLimit": f'"{POLICY}";r={int(self._level)};t={full_s}',
+            "RateLimit": f'"{POLICY}";r={max(0, int(self._level))};t={full_s}',
         }
 
 
@@ -110,6 +115,13 @@ def charge(request: Request, images: int, pointer: str) -> None:
     if images > bucket.quota:
         raise invalid(at_pointer(pointer, f"{images} images; the API key has {bucket.quota} a minute"))
     _take(bucket, images - 1, again=1)
+
+
+def charge_made(request: Request, images: int) -> None:
+    """Takes ``images`` that were made beyond those that the request was charged for. The key may then owe images."""
+    bucket: TokenBucket | None = request.scope.get("state", {}).get(_STATE)
+    if bucket is not None:
+        bucket.owe(images)
 
 
 def _take(bucket: TokenBucket, images: int, again: int = 0) -> None:

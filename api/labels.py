@@ -1,4 +1,4 @@
-"""Which digit an image shows, and how sure that is: from the seed index, or else from the classifier."""
+"""Labels of images: the digit that each shows, and the confidence of that."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from api.deadlines import TimeLeft
 from api.inference import Inference
 from api.metrics import Metrics
 from api.seed_index import SeedIndex
@@ -13,7 +14,7 @@ from serving.client import Array
 from serving.contract import CLASSIFIER, PROBABILITIES
 
 _DECIMALS = 6
-"""Of a confidence in an answer; float32 knows seven digits."""
+"""Of a confidence in an answer; float32 has seven digits."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,14 @@ class Labels:
     confidences: NDArray[np.float32]
 
     @classmethod
-    def joined(cls, parts: Sequence["Labels"]) -> "Labels":
-        """Returns the labels of all ``parts`` (at least one), in order."""
+    def joined(cls, parts: Sequence["Labels"]) -> "Labels | None":
+        """Returns the labels of all ``parts`` in order; None if there are no parts."""
+        if not parts:
+            return None
         return cls(np.concatenate([one.digits for one in parts]), np.concatenate([one.confidences for one in parts]))
 
     def pairs(self) -> list[tuple[int, float]]:
-        """Returns digit and confidence of each image, as an answer tells them."""
+        """Returns the digit and the rounded confidence of each image."""
         confidences = np.round(self.confidences.astype(np.float64), _DECIMALS)
         return list(zip(self.digits.tolist(), confidences.tolist(), strict=True))
 
@@ -40,12 +43,12 @@ async def label(
     index: SeedIndex | None,
     inference: Inference,
     metrics: Metrics,
-    timeout_s: float,
+    time_left: TimeLeft,
 ) -> Labels:
-    """Returns the labels of ``images``, uint8 [N, 28, 28, 1] with N ≤ MAX_BATCH.
+    """Returns the labels of ``images``, uint8 [N, 28, 28, 1], of ``seeds``.
 
-    Those whose seeds are in ``index``, which is that of the version that made them, cost nothing; the classifier is
-    asked for the others in one call. Raises ModelServerError.
+    The labels of seeds in ``index`` (of the version that made the images) come from there; the classifier labels the
+    others. Raises ModelServerError.
     """
     count = len(images)
     digits, confidences = np.zeros(count, np.uint8), np.zeros(count, np.float32)
@@ -55,8 +58,8 @@ async def label(
         digits[known], confidences[known] = index.digits[places], index.confidences[places]
     unknown = np.flatnonzero(~known)
     if len(unknown):
-        prediction = await inference.predict(CLASSIFIER, images[unknown], version=None, timeout_s=timeout_s)
-        probabilities = prediction.outputs[PROBABILITIES]
+        answer = await inference.predict_whole(CLASSIFIER, images[unknown], version=None, time_left=time_left)
+        probabilities = answer.outputs[PROBABILITIES]
         digits[unknown], confidences[unknown] = probabilities.argmax(axis=1), probabilities.max(axis=1)
     metrics.labels.labels("index").inc(count - len(unknown))
     metrics.labels.labels("classifier").inc(len(unknown))

@@ -1,40 +1,42 @@
-"""Digits in the making: all of one version, in batches, with their labels if they are wanted.
+"""Generates the digits of a request: all of one version, in batches, with labels if the request wants them.
 
-Digits of a kind (``digit``, ``curated``) come from seeds that a version's index names, and mean nothing in another
-version. The newest version is not asked for first: the seeds are chosen from the index of the version that was the
-newest a moment ago, the generator is asked for its newest, and if the answer is by another version, everything starts
-again with that one's index. So a request for sevens makes the same calls as any other.
+Digits of a kind (``digit``, ``curated``) come from seeds that the index of a version names, and mean nothing in another
+version. The seeds are chosen from the index of the newest version, and that version is named in the call.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 
-from api import problems
+from api.coalescing import Rows
 from api.deadlines import TimeLeft
+from api.dependencies import GatewayState
 from api.images import Pixels
-from api.inference import Inference
 from api.labels import Labels, label
 from api.metrics import Metrics
-from api.problems import ProblemError, at_pointer, invalid
-from api.seed_index import SeedIndex, SeedIndexes
-from api.sources import Pick, SeedSource, Source
+from api.one_version import retry_on_swap
+from api.seed_index import SeedIndex
+from api.sources import IndexedSeeds
 from serving.client import Prediction, VersionNotFoundError
 from serving.contract import GENERATOR, IMAGES
-
-_ATTEMPTS: Final = 3
 
 
 @dataclass(frozen=True)
 class Digits:
-    """Digits and who made them. ``pixels``: uint8 [N, 28, 28]. ``labels``: of each, where they were wanted."""
+    """Digits of one version.
+
+    Attributes:
+        pixels: uint8 [N, 28, 28].
+        seeds: their seeds; None if they come from noise.
+        labels: their labels; None if the request wants none.
+    """
 
     model: str
     version: int
     pixels: Pixels
+    seeds: Sequence[int] | None = None
     labels: Labels | None = None
 
     @property
@@ -42,160 +44,103 @@ class Digits:
         return {"X-Model": self.model, "X-Model-Version": str(self.version)}
 
 
-def digits_of(prediction: Prediction, metrics: Metrics, labels: Labels | None = None) -> Digits:
-    """Returns the generator's answer, counted."""
+@dataclass(frozen=True)
+class Generation:
+    """Digits while they are generated from ``rows``: ``first`` is the first batch, ``rest`` yields the others."""
+
+    rows: Rows
+    first: Digits
+    rest: AsyncGenerator[Digits]
+
+
+async def start(
+    state: GatewayState, query: Rows | IndexedSeeds, version: int | None, *, labelled: bool, time_left: TimeLeft
+) -> Generation:
+    """Returns a generation whose first batch is there.
+
+    Args:
+        query: seeds, noise float32 [N, 100], or a query for seeds of a kind.
+        version: the version that the request names; None means the newest.
+        labelled: whether to label the digits.
+        time_left: the time for each call of the model server.
+
+    Raises ModelServerError, ProblemError.
+    """
+
+    async def attempt() -> Generation:
+        rows, batches = await _begin(state, query, version, labelled, time_left)
+        return Generation(rows, await anext(batches), batches)
+
+    return await retry_on_swap(GENERATOR, version, attempt, state.indexes.forget_newest)
+
+
+async def generate(
+    state: GatewayState, query: Rows | IndexedSeeds, version: int | None, *, labelled: bool, time_left: TimeLeft
+) -> tuple[Rows, Digits]:
+    """Returns the rows that ``query`` means, and all their digits. The arguments are those of ``start``.
+
+    Raises ModelServerError, ProblemError.
+    """
+
+    async def attempt() -> tuple[Rows, Digits]:
+        rows, batches = await _begin(state, query, version, labelled, time_left)
+        return rows, _joined([batch async for batch in batches])
+
+    return await retry_on_swap(GENERATOR, version, attempt, state.indexes.forget_newest)
+
+
+async def _begin(
+    state: GatewayState, query: Rows | IndexedSeeds, version: int | None, labelled: bool, time_left: TimeLeft
+) -> tuple[Rows, AsyncGenerator[Digits]]:
+    if not isinstance(query, IndexedSeeds):
+        return query, _batches(state, query, version, labelled, time_left)
+    index = await state.indexes.of(version, time_left)
+    if index is None:
+        raise query.no_index()
+    seeds = query.choose(index)
+    return seeds, _batches(state, seeds, index.version, labelled, time_left)
+
+
+async def _batches(
+    state: GatewayState, rows: Rows, version: int | None, labelled: bool, time_left: TimeLeft
+) -> AsyncGenerator[Digits]:
+    done = 0
+    async with aclosing(state.inference.predict_all(GENERATOR, rows, version=version, time_left=time_left)) as answers:
+        async for prediction in answers:
+            images = prediction.outputs[IMAGES]
+            seeds = None if isinstance(rows, np.ndarray) else rows[done : done + len(images)]
+            done += len(images)
+            labels = None
+            if labelled:
+                index = None if seeds is None else await _index(state, prediction.version, time_left)
+                labels = await label(images, seeds, index, state.inference, state.metrics, time_left)
+            yield digits_of(prediction, state.metrics, seeds, labels)
+
+
+async def _index(state: GatewayState, version: int, time_left: TimeLeft) -> SeedIndex | None:
+    try:
+        return await state.indexes.of(version, time_left)
+    except VersionNotFoundError:  # withdrawn since: the classifier labels all images
+        return None
+
+
+def digits_of(
+    prediction: Prediction, metrics: Metrics, seeds: Sequence[int] | None = None, labels: Labels | None = None
+) -> Digits:
+    """Returns the images of a prediction of the generator, and counts them."""
     pixels: Pixels = prediction.outputs[IMAGES][..., 0]
     metrics.images.labels(str(prediction.version)).inc(len(pixels))
-    return Digits(prediction.model, prediction.version, pixels, labels)
+    return Digits(prediction.model, prediction.version, pixels, seeds, labels)
 
 
-@dataclass(frozen=True)
-class Run:
-    """A generator at work on ``source``. ``first`` is its first answer, and ``rest`` gives the others."""
-
-    source: Source
-    first: Prediction
-    rest: AsyncGenerator[Prediction]
-    index: SeedIndex | None
-
-
-class Maker:
-    """What makes the digits of one request. ``labelled``: with labels. ``time_left``: for each call."""
-
-    def __init__(
-        self, inference: Inference, indexes: SeedIndexes, metrics: Metrics, *, labelled: bool, time_left: TimeLeft
-    ) -> None:
-        self._inference = inference
-        self._indexes = indexes
-        self._metrics = metrics
-        self._labelled = labelled
-        self._time_left = time_left
-
-    async def complete(self, plan: Source | Pick, version: int | None) -> tuple[Source, Digits]:
-        """Returns all digits of ``plan``, and what they were made from.
-
-        If their version is withdrawn halfway, its successor starts from the beginning.
-
-        Raises ModelServerError, ProblemError.
-        """
-        for _ in range(_ATTEMPTS):
-            try:
-                run = await self.start(plan, version)
-                parts = [part async for part in self.parts(run)]
-            except VersionNotFoundError:
-                if version is not None:
-                    raise
-            else:
-                return run.source, _joined(parts)
-        raise _replaced()
-
-    async def start(self, plan: Source | Pick, version: int | None) -> Run:
-        """Returns a run whose first batch is there. Raises ModelServerError, ProblemError."""
-        if not isinstance(plan, Pick):
-            run = await self._begin(plan, version, None)
-            return run if not self._labelled else await self._with_index(run)
-        asked, certain = version, False
-        for _ in range(_ATTEMPTS):
-            try:
-                index = await self._index(asked, certain)
-                if index is None:
-                    raise _no_index(plan)
-                chosen = _chosen(plan, index)
-                if chosen is None:
-                    if asked is None and not certain:  # a newer version may have more
-                        certain = True
-                        continue
-                    raise _too_few(plan, index)
-                run = await self._begin(chosen, asked, index)
-            except VersionNotFoundError:
-                if version is not None:
-                    raise
-                asked, certain = None, True
-            else:
-                if run.first.version == index.version:
-                    return run
-                await run.rest.aclose()
-                self._indexes.forget_newest()
-                asked = run.first.version
-        raise _replaced()
-
-    async def parts(self, run: Run) -> AsyncGenerator[Digits]:
-        """Yields the digits of ``run``, in batches. Raises ModelServerError."""
-        done = 0
-        async with aclosing(run.rest):
-            part = await self._part(run, run.first, done)
-            yield part
-            async for prediction in run.rest:
-                done += len(part.pixels)
-                part = await self._part(run, prediction, done)
-                yield part
-
-    async def _part(self, run: Run, prediction: Prediction, start: int) -> Digits:
-        labels = None
-        if self._labelled:
-            images = prediction.outputs[IMAGES]
-            seeds = run.source.seeds[start : start + len(images)] if isinstance(run.source, SeedSource) else None
-            labels = await label(images, seeds, run.index, self._inference, self._metrics, self._time_left())
-        return digits_of(prediction, self._metrics, labels)
-
-    async def _begin(self, source: Source, version: int | None, index: SeedIndex | None) -> Run:
-        rest = self._inference.predict_all(GENERATOR, source.batches(), version=version, time_left=self._time_left)
-        return Run(source, await anext(rest), rest, index)
-
-    async def _index(self, version: int | None, certain: bool) -> SeedIndex | None:
-        if version is None:
-            return await self._indexes.newest(self._time_left, certain=certain)
-        return await self._indexes.of(version, self._time_left)
-
-    async def _with_index(self, run: Run) -> Run:
-        """Returns ``run`` with its version's index, which knows the labels of some seeds."""
-        if not isinstance(run.source, SeedSource):
-            return run
-        try:
-            index = await self._indexes.of(run.first.version, self._time_left)
-        except VersionNotFoundError:  # withdrawn already: then the classifier knows them all
-            index = None
-        except BaseException:
-            await run.rest.aclose()
-            raise
-        return Run(run.source, run.first, run.rest, index)
-
-
-def _chosen(pick: Pick, index: SeedIndex) -> SeedSource | None:
-    """Returns seeds from those in ``index`` that fit, none of them twice; None if there are too few."""
-    fitting = index.seeds(pick.digit, pick.curated)
-    if pick.start is not None:
-        following = fitting[fitting >= pick.start][: len(pick)].tolist()
-        return SeedSource(following, chosen=True) if following else None
-    if len(pick) > len(fitting):
-        return None
-    return SeedSource(np.random.default_rng().choice(fitting, len(pick), replace=False).tolist(), chosen=True)
-
-
-def _joined(parts: list[Digits]) -> Digits:
-    labels = [part.labels for part in parts if part.labels is not None]
+def _joined(batches: Sequence[Digits]) -> Digits:
+    first = batches[0]
+    if len(batches) == 1:
+        return first
     return Digits(
-        parts[0].model,
-        parts[0].version,
-        np.concatenate([part.pixels for part in parts]),
-        Labels.joined(labels) if labels else None,
+        first.model,
+        first.version,
+        np.concatenate([batch.pixels for batch in batches]),
+        None if first.seeds is None else [seed for batch in batches for seed in batch.seeds or ()],
+        Labels.joined([batch.labels for batch in batches if batch.labels]),
     )
-
-
-def _no_index(pick: Pick) -> ProblemError:
-    detail = "the generator's version has no index of its seeds"
-    return ProblemError(
-        problems.NO_SEED_INDEX, detail, errors=[at_pointer(f"/{field}", detail) for field in pick.fields]
-    )
-
-
-def _too_few(pick: Pick, index: SeedIndex) -> ProblemError:
-    found = len(index.seeds(pick.digit, pick.curated))
-    kind = f"{'curated ' if pick.curated else ''}{'digit' if pick.digit is None else f'{pick.digit}'}s"
-    if pick.start is not None:
-        return invalid(at_pointer("/start", f"version {index.version} has no {kind} from this seed on in its index"))
-    return invalid(at_pointer("/count", f"{len(pick)} images; version {index.version} has {found} {kind} in its index"))
-
-
-def _replaced() -> ProblemError:
-    return ProblemError(problems.MODEL_NOT_SERVED, f"{GENERATOR} was replaced {_ATTEMPTS} times meanwhile")

@@ -18,11 +18,10 @@ from starlette.responses import Response
 from api import answers, bodies, fit, images, openapi, schemas
 from api.admission import admit
 from api.bodies import JSON
-from api.deadlines import Deadline, TimeLeft, limit_of
+from api.deadlines import Deadline, limit_of
 from api.dependencies import StateDep
 from api.fit import Digit, ImageError
 from api.images import PNG
-from api.inference import MAX_BATCH, Inference
 from api.keys import charge
 from api.labels import Labels
 from api.metrics import Metrics
@@ -31,7 +30,7 @@ from api.problems import at_pointer, invalid
 from api.schemas import ScoreRequest
 from api.settings import Settings
 from api.threads import in_thread
-from serving.client import Array, Prediction
+from serving.client import Prediction
 from serving.contract import CLASSIFIER, DISCRIMINATOR, LOGITS, PROBABILITIES
 
 router = APIRouter()
@@ -90,7 +89,8 @@ async def score(request: Request, state: StateDep) -> Response:
     pixels = np.stack([digit.pixels for digit in digits])[..., np.newaxis]
     time_left = deadline.for_calls(pixels.size if upload.fitted_images else 0)
     models = (DISCRIMINATOR, CLASSIFIER) if upload.labels else (DISCRIMINATOR,)
-    scored, *read = await asyncio.gather(*(_predict(state.inference, model, pixels, time_left) for model in models))
+    predict = partial(state.inference.predict_whole, rows=pixels, version=None, time_left=time_left)
+    scored, *read = await asyncio.gather(*(predict(model) for model in models))
     answer = _answer(scored, digits, state.metrics)
     if read:
         _add_labels(answer, read[0], state.metrics)
@@ -98,11 +98,6 @@ async def score(request: Request, state: StateDep) -> Response:
         async with deadline.making_the_answer():
             await answers.encode(pixels.size, _add_images, answer, digits)
     return Response(orjson.dumps(answer), 200, media_type=JSON)
-
-
-async def _predict(inference: Inference, model: str, pixels: Array, time_left: TimeLeft) -> list[Prediction]:
-    batches = (pixels[start : start + MAX_BATCH] for start in range(0, len(pixels), MAX_BATCH))
-    return [one async for one in inference.predict_all(model, batches, version=None, time_left=time_left)]
 
 
 @dataclass(frozen=True)
@@ -170,15 +165,14 @@ def _read_digits(files: Sequence[bytes], *, raw: bool, max_pixels: int) -> list[
     return digits
 
 
-def _answer(predictions: Sequence[Prediction], digits: Sequence[Digit], metrics: Metrics) -> dict[str, Any]:
-    logits = np.concatenate([prediction.outputs[LOGITS] for prediction in predictions]).tolist()
-    probabilities = np.concatenate([prediction.outputs[PROBABILITIES] for prediction in predictions]).tolist()
+def _answer(prediction: Prediction, digits: Sequence[Digit], metrics: Metrics) -> dict[str, Any]:
+    logits, probabilities = prediction.outputs[LOGITS].tolist(), prediction.outputs[PROBABILITIES].tolist()
     verdicts = ["real" if probability > 0.5 else "fake" for probability in probabilities]
-    version = predictions[0].version
+    version = prediction.version
     for verdict in ("real", "fake"):
         metrics.scores.labels(str(version), verdict).inc(verdicts.count(verdict))
     return {
-        "model": predictions[0].model,
+        "model": prediction.model,
         "version": version,
         "scores": [
             {"probability": probability, "logit": logit, "verdict": verdict, "fitted": digit.fitted}
@@ -187,8 +181,8 @@ def _answer(predictions: Sequence[Prediction], digits: Sequence[Digit], metrics:
     }
 
 
-def _add_labels(answer: dict[str, Any], predictions: Sequence[Prediction], metrics: Metrics) -> None:
-    probabilities = np.concatenate([prediction.outputs[PROBABILITIES] for prediction in predictions])
+def _add_labels(answer: dict[str, Any], prediction: Prediction, metrics: Metrics) -> None:
+    probabilities = prediction.outputs[PROBABILITIES]
     labels = Labels(probabilities.argmax(axis=1).astype(np.uint8), probabilities.max(axis=1))
     metrics.labels.labels("classifier").inc(len(probabilities))
     for score, (digit, confidence), row in zip(answer["scores"], labels.pairs(), probabilities.tolist(), strict=True):

@@ -1,5 +1,6 @@
 """GET /story: how the generator learned."""
 
+from functools import partial
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request
@@ -10,9 +11,10 @@ from api.bodies import JSON
 from api.caching import FOREVER, REVALIDATE, matches
 from api.deadlines import Deadline
 from api.dependencies import StateDep
+from api.one_version import retry_on_swap
 from api.problems import ProblemError
 from api.schemas import StoryResponse, VersionInQuery
-from serving.client import NoSignatureError
+from serving.contract import GENERATOR
 
 router = APIRouter()
 
@@ -41,16 +43,18 @@ async def story(
         VersionInQuery | None, Query(description="The generator's version; the newest by default.")
     ] = None,
 ) -> Response:
-    try:
-        told = await state.stories.of(version, Deadline(state.settings.request_timeout_s).for_calls())
-    except NoSignatureError as error:
-        raise ProblemError(problems.NO_STORY, "the generator's version was exported without its story") from error
+    time_left = Deadline(state.settings.request_timeout_s).for_calls()
+    stories = state.stories
+    find = partial(stories.of, version, time_left)
+    found = await retry_on_swap(GENERATOR, version, find, stories.forget_newest)
+    if found is None:
+        raise ProblemError(problems.NO_STORY, "the generator's version was exported without its story")
     headers = {
-        "X-Model": told.model,
-        "X-Model-Version": str(told.version),
-        "ETag": told.etag,
+        "X-Model": GENERATOR,
+        "X-Model-Version": str(found.version),
+        "ETag": found.etag,
         "Cache-Control": REVALIDATE if version is None else FOREVER,
     }
-    if matches(request, told.etag):
+    if matches(request, found.etag):
         return Response(None, 304, headers)
-    return Response(told.content, 200, headers, JSON)
+    return Response(found.content, 200, headers, JSON)

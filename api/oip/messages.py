@@ -12,6 +12,7 @@ from api.oip import tensors
 from api.oip.schemas import InferenceRequest, InputTensor, OutputTensor
 from api.oip.tensors import DATATYPES, Array
 from api.problems import MALFORMED_REQUEST, ProblemError, at_pointer, invalid
+from serving.client import Prediction
 from serving.contract import ModelSpec, TensorSpec
 
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
@@ -101,14 +102,12 @@ def _refuse_unsupported(tensor: InputTensor | OutputTensor, place: str) -> None:
             raise invalid(at_pointer(f"{place}/parameters/{name}", "is not supported"))
 
 
-def write_answer(
-    model: str, version: int, asked: Inference, outputs: Mapping[str, Array]
-) -> tuple[bytes, dict[str, str]]:
-    """Returns body and headers of the answer with the wanted ones of ``outputs``."""
+def write_answer(prediction: Prediction, asked: Inference) -> tuple[bytes, dict[str, str]]:
+    """Returns body and headers of the answer with the outputs that ``asked`` names."""
     entries: list[dict[str, Any]] = []
     parts: list[bytes] = []
     for name, binary in asked.outputs.items():
-        array = np.ascontiguousarray(outputs[name])
+        array = np.ascontiguousarray(prediction.outputs[name])
         entry: dict[str, Any] = {"name": name, "datatype": DATATYPES[array.dtype.name], "shape": array.shape}
         if binary:
             parts.append(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
@@ -116,7 +115,11 @@ def write_answer(
         else:
             entry["data"] = array.ravel()
         entries.append(entry)
-    answer: dict[str, Any] = {"model_name": model, "model_version": str(version), "outputs": entries}
+    answer: dict[str, Any] = {
+        "model_name": prediction.model,
+        "model_version": str(prediction.version),
+        "outputs": entries,
+    }
     if asked.id is not None:
         answer["id"] = asked.id
     head = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -5,7 +5,6 @@ from importlib.metadata import version as version_of
 from typing import Annotated, Any, Final, TypeVar
 
 import anyio.to_thread
-import numpy as np
 from fastapi import APIRouter, Header, Path, Request
 from starlette.responses import Response
 
@@ -14,7 +13,6 @@ from api.admission import admit
 from api.bodies import JSON
 from api.deadlines import Deadline, limit_of
 from api.dependencies import GatewayState, StateDep
-from api.inference import MAX_BATCH, Inference
 from api.keys import charge
 from api.metrics import Metrics
 from api.model_status import model_status
@@ -34,7 +32,7 @@ from api.oip.schemas import (
 from api.problems import ProblemError
 from api.schemas import VersionInQuery
 from serving.client import Prediction, VersionNotFoundError, VersionStatus
-from serving.contract import DISCRIMINATOR, GENERATOR, MODELS, PROBABILITIES, ModelSpec
+from serving.contract import DISCRIMINATOR, GENERATOR, IMAGES, MODELS, PROBABILITIES, ModelSpec
 
 BINARY: Final = "application/octet-stream"
 PLATFORM: Final = "tensorflow_savedmodel"
@@ -42,7 +40,6 @@ EXTENSIONS: Final = ["binary_tensor_data"]
 
 _INLINE_BYTES: Final = 2**16
 """Bodies up to here take about a millisecond, and a thread's detour isn't worth it."""
-_ATTEMPTS: Final = 3
 
 _STATES: Final[dict[str, State]] = {
     "AVAILABLE": "READY",
@@ -251,14 +248,12 @@ async def _infer(
     admit(request, len(asked.rows))
     charge(request, len(asked.rows), "/inputs")
     deadline = Deadline(limit_of(request, state.settings.request_timeout_s))
-    predictions = await _predictions(model, asked.rows, version, deadline, state.inference)
-    outputs = {name: np.concatenate([one.outputs[name] for one in predictions]) for name in asked.outputs}
-    answered_by = predictions[0].version
-    _count(model, answered_by, len(asked.rows), predictions, state.metrics)
-    size = sum(array.nbytes for array in outputs.values())
+    prediction = await state.inference.predict_whole(model, asked.rows, version=version, time_left=deadline.for_calls())
+    _count(prediction, state.metrics)
+    size = sum(prediction.outputs[name].nbytes for name in asked.outputs)
     async with deadline.making_the_answer():
-        content, headers = await _work(size, lambda: write_answer(model, answered_by, asked, outputs))
-    return Response(content, 200, headers | {"X-Model": model, "X-Model-Version": str(answered_by)})
+        content, headers = await _work(size, lambda: write_answer(prediction, asked))
+    return Response(content, 200, headers | {"X-Model": model, "X-Model-Version": str(prediction.version)})
 
 
 def _refuse_compressed(request: Request) -> None:
@@ -275,25 +270,11 @@ async def _work(size: int, work: Callable[[], _T]) -> _T:
     return work() if size <= _INLINE_BYTES else await anyio.to_thread.run_sync(work)
 
 
-async def _predictions(
-    model: str, rows: tensors.Array, version: int | None, deadline: Deadline, inference: Inference
-) -> list[Prediction]:
-    """Returns the answers of one version to all ``rows``. If it is withdrawn halfway, its successor starts again."""
-    time_left = deadline.for_calls()
-    for _ in range(_ATTEMPTS):
-        batches = (rows[start : start + MAX_BATCH] for start in range(0, len(rows), MAX_BATCH))
-        try:
-            return [one async for one in inference.predict_all(model, batches, version=version, time_left=time_left)]
-        except VersionNotFoundError:
-            if version is not None:
-                raise
-    raise ProblemError(problems.MODEL_NOT_SERVED, f"{model} was replaced {_ATTEMPTS} times meanwhile")
-
-
-def _count(model: str, version: int, rows: int, predictions: list[Prediction], metrics: Metrics) -> None:
-    if model == GENERATOR:
-        metrics.images.labels(str(version)).inc(rows)
-    elif model == DISCRIMINATOR:
-        real = sum(int((one.outputs[PROBABILITIES] > 0.5).sum()) for one in predictions)
-        metrics.scores.labels(str(version), "real").inc(real)
-        metrics.scores.labels(str(version), "fake").inc(rows - real)
+def _count(prediction: Prediction, metrics: Metrics) -> None:
+    version, outputs = str(prediction.version), prediction.outputs
+    if prediction.model == GENERATOR:
+        metrics.images.labels(version).inc(len(outputs[IMAGES]))
+    elif prediction.model == DISCRIMINATOR:
+        real = int((outputs[PROBABILITIES] > 0.5).sum())
+        metrics.scores.labels(version, "real").inc(real)
+        metrics.scores.labels(version, "fake").inc(len(outputs[PROBABILITIES]) - real)

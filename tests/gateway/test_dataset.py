@@ -14,28 +14,33 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from api.keys import hash_of, new_key
+from api.seed_scan import MAX_SCANNED_WITHOUT_MATCH
 from serving.apis import PredictRequest
 from serving.contract import MAX_SEED
 from serving.dataset import MNIST_CLASSES, Records, quotas
 from tests.gateway import indexed_models
-from tests.gateway.indexed_models import BY_CLASSIFIER, BY_INDEX, INDEXED, SHADE
+from tests.gateway.indexed_models import BY_CLASSIFIER, INDEXED, SHADE
 from tests.gateway.misbehaving import MisbehavingServer, answer, failing, honest
 from tests.gateway.problem import assert_problem
 from tests.gateway.test_labels import serving
-from tests.gateway.test_metrics import read
+from tests.gateway.test_metrics import read, value
 
 NPY = "application/x-npy"
-BLOCKS_INDEXED = INDEXED // 256 * 256
-"""A block that the index ends in is read by the classifier."""
 
 
 @pytest.fixture(scope="module")
-def small_http(tmp_path_factory: pytest.TempPathFactory, sockets: Path, program: str) -> Iterator[httpx.Client]:
+def small_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     models = tmp_path_factory.mktemp("dataset")
     indexed_models.save_generator(models / "generator" / "1")
     indexed_models.save_discriminator(models / "discriminator" / "1")
     indexed_models.save_classifier(models / "classifier" / "1")
-    with serving(models, sockets / "dataset.sock", program) as client:
+    return models
+
+
+@pytest.fixture(scope="module")
+def small_http(small_models: Path, sockets: Path, program: str) -> Iterator[httpx.Client]:
+    with serving(small_models, sockets / "dataset.sock", program) as client:
         yield client
 
 
@@ -51,10 +56,9 @@ def expected(count: int, of_each: list[int] | None, first_seed: int, logit_floor
     """The seeds that a walk from ``first_seed`` on keeps."""
     seeds = np.arange(first_seed, first_seed + 200 * count + 1000)
     digits = indexed_models.digits_of_seeds(seeds.tolist(), 0)
-    sure = np.where(seeds < BLOCKS_INDEXED, indexed_models.confidences(seeds), BY_CLASSIFIER) >= 0.9
     left = list(of_each or [count] * 10)
     found: list[int] = []
-    for seed, digit in zip(seeds[sure].tolist(), digits[sure].tolist(), strict=True):
+    for seed, digit in zip(seeds.tolist(), digits.tolist(), strict=True):
         if len(found) < count and left[digit] and digit - 5 >= logit_floor:
             left[digit] -= 1
             found.append(seed)
@@ -68,17 +72,18 @@ def test_the_first_digits_that_pass_come_in_the_order_of_their_seeds(small_http:
     assert records["digit"].tolist() == (records["pixels"][:, 14, 14] // SHADE).tolist()
     assert np.bincount(records["digit"]).tolist() == [10] * 10
     assert np.array_equal(records["logit"], records["digit"] - np.float32(5))
-    by_index = records["seed"] < BLOCKS_INDEXED
-    assert np.array_equal(records["confidence"], np.where(by_index, BY_INDEX, BY_CLASSIFIER).astype(np.float32))
+    assert (records["confidence"] == np.float32(BY_CLASSIFIER)).all()
 
 
-def test_what_the_index_knows_is_made_only_if_it_is_kept(small_http: httpx.Client) -> None:
-    def made() -> float:
-        return sum(count for (name, _), count in read(small_http).items() if name == "digitgan_images_generated_total")
-
-    before = made()
-    collect(small_http, count=1000)
-    assert made() - before == 1 + 1000, "one to learn the versions"
+def test_a_key_is_charged_for_every_image_that_is_made(small_models: Path, sockets: Path, program: str) -> None:
+    key = new_key()
+    settings = {"api_keys": f"me:{hash_of(key)}", "key_images_per_minute": 200}
+    with serving(small_models, sockets / "charged.sock", program, **settings) as http:
+        http.headers["Authorization"] = f"Bearer {key}"
+        body = {"count": 10, "confidence_floor": 0.9, "quotas": [10, *[0] * 9]}
+        assert http.post("/dataset", json=body).status_code == 200
+        assert value(read(http), "digitgan_images_generated_total", version="1") > 1000
+        assert_problem(http.get("/models"), "rate-limited")
 
 
 def test_going_on_after_the_last_seed_gives_what_an_uninterrupted_walk_gives(small_http: httpx.Client) -> None:
@@ -151,18 +156,13 @@ def test_what_is_wrong_is_named(small_http: httpx.Client, body: dict[str, Any], 
 
 
 def test_what_there_is_not_is_told_before_anything_is_sent(small_http: httpx.Client) -> None:
-    """By the index, and without one after many seeds in vain, or where the seeds end."""
-    asked: dict[str, Any] = {"count": 5, "confidence_floor": 0.98}
-    problem = assert_problem(small_http.post("/dataset", json=asked), "invalid-request", "/confidence_floor")
-    assert f"None of the {INDEXED} indexed seeds" in problem["detail"]
-    asked = {"count": 5, "confidence_floor": 0.9, "logit_floor": 4, "quotas": [0, 5, *[0] * 8]}
+    """After many seeds without a digit to keep, or where the seeds end."""
+    asked: dict[str, Any] = {"count": 5, "confidence_floor": 0.9, "logit_floor": 4, "quotas": [0, 5, *[0] * 8]}
     places = ("/confidence_floor", "/logit_floor")
-    assert (
-        "is a 1 with" in assert_problem(small_http.post("/dataset", json=asked), "invalid-request", *places)["detail"]
-    )
-    for first_seed in (INDEXED, MAX_SEED - 300):
-        asked = {"count": 5, "confidence_floor": 0.95, "first_seed": first_seed}
-        assert_problem(small_http.post("/dataset", json=asked), "invalid-request", "/confidence_floor")
+    problem = assert_problem(small_http.post("/dataset", json=asked), "invalid-request", *places)
+    assert f"none of {MAX_SCANNED_WITHOUT_MATCH} seeds in a row" in problem["detail"]
+    asked = {"count": 5, "confidence_floor": 0.95, "first_seed": MAX_SEED - 300}
+    assert_problem(small_http.post("/dataset", json=asked), "invalid-request", "/confidence_floor")
     assert_problem(small_http.post("/dataset", json={"count": 5, "version": 9}), "version-not-found")
 
 

@@ -35,11 +35,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def serving(models: Path, address: Path, program: str) -> Iterator[httpx.Client]:
+def serving(models: Path, address: Path, program: str, **settings: object) -> Iterator[httpx.Client]:
     """A client of a gateway in front of ``models``."""
     with (
         processes.model_server(models, address, program),
-        processes.gateway(f"unix:{address}") as process,
+        processes.gateway(f"unix:{address}", **settings) as process,
         httpx.Client(base_url=processes.url_of(process), timeout=60) as client,
     ):
         yield client

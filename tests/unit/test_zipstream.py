@@ -2,7 +2,6 @@
 
 import io
 import zipfile
-from pathlib import Path
 
 import pytest
 
@@ -47,17 +46,3 @@ def test_more_files_than_the_old_format_counts(count: int) -> None:
     whole = b"".join([*(archive.add(f"{index}", b"") for index in range(count)), archive.finish()])
     with zipfile.ZipFile(io.BytesIO(whole)) as opened:
         assert opened.namelist() == [str(index) for index in range(count)]
-
-
-def test_files_beyond_4_gib_are_found_again(tmp_path: Path) -> None:
-    """In a file with a hole of 4 GiB, which takes no space on the disk."""
-    archive, path, hole = ZipStream(), tmp_path / "large.zip", 2**32 + 5
-    with path.open("wb") as file:
-        file.write(archive.add("before", b"first"))
-        file.seek(hole)
-        archive._offset = hole
-        file.write(archive.add("behind", b"second") + archive.finish())
-    with zipfile.ZipFile(path) as opened:
-        assert opened.testzip() is None
-        assert opened.read("before") == b"first"
-        assert opened.read("behind") == b"second"
