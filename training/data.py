@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.contract import IMAGE_SHAPE, IMAGE_SIDE, PIXEL_SCALE
+from serving.contract import CLASSES, IMAGE_SHAPE, IMAGE_SIDE, PIXEL_SCALE
 from serving.quiet import quiet_tensorflow_import
 
 IDX_FILES: Final = {
@@ -24,15 +24,18 @@ _IDX_UBYTE: Final = 0x08
 
 
 VALIDATION_IMAGES: Final = 5000
+LEAST_VALIDATION_IMAGES: Final = 20
+"""An evaluation needs so many."""
+LEAST_IMAGES: Final = 2 * LEAST_VALIDATION_IMAGES
 
 
 def validation_images(images: int) -> int:
-    """How many of the training images, the last ones, are held out: 5,000, or a twelfth of a small training set.
+    """How many of the training images, the last ones, are held out: 5,000, or a twelfth of a small set, at least 20.
 
     Whatever is chosen while training (a checkpoint, a calibration) is chosen on them, so that the test images are
     met once, at the end.
     """
-    return min(VALIDATION_IMAGES, images // 12)
+    return min(VALIDATION_IMAGES, max(LEAST_VALIDATION_IMAGES, images // 12))
 
 
 class DataError(ValueError):
@@ -79,7 +82,7 @@ def load(path: Path | None) -> Dataset:
     Args:
         path: None for Keras's download (cached in the user's home directory); otherwise an ``.npz`` file as
             Keras lays it out (x_train, y_train, x_test, y_test), or a directory with MNIST's four IDX files
-            as they are published (``train-images-idx3-ubyte.gz`` and so on).
+            as they are published (``train-images-idx3-ubyte.gz`` and so on), or unzipped.
 
     Raises:
         DataError: there is nothing to read, or it isn't MNIST-like.
@@ -87,11 +90,17 @@ def load(path: Path | None) -> Dataset:
     if path is None:
         source, arrays = "keras", _download()
     elif path.is_dir():
-        source, arrays = str(path), {name: _read_idx(path / file) for name, file in IDX_FILES.items()}
+        source, arrays = str(path), {name: _read_idx(_idx_file(path, file)) for name, file in IDX_FILES.items()}
     else:
         source, arrays = str(path), _read_npz(path)
     for part in ("train", "test"):
         _check(source, part, arrays[f"x_{part}"], arrays[f"y_{part}"])
+    if len(arrays["x_train"]) < LEAST_IMAGES:
+        raise DataError(
+            f"{source}: x_train has {len(arrays['x_train'])} images, and {LEAST_IMAGES} are needed: "
+            f"{LEAST_VALIDATION_IMAGES} are held out to choose the generator by"
+        )
+    arrays["x_train"], arrays["y_train"] = _with_all_digits_at_the_end(arrays["x_train"], arrays["y_train"])
     return Dataset(source, **{name: array.astype(np.uint8, copy=False) for name, array in arrays.items()})
 
 
@@ -109,30 +118,56 @@ def _download() -> dict[str, NDArray[Any]]:
     return {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
 
 
+_FORMATS: Final = {
+    b"\x93NUMPY": "a single array",
+    b"\x1f\x8b": "a gzip file",
+    b"\x80": "a pickle",
+    b"MATLAB": "a MATLAB file",
+    b"\x89HDF": "an HDF5 or MATLAB file",
+    b"PAR1": "a Parquet file",
+}
+"""What a file is by its first bytes, where it is no .npz archive."""
+
+
 def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
+    if not path.exists():
+        raise DataError(f"{path} does not exist")
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            head = file.read(8)
+        kind = next((kind for start, kind in _FORMATS.items() if head.startswith(start)), "another kind of file")
+        raise DataError(
+            f"{path} is not an .npz archive but {kind}. Save the images (uint8 [N, 28, 28]) and labels with "
+            "numpy.savez(path, x_train=…, y_train=…, x_test=…, y_test=…), or give a folder with MNIST's four IDX files"
+        )
     try:
         # NumPy leaves a file that it opened itself open where the archive in it is broken.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             if missing := [name for name in IDX_FILES if name not in archive]:
                 raise DataError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(archive) or 'nothing'}")
             return {name: archive[name] for name in IDX_FILES}
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist") from error
-    except (OSError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
-        raise DataError(f"{path} is not an .npz archive: {error}") from error
-    except ValueError as error:
+    except (OSError, EOFError, zipfile.BadZipFile, ValueError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path} is not a readable .npz archive: {error}") from error
 
 
+def _idx_file(folder: Path, name: str) -> Path:
+    """Returns one of MNIST's files in a folder: zipped or not, with "-idx" or, as some unzip it, ".idx" in its name."""
+    plain = name.removesuffix(".gz")
+    for candidate in (name, plain, f"{name.replace('-idx', '.idx')}", plain.replace("-idx", ".idx")):
+        if (folder / candidate).exists():
+            return folder / candidate
+    raise DataError(f"{folder} lacks {name}; it needs {', '.join(IDX_FILES.values())}, zipped or not")
+
+
 def _read_idx(path: Path) -> NDArray[np.uint8]:
-    try:
-        content = gzip.decompress(path.read_bytes())
-    except FileNotFoundError as error:
-        raise DataError(f"{path.parent} lacks {path.name}; it needs {', '.join(IDX_FILES.values())}") from error
-    except (OSError, EOFError) as error:
-        raise DataError(f"{path} is not a gzip file: {error}") from error
+    content = path.read_bytes()
+    if path.suffix == ".gz":
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError) as error:
+            raise DataError(f"{path} is not a gzip file: {error}") from error
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] != _IDX_UBYTE:
         raise DataError(f"{path} is not an IDX file of unsigned bytes: it begins with {content[:4].hex(' ')}")
     rank = content[3]
@@ -150,10 +185,35 @@ def _check(source: str, part: str, images: NDArray[Any], labels: NDArray[Any]) -
         raise DataError(f"{x} must be uint8 (pixels 0 to 255), not {images.dtype}")
     if labels.shape != (len(images),):
         raise DataError(f"{y} must have one label for each of {len(images)} images, not the shape {list(labels.shape)}")
-    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() > 9:
-        raise DataError(f"{y} must hold integers from 0 to 9 ({labels.dtype} is there)")
+    if labels.dtype.kind not in "iu":
+        raise DataError(f"{y} must hold integers, not {labels.dtype}")
+    if labels.min() < 0 or labels.max() > 9:
+        raise DataError(f"{y} must hold digits from 0 to 9; it holds {labels.min()} to {labels.max()}")
     if images.max() == images.min():
         raise DataError(f"{x} is blank: every pixel is {images.max()}")
+    if images.max() == 1:
+        raise DataError(
+            f"{x} has only the pixels 0 and 1, which are black: 255 is full ink. Were they floats from 0 to 1? "
+            "Multiply by 255 before the cast to uint8"
+        )
+
+
+def _with_all_digits_at_the_end(x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Returns the training set with each digit's share among the last images, the validation images.
+
+    MNIST is shuffled, so it stays as it is. A set that is sorted by digit is dealt out evenly.
+    """
+    held_out = validation_images(len(y))
+    counts = np.bincount(y, minlength=CLASSES)
+    if (np.bincount(y[-held_out:], minlength=CLASSES) >= (counts * held_out / len(y)) // 2).all() and (
+        set(y[-held_out:].tolist()) == set(y.tolist())
+    ):
+        return x, y
+    place = np.empty(len(y))
+    for digit in range(CLASSES):
+        place[y == digit] = np.arange(1, counts[digit] + 1) / max(1, counts[digit])
+    order = np.argsort(place, kind="stable")
+    return x[order], y[order]
 
 
 def batches(images: NDArray[np.uint8], batch_size: int, seed: int, first_step: int) -> Any:

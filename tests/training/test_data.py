@@ -1,6 +1,8 @@
 """Training data is read whole or refused with its fault named; batches are the same stream from any step on."""
 
 import gzip
+import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +35,8 @@ def test_npz_and_idx_hold_the_same_digits(digits_npz: Path, tmp_path: Path) -> N
 def good() -> dict[str, Any]:
     rng = np.random.default_rng(0)
     return {
-        "x_train": rng.integers(0, 256, (20, 28, 28), np.uint8),
-        "y_train": np.arange(20) % 10,
+        "x_train": rng.integers(0, 256, (240, 28, 28), np.uint8),
+        "y_train": np.arange(240) % 10,
         "x_test": rng.integers(0, 256, (5, 28, 28), np.uint8),
         "y_test": np.arange(5),
     }
@@ -45,11 +47,12 @@ def good() -> dict[str, Any]:
     [
         ("x_train", np.zeros((20, 8, 8), np.uint8), r"x_train must have the shape \[N, 28, 28\], not \[20, 8, 8\]"),
         ("x_train", np.zeros((0, 28, 28), np.uint8), "x_train must have the shape"),
-        ("x_train", np.zeros((20, 28, 28), np.float32), "x_train must be uint8"),
-        ("x_train", np.zeros((20, 28, 28), np.uint8), "x_train is blank"),
-        ("y_train", np.arange(19) % 10, "y_train must have one label for each of 20"),
-        ("y_train", np.full(20, 10), "y_train must hold integers from 0 to 9"),
-        ("y_test", np.zeros(5), "y_test must hold integers"),
+        ("x_train", np.zeros((240, 28, 28), np.float32), "x_train must be uint8"),
+        ("x_train", np.zeros((240, 28, 28), np.uint8), "x_train is blank"),
+        ("x_train", np.eye(28, dtype=np.uint8)[None].repeat(240, 0), "x_train has only the pixels 0 and 1"),
+        ("y_train", np.arange(19) % 10, "y_train must have one label for each of 240"),
+        ("y_train", np.arange(240) % 26 + 1, "y_train must hold digits from 0 to 9; it holds 1 to 26"),
+        ("y_test", np.zeros(5), "y_test must hold integers, not float64"),
         ("x_test", np.zeros((28, 28), np.uint8), "x_test must have the shape"),
     ],
 )
@@ -58,6 +61,31 @@ def test_an_array_that_is_not_mnist_like_is_named(tmp_path: Path, name: str, val
     np.savez(path, **{**good(), name: value})
     with pytest.raises(data.DataError, match=fault):
         data.load(path)
+
+
+def test_too_few_images_are_refused_with_the_number_that_is_needed(tmp_path: Path) -> None:
+    arrays = good()
+    np.savez(tmp_path / "data.npz", **{**arrays, "x_train": arrays["x_train"][:39], "y_train": arrays["y_train"][:39]})
+    with pytest.raises(data.DataError, match="x_train has 39 images, and 40 are needed"):
+        data.load(tmp_path / "data.npz")
+
+
+@pytest.mark.parametrize("images", [40, 100, 240])
+@pytest.mark.parametrize("digits", [10, 5])
+def test_each_digit_is_held_out_whatever_the_order(tmp_path: Path, images: int, digits: int) -> None:
+    arrays = good()
+    labels = np.sort(arrays["y_train"][:images] % digits)
+    np.savez(tmp_path / "data.npz", **{**arrays, "x_train": arrays["x_train"][:images], "y_train": labels})
+    dataset = data.load(tmp_path / "data.npz")
+    held_out, trained_on = dataset.validation[1], dataset.y_train[: len(dataset.training)]
+    assert len(held_out) == 20
+    assert set(held_out) == set(trained_on) == set(range(digits))
+    assert sorted(dataset.y_train) == labels.tolist()
+
+
+def test_a_shuffled_set_stays_in_its_order(digits_npz: Path) -> None:
+    with np.load(digits_npz) as archive:
+        np.testing.assert_array_equal(data.load(digits_npz).x_train, archive["x_train"])
 
 
 def test_a_missing_array_is_named(tmp_path: Path) -> None:
@@ -76,10 +104,28 @@ def test_a_file_that_is_no_archive_is_named(tmp_path: Path, content: bytes) -> N
         data.load(path)
 
 
-def test_a_single_npy_array_is_not_an_archive(tmp_path: Path) -> None:
+def test_another_format_is_named_with_the_way_to_convert_it(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros(3))
-    with pytest.raises(data.DataError, match=r"x\.npy"):
-        data.load(tmp_path / "x.npy")
+    (tmp_path / "mnist.csv").write_text("label,pixel0\n")
+    (tmp_path / "mnist.mat").write_bytes(b"MATLAB 5.0 MAT-file")
+    (tmp_path / "mnist.pkl").write_bytes(pickle.dumps([1]))
+    for name, kind in (
+        ("x.npy", "a single array"),
+        ("mnist.csv", "another kind of file"),
+        ("mnist.mat", "a MATLAB file"),
+        ("mnist.pkl", "a pickle"),
+    ):
+        with pytest.raises(data.DataError, match=rf"{name} is not an \.npz archive but {kind}\. Save .* numpy\.savez"):
+            data.load(tmp_path / name)
+
+
+@pytest.mark.parametrize("rename", [lambda name: name, lambda name: name.replace("-idx", ".idx")])
+def test_idx_files_are_read_unzipped(digits_npz: Path, tmp_path: Path, rename: Callable[[str], str]) -> None:
+    npz = data.load(digits_npz)
+    for path in list(idx_folder(tmp_path, npz).iterdir()):
+        (tmp_path / rename(path.stem)).write_bytes(gzip.decompress(path.read_bytes()))
+        path.unlink()
+    assert data.load(tmp_path).fingerprint() == npz.fingerprint()
 
 
 def test_a_path_that_does_not_exist_is_named(tmp_path: Path) -> None:
