@@ -24,7 +24,7 @@ from api import (
     score,
     story,
 )
-from api.admission import AdmitRequests, Gate
+from api.admission import AdmissionControl
 from api.cors import Cors, origins_of
 from api.dependencies import KEY, GatewayState, StateDep
 from api.health import Lifecycle
@@ -73,7 +73,7 @@ def create_app(settings: Settings) -> FastAPI:
             inference = Inference(client, metrics)
             indexes = seed_indexes(inference, metrics, settings.request_timeout_s)
             its_stories = stories(inference, metrics, settings.request_timeout_s)
-            yield {KEY: GatewayState(settings, metrics, inference, indexes, its_stories)}
+            yield {KEY: GatewayState(settings, metrics, admission, inference, indexes, its_stories)}
         finally:
             await client.close()
             if traces:
@@ -92,8 +92,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.lifecycle = Lifecycle()
     app.state.metrics = metrics
-    quick = not (settings.access_log or settings.tracing or settings.cors_origins)
-    gate = app.state.gate = Gate(settings.max_images_in_flight, metrics, quick=quick)
+    admission = app.state.admission = AdmissionControl(settings.max_images_in_flight, metrics)
     # In the order in which a request is compared with them: what comes most often first.
     for module in (generate, front_page, docs_page, dataset, digits, interpolate, score, story, models, health, oip):
         app.include_router(module.router)
@@ -111,7 +110,6 @@ def create_app(settings: Settings) -> FastAPI:
     )
     if keys := keys_of(settings.api_keys):
         app.add_middleware(CheckKeys, keys=keys, images_per_minute=settings.key_images_per_minute)
-    app.add_middleware(AdmitRequests, gate=gate)
     if origins := origins_of(settings.cors_origins):
         app.add_middleware(Cors, origins=origins)
     app.add_middleware(ObserveRequests, metrics=metrics, access_log=settings.access_log)
@@ -122,7 +120,6 @@ def create_app(settings: Settings) -> FastAPI:
 async def _metrics(state: StateDep) -> Response:
     """All metrics, in Prometheus' text format. The model server is asked how its models stand at this moment."""
     state.metrics.observe_models(await known_statuses(state.inference.client, state.settings.ready_timeout_s))
-    state.metrics.observe_threads()
     return Response(state.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -1,92 +1,71 @@
-"""How many connections there are, and how long a client may leave its answer untaken.
+"""Limits on connections: how many there are, and how long a client may take to read its answers.
 
-An answer that nobody takes stays in memory, and a stream in the making with it. One costs little, and a thousand cost
-gigabytes. So whoever takes nothing is cut off after a while, and the slowest at once when all that waits is too much.
+A reverse proxy usually does this. These limits keep the gateway's memory bounded without one.
 """
 
 import resource
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Protocol
 
-from api.metrics import Metrics
-
-LEAST_TAKEN_BYTES: Final = 64 * 2**10
-"""What a client has to take within the timeout, or all that is left: slower ones are cut off."""
+MIN_READ_BYTES: Final = 64 * 2**10
+"""A client has to read this much of its answer within the timeout, or all that is left."""
 
 STREAM_BYTES: Final = 2**20
-"""What an answer under way holds besides its unsent bytes: a batch, the next one, and what they are made into."""
+"""Memory of an answer in progress besides its unread bytes: two batches, and what they are encoded to."""
 
 SPARE_CONNECTIONS: Final = 256
-"""Beyond the most there may be: they are told so, or get the health checks that they came for."""
+"""Connections beyond the limit that get an answer: health checks theirs, all other requests 503."""
 
 _SPARE_FILES: Final = SPARE_CONNECTIONS + 128
-"""File descriptors for all but connections: the model server, logs, uploads on disk."""
+"""File descriptors for everything else: the model server, logs, uploads on disk."""
+
+
+@dataclass(frozen=True)
+class ConnectionLimits:
+    """What the gateway accepts from its clients.
+
+    Attributes:
+        connections: open at a time.
+        header_timeout_s: for a request's header, from the connection or its first byte on.
+        send_timeout_s: for a client to read MIN_READ_BYTES.
+        unread_bytes: of all answers that clients have not read yet.
+    """
+
+    connections: int = 2048
+    header_timeout_s: float = 10.0
+    send_timeout_s: float = 30.0
+    unread_bytes: int = 128 * 2**20
 
 
 class Connection(Protocol):
-    """What is looked at of a connection."""
+    """A connection, as ``check_connections`` uses it."""
 
-    def unsent_bytes(self) -> int:
-        """Returns how much of its answers the system has not taken yet."""
+    unread_since: float
 
-    def cut_off(self) -> None:
-        """Closes it at once, and forgets what is unsent."""
+    def check(self, now: float) -> int:
+        """Ends the connection if its client is too slow; returns the bytes that the client has not read yet."""
 
-
-@dataclass
-class _Wait:
-    """An answer that waits: ``left`` bytes of it at the time ``since``, the last when it had moved on."""
-
-    left: int
-    since: float
+    def disconnect(self, why: str) -> None:
+        """Closes the connection immediately and drops the rest of its answer."""
 
 
-@dataclass
-class SlowReaders:
-    """Cuts off clients that don't take their answers.
+def check_connections(connections: Iterable[Connection], now: float, limits: ConnectionLimits) -> None:
+    """Ends the connections of slow clients; above the memory limit also those that wait the longest.
 
-    ``timeout_s``: for LEAST_TAKEN_BYTES. ``most_bytes``: of all that waits, STREAM_BYTES for each answer included.
+    Call it several times a second. ``now`` is the event loop's time.
     """
-
-    timeout_s: float
-    most_bytes: int
-    metrics: Metrics
-    _waits: dict[Connection, _Wait] = field(default_factory=dict)
-
-    def check(self, connections: Iterable[Connection], now: float) -> None:
-        """Looks at ``connections``. Call it with all of them every second or so. ``now``: in seconds."""
-        unsent = {one: size for one in connections if (size := one.unsent_bytes())}
-        self._waits = {one: _moved_on(self._waits.get(one), size, now) for one, size in unsent.items()}
-        total = sum(unsent.values()) + STREAM_BYTES * len(unsent)
-        for one in sorted(unsent, key=lambda one: self._waits[one].since):
-            if total <= self.most_bytes and now - self._waits[one].since < self.timeout_s:
-                break
-            total -= unsent[one] + STREAM_BYTES
-            self._waits.pop(one)
-            self.metrics.cut_off.labels("unread answers").inc()
-            one.cut_off()
-
-    def wait(self, connection: Connection, now: float) -> None:
-        """Notes that an answer has to wait, and looks at all that do where they are too many."""
-        self._waits.setdefault(connection, _Wait(connection.unsent_bytes(), now))
-        if len(self._waits) * STREAM_BYTES > self.most_bytes:
-            self.check(self._waits, now)
-
-    def forget(self, connection: Connection) -> None:
-        """Begins anew with a connection: what it was sent has been taken, and more may follow."""
-        self._waits.pop(connection, None)
+    unread = {one: size + STREAM_BYTES for one in tuple(connections) if (size := one.check(now))}
+    total = sum(unread.values())
+    for one in sorted(unread, key=lambda one: one.unread_since):
+        if total <= limits.unread_bytes:
+            break
+        total -= unread[one]
+        one.disconnect("unread answers")
 
 
-def _moved_on(wait: _Wait | None, left: int, now: float) -> _Wait:
-    if wait is None or wait.left - left >= LEAST_TAKEN_BYTES:
-        return _Wait(left, now)
-    wait.left = max(wait.left, left)  # more of the answer may have come
-    return wait
-
-
-def most_connections(wanted: int) -> int:
-    """Returns how many of ``wanted`` connections this process may have files open for, after asking for more."""
+def allow_connections(wanted: int) -> int:
+    """Raises the limit of open files for ``wanted`` connections. Returns how many the system allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = wanted + _SPARE_FILES
     if soft < needed:

@@ -8,7 +8,6 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from api import answers, bodies, images, openapi, problems
-from api.admission import admit, streamed
 from api.bodies import JSON
 from api.deadlines import limit_of
 from api.dependencies import StateDep
@@ -69,8 +68,6 @@ async def dataset(
     if body.count > state.settings.max_stream_images:
         most = state.settings.max_stream_images
         raise invalid(at_pointer("/count", f"{body.count} images; at most {most} are made as {media_type}"))
-    admit(request, max(body.count, MAX_BATCH))  # seeds are scanned in batches, however few digits are wanted
-    charge(request, body.count, "/count")
     limit_s = limit_of(request, state.settings.request_timeout_s)
     spec = _spec(body)
     scanned = 0
@@ -86,8 +83,11 @@ async def dataset(
         parts = scan.parts(on_scanned)
         return scan, await anext(parts), parts
 
-    scan, first, parts = await retry_on_swap(GENERATOR, body.version, attempt)
-    all_parts = streamed(request, first, parts)
+    count = max(body.count, MAX_BATCH)  # seeds are scanned in batches, however few digits are wanted
+    with state.admission.images(request, count):
+        charge(request, body.count, "/count")
+        scan, first, parts = await retry_on_swap(GENERATOR, body.version, attempt)
+    all_parts = state.admission.stream(count, first, parts)
     headers = {
         "X-Model": GENERATOR,
         "X-Model-Version": str(scan.versions[GENERATOR]),

@@ -5,6 +5,7 @@ from typing import Annotated, Final
 
 from fastapi import Depends, Request
 
+from api.admission import AdmissionControl
 from api.carried import Carried
 from api.inference import Inference
 from api.metrics import Metrics
@@ -22,6 +23,7 @@ class GatewayState:
 
     settings: Settings
     metrics: Metrics
+    admission: AdmissionControl
     inference: Inference
     indexes: Carried[SeedIndex]
     stories: Carried[Story]

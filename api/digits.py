@@ -7,7 +7,6 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
 from api import deadlines, images, openapi, problems
-from api.admission import admit
 from api.caching import FOREVER, REVALIDATE, matches
 from api.deadlines import limit_of
 from api.dependencies import StateDep
@@ -45,9 +44,9 @@ async def digit(
         VersionInQuery | None, Query(description="The generator's version; the newest by default.")
     ] = None,
 ) -> Response:
-    admit(request, 1)
-    limit_s = limit_of(request, state.settings.request_timeout_s)
-    prediction = await state.inference.predict(GENERATOR, [seed], version=version, timeout_s=limit_s)
+    with state.admission.images(request, 1):
+        limit_s = limit_of(request, state.settings.request_timeout_s)
+        prediction = await state.inference.predict(GENERATOR, [seed], version=version, timeout_s=limit_s)
     digits = digits_of(prediction, state.metrics)
     content = images.png(digits.pixels[0], scale)
     etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'

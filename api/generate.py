@@ -6,7 +6,6 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from api import answers, bodies, making, openapi, problems, schemas
-from api.admission import admit, streamed
 from api.bodies import JSON
 from api.coalescing import Rows
 from api.deadlines import Deadline, limit_of
@@ -73,29 +72,29 @@ async def generate(
     most = settings.max_stream_images if form.batches and not body.noise else settings.max_images
     check_size(media_type, count, most, body.scale, settings.max_pixels, (body.source,))
     query = rows_of(body)
-    admit(request, count)
-    charge(request, count, f"/{body.source}")
-    labelled = form.has_labels and (body.labels or isinstance(query, IndexedSeeds))
-    limit_s = limit_of(request, settings.request_timeout_s)
-    deadline = Deadline(limit_s)
-    if form.batches:
-        # Each batch has the time of a request. The first one is awaited, with its labels, so that most failures are
-        # problem documents. A later failure can only break off the answer, and its length or the missing end of the zip
-        # shows that.
-        generation = await making.start(state, query, body.version, labelled=labelled, time_left=lambda: limit_s)
-        batches = streamed(request, generation.first, generation.rest)
-        headers = generation.first.headers | _headers(body, generation.rows)
-        headers["Content-Disposition"] = f'attachment; filename="digits.{form.suffix}"'
-        if form.length:
-            headers["Content-Length"] = str(form.length(len(generation.rows), body.scale))
-        content = form.batches(batches, len(generation.rows), body.scale)
-        return answers.Stream(content, (generation.rest, batches), headers, media_type)
-    pixels = count * (IMAGE_SIDE * body.scale) ** 2
-    time_left = deadline.for_calls(pixels)
-    rows, digits = await making.generate(state, query, body.version, labelled=labelled, time_left=time_left)
-    async with deadline.making_the_answer():
-        encoded = await answers.encode(pixels, form.encode, digits, body.scale)
-    return Response(encoded, 200, digits.headers | _headers(body, rows), media_type)
+    with state.admission.images(request, count):
+        charge(request, count, f"/{body.source}")
+        labelled = form.has_labels and (body.labels or isinstance(query, IndexedSeeds))
+        limit_s = limit_of(request, settings.request_timeout_s)
+        deadline = Deadline(limit_s)
+        if form.batches:
+            # Each batch has the time of a request. The first one is awaited, with its labels, so that most failures
+            # are problem documents. A later failure can only break off the answer, and its length or the missing end
+            # of the zip shows that.
+            generation = await making.start(state, query, body.version, labelled=labelled, time_left=lambda: limit_s)
+            batches = state.admission.stream(count, generation.first, generation.rest)
+            headers = generation.first.headers | _headers(body, generation.rows)
+            headers["Content-Disposition"] = f'attachment; filename="digits.{form.suffix}"'
+            if form.length:
+                headers["Content-Length"] = str(form.length(len(generation.rows), body.scale))
+            content = form.batches(batches, len(generation.rows), body.scale)
+            return answers.Stream(content, (generation.rest, batches), headers, media_type)
+        pixels = count * (IMAGE_SIDE * body.scale) ** 2
+        time_left = deadline.for_calls(pixels)
+        rows, digits = await making.generate(state, query, body.version, labelled=labelled, time_left=time_left)
+        async with deadline.making_the_answer():
+            encoded = await answers.encode(pixels, form.encode, digits, body.scale)
+        return Response(encoded, 200, digits.headers | _headers(body, rows), media_type)
 
 
 def _headers(body: GenerateRequest, rows: Rows) -> dict[str, str]:

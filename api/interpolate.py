@@ -7,7 +7,6 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response, StreamingResponse
 
 from api import answers, bodies, making, openapi, problems, schemas
-from api.admission import admit
 from api.bodies import JSON
 from api.deadlines import Deadline, limit_of
 from api.dependencies import StateDep
@@ -59,24 +58,24 @@ async def interpolate(
     settings = state.settings
     fields = ("steps", "seeds" if body.seeds else "noise")
     check_size(media_type, frames, settings.max_images, body.scale, settings.max_pixels, fields)
-    admit(request, frames)
-    charge(request, frames, "/steps")
-    deadline = Deadline(limit_of(request, settings.request_timeout_s))
-    noise = await in_thread(lambda: _path(body))  # of 4,096 seeds it takes half a second
-    time_left = deadline.for_calls(frames * (IMAGE_SIDE * body.scale) ** 2)
-    _, digits = await making.generate(state, noise, body.version, labelled=False, time_left=time_left)
-    headers = digits.headers | {"Vary": "Accept"}
-    if form.batches or form.animated:
-        headers["Content-Disposition"] = f'inline; filename="walk.{form.suffix}"'
-    if form.batches:
-        if form.length:
-            headers["Content-Length"] = str(form.length(frames, body.scale))
-        return StreamingResponse(form.batches(_one(digits), frames, body.scale), 200, headers, media_type)
-    async with deadline.making_the_answer():
-        content = await answers.encode(
-            digits.pixels.size * body.scale**2, form.encode, digits, body.scale, body.frame_ms
-        )
-    return Response(content, 200, headers, media_type)
+    with state.admission.images(request, frames):
+        charge(request, frames, "/steps")
+        deadline = Deadline(limit_of(request, settings.request_timeout_s))
+        noise = await in_thread(lambda: _path(body))  # of 4,096 seeds it takes half a second
+        time_left = deadline.for_calls(frames * (IMAGE_SIDE * body.scale) ** 2)
+        _, digits = await making.generate(state, noise, body.version, labelled=False, time_left=time_left)
+        headers = digits.headers | {"Vary": "Accept"}
+        if form.batches or form.animated:
+            headers["Content-Disposition"] = f'inline; filename="walk.{form.suffix}"'
+        if form.batches:
+            if form.length:
+                headers["Content-Length"] = str(form.length(frames, body.scale))
+            return StreamingResponse(form.batches(_one(digits), frames, body.scale), 200, headers, media_type)
+        async with deadline.making_the_answer():
+            content = await answers.encode(
+                digits.pixels.size * body.scale**2, form.encode, digits, body.scale, body.frame_ms
+            )
+        return Response(content, 200, headers, media_type)
 
 
 def _path(body: InterpolateRequest) -> Noise:

@@ -11,15 +11,14 @@ import uvicorn
 
 from api import logs
 from api.app import create_app
-from api.connections import SlowReaders, most_connections
+from api.connections import ConnectionLimits, allow_connections, check_connections
 from api.dependencies import KEY
 from api.health import Lifecycle, complaints
+from api.metrics import Metrics
 from api.protocol import Protocol, protocol
 from api.settings import Settings, SettingsError, load_settings
 
 _READY_POLL_S = 0.1
-_TICKS_A_CHECK = 5
-"""Uvicorn has ten ticks a second."""
 _SEND_BUFFER_BYTES = 256 * 2**10
 """What the system may hold of each answer, which is this process's memory too: left to itself it is up to 4 MB."""
 _YOUNG_OBJECTS = 10_000
@@ -39,12 +38,14 @@ class _Server(uvicorn.Server):
         self,
         config: uvicorn.Config,
         lifecycle: Lifecycle,
-        slow_readers: SlowReaders,
+        limits: ConnectionLimits,
+        metrics: Metrics,
         settings: Settings,
         url: str,
     ) -> None:
         super().__init__(config)
-        self._slow_readers = slow_readers
+        self._limits = limits
+        self._metrics = metrics
         self._lifecycle = lifecycle
         self._settings = settings
         self._url = url
@@ -63,15 +64,9 @@ class _Server(uvicorn.Server):
         self._announcing = asyncio.create_task(self._announce_ready())
 
     async def on_tick(self, counter: int) -> bool:
-        if counter % _TICKS_A_CHECK == 0:
-            connections = cast("set[Protocol]", self.server_state.connections)
-            metrics = self._slow_readers.metrics
-            metrics.connections.set(len(connections))
-            metrics.count_refusals()
-            now = self._loop.time()
-            self._slow_readers.check(connections, now)
-            for connection in tuple(connections):
-                connection.check_header(now)
+        connections = cast("set[Protocol]", self.server_state.connections)
+        self._metrics.connections.set(len(connections))
+        check_connections(connections, self._loop.time(), self._limits)
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -111,13 +106,17 @@ def run(settings: Settings) -> int:
     logs.configure(settings.log_level, settings.log_format)
     with listener:
         app = create_app(settings)
-        slow_readers = SlowReaders(settings.send_timeout_s, settings.max_waiting_bytes, app.state.metrics)
+        metrics = app.state.metrics
+        limits = ConnectionLimits(
+            allow_connections(settings.max_connections),
+            settings.header_timeout_s,
+            settings.send_timeout_s,
+            settings.max_waiting_bytes,
+        )
         config = uvicorn.Config(
             app,
             loop="uvloop",
-            http=protocol(
-                settings.header_timeout_s, most_connections(settings.max_connections), slow_readers, app.state.gate
-            ),
+            http=protocol(limits, app.state.admission, metrics, refuses_early=settings.refuses_early),
             ws="none",
             lifespan="on",
             log_config=None,
@@ -127,7 +126,7 @@ def run(settings: Settings) -> int:
             timeout_graceful_shutdown=settings.shutdown_timeout_s,
         )
         url = _url(settings.host, listener)
-        server = _Server(config, app.state.lifecycle, slow_readers, settings, url)
+        server = _Server(config, app.state.lifecycle, limits, metrics, settings, url)
         server.run(sockets=[listener])
     return 0 if server.started else _FAILED
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from importlib.metadata import version as version_of
 from typing import Final
 
-import anyio.to_thread
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from api.model_status import ModelStatus
@@ -59,13 +58,8 @@ class Metrics:
         )
         self.cut_off = Counter(
             "digitgan_http_cut_off",
-            "Clients cut off, by what there was too much of: connections, unfinished bodies, unread answers.",
+            "Clients disconnected, by what there was too much of: connections or unread answers.",
             ("why",),
-            registry=registry,
-        )
-        self.thread_queue = Gauge(
-            "digitgan_thread_queue",
-            "Pieces of work, such as the encoding of a large answer, that wait for one of the gateway's threads.",
             registry=registry,
         )
         self.model_seconds = Histogram(
@@ -94,15 +88,9 @@ class Metrics:
             ("size",),
             registry=registry,
         )
-        self.images_admitted = Counter(
-            "digitgan_images_admitted",
-            "Images of the requests that found room, by the size of the requests.",
-            ("size",),
-            registry=registry,
-        )
         self.refusals = Counter(
             "digitgan_requests_refused",
-            "Requests refused because as many images were being made as may be (503).",
+            "Requests refused because the service already made as many images as it can at a time (503).",
             ("route",),
             registry=registry,
         )
@@ -178,7 +166,6 @@ class Metrics:
         self.build.labels(version_of("digitgan")).set(1)
         # Finding a metric by its labels takes longer than counting.
         self._of_request: dict[tuple[str, str, int], tuple[Counter, Histogram, Histogram]] = {}
-        self._refused: dict[tuple[str, str], int] = {}
         self._of_call: dict[tuple[str, int | None], tuple[Histogram, Histogram]] = {}
 
     def observe_request(self, route: str, method: str, status: int, seconds: float, model_seconds: float) -> None:
@@ -196,20 +183,10 @@ class Metrics:
         # Calls overlap the gateway's own work in large answers, so the difference can be negative.
         gateway_seconds.observe(max(0.0, seconds - model_seconds))
 
-    def observe_refusal(self, route: str, method: str) -> None:
-        """Notes a request that was refused at the door. Its time isn't observed: percentiles are of work.
-
-        ``count_refusals`` counts it: to find the counters and count takes as long as all else about a refusal.
-        """
-        key = route, method
-        self._refused[key] = self._refused.get(key, 0) + 1
-
-    def count_refusals(self) -> None:
-        """Counts the refusals noted since the last time."""
-        for (route, method), count in self._refused.items():
-            self.requests.labels(route, method, "503").inc(count)
-            self.refusals.labels(route).inc(count)
-        self._refused.clear()
+    def count_refusal(self, route: str, method: str) -> None:
+        """Counts a request that was refused early. Its time isn't observed: percentiles are of work."""
+        self.requests.labels(route, method, "503").inc()
+        self.refusals.labels(route).inc()
 
     def observe_call(self, model: str, version: int | None, rows: int, seconds: float) -> None:
         """Counts one call of the model server. ``version``: the one that answered, None if none did."""
@@ -231,11 +208,6 @@ class Metrics:
             self.newest_version.labels(model).set(max(versions, default=math.nan))
             self.newest_failed.labels(model).set(bool(status.failed) if status and versions else math.nan)
 
-    def observe_threads(self) -> None:
-        """Notes how much waits for a thread. Call it in the event loop."""
-        self.thread_queue.set(anyio.to_thread.current_default_thread_limiter().statistics().tasks_waiting)
-
     def exposition(self) -> bytes:
         """Returns all metrics in Prometheus' text format."""
-        self.count_refusals()
         return generate_latest(self.registry)

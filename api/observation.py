@@ -87,7 +87,7 @@ class ObserveRequests:
         start = time.perf_counter()
         try:
             await self._app(scope, receive, noted)
-        except BaseException:
+        except Exception:
             if status == CLIENT_LEFT:
                 status = 500  # what the outer layers answer
             raise

@@ -1,15 +1,22 @@
-"""Uvicorn's HTTP/1.1, with bounds on what comes before a request is one and around its body, on connections, and on
-clients that don't take their answers; and problem documents for what never becomes a request."""
+"""HTTP/1.1 by uvicorn, with limits on headers, pipelining and slow clients, and problem documents for errors.
+
+While the service is full, it also refuses requests for images before the application runs.
+"""
 
 import asyncio
+import re
+from functools import lru_cache, partial
 from typing import Any, Final
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+import httptools
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from api import observation
-from api.admission import TICKET, Gate, GatedRoute, Ticket, gated_route
-from api.connections import SPARE_CONNECTIONS, SlowReaders
+from api.admission import MAX_SMALL_BODY_BYTES, OVERLOAD, AdmissionControl, image_route
+from api.connections import MIN_READ_BYTES, SPARE_CONNECTIONS, ConnectionLimits
 from api.keys import OPEN
+from api.metrics import Metrics
 from api.problems import (
     BUSY,
     HEADER_TOO_LARGE,
@@ -17,235 +24,295 @@ from api.problems import (
     OIP_PREFIX,
     REQUEST_TIMEOUT,
     ProblemError,
+    problem_response,
 )
-from api.refusals import Refusal, RefusedBefore, closing_answer, refusal
+from api.security_headers import SecurityHeaders, add_security_headers
 
 MAX_HEADER_BYTES: Final = 64 * 2**10
 MAX_HEADER_FIELDS: Final = 100
 MAX_PIPELINED: Final = 100
-"""Requests that wait on a connection for the answer before theirs; each takes 40 bytes to send and 2 KB to keep."""
+"""Requests on a connection that wait for the answer before theirs."""
 
 _OPEN: Final = tuple(path.encode() for path in OPEN)
 _SURPLUS_TIMEOUT_S: Final = 1.0
-
-
-class HeaderRefusedError(Exception):
-    """Ends the parsing of a request that isn't taken."""
+_HOST: Final = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
+_MALFORMED: Final = ProblemError(MALFORMED_REQUEST, "not an HTTP/1.1 request")
 
 
 class Protocol(HttpToolsProtocol):
-    """One connection. A header has ``header_timeout_s`` to arrive, from the connection or its first byte on.
+    """One connection.
 
-    ``most_connections``: those beyond get an answer from probes' paths only, and those far beyond none.
-
-    While ``gate`` is full, requests that it would not let in are answered here, as soon as their header is there: in a
-    tenth of the time that the application takes to say the same. Those that it lets in are counted here too, so that of
-    a hundred that arrive together only as many pass as find room.
+    A request's task is cancelled when its client disconnects. An error in a request is answered after the answers to
+    the requests before it; then the connection closes.
     """
 
-    header_timeout_s = 10.0
-    most_connections = 2048
-    slow_readers: SlowReaders
-    gate: Gate
-    refused_before: RefusedBefore
+    limits = ConnectionLimits()
+    admission: AdmissionControl
+    metrics: Metrics
+    refuses_early = True
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._in_request = self._in_header = False
+        self._task: asyncio.Task[Any] | None = None
+        self._abandoned = self._ended = self._surplus = False
+        self._in_header = self._has_cycle = False
         self._framing_bytes = 0
-        self._complaint = ProblemError(MALFORMED_REQUEST, "not an HTTP/1.1 request")
-        self._header_awaited_since: float | None = None
-        self._surplus = False
-        self._route: GatedRoute | None = None
-        self._refused: Refusal | None = None
-        self._answered: Any = None  # ``cycle``, or the one that it waits behind
+        self._header_since: float | None = None
+        self._route: str | None = None
+        self._undecided: bytearray | None = None
+        self.unread_since = 0.0
+        self._unread_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Starts the time for the first header."""
+        """Starts the time for the first header. Refuses a connection far beyond the limit."""
         super().connection_made(transport)
-        beyond = len(self.connections) - self.most_connections
-        if beyond > 0:
-            self._surplus = True
-            self.header_timeout_s = min(self.header_timeout_s, _SURPLUS_TIMEOUT_S)
-            self.slow_readers.metrics.cut_off.labels("connections").inc()
-        if beyond > SPARE_CONNECTIONS:
-            self.cut_off()
-        else:
-            self._await_header()
+        self._header_since = self.loop.time()
+        surplus = len(self.connections) - self.limits.connections
+        self._surplus = surplus > 0
+        if surplus > SPARE_CONNECTIONS:
+            self.disconnect("connections")
+        elif surplus > 0:
+            self.metrics.cut_off.labels("connections").inc()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forgets the connection, and ends the work for it."""
-        self.slow_readers.forget(self)
-        if not self._idle:
-            ticket: Ticket | None = self._answered.scope["state"].get(TICKET)
-            if ticket is not None:
-                ticket.depart()
-            self._forget_answer()
+        """Cancels the work for the connection."""
         super().connection_lost(exc)
+        self._abandon()
 
     def data_received(self, data: bytes) -> None:
-        """Takes a piece of a request; refuses a header, a trailer or a chunk's own line that has no end."""
-        if self.gate.full and self._refuse_again(data):
+        """Parses a piece of a request."""
+        if self._ended:
             return
-        began_before = self._in_request
+        self._unset_keepalive_if_required()
         self._framing_bytes += len(data)
-        super().data_received(data)
-        if self.transport.is_closing():
+        try:
+            self._parse(data)
+        except httptools.HttpParserError as error:
+            if not self._ended:
+                cause = error.__context__
+                self._end(cause if isinstance(cause, ProblemError) else _MALFORMED)
             return
         if self._framing_bytes > MAX_HEADER_BYTES:
-            self._refuse(ProblemError(HEADER_TOO_LARGE, f"more than {MAX_HEADER_BYTES} bytes"))
-            return
-        if self._refused and not self._in_request:
-            if not began_before:
-                self.refused_before.remember(data, self.headers, self._refused)
-            self._refused = None
-        if self._in_header or self.cycle is None or self.cycle.response_complete:
-            self._await_header()
+            self._end(ProblemError(HEADER_TOO_LARGE, f"more than {MAX_HEADER_BYTES} bytes"))
+        elif self._header_since is None and (self._in_header or self._undecided is not None or self._idle):
+            self._header_since = self.loop.time()
 
     def on_message_begin(self) -> None:
-        """The first byte of a header."""
+        """Begins a header."""
         super().on_message_begin()
-        self._in_request = self._in_header = True
-        self._framing_bytes, self._refused = 0, None
+        self._in_header, self._has_cycle, self._framing_bytes = True, False, 0
 
     def on_headers_complete(self) -> None:
-        """The last one."""
-        self._in_header, self._framing_bytes = False, 0
-        self._header_awaited_since = None
-        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-        if size > MAX_HEADER_BYTES or len(self.headers) > MAX_HEADER_FIELDS:
-            limits = f"more than {MAX_HEADER_BYTES} bytes or {MAX_HEADER_FIELDS} fields"
-            self._complaint = ProblemError(HEADER_TOO_LARGE, limits)
-            raise HeaderRefusedError
-        if len(self.pipeline) >= MAX_PIPELINED:
-            raise HeaderRefusedError
-        if self._surplus and not self.url.startswith(_OPEN):
-            self._complaint = ProblemError(BUSY, f"there are {self.most_connections} connections already")
-            raise HeaderRefusedError
-        path = self.url.partition(b"?")[0].decode("ascii", "replace")
-        self._route = gated_route(self.parser.get_method().decode("ascii"), path)
-        if self._route is not None and self.gate.full and self.gate.quick and self._idle:
-            self._refuse_work(self._route, path)
+        """Checks a header. Starts or refuses its request, or waits for the body to decide. Raises ProblemError."""
+        self._in_header, self._framing_bytes, self._header_since = False, 0, None
+        self._check_header()
+        if self.parser.should_upgrade():
             return
-        super().on_headers_complete()
-        if not self.pipeline:
-            self._answered = self.cycle
+        refused: bool | None = False
+        if self.refuses_early and self.admission.small.full and self._idle:
+            path = self.url.partition(b"?")[0].decode("ascii", "replace")
+            self._route = image_route(self.parser.get_method().decode("ascii"), path)
+            if self._route is not None:
+                refused = self.admission.refuses_early(self._route)
+        if refused:
+            self._refuse()
+        elif refused is None and not self.expect_100_continue:
+            self._undecided = bytearray()
+        else:
+            self._start()
 
     def on_body(self, body: bytes) -> None:
-        """A piece of a body: what comes around it is counted anew. What belongs to a refused request is dropped."""
+        """Takes a piece of a body. Drops it if the request was refused."""
         self._framing_bytes = 0
-        if not self._refused:
+        if self._undecided is not None:
+            self._undecided += body
+            if len(self._undecided) > MAX_SMALL_BODY_BYTES:
+                self._start()
+        elif self._has_cycle:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The last byte of a request: from here on it is work. It counts as the least until its body has been read."""
-        self._in_request = False
-        if self._refused:
-            return
-        super().on_message_complete()
-        if self._route is not None and not self.pipeline and not self._idle:
-            state: dict[str, Any] = self.cycle.scope["state"]
-            ticket: Ticket = state.setdefault(TICKET, Ticket(self.gate, self._route))
-            if not ticket.counts:
-                ticket.enter(1)
-
-    def on_response_complete(self) -> None:
-        """The next request that waits is answered."""
-        if self.pipeline:
-            self._answered = self.pipeline[-1][0]
-        super().on_response_complete()
-
-    def pause_writing(self) -> None:
-        """The client takes less than there is for it."""
-        super().pause_writing()
-        self.slow_readers.wait(self, self.loop.time())
+        """Ends a request. One that waited for its body is refused or started."""
+        if self._undecided is not None:
+            assert self._route
+            if self._idle and self.admission.refuses_early(self._route, bytes(self._undecided)):
+                self._undecided = None
+                self._refuse()
+            else:
+                self._start()
+        if self._has_cycle:
+            super().on_message_complete()
+            self._has_cycle = False
 
     def resume_writing(self) -> None:
-        """The client has taken what waited for it."""
-        self.slow_readers.forget(self)
+        """Begins anew to measure how fast the client reads."""
+        self._unread_bytes = 0
         super().resume_writing()
 
-    def unsent_bytes(self) -> int:
-        """Returns how much of its answers the system has not taken yet."""
-        return self.transport.get_write_buffer_size()
+    def check(self, now: float) -> int:
+        """Ends the connection if its client is too slow; returns the bytes that the client has not read yet."""
+        timeout_s = self.limits.header_timeout_s if not self._surplus else _SURPLUS_TIMEOUT_S
+        if self._header_since is not None and now - self._header_since >= timeout_s and not self._ended:
+            if self._in_header or self._undecided is not None:
+                self._end(ProblemError(REQUEST_TIMEOUT, f"the request took more than {timeout_s:g} s"))
+            else:
+                self.transport.close()
+        unread = self.transport.get_write_buffer_size()
+        if self._unread_bytes == 0 or self._unread_bytes - unread >= MIN_READ_BYTES:
+            self._unread_bytes, self.unread_since = unread, now
+        self._unread_bytes = max(self._unread_bytes, unread) if unread else 0
+        if unread and now - self.unread_since >= self.limits.send_timeout_s:
+            self.disconnect("unread answers")
+            return 0
+        return unread
 
-    def cut_off(self) -> None:
-        """Closes the connection at once, and forgets what is unsent."""
+    def disconnect(self, why: str) -> None:
+        """Closes the connection immediately and drops the rest of its answer."""
+        self.metrics.cut_off.labels(why).inc()
+        self._ended = True
         self.transport.abort()
-
-    def check_header(self, now: float) -> None:
-        """Ends a connection on which the header is too late. Call it every second or so. ``now``: in seconds.
-
-        A timer for each header would cost as much as refusing the request.
-        """
-        since = self._header_awaited_since
-        if since is None or now - since < self.header_timeout_s or self.transport.is_closing():
-            return
-        if self._in_header:
-            self._refuse(ProblemError(REQUEST_TIMEOUT, f"the header took more than {self.header_timeout_s:g} s"))
-        else:
-            self.transport.close()
-
-    def send_400_response(self, msg: str) -> None:
-        """Answers what isn't a request, as a problem document, and closes the connection."""
-        self._refuse(self._complaint)
 
     @property
     def _idle(self) -> bool:
-        """Whether no answer is under way."""
+        """Whether no answer is in progress."""
         return self.cycle is None or self.cycle.response_complete
 
-    def _refuse(self, error: ProblemError) -> None:
-        self.gate.metrics.requests.labels("none", "other", str(error.problem.status)).inc()
-        answering = not self._idle
-        if not answering or not (self.pipeline or self.cycle.response_started):  # else nothing fits in between
-            self.transport.write(closing_answer(error))
-        if answering:
-            self._forget_answer()
-        self.transport.close()
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        super()._start_asgi_task(cycle, partial(self._run, app))
 
-    def _forget_answer(self) -> None:
-        """What the app answers now comes too late."""
-        self._answered.disconnected = True
-        self._answered.message_event.set()
+    async def _run(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Runs the application for one request until ``_abandon``."""
+        self._task = asyncio.current_task()
+        try:
+            await app(scope, receive, send)
+        except asyncio.CancelledError:
+            if not self._abandoned:
+                raise
+        finally:
+            self._task = None
 
-    def _refuse_work(self, route: GatedRoute, path: str) -> None:
-        """Answers that there is no room. Whatever is still to come of the request is dropped."""
-        # Who waits for 100 Continue may send the body or not: what comes next can't be told.
+    def _abandon(self) -> None:
+        """Cancels the request in progress."""
+        self._abandoned = True
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+        if self._task is not None:
+            self._task.cancel()
+
+    def _parse(self, data: bytes) -> None:
+        """Feeds the parser. Ignores requests to upgrade, as RFC 9110 (section 7.8) allows.
+
+        The parser would skip the body of such a request and take it for a request of its own. So the header is parsed
+        again without the field ``Upgrade``.
+        """
+        while True:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                version = self.parser.get_http_version().encode()
+                lines = [self.parser.get_method() + b" " + self.url + b" HTTP/" + version]
+                lines += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+                data = data[upgrade.args[0] :]
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+                self.parser.feed_data(b"\r\n".join((*lines, b"\r\n")))
+
+    def _check_header(self) -> None:
+        """Raises ProblemError for a header that is too large, not HTTP/1.1's, or on a connection beyond the limits."""
+        if self._ended:
+            raise _MALFORMED
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > MAX_HEADER_BYTES or len(self.headers) > MAX_HEADER_FIELDS:
+            limits = f"more than {MAX_HEADER_BYTES} bytes or {MAX_HEADER_FIELDS} fields"
+            raise ProblemError(HEADER_TOO_LARGE, limits)
+        version = self.parser.get_http_version()
+        hosts = [value for name, value in self.headers if name == b"host"]
+        if version not in ("1.0", "1.1") or self.parser.get_method() == b"CONNECT":
+            raise _MALFORMED
+        if (len(hosts) != 1 and not (version == "1.0" and not hosts)) or not all(map(_HOST.fullmatch, hosts)):
+            raise ProblemError(MALFORMED_REQUEST, "the header needs one field Host with the name of the server")
+        if version == "1.0" and any(name == b"transfer-encoding" for name, _ in self.headers):
+            raise ProblemError(MALFORMED_REQUEST, "HTTP/1.0 has no Transfer-Encoding")
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise ProblemError(MALFORMED_REQUEST, f"more than {MAX_PIPELINED} requests wait on the connection")
+        if self._surplus and not self.url.startswith(_OPEN):
+            raise ProblemError(BUSY, f"there are {self.limits.connections} connections already")
+
+    def _start(self) -> None:
+        """Hands the request to the application."""
+        super().on_headers_complete()
+        self._has_cycle = True
+        body, self._undecided = self._undecided, None
+        if body:
+            super().on_body(bytes(body))
+
+    def _refuse(self) -> None:
+        """Answers that the service is full, and drops what is still to come of the request."""
+        assert self._route
+        self.metrics.count_refusal(self._route, self.parser.get_method().decode("ascii"))
+        # A client that waits for 100 Continue may send the body or not: the next request could not be recognised.
         close = self.expect_100_continue or not self.parser.should_keep_alive()
-        self._refused = refusal(route, OIP_PREFIX if path.startswith(OIP_PREFIX) else "", close)
-        self._write_refusal(self._refused, observation.request_id(self.headers))
+        head, body = _refusal(OIP_PREFIX if self.url.startswith(OIP_PREFIX.encode()) else "", close)
+        request_id = observation.request_id(self.headers).encode()
+        self.transport.write(b"%b%b: %b\r\n\r\n%b" % (head, observation.HEADER, request_id, body))
         if close:
+            self._ended = True
             self.transport.close()
 
-    def _refuse_again(self, data: bytes) -> bool:
-        """Answers that there is no room, if ``data`` is a request that begins like one that was told so."""
-        if self._in_request or self._surplus or not (self._idle and self.gate.quick):
-            return False
-        refused = self.refused_before.find(data)
-        if refused is None:
-            return False
-        self._unset_keepalive_if_required()
-        self._header_awaited_since = self.loop.time()
-        self._write_refusal(refused, observation.new_id())
-        return True
+    def _end(self, error: ProblemError) -> None:
+        """Answers ``error`` in its turn and closes the connection. Nothing more is read from it."""
+        self._ended = True
+        self._undecided = None
+        self.metrics.requests.labels("none", "other", str(error.problem.status)).inc()
+        if self._has_cycle and self.pipeline:
+            self.pipeline.popleft()  # the request at fault
+        elif self._has_cycle and not self._idle:
+            self._abandon()
+        broken = self._has_cycle and not self.pipeline and self.cycle.response_started
+        if broken or self.transport.is_closing():
+            self.transport.close()
+            return
+        waits = not self._idle and not self.cycle.disconnected
+        scope: Any = {"type": "http", "method": "GET", "path": "", "headers": []}
+        self.cycle = RequestResponseCycle(
+            scope=scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=[],
+            message_event=asyncio.Event(),
+            expect_100_continue=False,
+            keep_alive=False,
+            on_response=self.on_response_complete,
+        )
+        app: Any = SecurityHeaders(problem_response(error, ""))
+        if waits:
+            self.pipeline.appendleft((self.cycle, app))
+        else:
+            self._start_asgi_task(self.cycle, app)
 
-    def _write_refusal(self, refused: Refusal, request_id: str) -> None:
-        self.gate.metrics.observe_refusal(refused.route.path, refused.route.method)
-        self.transport.write(refused.answer(request_id))
-
-    def _await_header(self) -> None:
-        if self._header_awaited_since is None:
-            self._header_awaited_since = self.loop.time()
+    def send_400_response(self, msg: str) -> None:
+        """Answers a malformed request by a problem document."""
+        self._end(_MALFORMED)
 
 
-def protocol(header_timeout_s: float, most_connections: int, slow_readers: SlowReaders, gate: Gate) -> type[Protocol]:
-    """Returns the protocol with these bounds, in front of this gate."""
-    bounds = {
-        "header_timeout_s": header_timeout_s,
-        "most_connections": most_connections,
-        "slow_readers": slow_readers,
-        "gate": gate,
-        "refused_before": RefusedBefore(),
-    }
-    return type("Protocol", (Protocol,), bounds)
+@lru_cache(maxsize=4)
+def _refusal(prefix: str, close: bool) -> tuple[bytes, bytes]:
+    """Returns the 503 to requests whose path has ``prefix``: the status line and fields, and the body."""
+    response = problem_response(OVERLOAD, prefix)
+    add_security_headers(response.headers, response.status_code)
+    if close:
+        response.headers["connection"] = "close"
+    lines = b"".join(name + b": " + value + b"\r\n" for name, value in response.raw_headers)
+    return STATUS_LINE[response.status_code] + lines, bytes(response.body)
+
+
+def protocol(
+    limits: ConnectionLimits, admission: AdmissionControl, metrics: Metrics, *, refuses_early: bool
+) -> type[Protocol]:
+    """Returns the protocol with these limits. ``refuses_early``: before the application runs."""
+    settings = {"limits": limits, "admission": admission, "metrics": metrics, "refuses_early": refuses_early}
+    return type("Protocol", (Protocol,), settings)

@@ -36,13 +36,17 @@ class SecurityHeaders:
 
         async def with_fields(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in ALWAYS:
-                    headers.setdefault(name, value)
-                # The fields of a 304 replace those of the stored answer (RFC 9111, 3.2), and it doesn't tell its type.
-                if message["status"] != 304:
-                    is_page = headers.get("content-type", "").startswith("text/html")
-                    headers.setdefault(POLICY, PAGE if is_page else NOTHING)
+                add_security_headers(MutableHeaders(scope=message), message["status"])
             await send(message)
 
         await self._app(scope, receive, with_fields)
+
+
+def add_security_headers(headers: MutableHeaders, status: int) -> None:
+    """Adds the fields that an answer with ``headers`` hasn't set itself."""
+    for name, value in ALWAYS:
+        headers.setdefault(name, value)
+    # The fields of a 304 replace those of the stored answer (RFC 9111, 3.2), and it doesn't tell its type.
+    if status != 304:
+        is_page = headers.get("content-type", "").startswith("text/html")
+        headers.setdefault(POLICY, PAGE if is_page else NOTHING)

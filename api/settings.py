@@ -169,6 +169,11 @@ class Settings(BaseSettings):
         description="Whether requests are traced. Where to, and how many, is up to OpenTelemetry's own variables.",
     )
 
+    @property
+    def refuses_early(self) -> bool:
+        """Whether a full service refuses requests without an access log's line, a trace and CORS fields."""
+        return not (self.access_log or self.tracing or self.cors_origins)
+
     @model_validator(mode="after")
     def _tls_files(self) -> Self:
         """Reads the files now, so that a wrong one is told by its name."""

@@ -9,7 +9,6 @@ from fastapi import APIRouter, Header, Path, Request
 from starlette.responses import Response
 
 from api import health, openapi, problems
-from api.admission import admit
 from api.bodies import JSON
 from api.deadlines import Deadline, limit_of
 from api.dependencies import GatewayState, StateDep
@@ -18,6 +17,7 @@ from api.metrics import Metrics
 from api.model_status import model_status
 from api.oip import tensors
 from api.oip.messages import HEADER_LENGTH, read_request, write_answer
+from api.oip.messages import Inference as ParsedInference
 from api.oip.schemas import (
     InferenceRequest,
     InferenceResponse,
@@ -245,8 +245,14 @@ async def _infer(
     _refuse_compressed(request)
     body = await request.body()
     asked = await _work(len(body), lambda: read_request(body, header_length, spec, state.settings.max_images))
-    admit(request, len(asked.rows))
-    charge(request, len(asked.rows), "/inputs")
+    with state.admission.images(request, len(asked.rows)):
+        charge(request, len(asked.rows), "/inputs")
+        return await _answer(request, model, version, asked, state)
+
+
+async def _answer(
+    request: Request, model: str, version: int | None, asked: ParsedInference, state: GatewayState
+) -> Response:
     deadline = Deadline(limit_of(request, state.settings.request_timeout_s))
     prediction = await state.inference.predict_whole(model, asked.rows, version=version, time_left=deadline.for_calls())
     _count(prediction, state.metrics)

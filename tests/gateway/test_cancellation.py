@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from api.admission import LEAST
+from api.admission import MIN_CHARGE_IMAGES
 from tests.gateway import processes
 from tests.gateway.misbehaving import Holding, MisbehavingServer
 from tests.gateway.test_metrics import read, value
@@ -83,11 +83,11 @@ def test_one_that_waits_for_its_turn_leaves_the_queue_and_takes_nobody_along(
 ) -> None:
     connections = [asking(process, "/generate", {"seeds": [seed]}) for seed in range(5)]
     wait_until(lambda: holding.held == 2)
-    wait_until(lambda: value(read(http), "digitgan_images_in_flight", size="small") == 5 * LEAST)
+    wait_until(lambda: value(read(http), "digitgan_images_in_flight", size="small") == 5 * MIN_CHARGE_IMAGES)
     calls = server.calls
     for connection in connections[3:]:
         connection.close()
-    wait_until(lambda: value(read(http), "digitgan_images_in_flight", size="small") == 3 * LEAST)
+    wait_until(lambda: value(read(http), "digitgan_images_in_flight", size="small") == 3 * MIN_CHARGE_IMAGES)
     holding.release()
     for connection in connections[:3]:
         assert connection.recv(12) == b"HTTP/1.1 200"

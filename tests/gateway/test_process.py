@@ -110,7 +110,7 @@ def test_it_is_unready_then_pauses_and_requests_under_way_are_answered(
         return honest(request, context)
 
     answers: list[int] = []
-    with processes.gateway(faulty_server.target, shutdown_delay_s=0.5) as process:
+    with processes.gateway(faulty_server.target, shutdown_delay_s=3) as process:
         url = processes.url_of(process)
         assert httpx.get(f"{url}/healthz/ready").status_code == 200
         faulty_server.behaviour = slow

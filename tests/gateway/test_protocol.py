@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import re
 import socket
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -54,7 +56,16 @@ def assert_problem(answer: bytes, status: int, slug: str) -> None:
     "request_bytes",
     [
         b"hello\r\n\r\n",
-        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET / HTTP/9.9\r\nHost: x\r\n\r\n",
+        b"GET /healthz/live\r\n\r\n",
+        b"GET /healthz/live HTTP/0.9\r\n\r\n",
+        b"GET /healthz/live HTTP/1.1\r\n\r\n",
+        b"GET /healthz/live HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+        b"GET /healthz/live HTTP/1.1\r\nHost: x/y\r\n\r\n",
+        b"GET /healthz/live HTTP/1.0\r\nHost: x\r\nHost: x\r\n\r\n",
+        b"POST /generate HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: x\r\nBad Name: 1\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
@@ -187,3 +198,63 @@ def test_two_requests_on_a_connection_and_two_at_once_are_answered(impatient: Se
         assert connection.recv(2**16).startswith(b"HTTP/1.1 200")
         connection.sendall(one + one.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
         assert read(connection).count(b"HTTP/1.1 200") == 2
+
+
+LIVE = b"GET /healthz/live HTTP/1.1\r\nHost: x\r\n\r\n"
+LAST = LIVE.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n"
+WEBSOCKET = b"Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+
+
+def statuses(answers: bytes) -> list[int]:
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", answers)]
+
+
+@pytest.mark.parametrize("pieces", [1, 3, 40])
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+@pytest.mark.parametrize("upgrade", [H2C, WEBSOCKET], ids=["h2c", "websocket"])
+def test_a_request_to_upgrade_gets_the_answer_to_the_request(
+    impatient: ServerProcess, upgrade: bytes, chunked: bool, pieces: int
+) -> None:
+    """Its body is never taken for a request, even if it looks like one."""
+    head = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n" + upgrade
+    stream = b""
+    for body in (b'{"seeds":[7]}', LIVE):
+        if chunked:
+            stream += head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+        else:
+            stream += head + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+    stream += LAST.replace(b"Connection: close", b"Connection: close, Upgrade\r\nUpgrade: h2c")
+    with connect(impatient) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        step = -(-len(stream) // pieces)
+        for start in range(0, len(stream), step):
+            connection.sendall(stream[start : start + step])
+            time.sleep(0.01 if pieces > 1 else 0)
+        assert statuses(read(connection)) == [200, 400, 200]
+
+
+def test_http_1_0_needs_no_host(impatient: ServerProcess) -> None:
+    with connect(impatient) as connection:
+        connection.sendall(b"GET /healthz/live HTTP/1.0\r\n\r\n")
+        assert statuses(read(connection)) == [200]
+
+
+BAD_CHUNK = b"POST /generate HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nnonsense"
+
+
+@pytest.mark.parametrize("bad", [b"nonsense\r\n\r\n", LIVE.replace(b"Host: x\r\n", b""), BAD_CHUNK])
+@pytest.mark.parametrize("before", [0, 1, 3])
+def test_a_malformed_request_is_answered_in_its_turn(impatient: ServerProcess, before: int, bad: bytes) -> None:
+    one = b"GET /digits/7.png HTTP/1.1\r\nHost: x\r\n\r\n"
+    with connect(impatient) as connection:
+        connection.sendall(one * before + bad + one)
+        assert statuses(read(connection)) == [200] * before + [400]
+
+
+def test_an_error_in_a_body_does_not_break_the_answer_before(impatient: ServerProcess) -> None:
+    one = b"GET /digits/7.png HTTP/1.1\r\nHost: x\r\n\r\n"
+    with connect(impatient) as connection:
+        connection.sendall(one + BAD_CHUNK.removesuffix(b"nonsense"))
+        connection.sendall(b"nonsense\r\n")
+        assert statuses(read(connection)) == [200, 400]
