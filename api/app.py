@@ -6,26 +6,26 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp
 
 from api import (
     dataset,
     digits,
-    docs_page,
     errors,
-    front_page,
     generate,
     health,
     interpolate,
     models,
     openapi,
+    pages,
     problems,
     score,
     story,
 )
 from api.admission import AdmissionControl
-from api.cors import Cors, origins_of
+from api.cors import CORS, origins_of
 from api.dependencies import KEY, GatewayState, StateDep
 from api.health import Lifecycle
 from api.inference import Inference
@@ -86,7 +86,7 @@ def create_app(settings: Settings) -> FastAPI:
         description="Handwritten digits from a generative adversarial network, and a discriminator's opinion of yours."
         " Every error is a problem document (RFC 9457).",
         lifespan=lifespan,
-        redirect_slashes=False,
+        servers=[{"url": "."}],  # relative to the document, also behind a proxy that strips a path prefix
         docs_url=None,
         redoc_url=None,
     )
@@ -94,10 +94,11 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.metrics = metrics
     admission = app.state.admission = AdmissionControl(settings.max_images_in_flight, metrics)
     # In the order in which a request is compared with them: what comes most often first.
-    for module in (generate, front_page, docs_page, dataset, digits, interpolate, score, story, models, health, oip):
+    for module in (generate, dataset, digits, interpolate, score, story, models, health, oip):
         app.include_router(module.router)
     app.add_api_route("/metrics", _metrics, summary="Prometheus metrics", response_class=PlainTextResponse)
     app.add_api_route("/problems/{slug}", _problem_page, include_in_schema=False)
+    pages.mount(app)
     errors.install(app)
     openapi.install(app, settings)
     # The last one added is the outermost.
@@ -111,7 +112,7 @@ def create_app(settings: Settings) -> FastAPI:
     if keys := keys_of(settings.api_keys):
         app.add_middleware(CheckKeys, keys=keys, images_per_minute=settings.key_images_per_minute)
     if origins := origins_of(settings.cors_origins):
-        app.add_middleware(Cors, origins=origins)
+        app.add_middleware(CORSMiddleware, allow_origins=origins, **CORS)
     app.add_middleware(ObserveRequests, metrics=metrics, access_log=settings.access_log)
     app.add_middleware(HeadAsGet)
     return app

@@ -62,7 +62,7 @@ async def dataset(
     request: Request,
     state: StateDep,
 ) -> Response:
-    media_type = negotiate(", ".join(request.headers.getlist("accept")), FORMATS)
+    media_type = negotiate(request, FORMATS)
     bodies.media_type(request, (JSON,))
     body = await bodies.read_json(request, DatasetRequest)
     if body.count > state.settings.max_stream_images:

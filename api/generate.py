@@ -61,7 +61,7 @@ async def generate(
     request: Request,
     state: StateDep,
 ) -> Response:
-    media_type = negotiate(", ".join(request.headers.getlist("accept")), OFFERED)
+    media_type = negotiate(request, OFFERED)
     form = FORMATS[media_type]
     bodies.media_type(request, (JSON,))
     body = await bodies.read_json(request, GenerateRequest)

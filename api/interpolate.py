@@ -50,7 +50,7 @@ async def interpolate(
     request: Request,
     state: StateDep,
 ) -> Response:
-    media_type = negotiate(", ".join(request.headers.getlist("accept")), tuple(FORMATS))
+    media_type = negotiate(request, tuple(FORMATS))
     form = FORMATS[media_type]
     bodies.media_type(request, (JSON,))
     body = await bodies.read_json(request, InterpolateRequest)

@@ -1,55 +1,52 @@
-"""Content negotiation: which of our formats a request's ``Accept`` prefers (RFC 9110, section 12.5.1)."""
+"""Content negotiation: which of the formats on offer a request's ``Accept`` prefers (RFC 9110, section 12.5.1)."""
 
-import re
 from collections.abc import Sequence
-from typing import Final
+
+from starlette.requests import Request
 
 from api.problems import NOT_ACCEPTABLE, ProblemError
 
-_TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - RFC 9110's token, no secret
-_RANGE: Final = re.compile(rf"\s*({_TOKEN})/({_TOKEN})\s*(;.*)?", re.DOTALL)
-_QUALITY: Final = re.compile(r";\s*q=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)\s*(?:;|$)", re.IGNORECASE)
-_ANY_QUALITY: Final = re.compile(r";\s*q\s*=", re.IGNORECASE)
 
+def negotiate(request: Request, offers: Sequence[str]) -> str:
+    """Returns the media type out of ``offers``, best first, that the request's ``Accept`` prefers.
 
-def negotiate(accept: str | None, offers: Sequence[str]) -> str:
-    """Returns the media type out of ``offers`` (ours, best first) that the header ``accept`` prefers.
-
-    The more specific range decides about an offer, and ``q=0`` excludes it. Of equally good offers the one
-    that was named more specifically wins, and then the one that we put first. No header, or an empty one,
-    accepts anything. Ranges that aren't well-formed are ignored.
+    The most specific range decides about an offer, and ``q=0`` excludes it. Of offers with equal quality, the one that
+    is named more specifically wins, and then the first one. No header, or an empty one, accepts anything.
 
     Raises ProblemError (406) if every offer is excluded.
     """
-    if accept is None or not accept.strip():
+    ranges = _ranges(",".join(request.headers.getlist("accept")))
+    if not ranges:
         return offers[0]
-    ranges = [parsed for part in accept.split(",") if (parsed := _parse(part))]
     best, best_rank = None, (0.0, 0)
     for offer in offers:
-        specificity, quality = max(((_specificity(offer, name), quality) for name, quality in ranges), default=(0, 0.0))
-        if specificity and (quality, specificity) > best_rank and quality > 0:
+        names = (offer, f"{offer.partition('/')[0]}/*", "*/*")
+        specificity, quality = max(
+            ((3 - names.index(name), q) for name, q in ranges if name in names), default=(0, 0.0)
+        )
+        if quality and (quality, specificity) > best_rank:
             best, best_rank = offer, (quality, specificity)
     if best is None:
         raise ProblemError(NOT_ACCEPTABLE, f"available: {', '.join(offers)}", headers={"Vary": "Accept"})
     return best
 
 
-def _parse(part: str) -> tuple[str, float] | None:
-    """Returns the media range in lower case and its quality; None for what isn't one."""
-    found = _RANGE.fullmatch(part)
-    if not found:
-        return None
-    parameters = found[3] or ""
-    quality = _QUALITY.search(parameters)
-    if quality is None and _ANY_QUALITY.search(parameters):
-        return None
-    return f"{found[1]}/{found[2]}".lower(), float(quality[1]) if quality else 1.0
+def _ranges(accept: str) -> list[tuple[str, float]]:
+    """Returns the media ranges in lower case with their qualities.
 
-
-def _specificity(offer: str, media_range: str) -> int:
-    """Returns 3 for the type itself, 2 for ``type/*``, 1 for ``*/*``, 0 if the range leaves the offer out."""
-    if media_range == offer:
-        return 3
-    if media_range == offer.partition("/")[0] + "/*":
-        return 2
-    return int(media_range == "*/*")
+    It takes what Java's HttpURLConnection sends, ``*; q=.2``, and blanks around ``=``. A quality that is not a number
+    from 0 to 1 makes the range one that matches nothing.
+    """
+    found = []
+    for part in filter(str.strip, accept.lower().split(",")):
+        name, *parameters = (piece.strip() for piece in part.split(";"))
+        quality = 1.0
+        for parameter in parameters:
+            key, _, value = parameter.partition("=")
+            if key.strip() == "q":
+                try:
+                    quality = float(value)
+                except ValueError:
+                    quality = -1.0
+        found.append(("*/*" if name == "*" else name, quality) if 0 <= quality <= 1 else ("", 0.0))
+    return found

@@ -76,7 +76,7 @@ _BODY: Final[dict[str, Any]] = {
     response_class=Response,
 )
 async def score(request: Request, state: StateDep) -> Response:
-    negotiate(", ".join(request.headers.getlist("accept")), (JSON,))
+    negotiate(request, (JSON,))
     media_type = bodies.media_type(request, tuple(_BODY))
     upload = await _read(request, media_type, state.settings)
     with state.admission.images(request, len(upload.files)):

@@ -20,6 +20,9 @@ export class Problem extends Error {
   }
 }
 
+/** The address of a path: below the page's own, also behind a proxy that strips a prefix. @param {string} path */
+export const address = (path) => new URL(`.${path}`, document.baseURI).href;
+
 /**
  * Sends a request. Throws Problem if the gateway says no, and an Error in words if nobody answers.
  * @param {Request} request
@@ -29,7 +32,7 @@ export class Problem extends Error {
 export async function send({ path, accept = "application/json", body }, signal) {
   let answer;
   try {
-    answer = await fetch(path, {
+    answer = await fetch(address(path), {
       method: body ? "POST" : "GET",
       headers: { Accept: accept, ...(body && { "Content-Type": "application/json" }) },
       body: body && JSON.stringify(body),
@@ -72,7 +75,7 @@ const quoted = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
 
 /** @param {Request} request */
 export function curl({ path, accept, body, file, upload }) {
-  const words = ["curl -s", location.origin + path];
+  const words = ["curl -s", address(path)];
   if (body && upload) {
     words.push(`-F images=@${upload}`);
     for (const [name, value] of Object.entries(body)) if (name !== "images") words.push(`-F ${name}=${value}`);
@@ -106,7 +109,7 @@ export function python({ path, accept, body, file, upload }) {
   modules.sort();
   const lines = [`import ${modules.join(", ")}`, ...(npy ? ["import numpy"] : []), ""];
   if (upload) lines.push(`picture = base64.b64encode(pathlib.Path(${JSON.stringify(upload)}).read_bytes()).decode()`);
-  lines.push("request = urllib.request.Request(", `    ${JSON.stringify(location.origin + path)},`);
+  lines.push("request = urllib.request.Request(", `    ${JSON.stringify(address(path))},`);
   if (body) {
     const text = upload ? literal({ ...body, images: 0 }).replace('"images": 0', '"images": [picture]') : literal(body);
     lines.push(`    json.dumps(${text}).encode(),`);

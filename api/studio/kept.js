@@ -1,7 +1,7 @@
 // @ts-check
 // The digits that were kept: the dock at the bottom, and what can be done with them.
 
-import { download, send } from "./api.js";
+import { address, download, send } from "./api.js";
 import { make, one, percent } from "./dom.js";
 import { SIDE, digitsOf, paint, paintPng } from "./pixels.js";
 import { copy, recipe } from "./recipe.js";
@@ -123,8 +123,8 @@ const ACTIONS = {
   link: async () => {
     const path = `/digits/${chosen}.png?scale=8`;
     printed({ path, file: `${chosen}.png` });
-    const link = location.origin + path;
-    status.replaceChildren((await copy(link)) ? "Copied " : "The link: ", make("a", { href: path }, link));
+    const link = address(path);
+    status.replaceChildren((await copy(link)) ? "Copied " : "The link: ", make("a", { href: link }, link));
   },
 };
 

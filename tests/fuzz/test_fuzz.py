@@ -248,7 +248,8 @@ ACCEPT = st.lists(
 @fuzz(accept=ACCEPT.map("".join))
 def test_the_negotiation(accept: str) -> None:
     with contextlib.suppress(ProblemError):
-        assert negotiate(accept, FORMATS_ON_OFFER) in FORMATS_ON_OFFER
+        request = Request({"type": "http", "headers": [(b"accept", accept.encode("latin-1"))]})
+        assert negotiate(request, FORMATS_ON_OFFER) in FORMATS_ON_OFFER
 
 
 KEY = new_key()

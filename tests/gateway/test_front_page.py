@@ -1,60 +1,95 @@
-"""GET /: a page that needs nothing from elsewhere, nothing inline, and no second look at what it has."""
+"""The studio's page and the API's: nothing from elsewhere, nothing inline, and relative addresses only."""
 
 import gzip
 import re
+from urllib.parse import urljoin
 
 import httpx
+import pytest
 
 from api.security_headers import PAGE
 from tests.gateway.problem import assert_problem
+from tests.support.path_prefix import stripping_proxy
 
-LINKS = re.compile(r'(?:href|src)="(/studio/[^"]+)"')
-IMPORTS = re.compile(r'(?:from|import)\s*\(?"\./([^"]+)"')
+LINKS = re.compile(r'(?:href|src)="((?!#|https?:)[^"]+)"')
+IMPORTS = re.compile(r'(?:from|import)\s*\(?"(\./[^"]+)"')
 
 
-def test_every_file_of_the_page_is_there_and_kept_for_a_year(http: httpx.Client) -> None:
-    page = http.get("/")
-    assert page.headers["content-type"] == "text/html; charset=utf-8"
-    assert page.headers["cache-control"] == "public, no-cache"
-    seen: set[str] = set()
-    wanted = set(LINKS.findall(page.text))
-    assert len(wanted) > 6
-    while wanted - seen:
-        path = (wanted - seen).pop()
-        seen.add(path)
+@pytest.mark.parametrize("page", ["", "docs"])
+def test_every_file_of_a_page_is_there_also_below_a_path_prefix(http: httpx.Client, page: str) -> None:
+    with stripping_proxy(str(http.base_url).rstrip("/")) as url:
+        first = urljoin(url, page)
+        seen: dict[str, httpx.Response] = {}
+        wanted = {first}
+        while new := wanted - seen.keys():
+            address = new.pop()
+            answer = seen[address] = httpx.get(address)
+            assert answer.status_code == 200, address
+            assert answer.headers["content-type"].split(";")[0] != "application/problem+json"
+            if address == first:
+                wanted |= {urljoin(address, link) for link in LINKS.findall(answer.text)}
+            elif "/studio/" in address and address.endswith(".js"):
+                wanted |= {urljoin(address, name) for name in IMPORTS.findall(answer.text)}
+        assert len([address for address in seen if address.endswith(".js")]) > (1 if page else 10)
+
+
+def test_a_browser_asks_each_time_whether_a_file_has_changed(http: httpx.Client) -> None:
+    for path in ("/", "/studio/main.js", "/studio/mark.png", "/docs", "/docs/files/swagger-ui.css"):
         answer = http.get(path)
-        assert answer.status_code == 200, path
-        assert "immutable" in answer.headers["cache-control"]
-        if path.endswith(".js"):
-            assert answer.headers["content-type"].startswith("text/javascript")
-            wanted |= {f"{path.rpartition('/')[0]}/{name}" for name in IMPORTS.findall(answer.text)}
-    assert len([path for path in seen if path.endswith(".js")]) > 10
+        assert answer.headers["cache-control"] == "public, no-cache"
+        again = http.get(path, headers={"If-None-Match": answer.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+        policy = again.headers.get("content-security-policy", PAGE)  # a browser would put it on the page that it has
+        assert policy == PAGE
+        assert http.head(path).headers["etag"] == answer.headers["etag"]
 
 
 def test_nothing_is_inline_and_nothing_comes_from_elsewhere(http: httpx.Client) -> None:
     page = http.get("/")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert page.headers["content-security-policy"] == PAGE
-    assert not re.search(r"<style|style=|<script(?![^>]*src=)|\son\w+=|https?://", page.text)
+    assert not re.search(r"<style|style=|<script(?![^>]*src=)|\son\w+=|(?:src|href)=\"/", page.text)
     for path in LINKS.findall(page.text):
-        answer = http.get(path)
+        answer = http.get(f"/{path}")
         assert answer.headers["x-content-type-options"] == "nosniff"
-        assert answer.headers["vary"] == "Accept-Encoding"
-        if not path.endswith(".png"):
+        if path.startswith("studio/") and not path.endswith(".png"):
             assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", answer.text), path
 
 
-def test_it_is_sent_compressed_and_asked_for_again_at_the_price_of_a_304(http: httpx.Client) -> None:
-    plain = http.get("/", headers={"Accept-Encoding": "identity"})
-    with http.stream("GET", "/", headers={"Accept-Encoding": "gzip"}) as zipped:
-        assert zipped.headers["content-encoding"] == "gzip"
-        assert gzip.decompress(b"".join(zipped.iter_raw())) == plain.content
-    again = http.get("/", headers={"If-None-Match": plain.headers["etag"]})
-    assert (again.status_code, again.content) == (304, b"")
-    policy = again.headers.get("content-security-policy", PAGE)  # a browser would put it on the page that it has
-    assert policy == PAGE
+@pytest.mark.parametrize(
+    ("accepted", "coding"),
+    [
+        ("gzip", "gzip"),
+        ("gzip;q=0", None),
+        ("br, gzip; q=0.0, deflate", None),
+        ("br;q=0, gzip", "gzip"),
+        ("identity", None),
+    ],
+)
+def test_scripts_are_compressed_for_clients_that_accept_that(
+    http: httpx.Client, accepted: str, coding: str | None
+) -> None:
+    plain = http.get("/studio/main.js", headers={"Accept-Encoding": "identity"}).content
+    with http.stream("GET", "/studio/main.js", headers={"Accept-Encoding": accepted}) as answer:
+        content = b"".join(answer.iter_raw())
+    assert answer.headers.get("content-encoding") == coding
+    assert (gzip.decompress(content) if coding else content) == plain
+    assert "Accept-Encoding" in answer.headers["vary"]
 
 
-def test_files_of_another_release_are_gone(http: httpx.Client) -> None:
-    path = LINKS.findall(http.get("/").text)[0]
-    assert_problem(http.get(re.sub("/studio/[^/]+/", "/studio/0123/", path)), "not-found")
-    assert_problem(http.get(path + ".map"), "not-found")
+def test_other_files_are_not_found(http: httpx.Client) -> None:
+    for path in (
+        "/studio/main.js.map",
+        "/studio/../app.py",
+        "/studio/%2e%2e/app.py",
+        "/docs/files/core.py",
+        "/studio/",
+    ):
+        assert_problem(http.get(path), "not-found")
+
+
+@pytest.mark.parametrize("path", ["/generate/", "/models/", "/digits/7.png/", "/healthz/ready/", "/docs/"])
+def test_a_trailing_slash_is_redirected(http: httpx.Client, path: str) -> None:
+    answer = http.request("POST" if path == "/generate/" else "GET", path)
+    assert answer.status_code == 307
+    assert httpx.URL(answer.headers["location"]).path == path.rstrip("/")

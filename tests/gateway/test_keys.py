@@ -94,7 +94,7 @@ NOISE = {"name": "noise", "datatype": "FP32", "shape": [3, 100], "data": [0.0] *
     ("key", "path", "body", "images"),
     [
         (TEN[0], "/interpolate", {"seeds": [1, 2], "steps": 6}, 7),
-        (TEN[1], "/dataset", {"count": 7, "confidence_floor": 0, "balance": "natural"}, 7),
+        (TEN[1], "/dataset", {"count": 10, "confidence_floor": 0, "balance": "natural"}, 10),
         (TEN[2], "/v2/models/generator/infer", {"inputs": [NOISE]}, 3),
         (TEN[3], "/v2/models/generator/versions/1/infer", {"inputs": [NOISE]}, 3),
     ],
@@ -139,7 +139,7 @@ def test_a_preflight_request_needs_no_key(guarded: httpx.Client) -> None:
     assert allowed.status_code == 200
     assert allowed.headers["access-control-allow-origin"] == "https://example.org"
     other = guarded.options("/generate", headers=asked | {"Origin": "https://evil.example"})
-    assert_problem(other, "malformed-request")
+    assert other.status_code == 400
     assert "access-control-allow-origin" not in other.headers
 
 

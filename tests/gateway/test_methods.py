@@ -11,7 +11,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", 
 HIDDEN = {
     "/": {"GET"},
     "/docs": {"GET"},
-    "/docs/swagger-ui.css": {"GET"},
+    "/docs/files/swagger-ui.css": {"GET"},
     "/openapi.json": {"GET"},
     "/problems/timeout": {"GET"},
 }

@@ -33,7 +33,8 @@ def test_pages(faulty_http: httpx.Client, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/healthz/live", "/digits/7.png", "/openapi.json", "/metrics", "/docs/swagger-ui.css", "/problems/timeout"]
+    "path",
+    ["/healthz/live", "/digits/7.png", "/openapi.json", "/metrics", "/docs/files/start.js", "/problems/timeout"],
 )
 def test_other_answers(faulty_http: httpx.Client, path: str) -> None:
     answer = faulty_http.get(path, headers={"Origin": "https://evil.example"})
@@ -63,11 +64,11 @@ def test_failures(faulty_http: httpx.Client, faulty_server: MisbehavingServer) -
 def test_the_docs_page_needs_nothing_from_outside(faulty_http: httpx.Client) -> None:
     page = faulty_http.get("/docs")
     assert page.headers["content-security-policy"] == PAGE
-    targets = set(re.findall(r'(?:href|src)="([^"]+)"', page.text))
-    assert {"/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js", "/docs/start.js"} <= targets
+    targets = {f"/{path}" for path in re.findall(r'(?:href|src)="([^"]+)"', page.text)}
+    assert {"/docs/files/swagger-ui.css", "/docs/files/swagger-ui-bundle.js", "/docs/files/start.js"} <= targets
     for target in targets:
         assert faulty_http.get(target).status_code == 200, target
-    assert_problem(faulty_http.get("/docs/core.py"), "not-found")
+    assert_problem(faulty_http.get("/docs/files/core.py"), "not-found")
 
 
 def test_without_configured_origins_a_preflight_request_is_refused(faulty_http: httpx.Client) -> None:
