@@ -54,14 +54,9 @@ def train_classifier(
 
 
 def evaluate(
-    source: Annotated[
-        str,
-        typer.Argument(
-            help="A run directory, a base directory of models, or a gateway's address, such as http://127.0.0.1:8000."
-        ),
-    ],
+    source: Annotated[Path, typer.Argument(help="A run directory, or a base directory of models.")],
     data: DataOption = None,
-    images: Annotated[int, typer.Option(min=20, help="How many images to make: the seeds 0, 1, 2, …")] = 10_000,
+    images: Annotated[int, typer.Option(min=20, help="How many images to generate: the seeds 0, 1, 2, …")] = 10_000,
     out: Annotated[
         Path | None,
         typer.Option(help="Where evaluation.json and report.html go. Default: the run directory, else ./evaluation."),
@@ -71,83 +66,72 @@ def evaluate(
         typer.Option(help="A base directory with another classifier than the package's own: DIR/classifier/<version>."),
     ] = None,
 ) -> None:
-    """Measure how good generated digits are, against MNIST's test images.
+    """Measure how good generated digits are, compared with MNIST's test images.
 
-    Each figure stands beside its floor, which is what training images get, and beside what the course deck's recipe
-    reached in as many steps. The figures go into evaluation.json, into a report to look at, and into the generator's
-    model card where it is at hand. docs/evaluation.md tells what they mean.
+    Each figure stands beside the reference: the same figure of real digits, as many training images. The figures go
+    into evaluation.json, into report.html, and into the generator's model card. docs/evaluation.md explains them.
 
-    [bold]digitgan evaluate runs/…[/]                   a run's newest models, or its last checkpoint
-    [bold]digitgan evaluate http://127.0.0.1:8000[/]    what a gateway serves
+    [bold]digitgan evaluate runs/…[/]             a run's newest models
+    [bold]digitgan evaluate serving/pretrained[/] the models in the package
     """
-    require("training", "tensorflow", "scipy", "sklearn", "httpx", "matplotlib", "PIL")
+    require("training", "tensorflow", "scipy", "sklearn", "matplotlib", "jinja2", "PIL")
     import_tensorflow()
     from serving.files import write_atomically
     from serving.pretrained import MODELS_DIR
     from training import data as datasets
     from training.config import ConfigError
     from training.evaluation import job
+    from training.evaluation.classifier import ClassifierError, newest_classifier
     from training.evaluation.evaluator import EvaluationError
-    from training.evaluation.features import Judge, JudgeError
-    from training.evaluation.sources import SourceError, open_source
-    from training.report import write_report
+    from training.evaluation.source import SourceError, open_source
+    from training.report import EVALUATION_FILE, PICTURES_FILE, choose, report
 
     started = time.monotonic()
-    with told(ConfigError, datasets.DataError, EvaluationError, JudgeError, SourceError), open_source(source) as opened:
+    with told(ConfigError, datasets.DataError, EvaluationError, ClassifierError, SourceError):
+        opened = open_source(source)
         dataset = datasets.load(data.resolve() if data else None)
-        judge = Judge.newest(classifier or MODELS_DIR)
+        judge = newest_classifier(classifier or MODELS_DIR)
         evaluation = job.evaluate(opened, dataset, judge, images)
     target = out or opened.run or Path("evaluation")
     target.mkdir(parents=True, exist_ok=True)
-    write_atomically(target / "evaluation.json", json.dumps(evaluation.content, indent=2) + "\n")
-    evaluation.pictures.write(target)
-    report = write_report(
-        evaluation.content,
-        target,
-        run=opened.run,
-        pictures=evaluation.pictures,
-        classify=lambda digits: judge.look(digits)[1],
-    )
-    console = Console(highlight=False)
-    console.print(_table(evaluation.content))
+    pictures = choose(evaluation.images, evaluation.measured, dataset.x_train, opened.generate)
+    write_atomically(target / EVALUATION_FILE, json.dumps(evaluation.content, indent=2) + "\n")
+    write_atomically(target / PICTURES_FILE, json.dumps(pictures) + "\n")
+    with told(ValueError):
+        page = report(target, target, opened.run, judge.probabilities)
+    Console(highlight=False).print(_table(evaluation.content))
     if score := evaluation.content["score"]:
         typer.echo(
             f"The discriminator: area under the curve {score['auc']:.4f}, accuracy {score['accuracy']:.2%}, "
             f"expected calibration error {score['expected_calibration_error']:.4f}"
         )
-    if opened.version_dir:
-        _tell_card(opened.version_dir, evaluation)
-    typer.echo(f"{time.monotonic() - started:.0f} seconds. The report: {report}")
+    _update_card(opened.version_dir, evaluation.content)
+    typer.echo(f"{time.monotonic() - started:.0f} seconds. The report: {page}")
 
 
 def _table(content: Mapping[str, Any]) -> Table:
     from training.report.criteria import CRITERIA
 
-    columns = {"here": content["figures"], "floor": content["floor"]}
-    if deck := content["deck"]:
-        columns[f"deck, {deck['steps']:,} steps"] = deck
+    figures, reference = content["figures"], content["reference"]
     table = Table(
         Column("", no_wrap=True),
-        *columns,
-        Column("target", no_wrap=True),
-        title=f"{content['images']:,} images against the {content['reference']} images",
+        *(Column(name, no_wrap=True) for name in ("here", "reference", "target (× reference)")),
+        title=f"{content['images']:,} images, compared with the {content['compared_with']} images",
     )
-    for criterion in CRITERIA:
-        shown = [criterion.show(figures) for figures in columns.values()]
-        met = criterion.met(content["figures"], content["floor"]) if criterion.target else None
-        mark = {True: " ✓", False: " ✗", None: ""}[met]
-        table.add_row(criterion.name, *shown, criterion.target + mark)
+    for each in CRITERIA:
+        mark = {True: " ✓", False: " ✗", None: ""}[each.met(figures, reference)]
+        table.add_row(each.name, each.show(figures), each.show(reference), each.target + mark)
     return table
 
 
-def _tell_card(version_dir: Path, evaluation: Any) -> None:
+def _update_card(version_dir: Path, content: dict[str, Any]) -> None:
     from serving.model_card import CardError
     from training.evaluation import job
 
     try:
-        if job.tell_card(version_dir, evaluation):
-            typer.echo(f"The model card of {version_dir} tells these figures now.")
+        if job.update_card(version_dir, content):
+            typer.echo(f"The model card of {version_dir} has these figures now.")
         else:
-            typer.echo(f"The model card of {version_dir} goes on telling an evaluation of more images.")
+            typer.echo(f"The model card of {version_dir} keeps an evaluation of more images.")
     except (CardError, OSError) as error:
-        typer.echo(f"The model card of {version_dir} was left as it is: {error}", err=True)
+        typer.echo(f"The model card of {version_dir} was not changed: {error}", err=True)

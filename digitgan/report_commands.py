@@ -10,36 +10,33 @@ from digitgan.training_commands import import_tensorflow
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="A run directory, as digitgan train makes it; it may be training still.")],
+    run: Annotated[Path, typer.Argument(help="A run directory of digitgan train; it may still be training.")],
     out: Annotated[Path | None, typer.Option(help="The folder to write report.html into. Default: the run.")] = None,
 ) -> None:
-    """Tell a run's story and its figures in one page: report.html, which needs no other file.
+    """Write the report of a run: report.html, one page that needs no other file.
 
-    The same digits at every milestone as a time-lapse (story.png in the run, too), both losses and what they say, the
-    figures on the way; and where digitgan evaluate was run, its figures beside their floor, digit by digit, walks
-    between seeds, the nearest training images, and what the discriminator's score is worth.
+    It shows the same digits at every milestone as a time-lapse, both losses and whether they were stable, and the
+    figures during the run. After digitgan evaluate it also shows the figures of the models beside those of real digits,
+    samples of each digit, interpolations, the nearest training images, and how good the discriminator's score is.
 
-    [bold]digitgan evaluate RUN[/]   measures first, and writes the report too
+    [bold]digitgan evaluate RUN[/]   measures the models first, and writes the report too
     """
-    require("training", "tensorflow", "scipy", "sklearn", "matplotlib", "PIL")
+    require("training", "tensorflow", "scipy", "sklearn", "matplotlib", "jinja2", "PIL")
     from training.config import CONFIG_FILE
-    from training.report import Pictures, read_evaluation, write_report
 
     if not (run / CONFIG_FILE).exists():
         raise UserError(f"{run} holds no run: there is no {CONFIG_FILE} in it")
-    with told(ValueError):
-        evaluation = read_evaluation(run)
-        pictures = Pictures.read(run)
     import_tensorflow()
-    from training.evaluation.features import Judge, JudgeError
+    from training.evaluation.classifier import ClassifierError, newest_classifier
+    from training.report import report as write
 
     try:
-        judge = Judge.newest()
-    except JudgeError as error:
-        judge = None
-        typer.echo(f"The stages of the run stay without names: {error}", err=True)
+        classify = newest_classifier().probabilities
+    except ClassifierError as error:
+        classify = None
+        typer.echo(f"The stages of the run have no names: {error}", err=True)
     target = out or run
     target.mkdir(parents=True, exist_ok=True)
-    classify = (lambda digits: judge.look(digits)[1]) if judge else None
-    path = write_report(evaluation, target, run=run, pictures=pictures, classify=classify)
+    with told(ValueError):
+        path = write(target, run, run, classify)
     typer.echo(f"The report: {path}")

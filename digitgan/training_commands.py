@@ -191,7 +191,7 @@ def train(
     [bold]digitgan train --data mnist.npz --epochs 40[/]    the length of the model in the package
     [bold]digitgan up --models runs/…/models[/]             serve what came out
     """
-    require("training", "tensorflow", "scipy", "sklearn", "matplotlib", "PIL")
+    require("training", "tensorflow", "scipy", "sklearn", "matplotlib", "jinja2", "PIL")
     from training import data as datasets
     from training import job
     from training.config import DEFAULT_PRESET, ConfigError

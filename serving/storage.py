@@ -38,6 +38,12 @@ def find_versions(base_path: Path) -> dict[int, StoredVersion]:
     return found
 
 
+def newest_version(base_path: Path) -> Path | None:
+    """Returns the directory of the newest version under ``base_path``; None if there is none, or no such directory."""
+    found = find_versions(base_path) if base_path.is_dir() else {}
+    return found[max(found)].path if found else None
+
+
 def _version_number(name: str) -> int | None:
     if not (name.isascii() and name.isdecimal()) or name.startswith("0") or len(name) > len(str(MAX_VERSION)):
         return None

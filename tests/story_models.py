@@ -13,7 +13,7 @@ from PIL import Image
 
 from serving.contract import GENERATOR
 from serving.pretrained import MODELS_DIR
-from training import served_story
+from training import story as run_story
 
 
 def story() -> dict[str, Any]:
@@ -46,7 +46,7 @@ def story() -> dict[str, Any]:
             "accuracy_fake": [0.7] * len(steps),
         },
         "guessing": {"generator_loss": 0.69315, "discriminator_loss": 0.69315},
-        "stability": {"state": "stable", "words": "Stable: both losses were flat."},
+        "stability": {"state": "stable", "words": "Both losses were flat."},
         "evaluations": [
             {"step": 500, "epoch": 1.25, "frechet_distance": 12.5, "legible": 0.5, "coverage": 0.25},
             {"step": 1000, "epoch": 2.5, "frechet_distance": 6.5, "legible": 0.9, "coverage": 0.75},
@@ -70,5 +70,5 @@ def save_again(version: Path, target: Path, **signatures: Any) -> None:
 def save(models: Path, content: bytes | None = None) -> None:
     """Copies the package's models to ``models``; the generator gets a story, by default :func:`story`."""
     shutil.copytree(MODELS_DIR, models, ignore=shutil.ignore_patterns(GENERATOR))
-    told = served_story.graph(content or json.dumps(story()).encode())
+    told = run_story.graph(content or json.dumps(story()).encode())
     save_again(MODELS_DIR / GENERATOR / "1", models / GENERATOR / "1", story=told)

@@ -1,7 +1,7 @@
-"""From a detector's logits to probabilities that can be believed."""
+"""Probabilities from a detector's logits, and how well probabilities are calibrated."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +9,9 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
 Floats = NDArray[np.floating[Any]]
+
+BINS: Final = 15
+"""Equal-width bins of the calibration error, as in Guo et al. 2017."""
 
 
 @dataclass(frozen=True)
@@ -52,3 +55,37 @@ def fit(real_logits: Floats, fake_logits: Floats) -> Calibration:
     )
     slope = float(regression.coef_[0, 0] / scale)
     return Calibration(slope, float(regression.intercept_[0])) if slope > 0 else Calibration(0.0, 0.0)
+
+
+def reliability(probabilities: Floats, labels: NDArray[Any], weights: Floats | None = None) -> list[dict[str, Any]]:
+    """Computes the points of a reliability diagram: how often an event with about the same probability is true.
+
+    Args:
+        probabilities: [N], 0 to 1.
+        labels: [N], 1 or True where the event is true (an image is real, a digit is right).
+        weights: [N], their sum is 1; equal by default.
+
+    Returns:
+        For each of the equal-width bins that isn't empty: ``probability`` (the mean in it), ``share_true``, ``share``
+        (of the whole weight) and ``images`` (how many).
+    """
+    weights = np.full(len(probabilities), 1 / len(probabilities)) if weights is None else weights
+    bins = np.minimum((probabilities * BINS).astype(np.int64), BINS - 1)
+    return [
+        {
+            "probability": float(np.average(probabilities[within], weights=weights[within])),
+            "share_true": float(np.average(labels[within], weights=weights[within])),
+            "share": float(weights[within].sum()),
+            "images": int(within.sum()),
+        }
+        for within in (bins == place for place in np.unique(bins))
+    ]
+
+
+def calibration_error(points: list[dict[str, Any]]) -> float:
+    """The expected calibration error (Naeini et al. 2015): the mean gap between probability and share of true events.
+
+    Args:
+        points: from :func:`reliability`.
+    """
+    return float(sum(point["share"] * abs(point["probability"] - point["share_true"]) for point in points))

@@ -19,14 +19,14 @@ from scipy.special import log_softmax, softmax
 
 from serving.contract import CLASSES, FEATURES, IMAGE_SHAPE, IMAGE_SIDE, PIXEL_SCALE
 from training.bar import TaskBar
+from training.calibration import calibration_error, reliability
 from training.config import ConfigError
 from training.data import Dataset, validation_images
 from training.devices import describe
-from training.evaluation.statistics import LEGIBLE
+from training.evaluation.statistics import LEGIBLE_CONFIDENCE
 from training.networks import float32_copy
 
 FEATURE_WIDTH: Final = 128
-BINS: Final = 15
 _CHUNK: Final = 500
 
 
@@ -261,13 +261,11 @@ def measure_classifier(network: Any, images: NDArray[np.uint8], labels: NDArray[
     """
     probabilities = softmax(_logits(network, images), axis=1)
     confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
-    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    surplus = np.bincount(bins, weights=right - confidence, minlength=BINS)
-    legible = confidence >= LEGIBLE
+    legible = confidence >= LEGIBLE_CONFIDENCE
     return {
         "images": len(images),
         "accuracy": float(right.mean()),
-        "expected_calibration_error": float(np.abs(surplus).sum() / len(images)),
+        "expected_calibration_error": calibration_error(reliability(confidence, right)),
         "legible": float(legible.mean()),
         "accuracy_when_legible": float(right[legible].mean()) if legible.any() else None,
     }

@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 
 from serving.contract import GENERATOR, IMAGE_SHAPE, IMAGES, NOISE_DIM, PIXEL_SCALE, SIGNATURE
 from serving.files import write_atomically
-from training import calibration, score_evaluation
+from training import calibration
 from training.bar import TaskBar
 from training.calibration import Calibration
 from training.data import Dataset, validation_images
-from training.impostors import impostors
+from training.evaluation import negative_examples
+from training.evaluation.score import score_figures
 from training.inference import inference_module
 from training.networks import build_discriminator, float32_copy
 
@@ -52,7 +53,7 @@ class DetectorConfig:
         real: real images a batch.
         fakes: images a batch of the generator that stands, from fresh noise.
         earlier: images a batch of earlier generators, which take turns.
-        impostors: images a batch of everything else (:mod:`training.impostors`).
+        impostors: images a batch of everything else (:mod:`training.evaluation.negative_examples`).
         learning_rate: Adam's greatest step size; it falls along a cosine (Loshchilov & Hutter 2017).
         average: decay a step of the average of the weights, which is what is kept (Polyak & Juditsky 1992).
         seed: root of order, noise and impostors.
@@ -136,7 +137,7 @@ def train_detector(
 
     Returns:
         The detector. Its facts: ``config``, ``calibration`` ({"slope", "offset"}), ``validation`` and ``test``
-        (:func:`training.score_evaluation.score_figures` each, against as many fresh fakes), ``seconds``.
+        (:func:`training.evaluation.score.score_figures` each, against as many fresh fakes), ``seconds``.
     """
     started = time.monotonic()
     keras.utils.set_random_seed(config.seed)
@@ -148,9 +149,9 @@ def train_detector(
     fakes = fresh(generators[0], len(validation), (config.seed, _VALIDATION))
     fitted = calibration.fit(logits_of(network, validation), logits_of(network, fakes))
     detector = Detector(network, fitted, {})
-    figures = {"validation": score_evaluation.score_figures(detector.score, validation, fakes, config.seed)}
+    figures = {"validation": score_figures(detector.score, validation, fakes, config.seed)}
     fakes = fresh(generators[0], len(dataset.x_test), (config.seed, _TEST))
-    figures["test"] = score_evaluation.score_figures(detector.score, dataset.x_test, fakes, config.seed)
+    figures["test"] = score_figures(detector.score, dataset.x_test, fakes, config.seed)
     facts = {
         "config": asdict(config),
         "earlier_generators": len(generators) - 1,
@@ -231,7 +232,7 @@ def _train(
         for k in range(config.steps):
             seed = (config.seed, 3 + k)
             posing, real = np.split(next(picks), [config.impostors])
-            others = [impostors(images[posing], labels[posing], rng)[..., None]]
+            others = [negative_examples.mixed(images[posing], labels[posing], rng)[..., None]]
             if earlier:
                 noise = tf.random.stateless_normal([config.earlier, NOISE_DIM], seed)
                 others.append(earlier[k % len(earlier)](noise).numpy())

@@ -41,7 +41,8 @@ from serving.model_card import CardError, read_card, verify, write_card
 from serving.noise import noise_from_seeds
 from serving.storage import find_versions
 from serving.tensors import to_proto
-from training import seed_index, served_story
+from training import seed_index
+from training import story as run_story
 from training.calibration import Calibration
 from training.classifier import features_and_probabilities
 from training.devices import prepare_tensorflow
@@ -100,7 +101,7 @@ def export(
         details: model name -> what that model's card tells besides.
         calibration: how the discriminator's logit becomes a probability; None: by the sigmoid alone.
         labels: publish a classifier and the generator's seed index too; ``networks`` must hold both networks then.
-        story: how the generator learned, to be served with it (:func:`training.served_story.document`).
+        story: how the generator learned, to be served with it (:func:`training.story.encode`).
 
     Returns:
         The version.
@@ -127,8 +128,8 @@ def export(
             modules[GENERATOR].graphs[SEED_INDEX] = index.graph()
             told[GENERATOR][SEED_INDEX] = {**index.facts(), CLASSIFIER: classifier}
         if story:
-            modules[GENERATOR].graphs[STORY] = served_story.graph(story)
-            told[GENERATOR][STORY] = served_story.facts(story)
+            modules[GENERATOR].graphs[STORY] = run_story.graph(story)
+            told[GENERATOR][STORY] = run_story.facts(story)
         for name in sorted(networks, key=lambda name: name == GENERATOR):
             staging = stage(name, version)
             _save(name, modules[name], staging)

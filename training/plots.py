@@ -1,4 +1,4 @@
-"""The plots of a run and of an evaluation, as PNGs on white, so that they can be read on a page of any colour."""
+"""The plots of a run and of an evaluation, as PNGs on white, readable on a page of any colour."""
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
@@ -7,25 +7,23 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from training.stability import Rows, guesses
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 WIDTH: Final = 6.4
-"""Inches. Narrow, so that the lettering is still readable where a page is as narrow as a telephone."""
+"""Inches. Narrow, so that the lettering is readable on a telephone."""
 DPI: Final = 150
 
-# Told apart by people of any colour vision (Okabe & Ito 2008).
+# Distinguishable with any colour vision (Okabe & Ito 2008).
 BLUE: Final = "#0072b2"
 ORANGE: Final = "#d55e00"
 GREEN: Final = "#009e73"
 PURPLE: Final = "#aa4499"
 GREY: Final = "#777777"
 
-SMOOTHING_LINES: Final = 50
-"""A smoothed curve has about as many independent points as this: each is the mean of a fiftieth of the run."""
+SMOOTHED_POINTS: Final = 50
+"""A smoothed curve has about this many independent points."""
 
 METRIC_PANELS: Final = (
     ("Fréchet distance", ("frechet_distance",), "log"),
@@ -37,46 +35,51 @@ METRIC_PANELS: Final = (
 )
 """Title, keys of an evaluation's figures, and scale of each panel of :func:`metrics`."""
 
+Columns = Mapping[str, Sequence[float | None]]
 
-def losses(rows: Rows, loss: str) -> bytes:
-    """Both losses and the discriminator's accuracy over the steps: every line of the log faint, its moving mean strong.
 
-    The dotted lines stand where each would be if the discriminator could only guess.
+def losses(log: Columns, generator_chance: float, discriminator_chance: float) -> bytes:
+    """Draws both losses and the discriminator's accuracy over the steps: points faint, their moving mean strong.
+
+    Dotted lines show where each would be if the discriminator could only guess.
 
     Args:
-        rows: the lines of a run's log, oldest first, at least one.
-        loss: the recipe's ``loss``.
+        log: by column, ``step`` and training.metrics.METRICS; null where a mean isn't finite.
+        generator_chance: the generator's loss if the discriminator could only guess.
+        discriminator_chance: the discriminator's.
     """
     figure = _figure(4.6)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
-    generator, discriminator = guesses(loss)
-    steps = _column(rows, "step")
-    for axes, name, label, colour, guess in (
-        (upper, "generator_loss", "generator", BLUE, generator),
-        (upper, "discriminator_loss", "discriminator", ORANGE, discriminator),
+    steps = _numbers(log["step"])
+    for axes, name, label, colour, chance in (
+        (upper, "generator_loss", "generator", BLUE, generator_chance),
+        (upper, "discriminator_loss", "discriminator", ORANGE, discriminator_chance),
         (lower, "accuracy_real", "on real", GREEN, 0.5),
         (lower, "accuracy_fake", "on generated", PURPLE, 0.5),
     ):
-        values = _column(rows, name)
+        values = _numbers(log[name])
         axes.plot(steps, values, color=colour, linewidth=0.8, alpha=0.3)
         axes.plot(steps, _smoothed(values), color=colour, linewidth=1.6, label=label)
-        axes.axhline(guess, color=GREY if axes is lower else colour, linestyle=":", linewidth=1.2)
+        axes.axhline(chance, color=GREY if axes is lower else colour, linestyle=":", linewidth=1.2)
+    both = np.concatenate([_numbers(log["generator_loss"]), _numbers(log["discriminator_loss"])])
+    finite = both[np.isfinite(both)]
     upper.set_ylabel("loss (nats)")
-    upper.set_ylim(0, _top(rows, discriminator))
+    # A few extreme points, as at the beginning, don't flatten the rest.
+    upper.set_ylim(0, 1.15 * max(discriminator_chance, float(np.quantile(finite, 0.995)) if len(finite) else 0))
     lower.set_ylabel("D is right")
     lower.set_ylim(0, 1)
     lower.set_xlabel("step")
     for axes in (upper, lower):
-        _key(axes)
+        _legend(axes)
     return _png(figure)
 
 
-def metrics(evaluations: Sequence[Mapping[str, Any]], floor: Mapping[str, Any] | None) -> bytes:
-    """The figures of the evaluations during a run over its steps, a panel each.
+def metrics(evaluations: Sequence[Mapping[str, Any]], reference: Mapping[str, Any] | None) -> bytes:
+    """Draws the figures of the evaluations during a run over its steps, a panel each.
 
     Args:
-        evaluations: the lines of a run's evaluations.jsonl, oldest first, at least one.
-        floor: the same figures of real digits in place of generated ones, or None where they aren't known; dotted.
+        evaluations: by step, at least one.
+        reference: the same figures of real images, drawn as dotted lines; None where they aren't known.
     """
     figure = _figure(6.6)
     steps = _column(evaluations, "step")
@@ -86,8 +89,8 @@ def metrics(evaluations: Sequence[Mapping[str, Any]], floor: Mapping[str, Any] |
             axes.plot(
                 steps, _column(evaluations, key), color=colour, marker=".", linewidth=1.4, label=key.replace("_", " ")
             )
-            if floor and key in floor:
-                axes.axhline(floor[key], color=colour, linestyle=":", linewidth=1.2)
+            if reference and key in reference:
+                axes.axhline(reference[key], color=colour, linestyle=":", linewidth=1.2)
         axes.set_title(title, fontsize=10)
         if scale == "symlog":
             axes.set_yscale("symlog", linthresh=1e-3)
@@ -102,19 +105,19 @@ def metrics(evaluations: Sequence[Mapping[str, Any]], floor: Mapping[str, Any] |
 
 
 def reliability(points: Sequence[Mapping[str, float]]) -> bytes:
-    """How often images with about the same probability are real; on the diagonal a probability can be believed.
+    """Draws how often images with about the same probability are real; on the diagonal the probability is right.
 
     Args:
-        points: as :func:`training.score_evaluation.reliability` returns them.
+        points: from :func:`training.calibration.reliability`.
     """
     figure = _figure(3.6, width=4.2)
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1.2)
     shares = _column(points, "images")
-    x, y = _column(points, "probability"), _column(points, "share_real")
+    x, y = _column(points, "probability"), _column(points, "share_true")
     axes.plot(x, y, color=BLUE, linewidth=1.2)
     axes.scatter(x, y, s=12 + 160 * shares / shares.sum(), color=BLUE, zorder=3)
-    axes.set_xlabel("probability that it is real, as told")
+    axes.set_xlabel("probability of being real")
     axes.set_ylabel("share that was real")
     axes.set_xlim(-0.03, 1.03)
     axes.set_ylim(-0.03, 1.03)
@@ -122,7 +125,7 @@ def reliability(points: Sequence[Mapping[str, float]]) -> bytes:
 
 
 def logits(histogram: Mapping[str, Sequence[float]]) -> bytes:
-    """Histograms of the discriminator's raw logits, for real and for generated images.
+    """Draws histograms of the discriminator's raw logits, for real and for generated images.
 
     Args:
         histogram: ``edges`` [B + 1], and ``real`` and ``fake``, counts [B].
@@ -134,7 +137,7 @@ def logits(histogram: Mapping[str, Sequence[float]]) -> bytes:
         axes.stairs(counts / max(counts.sum(), 1), histogram["edges"], fill=True, color=colour, alpha=0.35, label=label)
     axes.set_xlabel("logit")
     axes.set_ylabel("share of images")
-    _key(axes)
+    _legend(axes)
     return _png(figure)
 
 
@@ -152,23 +155,20 @@ def _png(figure: "Figure") -> bytes:
     return png.getvalue()
 
 
-def _key(axes: "Axes") -> None:
-    """A key above the axes, where no curve can run through it."""
+def _legend(axes: "Axes") -> None:
+    """A legend above the axes, where no curve can cross it."""
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, borderaxespad=0, fontsize=9)
 
 
-def _top(rows: Rows, guess: float) -> float:
-    """Just above nearly all of both losses: a few wild steps, as there are at the beginning, don't flatten the rest."""
-    values = np.concatenate([_column(rows, "generator_loss"), _column(rows, "discriminator_loss")])
-    finite = values[np.isfinite(values)]
-    return 1.15 * max(guess, float(np.quantile(finite, 0.995)) if len(finite) else 0)
-
-
 def _column(rows: Sequence[Mapping[str, Any]], key: str) -> NDArray[np.float64]:
-    return np.array([row.get(key, np.nan) for row in rows], np.float64)
+    return _numbers([row.get(key) for row in rows])
+
+
+def _numbers(values: Sequence[float | None]) -> NDArray[np.float64]:
+    return np.array([np.nan if value is None else value for value in values], np.float64)
 
 
 def _smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """The mean of a window about each value, shorter towards the ends."""
-    reach = len(values) // SMOOTHING_LINES // 2
+    reach = len(values) // SMOOTHED_POINTS // 2
     return np.array([values[max(0, i - reach) : i + reach + 1].mean() for i in range(len(values))])

@@ -8,17 +8,16 @@ from typing import Any, Final
 from serving import server_config
 from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR
 from serving.pretrained import MODELS_DIR
-from training import job, served_story
+from training import job, story
 from training.averaging import average_of_run
 from training.config import ConfigError, TrainingConfig
 from training.data import Dataset
 from training.detector import DetectorConfig, detector_of_run
-from training.evaluation.features import Judge, JudgeError
+from training.evaluation.classifier import ClassifierError, newest_classifier
 from training.export import ExportError, Labels, export, versions
 from training.metrics import evaluations
 from training.seed_index import SEEDS
 from training.selection import CRITERION, Validation, best_step, kept_generators
-from training.story import tell
 
 EARLIER: Final = 6
 """As many earlier generators as the detector is shown, the last ones."""
@@ -101,7 +100,7 @@ def publish_run(
         details=details,
         calibration=calibration,
         labels=labels,
-        story=_story(run, config, publication.classifiers, chosen.step if chosen else None),
+        story=_story(run, config, publication.classifiers, chosen.facts if chosen else None),
     )
 
 
@@ -136,14 +135,14 @@ def _facts(config: TrainingConfig, step: int, distance: float) -> dict[str, Any]
     return {"step": step, "epoch": round(config.epochs_at(step), 2), "by": CRITERION, "validation": round(distance, 4)}
 
 
-def _story(run: Path, config: TrainingConfig, classifiers: Path, chosen: int | None) -> bytes | None:
-    """Returns the run's story as it is served; None where the run has no pictures."""
+def _story(run: Path, config: TrainingConfig, classifiers: Path, chosen: Mapping[str, Any] | None) -> bytes | None:
+    """Returns the run's story as it is served; None if the run has no pictures."""
     try:
-        judge: Judge | None = Judge.newest(classifiers)
-    except JudgeError:
-        judge = None  # Then the stages stay without names.
-    story = tell(run, (lambda digits: judge.look(digits)[1]) if judge else None)
-    return served_story.document(run, config, story, chosen) if story.milestones else None
+        classify = newest_classifier(classifiers).probabilities
+    except ClassifierError:
+        classify = None  # Then the stages have no names.
+    document = story.build_story(run, config, classify, chosen)
+    return story.encode(document) if document["milestones"] else None
 
 
 def _newest(base: Path) -> Path:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from serving.files import write_atomically
 from serving.noise import noise_from_seeds
 from training.data import Dataset
+from training.evaluation.classifier import newest_classifier
 from training.evaluation.evaluator import Evaluator
-from training.evaluation.features import Judge
 from training.metrics import EVALUATIONS_FILE, evaluations
 from training.networks import build_generator, float32_copy
 from training.samples import pixels
@@ -28,28 +28,26 @@ class Validation:
     def __init__(self, dataset: Dataset) -> None:
         """Raises EvaluationError where the validation images are too few."""
         images, labels = dataset.validation
-        self._training = dataset.training
-        self._evaluator = Evaluator(Judge.newest(), images, labels, dataset.training)
+        self._evaluator = Evaluator(newest_classifier(), images, labels, dataset.training)
         self._noise = noise_from_seeds(range(len(images)))
 
     def figures(self, generator: Any) -> dict[str, Any]:
         """Returns the figures of a light evaluation of a generator in float32."""
         batches = (self._noise[k : k + _BATCH] for k in range(0, len(self._noise), _BATCH))
         images = np.concatenate([pixels(np.asarray(generator(noise, training=False))) for noise in batches])
-        return self._evaluator.figures(images[..., 0], light=True)
+        return self._evaluator.measure(images[..., 0], light=True).figures
 
-    def floor(self) -> dict[str, Any]:
+    def reference(self) -> dict[str, Any]:
         """Returns those of as many training images."""
-        drawn = np.random.default_rng(0).choice(len(self._training), len(self._noise), replace=False)
-        return self._evaluator.figures(self._training[np.sort(drawn)], light=True)
+        return self._evaluator.measure_real(len(self._noise), light=True).figures
 
 
 class Selection:
     """Measures a run's averaged generator now and then, and keeps the weights that were measured.
 
     The reference are the validation images, which neither network is trained on; the test images are for
-    ``digitgan evaluate``, after the choice. evaluations.jsonl gets a line, generators/ a file each time. A line tells
-    the floor as well, which is the figures of as many training images.
+    ``digitgan evaluate``, after the choice. evaluations.jsonl gets a line, generators/ a file each time. A line has
+    the reference as well: the figures of as many training images.
     """
 
     def __init__(self, run: Path, dataset: Dataset, first_step: int) -> None:
@@ -59,7 +57,7 @@ class Selection:
         """
         self._run = run
         self._validation = Validation(dataset)
-        self._floor = self._validation.floor()
+        self._reference = self._validation.reference()
         (run / GENERATORS).mkdir(parents=True, exist_ok=True)
         kept = [line for line in evaluations(run) if line["step"] <= first_step]
         write_atomically(run / EVALUATIONS_FILE, "".join(json.dumps(line) + "\n" for line in kept))
@@ -78,7 +76,7 @@ class Selection:
         figures = self._validation.figures(generator)
         write_weights(_weights_file(self._run, step), generator.get_weights())
         with (self._run / EVALUATIONS_FILE).open("a", encoding="utf-8") as file:
-            line = {"step": step, "epoch": round(epoch, 4), **figures, "floor": self._floor}
+            line = {"step": step, "epoch": round(epoch, 4), **figures, "reference": self._reference}
             file.write(json.dumps(line) + "\n")
         return figures
 

@@ -11,18 +11,15 @@ const FRAME_MS = 700;
 const MARKS = 1000; // Positions of the slider: finer than the milestones, so that it stands where they are.
 
 const TITLES = {
-  stable: "It settled.",
-  drifting: "It was still moving.",
-  swinging: "It was restless.",
-  unclear: "Not settled either way.",
-  collapsed: "It was out of balance.",
-  diverged: "It diverged.",
-  short: "Too short to judge.",
+  stable: "The losses were stable.",
+  moving: "The losses were still changing.",
+  unclear: "It is unclear whether the losses were stable.",
+  failed: "The training failed.",
 };
 
 /**
  * @typedef {object} Story the answer of GET /story
- * @property {{steps: number, epochs: number, preset: string, images: number, batch_size: number, chosen_step: number | null}} run
+ * @property {{steps: number, epochs: number, preset: string, images: number, batch_size: number, chosen_step: number | null, chosen?: Record<string, number> | null}} run
  * @property {{step: number, epoch: number, stage: string | null, legible: number | null, png: string}[]} milestones
  * @property {Record<string, (number | null)[]>} log
  * @property {Record<string, number>} guessing
@@ -68,9 +65,9 @@ async function load() {
 function tell({ run, stability, milestones, evaluations }) {
   one("#learned-lede", HTMLElement).textContent =
     `The same 64 seeds at ${milestones.length} moments of the training: ${thousands(run.steps)} steps, ` +
-    `${run.epochs.toFixed(1)} passes over ${thousands(run.images)} handwritten digits` +
-    (run.chosen_step ? `. The served generator is that of step ${thousands(run.chosen_step)}.` : ".");
-  const [first, ...rest] = sentences(stability.words);
+    `${run.epochs.toFixed(1)} passes over ${thousands(run.images)} handwritten digits. ` +
+    served(run);
+  const [first, ...rest] = stability.words.split(/(?<=\.) (?=[A-Z])/);
   const note =
     "Flat losses mean that neither network gains on the other. They do not mean that the digits are good, or that all " +
     "ten occur, and digits improve while losses stay flat. Dotted lines: the values for a discriminator that guesses.";
@@ -90,10 +87,14 @@ function tell({ run, stability, milestones, evaluations }) {
   slider.max = `${MARKS}`;
 }
 
-/** The title has said already what comes before the colon. @param {string} words */
-function sentences(words) {
-  const rest = words.slice(words.indexOf(": ") + 2);
-  return `${rest[0].toUpperCase()}${rest.slice(1)}`.split(/(?<=\.) (?=[A-Z])/);
+/** @param {Story["run"]} run */
+function served({ chosen, chosen_step: step }) {
+  if (chosen?.average_of)
+    return (
+      `The served generator is the average of ${chosen.average_of} generators, from step ` +
+      `${thousands(chosen.from_step)} to ${thousands(chosen.step)}.`
+    );
+  return step ? `The served generator was trained until step ${thousands(step)}.` : "";
 }
 
 /** Whether the digits were measured on the way. @param {Story["evaluations"]} evaluations */

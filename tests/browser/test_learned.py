@@ -66,7 +66,7 @@ def test_what_was_measured_on_the_way_stands_under_the_losses(open_page: Open) -
 
 def test_the_verdict_is_in_words(open_page: Open) -> None:
     page = open_page("learned")
-    expect(page.get_by_role("heading", level=2, name="It settled.")).to_be_visible()
+    expect(page.get_by_role("heading", level=2, name="The losses were stable.")).to_be_visible()
     expect(page.locator("#verdict")).to_contain_text("Both losses were flat.")
     expect(page.locator("#verdict")).to_contain_text("do not mean that the digits are good")
 

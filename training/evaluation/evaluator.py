@@ -1,6 +1,5 @@
-"""All figures of an evaluation, against one reference that is measured once."""
+"""All figures of an evaluation, against one set of reference images."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -10,30 +9,25 @@ from numpy.typing import NDArray
 
 from serving.contract import CLASSES
 from training.evaluation import statistics
-from training.evaluation.distances import nearest_images
-from training.evaluation.features import Judge
-
-Images = NDArray[np.uint8]
-Advance = Callable[[int], None]
-"""Told now and then for how many more images the search for neighbours is done."""
+from training.evaluation.classifier import EvaluationClassifier
+from training.evaluation.statistics import Advance, Gaussian, Images, Manifold, Overlap, nearest_images
 
 DUPLICATE_DISTANCE: Final = 0.8
-"""Images nearer than this (Euclidean, on pixels from 0 to 1) count as the same one: no two of MNIST's 60,000 training
-images are so near to each other; the nearest two are 0.82 apart."""
+"""Two images at most this far apart (Euclidean, on pixels from 0 to 1) count as duplicates. The two nearest of MNIST's
+60,000 training images are 0.82 apart."""
 
 
 class EvaluationError(ValueError):
-    """There is too little to evaluate, or to evaluate against. The message says what is missing."""
+    """There are too few images, or the reference lacks a digit. The message says which."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was found about some images.
+    """What was measured on some images.
 
     Attributes:
-        figures: the figures by name, in the order in which they are told; floats, but for ``class_shares`` (a list
-            of ten).
-        digits: int64 [N], the digit that each image reads as.
+        figures: by name; floats, except ``class_shares`` (a list of ten floats).
+        digits: int64 [N], the most likely digit of each image.
         confidences: float32 [N], the probability of that digit.
         distances: float64 [N], each image's Euclidean distance to the nearest training image, on pixels from 0 to 1;
             None after a light evaluation.
@@ -46,77 +40,64 @@ class Measurement:
 
 
 class Evaluator:
-    """Measures images against a reference.
-
-    Attributes:
-        judge: the classifier that looks at the images.
-        training_images: uint8 [M, 28, 28], what may have been memorised.
-    """
+    """Measures images against a reference."""
 
     def __init__(
-        self, judge: Judge, reference_images: Images, reference_labels: NDArray[np.uint8], training_images: Images
+        self,
+        classifier: EvaluationClassifier,
+        reference_images: Images,
+        reference_labels: NDArray[np.uint8],
+        training_images: Images,
     ) -> None:
         """Measures the reference.
 
         Args:
-            judge: looks at the images.
-            reference_images: uint8 [N, 28, 28], that nothing was trained on.
-            reference_labels: uint8 [N], every digit among them.
-            training_images: uint8 [M, 28, 28].
+            classifier: gives the features and the digits.
+            reference_images: uint8 [N, 28, 28], images that nothing was trained on.
+            reference_labels: uint8 [N], with every digit among them.
+            training_images: uint8 [M, 28, 28], what the generator may have memorised.
 
         Raises:
             EvaluationError: the reference is too small, or lacks a digit.
         """
-        _enough("reference images", reference_images)
+        _check_size("reference images", reference_images)
         if missing := sorted(set(range(CLASSES)) - set(np.unique(reference_labels).tolist())):
             raise EvaluationError(f"there is no {missing[0]} among the {len(reference_images)} reference images")
-        self.judge = judge
-        self.training_images = training_images
+        self._classifier = classifier
+        self._training_images = training_images
         self._reference_images = reference_images
         self._shares = statistics.class_shares(reference_labels)
-        features, _ = judge.look(reference_images)
-        self._gaussian = statistics.Gaussian.of(features)
-        self._manifold = statistics.Manifold.of(features)
+        features, _ = classifier.predict(reference_images)
+        self._gaussian = Gaussian.of(features)
+        self._manifold = Manifold.of(features)
 
     @cached_property
     def reference_distance(self) -> float:
         """The reference images' own median distance to the nearest training image."""
-        return float(np.median(nearest_images(self._reference_images, self.training_images)))
-
-    def figures(self, images: Images, *, light: bool = False) -> dict[str, Any]:
-        """The figures of :meth:`measure` alone."""
-        return self.measure(images, light=light).figures
+        return float(np.median(nearest_images(self._reference_images, self._training_images)[0]))
 
     def measure(
-        self,
-        images: Images,
-        *,
-        light: bool = False,
-        excluded: NDArray[np.integer[Any]] | None = None,
-        advance: Advance = lambda _: None,
+        self, images: Images, *, light: bool = False, in_training: bool = False, advance: Advance = lambda _: None
     ) -> Measurement:
         """Measures images.
 
         Args:
             images: uint8 [N, 28, 28].
-            light: leave out the search for the nearest training images, which takes most of the time, and its two
-                figures.
-            excluded: for each image the training image that it is itself; integers [N].
-            advance: told how far the search is.
+            light: leaves out the nearest training images, which take most of the time, and their two figures.
+            in_training: the images are training images themselves: each one's nearest other training image counts.
+            advance: shows the progress of the search for the nearest training images.
 
         Raises:
             EvaluationError: there are too few images.
         """
-        _enough("images", images)
-        features, probabilities = self.judge.look(images)
+        _check_size("images", images)
+        features, probabilities = self._classifier.predict(images)
         digits = probabilities.argmax(1)
         shares = statistics.class_shares(digits)
-        distance, error = statistics.kernel_distance(features, self._manifold.features)
         figures: dict[str, Any] = {
-            "frechet_distance": statistics.frechet_distance(statistics.Gaussian.of(features), self._gaussian),
-            "kernel_distance": distance,
-            "kernel_distance_error": error,
-            **statistics.overlap(statistics.Manifold.of(features), self._manifold),
+            "frechet_distance": statistics.frechet_distance(Gaussian.of(features), self._gaussian),
+            "kernel_distance": statistics.kernel_distance(features, self._manifold.features),
+            **Overlap.of(Manifold.of(features), self._manifold).figures(),
             "digit_score": statistics.digit_score(probabilities),
             "legible": statistics.legible_share(probabilities),
             "class_shares": shares.tolist(),
@@ -124,28 +105,29 @@ class Evaluator:
         }
         distances = None
         if not light:
-            distances = nearest_images(images, self.training_images, excluded, advance)
+            rank = 2 if in_training else 1  # The nearest training image of a training image is itself.
+            distances = nearest_images(images, self._training_images, rank, advance)[0][:, -1]
             figures["nearest_distance"] = float(np.median(distances))
             figures["nearest_distance_ratio"] = figures["nearest_distance"] / self.reference_distance
-        others = nearest_images(images, images, np.arange(len(images)))
+        others = nearest_images(images, images, 2)[0][:, 1]
         figures["duplicates"] = float((others < DUPLICATE_DISTANCE).mean())
         return Measurement(figures, digits, probabilities.max(1), distances)
 
-    def floor(self, count: int, *, seed: int = 0, advance: Advance = lambda _: None) -> Measurement:
-        """Measures training images, drawn without replacement, as if they had been generated.
+    def measure_real(self, count: int, *, light: bool = False, advance: Advance = lambda _: None) -> Measurement:
+        """Measures training images, drawn without replacement, in place of generated images.
 
-        No generator can be expected to do better. A training image isn't its own neighbour.
+        This is what real images get: no generator is expected to do better.
 
         Args:
             count: how many; all of them where there are fewer.
-            seed: decides which.
-            advance: told how far the search for neighbours is.
+            light: as for :meth:`measure`.
+            advance: as for :meth:`measure`.
         """
-        size = min(count, len(self.training_images))
-        drawn = np.sort(np.random.default_rng(seed).choice(len(self.training_images), size, replace=False))
-        return self.measure(self.training_images[drawn], excluded=drawn, advance=advance)
+        size = min(count, len(self._training_images))
+        drawn = np.sort(np.random.default_rng(0).choice(len(self._training_images), size, replace=False))
+        return self.measure(self._training_images[drawn], light=light, in_training=True, advance=advance)
 
 
-def _enough(what: str, images: Images) -> None:
-    if len(images) < statistics.LEAST_IMAGES:
-        raise EvaluationError(f"{what}: {len(images)} are too few, {statistics.LEAST_IMAGES} are needed")
+def _check_size(what: str, images: Images) -> None:
+    if len(images) < statistics.MIN_IMAGES:
+        raise EvaluationError(f"{what}: {len(images)} are too few; at least {statistics.MIN_IMAGES} are needed")

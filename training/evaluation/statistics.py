@@ -1,41 +1,43 @@
-"""The statistics of an evaluation: pure functions of features, probabilities and pixels.
+"""Statistics of an evaluation: functions of features, probabilities and pixels, computed in float64.
 
-Features are floating point [N, D], a row an image. Everything is computed in float64.
+Features are floating point [N, D], one row for each image.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import entropy
+from sklearn.metrics import pairwise_distances_chunked
 from sklearn.metrics.pairwise import polynomial_kernel
+from sklearn.neighbors import NearestNeighbors
 
 from serving.contract import CLASSES
-from training.evaluation.distances import nearest_neighbour_radii, squared_distance_rows
 
 Floats = NDArray[np.floating[Any]]
+Images = NDArray[np.uint8]
+Advance = Callable[[int], None]
+"""Called with the number of further images that are done."""
 
-LEGIBLE: Final = 0.99
-"""The top probability from which an image counts as a legible digit."""
-KERNEL_GROUPS: Final = 20
-"""Groups of images that the kernel distance's jackknife leaves out by turns."""
-MANIFOLD_NEIGHBOURS: Final = 3
+LEGIBLE_CONFIDENCE: Final = 0.99
+"""The probability of the most likely digit from which an image counts as legible."""
+KERNEL_BLOCK: Final = 1000
+"""Images in each block of the kernel distance, as in Bińkowski et al. 2018."""
+PRECISION_NEIGHBOURS: Final = 3
 """k of precision and recall, as Kynkäänniemi et al. 2019 recommend."""
 DENSITY_NEIGHBOURS: Final = 5
 """k of density and coverage, as Naeem et al. 2020 choose it."""
-LEAST_IMAGES: Final = KERNEL_GROUPS
-"""Below this there are no groups, and no neighbours to speak of."""
+MIN_IMAGES: Final = 20
+"""Fewer images have too few neighbours for these statistics."""
+_CHUNK: Final = 500
+_CHUNK_MIB: Final = 64
 
 
 @dataclass(frozen=True)
 class Gaussian:
-    """The normal distribution with the features' mean and covariance.
-
-    Attributes:
-        mean: float64 [D].
-        covariance: float64 [D, D].
-    """
+    """The normal distribution with the mean, float64 [D], and the covariance, float64 [D, D], of features."""
 
     mean: NDArray[np.float64]
     covariance: NDArray[np.float64]
@@ -51,7 +53,7 @@ def frechet_distance(one: Gaussian, other: Gaussian) -> float:
     """The squared Fréchet distance of two normal distributions: |μ1 - μ2|² + Tr(Σ1 + Σ2 - 2(Σ1 Σ2)^½).
 
     Heusel et al. 2017 (equation 6), after Dowson & Landau 1982. The trace of the root is the sum of the roots of the
-    eigenvalues of Σ1^½ Σ2 Σ1^½, which is symmetric, so that nothing complex and nothing negative comes of rounding.
+    eigenvalues of Σ1^½ Σ2 Σ1^½, which is symmetric, so rounding can't make the result complex or negative.
     """
     values, vectors = np.linalg.eigh(one.covariance)
     root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
@@ -60,57 +62,40 @@ def frechet_distance(one: Gaussian, other: Gaussian) -> float:
     return float(((one.mean - other.mean) ** 2).sum() + trace)
 
 
-def kernel_distance(generated: Floats, reference: Floats, seed: int = 0) -> tuple[float, float]:
-    """The kernel distance and its standard error.
+def kernel_distance(generated: Floats, reference: Floats) -> float:
+    """The kernel distance of Bińkowski et al. 2018 (section 4); chance can make it slightly negative.
 
-    Bińkowski et al. 2018 (section 4): the squared maximum mean discrepancy under the kernel (x·y/D + 1)³, by the
-    unbiased estimator of Gretton et al. 2012 (equation 3), over all pairs. Its standard error is the jackknife's (Tukey
-    1958; Efron & Tibshirani 1993, section 11.5) over groups of images: the estimate is made again without each group.
+    It is the squared maximum mean discrepancy under the kernel (x·y/D + 1)³, by the unbiased estimator of Gretton et
+    al. 2012 (equation 3), averaged over disjoint blocks of at most 1,000 images.
 
     Args:
         generated: [N, D].
         reference: [M, D].
-        seed: decides the groups.
-
-    Returns:
-        The distance, which may be slightly negative, and its standard error.
     """
-    rng = np.random.default_rng(seed)
-    x, y = (features[rng.permutation(len(features))].astype(np.float64) for features in (generated, reference))
-    n, m = (np.array([len(part) for part in np.array_split(features, KERNEL_GROUPS)]) for features in (x, y))
-    within_x, within_y, between = _kernel_sums(x, x), _kernel_sums(y, y), _kernel_sums(x, y)
-    for sums, features in ((within_x, x), (within_y, y)):  # An image makes no pair with itself.
-        own = ((features**2).sum(1) / features.shape[1] + 1) ** 3
-        sums -= np.diag([part.sum() for part in np.array_split(own, KERNEL_GROUPS)])
-
-    def estimate(kept: NDArray[np.bool_]) -> float:
-        ours, theirs, both = int(n[kept].sum()), int(m[kept].sum()), np.ix_(kept, kept)
-        terms = within_x[both].sum() / (ours * (ours - 1)) + within_y[both].sum() / (theirs * (theirs - 1))
-        return float(terms - 2 * between[both].sum() / (ours * theirs))
-
-    again = np.array([estimate(np.arange(KERNEL_GROUPS) != left_out) for left_out in range(KERNEL_GROUPS)])
-    error = np.sqrt((KERNEL_GROUPS - 1) / KERNEL_GROUPS * ((again - again.mean()) ** 2).sum())
-    return estimate(np.ones(KERNEL_GROUPS, bool)), float(error)
+    blocks = -(-min(len(generated), len(reference)) // KERNEL_BLOCK)
+    x, y = generated.astype(np.float64), reference.astype(np.float64)
+    return float(np.mean([_squared_discrepancy(x[k::blocks], y[k::blocks]) for k in range(blocks)]))
 
 
-def _kernel_sums(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The sums of the kernel's values over the pairs of each group of x with each group of y: float64 [20, 20]."""
-    starts = np.cumsum([0, *(len(part) for part in np.array_split(y, KERNEL_GROUPS)[:-1])])
-    rows = [
-        np.add.reduceat(polynomial_kernel(part, y, degree=3, gamma=1 / y.shape[1], coef0=1).sum(0), starts)
-        for part in np.array_split(x, KERNEL_GROUPS)
-    ]
-    return np.array(rows)
+def _squared_discrepancy(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    def kernel(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(polynomial_kernel(a, b, degree=3, gamma=1 / a.shape[1], coef0=1))
+
+    def mean_within(a: NDArray[np.float64]) -> float:
+        values = kernel(a, a)
+        return float((values.sum() - np.trace(values)) / (len(a) * (len(a) - 1)))
+
+    return mean_within(x) + mean_within(y) - 2 * float(kernel(x, y).mean())
 
 
 @dataclass(frozen=True)
 class Manifold:
-    """Features with the squared radii of the balls around them that reach to their k-th nearest neighbours.
+    """Features, each with the radii of two balls around it.
 
     Attributes:
         features: float64 [N, D].
-        precision_radii: float64 [N], k = 3.
-        density_radii: float64 [N], k = 5.
+        precision_radii: float64 [N], the distance to the third nearest other feature.
+        density_radii: float64 [N], the distance to the fifth.
     """
 
     features: NDArray[np.float64]
@@ -119,42 +104,63 @@ class Manifold:
 
     @classmethod
     def of(cls, features: Floats) -> "Manifold":
-        """Measures the radii of features [N, D], N at least LEAST_IMAGES."""
+        """Measures the radii of features [N, D], N at least MIN_IMAGES."""
         wide = features.astype(np.float64)
-        radii = nearest_neighbour_radii(wide, (MANIFOLD_NEIGHBOURS, DENSITY_NEIGHBOURS))
-        return cls(wide, *radii)
+        distances, _ = NearestNeighbors(n_neighbors=DENSITY_NEIGHBOURS, algorithm="brute").fit(wide).kneighbors()
+        return cls(wide, distances[:, PRECISION_NEIGHBOURS - 1], distances[:, DENSITY_NEIGHBOURS - 1])
 
 
-def overlap(generated: Manifold, reference: Manifold) -> dict[str, float]:
-    """How the manifolds of generated and of reference features lie to each other.
+@dataclass(frozen=True)
+class Overlap:
+    """How the manifolds of N generated and M reference features lie to each other.
 
-    Returns:
-        ``precision``, the share of generated images within the ball of any reference image, and ``recall``, the share
-        of reference images within the ball of any generated one (Kynkäänniemi et al. 2019, equations 1 and 2, k = 3);
-        ``density``, the mean number of reference balls around a generated image, over k, and ``coverage``, the share
-        of reference balls with a generated image in them (Naeem et al. 2020, equations 3 and 4, k = 5). Density may
-        exceed 1; the others may not.
+    Attributes:
+        precise: bool [N], whether a generated feature lies in the precision ball of any reference feature.
+        recalled: bool [M], whether a reference feature lies in the precision ball of any generated feature.
+        balls: int [N], in how many density balls of reference features a generated feature lies.
+        covered: bool [M], whether any generated feature lies in the density ball of a reference feature.
     """
-    within_any = np.zeros(len(generated.features), bool)
-    recalled = covered = balls = 0
-    for rows, distances in squared_distance_rows(reference.features, generated.features):
-        within_any |= (distances <= reference.precision_radii[rows, None]).any(0)
-        recalled += int((distances <= generated.precision_radii).any(1).sum())
-        dense = distances <= reference.density_radii[rows, None]
-        balls += int(dense.sum())
-        covered += int(dense.any(1).sum())
-    return {
-        "precision": float(within_any.mean()),
-        "recall": recalled / len(reference.features),
-        "density": balls / (DENSITY_NEIGHBOURS * len(generated.features)),
-        "coverage": covered / len(reference.features),
-    }
+
+    precise: NDArray[np.bool_]
+    recalled: NDArray[np.bool_]
+    balls: NDArray[np.int64]
+    covered: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, generated: Manifold, reference: Manifold) -> "Overlap":
+        """Compares all pairs of a generated and a reference feature."""
+        precise, balls = np.zeros(len(generated.features), bool), np.zeros(len(generated.features), np.int64)
+        recalled, covered = [], []
+        first = 0
+        for distances in pairwise_distances_chunked(reference.features, generated.features, working_memory=_CHUNK_MIB):
+            rows = slice(first, first + len(distances))
+            first += len(distances)
+            precise |= (distances <= reference.precision_radii[rows, None]).any(0)
+            recalled.append((distances <= generated.precision_radii).any(1))
+            within = distances <= reference.density_radii[rows, None]
+            balls += within.sum(0)
+            covered.append(within.any(1))
+        return cls(precise, np.concatenate(recalled), balls, np.concatenate(covered))
+
+    def figures(self) -> dict[str, float]:
+        """Returns precision, recall, density and coverage.
+
+        Precision and recall: Kynkäänniemi et al. 2019, equations 1 and 2, k = 3. Density and coverage: Naeem et al.
+        2020, equations 3 and 4, k = 5. Density may exceed 1.
+        """
+        return {
+            "precision": float(self.precise.mean()),
+            "recall": float(self.recalled.mean()),
+            "density": float(self.balls.mean() / DENSITY_NEIGHBOURS),
+            "coverage": float(self.covered.mean()),
+        }
 
 
 def digit_score(probabilities: Floats) -> float:
     """The "MNIST score": exp of the mean KL divergence of p(digit | image) from p(digit), from 1 to 10.
 
-    The formula of the Inception score (Salimans et al. 2016, section 4), with our classifier in Inception's place.
+    The formula of the Inception score (Salimans et al. 2016, section 4), with the digit classifier in place of
+    Inception.
 
     Args:
         probabilities: [N, 10].
@@ -164,15 +170,43 @@ def digit_score(probabilities: Floats) -> float:
 
 
 def legible_share(probabilities: Floats) -> float:
-    """The share of images with a top probability of at least 0.99, of probabilities [N, 10]."""
-    return float((probabilities.max(1) >= LEGIBLE).mean())
+    """The share of images whose most likely digit has a probability of at least 0.99, of probabilities [N, 10]."""
+    return float((probabilities.max(1) >= LEGIBLE_CONFIDENCE).mean())
 
 
 def class_shares(digits: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
-    """How large a part of the images each digit is: float64 [10], of digits [N]."""
+    """The share of each digit, float64 [10], of digits [N]."""
     return np.bincount(digits, minlength=CLASSES) / len(digits)
 
 
 def class_divergence(shares: NDArray[np.float64], reference: NDArray[np.float64]) -> float:
     """The KL divergence (Kullback & Leibler 1951), in nats, of the classes' shares from the reference's."""
     return float(entropy(shares, reference))
+
+
+def nearest_images(
+    images: Images, others: Images, count: int = 1, advance: Advance = lambda _: None
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Finds the nearest of other images by Euclidean distance on pixels from 0 to 1.
+
+    Args:
+        images: uint8 [N, 28, 28].
+        others: uint8 [M, 28, 28], M at least ``count``.
+        count: how many neighbours of each image.
+        advance: shows progress.
+
+    Returns:
+        The distances, float64 [N, count], ascending, and the indices into ``others``, int64 [N, count].
+    """
+    # Sums of squared bytes are exact in float64, so the distance of a copy is 0.
+    search = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(_flat(others))
+    parts = []
+    for first in range(0, len(images), _CHUNK):
+        parts.append(search.kneighbors(_flat(images[first : first + _CHUNK])))
+        advance(len(parts[-1][0]))
+    distances, indices = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return distances / 255, indices
+
+
+def _flat(images: Images) -> NDArray[np.float64]:
+    return images.reshape(len(images), -1).astype(np.float64)

@@ -1,117 +1,196 @@
-"""The page: one HTML file with everything in it, from an evaluation, its pictures and a run's story."""
+"""Renders the report: one HTML file from an evaluation, its pictures and the story of a run."""
 
 import json
 from collections.abc import Mapping
-from html import escape
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 from typing import Any, Final
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from serving.contract import GENERATOR
 from serving.files import write_atomically
-from training.config import CONFIG_FILE
-from training.metrics import evaluations
-from training.report import sections
-from training.report.criteria import conclusion
-from training.report.elements import element, html
-from training.report.pictures import Pictures
-from training.story import Classify, tell, write_story
+from serving.model_card import CardError, read_card
+from serving.storage import newest_version
+from training import plots
+from training.config import CONFIG_FILE, TrainingConfig
+from training.evaluation.source import MODELS
+from training.report import criteria
+from training.report.pictures import COMPARED, png_uri
+from training.story import Classify, build_story, caption, time_lapse
 
 REPORT_FILE: Final = "report.html"
 EVALUATION_FILE: Final = "evaluation.json"
+PICTURES_FILE: Final = "pictures.json"
+STORY_FILE: Final = "story.json"
+
+
+def report(out: Path, evaluated: Path, run: Path | None, classify: Classify | None) -> Path:
+    """Writes report.html, and the story of a run into the run.
+
+    Args:
+        out: the directory for report.html.
+        evaluated: the directory that may hold evaluation.json and pictures.json.
+        run: the run directory; None for a report of models.
+        classify: a digit classifier, which names the stages of the story.
+
+    Returns:
+        The path of report.html.
+
+    Raises:
+        ValueError: evaluation.json, pictures.json or the run's config.json can't be read.
+    """
+    story, config = None, None
+    if run:
+        story = build_story(run, TrainingConfig.read(run), classify, _chosen(run))
+        config = read_json(run / CONFIG_FILE)
+        write_atomically(run / STORY_FILE, json.dumps(story, indent=2) + "\n")
+    return write_report(
+        out,
+        subject=run.resolve().name if run else "models",
+        evaluation=read_json(evaluated / EVALUATION_FILE),
+        pictures=read_json(evaluated / PICTURES_FILE),
+        story=story,
+        config=config,
+    )
 
 
 def write_report(
-    evaluation: Mapping[str, Any] | None,
     out: Path,
     *,
-    run: Path | None = None,
-    pictures: Pictures | None = None,
-    classify: Classify | None = None,
+    subject: str,
+    evaluation: Mapping[str, Any] | None = None,
+    pictures: Mapping[str, Any] | None = None,
+    story: Mapping[str, Any] | None = None,
+    config: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Writes report.html, and a run's story into the run.
-
-    Whatever is None leaves its sections with a sentence on what is missing.
+    """Writes report.html. A section without its data names the command that makes the data.
 
     Args:
-        evaluation: the content of evaluation.json.
         out: the directory to write into.
-        run: the run directory whose story is told; story.png, milestones.png, metrics.png and story.json are written
-            there.
-        pictures: the digits to show (:func:`training.report.choose`).
-        classify: from images uint8 [N, 28, 28] to probabilities [N, 10]; names the stages of the story.
+        subject: what the report is about: the name of the run.
+        evaluation: the content of evaluation.json.
+        pictures: the content of pictures.json (:func:`training.report.choose`).
+        story: the content of story.json (:func:`training.story.build_story`).
+        config: the content of the run's config.json.
 
     Returns:
         The path of report.html.
     """
-    floor, floor_note = _floor(evaluation, run)
-    story = tell(run, classify, floor) if run else None
-    if run and story:
-        write_story(run, story)
-    config = _config(run)
-    score = evaluation.get("score") if evaluation else None
-    parts = {
-        "figures": ("The figures", sections.figures(evaluation)),
-        "story": ("The story of the run", sections.story(story, floor_note)),
-        "digits": ("Digit by digit", sections.by_digit(pictures)),
-        "walks": ("Walks between seeds", sections.walks(pictures)),
-        "nearest": ("Learnt by heart?", sections.nearest(pictures)),
-        "least-legible": ("The least legible", sections.least_legible(pictures)),
-        "score": ("The score", sections.score(score)),
-        "how": ("How each figure is computed", sections.explanations()),
-        "provenance": ("Whose digits these are", sections.provenance(evaluation, config)),
-    }
-    subject = run.resolve().name if run else "models"
-    page = Template(files("training.report").joinpath("template.html").read_text("utf-8")).substitute(
-        title=escape(f"Digits worth serving? {subject}"),
-        subject=escape(subject),
-        conclusion=escape(
-            conclusion(evaluation)
-            if evaluation
-            else "Not evaluated yet: the story so far is below, the figures are to come."
-        ),
-        contents=html([element("li", element("a", title, href=f"#{name}")) for name, (title, _) in parts.items()]),
-        sections=html(
-            [element("section", element("h2", title), *content, id=name) for name, (title, content) in parts.items()]
-        ),
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    reference, note = _reference(evaluation, story)
+    page = environment.get_template("template.html").render(
+        subject=subject,
+        evaluation=evaluation,
+        reference=(evaluation or {}).get("reference"),
+        criteria=criteria,
+        conclusion=criteria.conclusion(evaluation) if evaluation else "Not evaluated yet.",
+        pictures=pictures,
+        compared=COMPARED,
+        story=story,
+        caption=caption,
+        progress=_progress(story) if story else "",
+        reference_note=note,
+        plots=_plots(evaluation, story, reference),
+        settings=_settings(evaluation, config),
     )
     write_atomically(out / REPORT_FILE, page)
     return out / REPORT_FILE
 
 
-def read_evaluation(directory: Path) -> dict[str, Any] | None:
-    """The content of a directory's evaluation.json, or None where there is none.
-
-    Raises ValueError, naming the file, if it is no JSON object.
-    """
-    path = directory / EVALUATION_FILE
-    if not path.exists():
-        return None
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Reads a JSON object; None if there is no file. Raises ValueError, with the path, for any other content."""
     try:
         return dict(json.loads(path.read_text("utf-8")))
+    except FileNotFoundError:
+        return None
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} can't be read: {error}") from error
 
 
-def _floor(evaluation: Mapping[str, Any] | None, run: Path | None) -> tuple[Mapping[str, Any] | None, str]:
-    """The floor to draw beside the evaluations on the way, and what is said of it.
+def _chosen(run: Path) -> dict[str, Any] | None:
+    """What the newest model card in a run says about the choice of the generator."""
+    version_dir = newest_version(run / MODELS / GENERATOR)
+    try:
+        return read_card(version_dir).get("chosen") if version_dir else None
+    except CardError:
+        return None
 
-    It is their own where their lines tell it as ``floor``, and otherwise that of the evaluation.
-    """
-    on_the_way = evaluations(run) if run else []
-    if on_the_way and (own := on_the_way[-1].get("floor")):
-        return dict(own), "Dotted: the floor, real digits in the place of generated ones."
-    if evaluation and (floor := evaluation.get("floor")):
-        return floor, (
-            f"Dotted: the floor of the evaluation above, with {evaluation['images']:,} images against the "
-            f"{evaluation['reference']} images; with fewer images the Fréchet distance has a higher one."
+
+def _plots(
+    evaluation: Mapping[str, Any] | None, story: Mapping[str, Any] | None, reference: Mapping[str, Any] | None
+) -> dict[str, str]:
+    """Draws the plots that there is data for, as data URIs by name."""
+    drawn: dict[str, bytes] = {}
+    if story and story["milestones"]:
+        drawn["time_lapse"] = time_lapse(story)
+    if story and story["log"]["step"]:
+        drawn["losses"] = plots.losses(story["log"], *story["guessing"].values())
+    if story and story["evaluations"]:
+        drawn["metrics"] = plots.metrics(story["evaluations"], reference)
+    if evaluation and (score := evaluation.get("score")):
+        drawn["reliability"] = plots.reliability(score["reliability"])
+        drawn["logits"] = plots.logits(score["logits"])
+    return {name: png_uri(png) for name, png in drawn.items()}
+
+
+def _reference(
+    evaluation: Mapping[str, Any] | None, story: Mapping[str, Any] | None
+) -> tuple[Mapping[str, Any] | None, str]:
+    """The figures of real images for the plot of the evaluations on the way, and a note on them."""
+    on_the_way = story["evaluations"] if story else []
+    if on_the_way and (own := on_the_way[-1].get("reference")):
+        return own, "Dotted: the reference, as many real digits."
+    if evaluation and (reference := evaluation.get("reference")):
+        return reference, (
+            f"Dotted: the reference of the evaluation above, with {evaluation['images']:,} images; with fewer images "
+            "real digits have a greater Fréchet distance."
         )
     return None, ""
 
 
-def _config(run: Path | None) -> dict[str, Any] | None:
-    """What a run says about itself, without the path of its data on the machine that it ran on."""
-    if run is None or not (run / CONFIG_FILE).exists():
-        return None
-    config: dict[str, Any] = json.loads((run / CONFIG_FILE).read_text("utf-8"))
-    return {**config, "data": Path(config.get("data", "")).name}
+def _progress(story: Mapping[str, Any]) -> str:
+    """How the Fréchet distance changed during the run, and which generator is published, in words."""
+    measured, chosen = story["evaluations"], story["run"].get("chosen")
+    if not measured:
+        return ""
+    first, last, best = measured[0], measured[-1], min(measured, key=lambda row: float(row["frechet_distance"]))
+    words = (
+        f"The Fréchet distance went from {first['frechet_distance']:.1f} at step {first['step']:,} to "
+        f"{last['frechet_distance']:.2f} at step {last['step']:,}. It was smallest at step {best['step']:,}: "
+        f"{best['frechet_distance']:.2f}. "
+    )
+    if not chosen:
+        return words + "No model is published yet."
+    if "average_of" in chosen:
+        return words + (
+            f"The published generator is the average of {chosen['average_of']} generators, from step "
+            f"{chosen['from_step']:,} to {chosen['step']:,}; its distance is {chosen['validation']:.2f}."
+        )
+    return words + f"The published generator is the one of step {chosen['step']:,}."
+
+
+def _settings(evaluation: Mapping[str, Any] | None, config: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What the configuration and the evaluation say about themselves, without the path of the data."""
+    facts = _flat(config)
+    if "data" in facts:
+        facts["data"] = Path(facts["data"]).name
+    for part in ("source", "classifier"):
+        facts |= {f"{part}: {name}": value for name, value in _flat((evaluation or {}).get(part)).items()}
+    return {name.replace("_", " "): value for name, value in facts.items()}
+
+
+def _flat(mapping: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Merges the mappings inside a mapping into it, and leaves out null values."""
+    facts: dict[str, Any] = {}
+    for name, value in (mapping or {}).items():
+        if isinstance(value, Mapping):
+            facts |= _flat(value)
+        elif value is not None:
+            facts[name] = value
+    return facts

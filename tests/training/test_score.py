@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from training import score_evaluation
-from training.score_evaluation import calibration_error, kinds, reliability, score_figures
+from training.calibration import calibration_error, reliability
+from training.evaluation.score import auc, score_figures
 
 Handwritten = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
@@ -27,12 +27,12 @@ def test_a_score_whose_probability_is_the_truth_is_calibrated() -> None:
     assert calibration_error(reliability(sigmoid(logits), labels, weights)) < 0.005
     assert calibration_error(reliability(sigmoid(3 * logits), labels, weights)) > 0.1
     # The area under the curve of two normal distributions: Phi(difference of means / sqrt(2 · variance)) = Phi(1).
-    assert score_evaluation.auc(real, fake) == pytest.approx(0.8413, abs=0.005)
+    assert auc(real, fake) == pytest.approx(0.8413, abs=0.005)
 
 
 def test_the_calibration_error_by_hand() -> None:
     points = reliability(np.array([0.9, 0.9, 0.1, 0.1]), np.array([1, 0, 0, 0]), np.full(4, 0.25))
-    assert [(point["probability"], point["share_real"], point["images"]) for point in points] == [
+    assert [(point["probability"], point["share_true"], point["images"]) for point in points] == [
         (pytest.approx(0.1), 0, 2),
         (pytest.approx(0.9), 0.5, 2),
     ]
@@ -52,7 +52,7 @@ def test_the_figures_of_a_simple_score(handwritten: Handwritten) -> None:
     figures = score_figures(by_brightness, real, fake)
     assert figures["images"] == {"real": 300, "fake": 700}
     assert figures["auc"] == figures["kinds"]["inverted"] == figures["kinds"]["noise"] == 1
-    assert figures["kinds"]["shuffled"] == figures["kinds"]["flipped"] == pytest.approx(0.5)
+    assert figures["kinds"]["shuffled"] == figures["kinds"]["mirrored"] == pytest.approx(0.5)
     real_right = (by_brightness(real)[1] > 0.5).mean()
     fake_right = (by_brightness(fake)[1] <= 0.5).mean()
     assert figures["accuracy"] == pytest.approx((real_right + fake_right) / 2), "each side counts half"
@@ -66,25 +66,3 @@ def test_a_score_that_is_not_finite_is_refused(handwritten: Handwritten) -> None
     nothing = np.full(9, np.nan)
     with pytest.raises(ValueError, match="not finite"):
         score_figures(lambda images: (nothing, nothing), images[:9], images[9:18])
-
-
-def test_the_kinds_are_what_they_are_called(handwritten: Handwritten) -> None:
-    images, _ = handwritten
-    images = images[:80]
-    made = kinds(images, np.random.default_rng(0))
-    for name, others in made.items():
-        assert (others.shape, others.dtype) == (images.shape, images.dtype), name
-        assert not (others == images).all((1, 2)).any() or name == "flipped", name
-    assert (made["blank"].min((1, 2)) == made["blank"].max((1, 2))).all()
-    assert {0, 255} < set(made["blank"][:, 0, 0].tolist())
-    assert (np.sort(made["shuffled"].reshape(80, -1)) == np.sort(images.reshape(80, -1))).all()
-    assert (made["flipped"][0] == images[0, :, ::-1]).all()
-    assert (made["flipped"][1] == images[1, ::-1]).all()
-    for image, moved in zip(images, made["shifted"], strict=True):
-        ways = [
-            (down, right)
-            for down in range(-8, 9)
-            for right in range(-8, 9)
-            if max(abs(down), abs(right)) >= 4 and (np.pad(image, 8)[8 - down :, 8 - right :][:28, :28] == moved).all()
-        ]
-        assert ways

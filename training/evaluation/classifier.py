@@ -1,0 +1,90 @@
+"""The digit classifier that an evaluation sees images through."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from serving.contract import CLASSIFIER, FEATURES, IMAGE_SHAPE, IMAGES, PROBABILITIES, SIGNATURE
+from serving.model_card import CardError, read_card
+from serving.pretrained import MODELS_DIR
+from serving.storage import newest_version
+
+BATCH: Final = 500
+
+
+class ClassifierError(ValueError):
+    """There is no usable classifier. The message names the directory."""
+
+
+class EvaluationClassifier:
+    """A classifier's SavedModel.
+
+    Attributes:
+        facts: ``version``, ``accuracy`` on the test images and the model's ``sha256``; null where the card lacks them.
+    """
+
+    def __init__(self, version_dir: Path) -> None:
+        """Loads a version. Raises ClassifierError if it can't be loaded or has no features."""
+        try:
+            self._saved = tf.saved_model.load(str(version_dir))
+        except OSError as error:
+            raise ClassifierError(f"{version_dir} holds no classifier: {error}") from error
+        signatures = self._saved.signatures
+        if missing := [name for name in (SIGNATURE, FEATURES) if name not in signatures]:
+            raise ClassifierError(
+                f"{version_dir} has no signature {' and '.join(missing)}; run digitgan train-classifier to make a "
+                "classifier that has it"
+            )
+
+        # One graph for both, so that TensorFlow computes the features once.
+        @tf.function(input_signature=[tf.TensorSpec([None, *IMAGE_SHAPE], tf.uint8, IMAGES)])  # type: ignore[untyped-decorator]
+        def predict(images: Any) -> Any:
+            return signatures[FEATURES](images)[FEATURES], signatures[SIGNATURE](images)[PROBABILITIES]
+
+        self._predict = predict
+        self.facts = _facts(version_dir)
+
+    def predict(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Computes features, float32 [N, 128], and probabilities, float32 [N, 10], of images, uint8 [N, 28, 28]."""
+        shaped = images.reshape(-1, *IMAGE_SHAPE)
+        parts = [self._predict(tf.constant(shaped[k : k + BATCH])) for k in range(0, len(shaped), BATCH)]
+        features, probabilities = (np.concatenate([part.numpy() for part in each]) for each in zip(*parts, strict=True))
+        return features, probabilities
+
+    def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Computes the probabilities alone."""
+        return self.predict(images)[1]
+
+
+def newest_classifier(models: Path = MODELS_DIR) -> EvaluationClassifier:
+    """Returns the newest classifier in a base directory of models. A process loads each version once.
+
+    Raises ClassifierError if there is none.
+    """
+    version_dir = newest_version(models / CLASSIFIER)
+    if version_dir is None:
+        raise ClassifierError(
+            f"{models / CLASSIFIER} holds no version of a classifier; run digitgan train-classifier --models {models}"
+        )
+    return _load(version_dir)
+
+
+@lru_cache(maxsize=2)
+def _load(version_dir: Path) -> EvaluationClassifier:
+    return EvaluationClassifier(version_dir)
+
+
+def _facts(version_dir: Path) -> dict[str, Any]:
+    try:
+        card = read_card(version_dir)
+    except CardError:
+        card = {}
+    return {
+        "version": card.get("version"),
+        "accuracy": card.get("test", {}).get("accuracy"),
+        "sha256": card.get("files", {}).get("saved_model.pb", {}).get("sha256"),
+    }

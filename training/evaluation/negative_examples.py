@@ -1,0 +1,129 @@
+"""Images that are not real digits: what people may send to be scored, besides generated images."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from serving.contract import IMAGE_SIDE
+
+Images = NDArray[np.uint8]
+Make = Callable[[Images, np.random.Generator], Images]
+"""From real digits, uint8 [N, 28, 28], to as many negative examples of one kind, uint8 [N, 28, 28]."""
+
+SYMMETRIC: Final[Mapping[str, tuple[int, ...]]] = {"mirrored": (0, 1, 8), "upside_down": (0, 1, 2, 3, 5, 8)}
+"""Digits that may still look real after the change: a 3 upside down is a 3, and a 2 and a 5 look like each other."""
+MIN_SHIFT: Final = 4
+"""Pixels that a shifted digit moves at least. MNIST centres its digits to the pixel by their mass."""
+MAX_SHIFT: Final = 8
+_PATCH: Final = 7
+
+
+def mixed(images: Images, labels: NDArray[np.uint8], rng: np.random.Generator) -> Images:
+    """Makes as many negative examples as there are images, of all kinds in turn.
+
+    A digit that would still look real after the change is inverted instead.
+
+    Args:
+        images: uint8 [N, 28, 28], real digits in random order.
+        labels: uint8 [N], their digits.
+        rng: the source of all randomness.
+    """
+    made = np.empty_like(images)
+    for turn, (kind, make) in enumerate(list(NEGATIVE_EXAMPLES.items())[: len(images)]):
+        rows = slice(turn, None, len(NEGATIVE_EXAMPLES))
+        symmetric = np.isin(labels[rows], SYMMETRIC.get(kind, ()))
+        made[rows] = np.where(symmetric[:, None, None], 255 - images[rows], make(images[rows], rng))
+    return made
+
+
+def _uniform(images: Images, rng: np.random.Generator, low: float, high: float) -> NDArray[np.float64]:
+    """Draws one number for each image, in a shape that broadcasts over its pixels."""
+    return rng.uniform(low, high, (len(images), 1, 1))
+
+
+def _normal_noise(images: Images, rng: np.random.Generator) -> Images:
+    return _pixels(rng.normal(_uniform(images, rng, 0, 255), _uniform(images, rng, 5, 128), images.shape))
+
+
+def _specks(images: Images, rng: np.random.Generator) -> Images:
+    return np.where(rng.random(images.shape) < _uniform(images, rng, 0, 1), 255, 0).astype(np.uint8)
+
+
+def _blank(images: Images, rng: np.random.Generator) -> Images:
+    """Black, white or any gray; some with a little grain."""
+    level, grain = rng.random((2, len(images), 1, 1))
+    levels = np.where(level < 0.3, 0, np.where(level < 0.5, 255, rng.integers(0, 256, level.shape)))
+    return _pixels(levels + rng.normal(0, 3, images.shape) * (grain < 0.3))
+
+
+def _shuffled(images: Images, rng: np.random.Generator) -> Images:
+    return rng.permuted(images.reshape(len(images), -1), axis=1).reshape(images.shape)
+
+
+def _shuffled_patches(images: Images, rng: np.random.Generator) -> Images:
+    across = IMAGE_SIDE // _PATCH
+    patches = images.reshape(-1, across, _PATCH, across, _PATCH).swapaxes(2, 3).reshape(-1, across**2, _PATCH, _PATCH)
+    patches = patches[:, rng.permutation(across**2)]
+    return patches.reshape(-1, across, across, _PATCH, _PATCH).swapaxes(2, 3).reshape(images.shape)
+
+
+def _shifted(images: Images, rng: np.random.Generator) -> Images:
+    """Moved along one axis or both; the new border is black."""
+    moves = rng.integers(MIN_SHIFT, MAX_SHIFT + 1, (len(images), 2)) * rng.choice([-1, 1], (len(images), 2))
+    moves[np.arange(len(images)), rng.integers(0, 2, len(images))] *= rng.integers(0, 2, len(images))
+    padded = np.pad(images, ((0, 0), (MAX_SHIFT, MAX_SHIFT), (MAX_SHIFT, MAX_SHIFT)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, images.shape[1:], axis=(1, 2))
+    down, right = (MAX_SHIFT - moves).T
+    shifted: Images = windows[np.arange(len(images)), down, right]
+    return shifted
+
+
+def _resized(images: Images, rng: np.random.Generator) -> Images:
+    """Too small in a black frame, or too large and cropped."""
+    made = np.zeros_like(images)
+    for target, image in zip(made, images, strict=True):
+        side = int(rng.choice([*range(10, 21, 2), *range(36, 57, 2)]))
+        resized = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR))
+        margin = abs(IMAGE_SIDE - side) // 2
+        if side < IMAGE_SIDE:
+            target[margin : margin + side, margin : margin + side] = resized
+        else:
+            target[:] = resized[margin : margin + IMAGE_SIDE, margin : margin + IMAGE_SIDE]
+    return made
+
+
+def _half_and_half(images: Images, rng: np.random.Generator) -> Images:
+    """The upper half of one digit and the lower half of another."""
+    return np.concatenate([images[:, : IMAGE_SIDE // 2], _others(images)[:, IMAGE_SIDE // 2 :]], axis=1)
+
+
+def _others(images: Images) -> Images:
+    return np.roll(images, 1, axis=0)
+
+
+def _pixels(levels: NDArray[np.floating[Any]]) -> Images:
+    return np.asarray(np.clip(np.rint(levels), 0, 255), np.uint8)
+
+
+NEGATIVE_EXAMPLES: Final[Mapping[str, Make]] = {
+    "noise": lambda images, rng: rng.integers(0, 256, images.shape, np.uint8),
+    "normal_noise": _normal_noise,
+    "specks": _specks,
+    "noisy": lambda images, rng: _pixels(images + rng.normal(0, _uniform(images, rng, 10, 100), images.shape)),
+    "blank": _blank,
+    "inverted": lambda images, rng: 255 - images,
+    "shuffled": _shuffled,
+    "shuffled_patches": _shuffled_patches,
+    "mirrored": lambda images, rng: images[:, :, ::-1],
+    "upside_down": lambda images, rng: images[:, ::-1],
+    "rotated": lambda images, rng: np.rot90(images, int(rng.choice([1, 3])), axes=(1, 2)),
+    "shifted": _shifted,
+    "wrapped": lambda images, rng: np.roll(images, rng.integers(7, 22, 2).tolist(), axis=(1, 2)),
+    "resized": _resized,
+    "overlaid": lambda images, rng: np.maximum(images, _others(images)),
+    "half_and_half": _half_and_half,
+}
+"""By kind."""

@@ -1,0 +1,83 @@
+"""How good a score is: does it separate real digits from others, and is its probability right?"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+
+from training.calibration import calibration_error, reliability
+from training.evaluation.negative_examples import NEGATIVE_EXAMPLES
+
+Images = NDArray[np.uint8]
+Floats = NDArray[np.floating[Any]]
+Score = Callable[[Images], tuple[Floats, Floats]]
+"""From images, uint8 [N, 28, 28], to logits and probabilities of being real, floating point [N] each."""
+
+KINDS: Final = ("noise", "blank", "inverted", "shuffled", "mirrored", "upside_down", "shifted")
+"""The kinds of negative examples that a score is measured on. A mirrored 0, 1 or 8 may look real."""
+HISTOGRAM_BINS: Final = 40
+
+
+def score_figures(score: Score, real: Images, fake: Images, seed: int = 0) -> dict[str, Any]:
+    """Measures a score on real and generated images, and on negative examples.
+
+    Real and generated images count half each, whatever their numbers.
+
+    Args:
+        score: the score.
+        real: uint8 [N, 28, 28], images that nothing was trained or calibrated on.
+        fake: uint8 [M, 28, 28], generated images that nothing was trained on.
+        seed: decides the negative examples.
+
+    Returns:
+        What JSON can hold: ``images`` ({"real": N, "fake": M}); ``auc``, the area under the receiver operating
+        characteristic: the probability that a real image has a higher logit than a generated one (Fawcett 2006);
+        ``accuracy`` at a probability of 1/2; ``expected_calibration_error`` and ``reliability``
+        (:mod:`training.calibration`); ``kinds``, the area for ``real`` against each of KINDS; ``logits``, histograms as
+        {"edges": …, "real": …, "fake": …}, whose outermost bins hold the outliers.
+
+    Raises:
+        ValueError: a logit or a probability isn't finite.
+    """
+    real_logits, real_probabilities = _scored(score, real)
+    fake_logits, fake_probabilities = _scored(score, fake)
+    labels = np.repeat([1, 0], [len(real), len(fake)])
+    weights = np.repeat([0.5 / len(real), 0.5 / len(fake)], [len(real), len(fake)])
+    probabilities = np.concatenate([real_probabilities, fake_probabilities])
+    bins = reliability(probabilities, labels, weights)
+    rng = np.random.default_rng(seed)
+    return {
+        "images": {"real": len(real), "fake": len(fake)},
+        "auc": auc(real_logits, fake_logits),
+        "accuracy": float(weights[(probabilities > 0.5) == labels].sum()),
+        "expected_calibration_error": calibration_error(bins),
+        "reliability": bins,
+        "kinds": {kind: auc(real_logits, _scored(score, NEGATIVE_EXAMPLES[kind](real, rng))[0]) for kind in KINDS},
+        "logits": _histogram(real_logits, fake_logits),
+    }
+
+
+def auc(real_logits: Floats, other_logits: Floats) -> float:
+    """The area under the ROC curve: 1 where every real image has a higher logit than every other one, 1/2 by chance."""
+    labels = np.repeat([1, 0], [len(real_logits), len(other_logits)])
+    return float(roc_auc_score(labels, np.concatenate([real_logits, other_logits])))
+
+
+def _scored(score: Score, images: Images) -> tuple[Floats, Floats]:
+    logits, probabilities = score(images)
+    if not (np.isfinite(logits).all() and np.isfinite(probabilities).all()):
+        raise ValueError("the score gives logits or probabilities that are not finite")
+    return logits, probabilities
+
+
+def _histogram(real_logits: Floats, fake_logits: Floats) -> dict[str, list[float] | list[int]]:
+    both = np.concatenate([real_logits, fake_logits]).astype(np.float64)
+    low, high = np.quantile(both, [0.001, 0.999])
+    edges = np.linspace(low, max(high, low + 1e-6), HISTOGRAM_BINS + 1)
+    counts = {
+        name: np.histogram(np.clip(logits, edges[0], edges[-1]), edges)[0].tolist()
+        for name, logits in (("real", real_logits), ("fake", fake_logits))
+    }
+    return {"edges": edges.tolist(), **counts}

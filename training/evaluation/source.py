@@ -1,0 +1,132 @@
+"""The models that an evaluation measures: those of a run, or of a base directory."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from serving.contract import (
+    DISCRIMINATOR,
+    GENERATOR,
+    IMAGE_SHAPE,
+    IMAGE_SIDE,
+    IMAGES,
+    LOGITS,
+    NOISE,
+    PROBABILITIES,
+    SIGNATURE,
+)
+from serving.model_card import CardError, read_card
+from serving.noise import noise_from_seeds
+from serving.storage import newest_version
+from training.config import CONFIG_FILE
+
+Images = NDArray[np.uint8]
+Generate = Callable[[NDArray[np.float32]], Images]
+Score = Callable[[Images], tuple[NDArray[np.float32], NDArray[np.float32]]]
+
+BATCH: Final = 256
+MODELS: Final = "models"
+
+
+class SourceError(ValueError):
+    """There are no models to evaluate. The message names the directory and what it should hold."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A generator to evaluate.
+
+    Attributes:
+        facts: ``kind`` ("run" or "models"), ``version``, ``preset`` and ``steps``; null for what the card lacks.
+        generate: from noise float32 [N, 100] to images uint8 [N, 28, 28].
+        score: from images uint8 [N, 28, 28] to logits and probabilities of being real, float32 [N] each; None where
+            there is no discriminator.
+        run: the run directory; None for a base directory of models.
+        version_dir: the generator's version directory.
+    """
+
+    facts: dict[str, Any]
+    generate: Generate
+    score: Score | None
+    run: Path | None
+    version_dir: Path
+
+    def images(self, count: int, advance: Callable[[int], None] = lambda _: None) -> Images:
+        """Generates the images of the seeds 0 … count-1, uint8 [count, 28, 28].
+
+        ``advance`` is called with the number of further images that are done.
+        """
+        parts = []
+        for first in range(0, count, BATCH):
+            parts.append(self.generate(noise_from_seeds(range(first, min(first + BATCH, count)))))
+            advance(len(parts[-1]))
+        return np.concatenate(parts)
+
+
+def open_source(path: Path) -> Source:
+    """Loads the newest generator and discriminator of a run or of a base directory of models.
+
+    Raises SourceError if there is no generator.
+    """
+    run = path if (path / CONFIG_FILE).is_file() else None
+    models = path / MODELS if run else path
+    version_dir = newest_version(models / GENERATOR)
+    if version_dir is None and run:
+        raise SourceError(f"{run} has no models yet; run: digitgan export {run}")
+    if version_dir is None:
+        raise SourceError(
+            f"{path} is no run directory (it has no {CONFIG_FILE}) and no base directory of models (it has no "
+            f"{GENERATOR}/<version>/saved_model.pb)"
+        )
+    generator = _load(version_dir)
+
+    def generate(noise: NDArray[np.float32]) -> Images:
+        images: Images = generator(**{NOISE: tf.constant(noise)})[IMAGES].numpy()
+        return images.reshape(-1, IMAGE_SIDE, IMAGE_SIDE)
+
+    discriminator_dir = newest_version(models / DISCRIMINATOR)
+    return Source(
+        {"kind": "run" if run else "models", "version": int(version_dir.name), **_training_facts(version_dir)},
+        generate,
+        _score(discriminator_dir) if discriminator_dir else None,
+        run,
+        version_dir,
+    )
+
+
+def _load(version_dir: Path) -> Any:
+    """Loads the serving signature of a SavedModel."""
+    try:
+        saved = tf.saved_model.load(str(version_dir))
+    except OSError as error:
+        raise SourceError(f"{version_dir} holds no model that can be loaded: {error}") from error
+    signature = saved.signatures[SIGNATURE]
+    signature.kept_alive = saved  # A signature doesn't hold its model's variables.
+    return signature
+
+
+def _score(version_dir: Path) -> Score:
+    discriminator = _load(version_dir)
+
+    def score(images: Images) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        shaped = images.reshape(-1, *IMAGE_SHAPE)
+        answers = [discriminator(**{IMAGES: tf.constant(shaped[k : k + BATCH])}) for k in range(0, len(shaped), BATCH)]
+        logits, probabilities = (
+            np.concatenate([answer[name].numpy() for answer in answers]) for name in (LOGITS, PROBABILITIES)
+        )
+        return logits, probabilities
+
+    return score
+
+
+def _training_facts(version_dir: Path) -> dict[str, Any]:
+    try:
+        training = read_card(version_dir).get("training") or {}
+    except CardError:
+        training = {}
+    return {"preset": training.get("preset"), "steps": training.get("steps")}
