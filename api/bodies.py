@@ -36,16 +36,19 @@ def media_type(request: Request, accepted: Sequence[str]) -> str:
     """
     given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     headers = {"Accept": ", ".join(accepted)}
-    coding = request.headers.get("content-encoding", "identity").strip().lower()
-    if coding != "identity":
-        raise ProblemError(
-            UNSUPPORTED_MEDIA_TYPE, "Content-Encoding: the body should not be compressed", headers=headers
-        )
+    refuse_compressed(request, headers)
     if given not in accepted:
         wanted = " or ".join(accepted)
         found = f"not {given[:100]}" if given else "and there is none"
         raise ProblemError(UNSUPPORTED_MEDIA_TYPE, f"Content-Type: should be {wanted}, {found}", headers=headers)
     return given
+
+
+def refuse_compressed(request: Request, headers: Mapping[str, str]) -> None:
+    """Raises ProblemError (415) with ``headers`` if the body is compressed."""
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        detail = "Content-Encoding: the body should not be compressed"
+        raise ProblemError(UNSUPPORTED_MEDIA_TYPE, detail, headers=headers)
 
 
 async def read_json(request: Request, model: type[_Model]) -> _Model:

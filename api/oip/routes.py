@@ -6,9 +6,10 @@ from typing import Annotated, Any, Final, TypeVar
 
 import anyio.to_thread
 from fastapi import APIRouter, Header, Path, Request
+from pydantic import Field
 from starlette.responses import Response
 
-from api import health, openapi, problems
+from api import bodies, health, openapi, problems
 from api.bodies import JSON
 from api.deadlines import Deadline, limit_of
 from api.dependencies import GatewayState, StateDep
@@ -17,7 +18,6 @@ from api.metrics import Metrics
 from api.model_status import model_status
 from api.oip import tensors
 from api.oip.messages import HEADER_LENGTH, read_request, write_answer
-from api.oip.messages import Inference as ParsedInference
 from api.oip.schemas import (
     InferenceRequest,
     InferenceResponse,
@@ -51,7 +51,8 @@ _STATES: Final[dict[str, State]] = {
 router = APIRouter(prefix=problems.OIP_PREFIX)
 
 ModelInPath = Annotated[str, Path(description=f"One of {', '.join(MODELS)}.")]
-VersionInPath = Annotated[VersionInQuery, Path(description="The model's version.")]
+Version = Annotated[VersionInQuery | None, Field(description="The model's version.")]
+"""In the path of a version's route; optional in the query of the others."""
 HeaderLength = Annotated[
     str | None,
     Header(
@@ -87,7 +88,7 @@ _INFER: Final[dict[str, Any]] = {
 }
 
 
-@router.get("", summary="Who answers (Open Inference Protocol)")
+@router.get("", summary="The server (Open Inference Protocol)")
 async def server() -> ServerMetadata:
     """The server's name, version and extensions."""
     return ServerMetadata(name="digitgan", version=version_of("digitgan"), extensions=EXTENSIONS)
@@ -101,7 +102,7 @@ async def live() -> Live:
 
 @router.get(
     "/health/ready",
-    summary="Can all models be asked?",
+    summary="Are all models ready?",
     responses=openapi.failures(problems.INTERNAL_ERROR, problems.NOT_READY),
 )
 async def ready(request: Request, state: StateDep) -> Ready:
@@ -114,7 +115,7 @@ async def ready(request: Request, state: StateDep) -> Ready:
     "/repository/index", summary="The models and their versions", responses=openapi.failures(*openapi.UPSTREAM)
 )
 async def index(state: StateDep) -> list[RepositoryEntry]:
-    """Triton's list of models; its filter, `ready`, is not looked at."""
+    """Triton's list of models. Its filter, `ready`, is ignored."""
     return [
         RepositoryEntry(
             name=model,
@@ -128,70 +129,75 @@ async def index(state: StateDep) -> list[RepositoryEntry]:
 
 
 @router.get("/models/{model}", summary="What a model takes and gives", responses=openapi.failures(*_MODEL_FAILURES))
-async def metadata(model: ModelInPath, state: StateDep) -> ModelMetadata:
-    """Its inputs, its outputs, and the versions that can be asked."""
-    return await _metadata(model, None, state)
-
-
 @router.get(
     "/models/{model}/versions/{version}",
     summary="What a model's version takes and gives",
     responses=openapi.failures(*_VERSION_FAILURES),
 )
-async def metadata_of_version(
-    model: ModelInPath,
-    version: VersionInPath,
-    state: StateDep,
-) -> ModelMetadata:
-    """The same for all versions: the contract's."""
-    return await _metadata(model, version, state)
+async def metadata(model: ModelInPath, state: StateDep, version: Version = None) -> ModelMetadata:
+    """Its inputs, its outputs, and its AVAILABLE versions. All versions take and give the same: the contract."""
+    spec = _spec(model)
+    versions = await _versions(model, version, state)
+    return ModelMetadata(
+        name=model,
+        versions=[str(one.version) for one in versions if one.state == "AVAILABLE"],
+        platform=PLATFORM,
+        inputs=[tensors.metadata(spec.input)],
+        outputs=[tensors.metadata(output) for output in spec.outputs],
+    )
 
 
 @router.get(
     "/models/{model}/ready",
-    summary="Can a model be asked?",
+    summary="Is a model ready?",
     responses=openapi.failures(problems.NOT_READY, *_MODEL_FAILURES),
 )
-async def model_ready(model: ModelInPath, state: StateDep) -> ModelReady:
-    """Ready means that a version is AVAILABLE: with `DIGITGAN_VERSION_LABEL`, the one with this label."""
-    return await _model_ready(model, None, state)
-
-
 @router.get(
     "/models/{model}/versions/{version}/ready",
-    summary="Can a model's version be asked?",
+    summary="Is a model's version ready?",
     responses=openapi.failures(problems.NOT_READY, *_VERSION_FAILURES),
 )
-async def version_ready(
-    model: ModelInPath,
-    version: VersionInPath,
-    state: StateDep,
-) -> ModelReady:
-    """Ready means that this version is AVAILABLE."""
-    return await _model_ready(model, version, state)
+async def model_ready(model: ModelInPath, state: StateDep, version: Version = None) -> ModelReady:
+    """Ready means that the version is AVAILABLE; without a version any of them, or with `DIGITGAN_VERSION_LABEL` the
+    one with this label.
+    """
+    _spec(model)
+    if version is None:
+        status = await model_status(state.inference.client, model, state.settings.request_timeout_s)
+        available = status.serving is not None
+    else:
+        available = any(one.state == "AVAILABLE" for one in await _versions(model, version, state))
+    if not available:
+        detail = f"{model if version is None else f'version {version} of {model}'} is not AVAILABLE"
+        raise ProblemError(problems.NOT_READY, detail, errors=[{"model": model, "detail": detail}])
+    return ModelReady(name=model)
 
 
-@router.post("/models/{model}/infer", summary="Ask a model", **_INFER)
+@router.post("/models/{model}/infer", summary="Run a model", **_INFER)
+@router.post("/models/{model}/versions/{version}/infer", summary="Run a model's version", **_INFER)
 async def infer(
     request: Request,
     model: ModelInPath,
     state: StateDep,
+    version: Version = None,
     header_length: HeaderLength = None,
 ) -> Response:
-    """The newest version answers."""
-    return await _infer(request, model, None, header_length, state)
-
-
-@router.post("/models/{model}/versions/{version}/infer", summary="Ask a model's version", **_INFER)
-async def infer_version(
-    request: Request,
-    model: ModelInPath,
-    version: VersionInPath,
-    state: StateDep,
-    header_length: HeaderLength = None,
-) -> Response:
-    """This version answers."""
-    return await _infer(request, model, version, header_length, state)
+    """Runs the version; without a version the newest."""
+    spec = _spec(model)
+    bodies.refuse_compressed(request, {"Accept-Encoding": "identity"})
+    body = await request.body()
+    asked = await _work(len(body), lambda: read_request(body, header_length, spec, state.settings.max_images))
+    with state.admission.images(request, len(asked.rows)):
+        charge(request, len(asked.rows), "/inputs")
+        deadline = Deadline(limit_of(request, state.settings.request_timeout_s))
+        prediction = await state.inference.predict_whole(
+            model, asked.rows, version=version, time_left=deadline.for_calls()
+        )
+        _count(prediction, state.metrics)
+        size = sum(prediction.outputs[name].nbytes for name in asked.outputs)
+        async with deadline.making_the_answer():
+            content, headers = await _work(size, lambda: write_answer(prediction, asked))
+    return Response(content, 200, headers | {"X-Model": model, "X-Model-Version": str(prediction.version)})
 
 
 def _spec(model: str) -> ModelSpec:
@@ -209,70 +215,8 @@ async def _versions(model: str, version: int | None, state: GatewayState) -> lis
     return named
 
 
-async def _metadata(model: str, version: int | None, state: GatewayState) -> ModelMetadata:
-    spec = _spec(model)
-    versions = await _versions(model, version, state)
-    return ModelMetadata(
-        name=model,
-        versions=[str(one.version) for one in versions if one.state == "AVAILABLE"],
-        platform=PLATFORM,
-        inputs=[tensors.metadata(spec.input)],
-        outputs=[tensors.metadata(output) for output in spec.outputs],
-    )
-
-
-async def _model_ready(model: str, version: int | None, state: GatewayState) -> ModelReady:
-    _spec(model)
-    if version is None:
-        status = await model_status(state.inference.client, model, state.settings.request_timeout_s)
-        available = status.serving is not None
-    else:
-        available = any(one.state == "AVAILABLE" for one in await _versions(model, version, state))
-    if not available:
-        what = f"{model} is not AVAILABLE" if version is None else f"version {version} of {model} is not AVAILABLE"
-        raise ProblemError(problems.NOT_READY, what, errors=[{"model": model, "detail": what}])
-    return ModelReady(name=model)
-
-
-async def _infer(
-    request: Request,
-    model: str,
-    version: int | None,
-    header_length: str | None,
-    state: GatewayState,
-) -> Response:
-    spec = _spec(model)
-    _refuse_compressed(request)
-    body = await request.body()
-    asked = await _work(len(body), lambda: read_request(body, header_length, spec, state.settings.max_images))
-    with state.admission.images(request, len(asked.rows)):
-        charge(request, len(asked.rows), "/inputs")
-        return await _answer(request, model, version, asked, state)
-
-
-async def _answer(
-    request: Request, model: str, version: int | None, asked: ParsedInference, state: GatewayState
-) -> Response:
-    deadline = Deadline(limit_of(request, state.settings.request_timeout_s))
-    prediction = await state.inference.predict_whole(model, asked.rows, version=version, time_left=deadline.for_calls())
-    _count(prediction, state.metrics)
-    size = sum(prediction.outputs[name].nbytes for name in asked.outputs)
-    async with deadline.making_the_answer():
-        content, headers = await _work(size, lambda: write_answer(prediction, asked))
-    return Response(content, 200, headers | {"X-Model": model, "X-Model-Version": str(prediction.version)})
-
-
-def _refuse_compressed(request: Request) -> None:
-    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
-        raise ProblemError(
-            problems.UNSUPPORTED_MEDIA_TYPE,
-            "Content-Encoding: the body should not be compressed",
-            headers={"Accept-Encoding": "identity"},
-        )
-
-
 async def _work(size: int, work: Callable[[], _T]) -> _T:
-    """Returns what ``work`` does; in a thread where so many bytes would hold up other requests."""
+    """Returns what ``work`` returns; in a thread if so many bytes would block the event loop."""
     return work() if size <= _INLINE_BYTES else await anyio.to_thread.run_sync(work)
 
 

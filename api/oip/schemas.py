@@ -5,11 +5,28 @@ Fields that we don't know are let pass: the protocol leaves room for extensions.
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
+
+
+def _nullable(schema: dict[str, Any]) -> None:
+    """Declares that optional members may be null."""
+    for name, member in schema["properties"].items():
+        if name not in schema.get("required", ()) and {"type": "null"} not in member.get("anyOf", ()):
+            about = member.pop("description", "")
+            schema["properties"][name] = {"anyOf": [member, {"type": "null"}], "description": about}
 
 
 class _Request(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True)
+    """Part of a request. An optional member that is null counts as absent, as in KServe and MLServer."""
+
+    model_config = ConfigDict(strict=True, frozen=True, json_schema_extra=_nullable)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_null(cls, members: Any) -> Any:
+        if not isinstance(members, dict):
+            return members
+        return {name: value for name, value in members.items() if value is not None}
 
 
 class TensorParameters(_Request):
@@ -45,7 +62,7 @@ class InputTensor(_Request):
 
 
 class OutputTensor(_Request):
-    """One output that is wanted."""
+    """One output to return."""
 
     name: str = Field(description="The output's name.")
     parameters: TensorParameters = Field(default_factory=TensorParameters, description="How the tensor is sent.")
@@ -57,7 +74,9 @@ class InferenceRequest(_Request):
     id: str | None = Field(default=None, description="Comes back in the answer.")
     parameters: RequestParameters = Field(default_factory=RequestParameters, description="How it is answered.")
     inputs: list[InputTensor] = Field(description="The model's one input.")
-    outputs: list[OutputTensor] = Field(default_factory=list, description="The outputs wanted; all if there are none.")
+    outputs: list[OutputTensor] = Field(
+        default_factory=list, description="The outputs to return; all if none is named."
+    )
 
 
 class TensorMetadata(BaseModel):
@@ -72,14 +91,14 @@ class ModelMetadata(BaseModel):
     """What a model takes and gives."""
 
     name: str = Field(description="The model's name.")
-    versions: list[str] = Field(description="The versions that can be asked.")
+    versions: list[str] = Field(description="The AVAILABLE versions.")
     platform: str = Field(description="What runs it.")
     inputs: list[TensorMetadata] = Field(description="Its input.")
     outputs: list[TensorMetadata] = Field(description="Its outputs.")
 
 
 class ServerMetadata(BaseModel):
-    """Who answers."""
+    """The server."""
 
     name: str = Field(description="The server's name.")
     version: str = Field(description="The server's version.")
@@ -93,13 +112,13 @@ class Live(BaseModel):
 
 
 class Ready(Live):
-    """Every model can be asked."""
+    """Every model is ready."""
 
     ready: Literal[True] = Field(default=True, description="Always true; otherwise the answer is a problem.")
 
 
 class ModelReady(BaseModel):
-    """The model can be asked."""
+    """The model is ready."""
 
     name: str = Field(description="The model's name.")
     ready: Literal[True] = Field(default=True, description="Always true; otherwise the answer is a problem.")
@@ -131,5 +150,5 @@ class RepositoryEntry(BaseModel):
 
     name: str = Field(description="The model's name.")
     version: str = Field(description="The version's number.")
-    state: State = Field(description="Whether it can be asked.")
-    reason: str = Field(description="Why it can't be, if an error ended it.")
+    state: State = Field(description="READY means that it is AVAILABLE.")
+    reason: str = Field(description="The error that ended it; empty without one.")

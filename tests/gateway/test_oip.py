@@ -213,6 +213,23 @@ def test_data_may_be_nested_or_flat_and_unknown_fields_are_let_pass(http: httpx.
     assert "id" not in answers.json()
 
 
+def test_null_optional_members_are_absent_ones(http: httpx.Client) -> None:
+    """As MLServer's answers have them, which Seldon Core's pipelines pass on as the next request."""
+    nulls: list[dict[str, Any]] = [
+        {"id": None, "parameters": None, "outputs": None} | request(parameters=None),
+        {"parameters": {"binary_data_output": None}} | request(),
+        {"outputs": [{"name": "images", "parameters": None}]} | request(),
+        {"outputs": [{"name": "images", "parameters": {"binary_data": None, "classification": None}}]} | request(),
+    ]
+    expected = http.post("/v2/models/generator/infer", json=request()).json()
+    for body in nulls:
+        answer = http.post("/v2/models/generator/infer", json=body)
+        assert answer.status_code == 200, answer.text
+        assert answer.json() == expected
+    for body in (request(name=None), request(shape=None), {"inputs": None}):
+        assert http.post("/v2/models/generator/infer", json=body).status_code == 422
+
+
 @pytest.mark.parametrize("length", ["-1", "1e3", "999999", "x"])
 def test_a_wrong_header_length_is_malformed(http: httpx.Client, length: str) -> None:
     response = http.post("/v2/models/generator/infer", content=b"{}", headers={HEADER_LENGTH: length})
