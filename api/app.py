@@ -62,13 +62,7 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, GatewayState]]:
         interceptors = [traces.calls] if traces else []
         tls = settings.model_server_tls()
-        client = ModelClient(
-            settings.model_server,
-            settings.version_label,
-            interceptors,
-            tls=tls,
-            on_retry=lambda model: metrics.upstream_retries.labels(model).inc(),
-        )
+        client = ModelClient(settings.model_server, settings.version_label, interceptors, tls=tls)
         try:
             inference = Inference(client, metrics)
             indexes = seed_indexes(inference, metrics, settings.request_timeout_s)

@@ -127,12 +127,6 @@ class Metrics:
             ("model", "code"),
             registry=registry,
         )
-        self.upstream_retries = Counter(
-            "digitgan_upstream_retries",
-            "Calls of the model server that were made a second time, because no server was there for the first.",
-            ("model",),
-            registry=registry,
-        )
         self.model_available = Gauge(
             "digitgan_model_available",
             "1 if a version of the model is AVAILABLE (with DIGITGAN_VERSION_LABEL: the one with this label), else 0.",

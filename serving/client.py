@@ -1,13 +1,15 @@
-"""The gateway's way to the model server: TensorFlow Serving's gRPC API, asynchronous, without TensorFlow.
+"""An asynchronous client of a model server with TensorFlow Serving's gRPC API, without TensorFlow.
 
-Foreign errors end here. What gRPC reports, and whatever breaks the contract in an answer, becomes one of::
+    prediction = await ModelClient("127.0.0.1:8500").predict("generator", {"noise": noise}, timeout_s=5)
+
+The errors of gRPC, and answers that break the contract, become one of::
 
     ModelServerError
      ├── ModelNotServedError    the server doesn't know the model, or has no version of it AVAILABLE
      ├── VersionNotFoundError   the model is served, and the version that the caller named doesn't exist
      ├── OverloadedError        the server refused because it has too much to do
      ├── UnreachableError       no server there, or the connection broke
-     │    └── HandshakeError    somebody is there, and the TLS handshake fails: the certificates don't fit
+     │    └── HandshakeError    the TLS handshake fails: one side does not trust the other's certificate
      ├── DeadlineError          the time given for the call ran out
      └── ContractError          the server refused a valid request, or its answer isn't what the contract says
           └── NoSignatureError  the version that was asked doesn't have the signature
@@ -16,13 +18,13 @@ Foreign errors end here. What gRPC reports, and whatever breaks the contract in 
 import asyncio
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import grpc
 import numpy as np
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 
 from serving.apis import (
@@ -40,11 +42,11 @@ from serving.apis import (
 )
 from serving.contract import SIGNATURE, SIGNATURES, TensorSpec
 from serving.contract import ModelSpec as ContractSpec
-from serving.retry_budget import RetryBudget
 from serving.tensors import TensorError, to_array, to_proto
 from serving.tls import Tls
 
 Array = NDArray[Any]
+_M = TypeVar("_M", bound=Message)
 
 MAX_MESSAGE_BYTES: Final = 64 * 2**20
 
@@ -58,12 +60,24 @@ STATES: Final[dict[int, str]] = {
 _ON_THE_WAY: Final = ("START", "LOADING", "AVAILABLE")
 _STATUS_NAMES: Final = {code.value[0]: code.name for code in grpc.StatusCode}
 
-_SERVICE_CONFIG: Final[dict[str, Any]] = {"loadBalancingConfig": [{"round_robin": {}}]}
-"""How calls are spread (https://github.com/grpc/grpc/blob/master/doc/service_config.md). gRPC's own retries are off: it
-would repeat what a full queue refuses, which is UNAVAILABLE too."""
-
-_PAUSE_S: Final = 0.02
-"""Before a second attempt: by then gRPC knows which connection broke, and takes another one."""
+_SERVICE_CONFIG: Final[dict[str, Any]] = {
+    "loadBalancingConfig": [{"round_robin": {}}],
+    "methodConfig": [
+        {
+            "name": [{}],  # all methods: each can be called twice without harm
+            "retryPolicy": {
+                "maxAttempts": 2,
+                "initialBackoff": "0.02s",  # by then gRPC knows which connection broke, and takes another one
+                "maxBackoff": "0.02s",
+                "backoffMultiplier": 1,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ],
+    # A few retries at once, and in the long run a tenth of the calls that succeed.
+    "retryThrottling": {"maxTokens": 20, "tokenRatio": 0.1},
+}
+"""How calls are spread and retried (https://github.com/grpc/grpc/blob/master/doc/service_config.md)."""
 
 _UNRESOLVED: Final = ("errors resolving", "address lookup failed", "DNS resolution failed")
 """gRPC's words for a name without addresses."""
@@ -127,11 +141,11 @@ class OverloadedError(ModelServerError):
 
 
 class UnreachableError(ModelServerError):
-    """Nobody listens at the target, or the connection broke during the call."""
+    """No server listens at the target, or the connection broke during the call."""
 
 
 class HandshakeError(UnreachableError):
-    """Somebody listens at the target, and one of the two sides doesn't trust the other's certificate."""
+    """A server listens at the target, and one of the two sides does not trust the other's certificate."""
 
 
 class DeadlineError(ModelServerError):
@@ -199,9 +213,8 @@ class ModelClient:
     is asked where the caller names none; None: the newest. ``interceptors`` see every call. With ``tls`` the server has
     to prove that it is the host in ``target``, and is shown the client's certificate if there is one.
 
-    Every call can be made twice without harm. One that finds no server, or whose server goes away, is made once more,
-    at the next address if there are several, in the time that is left; ``on_retry`` is told the model. A server that
-    has too much to do isn't asked again, and neither is any once the budget is used up (``serving.retry_budget``).
+    gRPC retries a call once if it is UNAVAILABLE, on another server if there are several, within the call's time. It
+    stops retrying when many calls fail.
     """
 
     def __init__(
@@ -211,11 +224,8 @@ class ModelClient:
         interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
         *,
         tls: Tls | None = None,
-        on_retry: Callable[[str], None] = lambda model: None,
     ) -> None:
         self.version_label = version_label
-        self._on_retry = on_retry
-        self._retries = RetryBudget()
         self._target = target
         self._interceptors = interceptors
         self._tls = tls
@@ -269,7 +279,7 @@ class ModelClient:
             raise ValueError(f"{model}: {spec.input.name}: {problem}")
         request = PredictRequest(model_spec=self._model_spec(spec, version), inputs={spec.input.name: to_proto(rows)})
         try:
-            answer = await self._called(PREDICT, request, model, timeout_s)
+            answer = await self._call(PREDICT, request, timeout_s)
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.NOT_FOUND and version is not None:
                 raise await self._what_is_missing(model, version, timeout_s) from error
@@ -284,12 +294,7 @@ class ModelClient:
         Raises ModelServerError: ModelNotServedError if the server doesn't know the model.
         """
         request = GetModelStatusRequest(model_spec={"name": model})
-        try:
-            answer = GetModelStatusResponse.FromString(await self._called(GET_MODEL_STATUS, request, model, timeout_s))
-        except grpc.aio.AioRpcError as error:
-            raise _translate(model, error) from error
-        except DecodeError as error:
-            raise ContractError(model, "BAD_ANSWER", "not a GetModelStatusResponse") from error
+        answer = await self._query(GET_MODEL_STATUS, request, GetModelStatusResponse, model, timeout_s)
         return [
             VersionStatus(
                 one.version,
@@ -311,41 +316,27 @@ class ModelClient:
             model_spec={"name": model, "version_label": self.version_label}, metadata_field=["signature_def"]
         )
         try:
-            answer = GetModelMetadataResponse.FromString(
-                await self._called(GET_MODEL_METADATA, request, model, timeout_s)
-            )
-        except grpc.aio.AioRpcError as error:
-            translated = _translate(model, error)
-            if isinstance(translated, ModelNotServedError):
-                return None
-            raise translated from error
-        except DecodeError as error:
-            raise ContractError(model, "BAD_ANSWER", "not a GetModelMetadataResponse") from error
+            answer = await self._query(GET_MODEL_METADATA, request, GetModelMetadataResponse, model, timeout_s)
+        except ModelNotServedError:
+            return None
         version: int = answer.model_spec.version.value
         return version
 
-    async def _called(
-        self,
-        method: str,
-        request: PredictRequest | GetModelStatusRequest | GetModelMetadataRequest,
-        model: str,
-        timeout_s: float,
-    ) -> bytes:
-        """Returns the answer of the first server asked, or of the second one."""
-        end = time.monotonic() + timeout_s
+    async def _query(self, method: str, request: Message, answer: type[_M], model: str, timeout_s: float) -> _M:
+        """Returns the answer of a method that takes no tensors. Raises ModelServerError."""
         try:
-            answer = await self._methods[method](request, timeout=timeout_s)
+            return answer.FromString(await self._call(method, request, timeout_s))
+        except grpc.aio.AioRpcError as error:
+            raise _translate(model, error) from error
+        except DecodeError as error:
+            raise ContractError(model, "BAD_ANSWER", f"not a {answer.DESCRIPTOR.name}") from error
+
+    async def _call(self, method: str, request: Message, timeout_s: float) -> bytes:
+        try:
+            return await self._methods[method](request, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
             self._resolve_again(error)
-            left_s = end - time.monotonic() - _PAUSE_S
-            if not _found_nobody(model, error) or left_s <= 0 or not self._retries.take():
-                raise
-        else:
-            self._retries.succeeded()
-            return answer
-        self._on_retry(model)
-        await asyncio.sleep(_PAUSE_S)
-        return await self._methods[method](request, timeout=left_s)
+            raise
 
     def _resolve_again(self, error: grpc.aio.AioRpcError) -> None:
         """Opens another channel if the name of the model servers did not resolve.
@@ -382,9 +373,7 @@ class ModelClient:
 
 
 def _reconnect_ms(target: str) -> int:
-    """The longest pause between two attempts to connect. A socket on this machine costs next to nothing to try, and
-    whoever waits for it waits for a service that is starting.
-    """
+    """Returns the longest pause between two attempts to connect: short for a socket, whose service is starting."""
     return 100 if target.startswith("unix:") else 1_000
 
 
@@ -393,10 +382,6 @@ def _lacks_signature(spec: ContractSpec, error: grpc.aio.AioRpcError) -> bool:
     if spec.signature == SIGNATURE or error.code() is not grpc.StatusCode.FAILED_PRECONDITION:
         return False
     return spec.signature in (error.details() or "")
-
-
-def _found_nobody(model: str, error: grpc.aio.AioRpcError) -> bool:
-    return error.code() is grpc.StatusCode.UNAVAILABLE and type(_translate(model, error)) is UnreachableError
 
 
 def _translate(model: str, error: grpc.aio.AioRpcError) -> ModelServerError:

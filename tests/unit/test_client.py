@@ -37,7 +37,6 @@ from serving.contract import (
     PROBABILITIES,
     SEED_INDEX,
 )
-from serving.retry_budget import AT_ONCE, OF_EACH_SUCCESS
 from tests.gateway.misbehaving import MisbehavingServer, answer, failing, honest
 from tests.slow.headless_service import HeadlessService
 
@@ -200,10 +199,10 @@ async def test_a_server_that_comes_back_is_used_again_within_about_a_second(tmp_
 GONE = failing(grpc.StatusCode.UNAVAILABLE, "Socket closed")
 
 
-class TestSecondAttempts:
-    """A call is made once more where nobody was there, at another address, and nowhere else."""
+class TestRetries:
+    """gRPC retries a call once if it is UNAVAILABLE, on another server, and nothing else."""
 
-    async def test_a_call_that_finds_nobody_is_made_once_more(
+    async def test_a_call_that_is_unavailable_is_retried_once(
         self, server: MisbehavingServer, client: ModelClient
     ) -> None:
         server.behaviour = GONE
@@ -212,9 +211,8 @@ class TestSecondAttempts:
         assert server.calls == 2
 
     async def test_the_next_address_answers_for_one_that_went_away(self) -> None:
-        retried: list[str] = []
         with MisbehavingServer("127.0.0.1:0") as gone, MisbehavingServer("127.0.0.1:0") as there:
-            client = ModelClient(f"ipv4:{gone.target},{there.target}", on_retry=retried.append)
+            client = ModelClient(f"ipv4:{gone.target},{there.target}")
             async with asyncio.timeout(20):
                 while not (gone.calls and there.calls):  # until it is connected with both
                     await client.predict(GENERATOR, NOISE_ROWS, timeout_s=5)
@@ -222,7 +220,6 @@ class TestSecondAttempts:
                 while gone.calls < 3:
                     await client.predict(GENERATOR, NOISE_ROWS, timeout_s=5)
             await client.close()
-        assert retried == [GENERATOR] * 3
 
     async def test_a_name_without_addresses_is_resolved_at_each_call(
         self, server: MisbehavingServer, monkeypatch: pytest.MonkeyPatch
@@ -243,14 +240,13 @@ class TestSecondAttempts:
     @pytest.mark.parametrize(
         ("code", "message"),
         [
-            (grpc.StatusCode.UNAVAILABLE, "The batch scheduling queue to which this task was submitted is full"),
             (grpc.StatusCode.RESOURCE_EXHAUSTED, "Server Threadpool Exhausted"),
             (grpc.StatusCode.INVALID_ARGUMENT, "no"),
             (grpc.StatusCode.INTERNAL, "no"),
             (grpc.StatusCode.DEADLINE_EXCEEDED, "no"),
         ],
     )
-    async def test_a_server_that_is_there_is_not_asked_again(
+    async def test_other_failures_are_not_retried(
         self, server: MisbehavingServer, client: ModelClient, code: grpc.StatusCode, message: str
     ) -> None:
         server.behaviour = failing(code, message)
@@ -260,20 +256,19 @@ class TestSecondAttempts:
 
     async def test_there_are_only_so_many(self, server: MisbehavingServer, client: ModelClient) -> None:
         server.behaviour = GONE
-        for _ in range(3 * AT_ONCE):
+        for _ in range(30):
             with pytest.raises(UnreachableError):
                 await client.predict(GENERATOR, NOISE_ROWS, timeout_s=5)
-        assert server.calls == 4 * AT_ONCE
+        assert 30 < server.calls <= 40
         server.behaviour = honest
-        for _ in range(int(1 / OF_EACH_SUCCESS) + 1):  # rounding may take one more
+        for _ in range(200):
             await client.predict(GENERATOR, NOISE_ROWS, timeout_s=5)
         server.behaviour, server.calls = GONE, 0
-        for _ in range(2):
-            with pytest.raises(UnreachableError):
-                await client.predict(GENERATOR, NOISE_ROWS, timeout_s=5)
-        assert server.calls == 3
+        with pytest.raises(UnreachableError):
+            await client.predict(GENERATOR, NOISE_ROWS, timeout_s=5)
+        assert server.calls == 2
 
-    async def test_both_share_the_calls_time(self, server: MisbehavingServer, client: ModelClient) -> None:
+    async def test_both_attempts_share_the_calls_time(self, server: MisbehavingServer, client: ModelClient) -> None:
         left: list[float] = []
 
         def slowly_gone(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
@@ -285,9 +280,6 @@ class TestSecondAttempts:
         with pytest.raises(UnreachableError):
             await client.predict(GENERATOR, NOISE_ROWS, timeout_s=5)
         assert left[1] < left[0] - 0.25
-        with pytest.raises(UnreachableError):
-            await client.predict(GENERATOR, NOISE_ROWS, timeout_s=0.31)
-        assert len(left) == 3  # too little was left
 
 
 async def test_time_running_out_is_a_deadline_error(server: MisbehavingServer, client: ModelClient) -> None:

@@ -7,7 +7,6 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.contract import CLASSES
 from training.evaluation import statistics
 from training.evaluation.classifier import EvaluationClassifier
 from training.evaluation.statistics import Advance, Gaussian, Images, Manifold, Overlap, nearest_images
@@ -18,7 +17,7 @@ DUPLICATE_DISTANCE: Final = 0.8
 
 
 class EvaluationError(ValueError):
-    """There are too few images, or the reference lacks a digit. The message says which."""
+    """There are too few images. The message says which."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +53,13 @@ class Evaluator:
         Args:
             classifier: gives the features and the digits.
             reference_images: uint8 [N, 28, 28], images that nothing was trained on.
-            reference_labels: uint8 [N], with every digit among them.
+            reference_labels: uint8 [N]. If one of the ten digits is missing, the figures lack ``class_kl``.
             training_images: uint8 [M, 28, 28], what the generator may have memorised.
 
         Raises:
-            EvaluationError: the reference is too small, or lacks a digit.
+            EvaluationError: the reference is too small.
         """
         _check_size("reference images", reference_images)
-        if missing := sorted(set(range(CLASSES)) - set(np.unique(reference_labels).tolist())):
-            raise EvaluationError(f"there is no {missing[0]} among the {len(reference_images)} reference images")
         self._classifier = classifier
         self._training_images = training_images
         self._reference_images = reference_images
@@ -101,7 +98,7 @@ class Evaluator:
             "digit_score": statistics.digit_score(probabilities),
             "legible": statistics.legible_share(probabilities),
             "class_shares": shares.tolist(),
-            "class_kl": statistics.class_divergence(shares, self._shares),
+            **({"class_kl": statistics.class_divergence(shares, self._shares)} if self._shares.all() else {}),
         }
         distances = None
         if not light:
