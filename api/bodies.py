@@ -1,12 +1,15 @@
 """Reading request bodies: the media type, JSON by orjson, and what pydantic finds wrong, as problems."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
 import orjson
 from pydantic import BaseModel, ValidationError
 from python_multipart.multipart import parse_options_header
+from starlette.datastructures import FormData
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from api.problems import (
@@ -17,14 +20,18 @@ from api.problems import (
     at_pointer,
     invalid,
 )
+from api.threads import in_thread
 
 JSON: Final = "application/json"
-_MOST_ERRORS: Final = 20
+_MAX_ERRORS: Final = 20
 
-MOST_CONTAINERS: Final = 2**17
+MAX_CONTAINERS: Final = 2**17
 """Lists and objects in a JSON body, each of which takes 60 bytes of memory and more; or one for each 128 bytes."""
-MOST_VALUES: Final = 2**20
+MAX_VALUES: Final = 2**20
 """Values in a JSON body, or one for each 8 bytes: a number of noise takes about 10."""
+
+_INLINE_BYTES: Final = 2**16
+"""Longer JSON is parsed in a thread: a million seeds would block the event loop for 0.1 s and more."""
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -56,7 +63,10 @@ async def read_json(request: Request, model: type[_Model]) -> _Model:
 
     Raises ProblemError: 400 if it isn't JSON, 422 naming each field at fault.
     """
-    return parse_json(await request.body(), model)
+    body = await request.body()
+    if len(body) <= _INLINE_BYTES:
+        return parse_json(body, model)
+    return await in_thread(lambda: parse_json(body, model))
 
 
 def parse_json(body: bytes, model: type[_Model]) -> _Model:
@@ -75,10 +85,54 @@ def parse_json(body: bytes, model: type[_Model]) -> _Model:
         raise invalid(*_body_errors(error.errors(include_url=False, include_input=False))) from error
 
 
-def check_charset(request: Request) -> None:
-    """Refuses multipart whose ``charset`` isn't UTF-8 (RFC 7578 has no other by default).
+class _Multipart(MultiPartParser):
+    """Starlette's parser, which also knows whether the body was whole, and where it broke off."""
 
-    It names the codec that the fields are read by, and Python has codecs that take minutes for a mebibyte (punycode).
+    _begun = _ended = 0
+    _whole = False
+
+    def on_part_begin(self) -> None:
+        self._begun += 1
+        super().on_part_begin()
+
+    def on_part_end(self) -> None:
+        self._ended += 1
+        super().on_part_end()
+
+    def on_end(self) -> None:
+        self._whole = True
+
+    def check_whole(self) -> None:
+        """Raises ProblemError (400) if the body broke off."""
+        if not self._whole:
+            place = f"in part {self._begun}" if self._begun > self._ended else f"after part {self._ended}"
+            detail = f"the multipart body breaks off {place}: the boundary that ends it is missing"
+            raise ProblemError(MALFORMED_REQUEST, detail)
+
+
+@asynccontextmanager
+async def read_form(request: Request, *, max_files: int, max_fields: int) -> AsyncIterator[FormData]:
+    """Yields the parts of a multipart body, and closes their files.
+
+    Raises ProblemError: 400 for a body that can't be read or breaks off, 415 for a charset other than UTF-8.
+    """
+    _check_charset(request)
+    parser = _Multipart(request.headers, request.stream(), max_files=max_files, max_fields=max_fields)
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise ProblemError(MALFORMED_REQUEST, error.message) from error
+    try:
+        parser.check_whole()
+        yield form
+    finally:
+        await form.close()
+
+
+def _check_charset(request: Request) -> None:
+    """Refuses multipart whose ``charset`` isn't UTF-8, which is the default (RFC 7578).
+
+    It names the codec of the fields, and Python has codecs that take minutes for a mebibyte (punycode).
     Raises ProblemError (415).
     """
     charset = parse_options_header(request.headers.get("content-type", ""))[1].get(b"charset", b"utf-8")
@@ -87,13 +141,13 @@ def check_charset(request: Request) -> None:
 
 
 def _check_size(body: bytes) -> None:
-    """Refuses JSON that would be 25 times its size in memory: told by what is counted quickly, before it is parsed.
+    """Refuses JSON that would be 25 times its size in memory, before it is parsed.
 
-    Commas and brackets in strings count too, which base64 doesn't have. Raises ProblemError (422).
+    It counts brackets and commas, also those in strings, which base64 doesn't have. Raises ProblemError (422).
     """
     for most, what, count in (
-        (max(MOST_CONTAINERS, len(body) // 128), "lists and objects", body.count(b"[") + body.count(b"{")),
-        (max(MOST_VALUES, len(body) // 8), "values", body.count(b",") + 1),
+        (max(MAX_CONTAINERS, len(body) // 128), "lists and objects", body.count(b"[") + body.count(b"{")),
+        (max(MAX_VALUES, len(body) // 8), "values", body.count(b",") + 1),
     ):
         if count > most:
             raise invalid(at_pointer("", f"the body has more than {most} {what}"))
@@ -121,7 +175,7 @@ def _body_errors(errors: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
             found.append(at_pointer(place, "Input should be a JSON object"))
         else:
             found.append(at_pointer(place, error["msg"]))
-    return found[:_MOST_ERRORS]
+    return found[:_MAX_ERRORS]
 
 
 def parameter_errors(errors: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:

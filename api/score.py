@@ -117,14 +117,16 @@ async def _read(request: Request, media_type: str, settings: Settings) -> _Uploa
         _check_count(len(wanted.images), settings)
         files = [_from_base64(text, index) for index, text in enumerate(wanted.images)]
         return _Upload(files, wanted.labels, wanted.fitted_images)
-    bodies.check_charset(request)
-    async with request.form(max_files=10_000, max_fields=10) as form:
+    async with bodies.read_form(request, max_files=10_000, max_fields=1000) as form:
         uploads, options = [], {}
         for name, part in form.multi_items():
             if name == FIELD and isinstance(part, UploadFile):
                 uploads.append(part)
             elif name in OPTIONS and isinstance(part, str):
                 options[name] = _from_form(name, part)
+            elif name == FIELD:
+                detail = "this part is no file: its Content-Disposition has no filename"
+                raise invalid(at_pointer(f"/{FIELD}/{len(uploads)}", detail))
             else:
                 taken = f"files in the field {FIELD}, and {' and '.join(OPTIONS)}"
                 raise invalid(at_pointer(f"/{bodies.escaped(name)}", f"only {taken} are taken"))

@@ -4,7 +4,7 @@ import base64
 import io
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -200,6 +200,12 @@ class TestBodySize:
         assert_problem(http.post("/score", files={"images": bytes(20 << 20)}), "body-too-large")
 
 
+def part(name: str, content: bytes, filename: str = "") -> bytes:
+    """A part of a multipart body with the boundary "b", and what ends its content."""
+    file = f'; filename="{filename}"' if filename else ""
+    return f'--b\r\nContent-Disposition: form-data; name="{name}"{file}\r\n\r\n'.encode() + content + b"\r\n"
+
+
 class TestScore:
     @pytest.mark.parametrize(
         ("body", "places"),
@@ -277,9 +283,10 @@ class TestScore:
         assert_problem(response, "invalid-request", "/images/2")
 
     def test_a_field_that_is_no_file_is_named(self, http: httpx.Client) -> None:
-        body = b'--b\r\nContent-Disposition: form-data; name="images"\r\n\r\ntext\r\n--b--\r\n'
+        body = part("images", png(), "a.png") + part("images", png()) + b"--b--\r\n"
         headers = {"Content-Type": "multipart/form-data; boundary=b"}
-        assert_problem(http.post("/score", content=body, headers=headers), "invalid-request", "/images")
+        problem = assert_problem(http.post("/score", content=body, headers=headers), "invalid-request", "/images/1")
+        assert "filename" in problem["detail"]
 
     def test_a_form_without_parts_is_named(self, http: httpx.Client) -> None:
         headers = {"Content-Type": "multipart/form-data; boundary=b"}
@@ -292,14 +299,35 @@ class TestScore:
             ("multipart/form-data; boundary=b", b"rubbish"),
             ("multipart/form-data; boundary=b", b"--b\r\nContent-Disposition: form-data\r\n\r\nx\r\n--b--\r\n"),
             ("multipart/form-data; boundary=b", b"--b\r\n\r\nx\r\n--b--\r\n"),
+            ("multipart/form-data; boundary=b", b""),
         ],
     )
     def test_broken_multipart_is_refused(self, http: httpx.Client, media_type: str, body: bytes) -> None:
         response = http.post("/score", content=body, headers={"Content-Type": media_type})
         assert_problem(response, "malformed-request")
 
+    @pytest.mark.parametrize(
+        ("second", "place"),
+        [
+            (lambda: part("images", png(), "b.png")[:-20], "in part 2"),
+            (lambda: part("images", png(), "b.png"), "in part 2"),
+            (lambda: part("labels", b"true"), "in part 2"),
+            (lambda: b"--b\r\nContent-Disp", "in part 2"),
+            (lambda: b"--b\r\n", "in part 2"),
+            (lambda: b"--b-", "in part 1"),
+            (lambda: b"", "in part 1"),
+        ],
+        ids=["in a file", "at its end", "after a field", "in a header", "at a boundary", "in the last one", "at once"],
+    )
+    def test_multipart_that_breaks_off_is_refused(
+        self, http: httpx.Client, second: Callable[[], bytes], place: str
+    ) -> None:
+        body = part("images", png(), "a.png") + second()
+        response = http.post("/score", content=body, headers={"Content-Type": "multipart/form-data; boundary=b"})
+        assert f"breaks off {place}" in assert_problem(response, "malformed-request")["detail"]
+
 
 class TestRoutes:
-    @pytest.mark.parametrize("path", ["/nothing", "/generate/", "/Generate", "/problems/unheard-of", "/%00"])
+    @pytest.mark.parametrize("path", ["/nothing", "/Generate", "/problems/unheard-of", "/%00"])
     def test_other_paths_are_not_found(self, http: httpx.Client, path: str) -> None:
         assert_problem(http.get(path), "not-found")
