@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 
 from starlette.requests import Request
 
+from api.deadlines import time_limit
 from api.metrics import Metrics
 from api.problems import OIP_PREFIX, OVERLOADED, ProblemError
 
@@ -97,17 +98,18 @@ class AdmissionControl:
         with budget.charge(_charged(count)):
             yield
 
-    async def stream(self, count: int, first: _T, parts: AsyncGenerator[_T]) -> AsyncGenerator[_T]:
+    async def stream(self, count: int, limit_s: float, first: _T, parts: AsyncGenerator[_T]) -> AsyncGenerator[_T]:
         """Yields ``first`` and then ``parts`` for an admitted request of ``count`` images, and closes ``parts``.
 
         The request counts only while a part is made. While the client reads a part, however slowly, it blocks no other
-        request.
+        request. Each part has ``limit_s`` seconds.
         """
         async with aclosing(parts):
             yield first
             while True:
                 with self._budget(count).charge(_charged(count)):
-                    part = await anext(parts, None)
+                    async with time_limit(limit_s):
+                        part = await anext(parts, None)
                 if part is None:
                     return
                 yield part

@@ -8,10 +8,11 @@ from typing import Final, Generic, TypeVar
 
 import numpy as np
 
-from api.deadlines import TimeLeft
+from api import deadlines
+from api.deadlines import time_limit
 from api.inference import Inference
 from api.metrics import Metrics
-from serving.client import Array, ContractError, DeadlineError, NoSignatureError, Prediction
+from serving.client import Array, ContractError, NoSignatureError, Prediction
 from serving.contract import GENERATOR
 
 NEWEST_S: Final = 1.0
@@ -55,7 +56,7 @@ class Carried(Generic[_T]):
         self._newest: int | None = None
         self._newest_until = 0.0
 
-    async def of(self, version: int | None, time_left: TimeLeft) -> _T | None:
+    async def of(self, version: int | None) -> _T | None:
         """Returns what ``version`` carries; None if it carries nothing. Requests for one version share one fetch.
 
         ``version`` None means the version that was the newest at most NEWEST_S ago.
@@ -63,27 +64,23 @@ class Carried(Generic[_T]):
         Raises ModelServerError; VersionNotFoundError if there is no such version any more.
         """
         try:
-            number = await self._newest_version(time_left) if version is None else version
+            number = await self._newest_version() if version is None else version
         except NoSignatureError:
             return None
         if number not in self._fetches:
             self._fetches[number] = asyncio.create_task(self._fetch(number))
             self._fetches[number].add_done_callback(lambda task: self._keep_success(number, task))
-        try:
-            async with asyncio.timeout(time_left()):
-                # Shielded: a request that ends early does not end the fetch of the others.
-                return await asyncio.shield(self._fetches[number])
-        except TimeoutError as error:
-            message = f"the signature {self._signature.name} took too long"
-            raise DeadlineError(GENERATOR, "DEADLINE_EXCEEDED", message) from error
+        with deadlines.part("model"):
+            # Shielded: a request that ends early does not end the fetch of the others.
+            return await asyncio.shield(self._fetches[number])
 
     def forget_newest(self) -> None:
         """Makes the next request ask the model server for its newest version."""
         self._newest = None
 
-    async def _newest_version(self, time_left: TimeLeft) -> int:
+    async def _newest_version(self) -> int:
         if self._newest is None or time.monotonic() >= self._newest_until:
-            self._newest = (await self._call(range(1), None, time_left())).version
+            self._newest = (await self._call(range(1), None)).version
             self._newest_until = time.monotonic() + NEWEST_S
         return self._newest
 
@@ -96,7 +93,7 @@ class Carried(Generic[_T]):
     async def _fetch(self, version: int) -> _T | None:
         signature = self._signature
         try:
-            first = await self._call(range(signature.pages_per_call), version, self._timeout_s)
+            first = await self._fetched(range(signature.pages_per_call), version)
         except NoSignatureError:
             return None
         length = int(first.outputs[signature.length][0])
@@ -105,7 +102,7 @@ class Carried(Generic[_T]):
         answers = [first]
         for start in range(signature.pages_per_call, -(-length // signature.page), signature.pages_per_call):
             pages = range(start, start + signature.pages_per_call)
-            answers.append(await self._call(pages, version, self._timeout_s))
+            answers.append(await self._fetched(pages, version))
         entries = {
             name: np.concatenate([answer.outputs[name].ravel() for answer in answers])[:length]
             for name in first.outputs
@@ -115,11 +112,13 @@ class Carried(Generic[_T]):
         except ValueError as error:
             raise self._broken(f"{signature.name}: {error}") from error
 
-    async def _call(self, pages: range, version: int | None, timeout_s: float) -> Prediction:
+    async def _fetched(self, pages: range, version: int) -> Prediction:
+        async with time_limit(self._timeout_s):  # and not that of the request that began the fetch
+            return await self._call(pages, version)
+
+    async def _call(self, pages: range, version: int | None) -> Prediction:
         rows = np.array(pages, np.int64)
-        return await self._inference.predict(
-            GENERATOR, rows, signature=self._signature.name, version=version, timeout_s=timeout_s
-        )
+        return await self._inference.predict(GENERATOR, rows, signature=self._signature.name, version=version)
 
     def _broken(self, what: str) -> ContractError:
         error = ContractError(GENERATOR, "BAD_ANSWER", what)

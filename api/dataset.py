@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from api import answers, bodies, images, openapi, problems
 from api.bodies import JSON
-from api.deadlines import limit_of
+from api.deadlines import limit_of, time_limit
 from api.dependencies import StateDep
 from api.images import NPY
 from api.inference import MAX_BATCH
@@ -79,15 +79,16 @@ async def dataset(
 
     async def attempt() -> tuple[SeedScan, Records, AsyncGenerator[Records]]:
         # Each batch has the time of a request, as in every stream.
-        scan = SeedScan(spec, state.inference, state.metrics, body.version, lambda: limit_s)
+        scan = SeedScan(spec, state.inference, state.metrics, body.version)
         parts = scan.parts(on_scanned)
         return scan, await anext(parts), parts
 
     count = max(body.count, MAX_BATCH)  # seeds are scanned in batches, however few digits are wanted
     with state.admission.images(request, count):
         charge(request, body.count, "/count")
-        scan, first, parts = await retry_on_swap(GENERATOR, body.version, attempt)
-    all_parts = state.admission.stream(count, first, parts)
+        async with time_limit(limit_s):
+            scan, first, parts = await retry_on_swap(GENERATOR, body.version, attempt)
+    all_parts = state.admission.stream(count, limit_s, first, parts)
     headers = {
         "X-Model": GENERATOR,
         "X-Model-Version": str(scan.versions[GENERATOR]),

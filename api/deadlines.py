@@ -1,14 +1,16 @@
-"""How long a request may take: its own limit or the service's, as a budget that all of its parts share.
+"""Time limits: a request's own or the service's, from when its body is read. A 504 names the part that took the time.
 
-The time runs from when the request has arrived whole. The model server gets what is left of it, less what the answer
-still needs; work that can't be done in time any more isn't sent; and whoever gets a 504 is told which part ran out.
+async with time_limit(limit_of(request, settings.request_timeout_s)):
+    ...  # the work
 """
 
 import asyncio
+import math
 import re
-import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from starlette.requests import Request
@@ -29,16 +31,24 @@ PARAMETER: Final[dict[str, Any]] = {
 """The header as OpenAPI has it; a number without an exponent."""
 
 Part = Literal["turn", "model", "answer"]
-"""Where time runs out: waiting for a turn at the model server, at the model server, or making the answer."""
+"""Where time runs out: in the queue for the model server, at the model server, or making the answer."""
 
-TimeLeft = Callable[[], float]
-"""Returns the seconds that the next call may take. Raises OutOfTimeError if there are none."""
+_DETAILS: Final[dict[Part, str]] = {
+    "turn": "in the queue for the model server",
+    "model": "at the model server",
+    "answer": "while the answer was being made",
+}
 
-_SECONDS_A_PIXEL: Final = 20e-9
-"""To make a PNG of digits and to put it into an answer: 4 ms for 256 of them (``python -m benchmarks.gateway``)."""
-_LEAST_ANSWER_S: Final = 0.001
-_MOST_FOR_ANSWER: Final = 0.5
-"""Of a limit: however large the answer, the model server gets a try."""
+
+@dataclass
+class _Limit:
+    """The time limit in force. ``part``: what the request waited for when the time ran out."""
+
+    deadline: float
+    part: Part = "answer"
+
+
+_limit: ContextVar[_Limit | None] = ContextVar("limit", default=None)
 
 
 def limit_of(request: Request, most: float) -> float:
@@ -55,41 +65,42 @@ def limit_of(request: Request, most: float) -> float:
 
 
 class OutOfTimeError(ProblemError):
-    """A request's time ran out (504). ``part`` tells where."""
+    """The time of a request ran out (504) in ``part``."""
 
-    def __init__(self, part: Part, detail: str) -> None:
-        super().__init__(TIMEOUT, detail)
+    def __init__(self, part: Part, limit_s: float) -> None:
+        super().__init__(TIMEOUT, f"{limit_s:g} s ran out {_DETAILS[part]}")
         self.part = part
 
 
-class Deadline:
-    """When the time of a request ends: ``limit_s`` from now."""
+@asynccontextmanager
+async def time_limit(seconds: float) -> AsyncIterator[None]:
+    """Cancels the block after ``seconds``, and raises OutOfTimeError then."""
+    limit = _Limit(asyncio.get_running_loop().time() + seconds)
+    _limit.set(limit)
+    try:
+        async with asyncio.timeout_at(limit.deadline):
+            yield
+    except TimeoutError as error:
+        raise OutOfTimeError(limit.part, seconds) from error
 
-    def __init__(self, limit_s: float) -> None:
-        self.limit_s = limit_s
-        self._end = time.monotonic() + limit_s
 
-    def left_s(self) -> float:
-        """Returns the seconds that are left; below 0 if none are."""
-        return self._end - time.monotonic()
+def deadline() -> float:
+    """Returns when the current time limit ends, in the event loop's time; infinity without one."""
+    limit = _limit.get()
+    return math.inf if limit is None else limit.deadline
 
-    def for_calls(self, pixels: int = 0) -> TimeLeft:
-        """Returns what the model server may take, so that there is time for an answer of ``pixels`` afterwards."""
-        answer_s = min(_LEAST_ANSWER_S + pixels * _SECONDS_A_PIXEL, self.limit_s * _MOST_FOR_ANSWER)
 
-        def left_s() -> float:
-            left_s = self.left_s() - answer_s
-            if left_s <= 0:
-                raise OutOfTimeError("model", f"{self.limit_s:g} s ran out at the model server, before its last call")
-            return left_s
+def note_part(part: Part) -> None:
+    """Notes what a cancelled request waited for, in case the time ran out."""
+    if limit := _limit.get():
+        limit.part = part
 
-        return left_s
 
-    @asynccontextmanager
-    async def making_the_answer(self) -> AsyncIterator[None]:
-        """Gives the block what is left. Raises OutOfTimeError if that isn't enough."""
-        try:
-            async with asyncio.timeout(self.left_s()):
-                yield
-        except TimeoutError as error:
-            raise OutOfTimeError("answer", f"{self.limit_s:g} s ran out while the answer was being made") from error
+@contextmanager
+def part(name: Part) -> Iterator[None]:
+    """Notes what the block waits for, if it is cancelled."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        note_part(name)
+        raise

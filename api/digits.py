@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from api import deadlines, images, openapi, problems
 from api.caching import FOREVER, REVALIDATE, matches
-from api.deadlines import limit_of
+from api.deadlines import limit_of, time_limit
 from api.dependencies import StateDep
 from api.images import PNG
 from api.making import digits_of
@@ -45,8 +45,8 @@ async def digit(
     ] = None,
 ) -> Response:
     with state.admission.images(request, 1):
-        limit_s = limit_of(request, state.settings.request_timeout_s)
-        prediction = await state.inference.predict(GENERATOR, [seed], version=version, timeout_s=limit_s)
+        async with time_limit(limit_of(request, state.settings.request_timeout_s)):
+            prediction = await state.inference.predict(GENERATOR, [seed], version=version)
     digits = digits_of(prediction, state.metrics)
     content = images.png(digits.pixels[0], scale)
     etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'

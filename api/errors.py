@@ -11,7 +11,6 @@ from starlette.responses import Response
 
 from api import observation
 from api.bodies import parameter_errors
-from api.coalescing import NoTurnError
 from api.deadlines import OutOfTimeError, Part
 from api.dependencies import KEY, GatewayState
 from api.problems import (
@@ -56,7 +55,6 @@ UPSTREAM: Final[dict[type[ModelServerError], tuple[ProblemType, str]]] = {
     ContractError: (BROKEN_CONTRACT, "{model} does not answer as agreed"),
     NoSignatureError: (BROKEN_CONTRACT, "{model} does not answer as agreed"),
     DeadlineError: (TIMEOUT, "the time ran out at the model server: {model} took too long"),
-    NoTurnError: (TIMEOUT, "the time ran out while the request waited for its turn at {model}"),
 }
 """What each failure of the model server is to the caller. Its own words stay in the log."""
 
@@ -99,7 +97,7 @@ async def _upstream(request: Request, error: Exception) -> Response:
         kind = error.model, error.code
         _log.warning("%s %s: %s", request.method, request.url.path, error, extra={"kind": kind})
     if isinstance(error, DeadlineError):
-        _count_timeout(request, "turn" if isinstance(error, NoTurnError) else "model")
+        _count_timeout(request, "model")
     return _answer(request, problem_of(error))
 
 

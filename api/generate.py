@@ -8,7 +8,7 @@ from starlette.responses import Response
 from api import answers, bodies, making, openapi, problems, schemas
 from api.bodies import JSON
 from api.coalescing import Rows
-from api.deadlines import Deadline, limit_of
+from api.deadlines import limit_of, time_limit
 from api.dependencies import StateDep
 from api.formats import FORMATS, check_size
 from api.keys import charge
@@ -76,13 +76,13 @@ async def generate(
         charge(request, count, f"/{body.source}")
         labelled = form.has_labels and (body.labels or isinstance(query, IndexedSeeds))
         limit_s = limit_of(request, settings.request_timeout_s)
-        deadline = Deadline(limit_s)
         if form.batches:
             # Each batch has the time of a request. The first one is awaited, with its labels, so that most failures
             # are problem documents. A later failure can only break off the answer, and its length or the missing end
             # of the zip shows that.
-            generation = await making.start(state, query, body.version, labelled=labelled, time_left=lambda: limit_s)
-            batches = state.admission.stream(count, generation.first, generation.rest)
+            async with time_limit(limit_s):
+                generation = await making.start(state, query, body.version, labelled=labelled)
+            batches = state.admission.stream(count, limit_s, generation.first, generation.rest)
             headers = generation.first.headers | _headers(body, generation.rows)
             headers["Content-Disposition"] = f'attachment; filename="digits.{form.suffix}"'
             if form.length:
@@ -90,9 +90,8 @@ async def generate(
             content = form.batches(batches, len(generation.rows), body.scale)
             return answers.Stream(content, (generation.rest, batches), headers, media_type)
         pixels = count * (IMAGE_SIDE * body.scale) ** 2
-        time_left = deadline.for_calls(pixels)
-        rows, digits = await making.generate(state, query, body.version, labelled=labelled, time_left=time_left)
-        async with deadline.making_the_answer():
+        async with time_limit(limit_s):
+            rows, digits = await making.generate(state, query, body.version, labelled=labelled)
             encoded = await answers.encode(pixels, form.encode, digits, body.scale)
         return Response(encoded, 200, digits.headers | _headers(body, rows), media_type)
 

@@ -8,8 +8,8 @@ from starlette.responses import Response, StreamingResponse
 
 from api import answers, bodies, making, openapi, problems, schemas
 from api.bodies import JSON
-from api.deadlines import Deadline, limit_of
-from api.dependencies import StateDep
+from api.deadlines import limit_of, time_limit
+from api.dependencies import GatewayState, StateDep
 from api.formats import FORMATS, check_size
 from api.keys import charge
 from api.making import Digits
@@ -17,7 +17,6 @@ from api.negotiation import negotiate
 from api.schemas import InterpolateRequest
 from api.threads import in_thread
 from serving import walks
-from serving.contract import IMAGE_SIDE
 from serving.noise import noise_from_seeds
 from serving.walks import Noise
 
@@ -51,7 +50,6 @@ async def interpolate(
     state: StateDep,
 ) -> Response:
     media_type = negotiate(request, tuple(FORMATS))
-    form = FORMATS[media_type]
     bodies.media_type(request, (JSON,))
     body = await bodies.read_json(request, InterpolateRequest)
     frames = walks.length(len(body.seeds or body.noise), body.steps, body.loop)
@@ -60,22 +58,23 @@ async def interpolate(
     check_size(media_type, frames, settings.max_images, body.scale, settings.max_pixels, fields)
     with state.admission.images(request, frames):
         charge(request, frames, "/steps")
-        deadline = Deadline(limit_of(request, settings.request_timeout_s))
-        noise = await in_thread(lambda: _path(body))  # of 4,096 seeds it takes half a second
-        time_left = deadline.for_calls(frames * (IMAGE_SIDE * body.scale) ** 2)
-        _, digits = await making.generate(state, noise, body.version, labelled=False, time_left=time_left)
-        headers = digits.headers | {"Vary": "Accept"}
-        if form.batches or form.animated:
-            headers["Content-Disposition"] = f'inline; filename="walk.{form.suffix}"'
-        if form.batches:
-            if form.length:
-                headers["Content-Length"] = str(form.length(frames, body.scale))
-            return StreamingResponse(form.batches(_one(digits), frames, body.scale), 200, headers, media_type)
-        async with deadline.making_the_answer():
-            content = await answers.encode(
-                digits.pixels.size * body.scale**2, form.encode, digits, body.scale, body.frame_ms
-            )
-        return Response(content, 200, headers, media_type)
+        async with time_limit(limit_of(request, settings.request_timeout_s)):
+            return await _answer(state, body, media_type, frames)
+
+
+async def _answer(state: GatewayState, body: InterpolateRequest, media_type: str, frames: int) -> Response:
+    form = FORMATS[media_type]
+    noise = await in_thread(lambda: _path(body))  # of 4,096 seeds it takes half a second
+    _, digits = await making.generate(state, noise, body.version, labelled=False)
+    headers = digits.headers | {"Vary": "Accept"}
+    if form.batches or form.animated:
+        headers["Content-Disposition"] = f'inline; filename="walk.{form.suffix}"'
+    if form.batches:
+        if form.length:
+            headers["Content-Length"] = str(form.length(frames, body.scale))
+        return StreamingResponse(form.batches(_one(digits), frames, body.scale), 200, headers, media_type)
+    content = await answers.encode(digits.pixels.size * body.scale**2, form.encode, digits, body.scale, body.frame_ms)
+    return Response(content, 200, headers, media_type)
 
 
 def _path(body: InterpolateRequest) -> Noise:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from api.deadlines import TimeLeft
 from api.inference import Inference
 from api.metrics import Metrics
 from api.seed_index import SeedIndex
@@ -43,7 +42,6 @@ async def label(
     index: SeedIndex | None,
     inference: Inference,
     metrics: Metrics,
-    time_left: TimeLeft,
 ) -> Labels:
     """Returns the labels of ``images``, uint8 [N, 28, 28, 1], of ``seeds``.
 
@@ -58,7 +56,7 @@ async def label(
         digits[known], confidences[known] = index.digits[places], index.confidences[places]
     unknown = np.flatnonzero(~known)
     if len(unknown):
-        answer = await inference.predict_whole(CLASSIFIER, images[unknown], version=None, time_left=time_left)
+        answer = await inference.predict_whole(CLASSIFIER, images[unknown], version=None)
         probabilities = answer.outputs[PROBABILITIES]
         digits[unknown], confidences[unknown] = probabilities.argmax(axis=1), probabilities.max(axis=1)
     metrics.labels.labels("index").inc(count - len(unknown))

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from api.coalescing import Rows
-from api.deadlines import TimeLeft
 from api.dependencies import GatewayState
 from api.images import Pixels
 from api.labels import Labels, label
@@ -53,29 +52,26 @@ class Generation:
     rest: AsyncGenerator[Digits]
 
 
-async def start(
-    state: GatewayState, query: Rows | IndexedSeeds, version: int | None, *, labelled: bool, time_left: TimeLeft
-) -> Generation:
+async def start(state: GatewayState, query: Rows | IndexedSeeds, version: int | None, *, labelled: bool) -> Generation:
     """Returns a generation whose first batch is there.
 
     Args:
         query: seeds, noise float32 [N, 100], or a query for seeds of a kind.
         version: the version that the request names; None means the newest.
         labelled: whether to label the digits.
-        time_left: the time for each call of the model server.
 
     Raises ModelServerError, ProblemError.
     """
 
     async def attempt() -> Generation:
-        rows, batches = await _begin(state, query, version, labelled, time_left)
+        rows, batches = await _begin(state, query, version, labelled)
         return Generation(rows, await anext(batches), batches)
 
     return await retry_on_swap(GENERATOR, version, attempt, state.indexes.forget_newest)
 
 
 async def generate(
-    state: GatewayState, query: Rows | IndexedSeeds, version: int | None, *, labelled: bool, time_left: TimeLeft
+    state: GatewayState, query: Rows | IndexedSeeds, version: int | None, *, labelled: bool
 ) -> tuple[Rows, Digits]:
     """Returns the rows that ``query`` means, and all their digits. The arguments are those of ``start``.
 
@@ -83,43 +79,41 @@ async def generate(
     """
 
     async def attempt() -> tuple[Rows, Digits]:
-        rows, batches = await _begin(state, query, version, labelled, time_left)
+        rows, batches = await _begin(state, query, version, labelled)
         return rows, _joined([batch async for batch in batches])
 
     return await retry_on_swap(GENERATOR, version, attempt, state.indexes.forget_newest)
 
 
 async def _begin(
-    state: GatewayState, query: Rows | IndexedSeeds, version: int | None, labelled: bool, time_left: TimeLeft
+    state: GatewayState, query: Rows | IndexedSeeds, version: int | None, labelled: bool
 ) -> tuple[Rows, AsyncGenerator[Digits]]:
     if not isinstance(query, IndexedSeeds):
-        return query, _batches(state, query, version, labelled, time_left)
-    index = await state.indexes.of(version, time_left)
+        return query, _batches(state, query, version, labelled)
+    index = await state.indexes.of(version)
     if index is None:
         raise query.no_index()
     seeds = query.choose(index)
-    return seeds, _batches(state, seeds, index.version, labelled, time_left)
+    return seeds, _batches(state, seeds, index.version, labelled)
 
 
-async def _batches(
-    state: GatewayState, rows: Rows, version: int | None, labelled: bool, time_left: TimeLeft
-) -> AsyncGenerator[Digits]:
+async def _batches(state: GatewayState, rows: Rows, version: int | None, labelled: bool) -> AsyncGenerator[Digits]:
     done = 0
-    async with aclosing(state.inference.predict_all(GENERATOR, rows, version=version, time_left=time_left)) as answers:
+    async with aclosing(state.inference.predict_all(GENERATOR, rows, version=version)) as answers:
         async for prediction in answers:
             images = prediction.outputs[IMAGES]
             seeds = None if isinstance(rows, np.ndarray) else rows[done : done + len(images)]
             done += len(images)
             labels = None
             if labelled:
-                index = None if seeds is None else await _index(state, prediction.version, time_left)
-                labels = await label(images, seeds, index, state.inference, state.metrics, time_left)
+                index = None if seeds is None else await _index(state, prediction.version)
+                labels = await label(images, seeds, index, state.inference, state.metrics)
             yield digits_of(prediction, state.metrics, seeds, labels)
 
 
-async def _index(state: GatewayState, version: int, time_left: TimeLeft) -> SeedIndex | None:
+async def _index(state: GatewayState, version: int) -> SeedIndex | None:
     try:
-        return await state.indexes.of(version, time_left)
+        return await state.indexes.of(version)
     except VersionNotFoundError:  # withdrawn since: the classifier labels all images
         return None
 

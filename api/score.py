@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from api import answers, bodies, fit, images, openapi, schemas
 from api.bodies import JSON
-from api.deadlines import Deadline, limit_of
+from api.deadlines import limit_of, time_limit
 from api.dependencies import StateDep
 from api.fit import Digit, ImageError
 from api.images import PNG
@@ -81,22 +81,20 @@ async def score(request: Request, state: StateDep) -> Response:
     upload = await _read(request, media_type, state.settings)
     with state.admission.images(request, len(upload.files)):
         charge(request, len(upload.files), f"/{FIELD}")
-        deadline = Deadline(limit_of(request, state.settings.request_timeout_s))
-        raw = media_type == PNG
-        decode = partial(_read_digits, upload.files, raw=raw, max_pixels=state.settings.max_image_pixels)
-        digits = await in_thread(decode, _DECODING)
-        pixels = np.stack([digit.pixels for digit in digits])[..., np.newaxis]
-        time_left = deadline.for_calls(pixels.size if upload.fitted_images else 0)
-        models = (DISCRIMINATOR, CLASSIFIER) if upload.labels else (DISCRIMINATOR,)
-        predict = partial(state.inference.predict_whole, rows=pixels, version=None, time_left=time_left)
-        scored, *read = await asyncio.gather(*(predict(model) for model in models))
-        answer = _answer(scored, digits, state.metrics)
-        if read:
-            _add_labels(answer, read[0], state.metrics)
-        if upload.fitted_images:
-            async with deadline.making_the_answer():
+        async with time_limit(limit_of(request, state.settings.request_timeout_s)):
+            raw = media_type == PNG
+            decode = partial(_read_digits, upload.files, raw=raw, max_pixels=state.settings.max_image_pixels)
+            digits = await in_thread(decode, _DECODING)
+            pixels = np.stack([digit.pixels for digit in digits])[..., np.newaxis]
+            models = (DISCRIMINATOR, CLASSIFIER) if upload.labels else (DISCRIMINATOR,)
+            predict = partial(state.inference.predict_whole, rows=pixels, version=None)
+            scored, *read = await asyncio.gather(*(predict(model) for model in models))
+            answer = _answer(scored, digits, state.metrics)
+            if read:
+                _add_labels(answer, read[0], state.metrics)
+            if upload.fitted_images:
                 await answers.encode(pixels.size, _add_images, answer, digits)
-        return Response(orjson.dumps(answer), 200, media_type=JSON)
+            return Response(orjson.dumps(answer), 200, media_type=JSON)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from api.deadlines import TimeLeft
 from api.inference import MAX_BATCH, Inference
 from api.metrics import Metrics
 from api.problems import ProblemError, at_pointer, invalid
@@ -52,14 +51,11 @@ class SeedScan:
         versions: the versions of the models, which are the same for all digits; known after the first part.
     """
 
-    def __init__(
-        self, spec: DatasetSpec, inference: Inference, metrics: Metrics, version: int | None, time_left: TimeLeft
-    ) -> None:
+    def __init__(self, spec: DatasetSpec, inference: Inference, metrics: Metrics, version: int | None) -> None:
         self.versions: dict[str, int] = {} if version is None else {GENERATOR: version}
         self._spec = spec
         self._inference = inference
         self._metrics = metrics
-        self._time_left = time_left
         self._left = spec.count
         self._quotas = np.array(spec.quotas or (spec.count,) * CLASSES)
 
@@ -124,7 +120,7 @@ class SeedScan:
 
     async def _predict(self, model: str, output: str, rows: Array | range) -> Array:
         version = self.versions.get(model)
-        prediction = await self._inference.predict(model, rows, version=version, timeout_s=self._time_left())
+        prediction = await self._inference.predict(model, rows, version=version)
         self.versions[model] = prediction.version
         return prediction.outputs[output]
 

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from api import openapi, problems
 from api.bodies import JSON
 from api.caching import FOREVER, REVALIDATE, matches
-from api.deadlines import Deadline
+from api.deadlines import time_limit
 from api.dependencies import StateDep
 from api.one_version import retry_on_swap
 from api.problems import ProblemError
@@ -43,10 +43,10 @@ async def story(
         VersionInQuery | None, Query(description="The generator's version; the newest by default.")
     ] = None,
 ) -> Response:
-    time_left = Deadline(state.settings.request_timeout_s).for_calls()
     stories = state.stories
-    find = partial(stories.of, version, time_left)
-    found = await retry_on_swap(GENERATOR, version, find, stories.forget_newest)
+    find = partial(stories.of, version)
+    async with time_limit(state.settings.request_timeout_s):
+        found = await retry_on_swap(GENERATOR, version, find, stories.forget_newest)
     if found is None:
         raise ProblemError(problems.NO_STORY, "the generator's version was exported without its story")
     headers = {

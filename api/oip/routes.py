@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from api import bodies, health, openapi, problems
 from api.bodies import JSON
-from api.deadlines import Deadline, limit_of
+from api.deadlines import limit_of, time_limit
 from api.dependencies import GatewayState, StateDep
 from api.keys import charge
 from api.metrics import Metrics
@@ -189,13 +189,10 @@ async def infer(
     asked = await _work(len(body), lambda: read_request(body, header_length, spec, state.settings.max_images))
     with state.admission.images(request, len(asked.rows)):
         charge(request, len(asked.rows), "/inputs")
-        deadline = Deadline(limit_of(request, state.settings.request_timeout_s))
-        prediction = await state.inference.predict_whole(
-            model, asked.rows, version=version, time_left=deadline.for_calls()
-        )
-        _count(prediction, state.metrics)
-        size = sum(prediction.outputs[name].nbytes for name in asked.outputs)
-        async with deadline.making_the_answer():
+        async with time_limit(limit_of(request, state.settings.request_timeout_s)):
+            prediction = await state.inference.predict_whole(model, asked.rows, version=version)
+            _count(prediction, state.metrics)
+            size = sum(prediction.outputs[name].nbytes for name in asked.outputs)
             content, headers = await _work(size, lambda: write_answer(prediction, asked))
     return Response(content, 200, headers | {"X-Model": model, "X-Model-Version": str(prediction.version)})
 

@@ -1,6 +1,5 @@
-"""A request's time is a budget, of which its answer keeps a part; and a 504 tells what used it up."""
+"""A request's time is limited, and a 504 names the part that took it."""
 
-import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,7 +8,7 @@ import httpx
 import numpy as np
 import pytest
 
-from api.deadlines import HEADER, Deadline, OutOfTimeError
+from api.deadlines import HEADER
 from serving.apis import PredictRequest
 from serving.contract import IMAGES, NOISE
 from tests.gateway import processes
@@ -76,13 +75,6 @@ def test_no_request_has_more_time_than_the_service_allows(http: httpx.Client, ho
     assert holding.seconds_left[0] < 2 * LIMIT_S
 
 
-def test_the_model_server_has_what_is_left_after_the_answer_is_made(http: httpx.Client, holding: Holding) -> None:
-    holding.release()
-    body = {"seeds": list(range(100)), "scale": 16}  # 20 million pixels
-    assert http.post("/generate", json=body, headers={HEADER: "10"}).status_code == 200
-    assert max(holding.seconds_left) < 10 - 0.4
-
-
 def test_who_waits_for_a_turn_until_the_end_is_told_so_and_never_sent(
     http: httpx.Client, server: MisbehavingServer, holding: Holding
 ) -> None:
@@ -90,11 +82,11 @@ def test_who_waits_for_a_turn_until_the_end_is_told_so_and_never_sent(
     with ThreadPoolExecutor() as pool:
         asked = [pool.submit(http.get, f"/digits/{seed}.png") for seed in range(2)]
         asked += [pool.submit(http.post, "/generate", json={"count": 100}) for _ in range(2)]
-        wait_until(lambda: holding.held == 4)
+        wait_until(lambda: holding.held == 2)
         calls = server.calls
         for late in ({"seeds": [1]}, {"count": 100}):
             response = http.post("/generate", json=late, headers={HEADER: str(SOON_S)})
-            assert "waited for its turn" in assert_problem(response, "timeout")["detail"]
+            assert "in the queue for the model server" in assert_problem(response, "timeout")["detail"]
         assert server.calls == calls
         holding.release()
         assert [one.result().status_code for one in asked] == [200] * 4
@@ -116,21 +108,3 @@ def test_an_answer_that_takes_too_long_is_given_up(http: httpx.Client, server: M
         response = http.post("/interpolate", json=body, headers={HEADER: f"{limit:.2f}", "Accept": "image/webp"})
         found = assert_problem(response, "timeout")["detail"]
     server.behaviour = honest
-
-
-def test_a_call_that_would_come_too_late_is_not_made() -> None:
-    time_left = Deadline(600).for_calls(pixels=10**12)
-    assert 0 < time_left() <= 300  # half of it is kept for the answer
-    time_left = Deadline(1e-6).for_calls(pixels=10**9)
-    with pytest.raises(OutOfTimeError, match="at the model server"):
-        time_left()
-
-
-def test_making_an_answer_ends_with_the_time() -> None:
-    async def make() -> None:
-        async with Deadline(0.05).making_the_answer():
-            await asyncio.sleep(20)
-
-    with pytest.raises(OutOfTimeError, match="while the answer was being made") as raised:
-        asyncio.run(make())
-    assert raised.value.part == "answer"
