@@ -1,4 +1,4 @@
-"""The parts of the OpenAPI document that FastAPI can't see: problems, and bodies that we read ourselves."""
+"""The parts of the OpenAPI document that FastAPI does not see: problems, and the bodies that ``api.bodies`` reads."""
 
 from typing import Any, Final
 
@@ -7,11 +7,13 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
 from api import deadlines, keys, problems, schemas
-from api.oip.schemas import InferenceRequest
 from api.problems import ProblemType
 from api.settings import Settings
 
 _REF: Final = "#/components/schemas/{model}"
+
+_models: Final[dict[str, type[BaseModel]]] = {schemas.Problem.__name__: schemas.Problem}
+"""The models that the document refers to and FastAPI does not see."""
 
 WITH_BODY: Final = (
     problems.MALFORMED_REQUEST,
@@ -61,12 +63,13 @@ def binary() -> dict[str, Any]:
 
 
 def body(content: dict[str, Any]) -> dict[str, Any]:
-    """Returns the ``openapi_extra`` of a route with a required body, by media type, and with a limit of its own."""
+    """Returns the ``openapi_extra`` of a route with a required body, by media type, and the header for its deadline."""
     return {"parameters": [deadlines.PARAMETER], "requestBody": {"required": True, "content": content}}
 
 
 def schema_of(model: type[BaseModel]) -> dict[str, Any]:
-    """Returns the media type object of a body that is read as ``model``."""
+    """Returns the media type object of a body that is read as ``model``, whose schema the document then has."""
+    _models[model.__name__] = model
     return {"schema": {"$ref": _REF.format(model=model.__name__)}}
 
 
@@ -87,14 +90,7 @@ def install(app: FastAPI, settings: Settings) -> None:
         if not app.openapi_schema:
             document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
             known = document.setdefault("components", {}).setdefault("schemas", {})
-            bodies = (
-                schemas.GenerateRequest,
-                schemas.DatasetRequest,
-                schemas.InterpolateRequest,
-                schemas.ScoreRequest,
-                InferenceRequest,
-            )
-            for model in (schemas.Problem, *bodies):
+            for model in _models.values():
                 schema = model.model_json_schema(ref_template=_REF)
                 known.update(schema.pop("$defs", {}))
                 known[model.__name__] = schema

@@ -14,15 +14,22 @@ from starlette.responses import Response
 MEDIA_TYPE: Final = "application/problem+json"
 
 
+TYPES: Final[list["ProblemType"]] = []
+"""Every type of problem, in the order of this module."""
+
+
 @dataclass(frozen=True)
 class ProblemType:
-    """A kind of problem. ``title`` is the same for every occurrence, ``meaning`` is behind the URI."""
+    """A type of problem. ``title`` is the same for every occurrence; ``meaning`` is the text at its URI."""
 
     slug: str
     status: int
     title: str
     meaning: str
     retry_after_s: int | None = None
+
+    def __post_init__(self) -> None:
+        TYPES.append(self)
 
     @property
     def uri(self) -> str:
@@ -48,26 +55,26 @@ UNAUTHENTICATED: Final = ProblemType(
     401,
     "The request needs an API key",
     "The service takes requests with one of its API keys only: `Authorization: Bearer <key>`, or, for browsers, Basic "
-    "authentication with the key as the password. Whoever runs the service hands out keys.",
+    "authentication with the key as the password. The operator of the service issues keys.",
 )
 NOT_FOUND: Final = ProblemType(
     "not-found",
     404,
     "There is nothing at this path",
-    "The path is none of the service's routes. `GET /docs` lists them.",
+    "The service has no such route. `GET /docs` lists its routes.",
 )
 MODEL_NOT_FOUND: Final = ProblemType(
     "model-not-found",
     404,
     "There is no such model",
-    "The path names a model that is none of the service's: `detail` lists those.",
+    "The path names an unknown model. `detail` lists the models of the service.",
 )
 VERSION_NOT_FOUND: Final = ProblemType(
     "version-not-found",
     404,
     "The model has no such version",
-    "The `version` in the request is not among those that the model server has. `GET /models` lists "
-    "them; without `version` the newest is used.",
+    "The model server does not have the `version` in the request. `GET /models` lists the versions; without "
+    "`version` the newest one answers.",
 )
 NO_STORY: Final = ProblemType(
     "no-story",
@@ -92,9 +99,9 @@ NO_SEED_INDEX: Final = ProblemType(
     "no-seed-index",
     409,
     "The generator's version has no index of its seeds",
-    "`digit` and `curated` choose among the seeds that were looked at when the version was exported, and this version "
-    "was exported without that. Name an indexed `version`, ask without `digit` and `curated` (`labels` works with "
-    "any version), or export the model again.",
+    "`digit` and `curated` choose among the seeds that the export of a version indexed, and this version was exported "
+    "without an index. Name an indexed `version`, leave out `digit` and `curated` (`labels` works with any version), "
+    "or export the model again.",
 )
 REQUEST_TIMEOUT: Final = ProblemType(
     "request-timeout",
@@ -120,7 +127,7 @@ INVALID_REQUEST: Final = ProblemType(
     "invalid-request",
     422,
     "The request has invalid values",
-    "The request can be read, and something in it is not allowed. Each entry of `errors` says what, and "
+    "The request can be read, but a value in it is not allowed. Each entry of `errors` says what is wrong and "
     "where: `pointer` is a JSON pointer into the body (for images sent as multipart, `/images/0` is the "
     "first file; an empty pointer is the whole body), `parameter` names a part of the path or the "
     "query.",
@@ -128,11 +135,11 @@ INVALID_REQUEST: Final = ProblemType(
 RATE_LIMITED: Final = ProblemType(
     "rate-limited",
     429,
-    "The API key's images are used up for now",
-    "Each key may ask for so many images a minute; any other request counts as one. `Retry-After` says in how many "
-    "seconds there are enough again for this request, the header `RateLimit` how many are left, and "
-    "`RateLimit-Policy` how many there are (draft-ietf-httpapi-ratelimit-headers-10).",
-    retry_after_s=0,  # what comes with it is worked out for each request
+    "The API key has no images left for now",
+    "Each key has a number of images a minute; a request without images counts as one. `Retry-After` is the number of "
+    "seconds until the key has enough images for this request, the header `RateLimit` says how many it has left, and "
+    "`RateLimit-Policy` how many it has a minute (draft-ietf-httpapi-ratelimit-headers-10).",
+    retry_after_s=0,  # the header is computed for each request
 )
 HEADER_TOO_LARGE: Final = ProblemType(
     "header-too-large",
@@ -165,7 +172,7 @@ MODEL_NOT_SERVED: Final = ProblemType(
 OVERLOADED: Final = ProblemType(
     "overloaded",
     503,
-    "The service has too much to do",
+    "The service is overloaded",
     "As many images are being made as the gateway takes on at a time (setting `DIGITGAN_MAX_IMAGES_IN_FLIGHT`), or the "
     "model server's queue is full: `detail` says which. Nothing has been begun, so the request can be made again.",
     retry_after_s=1,
@@ -199,32 +206,6 @@ TIMEOUT: Final = ProblemType(
     "Its time ran out: what its header `Request-Timeout` says, at most the setting `DIGITGAN_REQUEST_TIMEOUT_S`. "
     "`detail` tells where: while it waited for its turn (the service is busy), at the model server, or while the "
     "answer was being made (ask for fewer or smaller images at once).",
-)
-
-TYPES: Final[tuple[ProblemType, ...]] = (
-    MALFORMED_REQUEST,
-    UNAUTHENTICATED,
-    NOT_FOUND,
-    MODEL_NOT_FOUND,
-    VERSION_NOT_FOUND,
-    NO_STORY,
-    METHOD_NOT_ALLOWED,
-    NOT_ACCEPTABLE,
-    REQUEST_TIMEOUT,
-    NO_SEED_INDEX,
-    BODY_TOO_LARGE,
-    UNSUPPORTED_MEDIA_TYPE,
-    INVALID_REQUEST,
-    RATE_LIMITED,
-    HEADER_TOO_LARGE,
-    INTERNAL_ERROR,
-    BROKEN_CONTRACT,
-    MODEL_NOT_SERVED,
-    OVERLOADED,
-    BUSY,
-    MODEL_SERVER_UNREACHABLE,
-    NOT_READY,
-    TIMEOUT,
 )
 
 

@@ -1,6 +1,6 @@
-"""What the routes take and give, as JSON: every field described and bounded."""
+"""The JSON of requests and answers: every field described and bounded."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -54,24 +54,53 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _check_whole(value: object, check: ValidatorFunctionWrapHandler) -> object:
-    """Takes 7.0 for 7, as JSON Schema does, at no cost for those who write 7."""
-    try:
-        return check(value)
-    except ValidationError:
-        return check([_whole(one) for one in value] if isinstance(value, list) else _whole(value))
-
-
 class _Body(BaseModel):
+    """A request. A whole number may be written as 7.0, as in JSON Schema."""
+
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _whole_numbers(cls, value: object, check: ValidatorFunctionWrapHandler) -> object:
+        try:
+            return check(value)
+        except ValidationError:
+            return check([_whole(one) for one in value] if isinstance(value, list) else _whole(value))
 
-class GenerateRequest(_Body):
-    """Which digits to make: exactly one of ``seeds``, ``noise`` and ``count``."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"oneOf": [{"required": [name]} for name in ("seeds", "noise", "count")]}
-    )
+def _declare_sources(schema: dict[str, Any], model: type[BaseModel]) -> None:
+    assert issubclass(model, _Sourced)
+    schema["oneOf"] = [{"required": [name]} for name in model.SOURCES]
+
+
+class _Sourced(_Body):
+    """A request that names its digits by exactly one of the fields in ``SOURCES``."""
+
+    SOURCES: ClassVar[tuple[str, ...]]
+    model_config = ConfigDict(json_schema_extra=_declare_sources)
+
+    version: Version | None = Field(None, description="The generator's version; the newest by default.")
+    scale: Scale = Field(1, description="Enlarges each pixel to a square of this side.")
+
+    @model_validator(mode="after")
+    def _exactly_one_source(self) -> Self:
+        given = sorted(self.model_fields_set & set(self.SOURCES))
+        if len(given) != 1:
+            *others, last = self.SOURCES
+            message = f"Exactly one of {', '.join(others)} and {last} should be given"
+            raise PydanticCustomError("exactly_one", message, {"fields": given})
+        return self
+
+    @property
+    def source(self) -> str:
+        """The name of the field in SOURCES that is given."""
+        return next(name for name in self.SOURCES if name in self.model_fields_set)
+
+
+class GenerateRequest(_Sourced):
+    """The digits to generate: exactly one of ``seeds``, ``noise`` and ``count``."""
+
+    SOURCES = ("seeds", "noise", "count")
 
     seeds: Annotated[list[Seed], FailFast()] = Field(
         default_factory=list,
@@ -81,65 +110,43 @@ class GenerateRequest(_Body):
     noise: Annotated[list[NoiseVector], FailFast()] = Field(
         default_factory=list,
         min_length=1,
-        description="A digit for each vector of 100 numbers. The generator knows standard normal ones.",
+        description="A digit for each vector of 100 numbers. The generator was trained on standard normal ones.",
     )
     count: int = Field(
         default_factory=int,
         ge=1,
-        description="So many digits, from seeds that the server chooses and names in its answer.",
+        description="So many digits, from seeds that the service chooses and names in its answer.",
     )
     start: Seed | None = Field(
         None,
         description="With count: the digits of the seeds from this one on, in ascending order, in place of random ones."
-        " With digit or curated of those that fit, so that one can leaf through all of them; at the end of the index"
-        " there may be fewer than count.",
+        " With digit or curated it skips the seeds that do not fit. At the end of the index there may be fewer than"
+        " count.",
     )
     digit: Digit | None = Field(
-        None, description="With count: only images that read as this digit, with a confidence of at least 0.9."
+        None, description="With count: only images of this digit, with a confidence of at least 0.9."
     )
     curated: bool = Field(
         False,
-        description="With count: only images that pass a floor of the classifier's confidence and one of the"
-        " discriminator's score. The generator's model card tells both.",
+        description="With count: only images above a floor of the classifier's confidence and one of the"
+        " discriminator's score. The generator's model card has both floors.",
     )
-    labels: bool = Field(False, description="Tell which digit each image reads as, and with what confidence.")
-    version: Version | None = Field(None, description="The generator's version; the newest by default.")
-    scale: Scale = Field(1, description="Enlarges each pixel to a square of this side.")
-
-    @field_validator("seeds", "count", "start", "digit", "version", "scale", mode="wrap")
-    @classmethod
-    def _whole_numbers(cls, value: object, check: ValidatorFunctionWrapHandler) -> object:
-        return _check_whole(value, check)
+    labels: bool = Field(False, description="Return the digit that each image shows, and the confidence of that.")
 
     @model_validator(mode="after")
-    def _exactly_one_source(self) -> Self:
-        given = sorted(self.model_fields_set & {"seeds", "noise", "count"})
-        if len(given) != 1:
-            raise PydanticCustomError(
-                "exactly_one", "Exactly one of seeds, noise and count should be given", {"fields": given}
-            )
+    def _kinds_need_count(self) -> Self:
+        kinds = (("start", self.start is not None), ("digit", self.digit is not None), ("curated", self.curated))
+        given = [name for name, is_given in kinds if is_given]
+        if given and not self.count:
+            message = "Goes with count: seeds and noise determine the digits already"
+            raise PydanticCustomError("needs_count", message, {"fields": given})
         return self
 
-    @model_validator(mode="after")
-    def _kinds_are_counted(self) -> Self:
-        asked = (("start", self.start is not None), ("digit", self.digit is not None), ("curated", self.curated))
-        kinds = [name for name, given in asked if given]
-        if kinds and not self.count:
-            raise PydanticCustomError(
-                "needs_count", "Goes with count: seeds and noise say already which digits they give", {"fields": kinds}
-            )
-        return self
 
-    @property
-    def source(self) -> Literal["seeds", "noise", "count"]:
-        """The one of the three that is given."""
-        return "seeds" if self.seeds else "noise" if self.noise else "count"
+class InterpolateRequest(_Sourced):
+    """A path through the noise of two or more points: exactly one of ``seeds`` and ``noise``."""
 
-
-class InterpolateRequest(_Body):
-    """A way through the noise of two or more points: exactly one of ``seeds`` and ``noise``."""
-
-    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [name]} for name in ("seeds", "noise")]})
+    SOURCES = ("seeds", "noise")
 
     seeds: Annotated[list[Seed], FailFast()] = Field(
         default_factory=list, min_length=2, description="The points, as seeds."
@@ -156,63 +163,50 @@ class InterpolateRequest(_Body):
     method: Literal["slerp", "lerp"] = Field(
         "slerp",
         description="`slerp`: on an arc (spherical interpolation), at the length that normal noise has. `lerp`: on a"
-        " straight line, which leads through lengths that the generator never met.",
+        " straight line, through lengths that the generator was not trained on.",
     )
     loop: bool = Field(
         False,
-        description="On from the last point to the first, which is not given twice; with two points, there and back.",
+        description="Continue from the last point to the first, which is not repeated. Two points: there and back.",
     )
     frame_ms: int = Field(
         80, ge=20, le=10_000, description="Milliseconds a frame, in an animation. A GIF rounds them to tens."
     )
-    version: Version | None = Field(None, description="The generator's version; the newest by default.")
-    scale: Scale = Field(1, description="Enlarges each pixel to a square of this side.")
 
-    @field_validator("seeds", "steps", "frame_ms", "version", "scale", mode="wrap")
-    @classmethod
-    def _whole_numbers(cls, value: object, check: ValidatorFunctionWrapHandler) -> object:
-        return _check_whole(value, check)
 
-    @model_validator(mode="after")
-    def _exactly_one_source(self) -> Self:
-        given = sorted(self.model_fields_set & {"seeds", "noise"})
-        if len(given) != 1:
-            raise PydanticCustomError(
-                "exactly_one", "Exactly one of seeds and noise should be given", {"fields": given}
-            )
-        return self
+class _Generated(BaseModel):
+    """What every answer of a model begins with."""
+
+    model: str = Field(description="The model, as the model server names it.")
+    version: int = Field(description="The version that answered.")
 
 
 class InterpolatedImage(BaseModel):
     """One frame."""
 
-    png: Png = Field(
-        description="The frame as an 8-bit grayscale PNG.",
-    )
+    png: Png = Field(description="The frame as an 8-bit grayscale PNG.")
 
 
-class InterpolateResponse(BaseModel):
+class InterpolateResponse(_Generated):
     """The frames, from the first point on."""
 
-    model: str = Field(description="The model that made them, as the model server says.")
-    version: int = Field(description="Its version, as the model server says.")
     images: list[InterpolatedImage] = Field(description="A frame for each step, and one for the last point.")
 
 
 class DatasetRequest(_Body):
-    """Which digits to collect: the first ``count`` that pass, in the order of their seeds."""
+    """The digits to collect: the first ``count`` that pass, in the order of their seeds."""
 
     count: int = Field(ge=1, description="So many digits.")
     balance: Balance = Field(
         "uniform",
-        description="How many of each digit: `uniform` as many of each, `mnist` in the proportions of MNIST's training"
-        " images, `natural` as they come.",
+        description="How many of each digit: `uniform` the same number of each, `mnist` in the proportions of MNIST's"
+        " training images, `natural` as they come.",
     )
     quotas: list[Annotated[int, Field(ge=0)]] | None = Field(
         None,
         min_length=CLASSES,
         max_length=CLASSES,
-        description="In place of balance: at most so many of each digit, from 0 to 9.",
+        description="In place of balance: the most of each digit, from 0 to 9.",
     )
     confidence_floor: float = Field(
         CONFIDENCE_FLOOR, ge=0, le=1, description="The least confidence of the classifier in what it reads."
@@ -246,21 +240,17 @@ class GeneratedImage(BaseModel):
 
     seed: int = Field(default_factory=int, ge=0, le=MAX_SEED, description="The digit's seed; absent for noise.")
     digit: Digit = Field(
-        default_factory=int, description="What the image reads as; there with labels, digit and curated."
+        default_factory=int, description="The digit that the image shows; present with labels, digit and curated."
     )
     confidence: float = Field(
-        default_factory=float, ge=0, le=1, description="The classifier's probability of that digit; there with it."
+        default_factory=float, ge=0, le=1, description="The classifier's probability of that digit; present with it."
     )
-    png: Png = Field(
-        description="The digit as an 8-bit grayscale PNG.",
-    )
+    png: Png = Field(description="The digit as an 8-bit grayscale PNG.")
 
 
-class GenerateResponse(BaseModel):
-    """The digits, in the order asked for."""
+class GenerateResponse(_Generated):
+    """The digits, in the order of the request."""
 
-    model: str = Field(description="The model that made them, as the model server says.")
-    version: int = Field(description="Its version, as the model server says.")
     images: list[GeneratedImage] = Field(description="A digit for each seed or noise vector.")
 
 
@@ -268,12 +258,12 @@ class ScoreRequest(_Body):
     """Images to score."""
 
     images: list[Png] = Field(min_length=1, description="PNG, JPEG or WebP files.")
-    labels: bool = Field(False, description="Tell which digit each image reads as, and with what confidence.")
-    fitted_images: bool = Field(False, description="Give back the 28×28 pixels that were scored.")
+    labels: bool = Field(False, description="Return the digit that each image shows, and the confidence of that.")
+    fitted_images: bool = Field(False, description="Return the 28×28 pixels that were scored.")
 
 
 class Score(BaseModel):
-    """What the discriminator thinks of one image."""
+    """The discriminator's score of one image."""
 
     probability: float = Field(ge=0, le=1, description="The probability that the image is real, calibrated.")
     logit: float = Field(description="The discriminator's raw output: the higher, the more real.")
@@ -281,37 +271,38 @@ class Score(BaseModel):
     fitted: bool = Field(
         description="Whether the image was fitted into 28×28 pixels first; if not, it was scored as sent."
     )
-    digit: Digit = Field(default_factory=int, description="What the image reads as; there with labels.")
+    digit: Digit = Field(default_factory=int, description="The digit that the image shows; present with labels.")
     confidence: float = Field(
-        default_factory=float, ge=0, le=1, description="The classifier's probability of that digit; there with labels."
+        default_factory=float,
+        ge=0,
+        le=1,
+        description="The classifier's probability of it; present with labels.",
     )
     digit_probabilities: list[float] = Field(
         default_factory=list,
         min_length=CLASSES,
         max_length=CLASSES,
-        description="The classifier's probability of each digit from 0 to 9; there with labels.",
+        description="The classifier's probability of each digit from 0 to 9; present with labels.",
     )
     png: Png = Field(
         default_factory=str,
-        description="The 28×28 pixels that were scored, as an 8-bit grayscale PNG; there with fitted_images.",
+        description="The 28×28 pixels that were scored, as an 8-bit grayscale PNG; present with fitted_images.",
     )
 
 
-class ScoreResponse(BaseModel):
+class ScoreResponse(_Generated):
     """The scores, in the order of the images."""
 
-    model: str = Field(description="The model that scored, as the model server says.")
-    version: int = Field(description="Its version, as the model server says.")
     scores: list[Score] = Field(description="A score for each image.")
 
 
 class StoryMilestone(BaseModel):
-    """How the fixed seeds looked after a step."""
+    """The images of the fixed seeds after a step."""
 
     step: int = Field(description="The step.")
     epoch: float = Field(description="Passes over the training set until then.")
     stage: str | None = Field(description="noise, first shapes, patterns, sharper or mature, by what is measured.")
-    legible: float | None = Field(description="Share of the digits that the classifier is sure of.")
+    legible: float | None = Field(description="Share of the digits that the classifier classifies with confidence.")
     png: Png = Field(
         description="The digits of the seeds 0 to 63 in rows of 8, without margins: 224×224 pixels.",
     )
@@ -372,9 +363,9 @@ class ModelsResponse(BaseModel):
 
 
 class Health(BaseModel):
-    """A probe's good news."""
+    """The answer of a probe that succeeds."""
 
-    status: Literal["live", "ready"] = Field(description="What the probe asked for.")
+    status: Literal["live", "ready"] = Field(description="What the probe checks.")
 
 
 class FieldError(BaseModel):
