@@ -1,14 +1,9 @@
-"""The log, on stderr: a line of text or a JSON object for each event, with the id of the request that caused it.
-
-Clients can cause warnings and errors as fast as they can send. So that nobody fills a disk, or hides one event behind a
-million others, there are only so many of a kind a minute, and a note of how many more there were.
-"""
+"""The log, on stderr: a line of text or a JSON object for each event, with the id of the request that caused it."""
 
 import logging
 import time
-from dataclasses import dataclass
+from collections import Counter
 from datetime import UTC, datetime
-from types import TracebackType
 from typing import Any, Final, Literal
 
 import orjson
@@ -18,10 +13,8 @@ from api import observation
 
 Format = Literal["text", "json"]
 
-MOST_OF_A_KIND: Final = 20
-"""Lines in PERIOD_S."""
-
-PERIOD_S: Final = 60.0
+MAX_PER_MINUTE: Final = 20
+"""Warnings and errors of a kind."""
 
 
 class TextFormatter(logging.Formatter):
@@ -39,9 +32,8 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """For programs: ``time`` (RFC 3339, UTC), ``level``, ``logger``, ``message``; where there is a request its
-    ``request_id`` and ``trace_id``; where there is an exception its traceback in ``exception``; where lines are left
-    out a ``note``; and what the event has in ``extra={"fields": …}``.
+    """For programs: ``time`` (RFC 3339, UTC), ``level``, ``logger``, ``message``, and where there are any
+    ``request_id``, ``trace_id``, ``note``, ``exception`` (a traceback) and the event's ``extra={"fields": …}``.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -64,64 +56,39 @@ class JsonFormatter(logging.Formatter):
         return orjson.dumps(line, default=str).decode()
 
 
-@dataclass
-class _Period:
-    """The lines of a kind since a moment, in the time of ``time.monotonic``."""
+class LimitRepeats(logging.Filter):
+    """Lets MAX_PER_MINUTE warnings and errors of each kind pass a minute: clients can cause any number of them.
 
-    since: float
-    lines: int = 0
-
-    @property
-    def left_out(self) -> int:
-        return max(0, self.lines - MOST_OF_A_KIND)
-
-
-class BoundedKinds(logging.Filter):
-    """Lets MOST_OF_A_KIND warnings and errors of each kind pass in PERIOD_S, and says in a ``note`` what it leaves out.
-
-    A kind is a place in the code; the type of the exception and the place where it was raised, if there is one; and
-    what the event has in ``extra={"kind": …}``, of which there must be few.
+    A kind is a place in the code, the type of the exception, and ``extra={"kind": …}`` of the event. The last line of
+    a kind that passes says so in a ``note``.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._periods: dict[tuple[object, ...], _Period] = {}
+        self._minute = 0
+        self._counts: Counter[tuple[object, ...]] = Counter()
 
     def filter(self, record: logging.LogRecord) -> bool:
+        """Returns whether the record passes."""
         if record.levelno < logging.WARNING:
             return True
-        now = time.monotonic()
-        kind = _kind(record)
-        period = self._periods.get(kind)
-        if period is None or now - period.since >= PERIOD_S:
-            if period and period.left_out:
-                record.note = f"{period.left_out} more like it were left out"
-            period = self._periods[kind] = _Period(now)
-        period.lines += 1
-        if period.lines == MOST_OF_A_KIND:
-            record.note = f"more like it are left out for {period.since + PERIOD_S - now:.0f} s"
-        return not period.left_out
-
-
-def _kind(record: logging.LogRecord) -> tuple[object, ...]:
-    error, _, traceback = record.exc_info or (None, None, None)
-    return record.pathname, record.lineno, error, _raised_at(traceback), getattr(record, "kind", None)
-
-
-def _raised_at(traceback: TracebackType | None) -> tuple[str, int] | None:
-    if traceback is None:
-        return None
-    while traceback.tb_next:
-        traceback = traceback.tb_next
-    return traceback.tb_frame.f_code.co_filename, traceback.tb_lineno
+        minute = int(time.monotonic() // 60)
+        if minute != self._minute:
+            self._minute, self._counts = minute, Counter()
+        error = record.exc_info[0] if record.exc_info else None
+        kind = record.pathname, record.lineno, error, getattr(record, "kind", None)
+        self._counts[kind] += 1
+        if self._counts[kind] == MAX_PER_MINUTE:
+            record.note = "more like it are left out for up to a minute"
+        return self._counts[kind] <= MAX_PER_MINUTE
 
 
 _FORMATTERS: Final[dict[Format, type[logging.Formatter]]] = {"text": TextFormatter, "json": JsonFormatter}
 
 
 def configure(level: str, log_format: Format) -> None:
-    """Sends what this process logs, from ``level`` on and within bounds, to stderr in ``log_format``."""
+    """Sends what this process logs, from ``level`` on, to stderr in ``log_format``."""
     handler = logging.StreamHandler()
-    handler.addFilter(BoundedKinds())
+    handler.addFilter(LimitRepeats())
     handler.setFormatter(_FORMATTERS[log_format]())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

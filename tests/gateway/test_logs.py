@@ -9,7 +9,7 @@ import grpc
 import httpx
 import pytest
 
-from api.logs import MOST_OF_A_KIND
+from api.logs import MAX_PER_MINUTE
 from tests.gateway import processes
 from tests.gateway.misbehaving import MisbehavingServer, failing, honest
 from tests.gateway.test_metrics import read, value
@@ -101,8 +101,8 @@ def test_clients_cannot_fill_a_disk_with_what_is_no_request(faulty_server: Misbe
             samples = read(http)
         assert process.stop() == 0
     warnings = [line for line in process.log.splitlines() if line.startswith("WARNING")]
-    assert {line.count("left out") for line in warnings} == {0, 1}
-    assert len(warnings) <= 4 * MOST_OF_A_KIND
+    assert {line.count("left out") for line in warnings} <= {0, 1}
+    assert len(warnings) <= 8 * MAX_PER_MINUTE
     for status, count in (("400", more), ("503", more)):
         labels = {"route": "none", "method": "other", "status": status}
         assert value(samples, "digitgan_http_requests_total", **labels) == count
