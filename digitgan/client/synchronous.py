@@ -1,30 +1,55 @@
-"""The client for ordinary code. ``digitgan.client.asynchronous`` is the same with ``await``."""
+"""The client for ordinary code: ``digitgan.client.asynchronous`` on an event loop in a thread of its own."""
 
-import time
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+import asyncio
+import threading
+import weakref
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from functools import wraps
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
 
-import httpx
-from numpy.typing import ArrayLike
+from digitgan.client.asynchronous import AsyncClient
 
-from digitgan.client import protocol
-from digitgan.client.errors import UnavailableError, UnreachableError
-from digitgan.client.files import partial_file
-from digitgan.client.protocol import Balance, Call, ImageInput, Seeds
-from digitgan.client.results import Digits, LabelledDigits, Model, Saved, Scores
-from digitgan.client.retries import Outcome, Retries
-
+_P = ParamSpec("_P")
 _T = TypeVar("_T")
+
+CLEAN_UP_S: Final = 5.0
+
+
+def _blocking(
+    method: Callable[Concatenate[AsyncClient, _P], Coroutine[Any, Any, _T]],
+) -> Callable[Concatenate["Client", _P], _T]:
+    @wraps(method)
+    def call(client: "Client", /, *arguments: _P.args, **named: _P.kwargs) -> _T:
+        return client._wait(method(client._client, *arguments, **named))
+
+    return call
+
+
+def _iterating(
+    method: Callable[Concatenate[AsyncClient, _P], AsyncGenerator[_T, None]],
+) -> Callable[Concatenate["Client", _P], Generator[_T, None, None]]:
+    @wraps(method)
+    def call(client: "Client", /, *arguments: _P.args, **named: _P.kwargs) -> Generator[_T, None, None]:
+        parts = method(client._client, *arguments, **named)
+
+        async def next_part() -> _T | None:
+            return await anext(parts, None)
+
+        try:
+            while (part := client._wait(next_part())) is not None:
+                yield part
+        finally:
+            client._wait(parts.aclose())
+
+    return call
 
 
 class Client:
     """A gateway, as Python sees it: arrays in, arrays out.
 
     Connections are kept and reused, so make one client and keep it; threads may share it. Use it as a context manager,
-    or ``close`` it.
+    or ``close`` it. It works where an event loop runs already, as in a notebook.
 
         with Client() as client:
             digits = client.generate(1000, labels=True)
@@ -45,9 +70,12 @@ class Client:
             retry_s: seconds that the pauses before retries may take in one call. Calls are repeated when the
                 connection fails and after 503 and 429, whose ``Retry-After`` is kept to. 0: never.
         """
-        self.url = protocol.base_url(url)
-        self._retry_s = retry_s
-        self._http = httpx.Client(base_url=self.url, timeout=timeout_s, headers=protocol.headers(api_key, timeout_s))
+        self._client = AsyncClient(url, api_key=api_key, timeout_s=timeout_s, retry_s=retry_s)
+        self.url = self._client.url
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=_run, args=(self._loop,), name="digitgan-client", daemon=True)
+        self._thread.start()
+        self._stop = weakref.finalize(self, self._loop.call_soon_threadsafe, self._loop.stop)
 
     def __enter__(self) -> Self:
         return self
@@ -59,161 +87,39 @@ class Client:
 
     def close(self) -> None:
         """Closes the connections."""
-        self._http.close()
+        if self._stop.alive:
+            self._wait(self._client.close())
+            self._stop()
+            self._thread.join()
 
-    def generate(
-        self,
-        count: int | None = None,
-        *,
-        seeds: Seeds | None = None,
-        noise: ArrayLike | None = None,
-        digit: int | None = None,
-        curated: bool = False,
-        labels: bool = False,
-        version: int | None = None,
-        scale: int = 1,
-    ) -> Digits:
-        """Makes digits: ``count`` of them (one by default), or one for each of ``seeds``, or for each row of ``noise``.
+    generate = _blocking(AsyncClient.generate)
+    save = _blocking(AsyncClient.save)
+    score = _blocking(AsyncClient.score)
+    dataset = _iterating(AsyncClient.dataset)
+    models = _blocking(AsyncClient.models)
+    ready = _blocking(AsyncClient.ready)
 
-        Args:
-            count: so many, from seeds that the gateway chooses and the result tells.
-            seeds: one or several, 0 to 2^53 − 1.
-            noise: float [100] or [N, 100].
-            digit: with ``count``, only images that read as this digit; they come with labels.
-            curated: with ``count``, only good ones; they come with labels.
-            labels: tell which digit each image reads as.
-            version: of the generator; the newest by default.
-            scale: 1 to 32: each pixel becomes a square of this side.
-        """
-        body = protocol.generate_body(
-            count, seeds=seeds, noise=noise, digit=digit, curated=curated, version=version, scale=scale
-        )
-        return self._send(protocol.generate(body, labels=labels))
+    def _wait(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Returns the result. An exception in this thread, such as Ctrl-C, cancels the work, and lets it clean up."""
+        finished = threading.Event()
 
-    def save(
-        self,
-        path: str | Path,
-        count: int | None = None,
-        *,
-        seeds: Seeds | None = None,
-        noise: ArrayLike | None = None,
-        digit: int | None = None,
-        curated: bool = False,
-        labels: bool = False,
-        version: int | None = None,
-        scale: int = 1,
-    ) -> Saved:
-        """Writes digits into a file as the gateway makes them: .png (a sheet of several), .zip, .npy or .json.
+        async def noted() -> _T:
+            try:
+                return await work
+            finally:
+                finished.set()
 
-        The file is there when it is complete. Memory doesn't grow with it. Arguments as for ``generate``.
-        """
-        body = protocol.generate_body(
-            count, seeds=seeds, noise=noise, digit=digit, curated=curated, version=version, scale=scale
-        )
-        target = Path(path)
-        call = protocol.save(target, body, labels=labels)
-        with partial_file(target) as file, self._open(call) as response:
-            model, version = call.answer(response)
-            for chunk in self._chunks(response):
-                file.write(chunk)
-        return Saved(target, model, version)
-
-    def score(self, images: ImageInput | Sequence[ImageInput]) -> Scores:
-        """Asks the discriminator how real images look.
-
-        Args:
-            images: uint8 [H, W] or [N, H, W]; or a PNG, JPEG or WebP file, as bytes or by its path; or several of
-                these. 28×28 pixels without colour are scored as they are, anything else is fitted as MNIST was made.
-        """
-        return self._send(protocol.score(images))
-
-    def dataset(
-        self,
-        count: int,
-        *,
-        balance: Balance | None = None,
-        quotas: Sequence[int] | None = None,
-        confidence_floor: float | None = None,
-        logit_floor: float | None = None,
-        first_seed: int = 0,
-        version: int | None = None,
-        scale: int = 1,
-    ) -> Generator[LabelledDigits, None, None]:
-        """Yields the first ``count`` digits, in the order of their seeds, that pass; in parts, as they are made.
-
-        Args:
-            count: so many.
-            balance: "uniform" (the default), "mnist" or "natural".
-            quotas: in place of balance, at most so many of each digit, 0 to 9.
-            confidence_floor: the least confidence of the classifier; 0.99 by default.
-            logit_floor: the least logit of the discriminator; none by default.
-            first_seed: the seed to begin at. To go on, give the last one that came plus 1, and what is left of the
-                quotas.
-            version: of the generator; the newest by default.
-            scale: 1 to 32.
-        """
-        call = protocol.dataset(
-            count,
-            balance=balance,
-            quotas=quotas,
-            confidence_floor=confidence_floor,
-            logit_floor=logit_floor,
-            first_seed=first_seed,
-            version=version,
-            scale=scale,
-        )
-        with self._open(call) as response:
-            reader = call.answer(response)
-            for chunk in self._chunks(response):
-                if (part := reader.feed(chunk)) is not None:
-                    yield part
-            reader.finish()
-
-    def models(self) -> tuple[Model, ...]:
-        """Returns the models that the gateway needs, with versions, states and cards."""
-        return self._send(protocol.models())
-
-    def ready(self) -> bool:
-        """Whether the gateway answers and has all its models. Asks once."""
-        call = protocol.ready()
+        future = asyncio.run_coroutine_threadsafe(noted(), self._loop)
         try:
-            return call.answer(protocol.checked(self._once(call.request(self._http), stream=False), self.url))
-        except (UnreachableError, UnavailableError):
-            return False
+            return future.result()
+        except BaseException:
+            if future.cancel():  # false where the work itself failed
+                finished.wait(CLEAN_UP_S)
+            raise
 
-    def _send(self, call: Call[_T]) -> _T:
-        return call.answer(self._completed(call, stream=False))
 
-    @contextmanager
-    def _open(self, call: Call[_T]) -> Iterator[httpx.Response]:
-        """Gives an answer whose status is 200 and whose body is still to come."""
-        response = self._completed(call, stream=True)
-        try:
-            yield response
-        finally:
-            response.close()
-
-    def _chunks(self, response: httpx.Response) -> Iterator[bytes]:
-        try:
-            yield from response.iter_bytes()
-        except httpx.TransportError as error:
-            raise protocol.broken(error, response.url) from error
-
-    def _completed(self, call: Call[_T], *, stream: bool) -> httpx.Response:
-        retries = Retries(self._retry_s)
-        while True:
-            outcome = self._once(call.request(self._http), stream=stream)
-            pause_s = retries.pause_s(outcome)
-            if pause_s is None:
-                return protocol.checked(outcome, self.url)
-            time.sleep(pause_s)
-
-    def _once(self, request: httpx.Request, *, stream: bool) -> Outcome:
-        try:
-            response = self._http.send(request, stream=stream)
-            if stream and not response.is_success:
-                response.read()
-                response.close()
-        except httpx.TransportError as error:
-            return error
-        return response
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()

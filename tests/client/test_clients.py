@@ -1,7 +1,10 @@
 """Both clients against a real gateway: arrays in, arrays out."""
 
+import asyncio
 import io
 import json
+import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +17,10 @@ from PIL import Image
 
 import digitgan
 import digitgan.client
-from digitgan.client import InvalidRequestError, VersionNotFoundError
+from digitgan.client import Client, InvalidRequestError, VersionNotFoundError
 from serving.noise import noise_from_seeds
 from tests.client.both import Both
+from tests.support import commands
 
 
 @pytest.fixture(scope="module", params=["sync", "async"])
@@ -149,3 +153,19 @@ def test_the_models_and_readiness(client: Both) -> None:
         assert (model.versions[0].version, model.versions[0].state) == (1, "AVAILABLE")
         assert model.versions[0].card
     assert client.ready()
+
+
+def test_a_client_that_is_not_closed_lets_the_program_end(url: str) -> None:
+    code = f"from digitgan import Client; client = Client({url!r}); print(client.ready())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=commands.LIMIT_S)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
+
+
+def test_the_client_works_where_an_event_loop_runs(url: str) -> None:
+    """As in a notebook."""
+
+    async def cell() -> int:
+        with Client(url) as client:
+            return len(client.generate(3))
+
+    assert asyncio.run(cell()) == 3
