@@ -31,7 +31,7 @@ from api.health import Lifecycle
 from api.inference import Inference
 from api.keys import CheckKeys, keys_of
 from api.metrics import Metrics
-from api.middleware import BodyLimit, HeadAsGet
+from api.middleware import HeadAsGet, LimitBodies
 from api.model_status import known_statuses
 from api.observation import ObserveRequests
 from api.oip import routes as oip
@@ -97,11 +97,10 @@ def create_app(settings: Settings) -> FastAPI:
     openapi.install(app, settings)
     # The last one added is the outermost.
     app.add_middleware(
-        BodyLimit,
+        LimitBodies,
         max_bytes=settings.max_body_bytes,
         timeout_s=settings.body_timeout_s,
-        max_total_bytes=max(settings.max_waiting_bytes, settings.max_body_bytes),
-        metrics=metrics,
+        max_large_bodies=max(1, settings.max_waiting_bytes // settings.max_body_bytes),
     )
     if keys := keys_of(settings.api_keys):
         app.add_middleware(CheckKeys, keys=keys, images_per_minute=settings.key_images_per_minute)

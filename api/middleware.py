@@ -1,17 +1,18 @@
 """What every request passes before it reaches a route."""
 
 import asyncio
-from dataclasses import dataclass
 from typing import Final
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.metrics import Metrics
-from api.problems import BODY_TOO_LARGE, BUSY, REQUEST_TIMEOUT, ProblemError, problem_response
+from api.problems import BODY_TOO_LARGE, BUSY, REQUEST_TIMEOUT, ProblemError, ProblemType, problem_response
 
-FREE_BYTES: Final = 64 * 2**10
-"""A body up to here is never given up: however many connections there are, it fits."""
+LARGE_BODY_BYTES: Final = 64 * 2**10
+"""A body up to this size fits into memory, however many connections there are."""
+
+MAX_WAITING_BODIES: Final = 256
+"""Large bodies that wait for others. Each takes up to 256 KB: what is read of it at once."""
 
 
 class HeadAsGet:
@@ -26,38 +27,18 @@ class HeadAsGet:
         await self._app(scope, receive, send)
 
 
-@dataclass(eq=False)
-class _Body:
-    """A body that is or was on its way: ``size`` so far. ``waiting``: for the next piece of it, if it is."""
+class LimitBodies:
+    """ASGI middleware: limits the size of a body, its time to arrive, and the memory of all large bodies together.
 
-    size: int = 0
-    whole: bool = False
-    given_up: bool = False
-    waiting: asyncio.Timeout | None = None
-
-    def give_up(self) -> None:
-        """Has its request refused, now or when it asks for the next piece."""
-        self.given_up = True
-        if self.waiting is not None:
-            self.waiting.reschedule(asyncio.get_running_loop().time())
-
-
-class BodyLimit:
-    """Refuses a body of more than ``max_bytes``: by its announced length, or as soon as that much has come; and one
-    that hasn't all come after ``timeout_s``.
-
-    So no request makes the gateway hold more than that, or longer, whatever it says about its length. All bodies of
-    more than FREE_BYTES together are held to ``max_total_bytes``, by giving up the one that has been on its way the
-    longest.
+    FastAPI's own ``max_body_size`` answers in plain text, and here every error is a problem document.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, timeout_s: float, max_total_bytes: int, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, timeout_s: float, max_large_bodies: int) -> None:
         self._app = app
         self._max_bytes = max_bytes
         self._timeout_s = timeout_s
-        self._max_total_bytes = max_total_bytes
-        self._metrics = metrics
-        self._bodies: dict[_Body, None] = {}  # in the order of their arrival
+        self._large_bodies = asyncio.Semaphore(max_large_bodies)
+        self._waiting = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -68,46 +49,44 @@ class BodyLimit:
         if announced.isdecimal() and int(announced) > self._max_bytes:
             await problem_response(too_large, scope["path"])(scope, receive, send)
             return
-        body = _Body()
-        end = asyncio.get_running_loop().time() + self._timeout_s
+        deadline = asyncio.get_running_loop().time() + self._timeout_s
+        size, complete, is_large = 0, False, False
 
-        async def counted() -> Message:
-            if body.whole:
-                return await receive()  # when the client leaves
+        async def limited() -> Message:
+            nonlocal size, complete, is_large
+            if complete:
+                return await receive()  # waits until the client disconnects
             try:
-                async with asyncio.timeout_at(end) as body.waiting:
+                async with asyncio.timeout_at(deadline):
                     message = await receive()
+                    size += len(message.get("body", b""))
+                    complete = not message.get("more_body", False)
+                    if LARGE_BODY_BYTES < size <= self._max_bytes and not is_large:
+                        await self._wait_for_memory()
+                        is_large = True
             except TimeoutError as error:
-                if body.given_up:
-                    raise self._too_many() from error
-                detail = f"the body took more than {self._timeout_s:g} s"
-                raise ProblemError(REQUEST_TIMEOUT, detail, headers={"Connection": "close"}) from error
-            finally:
-                body.waiting = None
-            body.whole = not message.get("more_body", False)
-            body.size += len(message.get("body", b""))
-            if body.size > self._max_bytes:
+                raise _last(REQUEST_TIMEOUT, f"the body took more than {self._timeout_s:g} s") from error
+            if size > self._max_bytes:
                 raise too_large
-            if body.size > FREE_BYTES:
-                self._bodies[body] = None
-                self._make_room(body)
-            if body.given_up:
-                raise self._too_many()
             return message
 
         try:
-            await self._app(scope, counted, send)
+            await self._app(scope, limited, send)
         finally:
-            self._bodies.pop(body, None)
+            if is_large:
+                self._large_bodies.release()
 
-    def _make_room(self, latest: _Body) -> None:
-        """Gives up bodies until the others fit: the slowest, and ``latest`` where all others are being worked on."""
-        while sum(body.size for body in self._bodies) > self._max_total_bytes:
-            slowest = next((body for body in self._bodies if not body.whole), latest)
-            del self._bodies[slowest]
-            slowest.give_up()
-            self._metrics.cut_off.labels("unfinished bodies").inc()
+    async def _wait_for_memory(self) -> None:
+        """Waits until there are fewer large bodies. Raises ProblemError (503) if too many requests wait already."""
+        if self._waiting >= MAX_WAITING_BODIES:
+            raise _last(BUSY, "too many large bodies are on their way")
+        self._waiting += 1
+        try:
+            await self._large_bodies.acquire()
+        finally:
+            self._waiting -= 1
 
-    def _too_many(self) -> ProblemError:
-        detail = f"the bodies on their way have more than {self._max_total_bytes} bytes"
-        return ProblemError(BUSY, detail, headers={"Connection": "close"})
+
+def _last(problem: ProblemType, detail: str) -> ProblemError:
+    """Returns a problem whose answer ends the connection: the rest of the body is not read."""
+    return ProblemError(problem, detail, headers={"Connection": "close"})

@@ -144,8 +144,8 @@ class Settings(BaseSettings):
     max_waiting_bytes: int = Field(
         128 * 2**20,
         ge=2**20,
-        description="The most memory for bodies on their way in, and as much for answers on their way out; beyond it "
-        "the slowest client is cut off.",
+        description="The most memory for large request bodies, and as much for answers that clients have not read. "
+        "Beyond it, further bodies wait, and the slowest readers are disconnected.",
     )
     api_keys: Annotated[str, AfterValidator(_key_list)] = Field(
         "",

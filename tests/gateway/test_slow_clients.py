@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -101,17 +102,20 @@ def test_of_many_unread_answers_few_are_kept(gateway: ServerProcess, name: str) 
     wait_until(lambda: metric(gateway, "digitgan_http_connections") <= 2)
 
 
-def test_of_many_unfinished_bodies_the_oldest_are_given_up(gateway: ServerProcess) -> None:
-    """Each is of 2 MiB, so that 8 fit; those that came first hear of it, and who needs little room is let in."""
+def test_unfinished_large_bodies_delay_large_bodies_only(gateway: ServerProcess) -> None:
+    """There is memory for two. One more waits until a client leaves."""
     opening = request("/generate", b'{"seeds": [' + b"7," * 2**20, length=8 * 2**20 - 1)
-    with hanging(port_of(gateway), opening, 20) as connections:
-        assert [status_of(connection) for connection in connections[:10]] == [503] * 10
-        answer = httpx.post(f"{processes.url_of(gateway)}/generate", json={"seeds": [7]})
-        assert answer.status_code == 200
-        for connection in connections[-4:]:
-            connection.setblocking(False)
-            with pytest.raises(BlockingIOError):
-                connection.recv(1)
+    url = f"{processes.url_of(gateway)}/generate"
+    large = b" " * 2**20 + b'{"seeds": [7]}'
+    with ThreadPoolExecutor() as pool, hanging(port_of(gateway), opening, 2) as connections:
+        wait_until(lambda: metric(gateway, "digitgan_http_requests_in_flight") == 3)
+        headers = {"Content-Type": "application/json"}
+        waiting = pool.submit(httpx.post, url, content=large, headers=headers, timeout=DEADLINE_S)
+        wait_until(lambda: metric(gateway, "digitgan_http_requests_in_flight") == 4)
+        assert httpx.post(url, json={"seeds": [7]}).status_code == 200
+        assert not waiting.done()
+        connections[0].close()
+        assert waiting.result().status_code == 200
     wait_until(lambda: metric(gateway, "digitgan_http_connections") <= 2)
 
 
