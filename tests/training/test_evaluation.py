@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from serving.contract import GENERATOR, MODEL_CARD
 from serving.model_card import CardError, read_card, verify, write_card
@@ -58,6 +59,26 @@ def test_real_digits_pass_for_real_and_noise_does_not(evaluator: Evaluator, data
     assert noise["nearest_distance_ratio"] > 1.5
     assert real["nearest_distance_ratio"] == pytest.approx(1, abs=0.2)
     assert sum(real["class_shares"]) == pytest.approx(1)
+
+
+class Pooled:
+    """Sees a 28×28 image as its 16 means over 7×7 pixels, and knows nothing of digits."""
+
+    def predict(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        features = images.reshape(-1, 4, 7, 4, 7).mean((2, 4)).reshape(-1, 16)
+        return features, features[:, :10] / features[:, :10].sum(1, keepdims=True)
+
+
+def test_the_intervals_are_as_wide_as_the_figures_vary(dataset: Dataset) -> None:
+    """Between disjoint samples of real digits; a 95 % interval is 4.5 standard errors wide with ten groups."""
+    evaluator = Evaluator(Pooled(), dataset.x_test, dataset.y_test, dataset.x_train[1200:])  # type: ignore[arg-type]
+    found = [evaluator.measure(dataset.x_train[k:1200:8]) for k in range(8)]
+    for name in ("frechet_distance", "precision", "density", "digit_score", "nearest_distance"):
+        spread = np.std([each.figures[name] for each in found], ddof=1)
+        width = np.mean([each.intervals[name][1] - each.intervals[name][0] for each in found])
+        assert 0.4 < width / (4.5 * spread) < 2.5, name
+        assert all(each.intervals[name][0] < each.figures[name] < each.intervals[name][1] for each in found)
+    assert not evaluator.measure(dataset.x_test[:100], light=True).intervals
 
 
 def test_memorised_and_repeated_images_are_told(evaluator: Evaluator, dataset: Dataset) -> None:
@@ -116,6 +137,9 @@ def test_the_command_writes_the_figures_and_a_report(evaluated: Path, models: Pa
     told = json.loads((evaluated / "evaluation.json").read_text())
     assert (told["images"], told["compared_with"]) == (IMAGES, "test")
     assert list(told["figures"]) == list(told["reference"]) == FIGURES
+    for figures, intervals in (("figures", "intervals"), ("reference", "reference_intervals")):
+        for name, (low, high) in told[intervals].items():
+            assert low <= told[figures][name] <= high
     version, card = newest_card(models)
     assert told["source"] == {
         "kind": "models",

@@ -56,7 +56,9 @@ EVALUATION: dict[str, Any] = {
     "source": {"kind": "run", "version": 1, "preset": "<best>", "steps": 1000},
     "classifier": {"version": 1, "accuracy": 0.996},
     "figures": FIGURES,
+    "intervals": {"frechet_distance": [3.9, 4.1], "legible": [0.955, 0.967]},
     "reference": REFERENCE,
+    "reference_intervals": {},
     "score": SCORE,
 }
 
@@ -94,6 +96,7 @@ def chosen(handwritten: Handwritten, count: int, *, without: int | None = None) 
     images, labels = handwritten
     kept = np.flatnonzero(labels != without)[:count]
     measured = Measurement(
+        {},
         {},
         labels[kept].astype(np.int64),
         np.linspace(0.2, 1, count, dtype=np.float32),
@@ -154,6 +157,8 @@ def test_every_picture_is_one_and_says_what_it_shows(page: Page) -> None:
 def test_the_figures_are_compared_with_their_targets(page: Page) -> None:
     assert "7 of 8 targets are met; missed: Recall." in page.words
     assert "The Fréchet distance is 4.00, 2.0 times that of real digits" in page.words
+    assert "4.00 (3.90 to 4.10)" in page.words
+    assert "96.1 % (95.5 to 96.7)" in page.words
     # Recall; the calibration error and the blank images.
     assert page.words.count("✗") == 3
 

@@ -26,8 +26,9 @@ class Evaluation:
 
     Attributes:
         content: what evaluation.json holds: ``images`` (how many), ``compared_with`` (which images are the
-            reference), ``source``, ``classifier``, ``figures``, ``reference`` (the same figures of real images) and the
-            discriminator's ``score`` (null without a discriminator).
+            reference), ``source``, ``classifier``, ``figures`` with their 95 % ``intervals``, the same of
+            real images (``reference``, ``reference_intervals``), and the discriminator's ``score`` (null without a
+            discriminator).
         images: uint8 [N, 28, 28], the generated images of the seeds 0 … N-1.
         measured: what was measured on them.
     """
@@ -68,7 +69,9 @@ def evaluate(source: Source, dataset: Dataset, classifier: EvaluationClassifier,
         "source": source.facts,
         "classifier": classifier.facts,
         "figures": measured.figures,
+        "intervals": measured.intervals,
         "reference": real.figures,
+        "reference_intervals": real.intervals,
         "score": score,
     }
     return Evaluation(content, images, measured)

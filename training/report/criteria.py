@@ -31,14 +31,18 @@ class Criterion:
     at_least: float | None = None
     scale: float = 1
 
-    def show(self, figures: Figures) -> str:
-        """Formats the figure; of ``class_shares`` the least and the greatest."""
+    def show(self, figures: Figures, intervals: Mapping[str, Any] | None = None) -> str:
+        """Formats the figure and its interval, if there is one; of ``class_shares`` the least and the greatest."""
         if self.key not in figures:
             return "–"
         value = figures[self.key]
         if isinstance(value, list):
             return f"{self.form.format(100 * min(value))} to {self.form.format(100 * max(value))} %"
-        return self.form.format(self.scale * value)
+        shown = self.form.format(self.scale * value)
+        if intervals and self.key in intervals:
+            low, high = (self.form.format(self.scale * end).removesuffix(" %") for end in intervals[self.key])
+            shown += f" ({low} to {high})"
+        return shown
 
     @property
     def target(self) -> str:
