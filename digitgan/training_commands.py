@@ -166,6 +166,10 @@ def train(
             rich_help_panel=_RUN,
         ),
     ] = None,
+    workers_timeout: Annotated[
+        float,
+        typer.Option(help="Seconds that a worker of TF_CONFIG waits for the others.", rich_help_panel=_COMPUTE),
+    ] = 600.0,
     detector_steps: DetectorStepsOption = None,
     index_seeds: IndexSeedsOption = None,
     publish: Annotated[
@@ -236,7 +240,15 @@ def train(
     import_tensorflow()  # only now: a mistake in an option is reported at once
     from training import devices, loop
 
-    strategy = devices.strategy()
+    # What follows the last step needs no other worker: the chief may be started again when the others have ended.
+    complete = loop.is_complete(config, options.run)
+    if complete and not devices.is_chief():
+        typer.echo(f"The training in {options.run} is complete. The first worker publishes it")
+        return
+    try:
+        strategy = devices.strategy(complete, workers_timeout)
+    except TimeoutError as error:
+        sys.exit(f"digitgan: {error}")  # Status 1, for it is worth another try. Errors of the user are 2.
     typer.echo(
         f"Training on {devices.describe()}, {config.steps} steps ({config.epochs_at(config.steps):.2f} epochs), "
         f"into {options.run}"
@@ -249,7 +261,7 @@ def train(
             f"  digitgan train --run {options.run} --resume"
         )
         sys.exit(128 + outcome.signal)
-    if not devices.is_chief(strategy):
+    if not devices.is_chief():
         return
     if publish:
         how = {"detector_steps": detector_steps, "index_seeds": index_seeds}

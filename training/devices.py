@@ -1,6 +1,11 @@
 """What a run computes on: one CPU, one GPU, several GPUs, or several machines."""
 
 import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,34 +30,89 @@ def prepare_tensorflow() -> None:
             tf.config.experimental.set_memory_growth(gpu, True)
 
 
-def strategy() -> Any:
+def strategy(alone: bool = False, workers_timeout_s: float = 600.0) -> Any:
     """Prepares TensorFlow, and returns the distribution strategy for the devices of this machine.
 
     Several machines where TF_CONFIG describes a cluster (MultiWorkerMirroredStrategy), several GPUs
     (MirroredStrategy), otherwise TensorFlow's default, which uses the GPU if there is one.
 
     Call it before anything else touches TensorFlow.
+
+    Args:
+        alone: leave the other workers of the cluster out.
+        workers_timeout_s: how long to wait for them.
+
+    Raises:
+        TimeoutError: a worker did not start in time. The message names it.
     """
     prepare_tensorflow()
-    if os.environ.get("TF_CONFIG"):
-        return tf.distribute.MultiWorkerMirroredStrategy()
+    resolver = _cluster()
+    if (cluster := resolver.cluster_spec().as_dict()) and not alone:
+        own = cluster[resolver.task_type][resolver.task_id]
+        _wait_for_workers(
+            own, [each for workers in cluster.values() for each in workers if each != own], workers_timeout_s
+        )
+        on_sigterm = signal.getsignal(signal.SIGTERM)
+        distributed = tf.distribute.MultiWorkerMirroredStrategy()
+        signal.signal(signal.SIGTERM, on_sigterm)  # TensorFlow's handler ignores the signal.
+        return distributed
     if len(tf.config.list_physical_devices("GPU")) > 1:
         return tf.distribute.MirroredStrategy()
     return tf.distribute.get_strategy()
 
 
-def is_chief(strategy: Any) -> bool:
+def _wait_for_workers(own: str, others: Sequence[str], timeout_s: float) -> None:
+    """Returns when every other worker listens, or raises TimeoutError.
+
+    TensorFlow itself would wait for an hour, without a message, and would ignore SIGTERM.
+
+    Args:
+        own: the address at which this worker listens meanwhile, ``host:port``.
+        others: the addresses of the other workers.
+        timeout_s: how long to wait.
+    """
+    started = reported = time.monotonic()
+    dual = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if dual else socket.AF_INET
+    with socket.create_server(("", int(own.rpartition(":")[2])), family=family, dualstack_ipv6=dual, reuse_port=True):
+        while missing := [other for other in others if not _listens(other)]:
+            now = time.monotonic()
+            if now - started > timeout_s:
+                raise TimeoutError(
+                    f"no answer from {', '.join(missing)} in {timeout_s:g} s. Start all workers of TF_CONFIG together"
+                )
+            if now - reported > 30 or reported == started:
+                reported = now
+                print(f"Waiting for {', '.join(missing)}", file=sys.stderr, flush=True)
+            time.sleep(0.5)
+
+
+def _listens(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+def _cluster() -> Any:
+    """The cluster and this process's task as TF_CONFIG describes them; without TF_CONFIG, the cluster is empty."""
+    return tf.distribute.cluster_resolver.TFConfigClusterResolver()
+
+
+def is_chief() -> bool:
     """Whether this process's files count: it is the only one, or the cluster's chief (worker 0 without a chief)."""
-    resolver = strategy.cluster_resolver
-    if resolver is None or not resolver.cluster_spec():
+    resolver = _cluster()
+    if not resolver.cluster_spec():
         return True
     kind, index = resolver.task_type, resolver.task_id
     return kind == "chief" or (kind == "worker" and index == 0 and "chief" not in resolver.cluster_spec().jobs)
 
 
-def scratch(run: Path, strategy: Any) -> Path:
+def scratch(run: Path) -> Path:
     """Where a worker that isn't the chief writes what nobody will read."""
-    resolver = strategy.cluster_resolver
+    resolver = _cluster()
     return run / f".{resolver.task_type}-{resolver.task_id}"
 
 

@@ -64,13 +64,13 @@ def train(config: TrainingConfig, dataset: Dataset, run: Path, strategy: Any) ->
     if first_step > config.steps:
         raise ConfigError(f"steps: the run has {first_step} steps behind it already, more than {config.steps}")
     # Every worker takes part in writing a checkpoint, but only the chief's files count.
-    run = run if is_chief(strategy) else scratch(run, strategy)
+    run = run if is_chief() else scratch(run)
     checkpoints = tf.train.CheckpointManager(state, run / CHECKPOINTS, max_to_keep=3)
     (run / samples.SAMPLES).mkdir(parents=True, exist_ok=True)
     config.write(run)
     log = metrics.MetricsLog(run, first_step)
     pictured = milestones(config)
-    selection = Selection(run, dataset, first_step) if config.evaluate_every and is_chief(strategy) else None
+    selection = Selection(run, dataset, first_step) if config.evaluate_every and is_chief() else None
     stream = iter(
         strategy.experimental_distribute_dataset(
             batches(dataset.training, config.recipe.batch_size, config.seed, first_step)
@@ -97,6 +97,12 @@ def train(config: TrainingConfig, dataset: Dataset, run: Path, strategy: Any) ->
             metrics.plot(run)
     # Another worker's signal was SIGTERM, as far as one can tell.
     return Outcome(step, (stopped_by or [signal.SIGTERM])[0] if stop else None, trainer)
+
+
+def is_complete(config: TrainingConfig, run: Path) -> bool:
+    """Whether the run's last checkpoint is that of the last step, so that there is nothing left to train."""
+    latest = tf.train.latest_checkpoint(str(run / CHECKPOINTS))
+    return latest is not None and latest.endswith(f"-{config.steps}")
 
 
 def restore(config: TrainingConfig, run: Path, strategy: Any) -> Trainer:

@@ -37,9 +37,12 @@ _valid: set[tuple[str, str]] = set()
 
 
 def assert_valid(objects: Sequence[Manifest]) -> None:
-    """No unknown field, no wrong type, and no two objects of one name."""
+    """No unknown field, no wrong type, and no two objects of one name, or containers in a pod."""
     names = [(each["kind"], each["metadata"]["name"]) for each in objects]
-    assert len(names) == len(set(names))
+    for each in objects:
+        if pod := pod_of(each):
+            names += [(each["metadata"]["name"], container["name"]) for container in containers(pod)]
+    assert len(names) == len(set(names)), names
     for each in objects:
         if each["kind"] in CUSTOM_KINDS:
             continue

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -216,3 +217,34 @@ def test_a_mistake_is_told_in_a_sentence(
     assert told in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def as_worker(monkeypatch: pytest.MonkeyPatch, index: int) -> str:
+    """Makes the next command this one of two workers, and returns the address of the other, which does not run."""
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
+        workers = [f"127.0.0.1:{each.getsockname()[1]}" for each in (one, two)]
+    task = {"type": "worker", "index": index}
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": {"worker": workers}, "task": task}))
+    return workers[1 - index]
+
+
+def test_what_follows_the_last_step_needs_no_other_worker(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    (copy / "report.html").unlink()
+    as_worker(monkeypatch, 1)
+    assert "is complete" in digitgan("train", "--run", copy, "--resume").stdout
+    as_worker(monkeypatch, 0)
+    digitgan("train", "--run", copy, "--resume", "--no-export")
+    assert (copy / "report.html").exists()
+
+
+def test_a_worker_names_those_that_are_missing(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    other = as_worker(monkeypatch, 1)
+    resume = ("train", "--run", copy, "--resume", "--steps", str(STEPS + 1), "--workers-timeout", "1")
+    done = digitgan(*resume, check=False)
+    assert done.returncode == 1
+    assert f"Waiting for {other}" in done.stderr
+    assert f"no answer from {other} in 1 s" in done.stderr

@@ -1,0 +1,114 @@
+"""Two workers train one model: one is killed, one is stopped, one has ended before the other."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serving.contract import GENERATOR
+from serving.model_card import read_card
+
+DEADLINE_S = 300.0
+LONG = ("--steps", "500", "--no-export")
+SHORT = ("--steps", "4", "--index-seeds", "0", "--detector-steps")
+
+
+def wait_for(condition: Callable[[], bool], workers: list["subprocess.Popen[bytes]"]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, "the condition never came true"
+        assert [worker.poll() for worker in workers] == [None, None]
+        time.sleep(0.02)
+
+
+@contextmanager
+def job(
+    run: Path, data: Path, arguments: Sequence[str], workers: Sequence[int] = (0, 1)
+) -> Iterator[list["subprocess.Popen[bytes]"]]:
+    """Workers as k8s/overlays/training-workers starts them; those that are left at the end are killed."""
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        cluster = {"worker": [f"127.0.0.1:{each.getsockname()[1]}" for each in (one, other)]}
+    command = [sys.executable, "-m", "digitgan", "train", "--data", str(data), "--run", str(run), "--resume"]
+    command += ["--preset", "deck", "--batch-size", "4", "--log-every", "1", "--checkpoint-every", "5", *arguments]
+    started = []
+    try:
+        for index in workers:
+            config = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
+            with Path(f"{run}.{index}.log").open("ab") as log:
+                started.append(
+                    subprocess.Popen(command, env=os.environ | {"TF_CONFIG": config}, stdout=log, stderr=log)
+                )
+        yield started
+    finally:
+        for worker in started:
+            worker.kill()
+            worker.wait()
+        for index in workers:
+            print(output(run, index)[-4000:])
+
+
+def output(run: Path, index: int) -> str:
+    """What a worker has printed."""
+    return Path(f"{run}.{index}.log").read_text(errors="replace")
+
+
+def rows(run: Path) -> dict[int, Any]:
+    """The whole lines of the run's log, by step."""
+    try:
+        lines = (run / "metrics.jsonl").read_text().split("\n")[:-1]
+    except OSError:
+        return {}
+    return {row["step"]: row for row in map(json.loads, lines)}
+
+
+def checkpoints(run: Path) -> list[int]:
+    return sorted(int(path.stem.removeprefix("ckpt-")) for path in (run / "checkpoints").glob("ckpt-*.index"))
+
+
+@pytest.mark.timeout(1200)
+def test_a_killed_worker_ends_the_job_which_resumes_and_one_that_is_told_to_stop_stops_it(
+    digits_npz: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    with job(run, digits_npz, LONG) as workers:
+        wait_for(lambda: len(rows(run)) >= 7 and bool(checkpoints(run)), workers)
+        workers[1].kill()
+        assert workers[0].wait(DEADLINE_S) not in (0, 128 + signal.SIGTERM)
+    killed, saved = rows(run), checkpoints(run)[-1]
+    assert saved % 5 == 0
+    with job(run, digits_npz, LONG) as workers:
+        wait_for(lambda: len(rows(run)) > len(killed), workers)
+        workers[1].terminate()
+        assert [worker.wait(DEADLINE_S) for worker in workers] == [128 + signal.SIGTERM] * 2
+    resumed = rows(run)
+    assert list(resumed) == list(range(1, len(resumed) + 1))
+    assert checkpoints(run)[-1] == len(resumed)
+    assert {step: resumed[step] for step in killed} == killed, "what was lost is computed again, the same"
+
+
+@pytest.mark.timeout(1200)
+def test_a_first_worker_that_is_evicted_while_it_publishes_finishes_without_the_other(
+    digits_npz: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    with job(run, digits_npz, [*SHORT, "3000"]) as (first, second):
+        assert second.wait(DEADLINE_S) == 0
+        assert first.poll() is None, "the first worker trains the detector"
+        first.terminate()
+        first.wait(DEADLINE_S)
+    assert not (run / "models").exists()
+    with job(run, digits_npz, [*SHORT, "2"], [0]) as (first,):
+        assert first.wait(DEADLINE_S) == 0
+    assert read_card(run / "models" / GENERATOR / "1")["training"]["steps"] == 4
+    with job(run, digits_npz, [*SHORT, "2"], [1]) as (second,):
+        assert second.wait(DEADLINE_S) == 0
+    assert "is complete" in output(run, 1)
