@@ -35,7 +35,9 @@ _T = TypeVar("_T")
 
 
 class Stream(StreamingResponse):
-    """An answer that is made while it is sent, of ``body``. ``made_from``: the generators it reads, innermost first.
+    """An answer that is generated while it is sent.
+
+    ``body`` yields its bytes; ``reads`` are the generators that it reads, innermost first.
 
     All generators are closed when the answer ends, also if it never begins. (The garbage collector would close each in
     a task of its own, some while they run.)
@@ -47,12 +49,12 @@ class Stream(StreamingResponse):
     def __init__(
         self,
         body: AsyncGenerator[bytes],
-        made_from: tuple[AsyncGenerator[Any], ...],
+        reads: tuple[AsyncGenerator[Any], ...],
         headers: Mapping[str, str],
         media_type: str,
     ) -> None:
         super().__init__(body, 200, headers, media_type)
-        self._generators = (*made_from, body)
+        self._generators = (*reads, body)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with AsyncExitStack() as stack:

@@ -45,9 +45,9 @@ def media_type(request: Request, accepted: Sequence[str]) -> str:
     headers = {"Accept": ", ".join(accepted)}
     refuse_compressed(request, headers)
     if given not in accepted:
-        wanted = " or ".join(accepted)
+        expected = " or ".join(accepted)
         found = f"not {given[:100]}" if given else "and there is none"
-        raise ProblemError(UNSUPPORTED_MEDIA_TYPE, f"Content-Type: should be {wanted}, {found}", headers=headers)
+        raise ProblemError(UNSUPPORTED_MEDIA_TYPE, f"Content-Type: should be {expected}, {found}", headers=headers)
     return given
 
 
@@ -86,7 +86,7 @@ def parse_json(body: bytes, model: type[_Model]) -> _Model:
 
 
 class _Multipart(MultiPartParser):
-    """Starlette's parser, which also knows whether the body was whole, and where it broke off."""
+    """Starlette's parser, which also records whether the body is whole, and where it breaks off."""
 
     _begun = _ended = 0
     _whole = False

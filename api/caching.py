@@ -1,13 +1,13 @@
-"""What a cacheable GET owes its clients: how long an answer stays fresh, and whether they have it already."""
+"""Caching of GET answers: how long they stay fresh, and whether the client has them already."""
 
 from typing import Final
 
 from fastapi import Request
 
 FOREVER: Final = "public, max-age=31536000, immutable"
-"""What is named by its version, or by its content, never changes."""
+"""For answers of a version that the request names: they never change."""
 REVALIDATE: Final = "public, no-cache"
-"""What comes from the newest version does, when a newer one is published: ask each time, at the price of a 304."""
+"""For answers that may change, such as those of the newest version: clients ask each time, and get a 304."""
 
 
 def matches(request: Request, etag: str) -> bool:

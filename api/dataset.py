@@ -83,7 +83,7 @@ async def dataset(
         parts = scan.parts(on_scanned)
         return scan, await anext(parts), parts
 
-    count = max(body.count, MAX_BATCH)  # seeds are scanned in batches, however few digits are wanted
+    count = max(body.count, MAX_BATCH)  # seeds are scanned in batches, however few digits the dataset has
     with state.admission.images(request, count):
         charge(request, body.count, "/count")
         async with time_limit(limit_s):

@@ -1,4 +1,4 @@
-"""Which problem each failure is: the one mapping from what went wrong inside to what a caller is told."""
+"""The one mapping from failures inside the service to the problem documents that clients get."""
 
 import logging
 from typing import Final
@@ -56,11 +56,11 @@ UPSTREAM: Final[dict[type[ModelServerError], tuple[ProblemType, str]]] = {
     NoSignatureError: (BROKEN_CONTRACT, "{model} does not answer as agreed"),
     DeadlineError: (TIMEOUT, "the time ran out at the model server: {model} took too long"),
 }
-"""What each failure of the model server is to the caller. Its own words stay in the log."""
+"""The problem and its detail for each failure of the model server, whose own message stays in the log."""
 
 
 def problem_of(error: ModelServerError) -> ProblemError:
-    """Returns what a caller is told of a failure of the model server."""
+    """Returns the problem that a client gets for a failure of the model server."""
     problem, detail = UPSTREAM[type(error)]
     return ProblemError(problem, detail.format_map(vars(error)))
 
@@ -71,7 +71,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(ModelServerError, _upstream)
     app.add_exception_handler(RequestValidationError, _parameters)
     app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(ClientDisconnect, _nobody_there)
+    app.add_exception_handler(ClientDisconnect, _client_disconnected)
     app.add_exception_handler(Exception, _unknown)
 
 
@@ -107,7 +107,7 @@ async def _parameters(request: Request, error: Exception) -> Response:
 
 
 async def _http(request: Request, error: Exception) -> Response:
-    """What Starlette itself refuses: no route, no such method, a form that can't be read."""
+    """Answers what Starlette refuses: an unknown path or method."""
     assert isinstance(error, HTTPException)
     headers = dict(error.headers or {})
     if error.status_code == METHOD_NOT_ALLOWED.status:
@@ -119,15 +119,15 @@ async def _http(request: Request, error: Exception) -> Response:
     return _answer(request, ProblemError(MALFORMED_REQUEST, str(error.detail), headers=headers))
 
 
-async def _nobody_there(request: Request, error: Exception) -> Response:
-    """The caller left before its request was complete: this answer reaches nobody."""
+async def _client_disconnected(request: Request, error: Exception) -> Response:
+    """Answers a client that disconnected in the middle of its request. It does not get this answer."""
     return _answer(request, ProblemError(MALFORMED_REQUEST, "the request broke off"))
 
 
 async def _unknown(request: Request, error: Exception) -> Response:
-    """The server logs the exception; the caller learns nothing of it but the id that its lines have.
+    """Answers an unknown failure without its text: the request's id leads to the exception in the log.
 
-    This answer is made outside of all other middleware, so the id is told here.
+    This answer passes no middleware, so it gets its id here.
     """
     under_way = observation.current.get()
     headers = {observation.REQUEST_ID: under_way.request_id} if under_way else {}

@@ -32,11 +32,11 @@ MAX_SEEDS_IN_HEADER: Final = 256
     description="Digits from seeds, from noise vectors, or from seeds that the server chooses, in the format that"
     " `Accept` prefers: JSON with a PNG for each digit, one PNG (a sheet if there are several digits), a zip of"
     " PNGs, or an `.npy` array, uint8 [N, 28·scale, 28·scale]. Zip and npy are streamed. With `digit` and `curated`"
-    " only digits of a kind are made; with `labels` the answer says which digit each image reads as.",
+    " only digits of a kind are generated; with `labels` the answer has the digit that each image shows.",
     responses={
         200: {
             "model": schemas.GenerateResponse,
-            "description": "The digits, in the order asked for.",
+            "description": "The digits, in the order of the request.",
             "content": {media_type: openapi.binary() for media_type in OFFERED if media_type != JSON},
             "headers": openapi.MODEL_HEADERS
             | {

@@ -1,4 +1,4 @@
-"""GET /healthz/live and /healthz/ready: whether the process runs, and whether it can do its work."""
+"""GET /healthz/live and /healthz/ready: whether the process runs, and whether it can serve requests."""
 
 import asyncio
 import time
@@ -20,9 +20,9 @@ from serving.contract import MODELS
 router = APIRouter(prefix="/healthz")
 
 
-SILENCE_S: Final = 15.0
-"""How long a model counts as AVAILABLE after it was, while the model server is too busy to tell. All gateways ask the
-same model servers: if slowness alone made them unready, none would be left, and what takes a second would fail."""
+STALE_STATUS_S: Final = 15.0
+"""How long the last status of a model counts while the model server is too busy to answer. All gateways ask the same
+model servers: if slowness made them unready, no gateway would be left, and requests that take a second would fail."""
 
 
 @dataclass
@@ -58,26 +58,26 @@ async def ready(request: Request, state: StateDep) -> Health:
     lifecycle: Lifecycle = request.app.state.lifecycle
     if lifecycle.draining:
         raise ProblemError(problems.NOT_READY, "shutting down")
-    if errors := await complaints(state.inference, lifecycle, state.settings.ready_timeout_s):
+    if errors := await unready_models(state.inference, lifecycle, state.settings.ready_timeout_s):
         names = ", ".join(error["model"] for error in errors)
         raise ProblemError(problems.NOT_READY, f"not AVAILABLE: {names}", errors=errors)
     return Health(status="ready")
 
 
-async def complaints(inference: Inference, lifecycle: Lifecycle, timeout_s: float) -> list[dict[str, str]]:
+async def unready_models(inference: Inference, lifecycle: Lifecycle, timeout_s: float) -> list[dict[str, str]]:
     """Returns ``model`` and ``detail`` for each model that isn't available; nothing if all of them are."""
-    found = await asyncio.gather(*(_complaint(inference, lifecycle, name, timeout_s) for name in MODELS))
+    found = await asyncio.gather(*(_unready(inference, lifecycle, name, timeout_s) for name in MODELS))
     return [{"model": name, "detail": detail} for name, detail in zip(MODELS, found, strict=True) if detail]
 
 
-async def _complaint(inference: Inference, lifecycle: Lifecycle, model: str, timeout_s: float) -> str:
+async def _unready(inference: Inference, lifecycle: Lifecycle, model: str, timeout_s: float) -> str:
     """Returns why ``model`` isn't available; "" if it is."""
     seen = lifecycle.available_at
     try:
         detail = await _missing(inference.client, model, timeout_s)
     except DeadlineError as error:
-        silent_s = time.monotonic() - seen[model] if model in seen else SILENCE_S
-        return "" if silent_s < SILENCE_S else problem_of(error).detail
+        silent_s = time.monotonic() - seen[model] if model in seen else STALE_STATUS_S
+        return "" if silent_s < STALE_STATUS_S else problem_of(error).detail
     except ModelServerError as error:
         return problem_of(error).detail
     if not detail:
@@ -86,7 +86,7 @@ async def _complaint(inference: Inference, lifecycle: Lifecycle, model: str, tim
 
 
 async def _missing(client: ModelClient, model: str, timeout_s: float) -> str:
-    """Returns what the routes would miss: the version with the label that they ask for, or any version. "" if nothing.
+    """Returns which version the routes would miss: the one with the configured label, or any; "" if none is missing.
 
     Raises ModelServerError.
     """

@@ -27,7 +27,7 @@ _GRAY_8_BIT: Final = bytes((8, 0, 0, 0, 0))
 """Bit depth, colour type, and the only methods there are of compression, filtering and interlacing."""
 
 _COMPRESSION: Final = 2
-"""zlib-ng's level. Files are no larger than Pillow's of its level 1, and made in less than half the time
+"""zlib-ng's level. Files are no larger than Pillow's of its level 1, in less than half the time
 (``python -m benchmarks.gateway``)."""
 
 

@@ -13,7 +13,7 @@ from api import logs
 from api.app import create_app
 from api.connections import ConnectionLimits, allow_connections, check_connections
 from api.dependencies import KEY
-from api.health import Lifecycle, complaints
+from api.health import Lifecycle, unready_models
 from api.metrics import Metrics
 from api.protocol import Protocol, protocol
 from api.settings import Settings, SettingsError, load_settings
@@ -76,7 +76,7 @@ class _Server(uvicorn.Server):
 
     async def _announce_ready(self) -> None:
         inference, timeout_s = self.lifespan.state[KEY].inference, self._settings.ready_timeout_s
-        while await complaints(inference, self._lifecycle, timeout_s):  # noqa: ASYNC110 - another process's state
+        while await unready_models(inference, self._lifecycle, timeout_s):  # noqa: ASYNC110 - another process's state
             await asyncio.sleep(_READY_POLL_S)
         print(f"Ready: the models are loaded. Try: curl -o 7.png {self._url}/digits/7.png", flush=True)
 

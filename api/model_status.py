@@ -1,4 +1,4 @@
-"""How a model stands: which version answers, and whether a newer one failed to become AVAILABLE."""
+"""The status of a model: which version answers, and whether a newer one failed to become AVAILABLE."""
 
 import asyncio
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ def missing(label: str | None) -> str:
 
 
 def status_of(versions: Sequence[VersionStatus], serving: VersionStatus | None, label: str | None) -> ModelStatus:
-    """Returns how the model with these ``versions`` stands. An older version's failure is history."""
+    """Returns the status of a model with these ``versions``. A failed version older than ``serving`` is ignored."""
     failures = (one for one in versions if one.state == "END" and one.error_code != "OK")
     failed = max(failures, key=lambda one: one.version, default=None)
     if failed and serving and failed.version < serving.version:
@@ -50,7 +50,7 @@ def status_of(versions: Sequence[VersionStatus], serving: VersionStatus | None, 
 
 
 async def model_status(client: ModelClient, model: str, timeout_s: float) -> ModelStatus:
-    """Returns how ``model`` stands; without versions if the server doesn't know it. Raises ModelServerError."""
+    """Returns the status of ``model``; without versions if the server does not know it. Raises ModelServerError."""
     label = client.version_label
     try:
         versions = await client.model_versions(model, timeout_s=timeout_s)
@@ -65,7 +65,7 @@ async def model_status(client: ModelClient, model: str, timeout_s: float) -> Mod
 
 
 async def known_statuses(client: ModelClient, timeout_s: float) -> dict[str, ModelStatus | None]:
-    """Returns how each model stands, None where the model server doesn't say."""
+    """Returns the status of each model; None if the model server does not answer."""
 
     async def status(model: str) -> ModelStatus | None:
         try:

@@ -173,8 +173,8 @@ OVERLOADED: Final = ProblemType(
     "overloaded",
     503,
     "The service is overloaded",
-    "As many images are being made as the gateway takes on at a time (setting `DIGITGAN_MAX_IMAGES_IN_FLIGHT`), or the "
-    "model server's queue is full: `detail` says which. Nothing has been begun, so the request can be made again.",
+    "The gateway has as many images in progress as it allows (setting `DIGITGAN_MAX_IMAGES_IN_FLIGHT`), or the model "
+    "server's queue is full: `detail` says which. No work was done, so the request can be sent again.",
     retry_after_s=1,
 )
 BUSY: Final = ProblemType(
@@ -204,8 +204,7 @@ TIMEOUT: Final = ProblemType(
     504,
     "The request took too long",
     "Its time ran out: what its header `Request-Timeout` says, at most the setting `DIGITGAN_REQUEST_TIMEOUT_S`. "
-    "`detail` tells where: while it waited for its turn (the service is busy), at the model server, or while the "
-    "answer was being made (ask for fewer or smaller images at once).",
+    "`detail` says where: at the model server, or while the answer was encoded (ask for fewer or smaller images).",
 )
 
 
@@ -222,8 +221,7 @@ def at_parameter(parameter: str, detail: str) -> dict[str, str]:
 class ProblemError(Exception):
     """Ends a request with a problem document.
 
-    ``detail`` helps this caller to repair this request; ``errors`` are made by ``at_pointer`` and
-    ``at_parameter``.
+    ``detail`` helps the client to repair this request; ``at_pointer`` and ``at_parameter`` return ``errors``.
     """
 
     def __init__(

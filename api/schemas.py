@@ -352,8 +352,8 @@ class Model(BaseModel):
         description="degraded: the version that was to take over ended with an error, and an older one serves on."
     )
     detail: str | None = Field(description="What is wrong, with the model server's words; null if nothing is.")
-    serving: int | None = Field(description="The newest version AVAILABLE, which answers those who name none.")
-    versions: list[ModelVersion] = Field(description="Newest first; empty if the model server doesn't know it.")
+    serving: int | None = Field(description="The version that answers requests without a version.")
+    versions: list[ModelVersion] = Field(description="Newest first; empty if the model server does not know the model.")
 
 
 class ModelsResponse(BaseModel):

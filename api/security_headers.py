@@ -1,4 +1,4 @@
-"""Header fields that tell browsers what our answers may do: on every answer, errors included."""
+"""Header fields that limit what browsers do with an answer: on every answer, errors included."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -7,7 +7,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 NOTHING: Final = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-"""The policy of answers that are no pages: images, JSON, problem documents."""
+"""The policy of answers other than pages: images, JSON, problem documents."""
 PAGE: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
@@ -46,7 +46,7 @@ def add_security_headers(headers: MutableHeaders, status: int) -> None:
     """Adds the fields that an answer with ``headers`` hasn't set itself."""
     for name, value in ALWAYS:
         headers.setdefault(name, value)
-    # The fields of a 304 replace those of the stored answer (RFC 9111, 3.2), and it doesn't tell its type.
+    # The fields of a 304 replace those of the stored answer (RFC 9111, 3.2), and it has no type.
     if status != 304:
         is_page = headers.get("content-type", "").startswith("text/html")
         headers.setdefault(POLICY, PAGE if is_page else NOTHING)

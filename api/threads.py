@@ -1,4 +1,4 @@
-"""Work that would hold up the event loop goes to a thread."""
+"""Runs work in threads that would block the event loop."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,17 +13,17 @@ _T = TypeVar("_T")
 async def in_thread(work: Callable[[], _T], limiter: anyio.CapacityLimiter | None = None) -> _T:
     """Returns what ``work`` returns, run in a thread once ``limiter`` has room for it.
 
-    Where the request ends before, nobody waits for it: work that hasn't begun isn't, and work that has keeps its place
-    with ``limiter`` until it is done, as it keeps its memory.
+    If the request ends first, work that has not begun is dropped. Work that has begun runs on, and counts for
+    ``limiter`` until it is done, since it holds its memory so long.
     """
     abandoned = False
 
-    def wanted_work() -> _T:
+    def run() -> _T:
         if abandoned:
             raise asyncio.CancelledError
         return work()
 
-    task = asyncio.create_task(anyio.to_thread.run_sync(wanted_work, limiter=limiter))
+    task = asyncio.create_task(anyio.to_thread.run_sync(run, limiter=limiter))
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:

@@ -1,4 +1,4 @@
-"""Inference requests and answers as they travel: JSON, with the bytes of some tensors after it."""
+"""The encoding of inference requests and answers: JSON, with the bytes of some tensors after it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ _UNSUPPORTED: Final = ("classification", "shared_memory_region")
 
 
 @dataclass(frozen=True)
-class Inference:
-    """What a request asks for. ``rows``: the input, fit for the contract. ``outputs``: whether each wanted one is to
-    come as bytes, in the order asked for.
+class ParsedInference:
+    """A request that was read. ``rows``: the input, checked. ``outputs``: for each output to return, in the order of
+    the request, whether it is sent as bytes.
     """
 
     rows: Array
@@ -32,8 +32,8 @@ class Inference:
     id: str | None = None
 
 
-def read_request(body: bytes, header_length: str | None, spec: ModelSpec, most_rows: int) -> Inference:
-    """Returns what ``body`` asks of the model ``spec``. ``header_length``: the value of HEADER_LENGTH, if it is there.
+def read_request(body: bytes, header_length: str | None, spec: ModelSpec, most_rows: int) -> ParsedInference:
+    """Returns the request in ``body`` for the model ``spec``. ``header_length``: the header HEADER_LENGTH, if present.
 
     A length of 0 is Triton's raw binary request: all of the body is the input, and the outputs come as bytes.
 
@@ -46,10 +46,10 @@ def read_request(body: bytes, header_length: str | None, spec: ModelSpec, most_r
     else:
         raise ProblemError(MALFORMED_REQUEST, f"{HEADER_LENGTH}: should be the length of the JSON in the body")
     if header_length is not None and json_bytes == 0:
-        return Inference(_raw(body, spec.input, most_rows), {output.name: True for output in spec.outputs})
+        return ParsedInference(_raw(body, spec.input, most_rows), {output.name: True for output in spec.outputs})
     request = parse_json(body[:json_bytes], InferenceRequest)
     rows = _input(request.inputs, body[json_bytes:], spec.input, most_rows)
-    return Inference(rows, _outputs(request, spec), request.id)
+    return ParsedInference(rows, _outputs(request, spec), request.id)
 
 
 def _raw(body: bytes, spec: TensorSpec, most_rows: int) -> Array:
@@ -83,17 +83,17 @@ def _outputs(request: InferenceRequest, spec: ModelSpec) -> dict[str, bool]:
     default = request.parameters.binary_data_output
     if not request.outputs:
         return dict.fromkeys(known, default)
-    wanted: dict[str, bool] = {}
+    chosen: dict[str, bool] = {}
     for index, output in enumerate(request.outputs):
         place = f"/outputs/{index}"
         if output.name not in known:
             raise invalid(at_pointer(f"{place}/name", f"the model's outputs are {' and '.join(known)}"))
-        if output.name in wanted:
+        if output.name in chosen:
             raise invalid(at_pointer(f"{place}/name", "is named twice"))
         _refuse_unsupported(output, place)
         binary = output.parameters.binary_data
-        wanted[output.name] = default if binary is None else binary
-    return wanted
+        chosen[output.name] = default if binary is None else binary
+    return chosen
 
 
 def _refuse_unsupported(tensor: InputTensor | OutputTensor, place: str) -> None:
@@ -102,11 +102,11 @@ def _refuse_unsupported(tensor: InputTensor | OutputTensor, place: str) -> None:
             raise invalid(at_pointer(f"{place}/parameters/{name}", "is not supported"))
 
 
-def write_answer(prediction: Prediction, asked: Inference) -> tuple[bytes, dict[str, str]]:
-    """Returns body and headers of the answer with the outputs that ``asked`` names."""
+def write_answer(prediction: Prediction, parsed: ParsedInference) -> tuple[bytes, dict[str, str]]:
+    """Returns body and headers of the answer with the outputs that ``parsed`` names."""
     entries: list[dict[str, Any]] = []
     parts: list[bytes] = []
-    for name, binary in asked.outputs.items():
+    for name, binary in parsed.outputs.items():
         array = np.ascontiguousarray(prediction.outputs[name])
         entry: dict[str, Any] = {"name": name, "datatype": DATATYPES[array.dtype.name], "shape": array.shape}
         if binary:
@@ -120,8 +120,8 @@ def write_answer(prediction: Prediction, asked: Inference) -> tuple[bytes, dict[
         "model_version": str(prediction.version),
         "outputs": entries,
     }
-    if asked.id is not None:
-        answer["id"] = asked.id
+    if parsed.id is not None:
+        answer["id"] = parsed.id
     head = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
     if not parts:
         return head, {"Content-Type": "application/json"}

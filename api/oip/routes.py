@@ -186,14 +186,14 @@ async def infer(
     spec = _spec(model)
     bodies.refuse_compressed(request, {"Accept-Encoding": "identity"})
     body = await request.body()
-    asked = await _work(len(body), lambda: read_request(body, header_length, spec, state.settings.max_images))
-    with state.admission.images(request, len(asked.rows)):
-        charge(request, len(asked.rows), "/inputs")
+    parsed = await _work(len(body), lambda: read_request(body, header_length, spec, state.settings.max_images))
+    with state.admission.images(request, len(parsed.rows)):
+        charge(request, len(parsed.rows), "/inputs")
         async with time_limit(limit_of(request, state.settings.request_timeout_s)):
-            prediction = await state.inference.predict_whole(model, asked.rows, version=version)
+            prediction = await state.inference.predict_whole(model, parsed.rows, version=version)
             _count(prediction, state.metrics)
-            size = sum(prediction.outputs[name].nbytes for name in asked.outputs)
-            content, headers = await _work(size, lambda: write_answer(prediction, asked))
+            size = sum(prediction.outputs[name].nbytes for name in parsed.outputs)
+            content, headers = await _work(size, lambda: write_answer(prediction, parsed))
     return Response(content, 200, headers | {"X-Model": model, "X-Model-Version": str(prediction.version)})
 
 

@@ -1,6 +1,6 @@
-"""What the Open Inference Protocol takes and gives, as JSON.
+"""The JSON of the Open Inference Protocol.
 
-Fields that we don't know are let pass: the protocol leaves room for extensions.
+Unknown fields are ignored: the protocol allows extensions.
 """
 
 from typing import Any, Literal
@@ -139,7 +139,7 @@ class InferenceResponse(BaseModel):
     model_name: str = Field(description="The model that answered, as the model server says.")
     model_version: str = Field(description="Its version, as the model server says.")
     id: str = Field(default_factory=str, description="The request's, if it has one.")
-    outputs: list[OutputData] = Field(description="The outputs, in the order asked for.")
+    outputs: list[OutputData] = Field(description="The outputs, in the order of the request.")
 
 
 State = Literal["READY", "LOADING", "UNLOADING", "UNAVAILABLE"]

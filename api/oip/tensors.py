@@ -18,7 +18,7 @@ DATATYPES: Final = {"float32": "FP32", "uint8": "UINT8"}
 
 
 def metadata(spec: TensorSpec) -> TensorMetadata:
-    """Returns what the protocol says of a tensor; its free batch dimension is -1."""
+    """Returns the protocol's description of a tensor. The batch dimension is -1: any size."""
     return TensorMetadata(name=spec.name, datatype=DATATYPES[spec.dtype], shape=[-1, *spec.shape])
 
 
@@ -33,8 +33,8 @@ def shape_of(tensor: InputTensor, spec: TensorSpec, most_rows: int, place: str) 
         raise _wrong(place, "datatype", f"should be {DATATYPES[spec.dtype]}")
     rows, *rest = tensor.shape or (0,)
     if tuple(rest) != spec.shape or not 1 <= rows <= most_rows:
-        wanted = ", ".join(map(str, ("N", *spec.shape)))
-        raise _wrong(place, "shape", f"should be [{wanted}], with N from 1 to {most_rows}")
+        expected = ", ".join(map(str, ("N", *spec.shape)))
+        raise _wrong(place, "shape", f"should be [{expected}], with N from 1 to {most_rows}")
     return rows, *spec.shape
 
 
@@ -51,7 +51,7 @@ def from_bytes(content: bytes, shape: Sequence[int], spec: TensorSpec, place: st
 
 def from_json(data: Sequence[Any], shape: Sequence[int], spec: TensorSpec, place: str) -> Array:
     """Returns the array of JSON numbers, nested as ``shape`` says or flat. Raises ProblemError (422)."""
-    wanted = np.dtype(spec.dtype)
+    dtype = np.dtype(spec.dtype)
     try:
         found = np.array(data)
     except (ValueError, OverflowError) as error:  # ragged, or too deep
@@ -60,14 +60,14 @@ def from_json(data: Sequence[Any], shape: Sequence[int], spec: TensorSpec, place
         raise _wrong(
             place, "data", f"has the shape {list(found.shape)} in place of {list(shape)} or {math.prod(shape)}"
         )
-    if found.dtype.kind not in ("iu" if wanted.kind == "u" else "iuf"):
-        raise _wrong(place, "data", f"should be {'integers' if wanted.kind == 'u' else 'numbers'}")
-    if wanted.kind == "u":
-        most = np.iinfo(wanted).max
+    if found.dtype.kind not in ("iu" if dtype.kind == "u" else "iuf"):
+        raise _wrong(place, "data", f"should be {'integers' if dtype.kind == 'u' else 'numbers'}")
+    if dtype.kind == "u":
+        most = np.iinfo(dtype).max
         if found.min() < 0 or found.max() > most:
             raise _wrong(place, "data", f"should be from 0 to {most}")
     with np.errstate(over="ignore"):
-        return _finite(found.astype(wanted).reshape(shape), place)
+        return _finite(found.astype(dtype).reshape(shape), place)
 
 
 def _finite(array: Array, place: str) -> Array:

@@ -77,11 +77,11 @@ def test_a_last_word_does_not_count_for_long(monkeypatch: pytest.MonkeyPatch) ->
             lifecycle = health.Lifecycle()
             client = ModelClient(server.target)
             inference = Inference(client, Metrics())
-            answers = [await health.complaints(inference, lifecycle, 5)]
+            answers = [await health.unready_models(inference, lifecycle, 5)]
             server.silent = True
-            answers.append(await health.complaints(inference, lifecycle, 0.2))
-            monkeypatch.setattr(health, "SILENCE_S", 0.0)
-            answers.append(await health.complaints(inference, lifecycle, 0.2))
+            answers.append(await health.unready_models(inference, lifecycle, 0.2))
+            monkeypatch.setattr(health, "STALE_STATUS_S", 0.0)
+            answers.append(await health.unready_models(inference, lifecycle, 0.2))
             await client.close()
             return answers
 
