@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from digitgan.errors import require, told
+from digitgan.errors import UserError, require, told
 from digitgan.training_commands import DataOption, MountPointOption, import_tensorflow
 
 
@@ -31,16 +31,20 @@ def train_classifier(
     5,000 training images for its calibration, and meets the test images once, at the end, for the model card.
     """
     require("training", "tensorflow", "scipy")
-    import_tensorflow()
+    from training import data as datasets
+
+    if epochs < 1:
+        raise UserError(f"--epochs must be at least 1, not {epochs}")
+    with told(datasets.DataError):
+        dataset = datasets.load(data.resolve() if data else None)
+    import_tensorflow()  # only now: a mistake in an option is reported at once
     from serving.contract import CLASSIFIER
     from training import classifier, devices
-    from training import data as datasets
     from training.config import ConfigError
     from training.export import ExportError, export
 
-    with told(ConfigError, datasets.DataError, ExportError):
+    with told(ConfigError, ExportError):
         config = classifier.ClassifierConfig(epochs=epochs, seed=seed, mixed_precision=mixed_precision)
-        dataset = datasets.load(data.resolve() if data else None)
         devices.strategy()
         typer.echo(f"Training the classifier on {devices.describe()}, {epochs} epochs")
         network = classifier.train_classifier(config, dataset)
@@ -75,21 +79,24 @@ def evaluate(
     [bold]digitgan evaluate serving/pretrained[/] the models in the package
     """
     require("training", "tensorflow", "scipy", "sklearn", "matplotlib", "jinja2", "PIL")
-    import_tensorflow()
+    from training import data as datasets
+    from training.evaluation.source import SourceError, find_generator, open_source
+
+    started = time.monotonic()
+    with told(datasets.DataError, SourceError):
+        find_generator(source)
+        dataset = datasets.load(data.resolve() if data else None)
+    import_tensorflow()  # only now: a mistake in an option is reported at once
     from serving.files import write_atomically
     from serving.pretrained import MODELS_DIR
-    from training import data as datasets
     from training.config import ConfigError
     from training.evaluation import job
     from training.evaluation.classifier import ClassifierError, newest_classifier
     from training.evaluation.evaluator import EvaluationError
-    from training.evaluation.source import SourceError, open_source
     from training.report import EVALUATION_FILE, PICTURES_FILE, choose, report
 
-    started = time.monotonic()
-    with told(ConfigError, datasets.DataError, EvaluationError, ClassifierError, SourceError):
+    with told(ConfigError, EvaluationError, ClassifierError, SourceError):
         opened = open_source(source)
-        dataset = datasets.load(data.resolve() if data else None)
         judge = newest_classifier(classifier or MODELS_DIR)
         evaluation = job.evaluate(opened, dataset, judge, images)
     target = out or opened.run or Path("evaluation")

@@ -117,13 +117,14 @@ def serve(
         check_parent("--grpc-socket-path", grpc_socket_path)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     from serving import model_config
+
+    with told(model_config.ConfigError):
+        hosted = model_config.read(config) if config else model_config.from_directory(models or MODELS_DIR)
     from serving.model_server.loaded_version import RunOptions
     from serving.model_server.model import LoadingOptions
     from serving.model_server.server import ServerOptions
     from serving.model_server.server import serve as serve_models
 
-    with told(model_config.ConfigError):
-        hosted = model_config.read(config) if config else model_config.from_directory(models or MODELS_DIR)
     if batching_parameters_file:
         found = re.search(r"\bmax_batch_size\s*:?\s*{\s*value\s*:\s*(\d+)", batching_parameters_file.read_text("utf-8"))
         max_batch_size = int(found[1]) if found else max_batch_size

@@ -88,6 +88,39 @@ def test_a_mistake_is_told_in_a_sentence(tmp_path: Path, arguments: list[str], t
     assert "Loading" not in done.stdout
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "--data", "NOWHERE"],
+        ["train", "--steps", "0"],
+        ["train", "--preset", "none"],
+        ["train", "--dropout", "2"],
+        ["export", "NOWHERE"],
+        ["evaluate", "NOWHERE"],
+        ["evaluate", str(MODELS_DIR), "--data", "NOWHERE"],
+        ["report", "NOWHERE"],
+        ["train-classifier", "--data", "NOWHERE"],
+        ["train-classifier", "--epochs", "0"],
+        ["up", "--models", "NOWHERE"],
+        ["serve", "--models", "NOWHERE"],
+    ],
+    ids=" ".join,
+)
+def test_a_mistake_is_told_before_anything_that_takes_seconds_is_imported(tmp_path: Path, arguments: list[str]) -> None:
+    code = (
+        "import atexit, sys\n"
+        "heavy = {'keras', 'matplotlib', 'openvino', 'sklearn', 'tensorflow'}\n"
+        "atexit.register(lambda: print(*heavy & sys.modules.keys()))\n"
+        "from digitgan.cli import main\n"
+        "main()\n"
+    )
+    given = [word.replace("NOWHERE", str(tmp_path / "nowhere")) for word in arguments]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *given], capture_output=True, text=True, cwd=tmp_path, timeout=commands.LIMIT_S
+    )
+    assert (done.returncode, done.stdout) == (2, "\n"), done.stderr
+
+
 @pytest.mark.parametrize("command", ["up", "gateway", "serve"])
 def test_a_port_in_use_is_told_before_anything_loads(command: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:

@@ -50,6 +50,13 @@ def resolve(options: Options) -> tuple[TrainingConfig, data.Dataset]:
         raise ConfigError("--epochs and --steps both say how long to train: give one of them")
     if options.preset is not None and options.preset not in PRESETS:
         raise ConfigError(f"--preset must be one of {', '.join(PRESETS)}, not {options.preset}")
+    if options.steps is not None and options.steps < 1:
+        raise ConfigError(f"--steps must be at least 1, not {options.steps}")
+    if options.epochs is not None and not options.epochs > 0:
+        raise ConfigError(f"--epochs must be positive, not {options.epochs}")
+    recipe = {name: value for name, value in options.recipe.items() if value is not None}
+    preset = options.preset or DEFAULT_PRESET
+    chosen = replace(PRESETS[preset], **recipe)  # it checks the values
     begun = (options.run / CONFIG_FILE).exists()
     if begun and not options.resume:
         raise ConfigError(f"{options.run} holds a run already: add --resume to go on with it, or choose another --run")
@@ -58,16 +65,14 @@ def resolve(options: Options) -> tuple[TrainingConfig, data.Dataset]:
     if stored and path is None and stored.data != "keras":
         path = Path(stored.data)
     dataset = data.load(path)
-    recipe = {name: value for name, value in options.recipe.items() if value is not None}
     settings = {name: value for name, value in options.settings.items() if value is not None}
     if stored:
         config = stored
         _refuse_changes(stored, options.preset, recipe, settings)
     else:
-        preset = options.preset or DEFAULT_PRESET
         config = TrainingConfig(
             preset=preset,
-            recipe=replace(PRESETS[preset], **recipe),
+            recipe=chosen,
             steps=1,
             images=len(dataset.training),
             data=dataset.source,
@@ -78,8 +83,6 @@ def resolve(options: Options) -> tuple[TrainingConfig, data.Dataset]:
         return config.lengthened(options.steps), dataset
     if options.epochs is not None or not stored:
         epochs = DEFAULT_EPOCHS if options.epochs is None else options.epochs
-        if not epochs > 0:
-            raise ConfigError(f"--epochs must be positive, not {epochs}")
         return config.lengthened(config.step_of_epoch(epochs)), dataset
     return config, dataset
 

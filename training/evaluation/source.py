@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 
 from serving.contract import (
@@ -68,14 +67,13 @@ class Source:
         return np.concatenate(parts)
 
 
-def open_source(path: Path) -> Source:
-    """Loads the newest generator and discriminator of a run or of a base directory of models.
+def find_generator(path: Path) -> Path:
+    """Returns the version directory of the newest generator of a run or of a base directory, without loading it.
 
     Raises SourceError if there is no generator.
     """
     run = path if (path / CONFIG_FILE).is_file() else None
-    models = path / MODELS if run else path
-    version_dir = newest_version(models / GENERATOR)
+    version_dir = newest_version((path / MODELS if run else path) / GENERATOR)
     if version_dir is None and run:
         raise SourceError(f"{run} has no models yet; run: digitgan export {run}")
     if version_dir is None:
@@ -83,13 +81,25 @@ def open_source(path: Path) -> Source:
             f"{path} is no run directory (it has no {CONFIG_FILE}) and no base directory of models (it has no "
             f"{GENERATOR}/<version>/saved_model.pb)"
         )
+    return version_dir
+
+
+def open_source(path: Path) -> Source:
+    """Loads the newest generator and discriminator of a run or of a base directory of models.
+
+    Raises SourceError if there is no generator.
+    """
+    import tensorflow as tf
+
+    version_dir = find_generator(path)
+    run = path if (path / CONFIG_FILE).is_file() else None
     generator = _load(version_dir)
 
     def generate(noise: NDArray[np.float32]) -> Images:
         images: Images = generator(**{NOISE: tf.constant(noise)})[IMAGES].numpy()
         return images.reshape(-1, IMAGE_SIDE, IMAGE_SIDE)
 
-    discriminator_dir = newest_version(models / DISCRIMINATOR)
+    discriminator_dir = newest_version(version_dir.parents[1] / DISCRIMINATOR)
     return Source(
         {"kind": "run" if run else "models", "version": int(version_dir.name), **_training_facts(version_dir)},
         generate,
@@ -101,6 +111,8 @@ def open_source(path: Path) -> Source:
 
 def _load(version_dir: Path) -> Any:
     """Loads the serving signature of a SavedModel."""
+    import tensorflow as tf
+
     try:
         saved = tf.saved_model.load(str(version_dir))
     except OSError as error:
@@ -111,6 +123,8 @@ def _load(version_dir: Path) -> Any:
 
 
 def _score(version_dir: Path) -> Score:
+    import tensorflow as tf
+
     discriminator = _load(version_dir)
 
     def score(images: Images) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
