@@ -109,6 +109,7 @@ class RequestQueue:
                 call.rows += len(request.rows)
             self._in_flight.add(call)
             call.task = asyncio.create_task(self._run(call), context=call.requests[0].context)
+            call.task.add_done_callback(lambda _, call=call: self._end(call))  # type: ignore[misc]
 
     def _may_send(self) -> bool:
         """Whether the waiting requests get a call now. A second call has at least as many rows as the first."""
@@ -117,13 +118,16 @@ class RequestQueue:
         rows_in_flight = sum(call.rows for call in self._in_flight)
         return not rows_in_flight or sum(len(one.rows) for one in self._waiting) >= rows_in_flight
 
+    def _end(self, call: Call) -> None:
+        """Sends the next call when ``call`` is over. A call can be cancelled before it begins."""
+        if call in self._in_flight:
+            self._in_flight.remove(call)
+            self._send()
+
     async def _run(self, call: Call) -> None:
         """Makes a call, sends the next one, and gives each request its answer."""
-        try:
-            outcome = await self._outcome(call.requests)
-        finally:
-            self._in_flight.discard(call)
-            self._send()
+        outcome = await self._outcome(call.requests)
+        self._end(call)
         if isinstance(outcome, ContractError) and not isinstance(outcome, NoSignatureError) and len(call.requests) > 1:
             for request in call.requests:  # one of them may be at fault
                 _settle([request], await self._outcome([request]))

@@ -54,6 +54,7 @@ class Protocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._task: asyncio.Task[Any] | None = None
+        self._running: RequestResponseCycle | None = None
         self._abandoned = self._ended = self._surplus = False
         self._in_header = self._has_cycle = False
         self._framing_bytes = 0
@@ -178,6 +179,7 @@ class Protocol(HttpToolsProtocol):
         return self.cycle is None or self.cycle.response_complete
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
         super()._start_asgi_task(cycle, partial(self._run, app))
 
     async def _run(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
@@ -194,8 +196,8 @@ class Protocol(HttpToolsProtocol):
     def _abandon(self) -> None:
         """Cancels the request in progress."""
         self._abandoned = True
-        if self.cycle is not None:
-            self.cycle.disconnected = True
+        if self._running is not None:
+            self._running.disconnected = True
         if self._task is not None:
             self._task.cancel()
 
