@@ -254,31 +254,54 @@ class GenerateResponse(_Generated):
     images: list[GeneratedImage] = Field(description="A digit for each seed or noise vector.")
 
 
+FIT = (
+    "Which images are fitted into 28×28 pixels: `auto` all but those that are already as MNIST's, `always` all, `never`"
+    " none (then each should have 28×28 gray, opaque pixels)."
+)
+SCORE_LABELS = "Adds which digit each image reads as, and with what confidence."
+FITTED_IMAGES = "Adds the 28×28 pixels that were scored."
+
+
 class ScoreRequest(_Body):
     """Images to score."""
 
-    images: list[Png] = Field(min_length=1, description="PNG, JPEG or WebP files.")
-    labels: bool = Field(False, description="Return the digit that each image shows, and the confidence of that.")
-    fitted_images: bool = Field(False, description="Return the 28×28 pixels that were scored.")
+    images: list[Png] = Field(
+        min_length=1,
+        description="PNG, JPEG or WebP files. Data URLs, base64url, line breaks and missing padding are accepted too.",
+    )
+    fit: Literal["auto", "always", "never"] = Field("auto", description=FIT)
+    labels: bool = Field(False, description=SCORE_LABELS)
+    fitted_images: bool = Field(False, description=FITTED_IMAGES)
 
 
 class Score(BaseModel):
-    """The discriminator's score of one image."""
+    """What the discriminator says of one image."""
 
     probability: float = Field(ge=0, le=1, description="The probability that the image is real, calibrated.")
     logit: float = Field(description="The discriminator's raw output: the higher, the more real.")
-    verdict: Literal["real", "fake"] = Field(description="real if the probability is above 0.5.")
+    verdict: Literal["real", "fake"] | None = Field(
+        description="real if the probability is above 0.5; null without ink."
+    )
     fitted: bool = Field(
         description="Whether the image was fitted into 28×28 pixels first; if not, it was scored as sent."
     )
-    digit: Digit = Field(default_factory=int, description="The digit that the image shows; present with labels.")
-    confidence: float = Field(
-        default_factory=float,
-        ge=0,
-        le=1,
-        description="The classifier's probability of it; present with labels.",
+    ink: bool = Field(description="Whether any ink was found. Without, the scored pixels say nothing.")
+    polarity: Literal["dark-on-light", "light-on-dark"] | None = Field(
+        description="What was fitted: dark ink or light ink; null where nothing was."
     )
-    digit_probabilities: list[float] = Field(
+    box: list[int] | None = Field(
+        min_length=4,
+        max_length=4,
+        description="Where the ink that was fitted is, in pixels of the upright image: left, top, right, bottom.",
+    )
+    reason: str | None = Field(description="Why verdict, digit and confidence are null; null where they are not.")
+    digit: Digit | None = Field(
+        default_factory=int, description="What the image reads as, null without ink; there with labels."
+    )
+    confidence: float | None = Field(
+        default_factory=float, ge=0, le=1, description="The classifier's probability of that digit; there with labels."
+    )
+    digit_probabilities: list[float] | None = Field(
         default_factory=list,
         min_length=CLASSES,
         max_length=CLASSES,

@@ -1,7 +1,9 @@
 """``digitgan generate`` and ``digitgan score``: the gateway's routes in a terminal."""
 
+import io
 import re
 import shutil
+import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,7 +19,7 @@ from digitgan.errors import UserError, check_parent, require
 from digitgan.progress import phase
 
 if TYPE_CHECKING:
-    from digitgan.client import Client, FieldError, Score
+    from digitgan.client import Client, Score, Scores
 
 UrlOption = Annotated[
     str | None,
@@ -30,8 +32,9 @@ LocalOption = Annotated[
 
 _HINT: Final = "start one for this command alone by --local"
 _MOST_SEEDS: Final = 100_000
-_SCORED_AT_ONCE: Final = 64
+_SCORED_AT_ONCE: Final = 16
 _BYTES_AT_ONCE: Final = 4 * 2**20
+_LARGEST_SIDE: Final = 1024
 _IMAGES: Final = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -155,40 +158,57 @@ def score(
 ) -> None:
     """Ask the discriminator how real images look.
 
-    28×28 pixels without colour are scored as they are; anything else, say a photo of a digit on paper, is fitted as
-    MNIST was made, and the table says so.
+    28×28 pixels as MNIST has them are scored as they are. Of any other image, say a photograph of a digit on paper, the
+    ink is found and fitted as MNIST was made. Large photographs are made smaller before they are sent.
 
     [bold]digitgan score 7.png photo.jpg[/]
     [bold]digitgan score digits/[/]
     """
     require("client", "httpx", "numpy", "PIL")
-    from digitgan.client import InvalidRequestError
-
     images = [path for file in files for path in _images(file)]
-    found: list[tuple[Path, Score]] = []
+    table = Table("image", "verdict", "probability of being real", "logit", "reads as", "fitted")
+    counts = {"real": 0, "fake": 0}
+    refused: list[str] = []
     with connected(url, local=local) as client:
         for some in _portions(images):
-            try:
-                scores = client.score(some)
-            except InvalidRequestError as error:
-                raise UserError("; ".join(_told(one, some) for one in error.errors)) from error
-            found += zip(some, scores.scores, strict=True)
-    table = Table("image", "verdict", "probability of being real", "logit", "fitted")
-    for path, one in found:
-        colour = "green" if one.verdict == "real" else "red"
-        verdict = f"[{colour}]{one.verdict}[/]"
-        fitted = "yes" if one.fitted else "as it is"
-        table.add_row(escape(str(path)), verdict, f"{one.probability:.2%}", f"{one.logit:.2f}", fitted)
-    real = sum(one.verdict == "real" for _, one in found)
+            for path, one, by in _scored(client, some, refused):
+                colour = {"real": "green", "fake": "red"}.get(one.verdict or "", "yellow")
+                verdict = f"[{colour}]{one.verdict or 'no ink'}[/]"
+                digit = "" if one.digit is None else f"{one.digit} ({one.confidence:.0%})"
+                fitted = "yes" if one.fitted else "as it is"
+                table.add_row(escape(str(path)), verdict, f"{one.probability:.2%}", f"{one.logit:.2f}", digit, fitted)
+                if one.verdict:
+                    counts[one.verdict] += 1
+                maker = f"by version {by.version} of the {by.model}"
     console = Console(highlight=False)
-    console.print(table)
-    console.print(f"{real} real, {len(found) - real} fake, by version {scores.version} of the {scores.model}")
+    if table.row_count:
+        console.print(table)
+        without = table.row_count - sum(counts.values())
+        ink = f", {without} without ink" if without else ""
+        console.print(f"{counts['real']} real, {counts['fake']} fake{ink}, {maker}")
+    if refused:
+        raise UserError("not scored: " + "; ".join(refused))
 
 
-def _told(error: "FieldError", files: list[Path]) -> str:
-    """What is wrong with which file."""
-    place = re.fullmatch(r"/images/(\d+)", error.place)
-    return f"{files[int(place[1])] if place else error.place}: {error.detail}"
+def _scored(
+    client: "Client", images: list[tuple[Path, bytes]], refused: list[str]
+) -> Iterator[tuple[Path, "Score", "Scores"]]:
+    """Yields the scores of the images that the gateway accepts, and adds to ``refused`` what it says of the others."""
+    from digitgan.client import InvalidRequestError
+
+    while images:
+        try:
+            scores = client.score([file for _, file in images], labels=True)
+        except InvalidRequestError as error:
+            places = [re.fullmatch(r"/images/(\d+)", one.place) for one in error.errors]
+            bad = {int(place[1]): one.detail for place, one in zip(places, error.errors, strict=True) if place}
+            if not bad:
+                raise
+            refused += [f"{images[index][0]}: {detail}" for index, detail in bad.items()]
+            images = [image for index, image in enumerate(images) if index not in bad]
+        else:
+            yield from ((path, one, scores) for (path, _), one in zip(images, scores.scores, strict=True))
+            return
 
 
 def _images(path: Path) -> list[Path]:
@@ -202,15 +222,44 @@ def _images(path: Path) -> list[Path]:
     return inside
 
 
-def _portions(paths: list[Path]) -> Iterator[list[Path]]:
-    """Yields ``paths`` in parts that fit into a request."""
-    some: list[Path] = []
+def _portions(paths: list[Path]) -> Iterator[list[tuple[Path, bytes]]]:
+    """Yields the files in parts that fit into a request."""
+    some: list[tuple[Path, bytes]] = []
     size = 0
     for path in paths:
-        bytes_here = path.stat().st_size
-        if some and (len(some) == _SCORED_AT_ONCE or size + bytes_here > _BYTES_AT_ONCE):
+        file = _small(path)
+        if some and (len(some) == _SCORED_AT_ONCE or size + len(file) > _BYTES_AT_ONCE):
             yield some
             some, size = [], 0
-        some.append(path)
-        size += bytes_here
+        some.append((path, file))
+        size += len(file)
     yield some
+
+
+def _small(path: Path) -> bytes:
+    """Returns the content of an image file; of one with more than 1024 pixels a side, the image with fewer.
+
+    What Pillow can't read is returned as it is, so that the gateway says what is wrong with it.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        file = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = Image.open(io.BytesIO(file))
+        if max(image.size) <= _LARGEST_SIDE or getattr(image, "n_frames", 1) > 1 or image.mode.startswith("I"):
+            return file
+        image.draft(image.mode, (_LARGEST_SIDE, _LARGEST_SIDE))
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode == "P":
+            upright = upright.convert("RGBA" if upright.has_transparency_data else "RGB")
+        small = upright.reduce(max(1, -(-max(upright.size) // _LARGEST_SIDE)))
+        target = io.BytesIO()
+        small.save(target, "PNG" if small.mode.endswith("A") else "JPEG", quality=90)
+        return target.getvalue()
+    except Exception:
+        return file

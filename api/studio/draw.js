@@ -67,6 +67,12 @@ async function look() {
   printed(request);
   const [score] = (await (await send(request)).json()).scores;
   if (pad.empty) return;
+  if (!score.ink) {
+    last = null;
+    showYours(null);
+    status.textContent = `Not scored: ${score.reason}.`;
+    return;
+  }
   last = score;
   showYours(score);
   status.textContent = `Yours reads as ${score.digit}; ${percent(score.probability)} real.`;

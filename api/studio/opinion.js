@@ -7,6 +7,8 @@ import { SIDE, paintPng } from "./pixels.js";
 /**
  * @typedef {object} Score an entry of the answer of /score with `labels` and `fitted_images`
  * @property {number} probability
+ * @property {boolean} ink whether any was found: without, verdict, digit and the like are null, with a reason
+ * @property {string | null} reason
  * @property {"real" | "fake"} verdict
  * @property {number} digit
  * @property {number} confidence

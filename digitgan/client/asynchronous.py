@@ -121,14 +121,15 @@ class AsyncClient:
                     file.write(chunk)
         return Saved(target, model, version)
 
-    async def score(self, images: ImageInput | Sequence[ImageInput]) -> Scores:
+    async def score(self, images: ImageInput | Sequence[ImageInput], *, labels: bool = False) -> Scores:
         """Asks the discriminator how real images look.
 
         Args:
             images: uint8 [H, W] or [N, H, W]; or a PNG, JPEG or WebP file, as bytes or by its path; or several of
-                these. 28×28 pixels without colour are scored as they are, anything else is fitted as MNIST was made.
+                these. 28×28 pixels as MNIST has them are scored as they are. Of any other image the ink is.
+            labels: also return which digit each image reads as.
         """
-        return await self._send(protocol.score(images))
+        return await self._send(protocol.score(images, labels=labels))
 
     async def dataset(
         self,

@@ -203,7 +203,7 @@ def _pixels(png: bytes) -> NDArray[np.uint8]:
 # POST /score
 
 
-def score(images: ImageInput | Sequence[ImageInput]) -> Call[Scores]:
+def score(images: ImageInput | Sequence[ImageInput], *, labels: bool = False) -> Call[Scores]:
     """Returns the call that scores images: arrays uint8 [H, W] or [N, H, W], and files by content or path.
 
     Raises ValueError for an array of another kind, OSError for a file that can't be read.
@@ -214,7 +214,7 @@ def score(images: ImageInput | Sequence[ImageInput]) -> Call[Scores]:
     files = [("images", (f"{index}", _file(image))) for index, image in enumerate(several)]
     if not files:
         raise ValueError("there is no image to score")
-    return Call("POST", "/score", _scores, {"files": files})
+    return Call("POST", "/score", _scores, {"files": files, "data": {"labels": "true"} if labels else {}})
 
 
 def _file(image: ImageInput) -> bytes:
@@ -232,7 +232,14 @@ def _file(image: ImageInput) -> bytes:
 def _scores(response: httpx.Response) -> Scores:
     content = response.json()
     scores = tuple(
-        Score(float(one["probability"]), float(one["logit"]), one["verdict"], bool(one["fitted"]))
+        Score(
+            float(one["probability"]),
+            float(one["logit"]),
+            one["verdict"],
+            bool(one["fitted"]),
+            one.get("digit"),
+            one.get("confidence"),
+        )
         for one in content["scores"]
     )
     return Scores(scores, content["model"], content["version"])

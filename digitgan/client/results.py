@@ -72,14 +72,18 @@ class Score:
     Attributes:
         probability: of being real, calibrated.
         logit: the discriminator's raw output: the higher, the more real.
-        verdict: "real" if the probability is above ½.
+        verdict: "real" if the probability is above ½; None if there is no ink in the image.
         fitted: whether the image was fitted into 28×28 pixels first.
+        digit: what the classifier reads, 0 to 9; None without ``labels``, or without ink.
+        confidence: the classifier's probability of the digit; None where that is.
     """
 
     probability: float
     logit: float
-    verdict: Literal["real", "fake"]
+    verdict: Literal["real", "fake"] | None
     fitted: bool
+    digit: int | None = None
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)

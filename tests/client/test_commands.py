@@ -59,9 +59,30 @@ def test_scores_are_a_table_with_verdicts(url: str, tmp_path: Path) -> None:
     assert set(rows) == {"black.png", "white.jpg"}
     assert "as it is" in rows["black.png"]
     assert "yes" in rows["white.jpg"]
+    assert "0 real, 0 fake, 2 without ink, by version 1 of the discriminator" in done.stdout
     refused = digitgan("score", "black.png", "notes.txt", url=url, cwd=tmp_path)
     assert refused.returncode == 2
-    assert refused.stderr.startswith("digitgan: notes.txt: not an image")
+    assert refused.stderr.startswith("digitgan: not scored: notes.txt: not an image")
+    assert "black.png" in refused.stdout, "the others are scored"
+
+
+def test_a_folder_of_any_number_of_photographs_of_any_size_is_scored(url: str, tmp_path: Path) -> None:
+    """Together they have more bytes and pixels than a request may have, and one alone does."""
+    noise = np.random.default_rng(0).integers(0, 60, (3000, 4000, 3), np.uint8) + 180
+    photograph = Image.fromarray(noise.astype(np.uint8))
+    photograph.paste("black", (1900, 800, 2100, 2200))
+    for index in range(3):
+        photograph.save(tmp_path / f"{index}.jpg", quality=97)
+    assert (tmp_path / "0.jpg").stat().st_size > 8 * 2**20
+    photograph.resize((5000, 5000)).save(tmp_path / "scan.png", compress_level=1)
+    for index in range(70):
+        Image.new("L", (28, 28), index).save(tmp_path / f"small{index}.png")
+    done = digitgan("score", ".", url=url, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if ".jpg" in line or "scan.png" in line]
+    assert len(lines) == 4
+    assert all("│ 1 (" in line for line in lines), lines
+    assert "70 without ink" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,9 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from api.bodies import read_json
-from api.fit import FORMATS, ImageError, fit, read_digit
+from api.fit import FITS, FORMATS, Fit, ImageError, into_mnist, read_digit
 from api.inference import MAX_BATCH, joined
+from api.ink import find_ink
 from api.keys import ApiKey, CheckKeys, hash_of, new_key
 from api.negotiation import negotiate
 from api.oip.messages import read_request
@@ -126,10 +127,10 @@ def chunked(draw: st.DrawFn) -> bytes:
     )
 
 
-@fuzz(file=st.one_of(damaged(), chunked(), st.binary(max_size=200)), raw=st.booleans())
-def test_the_image_decoder(file: bytes, raw: bool) -> None:
+@fuzz(file=st.one_of(damaged(), chunked(), st.binary(max_size=200)), raw=st.booleans(), fit=st.sampled_from(FITS))
+def test_the_image_decoder(file: bytes, raw: bool, fit: Fit) -> None:
     try:
-        digit = read_digit(file, max_pixels=10**6, formats=("PNG",) if raw else FORMATS)
+        digit = read_digit(file, max_pixels=10**6, formats=("PNG",) if raw else FORMATS, fit=fit)
     except ImageError:
         return
     assert digit.pixels.shape == (28, 28)
@@ -140,10 +141,17 @@ def test_the_image_decoder(file: bytes, raw: bool) -> None:
     shape=st.tuples(st.integers(1, 90), st.integers(1, 90)),
     values=st.lists(st.integers(0, 255), min_size=1, max_size=200),
     seed=st.integers(0, 2**32),
+    channels=st.sampled_from(((), (3,))),
 )
-def test_the_fitting(shape: tuple[int, int], values: list[int], seed: int) -> None:
-    gray = np.random.default_rng(seed).choice(np.array(values, np.uint8), shape)
-    fitted = fit(gray)
+def test_the_fitting(shape: tuple[int, int], values: list[int], seed: int, channels: tuple[int, ...]) -> None:
+    page = np.random.default_rng(seed).choice(np.array(values, np.uint8), shape + channels)
+    ink = find_ink(Image.fromarray(page))
+    if ink is None:
+        return
+    left, top, right, bottom = ink.box
+    assert 0 <= left < right <= shape[1]
+    assert 0 <= top < bottom <= shape[0]
+    fitted = into_mnist(ink)
     assert fitted.shape == (28, 28)
     assert fitted.dtype == np.uint8
 

@@ -1,0 +1,179 @@
+"""How many drawings are read right: MNIST's test images on other papers, and files named by their digit.
+
+python -m benchmarks.drawings --data mnist.npz
+python -m benchmarks.drawings --data mnist.npz --drawings FOLDER     # FOLDER/7/*.png: drawings of a seven
+"""
+
+import argparse
+import io
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from rich.console import Console
+from rich.table import Table
+
+from api.fit import read_digit
+from serving.model_server.saved_model import SavedModel, load
+from serving.pretrained import MODELS_DIR
+
+Floats = NDArray[np.float32]
+Random = np.random.Generator
+
+
+def drawn(digit: NDArray[np.uint8], random: Random) -> Floats:
+    """Returns how much ink covers each pixel of a square page, 0 to 1: 28×28 as it is, or larger and off the middle."""
+    side = int(random.choice([28, 56, 100, 200, 400]))
+    page = np.zeros((side, side), np.float32)
+    size = max(28, int(side * random.uniform(0.6, 1)))
+    enlarged = Image.fromarray(digit).resize((size, size), Image.Resampling.BICUBIC)
+    top, left = random.integers(0, side - size + 1, 2)
+    page[top : top + size, left : left + size] = np.asarray(enlarged, np.float32) / 255
+    return page
+
+
+def mixed(ink: Floats, colour: float, ground: Floats | float) -> Image.Image:
+    return Image.fromarray(np.rint(np.clip(ink * colour + (1 - ink) * ground, 0, 255)).astype(np.uint8))
+
+
+def dark_ink(ink: Floats, random: Random) -> Image.Image:
+    return mixed(ink, 0, float(random.integers(60, 256)))
+
+
+def light_ink(ink: Floats, random: Random) -> Image.Image:
+    return mixed(ink, 255, float(random.integers(0, 201)))
+
+
+def black_on_white_28(ink: Floats, random: Random) -> Image.Image:
+    return mixed(ink, 0, 255).resize((28, 28), Image.Resampling.BOX)
+
+
+def either(ink: Floats, random: Random) -> Image.Image:
+    return mixed(ink, *random.choice([(0, 255), (40, 220), (255, 0), (230, 60)]))
+
+
+def frame(ink: Floats, random: Random) -> Image.Image:
+    page = either(np.pad(ink, 10), random)
+    width = int(random.integers(1, 11))
+    ImageDraw.Draw(page).rectangle(
+        (0, 0, page.width - 1, page.height - 1), outline=int(random.integers(0, 256)), width=width
+    )
+    return page
+
+
+def specks(ink: Floats, random: Random) -> Image.Image:
+    ink = ink.copy()
+    for _ in range(int(random.integers(1, 6))):
+        y, x = random.integers(0, len(ink), 2)
+        size = max(1, int(len(ink) * random.uniform(0.003, 0.02)))
+        ink[y : y + size, x : x + size] = 1
+    return either(ink, random)
+
+
+def gradient(ink: Floats, random: Random) -> Image.Image:
+    angle = random.uniform(0, 2 * np.pi)
+    y, x = np.mgrid[-1 : 1 : len(ink) * 1j, -1 : 1 : len(ink) * 1j]
+    slope = (np.cos(angle) * x + np.sin(angle) * y).astype(np.float32)
+    slope = (slope - slope.min()) / (slope.max() - slope.min()) * 100
+    return mixed(ink, 0, 155 - random.integers(0, 60) + slope) if random.random() < 0.5 else mixed(ink, 255, slope)
+
+
+def lined_paper(ink: Floats, random: Random) -> Image.Image:
+    page = np.full((*ink.shape, 3), 255, np.float32)
+    apart = max(4, int(len(ink) / random.integers(4, 10)))
+    colour = random.choice([(120, 160, 220), (180, 180, 180), (90, 90, 90)])
+    page[random.integers(0, apart) :: apart] = colour
+    if len(ink) >= 200:
+        page[random.integers(0, apart) + 1 :: apart] = colour
+    page *= 1 - ink[..., np.newaxis] * 0.9
+    return Image.fromarray(page.astype(np.uint8))
+
+
+def see_through(ink: Floats, random: Random) -> Image.Image:
+    colour = np.full_like(ink, random.choice([0, 255, 128]))
+    if random.random() < 0.5:
+        return Image.fromarray(np.stack([colour, ink * 255], axis=-1).astype(np.uint8), "LA")
+    page = either(ink, random).convert("RGBA")
+    around = Image.new("RGBA", (page.width * 4 // 3, page.height * 4 // 3))
+    rounded = Image.new("L", page.size)
+    ImageDraw.Draw(rounded).rounded_rectangle((0, 0, page.width - 1, page.height - 1), page.width // 12, fill=255)
+    around.paste(page, (page.width // 6, page.height // 6), rounded)
+    return around
+
+
+KINDS: Final[dict[str, Callable[[Floats, Random], Image.Image]]] = {
+    "black on white, 28×28": black_on_white_28,
+    "dark ink on a ground from 60 to 255": dark_ink,
+    "light ink on a ground from 0 to 200": light_ink,
+    "a frame of 1 to 10 px": frame,
+    "up to five specks": specks,
+    "a gradient of 100 levels": gradient,
+    "lined paper": lined_paper,
+    "see-through": see_through,
+}
+
+
+def png(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
+def read(files: list[bytes], classifier: SavedModel) -> tuple[NDArray[np.intp], float, int]:
+    """Returns what each file reads as, the milliseconds that fitting took a file, and how many had no ink."""
+    started = time.process_time()
+    digits = [read_digit(file, max_pixels=10**8) for file in files]
+    took_ms = (time.process_time() - started) / len(files) * 1000
+    pixels = np.stack([digit.pixels for digit in digits])[..., np.newaxis]
+    batches = [
+        classifier.run("serving_default", {"images": part}) for part in np.array_split(pixels, len(files) // 256 + 1)
+    ]
+    read_as = np.concatenate([batch["probabilities"].argmax(axis=1) for batch in batches])
+    return read_as, took_ms, sum(not digit.ink for digit in digits)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="MNIST as Keras has it (mnist.npz).")
+    parser.add_argument("--drawings", type=Path, help="A folder of folders 0 to 9 of images.")
+    parser.add_argument("--count", type=int, default=1000, help="Drawings of each kind.")
+    arguments = parser.parse_args()
+    with np.load(arguments.data) as mnist:
+        images, digits = mnist["x_test"][: arguments.count], mnist["y_test"][: arguments.count]
+        every = np.concatenate([mnist["x_train"], mnist["x_test"]])
+    classifier = load(MODELS_DIR / "classifier" / "1")
+    table = Table("drawings", "read right", "of", "no ink found", "ms each")
+    good = True
+
+    def add(name: str, files: list[bytes], expected: NDArray[np.integer], bar: float) -> None:
+        nonlocal good
+        read_as, took_ms, without_ink = read(files, classifier)
+        right = float((read_as == expected).mean())
+        good &= right >= bar
+        table.add_row(name, f"{right:.1%}", f"{len(files)}", f"{without_ink}", f"{took_ms:.1f}")
+
+    add("MNIST's own images", [png(Image.fromarray(pixels)) for pixels in images], digits, 0.97)
+    for name, draw in KINDS.items():
+        random = np.random.default_rng(1)
+        add(name, [png(draw(drawn(pixels, random), random)) for pixels in images], digits, 0.97)
+    if arguments.drawings:
+        paths = sorted(path for path in arguments.drawings.glob("[0-9]/*") if path.is_file())
+        add(
+            "in the folder",
+            [path.read_bytes() for path in paths],
+            np.array([int(path.parent.name) for path in paths]),
+            0.95,
+        )
+    Console().print(table)
+    changed = sum(read_digit(png(Image.fromarray(pixels)), max_pixels=784).fitted for pixels in every)
+    print(f"of MNIST's {len(every)} images, {changed} are not kept as they are")
+    return 0 if good and not changed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
