@@ -127,12 +127,7 @@ def _table(content: Mapping[str, Any]) -> Table:
     )
     for each in CRITERIA:
         mark = {True: " ✓", False: " ✗", None: ""}[each.met(figures, reference)]
-        table.add_row(
-            each.name,
-            each.show(figures, content["intervals"]),
-            each.show(reference, content["reference_intervals"]),
-            each.target + mark,
-        )
+        table.add_row(each.name, each.show(figures), each.show(reference), each.target + mark)
     return table
 
 

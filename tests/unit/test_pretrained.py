@@ -36,10 +36,10 @@ def test_the_shipped_generator_is_measured_and_its_seeds_are_known() -> None:
     card = read_card(MODELS_DIR / GENERATOR / "1")
     evaluation = card["evaluation"]
     assert evaluation["images"] == 10_000
-    figures, floor = evaluation["figures"], evaluation["floor"]
-    assert figures["frechet_distance"] < 2.5 * floor["frechet_distance"]
+    figures, reference = evaluation["figures"], evaluation["reference"]
+    assert figures["frechet_distance"] < 2.5 * reference["frechet_distance"]
     for name in ("precision", "recall", "density", "coverage"):
-        assert figures[name] > 0.85 * floor[name]
+        assert figures[name] > 0.85 * reference[name]
     assert sum(card["seed_index"]["digits"]) == card["seed_index"]["seeds"] == 65_536
 
 

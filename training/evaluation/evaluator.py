@@ -50,6 +50,7 @@ class _Sample:
     """What the figures of N images, compared with M reference images, are computed from: one row for each image."""
 
     features: NDArray[np.float32]
+    kernel_distance: tuple[float, float]
     probabilities: NDArray[np.float32]
     overlap: Overlap
     duplicates: NDArray[np.bool_]
@@ -59,6 +60,7 @@ class _Sample:
         """Leaves out a group of the images, and of the reference images where a figure is a share of those."""
         return _Sample(
             _without(self.features, group),
+            self.kernel_distance,
             _without(self.probabilities, group),
             Overlap(*(_without(getattr(self.overlap, field.name), group) for field in fields(Overlap))),
             _without(self.duplicates, group),
@@ -127,6 +129,7 @@ class Evaluator:
             distances = nearest_images(images, self._training_images, rank, advance)[0][:, -1]
         sample = _Sample(
             features,
+            statistics.kernel_distance(features, self._manifold.features),
             probabilities,
             Overlap.of(Manifold.of(features), self._manifold),
             nearest_images(images, images, 2)[0][:, 1] < DUPLICATE_DISTANCE,
@@ -144,7 +147,7 @@ class Evaluator:
         shares = statistics.class_shares(sample.probabilities.argmax(1))
         figures: dict[str, Any] = {
             "frechet_distance": statistics.frechet_distance(Gaussian.of(sample.features), self._gaussian),
-            "kernel_distance": statistics.kernel_distance(sample.features, self._manifold.features),
+            "kernel_distance": sample.kernel_distance[0],
             **sample.overlap.figures(),
             "digit_score": statistics.digit_score(sample.probabilities),
             "legible": statistics.legible_share(sample.probabilities),
@@ -166,7 +169,10 @@ class Evaluator:
         parts = [self._figures(sample.without(group)) for group in range(GROUPS)]
         width = student.ppf((1 + LEVEL) / 2, GROUPS - 1) * np.sqrt(GROUPS - 1)
         margins = {name: float(width * np.std([part[name] for part in parts])) for name in whole}
-        return {name: [figure - margins[name], figure + margins[name]] for name, figure in whole.items()}
+        distance, error = sample.kernel_distance  # It takes too long to be computed for each part.
+        margin = float(student.ppf((1 + LEVEL) / 2, statistics.KERNEL_GROUPS - 1)) * error
+        intervals = {name: [max(0.0, whole[name] - each), whole[name] + each] for name, each in margins.items()}
+        return {**intervals, "kernel_distance": [distance - margin, distance + margin]}
 
     def measure_real(self, count: int, *, light: bool = False, advance: Advance = lambda _: None) -> Measurement:
         """Measures training images, drawn without replacement, in place of generated images.

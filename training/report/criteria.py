@@ -77,8 +77,8 @@ CRITERIA: Final = (
     Criterion(
         "kernel_distance",
         "Kernel distance × 1,000",
-        "The squared maximum mean discrepancy of the features under a cubic kernel, without bias, in blocks of 1,000 "
-        "images (Bińkowski et al. 2018).",
+        "The squared maximum mean discrepancy of the features under a cubic kernel, without bias (Bińkowski et al. "
+        "2018).",
         "{:.3f}",
         scale=1000,
     ),
