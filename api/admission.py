@@ -13,11 +13,12 @@ from typing import Final, TypeVar
 
 from starlette.requests import Request
 
+from api.coalescing import LARGEST_SMALL_ROWS
 from api.deadlines import time_limit
 from api.metrics import Metrics
 from api.problems import OIP_PREFIX, OVERLOADED, ProblemError
 
-LARGEST_SMALL: Final = 64
+LARGEST_SMALL: Final = LARGEST_SMALL_ROWS
 """Images. A request for more is large: it is made in slices, and counts as this many."""
 
 MIN_CHARGE_IMAGES: Final = 8

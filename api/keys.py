@@ -185,7 +185,7 @@ class CheckKeys:
                 found = key
         if found is None:
             error = ', error="invalid_token"' if given else ""
-            detail = "the key is none of the service's" if given else "send the header Authorization: Bearer <key>"
+            detail = "the API key is not valid" if given else "send the header Authorization: Bearer <key>"
             raise ProblemError(UNAUTHENTICATED, detail, headers={_CHALLENGE: _BEARER.format(error=error)})
         return found
 

@@ -8,6 +8,7 @@ from types import FrameType
 from typing import cast
 
 import uvicorn
+from fastapi import FastAPI
 
 from api import logs
 from api.app import create_app
@@ -35,18 +36,12 @@ class _Server(uvicorn.Server):
     """
 
     def __init__(
-        self,
-        config: uvicorn.Config,
-        lifecycle: Lifecycle,
-        limits: ConnectionLimits,
-        metrics: Metrics,
-        settings: Settings,
-        url: str,
+        self, config: uvicorn.Config, app: FastAPI, limits: ConnectionLimits, settings: Settings, url: str
     ) -> None:
         super().__init__(config)
         self._limits = limits
-        self._metrics = metrics
-        self._lifecycle = lifecycle
+        self._metrics: Metrics = app.state.metrics
+        self._lifecycle: Lifecycle = app.state.lifecycle
         self._settings = settings
         self._url = url
         self._announcing: asyncio.Task[None] | None = None
@@ -106,7 +101,6 @@ def run(settings: Settings) -> int:
     logs.configure(settings.log_level, settings.log_format)
     with listener:
         app = create_app(settings)
-        metrics = app.state.metrics
         limits = ConnectionLimits(
             allow_connections(settings.max_connections),
             settings.header_timeout_s,
@@ -116,7 +110,7 @@ def run(settings: Settings) -> int:
         config = uvicorn.Config(
             app,
             loop="uvloop",
-            http=protocol(limits, app.state.admission, metrics, refuses_early=settings.refuses_early),
+            http=protocol(limits, app.state.admission, app.state.metrics, refuses_early=settings.refuses_early),
             ws="none",
             lifespan="on",
             log_config=None,
@@ -126,7 +120,7 @@ def run(settings: Settings) -> int:
             timeout_graceful_shutdown=settings.shutdown_timeout_s,
         )
         url = _url(settings.host, listener)
-        server = _Server(config, app.state.lifecycle, limits, metrics, settings, url)
+        server = _Server(config, app, limits, settings, url)
         server.run(sockets=[listener])
     return 0 if server.started else _FAILED
 

@@ -6,7 +6,7 @@ version "none".
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version as version_of
 from typing import Final
 
@@ -26,137 +26,93 @@ class Metrics:
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-        self.requests = Counter(
-            "digitgan_http_requests",
-            "Requests answered (499: the client left before).",
-            ("route", "method", "status"),
-            registry=registry,
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(name, text, labels, registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(name, text, labels, registry=registry)
+
+        def histogram(name: str, text: str, *labels: str, buckets: Sequence[float] = _SECONDS) -> Histogram:
+            return Histogram(name, text, labels, buckets=buckets, registry=registry)
+
+        self.requests = counter(
+            "digitgan_http_requests", "Requests answered (499: the client left before).", "route", "method", "status"
         )
-        self.request_seconds = Histogram(
-            "digitgan_http_request_seconds",
-            "From a request's arrival to the end of its answer.",
-            ("route",),
-            buckets=_SECONDS,
-            registry=registry,
+        self.request_seconds = histogram(
+            "digitgan_http_request_seconds", "From a request's arrival to the end of its answer.", "route"
         )
-        self.gateway_seconds = Histogram(
-            "digitgan_gateway_seconds",
-            "A request's time without its waits for the model server.",
-            ("route",),
-            buckets=_SECONDS,
-            registry=registry,
+        self.gateway_seconds = histogram(
+            "digitgan_gateway_seconds", "A request's time without its waits for the model server.", "route"
         )
-        self.in_flight = Gauge(
-            "digitgan_http_requests_in_flight",
-            "Requests being answered now.",
-            registry=registry,
-        )
-        self.connections = Gauge(
-            "digitgan_http_connections",
-            "Connections open now.",
-            registry=registry,
-        )
-        self.cut_off = Counter(
+        self.in_flight = gauge("digitgan_http_requests_in_flight", "Requests being answered now.")
+        self.connections = gauge("digitgan_http_connections", "Connections open now.")
+        self.cut_off = counter(
             "digitgan_http_cut_off",
             "Clients disconnected, by what there was too much of: connections or unread answers.",
-            ("why",),
-            registry=registry,
+            "why",
         )
-        self.model_seconds = Histogram(
-            "digitgan_model_seconds",
-            "One call of the model server.",
-            ("model", "version"),
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self.batch_size = Histogram(
+        self.model_seconds = histogram("digitgan_model_seconds", "One call of the model server.", "model", "version")
+        self.batch_size = histogram(
             "digitgan_model_batch_size",
             "Rows in one call of the model server.",
-            ("model", "version"),
+            "model",
+            "version",
             buckets=BATCH_SIZES,
-            registry=registry,
         )
-        self.calls_in_flight = Gauge(
-            "digitgan_model_calls_in_flight",
-            "Calls that the model server has now: in its queue, or running.",
-            ("model",),
-            registry=registry,
+        self.calls_in_flight = gauge(
+            "digitgan_model_calls_in_flight", "Calls that the model server has now: in its queue, or running.", "model"
         )
-        self.images_in_flight = Gauge(
+        self.images_in_flight = gauge(
             "digitgan_images_in_flight",
             "Images being made now, as admission counts them, by the size of their requests: small or large.",
-            ("size",),
-            registry=registry,
+            "size",
         )
-        self.refusals = Counter(
+        self.refusals = counter(
             "digitgan_requests_refused",
             "Requests refused because the service already made as many images as it can at a time (503).",
-            ("route",),
-            registry=registry,
+            "route",
         )
-        self.timeouts = Counter(
+        self.timeouts = counter(
             "digitgan_timeouts",
             "Requests whose time ran out (504), by the part where it did: turn, model or answer.",
-            ("part",),
-            registry=registry,
+            "part",
         )
-        self.images = Counter(
-            "digitgan_images_generated", "Digits made by the generator.", ("version",), registry=registry
-        )
-        self.scores = Counter(
-            "digitgan_scores",
-            "Images scored by the discriminator.",
-            ("version", "verdict"),
-            registry=registry,
-        )
-        self.labels = Counter(
+        self.images = counter("digitgan_images_generated", "Digits made by the generator.", "version")
+        self.scores = counter("digitgan_scores", "Images scored by the discriminator.", "version", "verdict")
+        self.labels = counter(
             "digitgan_images_labelled",
             "Digits labelled, by who knew: the generator's seed index or the classifier.",
-            ("source",),
-            registry=registry,
+            "source",
         )
-        self.index_fetches = Counter(
-            "digitgan_seed_index_fetches",
-            "Seed indexes of the generator fetched from the model server.",
-            ("version",),
-            registry=registry,
+        self.index_fetches = counter(
+            "digitgan_seed_index_fetches", "Seed indexes of the generator fetched from the model server.", "version"
         )
-        self.upstream_errors = Counter(
+        self.upstream_errors = counter(
             "digitgan_upstream_errors",
             "Calls of the model server that failed, by gRPC status code; BAD_ANSWER: it broke the contract.",
-            ("model", "code"),
-            registry=registry,
+            "model",
+            "code",
         )
-        self.model_available = Gauge(
+        self.model_available = gauge(
             "digitgan_model_available",
             "1 if a version of the model is AVAILABLE (with DIGITGAN_VERSION_LABEL: the one with this label), else 0.",
-            ("model",),
-            registry=registry,
+            "model",
         )
-        self.serving_version = Gauge(
-            "digitgan_model_serving_version",
-            "The version that answers requests without a version.",
-            ("model",),
-            registry=registry,
+        self.serving_version = gauge(
+            "digitgan_model_serving_version", "The version that answers requests without a version.", "model"
         )
-        self.newest_version = Gauge(
+        self.newest_version = gauge(
             "digitgan_model_newest_version",
             "The newest version that the model server knows, in whatever state.",
-            ("model",),
-            registry=registry,
+            "model",
         )
-        self.newest_failed = Gauge(
+        self.newest_failed = gauge(
             "digitgan_model_newest_version_failed",
             "1 if the version that was to take over ended with an error, else 0. GET /models tells the error.",
-            ("model",),
-            registry=registry,
+            "model",
         )
-        self.build = Gauge(
-            "digitgan_build_info",
-            "1, with the gateway's version.",
-            ("version",),
-            registry=registry,
-        )
+        self.build = gauge("digitgan_build_info", "1, with the gateway's version.", "version")
         self.build.labels(version_of("digitgan")).set(1)
         # Finding a metric by its labels takes longer than counting.
         self._of_request: dict[tuple[str, str, int], tuple[Counter, Histogram, Histogram]] = {}
