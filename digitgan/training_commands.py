@@ -358,6 +358,9 @@ def _newest_run() -> Path:
 
 def import_tensorflow() -> None:
     """Imports TensorFlow without its announcements, and prepares it to compute."""
+    from training.bar import announce
+
+    announce("Loading TensorFlow")
     with quiet_tensorflow_import():
         from training.devices import prepare_tensorflow
 

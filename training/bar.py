@@ -7,7 +7,12 @@ from typing import Final, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-LINE_SECONDS: Final = 30.0
+LINE_SECONDS: Final = 10.0
+
+
+def announce(phase: str) -> None:
+    """Names on stderr a phase that has no progress to show."""
+    print(f"{phase} …", file=sys.stderr, flush=True)
 
 
 class TaskBar:

@@ -10,7 +10,7 @@ from rich.progress import Progress as Bar
 
 from training.config import TrainingConfig
 
-LINE_SECONDS = 30.0
+LINE_SECONDS = 10.0
 
 
 class Progress:

@@ -10,6 +10,7 @@ from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR
 from serving.pretrained import MODELS_DIR
 from training import job, story
 from training.averaging import average_of_run
+from training.bar import announce
 from training.config import ConfigError, TrainingConfig
 from training.data import Dataset
 from training.detector import DetectorConfig, detector_of_run
@@ -75,6 +76,7 @@ def publish_run(
     """
     if dataset is not None and dataset.fingerprint() != config.data_sha256:
         raise ConfigError("data: these aren't the images that this run began with")
+    announce("Choosing the generator")
     kept = kept_generators(run)
     chosen = _choose(run, config, kept, dataset)
     generator = chosen.generator if chosen else trainer.averaged_generator()
@@ -92,6 +94,7 @@ def publish_run(
         discriminator, calibration = detector.network, detector.calibration
         details[DISCRIMINATOR] = {"detector": detector.facts}
     labels = Labels(_newest(publication.classifiers), publication.index_seeds) if publication.index_seeds else None
+    announce("Saving the models and comparing each with its network")
     return export(
         {DISCRIMINATOR: discriminator, GENERATOR: generator},
         publication.base,

@@ -124,13 +124,13 @@ def run(digits_npz: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("command", ["train", "export", "evaluate", "report", "train-classifier"])
-def test_every_command_that_computes_prepares_tensorflow(command: str, run: Path) -> None:
+def test_every_command_that_computes_prepares_tensorflow(command: str, run: Path, digits_npz: Path) -> None:
     arguments = {
         "train": ["--run", str(run), "--resume", "--no-export"],
         "export": [str(run)],
-        "evaluate": [str(run)],
+        "evaluate": [str(MODELS_DIR), "--data", str(digits_npz), "--classifier", "NOWHERE"],
         "report": [str(run)],
-        "train-classifier": ["--data", "NOWHERE"],
+        "train-classifier": ["--data", str(digits_npz), "--seed", "-1"],
     }
     tf.config.experimental.enable_tensor_float_32_execution(True)
     with suppress(UserError):
