@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,24 @@ def test_the_client_needs_neither_the_gateway_nor_tensorflow_and_the_commands_lo
         loaded = set(done.stdout.split())
         assert there <= loaded
         assert not loaded & absent
+
+
+def test_training_has_no_import_cycle_and_its_evaluation_knows_no_report_and_no_run() -> None:
+    modules = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in (ROOT / "training").rglob("*.py")
+    }
+    graph = {}
+    for name, path in modules.items():
+        found = [
+            (node.module, alias.name)
+            for node in ast.walk(ast.parse(path.read_text("utf-8")))
+            if isinstance(node, ast.ImportFrom) and node.module in modules
+            for alias in node.names
+        ]
+        graph[name] = {f"{module}.{each}" if f"{module}.{each}" in modules else module for module, each in found}
+    TopologicalSorter(graph).prepare()
+    known = {"training.bar", "training.calibration", "training.config", "training.data"}
+    for name, imports in graph.items():
+        if name.startswith("training.evaluation"):
+            assert {each for each in imports if not each.startswith("training.evaluation")} <= known, name
