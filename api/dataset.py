@@ -78,16 +78,18 @@ async def dataset(
         charge_made(request, min(images, max(0, scanned - body.count)))
 
     async def attempt() -> tuple[SeedScan, Records, AsyncGenerator[Records]]:
-        # Each batch has the time of a request, as in every stream.
         scan = SeedScan(spec, state.inference, state.metrics, body.version)
         parts = scan.parts(on_scanned)
-        return scan, await anext(parts), parts
+        while True:
+            async with time_limit(limit_s):  # for each block, as in the stream
+                first = await anext(parts)
+            if len(first):
+                return scan, first, parts
 
     count = max(body.count, MAX_BATCH)  # seeds are scanned in batches, however few digits the dataset has
     with state.admission.images(request, count):
         charge(request, body.count, "/count")
-        async with time_limit(limit_s):
-            scan, first, parts = await retry_on_swap(GENERATOR, body.version, attempt)
+        scan, first, parts = await retry_on_swap(GENERATOR, body.version, attempt)
     all_parts = state.admission.stream(count, limit_s, first, parts)
     headers = {
         "X-Model": GENERATOR,

@@ -60,7 +60,7 @@ class SeedScan:
         self._quotas = np.array(spec.quotas or (spec.count,) * CLASSES)
 
     async def parts(self, on_scanned: Callable[[int], None]) -> AsyncGenerator[Records]:
-        """Yields the digits in the order of their seeds, in parts of at most MAX_BATCH.
+        """Yields the digits in the order of their seeds: for each block those that it keeps, which may be none.
 
         ``on_scanned`` is called with the number of images of each block.
 
@@ -72,8 +72,7 @@ class SeedScan:
                 on_scanned(MAX_BATCH)
                 kept = block[self._choose(block)]
                 without_match = 0 if len(kept) else without_match + MAX_BATCH
-                if len(kept):
-                    yield kept
+                yield kept
                 if not self._left:
                     return
                 if without_match >= MAX_SCANNED_WITHOUT_MATCH:

@@ -3,6 +3,7 @@
 import csv
 import io
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -159,11 +160,27 @@ def test_what_there_is_not_is_told_before_anything_is_sent(small_http: httpx.Cli
     """After many seeds without a digit to keep, or where the seeds end."""
     asked: dict[str, Any] = {"count": 5, "confidence_floor": 0.9, "logit_floor": 4, "quotas": [0, 5, *[0] * 8]}
     places = ("/confidence_floor", "/logit_floor")
-    problem = assert_problem(small_http.post("/dataset", json=asked), "invalid-request", *places)
+    problem = assert_problem(small_http.post("/dataset", json=asked, timeout=600), "invalid-request", *places)
     assert f"none of {MAX_SCANNED_WITHOUT_MATCH} seeds in a row" in problem["detail"]
     asked = {"count": 5, "confidence_floor": 0.95, "first_seed": MAX_SEED - 300}
     assert_problem(small_http.post("/dataset", json=asked), "invalid-request", "/confidence_floor")
     assert_problem(small_http.post("/dataset", json={"count": 5, "version": 9}), "version-not-found")
+
+
+def test_each_block_has_the_time_of_a_request(faulty_server: MisbehavingServer, faulty_http: httpx.Client) -> None:
+    """All of them together take longer: the answer is that there is no such digit, and no timeout."""
+
+    def slow(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
+        time.sleep(0.2)
+        return answer(request)
+
+    faulty_server.behaviour = slow
+    try:
+        asked = {"count": 1, "confidence_floor": 0.9, "first_seed": MAX_SEED - 40 * 256}
+        response = faulty_http.post("/dataset", json=asked, headers={"Request-Timeout": "4"})
+    finally:
+        faulty_server.behaviour = honest
+    assert_problem(response, "invalid-request", "/confidence_floor")
 
 
 def test_a_stream_that_breaks_off_is_shorter_than_announced(
