@@ -75,7 +75,7 @@ def time_steps(arithmetic: str, data: Path) -> Iterator[Row]:
     tf.config.experimental.enable_tensor_float_32_execution(arithmetic == "TF32")
     for preset, xla in (("deck", False), ("best", False), ("deck", True)):
         settings = {"mixed_precision": arithmetic == "bfloat16", "xla": xla}
-        options = job.Options(Path("unused"), False, data, preset, None, 1000, {}, settings)
+        options = job.Options(Path("unused"), False, data, preset, None, 1000, settings)
         config, dataset = job.resolve(options)
         start = time.perf_counter()
         trainer = Trainer(config, strategy)  # Its feature discriminators keep their initial weights.
@@ -105,7 +105,7 @@ def time_steps(arithmetic: str, data: Path) -> Iterator[Row]:
 def train_and_evaluate(data: Path, run: Path, steps: int, limit: float) -> Iterator[Row]:
     """Trains, publishes and evaluates by the commands that users run."""
     digitgan = ("-m", "digitgan")
-    few = ("--steps", str(steps), "--evaluate-every", str(steps), "--detector-steps", "20", "--index-seeds", "1024")
+    few = ("--steps", str(steps), "--set", f"evaluate_every={steps}", "--detector-steps", "20", "--index-seeds", "1024")
     start = time.time()
     _, failure = run_process(limit, *digitgan, "train", "--preset", "deck", *few, "--data", data, "--run", run)
     card = run / "models" / GENERATOR / "1/model.json"

@@ -19,7 +19,7 @@ def example_generator() -> Any:
     from training.networks import build_generator
 
     keras.utils.set_random_seed(0)
-    generator = build_generator(keras.layers)
+    generator = build_generator()
     rng = np.random.default_rng(0)
     generator.set_weights(
         [np.abs(rng.normal(1, 0.3, weight.shape)) if weight.ndim == 1 else weight for weight in generator.get_weights()]

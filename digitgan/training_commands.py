@@ -1,6 +1,7 @@
 """``digitgan train`` and ``digitgan export``."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,12 +10,19 @@ import typer
 from digitgan.errors import UserError, require, told
 from serving.quiet import quiet_tensorflow_import
 
+try:
+    from training.config import SETTINGS
+
+    _SETTINGS = ", ".join(SETTINGS)
+except ModuleNotFoundError:  # The gateway's image has no code for training.
+    _SETTINGS = ""
+
 if TYPE_CHECKING:
     from training.config import TrainingConfig
     from training.data import Dataset
+    from training.publication import PublishConfig
 
 _LENGTH = "How long"
-_RECIPE = "Recipe (each overrides the preset)"
 _RUN = "The run directory"
 _COMPUTE = "How it computes"
 _SERVED = "What is served"
@@ -31,6 +39,7 @@ MountPointOption = Annotated[
 DetectorStepsOption = Annotated[
     int | None,
     typer.Option(
+        min=1,
         help="Steps that the discriminator goes on training for as a detector. Default: 6000, or as many as the run "
         "has if those are fewer.",
         rich_help_panel=_SERVED,
@@ -39,7 +48,8 @@ DetectorStepsOption = Annotated[
 IndexSeedsOption = Annotated[
     int | None,
     typer.Option(
-        help="Seeds to look at for the index of digits; 0: neither an index nor the classifier. Default: 65536.",
+        min=1,
+        help="Seeds in the index of digits. Default: 65536.",
         rich_help_panel=_SERVED,
     ),
 ]
@@ -87,49 +97,6 @@ def train(
     ] = False,
     models: ModelsOption = None,
     mount_point: MountPointOption = "/models",
-    batch_size: Annotated[
-        int | None, typer.Option(help="Images a step. Presets: best 128, dcgan and deck 256.", rich_help_panel=_RECIPE)
-    ] = None,
-    generator_learning_rate: Annotated[
-        float | None, typer.Option(help="Adam's, for the generator.", rich_help_panel=_RECIPE)
-    ] = None,
-    discriminator_learning_rate: Annotated[
-        float | None, typer.Option(help="Adam's, for the discriminator.", rich_help_panel=_RECIPE)
-    ] = None,
-    beta_1: Annotated[float | None, typer.Option("--beta-1", help="Adam's, for both.", rich_help_panel=_RECIPE)] = None,
-    beta_2: Annotated[float | None, typer.Option("--beta-2", help="Adam's, for both.", rich_help_panel=_RECIPE)] = None,
-    final_learning_rate: Annotated[
-        float | None,
-        typer.Option(
-            help="Share of both learning rates that is left at the end; 1: constant.", rich_help_panel=_RECIPE
-        ),
-    ] = None,
-    loss: Annotated[
-        str | None, typer.Option(help="'non-saturating' or 'relativistic'.", rich_help_panel=_RECIPE)
-    ] = None,
-    gradient_penalty: Annotated[
-        float | None,
-        typer.Option(help="Factor of the discriminator's R1 and R2; 0: none.", rich_help_panel=_RECIPE),
-    ] = None,
-    feature_critics: Annotated[
-        float | None,
-        typer.Option(help="Weight of the critics of features; 0: none.", rich_help_panel=_RECIPE),
-    ] = None,
-    feature_penalty: Annotated[
-        float | None,
-        typer.Option(help="Factor of those critics' R1 and R2.", rich_help_panel=_RECIPE),
-    ] = None,
-    dropout: Annotated[
-        float | None,
-        typer.Option(help="The discriminator's, 0 to 1. Presets: best 0, dcgan and deck 0.2.", rich_help_panel=_RECIPE),
-    ] = None,
-    ema_decay: Annotated[
-        float | None,
-        typer.Option(
-            help="Decay of the average of the generator's weights; 0: none. Presets: best and dcgan 0.999, deck 0.",
-            rich_help_panel=_RECIPE,
-        ),
-    ] = None,
     seed: Annotated[
         int | None,
         typer.Option(help="Root of weights, noise, dropout and order. Default: 0.", rich_help_panel=_COMPUTE),
@@ -142,28 +109,13 @@ def train(
             rich_help_panel=_COMPUTE,
         ),
     ] = None,
-    xla: Annotated[
-        bool | None,
+    settings: Annotated[
+        list[str] | None,
         typer.Option(
-            "--xla/--no-xla",
-            help="Compile the step with XLA; needs --feature-critics 0. Default: no.",
-            rich_help_panel=_COMPUTE,
-        ),
-    ] = None,
-    log_every: Annotated[
-        int | None,
-        typer.Option(help="Steps a line in metrics.jsonl. Default: 10.", rich_help_panel=_RUN),
-    ] = None,
-    checkpoint_every: Annotated[
-        int | None,
-        typer.Option(help="Steps between checkpoints. Default: 215.", rich_help_panel=_RUN),
-    ] = None,
-    evaluate_every: Annotated[
-        int | None,
-        typer.Option(
-            help="Steps between evaluations on the validation images, by which the generator to serve is chosen; "
-            "0: none. Default: 1075.",
-            rich_help_panel=_RUN,
+            "--set",
+            metavar="NAME=VALUE",
+            help="Override a setting of the preset or of the run; repeat it for more. --dry-run prints all values. "
+            f"The settings: {_SETTINGS}.",
         ),
     ] = None,
     workers_timeout: Annotated[
@@ -198,8 +150,12 @@ def train(
     require("training", "tensorflow", "scipy", "sklearn", "matplotlib", "jinja2", "PIL")
     from training import data as datasets
     from training import job
-    from training.config import DEFAULT_PRESET, ConfigError
+    from training.config import DEFAULT_PRESET, ConfigError, parse_setting
 
+    given = {"seed": seed, "mixed_precision": mixed_precision}
+    overrides = {name: value for name, value in given.items() if value is not None}
+    with told(ConfigError):
+        overrides |= dict(parse_setting(text) for text in settings or [])
     if run is None and resume:
         run = _newest_run()
     options = job.Options(
@@ -209,28 +165,7 @@ def train(
         preset=preset,
         epochs=epochs,
         steps=steps,
-        recipe={
-            "batch_size": batch_size,
-            "generator_learning_rate": generator_learning_rate,
-            "discriminator_learning_rate": discriminator_learning_rate,
-            "beta_1": beta_1,
-            "beta_2": beta_2,
-            "final_learning_rate": final_learning_rate,
-            "loss": loss,
-            "gradient_penalty": gradient_penalty,
-            "feature_critics": feature_critics,
-            "feature_penalty": feature_penalty,
-            "dropout": dropout,
-            "ema_decay": ema_decay,
-        },
-        settings={
-            "seed": seed,
-            "mixed_precision": mixed_precision,
-            "xla": xla,
-            "log_every": log_every,
-            "checkpoint_every": checkpoint_every,
-            "evaluate_every": evaluate_every,
-        },
+        overrides=overrides,
     )
     with told(ConfigError, datasets.DataError):
         config, dataset = job.resolve(options)
@@ -264,8 +199,8 @@ def train(
     if not devices.is_chief():
         return
     if publish:
-        how = {"detector_steps": detector_steps, "index_seeds": index_seeds}
-        _publish(outcome.trainer, config, dataset, options.run, models, mount_point, how)
+        how = _publish_config(models or options.run / "models", mount_point, detector_steps, index_seeds)
+        _publish(outcome.trainer, config, dataset, options.run, how)
     from digitgan.report_commands import report
 
     report(options.run)
@@ -279,12 +214,6 @@ def export(
     ] = None,
     models: ModelsOption = None,
     mount_point: MountPointOption = "/models",
-    detector: Annotated[
-        bool,
-        typer.Option(
-            "--detector/--no-detector", help="Train the discriminator on as a detector, or publish it as it is."
-        ),
-    ] = True,
     detector_steps: DetectorStepsOption = None,
     index_seeds: IndexSeedsOption = None,
     classifier: Annotated[
@@ -313,40 +242,34 @@ def export(
     from training import data as datasets
     from training import devices, loop
 
+    source = data or (None if config.data == "keras" else Path(config.data))
     with told(ConfigError, datasets.DataError):
-        dataset = None
-        if detector:
-            source = data or (None if config.data == "keras" else Path(config.data))
-            dataset = datasets.load(source.resolve() if source else None)
+        publish = _publish_config(models or run / "models", mount_point, detector_steps, index_seeds, classifier)
+        dataset = datasets.load(source.resolve() if source else None)
         trainer = loop.restore(config, run, devices.strategy())
-    how = {
-        "detector": detector,
-        "detector_steps": detector_steps,
-        "index_seeds": index_seeds,
-        "classifiers": classifier,
-    }
-    _publish(trainer, config, dataset, run, models, mount_point, how)
+    _publish(trainer, config, dataset, run, publish)
 
 
-def _publish(
-    trainer: Any,
-    config: "TrainingConfig",
-    dataset: "Dataset | None",
-    run: Path,
-    models: Path | None,
-    mount_point: str,
-    how: dict[str, Any],
-) -> None:
+def _publish_config(
+    base: Path, mount_point: str, detector_steps: int | None, index_seeds: int | None, classifier: Path | None = None
+) -> "PublishConfig":
+    from training.publication import PublishConfig
+
+    publish = PublishConfig(base, PurePosixPath(mount_point), detector_steps)
+    return replace(
+        publish, index_seeds=index_seeds or publish.index_seeds, classifiers=classifier or publish.classifiers
+    )
+
+
+def _publish(trainer: Any, config: "TrainingConfig", dataset: "Dataset", run: Path, publish: "PublishConfig") -> None:
     from training.config import ConfigError
     from training.export import ExportError
-    from training.publication import Publication, publish_run
+    from training.publication import publish_run
 
-    base = models or run / "models"
-    said = {name: value for name, value in how.items() if value is not None}
     with told(ConfigError, ExportError):
-        version = publish_run(run, config, trainer, dataset, Publication(base, PurePosixPath(mount_point), **said))
-    typer.echo(f"Published version {version} of the generator and the discriminator in {base}. Serve them with:")
-    typer.echo(f"  digitgan up --models {base}")
+        version = publish_run(run, config, trainer, dataset, publish)
+    typer.echo(f"Published version {version} of the models in {publish.base}. Serve them with:")
+    typer.echo(f"  digitgan up --models {publish.base}")
 
 
 def _newest_run() -> Path:

@@ -11,7 +11,7 @@ from PIL import Image
 
 pytest_plugins = ["tests.support.model_servers"]
 
-LONGEST = ("test_run.py", "test_classifier.py", "test_evaluation.py", "test_critic.py", "test_admission.py")
+LONGEST = ("test_run.py", "test_classifier.py", "test_evaluation.py", "test_step.py", "test_admission.py")
 """Files that begin first, so that no process is left with one of them at the end."""
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
-from serving.contract import CLASSES, FEATURES, IMAGE_SHAPE, IMAGE_SIDE, PIXEL_SCALE
+from serving.contract import CLASSES, FEATURES, IMAGE_SHAPE, IMAGE_SIDE
 from training.bar import TaskBar
 from training.calibration import calibration_error, reliability
 from training.config import ConfigError
@@ -25,6 +25,7 @@ from training.data import Dataset, validation_images
 from training.devices import describe
 from training.evaluation.statistics import LEGIBLE_CONFIDENCE
 from training.networks import float32_copy
+from training.pixels import to_unit
 
 FEATURE_WIDTH: Final = 128
 _CHUNK: Final = 500
@@ -105,7 +106,7 @@ def features_and_probabilities(
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """What the Keras network computes for images uint8 [N, 28, 28, 1]: features [N, 128] and probabilities [N, 10]."""
     both = keras.Model(network.inputs[0], [network.get_layer(FEATURES).output, network.outputs[0]])
-    features, logits = both(images / np.float32(PIXEL_SCALE) - 1, training=False)
+    features, logits = both(to_unit(images), training=False)
     return np.asarray(features), softmax(np.asarray(logits, np.float64), axis=1)
 
 
@@ -186,7 +187,7 @@ def _train_step(
 
     @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
     def step(indices: Any, seed: Any) -> Any:
-        batch = _distorted(tf.cast(tf.gather(pixels, indices), tf.float32) / PIXEL_SCALE - 1.0, seed)
+        batch = _distorted(to_unit(tf.gather(pixels, indices)), seed)
         with tf.GradientTape() as tape:
             logits = network(batch, training=True)
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.gather(digits, indices), logits)
@@ -228,7 +229,7 @@ def _distorted(images: Any, seed: Any) -> Any:
 
 
 def _logits(network: Any, images: NDArray[np.uint8]) -> NDArray[np.float64]:
-    scaled = images.reshape(-1, *IMAGE_SHAPE) / np.float32(PIXEL_SCALE) - 1
+    scaled = to_unit(images.reshape(-1, *IMAGE_SHAPE))
     chunks = [network(scaled[k : k + _CHUNK], training=False) for k in range(0, len(scaled), _CHUNK)]
     return np.concatenate([np.asarray(chunk, np.float64) for chunk in chunks])
 

@@ -1,10 +1,10 @@
-"""What a training run is told: presets, the resolved configuration, and its form on disk."""
+"""The configuration of a training run: presets, all settings, and their form on disk."""
 
 import json
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, get_type_hints
 
 from serving.files import write_atomically
 
@@ -15,7 +15,7 @@ LOSS_NAMES: Final = ("non-saturating", "relativistic")
 
 
 class ConfigError(ValueError):
-    """A run was told something impossible or contradictory. The message names the option at fault."""
+    """A setting is impossible, or two contradict each other. The message names the one at fault."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Recipe:
         loss: a name in training.losses.LOSSES: "non-saturating" or "relativistic".
         gradient_penalty: the factor of the discriminator's zero-centred gradient penalty on real and on generated
             images alike (R1 and R2, Mescheder et al. 2018); 0 leaves it out.
-        feature_critics: weight of the generator's loss against the critics of features (:mod:`training.critic`); 0
-            leaves them out.
-        feature_penalty: as ``gradient_penalty``, for the critics of features.
+        feature_weight: weight of the generator's loss against each feature discriminator
+            (:mod:`training.feature_discriminators`); 0 leaves them out.
+        feature_penalty: as ``gradient_penalty``, for the feature discriminators.
         dropout: share of activations dropped in the discriminator, 0 <= dropout < 1.
         ema_decay: decay a step of the exponential moving average of the generator's weights that is exported
             and pictured in place of the last weights (Yazıcı et al. 2019); 0 turns it off.
@@ -49,7 +49,7 @@ class Recipe:
     final_learning_rate: float
     loss: str
     gradient_penalty: float
-    feature_critics: float
+    feature_weight: float
     feature_penalty: float
     dropout: float
     ema_decay: float
@@ -65,7 +65,7 @@ class Recipe:
             ("final_learning_rate", 0 <= self.final_learning_rate <= 1, "from 0 to 1"),
             ("loss", self.loss in LOSS_NAMES, f"one of {', '.join(LOSS_NAMES)}"),
             ("gradient_penalty", 0 <= self.gradient_penalty < math.inf, "0 (off) or positive"),
-            ("feature_critics", 0 <= self.feature_critics < math.inf, "0 (off) or positive"),
+            ("feature_weight", 0 <= self.feature_weight < math.inf, "0 (off) or positive"),
             ("feature_penalty", 0 <= self.feature_penalty < math.inf, "0 (off) or positive"),
             ("dropout", 0 <= self.dropout < 1, "from 0 up to, not including, 1"),
             ("ema_decay", 0 <= self.ema_decay < 1, "from 0 (off) up to, not including, 1"),
@@ -86,7 +86,7 @@ PRESETS: Final[dict[str, Recipe]] = {
         final_learning_rate=1.0,
         loss="non-saturating",
         gradient_penalty=0.0,
-        feature_critics=0.0,
+        feature_weight=0.0,
         feature_penalty=0.0,
         dropout=0.2,
         ema_decay=0.0,
@@ -101,14 +101,14 @@ PRESETS: Final[dict[str, Recipe]] = {
         final_learning_rate=1.0,
         loss="non-saturating",
         gradient_penalty=0.0,
-        feature_critics=0.0,
+        feature_weight=0.0,
         feature_penalty=0.0,
         dropout=0.2,
         ema_decay=0.999,
     ),
     # What won the trials of docs/recipe.md: the relativistic loss with both gradient penalties and Adam's momenta of
-    # Huang et al. 2024 (R3GAN), critics of features (Sauer et al. 2021), no dropout, half the batch, large steps that
-    # decay, and the average of the weights.
+    # Huang et al. 2024 (R3GAN), feature discriminators (Sauer et al. 2021), no dropout, half the batch, large steps
+    # that decay, and the average of the weights.
     "best": Recipe(
         batch_size=128,
         generator_learning_rate=16e-4,
@@ -118,7 +118,7 @@ PRESETS: Final[dict[str, Recipe]] = {
         final_learning_rate=0.02,
         loss="relativistic",
         gradient_penalty=0.2,
-        feature_critics=5.0,
+        feature_weight=5.0,
         feature_penalty=0.02,
         dropout=0.0,
         ema_decay=0.999,
@@ -140,7 +140,7 @@ class TrainingConfig:
         data: where the images came from, ``"keras"`` or a path.
         data_sha256: SHA-256 of the training images' pixels, so that a resumed run sees the same ones.
         mixed_precision: compute in bfloat16 and keep weights in float32.
-        xla: compile the step with XLA; only for recipes without critics of features.
+        xla: compile the step with XLA; only for recipes without feature discriminators.
         log_every: steps a line in metrics.jsonl, each the mean over its interval.
         checkpoint_every: steps between checkpoints.
         evaluate_every: steps between evaluations of the averaged generator on the validation images, of which the
@@ -169,9 +169,11 @@ class TrainingConfig:
             raise ConfigError(f"evaluate_every must be 0 (never) or positive, not {self.evaluate_every}")
         if not 0 <= self.seed < 2**31:
             raise ConfigError(f"seed must be from 0 to 2147483647, not {self.seed}")
-        if self.xla and self.recipe.feature_critics:
+        if self.xla and self.recipe.feature_weight:
             # The gradient of their max pooling: "do not yet have a deterministic XLA implementation".
-            raise ConfigError("xla can't compile the feature discriminators: add --feature-critics 0, or --no-xla")
+            raise ConfigError(
+                "xla can't compile the feature discriminators: --set feature_weight=0, or --set xla=false"
+            )
 
     def epochs_at(self, step: int) -> float:
         """Passes over the training set after ``step`` steps."""
@@ -199,3 +201,24 @@ class TrainingConfig:
             raise ConfigError(f"{run} holds no run: there is no {CONFIG_FILE} in it") from error
         except (ValueError, TypeError, KeyError) as error:
             raise ConfigError(f"{run / CONFIG_FILE} can't be read: {error}") from error
+
+
+SETTINGS: Final[dict[str, type]] = get_type_hints(Recipe) | {
+    each.name: get_type_hints(TrainingConfig)[each.name] for each in fields(TrainingConfig) if each.default != MISSING
+}
+"""What ``--set`` may change, with its type: the recipe's fields, and those of a run that have a default."""
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """Reads ``name=value``, as ``--set`` takes it. Raises ConfigError for another name, and for another type."""
+    name, _, value = text.partition("=")
+    name = name.strip().replace("-", "_")
+    if name not in SETTINGS:
+        raise ConfigError(f"--set {text}: there is no setting {name}; the settings are {', '.join(SETTINGS)}")
+    kind = SETTINGS[name]
+    values = {"true": True, "false": False} if kind is bool else None
+    try:
+        return name, values[value.strip().lower()] if values else kind(value)
+    except (ValueError, KeyError) as error:
+        expected = "true or false" if kind is bool else {int: "an integer", float: "a number"}.get(kind, "text")
+        raise ConfigError(f"--set {text}: {name} must be {expected}") from error

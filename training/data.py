@@ -10,8 +10,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.contract import CLASSES, IMAGE_SHAPE, IMAGE_SIDE, PIXEL_SCALE
+from serving.contract import CLASSES, IMAGE_SHAPE, IMAGE_SIDE
 from serving.quiet import quiet_tensorflow_import
+
+Images = NDArray[np.uint8]
+"""Pixels, [N, 28, 28]: 0 is background and 255 full ink."""
 
 IDX_FILES: Final = {
     "x_train": "train-images-idx3-ubyte.gz",
@@ -234,6 +237,8 @@ def batches(images: NDArray[np.uint8], batch_size: int, seed: int, first_step: i
     """
     import tensorflow as tf
 
+    from training.pixels import to_unit
+
     first_epoch, within = divmod(first_step * batch_size, len(images))
     pixels = tf.constant(images.reshape(-1, *IMAGE_SHAPE))
 
@@ -242,7 +247,7 @@ def batches(images: NDArray[np.uint8], batch_size: int, seed: int, first_step: i
         return tf.data.Dataset.from_tensor_slices(order)
 
     def scaled(indices: Any) -> Any:
-        return tf.cast(tf.gather(pixels, indices), tf.float32) / PIXEL_SCALE - 1.0
+        return to_unit(tf.gather(pixels, indices))
 
     return (
         tf.data.Dataset.range(first_epoch, np.iinfo(np.int32).max)

@@ -5,12 +5,10 @@ logit says next to nothing. With the generator fixed, the same layers learn what
 generators, and everything else that people send from real digits; then the logit is calibrated.
 """
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,24 +17,22 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from serving.contract import GENERATOR, IMAGE_SHAPE, IMAGES, NOISE_DIM, PIXEL_SCALE, SIGNATURE
+from serving.contract import IMAGE_SHAPE, IMAGES, NOISE_DIM
 from serving.files import write_atomically
 from training import calibration
 from training.bar import TaskBar
 from training.calibration import Calibration
-from training.data import Dataset, validation_images
+from training.data import Dataset, Images, validation_images
 from training.evaluation import negative_examples
 from training.evaluation.score import score_figures
-from training.inference import inference_module
-from training.networks import build_discriminator, float32_copy
+from training.generator_graph import generator_graph
+from training.networks import build_discriminator, float32_copy, read_weights, write_weights
+from training.pixels import to_unit
 
-Images = NDArray[np.uint8]
 Generate = Callable[[Any], Any]
 """From noise, float32 [N, 100], to pixels as they are served, uint8 [N, 28, 28, 1]; runs inside a tf.function."""
 
 DIRECTORY: Final = "detector"
-WEIGHTS: Final = "detector.weights.npz"
-FACTS: Final = "detector.json"
 GAIN: Final = 4.0
 """How many times as fast the first layer's kernel may grow, since it has to tell neighbouring levels of gray apart."""
 _CHUNK: Final = 256
@@ -90,29 +86,29 @@ class Detector:
 
 
 def detector_of_run(
-    run: Path, discriminator: Any, generators: Sequence[Any], dataset: Dataset, config: DetectorConfig
+    run: Path, name: str, discriminator: Any, generators: Sequence[Any], dataset: Dataset, config: DetectorConfig
 ) -> Detector:
-    """The run's detector: the one that it holds if that came from the same beginnings, or else one trained now.
+    """The run's detector of that name: the one in the run directory, or else one trained now and kept there.
 
     Args:
-        run: the run directory; the detector is kept below ``detector`` there.
-        discriminator: the Keras discriminator, as the game left it.
+        run: the run directory.
+        name: names the generator that is served, and the length of the training.
+        discriminator: the Keras discriminator, as it stood at the end of the run.
         generators: Keras generators in float32: the one that is served, then earlier ones, if there are any.
         dataset: the run's images.
         config: how to train it.
     """
-    key = _key(discriminator, generators, dataset, config)
-    directory = run / DIRECTORY
-    if (kept := _read(directory, key)) is not None:
-        return kept
+    weights, facts = (run / DIRECTORY / f"{name}{suffix}" for suffix in (".npz", ".json"))
+    if facts.exists():
+        kept = json.loads(facts.read_text("utf-8"))
+        network = float32_copy(lambda: build_discriminator(0.0), read_weights(weights))
+        return Detector(network, Calibration(**kept["calibration"]), kept)
     # Within the training step's own graph: one tf.function for each of them would count as tracing too often.
-    graphs = [inference_module(GENERATOR, generator).graphs[SIGNATURE].python_function for generator in generators]
+    graphs = [generator_graph(generator).python_function for generator in generators]
     detector = train_detector(discriminator.get_weights(), [_pixels_of(graph) for graph in graphs], dataset, config)
-    directory.mkdir(parents=True, exist_ok=True)
-    weights = BytesIO()
-    np.savez(weights, *detector.network.get_weights())
-    write_atomically(directory / WEIGHTS, weights.getvalue())
-    write_atomically(directory / FACTS, json.dumps({"key": key, **detector.facts}, indent=2) + "\n")
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    write_weights(weights, detector.network.get_weights())
+    write_atomically(facts, json.dumps(detector.facts, indent=2) + "\n")
     return detector
 
 
@@ -172,7 +168,7 @@ def fresh(generate: Generate, count: int, seed: tuple[int, int]) -> Images:
 def logits_of(network: Any, images: Images) -> NDArray[np.float32]:
     """A network's logits, float32 [N], of images, uint8 [N, 28, 28]."""
     pixels = images.reshape(-1, *IMAGE_SHAPE)
-    chunks = [network(_scaled(pixels[k : k + _CHUNK]), training=False) for k in range(0, len(pixels), _CHUNK)]
+    chunks = [network(to_unit(pixels[k : k + _CHUNK]), training=False) for k in range(0, len(pixels), _CHUNK)]
     return np.concatenate([np.asarray(chunk) for chunk in chunks])[:, 0]
 
 
@@ -215,7 +211,7 @@ def _train(
     @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
     def step(real: Any, others: Any, seed: Any) -> Any:
         made = served(tf.random.stateless_normal([fakes, NOISE_DIM], seed))
-        batch = _scaled(tf.concat([tf.gather(pixels, real), made, others], axis=0))
+        batch = to_unit(tf.concat([tf.gather(pixels, real), made, others], axis=0))
         truth = tf.concat([tf.ones(config.real), tf.zeros(tf.shape(batch)[0] - config.real)], axis=0)
         with tf.GradientTape() as tape:
             answers = network(tf.concat([batch, black], axis=0), training=True)[:, 0]
@@ -243,10 +239,6 @@ def _train(
     last.bias.assign(last.bias + offset - network(black, training=False)[0])
 
 
-def _scaled(pixels: Any) -> Any:
-    return tf.cast(pixels, tf.float32) / PIXEL_SCALE - 1.0
-
-
 def _pixels_of(graph: Any) -> Generate:
     return lambda noise: graph(noise)[IMAGES]
 
@@ -259,26 +251,3 @@ def _picks(images: int, count: int, rng: np.random.Generator) -> Iterator[NDArra
             left = np.concatenate([left, rng.permutation(images)])
         yield left[:count]
         left = left[count:]
-
-
-def _key(discriminator: Any, generators: Sequence[Any], dataset: Dataset, config: DetectorConfig) -> str:
-    """SHA-256 of everything that decides what the detector becomes."""
-    digest = hashlib.sha256(json.dumps([asdict(config), dataset.fingerprint()]).encode())
-    for network in (discriminator, *generators):
-        for weight in network.get_weights():
-            digest.update(np.ascontiguousarray(weight).tobytes())
-    return digest.hexdigest()
-
-
-def _read(directory: Path, key: str) -> Detector | None:
-    """The detector in the directory, if there is one with this key."""
-    try:
-        facts = json.loads((directory / FACTS).read_text("utf-8"))
-        if facts.pop("key") != key:
-            return None
-        with np.load(directory / WEIGHTS) as archive:
-            weights = [archive[name] for name in archive.files]
-        network = float32_copy(lambda: build_discriminator(0.0), weights)
-        return Detector(network, Calibration(**facts["calibration"]), facts)
-    except FileNotFoundError:
-        return None

@@ -1,10 +1,10 @@
-"""From trained networks to model versions that a model server can load: saved, checked, then published by a rename."""
+"""From trained networks to model versions that a model server can load: saved, compared, then published by a rename."""
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -17,9 +17,6 @@ from serving import apis, server_config
 from serving.contract import (
     BATCH_SIZES,
     CLASSIFIER,
-    CONFIDENCES,
-    CURATED,
-    DIGITS,
     DISCRIMINATOR,
     FEATURES,
     GENERATOR,
@@ -33,7 +30,6 @@ from serving.contract import (
     SEED_INDEX,
     SIGNATURE,
     STORY,
-    STORY_BYTES,
     STORY_PAGE,
     WARMUP_REQUESTS,
 )
@@ -47,14 +43,14 @@ from training.calibration import Calibration
 from training.classifier import features_and_probabilities
 from training.devices import prepare_tensorflow
 from training.inference import InferenceModule, inference_module
-from training.seed_index import SeedIndex
+from training.pixels import to_unit
+from training.seed_index import SEEDS
 
 CHECKED_SIZES: Final = (1, 2, 3, 7, 64, 256)
 PIXEL_TOLERANCE: Final = 0.5 + 0.01
 """How far a pixel may lie from the network's unrounded value: its own rounding, and float32's noise at 255."""
-LOGIT_TOLERANCE: Final = 1e-3
-FEATURE_TOLERANCE: Final = 1e-3
-"""For the classifier's features and probabilities alike."""
+TOLERANCE: Final = 1e-3
+"""The same for logits, probabilities and features."""
 
 
 class ExportError(RuntimeError):
@@ -62,16 +58,33 @@ class ExportError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Labels:
-    """What is published with a generator so that its digits can be asked for by what they show.
+class Reference:
+    """What a saved signature has to compute.
 
     Attributes:
-        classifier: version directory of the classifier that reads them; it is published with the others.
-        seeds: how many seeds to look at for the index.
+        outputs: from the input to the expected outputs by name.
+        inputs: those for which the two are compared.
+        tolerance: how far an output may be from the expected one.
     """
 
-    classifier: Path
-    seeds: int
+    outputs: Callable[[Any], Mapping[str, NDArray[Any]]]
+    inputs: Sequence[NDArray[Any]]
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class Published:
+    """A model on its way to be published.
+
+    Attributes:
+        module: its graphs.
+        references: signature -> what it has to compute.
+        facts: what the model card says of this model alone.
+    """
+
+    module: InferenceModule
+    references: dict[str, Reference]
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def export(
@@ -82,32 +95,35 @@ def export(
     *,
     details: Mapping[str, Mapping[str, Any]] | None = None,
     calibration: Calibration | None = None,
-    labels: Labels | None = None,
+    classifier: Path | None = None,
+    index_seeds: int = SEEDS,
     story: bytes | None = None,
 ) -> int:
     """Publishes one new version of each network, all under the same number.
 
     Each version directory is written under a name that no model server looks at, loaded back, compared with the
-    network on several batch sizes, and renamed into place once all of them have passed: the generator last, so that
-    whoever sees its index finds the models that it speaks of. TensorFlow Serving's configuration files are written
-    beside the models. TensorFlow computes without TF32 from here on (:func:`training.devices.prepare_tensorflow`):
-    under it, every comparison would fail.
+    network on several batch sizes, and renamed into place once all of them have passed. The generator is renamed last,
+    so that a reader of its seed index finds the models that the index speaks of. TensorFlow Serving's configuration
+    files are written beside the models. TensorFlow computes without TF32 from here on
+    (:func:`training.devices.prepare_tensorflow`): under it, every comparison would fail.
 
     Args:
         networks: model name -> trained Keras network in float32.
         base: the model base directories' parent.
-        facts: what the model cards tell about the training.
+        facts: what all model cards say about the training.
         mount_point: ``base`` as the model server will see it, for models.config.
-        details: model name -> what that model's card tells besides.
+        details: model name -> what that model's card says besides.
         calibration: how the discriminator's logit becomes a probability; None: by the sigmoid alone.
-        labels: publish a classifier and the generator's seed index too; ``networks`` must hold both networks then.
+        classifier: a version directory; it is published too, with an index of the seeds that it labels. ``networks``
+            must hold both networks then.
+        index_seeds: seeds in the index.
         story: how the generator learned, to be served with it (:func:`training.story.encode`).
 
     Returns:
         The version.
 
     Raises:
-        ExportError: a saved graph differs from its network by more than rounding, or ``labels`` names no classifier.
+        ExportError: a saved graph differs from its network by more than rounding, or there is no ``classifier``.
     """
     prepare_tensorflow()
     version = 1 + max((number for name in networks for number in versions(base / name)), default=0)
@@ -119,36 +135,33 @@ def export(
         return staging
 
     try:
-        classifier = _stage_classifier(labels.classifier, base / CLASSIFIER, stage) if labels else None
-        modules = {name: inference_module(name, network, calibration) for name, network in networks.items()}
-        told: dict[str, dict[str, Any]] = {name: dict((details or {}).get(name, {})) for name in networks}
-        index = None
-        if labels:
-            index = _look_at_seeds(modules, labels)
-            modules[GENERATOR].graphs[SEED_INDEX] = index.graph()
-            told[GENERATOR][SEED_INDEX] = {**index.facts(), CLASSIFIER: classifier}
-        if story:
-            modules[GENERATOR].graphs[STORY] = run_story.graph(story)
-            told[GENERATOR][STORY] = run_story.facts(story)
-        for name in sorted(networks, key=lambda name: name == GENERATOR):
-            staging = stage(name, version)
-            _save(name, modules[name], staging)
-            difference = _check(name, networks[name], calibration, staging)
-            if index and name == GENERATOR:
-                _check_index(index, staging)
-            if story and name == GENERATOR:
-                _check_story(story, staging)
-            write_card(
-                staging,
-                {
-                    "model": name,
-                    "version": version,
-                    "created": datetime.now(UTC).isoformat(timespec="seconds"),
-                    **facts,
-                    **told[name],
-                    "export": {"tensorflow": tf.__version__, "greatest_difference_from_network": difference},
-                },
+        models = {
+            name: Published(
+                inference_module(name, network, calibration),
+                _references(name, network, calibration or Calibration()),
+                dict((details or {}).get(name, {})),
             )
+            for name, network in networks.items()
+        }
+        if classifier:
+            number = _stage_classifier(classifier, base / CLASSIFIER, stage)
+            _add_seed_index(models, classifier, number, index_seeds)
+        if story:
+            _add_story(models[GENERATOR], story)
+        for name in sorted(models, key=lambda name: name == GENERATOR):
+            staging = stage(name, version)
+            tf.saved_model.save(models[name].module, str(staging), signatures=dict(models[name].module.graphs))
+            _write_warm_up_requests(name, staging)
+            difference = _compare(name, models[name].references, staging)
+            card = {
+                "model": name,
+                "version": version,
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                **facts,
+                **models[name].facts,
+                "export": {"tensorflow": tf.__version__, "greatest_difference_from_network": difference},
+            }
+            write_card(staging, card)
         for staging, final in staged:
             staging.rename(final)
     finally:
@@ -157,6 +170,77 @@ def export(
     hosted = [name for name in MODELS if versions(base / name)]
     server_config.write_configs(base, hosted, mount_point, os.cpu_count() or 1)
     return version
+
+
+def _references(name: str, network: Any, calibration: Calibration) -> dict[str, Reference]:
+    """Returns what the signatures of a network have to compute, by Keras's own way."""
+    inputs = [_example_inputs(name, size) for size in CHECKED_SIZES]
+
+    def pixels(noise: Any) -> Mapping[str, NDArray[Any]]:
+        return {IMAGES: np.asarray(network(noise, training=False), np.float64) * PIXEL_SCALE + PIXEL_SCALE}
+
+    def scores(images: Any) -> Mapping[str, NDArray[Any]]:
+        logits = np.asarray(network(to_unit(images), training=False))[:, 0]
+        return {LOGITS: logits, PROBABILITIES: calibration.probabilities(logits)}
+
+    def classes(images: Any) -> Mapping[str, NDArray[Any]]:
+        return {PROBABILITIES: features_and_probabilities(network, images)[1]}
+
+    def features(images: Any) -> Mapping[str, NDArray[Any]]:
+        return {FEATURES: features_and_probabilities(network, images)[0]}
+
+    if name == GENERATOR:
+        return {SIGNATURE: Reference(pixels, inputs, PIXEL_TOLERANCE)}
+    if name == DISCRIMINATOR:
+        return {SIGNATURE: Reference(scores, inputs, TOLERANCE)}
+    return {SIGNATURE: Reference(classes, inputs, TOLERANCE), FEATURES: Reference(features, inputs, TOLERANCE)}
+
+
+def _add_seed_index(models: Mapping[str, Published], classifier: Path, number: int, seeds: int) -> None:
+    """Labels the digits of the first seeds, and adds the index of them to the generator."""
+    generate, score = (models[name].module.graphs[SIGNATURE] for name in (GENERATOR, DISCRIMINATOR))
+    saved = tf.saved_model.load(str(classifier))
+    classify = saved.signatures[SIGNATURE]
+    index = seed_index.build(
+        lambda noise: np.asarray(generate(tf.constant(noise))[IMAGES]),
+        lambda images: np.asarray(classify(tf.constant(images))[PROBABILITIES]),
+        lambda images: np.asarray(score(tf.constant(images))[LOGITS]),
+        seeds,
+    )
+    generator = models[GENERATOR]
+    generator.module.graphs[SEED_INDEX] = index.graph()
+    all_pages = np.arange(-(-seeds // INDEX_PAGE))
+    generator.references[SEED_INDEX] = Reference(lambda pages: index.tables(), [all_pages], 0.0)
+    generator.facts[SEED_INDEX] = {**index.facts(), CLASSIFIER: number}
+
+
+def _add_story(generator: Published, story: bytes) -> None:
+    generator.module.graphs[STORY] = run_story.graph(story)
+    all_pages = np.arange(-(-len(story) // STORY_PAGE))
+    padded = np.frombuffer(story.ljust(len(all_pages) * STORY_PAGE, b"\0"), np.uint8).reshape(-1, STORY_PAGE)
+    generator.references[STORY] = Reference(lambda pages: {STORY: padded}, [all_pages], 0.0)
+    generator.facts[STORY] = run_story.facts(story)
+
+
+def _compare(name: str, references: Mapping[str, Reference], directory: Path) -> float:
+    """Loads a saved model and compares each signature with its reference.
+
+    Returns the greatest difference, in pixel levels, logits, probabilities or features.
+    """
+    saved = tf.saved_model.load(str(directory))
+    greatest = 0.0
+    for signature, reference in references.items():
+        for inputs in reference.inputs:
+            outputs = saved.signatures[signature](tf.constant(inputs))
+            for output, expected in reference.outputs(inputs).items():
+                difference = float(np.abs(np.subtract(outputs[output].numpy(), expected, dtype=np.float64)).max())
+                if not difference <= reference.tolerance:  # NaN must fail too.
+                    raise ExportError(
+                        f"{name}: at batch size {len(inputs)}, {output} of the saved graph ({signature}) differs from "
+                        f"the network by {difference:.3g}, more than {reference.tolerance:.3g}; nothing was published"
+                    )
+                greatest = max(greatest, difference)
+    return greatest
 
 
 def _stage_classifier(source: Path, target: Path, stage: Callable[[str, int], Path]) -> int:
@@ -183,28 +267,9 @@ def _stage_classifier(source: Path, target: Path, stage: Callable[[str, int], Pa
     return newest + 1
 
 
-def _look_at_seeds(modules: Mapping[str, InferenceModule], labels: Labels) -> SeedIndex:
-    generate, score = (modules[name].graphs[SIGNATURE] for name in (GENERATOR, DISCRIMINATOR))
-    saved = tf.saved_model.load(str(labels.classifier))
-    classify = saved.signatures[SIGNATURE]
-    return seed_index.build(
-        lambda noise: np.asarray(generate(tf.constant(noise))[IMAGES]),
-        lambda images: np.asarray(classify(tf.constant(images))[PROBABILITIES]),
-        lambda images: np.asarray(score(tf.constant(images))[LOGITS]),
-        labels.seeds,
-    )
-
-
 def versions(model_base: Path) -> list[int]:
     """The version numbers of a model base directory, ascending."""
-    if not model_base.is_dir():
-        return []
-    return sorted(find_versions(model_base))
-
-
-def _save(name: str, module: InferenceModule, directory: Path) -> None:
-    tf.saved_model.save(module, str(directory), signatures=dict(module.graphs))
-    _write_warm_up_requests(name, directory)
+    return sorted(find_versions(model_base)) if model_base.is_dir() else []
 
 
 def _write_warm_up_requests(name: str, directory: Path) -> None:
@@ -224,59 +289,3 @@ def _example_inputs(name: str, rows: int) -> NDArray[Any]:
     if name == GENERATOR:
         return noise_from_seeds(range(rows))
     return np.random.default_rng(rows).integers(0, 256, (rows, *IMAGE_SHAPE), np.uint8)
-
-
-def _check(name: str, network: Any, calibration: Calibration | None, directory: Path) -> float:
-    """Loads the saved model and compares it with the network.
-
-    Returns the greatest difference, in pixel levels, logits, probabilities or features.
-    """
-    saved = tf.saved_model.load(str(directory))
-    served = saved.signatures[SIGNATURE]
-    greatest = 0.0
-    for size in CHECKED_SIZES:
-        inputs = _example_inputs(name, size)
-        outputs = {key: value.numpy() for key, value in served(tf.constant(inputs)).items()}
-        if name == GENERATOR:
-            expected = np.asarray(network(inputs, training=False), np.float64) * PIXEL_SCALE + PIXEL_SCALE
-            difference, tolerance = np.abs(outputs[IMAGES] - expected).max(), PIXEL_TOLERANCE
-        elif name == CLASSIFIER:
-            features, probabilities = features_and_probabilities(network, inputs)
-            found = saved.signatures[FEATURES](tf.constant(inputs))[FEATURES].numpy()
-            difference = max(np.abs(outputs[PROBABILITIES] - probabilities).max(), np.abs(found - features).max())
-            tolerance = FEATURE_TOLERANCE
-        else:
-            expected = np.asarray(network(inputs / np.float32(PIXEL_SCALE) - 1, training=False))[:, 0]
-            believed = (calibration or Calibration()).probabilities(outputs[LOGITS])
-            difference = max(np.abs(outputs[LOGITS] - expected).max(), np.abs(outputs[PROBABILITIES] - believed).max())
-            tolerance = LOGIT_TOLERANCE
-        if not difference <= tolerance:  # NaN must fail too.
-            raise ExportError(
-                f"{name}: at batch size {size} the saved graph differs from the network by {difference:.3g}, more "
-                f"than {tolerance:.3g}; nothing was published"
-            )
-        greatest = max(greatest, float(difference))
-    return greatest
-
-
-def _check_index(index: SeedIndex, directory: Path) -> None:
-    """Loads the saved generator and compares the pages that it gives with the index."""
-    pages = np.arange(-(-len(index.digits) // INDEX_PAGE))
-    answer = tf.saved_model.load(str(directory)).signatures[SEED_INDEX](tf.constant(pages, tf.int64))
-    tables: dict[str, NDArray[Any]] = {
-        DIGITS: index.digits,
-        CONFIDENCES: index.confidences,
-        LOGITS: index.logits,
-        CURATED: index.curated,
-    }
-    for name, table in tables.items():
-        if not np.array_equal(answer[name].numpy().ravel()[: len(table)], table):
-            raise ExportError(f"{GENERATOR}: {SEED_INDEX} gives other {name} than were found; nothing was published")
-
-
-def _check_story(story: bytes, directory: Path) -> None:
-    """Loads the saved generator and compares the story that it gives with the one it was given."""
-    pages = np.arange(-(-len(story) // STORY_PAGE))
-    answer = tf.saved_model.load(str(directory)).signatures[STORY](tf.constant(pages, tf.int64))
-    if answer[STORY].numpy().tobytes()[: int(answer[STORY_BYTES][0])] != story:
-        raise ExportError(f"{GENERATOR}: {STORY} gives another story than the run's; nothing was published")

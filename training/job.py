@@ -2,12 +2,13 @@
 
 import json
 import time
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from training import data
-from training.config import CONFIG_FILE, DEFAULT_PRESET, PRESETS, ConfigError, TrainingConfig
+from training.config import CONFIG_FILE, DEFAULT_PRESET, PRESETS, ConfigError, Recipe, TrainingConfig
 from training.metrics import MetricsLog
 
 
@@ -22,8 +23,7 @@ class Options:
         preset: a name in training.config.PRESETS.
         epochs: length in passes over the training set.
         steps: length in steps; at most one of the two.
-        recipe: fields of Recipe to override.
-        settings: fields of TrainingConfig to override.
+        overrides: fields of Recipe and TrainingConfig, by name.
     """
 
     run: Path
@@ -32,8 +32,7 @@ class Options:
     preset: str | None
     epochs: float | None
     steps: int | None
-    recipe: dict[str, Any]
-    settings: dict[str, Any]
+    overrides: Mapping[str, Any] = field(default_factory=dict)
 
 
 DEFAULT_EPOCHS = 40.0
@@ -54,7 +53,9 @@ def resolve(options: Options) -> tuple[TrainingConfig, data.Dataset]:
         raise ConfigError(f"--steps must be at least 1, not {options.steps}")
     if options.epochs is not None and not options.epochs > 0:
         raise ConfigError(f"--epochs must be positive, not {options.epochs}")
-    recipe = {name: value for name, value in options.recipe.items() if value is not None}
+    in_recipe = {each.name for each in fields(Recipe)}
+    recipe = {name: value for name, value in options.overrides.items() if name in in_recipe}
+    settings = {name: value for name, value in options.overrides.items() if name not in in_recipe}
     preset = options.preset or DEFAULT_PRESET
     chosen = replace(PRESETS[preset], **recipe)  # it checks the values
     begun = (options.run / CONFIG_FILE).exists()
@@ -65,10 +66,9 @@ def resolve(options: Options) -> tuple[TrainingConfig, data.Dataset]:
     if stored and path is None and stored.data != "keras":
         path = Path(stored.data)
     dataset = data.load(path)
-    settings = {name: value for name, value in options.settings.items() if value is not None}
     if stored:
         config = stored
-        _refuse_changes(stored, options.preset, recipe, settings)
+        _refuse_changes(stored, options)
     else:
         config = TrainingConfig(
             preset=preset,
@@ -87,17 +87,14 @@ def resolve(options: Options) -> tuple[TrainingConfig, data.Dataset]:
     return config, dataset
 
 
-def _refuse_changes(
-    stored: TrainingConfig, preset: str | None, recipe: dict[str, Any], settings: dict[str, Any]
-) -> None:
-    """A resumed run computes what it began to compute; only its length may change."""
-    asked = {**({"preset": preset} if preset else {}), **recipe, **settings}
+def _refuse_changes(stored: TrainingConfig, options: Options) -> None:
+    """Raises ConfigError for a setting that the resumed run does not have. Only its length may change."""
+    given = {**({"preset": options.preset} if options.preset else {}), **options.overrides}
     known = {**asdict(stored), **asdict(stored.recipe)}
-    for name, value in asked.items():
+    for name, value in given.items():
         if known[name] != value:
             raise ConfigError(
-                f"--{name.replace('_', '-')} {value}: the run that --resume continues has {known[name]}; "
-                "leave the option out, or begin a new run"
+                f"{name} {value}: the run that --resume continues has {known[name]}; leave it out, or begin a new run"
             )
 
 

@@ -58,8 +58,8 @@ def train(config: TrainingConfig, dataset: Dataset, run: Path, strategy: Any) ->
     state = tf.train.Checkpoint(trainer=trainer)
     if latest := tf.train.latest_checkpoint(str(run / CHECKPOINTS)):
         state.restore(latest).assert_consumed()
-    elif trainer.feature_critics:
-        trainer.feature_critics.prepare(dataset.training, dataset.y_train[: len(dataset.training)])
+    elif trainer.feature_discriminators:
+        trainer.feature_discriminators.prepare(dataset.training, dataset.y_train[: len(dataset.training)])
     first_step = trainer.step
     if first_step > config.steps:
         raise ConfigError(f"steps: the run has {first_step} steps behind it already, more than {config.steps}")

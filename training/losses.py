@@ -51,9 +51,59 @@ def slope_penalty(slopes: Any) -> Any:
     On real images it is R1, on generated ones R2 (Mescheder et al. 2018, section 4.1).
 
     Args:
-        slopes: float32 [N, …], the gradients of a critic's logits by what it judges.
+        slopes: float32 [N, …], the gradients of a discriminator's logits by its inputs.
 
     Returns:
         float32 [N].
     """
     return tf.reduce_sum(tf.square(slopes), axis=list(range(1, len(slopes.shape)))) / 2
+
+
+@dataclass(frozen=True)
+class AdversarialLosses:
+    """The losses of a generator and a discriminator on one batch.
+
+    Attributes:
+        generator: float32 scalar, the sum over the batch.
+        discriminator: float32 scalar, the sum over the batch, without the penalty.
+        penalty: float32 scalar, the discriminator's gradient penalty: the sum over the batch, without its factor.
+        real_logits: float32 [N].
+        fake_logits: float32 [N].
+    """
+
+    generator: Any
+    discriminator: Any
+    penalty: Any
+    real_logits: Any
+    fake_logits: Any
+
+
+def adversarial_losses(
+    loss: str, discriminator: Any, reals: Any, fakes: Any, *, with_penalty: bool
+) -> AdversarialLosses:
+    """Shows a discriminator real and generated samples, and computes both networks' losses.
+
+    Args:
+        loss: a name in LOSSES.
+        discriminator: a Keras network, [N, …] -> logits float32 [N, 1].
+        reals: float32 [N, …].
+        fakes: float32 [N, …].
+        with_penalty: compute the gradient penalty too; it is 0 otherwise.
+    """
+    with tf.GradientTape(watch_accessed_variables=False, persistent=True) as slope_tape:
+        slope_tape.watch([reals, fakes])
+        real_logits = discriminator(reals, training=True)[:, 0]
+        fake_logits = discriminator(fakes, training=True)[:, 0]
+    penalty = tf.constant(0.0)
+    if with_penalty:
+        penalty = tf.reduce_sum(
+            slope_penalty(slope_tape.gradient(real_logits, reals))
+            + slope_penalty(slope_tape.gradient(fake_logits, fakes))
+        )
+    return AdversarialLosses(
+        tf.reduce_sum(LOSSES[loss].generator(real_logits, fake_logits)),
+        tf.reduce_sum(LOSSES[loss].discriminator(real_logits, fake_logits)),
+        penalty,
+        real_logits,
+        fake_logits,
+    )

@@ -1,6 +1,8 @@
-"""The two networks of the course deck. Their layers are fixed; the recipe trains them."""
+"""The generator and the discriminator, as the course that this project implements defines them."""
 
+import io
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 import keras
@@ -10,7 +12,8 @@ from keras import layers
 from numpy.typing import NDArray
 
 from serving.contract import IMAGE_SHAPE, NOISE_DIM
-from training import layers as fast
+from serving.files import write_atomically
+from training.convolution import Conv2D, Conv2DTranspose
 
 LEAK: Final = 0.2
 """LeakyReLU's slope for negative inputs."""
@@ -20,26 +23,23 @@ STATISTICS_BATCHES: Final = 100
 the figures suffer (docs/recipe.md)."""
 
 
-def build_generator(kit: Any = fast) -> Any:
+def build_generator() -> Any:
     """The generator: noise float32 [N, 100] -> images float32 [N, 28, 28, 1] in -1 … 1 (tanh).
 
     Computes in the global mixed-precision policy; the output is float32 under any.
-
-    Args:
-        kit: where the larger layers come from: training.layers, or keras.layers for Keras's own way to compute them.
     """
     return keras.Sequential(
         [
             keras.Input((NOISE_DIM,)),
             layers.Dense(7 * 7 * 256, use_bias=False),
-            kit.BatchNormalization(synchronized=True),
+            layers.BatchNormalization(synchronized=True),
             layers.LeakyReLU(LEAK),
             layers.Reshape((7, 7, 256)),
-            kit.Conv2DTranspose(128, 5, strides=1, padding="same", use_bias=False),
-            kit.BatchNormalization(synchronized=True),
+            Conv2DTranspose(128, 5, strides=1, padding="same", use_bias=False),
+            layers.BatchNormalization(synchronized=True),
             layers.LeakyReLU(LEAK),
-            kit.Conv2DTranspose(64, 5, strides=2, padding="same", use_bias=False),
-            kit.BatchNormalization(synchronized=True),
+            Conv2DTranspose(64, 5, strides=2, padding="same", use_bias=False),
+            layers.BatchNormalization(synchronized=True),
             layers.LeakyReLU(LEAK),
             layers.Conv2DTranspose(1, 5, strides=2, padding="same", use_bias=False),
             layers.Activation("tanh", dtype="float32"),
@@ -48,22 +48,21 @@ def build_generator(kit: Any = fast) -> Any:
     )
 
 
-def build_discriminator(dropout: float, kit: Any = fast) -> Any:
+def build_discriminator(dropout: float) -> Any:
     """The discriminator: images float32 [N, 28, 28, 1] in -1 … 1 -> logits float32 [N, 1], positive for real.
 
     Args:
         dropout: share of activations dropped while training.
-        kit: as for :func:`build_generator`.
     """
     return keras.Sequential(
         [
             keras.Input(IMAGE_SHAPE),
             layers.Conv2D(64, 5, strides=2, padding="same"),
             layers.LeakyReLU(LEAK),
-            kit.Dropout(dropout),
-            kit.Conv2D(128, 5, strides=2, padding="same"),
+            layers.Dropout(dropout),
+            Conv2D(128, 5, strides=2, padding="same"),
             layers.LeakyReLU(LEAK),
-            kit.Dropout(dropout),
+            layers.Dropout(dropout),
             layers.Flatten(),
             layers.Dense(1, dtype="float32"),
         ],
@@ -100,6 +99,20 @@ def set_batch_statistics(generator: Any, noise: Any, batch_size: int) -> None:
         layer.momentum = momentum
 
 
+def averaged_generator(weights: list[NDArray[Any]], batch_size: int, seed: int) -> Any:
+    """A generator in float32 with averaged weights, and the batch-normalisation statistics that they produce.
+
+    Args:
+        weights: as the generator's ``get_weights`` would give them; the statistics among them are replaced.
+        batch_size: the batch size of the training.
+        seed: root of the noise that the statistics are estimated from.
+    """
+    generator = float32_copy(build_generator, weights)
+    noise = tf.random.stateless_normal([STATISTICS_BATCHES * batch_size, NOISE_DIM], seed=[seed, -1])
+    set_batch_statistics(generator, noise, batch_size)
+    return generator
+
+
 def float32_copy(build: Callable[[], Any], weights: list[NDArray[Any]]) -> Any:
     """A network with the given weights that computes in float32, whatever the training computed in.
 
@@ -115,3 +128,16 @@ def float32_copy(build: Callable[[], Any], weights: list[NDArray[Any]]) -> Any:
         keras.mixed_precision.set_dtype_policy(policy)
     copy.set_weights(weights)
     return copy
+
+
+def write_weights(path: Path, weights: list[NDArray[Any]]) -> None:
+    """Writes a network's weights, in the order of its ``get_weights``, as an .npz file."""
+    content = io.BytesIO()
+    np.savez(content, *weights)
+    write_atomically(path, content.getvalue())
+
+
+def read_weights(path: Path) -> list[NDArray[Any]]:
+    """Reads what :func:`write_weights` wrote."""
+    with np.load(path, allow_pickle=False) as archive:
+        return [archive[f"arr_{k}"] for k in range(len(archive.files))]

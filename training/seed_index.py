@@ -1,6 +1,6 @@
-"""What the digits of the seeds 0, 1, 2, … look like: looked at once, at export, and served with the generator.
+"""The seed index: the labels and scores of the digits of the seeds 0, 1, 2, …
 
-So a request for sevens costs no more than any other, and rejection sampling is done once, offline.
+The export computes it once, and it is served with the generator. So a request for sevens costs no more than any other.
 """
 
 from collections.abc import Callable
@@ -62,24 +62,24 @@ class SeedIndex:
             "curated": np.bincount(self.digits[self.curated], minlength=CLASSES).tolist(),
         }
 
-    def graph(self) -> Any:
-        """The signature ``seed_index`` as a tf.function (serving/contract.py tells what it takes and gives).
-
-        Page numbers out of range are taken for the nearest page.
-        """
-        seeds = len(self.digits)
-        pages = -(-seeds // INDEX_PAGE)
+    def tables(self) -> dict[str, NDArray[Any]]:
+        """What the signature ``seed_index`` answers for all pages: output -> [pages, INDEX_PAGE]."""
+        padding = -len(self.digits) % INDEX_PAGE
 
         def paged(values: NDArray[Any], beyond: int) -> NDArray[Any]:
-            padding = np.full(pages * INDEX_PAGE - seeds, beyond, values.dtype)
-            return np.concatenate([values, padding]).reshape(pages, INDEX_PAGE)
+            return np.pad(values, (0, padding), constant_values=beyond).reshape(-1, INDEX_PAGE)
 
-        tables = {
+        return {
             DIGITS: paged(self.digits, NOT_INDEXED),
             CONFIDENCES: paged(self.confidences, 0),
             LOGITS: paged(self.logits, 0),
             CURATED: paged(self.curated.astype(np.uint8), 0),
         }
+
+    def graph(self) -> Any:
+        """The signature ``seed_index`` as a tf.function. A page number out of range gets the nearest page."""
+        tables = self.tables()
+        seeds, pages = len(self.digits), len(tables[DIGITS])
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.int64, PAGES)])  # type: ignore[untyped-decorator]
         def seed_index(page_numbers: Any) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Which of a run's generators is served: the one that does best on images held out of the training."""
 
-import io
 import json
 from pathlib import Path
 from typing import Any, Final
@@ -10,12 +9,13 @@ from numpy.typing import NDArray
 
 from serving.files import write_atomically
 from serving.noise import noise_from_seeds
+from training.config import TrainingConfig
 from training.data import Dataset
 from training.evaluation.classifier import newest_classifier
 from training.evaluation.evaluator import Evaluator
 from training.metrics import EVALUATIONS_FILE, evaluations
-from training.networks import build_generator, float32_copy
-from training.samples import pixels
+from training.networks import averaged_generator, build_generator, float32_copy, read_weights, write_weights
+from training.pixels import to_pixels
 
 GENERATORS: Final = "generators"
 CRITERION: Final = "frechet_distance"
@@ -34,7 +34,7 @@ class Validation:
     def figures(self, generator: Any) -> dict[str, Any]:
         """Returns the figures of a light evaluation of a generator in float32."""
         batches = (self._noise[k : k + _BATCH] for k in range(0, len(self._noise), _BATCH))
-        images = np.concatenate([pixels(np.asarray(generator(noise, training=False))) for noise in batches])
+        images = np.concatenate([to_pixels(generator(noise, training=False)) for noise in batches])
         return self._evaluator.measure(images[..., 0], light=True).figures
 
     def reference(self) -> dict[str, Any]:
@@ -102,17 +102,19 @@ def kept_generators(run: Path) -> dict[int, Any]:
     return {step: float32_copy(build_generator, kept_weights(run, step)) for step in kept_steps(run)}
 
 
-def write_weights(path: Path, weights: list[NDArray[Any]]) -> None:
-    """Writes a network's weights, in the order of its ``get_weights``, as an .npz file."""
-    content = io.BytesIO()
-    np.savez(content, *weights)
-    write_atomically(path, content.getvalue())
+def average_of_run(run: Path, config: TrainingConfig) -> tuple[Any, list[int]] | None:
+    """Returns the average of the generators that a run kept over its last half, and their steps, ascending.
 
-
-def read_weights(path: Path) -> list[NDArray[Any]]:
-    """Reads what :func:`write_weights` wrote."""
-    with np.load(path, allow_pickle=False) as archive:
-        return [archive[f"arr_{k}"] for k in range(len(archive.files))]
+    Each of them is an average itself, over the last thousand steps or so. The mean of them all is nearer to the middle
+    of the flat place of the loss around which they lie (stochastic weight averaging: Izmailov et al. 2018). None where
+    fewer than two were kept.
+    """
+    steps = kept_steps(run)
+    steps = [step for step in steps if 2 * step >= steps[-1]]
+    if len(steps) < 2:
+        return None
+    weights = [np.mean(each, axis=0) for each in zip(*(kept_weights(run, step) for step in steps), strict=True)]
+    return averaged_generator(weights, config.recipe.batch_size, config.seed), steps
 
 
 def _weights_file(run: Path, step: int) -> Path:

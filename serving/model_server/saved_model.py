@@ -20,9 +20,9 @@ from grpc import StatusCode
 from numpy.typing import NDArray
 
 from serving import apis
+from serving.contract import SIGNATURE
 from serving.model_server.errors import ServingError
 from serving.model_server.signature import METHODS, Arrays, Signature
-from serving.model_server.single_signature import single_signature
 from serving.quiet import without_openvino_converter
 
 with without_openvino_converter():
@@ -190,7 +190,7 @@ def _converted(path: Path, meta_graph: apis.MetaGraphDef, name: str) -> Any:
     """Returns a signature as OpenVINO's own graph."""
     with tempfile.TemporaryDirectory() as directory:
         target = Path(directory)
-        (target / "saved_model.pb").write_bytes(single_signature(meta_graph, name).SerializeToString())
+        (target / "saved_model.pb").write_bytes(_single_signature(meta_graph, name).SerializeToString())
         if (path / _VARIABLES).is_dir():
             (target / _VARIABLES).symlink_to((path / _VARIABLES).absolute())
         model = _CORE.read_model(target)
@@ -198,6 +198,17 @@ def _converted(path: Path, meta_graph: apis.MetaGraphDef, name: str) -> Any:
         if node.get_type_name() == "MatMul":
             _keep_stack(node)
     return model
+
+
+def _single_signature(meta_graph: apis.MetaGraphDef, name: str) -> apis.SavedModel:
+    """Returns a SavedModel with the signature ``name`` as ``serving_default``, the only one that OpenVINO reads."""
+    saved = apis.SavedModel(saved_model_schema_version=1)
+    target = saved.meta_graphs.add()
+    target.meta_info_def.CopyFrom(meta_graph.meta_info_def)
+    target.graph_def.CopyFrom(meta_graph.graph_def)
+    target.saver_def.CopyFrom(meta_graph.saver_def)  # its nodes tell which variable has which name in the checkpoint
+    target.signature_def[SIGNATURE].CopyFrom(meta_graph.signature_def[name])
+    return saved
 
 
 def _keep_stack(product: Any) -> None:

@@ -21,7 +21,7 @@ from training.data import batches
 from training.step import Trainer
 config, dataset = job.resolve(job.Options(
     Path("unused"), resume=False, data=Path(sys.argv[1]), preset=None, epochs=None, steps=4,
-    recipe={"batch_size": 16, "dropout": 0.0}, settings={},
+    overrides={"batch_size": 16, "dropout": 0.0},
 ))
 losses = []
 for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])):

@@ -24,7 +24,7 @@ TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text("utf-8")
 SHORTER = {
     "make train ARGS=--dry-run": "digitgan train --dry-run",
     "source .venv/bin/activate": "true",
-    "--index-seeds 4096 --steps 300": "--index-seeds 300 --steps 6 --batch-size 16 --log-every 1",
+    "--index-seeds 4096 --steps 300": "--index-seeds 300 --steps 6 --set batch_size=16 --set log_every=1",
     "--resume --steps 1000": "--resume --steps 8 --index-seeds 300",
     "digitgan evaluate runs/first": "digitgan evaluate runs/first --images 200",
 }
@@ -95,7 +95,7 @@ def said(told: dict[str, str], words: str) -> str:
 
 
 def test_every_command_does_what_the_text_says(told: dict[str, str], desk: Path) -> None:
-    assert '"feature_critics": 5.0' in said(told, "dry-run")
+    assert '"feature_weight": 5.0' in said(told, "dry-run")
     assert "Published version 1" in said(told, "--steps 300")
     assert "Published version 2" in said(told, "--steps 1000")
     assert "Legible digits" in said(told, "digitgan evaluate")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from training import job
-from training.config import PRESETS, ConfigError, Recipe, TrainingConfig
+from training.config import PRESETS, ConfigError, Recipe, TrainingConfig, parse_setting
 
 DECK = PRESETS["deck"]
 CONFIG = TrainingConfig("deck", DECK, seed=0, steps=1000, images=60_000, data="keras", data_sha256="0" * 64)
@@ -23,7 +23,7 @@ def test_the_deck_preset_is_the_decks_recipe() -> None:
         final_learning_rate=1.0,
         loss="non-saturating",
         gradient_penalty=0.0,
-        feature_critics=0.0,
+        feature_weight=0.0,
         feature_penalty=0.0,
         dropout=0.2,
         ema_decay=0.0,
@@ -63,7 +63,7 @@ def test_a_directory_without_a_readable_run_is_named(tmp_path: Path, content: st
         ("loss", "hinge"),
         ("gradient_penalty", -1.0),
         ("gradient_penalty", float("inf")),
-        ("feature_critics", -1.0),
+        ("feature_weight", -1.0),
         ("feature_penalty", -1.0),
         ("dropout", -0.1),
         ("ema_decay", 1.5),
@@ -84,12 +84,12 @@ def test_an_impossible_setting_names_its_field(field: str, value: int) -> None:
 
 
 def options(run: Path, data: Path, **changes: object) -> job.Options:
-    plain = job.Options(run, resume=False, data=data, preset=None, epochs=None, steps=None, recipe={}, settings={})
+    plain = job.Options(run, resume=False, data=data, preset=None, epochs=None, steps=None)
     return replace(plain, **changes)  # type: ignore[arg-type]
 
 
 def test_overrides_go_before_the_preset(tmp_path: Path, digits_npz: Path) -> None:
-    asked = options(tmp_path, digits_npz, preset="deck", recipe={"batch_size": 50, "beta_1": None}, epochs=2.0)
+    asked = options(tmp_path, digits_npz, preset="deck", overrides={"batch_size": 50}, epochs=2.0)
     config, dataset = job.resolve(asked)
     assert config.recipe == replace(DECK, batch_size=50)
     assert (config.steps, config.images) == (55, 1375)
@@ -103,7 +103,7 @@ def test_overrides_go_before_the_preset(tmp_path: Path, digits_npz: Path) -> Non
         ({"preset": "best ever"}, "--preset"),
         ({"epochs": 0.0}, "--epochs"),
         ({"steps": 0}, "steps"),
-        ({"recipe": {"dropout": 1.0}}, "dropout"),
+        ({"overrides": {"dropout": 1.0}}, "dropout"),
     ],
 )
 def test_options_that_contradict_or_make_no_sense_are_named(
@@ -121,16 +121,44 @@ def test_a_run_is_never_overwritten(tmp_path: Path, digits_npz: Path) -> None:
 
 
 def test_a_resumed_run_keeps_its_settings_and_may_only_grow_longer(tmp_path: Path, digits_npz: Path) -> None:
-    begun, _ = job.resolve(options(tmp_path, digits_npz, preset="deck", steps=7, settings={"seed": 3}))
+    begun, _ = job.resolve(options(tmp_path, digits_npz, preset="deck", steps=7, overrides={"seed": 3}))
     begun.write(tmp_path)
     resumed, _ = job.resolve(options(tmp_path, digits_npz, resume=True))
     assert resumed == begun
-    longer, _ = job.resolve(options(tmp_path, digits_npz, resume=True, steps=9, settings={"seed": 3}))
+    longer, _ = job.resolve(options(tmp_path, digits_npz, resume=True, steps=9, overrides={"seed": 3}))
     assert longer == replace(begun, steps=9)
     for change, named in (
-        ({"settings": {"seed": 4}}, "--seed 4"),
-        ({"recipe": {"beta_1": 0.5}}, "--beta-1 0.5"),
-        ({"preset": "dcgan"}, "--preset dcgan"),
+        ({"overrides": {"seed": 4}}, "seed 4"),
+        ({"overrides": {"beta_1": 0.5}}, "beta_1 0.5"),
+        ({"preset": "dcgan"}, "preset dcgan"),
     ):
         with pytest.raises(ConfigError, match=named):
             job.resolve(options(tmp_path, digits_npz, resume=True, **change))
+
+
+@pytest.mark.parametrize(
+    ("text", "setting"),
+    [
+        ("dropout=0.1", ("dropout", 0.1)),
+        ("batch-size=64", ("batch_size", 64)),
+        ("loss=relativistic", ("loss", "relativistic")),
+        ("xla=True", ("xla", True)),
+        ("evaluate_every=0", ("evaluate_every", 0)),
+    ],
+)
+def test_a_setting_has_the_type_of_its_field(text: str, setting: tuple[str, object]) -> None:
+    assert parse_setting(text) == setting
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("steps=3", "there is no setting steps; the settings are batch_size, generator_learning_rate"),
+        ("dropout", "dropout must be a number"),
+        ("batch_size=1.5", "batch_size must be an integer"),
+        ("xla=yes", "xla must be true or false"),
+    ],
+)
+def test_a_setting_that_cannot_be_read_is_named(text: str, named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        parse_setting(text)

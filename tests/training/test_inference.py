@@ -1,24 +1,34 @@
-"""The generator's graph: small on disk, and its spectra come with the loading."""
+"""The exported graphs: what they compute, for which shapes, and in which converters."""
 
-import gc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+import openvino
 import pytest
 import tensorflow as tf
+from openvino.tools.ovc import convert_model
 
-from serving.contract import GENERATOR, IMAGES, NOISE, SIGNATURE
+from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR, IMAGES, MODELS, NOISE, SIGNATURE
+from training.classifier import build_classifier
+from training.generator_graph import sub_pixel
 from training.inference import inference_module
-from training.inference.generator import sub_pixel
-from training.networks import build_generator
+from training.networks import build_discriminator, build_generator
+
+BUILDERS: dict[str, Callable[[], Any]] = {
+    GENERATOR: build_generator,
+    DISCRIMINATOR: lambda: build_discriminator(0.0),
+    CLASSIFIER: build_classifier,
+}
 
 
-def example_network(seed: int) -> Any:
-    keras.utils.set_random_seed(seed)
-    network = build_generator()
-    rng = np.random.default_rng(seed)
+def example_network(name: str) -> Any:
+    """A network with weights and statistics that are nowhere near their initial values."""
+    keras.utils.set_random_seed(0)
+    network = BUILDERS[name]()
+    rng = np.random.default_rng(0)
     network.set_weights(
         [np.abs(rng.normal(1, 0.3, weight.shape)) if weight.ndim == 1 else weight for weight in network.get_weights()]
     )
@@ -26,18 +36,18 @@ def example_network(seed: int) -> Any:
 
 
 @pytest.fixture(scope="module")
-def networks() -> list[Any]:
-    return [example_network(seed) for seed in (0, 1)]
+def networks() -> dict[str, Any]:
+    return {name: example_network(name) for name in BUILDERS}
 
 
 @pytest.fixture(scope="module")
-def saved(networks: list[Any], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The graphs of two networks."""
-    directories = []
-    for network in networks:
-        directories.append(tmp_path_factory.mktemp("saved"))
-        module = inference_module(GENERATOR, network)
-        tf.saved_model.save(module, str(directories[-1]), signatures=dict(module.graphs))
+def saved(networks: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The directories of the saved graphs."""
+    directories = {}
+    for name, network in networks.items():
+        directories[name] = tmp_path_factory.mktemp(name)
+        module = inference_module(name, network)
+        tf.saved_model.save(module, str(directories[name]), signatures=dict(module.graphs))
     return directories
 
 
@@ -49,26 +59,9 @@ def expected(network: Any, rows: int) -> Any:
     return np.asarray(network(noise(rows), training=False), np.float64) * 127.5 + 127.5
 
 
-def test_versions_in_one_process_keep_their_own_kernels(saved: list[Path], networks: list[Any]) -> None:
-    loaded = [tf.saved_model.load(str(directory)) for directory in saved]
-    for each, network in zip(loaded, networks, strict=True):
-        pixels = each.signatures[SIGNATURE](tf.constant(noise(3)))[IMAGES].numpy()
-        np.testing.assert_allclose(pixels, expected(network, 3), atol=0.51)
-
-    again = tf.saved_model.load(str(saved[0]))
-    del loaded
-    gc.collect()
-    pixels = again.signatures[SIGNATURE](tf.constant(noise(3)))[IMAGES].numpy()
-    np.testing.assert_allclose(pixels, expected(networks[0], 3), atol=0.51)
-
-
-def test_the_file_holds_kernels_and_no_spectra(saved: list[Path]) -> None:
-    assert sum(path.stat().st_size for path in saved[0].rglob("*") if path.is_file()) < 10_000_000
-
-
-def test_no_operation_rounds_otherwise_in_another_release(saved: list[Path]) -> None:
+def test_no_operation_rounds_otherwise_in_another_release(saved: dict[str, Path]) -> None:
     """TensorFlow 2.19's tanh isn't 2.20's: python -m benchmarks.tensorflow_versions shows it."""
-    graph = tf.saved_model.load(str(saved[0])).signatures[SIGNATURE].graph.as_graph_def()
+    graph = tf.saved_model.load(str(saved[GENERATOR])).signatures[SIGNATURE].graph.as_graph_def()
     operations = {node.op for function in graph.library.function for node in function.node_def}
     assert "Sigmoid" in operations
     assert "Tanh" not in operations
@@ -83,12 +76,12 @@ def test_a_sub_pixel_convolution_is_the_transposed_one() -> None:
 
 
 def test_a_session_computes_it_too_and_fuses_a_convolution_with_what_follows(
-    saved: list[Path], networks: list[Any]
+    saved: dict[str, Path], networks: dict[str, Any]
 ) -> None:
-    """TensorFlow Serving runs SavedModels in sessions, whose loading makes the spectra."""
+    """TensorFlow Serving runs SavedModels in sessions."""
     v1 = tf.compat.v1
     with v1.Graph().as_default(), v1.Session() as session:
-        signature = v1.saved_model.load(session, ["serve"], str(saved[0])).signature_def[SIGNATURE]
+        signature = v1.saved_model.load(session, ["serve"], str(saved[GENERATOR])).signature_def[SIGNATURE]
         ran = v1.RunMetadata()
         pixels = session.run(
             signature.outputs[IMAGES].name,
@@ -96,6 +89,53 @@ def test_a_session_computes_it_too_and_fuses_a_convolution_with_what_follows(
             options=v1.RunOptions(output_partition_graphs=True),
             run_metadata=ran,
         )
-    np.testing.assert_allclose(pixels, expected(networks[0], 8), atol=0.51)
+    np.testing.assert_allclose(pixels, expected(networks[GENERATOR], 8), atol=0.51)
     fused = [list(node.attr["fused_ops"].list.s) for graph in ran.partition_graphs for node in graph.node]
     assert [b"BiasAdd", b"LeakyRelu"] in fused
+
+
+INPUTS = {
+    GENERATOR: {NOISE: noise(6)},
+    DISCRIMINATOR: {IMAGES: np.random.default_rng(0).integers(0, 256, (6, 28, 28, 1), np.uint8)},
+    CLASSIFIER: {IMAGES: np.random.default_rng(0).integers(0, 256, (6, 28, 28, 1), np.uint8)},
+}
+
+
+def outputs_of(directory: Path, inputs: dict[str, Any]) -> dict[str, Any]:
+    served = tf.saved_model.load(str(directory)).signatures[SIGNATURE]
+    return {name: value.numpy() for name, value in served(**{k: tf.constant(v) for k, v in inputs.items()}).items()}
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_the_graph_checks_the_shape_of_its_input(saved: dict[str, Path], name: str) -> None:
+    """TensorFlow Serving compares no shape with the signature, and some operations crash on a wrong rank."""
+    graph = tf.saved_model.load(str(saved[name])).signatures[SIGNATURE].graph.as_graph_def()
+    checks = [node for function in graph.library.function for node in function.node_def if node.op == "EnsureShape"]
+    spec = MODELS[name].input
+    assert [[dim.size for dim in node.attr["shape"].shape.dim] for node in checks] == [[-1, *spec.shape]]
+    takers = [node.op for function in graph.library.function for node in function.node_def if spec.name in node.input]
+    assert takers == ["EnsureShape"]
+
+
+def assert_same(name: str, converted: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Passes when pixels differ by one level at most, and everything else by rounding."""
+    assert converted.keys() == expected.keys()
+    for key, value in expected.items():
+        tolerance = 1 if name == GENERATOR else 1e-3 * np.abs(value).max()
+        np.testing.assert_allclose(np.float64(converted[key]), np.float64(value), rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_openvino_converts_it(saved: dict[str, Path], name: str) -> None:
+    model = openvino.compile_model(convert_model(str(saved[name])), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    expected = outputs_of(saved[name], INPUTS[name])
+    found = model(INPUTS[name])
+    assert_same(name, {key: found[key] for key in expected}, expected)
+
+
+@pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
+@pytest.mark.parametrize("name", BUILDERS)
+def test_tflite_converts_it(saved: dict[str, Path], name: str) -> None:
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(saved[name]), signature_keys=[SIGNATURE])
+    runner = tf.lite.Interpreter(model_content=converter.convert()).get_signature_runner(SIGNATURE)
+    assert_same(name, runner(**INPUTS[name]), outputs_of(saved[name], INPUTS[name]))

@@ -10,6 +10,7 @@ from tests.training.test_config import CONFIG
 from training import metrics, samples
 from training.milestones import milestones
 from training.networks import build_generator
+from training.pixels import to_pixels
 
 
 def test_milestones_are_the_decks_and_then_epochs_thinned() -> None:
@@ -24,12 +25,12 @@ def test_a_short_run_is_pictured_at_its_end() -> None:
 
 def test_every_pixel_value_survives_the_way_there_and_back() -> None:
     values = np.arange(256, dtype=np.uint8)
-    np.testing.assert_array_equal(samples.pixels(values.astype(np.float32) / 127.5 - 1), values)
+    np.testing.assert_array_equal(to_pixels(values.astype(np.float32) / 127.5 - 1), values)
 
 
 def test_the_ends_and_the_middle_of_the_range() -> None:
     """+1 is 255, not 0; beyond the ends is clamped; the middle, 127.5, rounds half to even."""
-    np.testing.assert_array_equal(samples.pixels(np.array([-2, -1, 0, 1, 2], np.float32)), [0, 0, 128, 255, 255])
+    np.testing.assert_array_equal(to_pixels(np.array([-2, -1, 0, 1, 2], np.float32)), [0, 0, 128, 255, 255])
 
 
 def test_a_grid_shows_64_seeds_at_twice_their_size(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from training.story import STAGES
 STEPS = 12
 IMAGES = 900
 INDEXED = 300
-ARGUMENTS = ("--batch-size", "16", "--seed", "5", "--log-every", "1", "--evaluate-every", "6")
+ARGUMENTS = ("--seed", "5", "--set", "batch_size=16", "--set", "log_every=1", "--set", "evaluate_every=6")
 PICTURED = ("story", "digits", "nearest", "least-legible", "score")
 
 
@@ -179,17 +179,18 @@ def stopped(number: signal.Signals, run: Path, *arguments: str | Path) -> str:
 def test_control_c_saves_a_run_and_stops(data: Path, tmp_path: Path) -> None:
     """How it goes on, to the last bit, is tested in tests/slow/test_training.py."""
     run = tmp_path / "run"
-    stopped(signal.SIGINT, run, "--data", data, "--steps", "500", "--preset", "deck", "--batch-size", "8")
+    stopped(signal.SIGINT, run, "--data", data, "--steps", "500", "--preset", "deck", "--set", "batch_size=8")
     assert 1 <= state(run)["trainer/generator_optimizer/_iterations/.ATTRIBUTES/VARIABLE_VALUE"] < 500
 
 
-def test_export_publishes_the_next_version_of_a_run(run: Path, tmp_path: Path) -> None:
-    """Without a detector and an index, which take longest; tests/slow has both."""
+def test_export_publishes_the_next_version_of_a_run_with_the_same_detector(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run / "models" / GENERATOR, tmp_path / GENERATOR)
-    done = digitgan("export", run, "--models", tmp_path, "--index-seeds", "0", "--no-detector")
+    done = digitgan("export", run, "--models", tmp_path, "--mount-point", "/srv/models", "--index-seeds", "20")
     assert "Published version 2" in done.stdout
-    assert "detector" not in read_card(tmp_path / DISCRIMINATOR / "2")
-    assert "seed_index" not in read_card(tmp_path / GENERATOR / "2")
+    detectors = [read_card(path)["detector"] for path in (run / "models/discriminator/1", tmp_path / "discriminator/2")]
+    assert detectors[0] == detectors[1]
+    assert sum(read_card(tmp_path / GENERATOR / "2")["seed_index"]["digits"]) == 20
+    assert "/srv/models/generator" in (tmp_path / "models.config").read_text()
 
 
 def test_a_dry_run_prints_the_configuration_and_writes_nothing(digits_npz: Path, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -19,6 +18,7 @@ from serving.noise import noise_from_seeds
 from serving.pretrained import MODELS_DIR
 from tests.training.tf32 import emulated_tf32
 from training import job
+from training.convolution import four_product_transforms
 from training.export import PIXEL_TOLERANCE, export
 from training.inference import inference_module
 from training.networks import build_generator
@@ -36,29 +36,33 @@ def shipped() -> Any:
     saved = SavedModel()
     saved.ParseFromString((SHIPPED / "saved_model.pb").read_bytes())
     constants = {
-        ("initializer" if "initializer" in function.signature.name else "graph", node.name): tf.make_ndarray(tensor)
+        node.name: tf.make_ndarray(tensor)
         for function in saved.meta_graphs[0].graph_def.library.function
+        if "seed_index" not in function.signature.name
         for node in function.node_def
         if (tensor := node.attr["value"].tensor).dtype == tf.float32.as_datatype_enum
     }
+    _, of_kernel, _ = four_product_transforms(7, 5, True)
+    spectra = next(value for value in constants.values() if value.ndim == 4 and value.shape[:2] == (41, 2))
+    first_kernel = np.linalg.lstsq(of_kernel, spectra.reshape(len(of_kernel), -1).astype(np.float64))[0]
     kernels = [
-        constants["graph", "MatMul/b"].transpose(1, 0, 2).reshape(100, DENSE_UNITS),
-        constants["initializer", "MatMul/b"].reshape(5, 5, 256, 128).swapaxes(2, 3),
-        of_transposed_convolution(constants["graph", "Conv2D/filter"]),
-        of_transposed_convolution(constants["graph", "Conv2D_1/filter"]),
+        constants["MatMul/b"].reshape(49, 100, 256).transpose(1, 0, 2).reshape(100, DENSE_UNITS),
+        np.float32(first_kernel.reshape(5, 5, 256, 128).swapaxes(2, 3)),
+        of_transposed_convolution(constants["Conv2D/filter"]),
+        of_transposed_convolution(constants["Conv2D_1/filter"]),
     ]
-    biases = [constants["graph", name].ravel() for name in ("add/y", "BiasAdd/bias", "BiasAdd_1/bias")]
+    biases = [constants[name].ravel() for name in ("add/y", "BiasAdd/bias", "BiasAdd_1/bias")]
     weights = []
     for kernel, bias, units in zip(kernels, biases, (DENSE_UNITS, 128, 64), strict=False):
         one = np.ones(units, np.float32)
         weights += [kernel, one, bias[:units], 0 * one, one - np.float32(1e-3)]  # Keras adds 1e-3 to the variance.
-    network = build_generator(keras.layers)
+    network = build_generator()
     network.set_weights([*weights, kernels[-1]])
     return network
 
 
 def of_transposed_convolution(kernel: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The inverse of training.inference.generator.sub_pixel."""
+    """The inverse of training.generator_graph.sub_pixel."""
     phases = kernel.swapaxes(2, 3)[::-1, ::-1]
     taps, _, _, channels = phases.shape
     split = phases.reshape(taps, taps, 2, 2, -1, channels).transpose(0, 2, 1, 3, 4, 5)
@@ -116,8 +120,7 @@ def test_a_generator_is_published_on_a_gpu_with_tf32(shipped: Any, tmp_path: Pat
 @pytest.fixture
 def run(digits_npz: Path, tmp_path: Path) -> Path:
     """A run directory that holds nothing but its configuration."""
-    recipe = {"batch_size": 8}
-    options = job.Options(tmp_path, False, digits_npz, "deck", epochs=None, steps=1, recipe=recipe, settings={})
+    options = job.Options(tmp_path, False, digits_npz, "deck", epochs=None, steps=1, overrides={"batch_size": 8})
     config, _ = job.resolve(options)
     config.write(tmp_path)
     return tmp_path

@@ -9,6 +9,6 @@ from training.config import PRESETS, ConfigError, TrainingConfig
 
 def test_xla_with_feature_discriminators_is_refused_at_once() -> None:
     config = TrainingConfig("best", PRESETS["best"], seed=0, steps=1, images=1, data="keras", data_sha256="")
-    with pytest.raises(ConfigError, match="--feature-critics 0"):
+    with pytest.raises(ConfigError, match="feature_weight=0"):
         replace(config, xla=True)
-    replace(config, xla=True, recipe=replace(config.recipe, feature_critics=0.0))
+    replace(config, xla=True, recipe=replace(config.recipe, feature_weight=0.0))

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 
 from serving.noise import noise_from_seeds
-from training.averaging import average_of_run
 from training.config import PRESETS, TrainingConfig
 from training.metrics import EVALUATIONS_FILE
-from training.networks import build_generator
-from training.selection import GENERATORS, write_weights
+from training.networks import build_generator, write_weights
+from training.selection import GENERATORS, average_of_run
 
 CONFIG = TrainingConfig(
     preset="best",
@@ -38,14 +37,15 @@ def test_the_last_half_is_averaged_and_its_statistics_are_its_own(tmp_path: Path
         keep(tmp_path, step, network)
     average = average_of_run(tmp_path, CONFIG)
     assert average
-    assert average.steps == [200, 300, 400]
-    for index, weight in enumerate(average.generator.trainable_variables):
-        mean = np.mean([networks[step].trainable_variables[index] for step in average.steps], axis=0)
+    generator, steps = average
+    assert steps == [200, 300, 400]
+    for index, weight in enumerate(generator.trainable_variables):
+        mean = np.mean([networks[step].trainable_variables[index] for step in steps], axis=0)
         np.testing.assert_allclose(weight, mean, rtol=1e-5, atol=1e-7)
     # With statistics of its own, what it computes in training and in serving is nearly the same; with the networks'
     # initial ones, variance 1, it isn't.
     noise = noise_from_seeds(range(512))
-    served, trained = (np.asarray(average.generator(noise, training=training)) for training in (False, True))
+    served, trained = (np.asarray(generator(noise, training=training)) for training in (False, True))
     assert np.abs(served - trained).mean() < 0.1 * np.abs(trained).mean()
 
 

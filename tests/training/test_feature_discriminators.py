@@ -1,0 +1,27 @@
+"""What the feature discriminators see: features of digit classifiers, all of about the same size."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from training.config import PRESETS, TrainingConfig
+from training.feature_discriminators import FEATURE_LAYERS, FEATURE_WIDTHS, FeatureDiscriminators
+
+
+@pytest.mark.usefixtures("eager")
+def test_features_are_centred_and_have_a_length_of_about_1(
+    handwritten: tuple[NDArray[np.uint8], NDArray[np.uint8]],
+) -> None:
+    images, labels = handwritten
+    recipe = replace(PRESETS["best"], batch_size=64)
+    config = TrainingConfig("best", recipe, seed=0, steps=100, images=len(images), data="keras", data_sha256="")
+    discriminators = FeatureDiscriminators(config)
+    discriminators.prepare(images[:128], labels[:128])
+    features = discriminators.features(tf.constant(images[:128, :, :, None] / np.float32(127.5) - 1))
+    assert [each.shape[1] for each in features] == [FEATURE_WIDTHS[name] for names in FEATURE_LAYERS for name in names]
+    for each in features:
+        assert 0.3 < float(tf.reduce_mean(tf.norm(each, axis=1))) < 3
+        assert abs(float(tf.reduce_mean(each))) < 1e-3
