@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Final, Self
 
 from rich.console import Console
@@ -18,10 +19,11 @@ def announce(phase: str) -> None:
 class TaskBar:
     """Shows on stderr how far a task is, and how long it will still take."""
 
-    def __init__(self, name: str, total: int) -> None:
+    def __init__(self, name: str, total: int, done: int = 0) -> None:
+        """Begins at ``done`` of ``total``."""
         self._name = name
         self._total = total
-        self._done = 0
+        self._first = self._done = done
         self._started = self._last_line = time.monotonic()
         console = Console(stderr=True)
         self._terminal = console.is_terminal
@@ -35,7 +37,7 @@ class TaskBar:
             console=console,
             disable=not self._terminal,
         )
-        self._task = self._bar.add_task(name, total=total)
+        self._task = self._bar.add_task(name, total=total, completed=done)
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -44,14 +46,23 @@ class TaskBar:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def advance(self, amount: int = 1, text: str = "") -> None:
-        """Counts ``amount`` more of the total as done; ``text`` is shown after the task's name."""
+    def advance(self, amount: int = 1, text: str | Callable[[], str] = "") -> None:
+        """Counts ``amount`` more of the total as done.
+
+        Args:
+            amount: how many.
+            text: shown after the task's name; a function is called only when its text is shown.
+        """
         self._done += amount
-        description = f"{self._name}  {text}".rstrip()
-        self._bar.update(self._task, completed=self._done, description=description)
         now = time.monotonic()
-        if not self._terminal and self._done and now - self._last_line >= LINE_SECONDS:
+        due = now - self._last_line >= LINE_SECONDS or self._done == self._total
+        if not (self._terminal or due):
+            return
+        text = text if isinstance(text, str) else text()
+        self._bar.update(self._task, completed=self._done, description=f"{self._name}  {text}".rstrip())
+        if not self._terminal:
             self._last_line = now
-            pace = (now - self._started) / self._done
+            pace = (now - self._started) / max(1, self._done - self._first)
             left = time.strftime("%H:%M:%S", time.gmtime(pace * (self._total - self._done)))
-            print(f"{description}  {self._done}/{self._total}  left {left}", file=sys.stderr, flush=True)
+            parts = (f"{self._name} {self._done}/{self._total}", text, f"left {left}")
+            print("  ".join(part for part in parts if part), file=sys.stderr, flush=True)

@@ -5,17 +5,18 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import tensorflow as tf
 
 from training import metrics, samples
+from training.bar import TaskBar
 from training.config import ConfigError, TrainingConfig
 from training.data import Dataset, batches
 from training.devices import Agreement, is_chief, scratch
 from training.milestones import milestones
-from training.progress import Progress
 from training.selection import Selection
 from training.step import Trainer
 
@@ -78,11 +79,11 @@ def train(config: TrainingConfig, dataset: Dataset, run: Path, strategy: Any) ->
     )
     step = first_step
     agreed = Agreement(strategy)
-    with _stop_signal() as stopped_by, Progress(first_step, config) as progress:
+    with _stop_signal() as stopped_by, TaskBar("step", config.steps, first_step) as bar:
         while not (stop := agreed(bool(stopped_by))) and step < config.steps:
             last = trainer.train_step(next(stream))
             step += 1
-            progress.advance(step, last)
+            bar.advance(text=partial(_state, config.epochs_at(step), last))
             if step % config.log_every == 0 or step == config.steps:
                 log.append(step, config.epochs_at(step), trainer.interval_means())
             if step in pictured:
@@ -113,6 +114,12 @@ def restore(config: TrainingConfig, run: Path, strategy: Any) -> Trainer:
     trainer = Trainer(config, strategy)
     tf.train.Checkpoint(trainer=trainer).restore(latest).assert_consumed()
     return trainer
+
+
+def _state(epoch: float, step_metrics: Any) -> str:
+    """A step in words. ``step_metrics``: float32 [4], METRICS."""
+    g_loss, d_loss, real, fake = (float(value) for value in step_metrics)
+    return f"epoch {epoch:6.2f}  G {g_loss:.3f}  D {d_loss:.3f}  D right on real {real:4.0%}, on fake {fake:4.0%}"
 
 
 @contextmanager
