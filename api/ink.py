@@ -146,9 +146,9 @@ def polarity_of(page: Pixels) -> Polarity:
     """Returns whether the dark or the light is the ink: strokes are narrow, so small windows fill them first."""
     balance = 0.0
     for share, weight in ((0.02, 64), (0.04, 16), (0.08, 4), (0.16, 1)):
-        dark = (background(page, share) - page).astype(np.float32)
-        light = (background(~page, share) - ~page).astype(np.float32)
-        balance += weight * float((dark**2).sum() - (light**2).sum())
+        dark = (background(page, share) - page).ravel().astype(np.float32)
+        light = (background(~page, share) - ~page).ravel().astype(np.float32)
+        balance += weight * float(dark @ dark - light @ light)
     return "dark-on-light" if balance >= 0 else "light-on-dark"
 
 
@@ -159,7 +159,8 @@ def background(page: Pixels, share: float) -> Pixels:
     as it ends, so that a frame is broad too.
     """
     side = max(2, round(share * max(page.shape)))
-    closed = np.pad(page, side - 1, "edge")
+    rows, columns = (np.arange(1 - side, length + side - 1).clip(0, length - 1) for length in page.shape)
+    closed: Pixels = page[rows][:, columns]
     for _ in range(2):  # what is filled, then what is left of it
         closed = ~_greatest(_greatest(closed, side).T, side).T
     return closed
@@ -168,13 +169,13 @@ def background(page: Pixels, share: float) -> Pixels:
 def ink_strength(page: Pixels) -> Floats | None:
     """Returns how much ink each pixel of a page with dark ink has, 0 to 1; None if there is too little contrast."""
     strength = (background(page, BROADEST) - page).astype(np.float32)
-    noise = float(np.quantile(strength[::2, ::2], 0.3))
+    noise = _quantile(strength[::2, ::2], 0.3)
     strength -= noise
     smooth = Image.fromarray(strength).reduce(2) if min(strength.shape) > 100 else strength
     peak = float(np.asarray(smooth).max())
     if peak <= 0:
         return None
-    full = float(np.quantile(strength[strength > peak / 2], 0.6))
+    full = _quantile(strength[strength > peak / 2], 0.6)
     return None if full < max(FAINTEST, 2 * noise) else np.clip(strength / full, 0, 1)
 
 
@@ -262,11 +263,17 @@ def _greatest(values: NDArray[Any], side: int) -> NDArray[Any]:
 def _thin_rows(page: Pixels) -> Pixels:
     """Returns how far each pixel stands out from what is a little above and below, lighter or darker."""
     side = max(3, round(LINE * len(page)))
-    padded = np.pad(page, ((side - 1, side - 1), (0, 0)), "edge")
+    padded = page[np.arange(1 - side, len(page) + side - 1).clip(0, len(page) - 1)]
     darker: Pixels = ~_greatest(~_greatest(padded, side), side) - page
     lighter = page - _greatest(~_greatest(~padded, side), side)
     most: Pixels = np.maximum(darker, lighter)
     return most
+
+
+def _quantile(values: Floats, share: float) -> float:
+    """Returns the value that a share of the values is below: np.quantile takes three times as long."""
+    place = int(share * (values.size - 1))
+    return float(np.partition(values, place, axis=None)[place])
 
 
 def _distance_to_edge(length: int) -> NDArray[np.float64]:
