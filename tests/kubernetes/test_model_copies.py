@@ -76,11 +76,6 @@ def model_volume(directory: Path) -> list[Manifest]:
     return render_with(["model-volume"], directory)
 
 
-def job_of(objects: list[Manifest]) -> Manifest:
-    (job,) = [one for one in objects if one["kind"] == "Job" and one["metadata"]["name"].startswith("models-")]
-    return job
-
-
 def places(one: Manifest, volumes: Path) -> dict[str, Path]:
     """Returns a directory for each place where a container mounts a volume."""
     found = {mount["mountPath"]: volumes / mount["name"] for mount in one["volumeMounts"]}
@@ -95,20 +90,18 @@ def here(words: list[str], found: Mapping[str, Path]) -> list[str]:
     return [known.sub(lambda place: str(found[place[0]]), word) for word in words]
 
 
-def run_job(objects: list[Manifest], volumes: Path, image: Path = MODELS_DIR) -> subprocess.CompletedProcess[str]:
-    """Runs both containers of the Job. ``image``: the models in the image."""
-    pod = pod_of(job_of(objects))
-    (copy,) = pod["initContainers"]
-    (one,) = pod["containers"]
+def copy_models(objects: list[Manifest], volumes: Path, image: Path = MODELS_DIR) -> subprocess.CompletedProcess[str]:
+    """Runs both init containers of the Deployment roll-out. ``image``: the models in the image."""
+    copy, one = pod_of(find(objects, "Deployment", "roll-out"))["initContainers"]
     found = places(copy, volumes)
     subprocess.run([*entrypoint()[:-1], f"{image}/.", *here(copy["args"], found)], check=True)
     command = [sys.executable, "-m", "digitgan", *here(one["args"], places(one, volumes))]
     return subprocess.run(command, capture_output=True, text=True)
 
 
-def test_the_job_copies_what_is_missing_and_keeps_the_labels(tmp_path: Path) -> None:
+def test_roll_out_copies_what_is_missing_and_keeps_the_labels(tmp_path: Path) -> None:
     objects, volume = model_volume(tmp_path), tmp_path / "volumes" / "models"
-    done = run_job(objects, volume.parent)
+    done = copy_models(objects, volume.parent)
     assert done.returncode == 0, done.stderr
     assert {name: set(find_versions(volume / name)) for name in MODELS} == {name: {1} for name in MODELS}
     assert "stable" in (volume / MODELS_CONFIG).read_text()
@@ -118,27 +111,24 @@ def test_the_job_copies_what_is_missing_and_keeps_the_labels(tmp_path: Path) -> 
     shutil.copytree(image / "generator" / "1", image / "generator" / "2")
     (volume / MODELS_CONFIG).write_text((volume / MODELS_CONFIG).read_text() + "# promoted\n")
     config = (volume / MODELS_CONFIG).read_bytes()
-    done = run_job(objects, volume.parent, image)
+    done = copy_models(objects, volume.parent, image)
     assert done.returncode == 0, done.stderr
     assert set(find_versions(volume / "generator")) == {1, 2}
     assert (volume / MODELS_CONFIG).read_bytes() == config
 
 
-def test_a_job_that_brings_nothing_fails(tmp_path: Path) -> None:
+def test_a_release_without_models_fails(tmp_path: Path) -> None:
     (tmp_path / "image").mkdir()
-    done = run_job(model_volume(tmp_path), tmp_path / "volumes", tmp_path / "image")
+    done = copy_models(model_volume(tmp_path), tmp_path / "volumes", tmp_path / "image")
     assert done.returncode != 0
     assert "holds no models" in done.stderr
 
 
-def test_each_release_has_a_job_of_its_own(tmp_path: Path) -> None:
+def test_a_new_tag_of_the_models_or_of_the_gateway_can_be_applied_and_copies_again(tmp_path: Path) -> None:
+    """The template of a Job cannot be changed, and a bare pod cannot be drained."""
     for objects in (model_volume(tmp_path), overlay("production")):
-        job = job_of(objects)
-        (copy,) = pod_of(job)["initContainers"]
-        tag = copy["image"].partition("@")[0].rpartition(":")[2]
-        assert job["metadata"]["name"] == f"models-{tag.replace('.', '-')}"
-        assert job["spec"]["ttlSecondsAfterFinished"]
-        assert not [one for one in objects if one["kind"] == "Pod"]
+        copying = [one["kind"] for one in objects if (pod := pod_of(one)) and "digitgan/models" in str(pod)]
+        assert copying == ["Deployment"]
 
 
 @pytest.mark.parametrize(
