@@ -7,10 +7,11 @@ from typing import Any
 
 import grpc
 import httpx
+import numpy as np
 import pytest
 
 from serving.apis import ModelVersionStatus, PredictRequest
-from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR, MODELS
+from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR, IMAGES, LOGITS, MODELS
 from tests.gateway import processes
 from tests.gateway.misbehaving import MisbehavingServer, answer
 from tests.gateway.problem import assert_problem
@@ -19,7 +20,8 @@ from tests.gateway.test_wrong_input import png
 NPY = {"Accept": "application/x-npy"}
 NOISE = {"name": "noise", "datatype": "FP32", "shape": [300, 100], "data": [0.0] * 30_000}
 SCORED = {"images": [base64.b64encode(png()).decode()] * 300, "labels": True}
-DATASET = {"count": 1000, "confidence_floor": 0, "balance": "natural"}
+DATASET = {"count": 1000, "confidence_floor": 0, "logit_floor": 0, "balance": "natural"}
+"""The discriminator's first answer is below the floor: so nothing is sent yet when the second block is asked for."""
 
 CASES = [
     ("/generate", {"count": 300}, {}, GENERATOR),
@@ -40,14 +42,20 @@ class Swap:
     def __init__(self, server: MisbehavingServer, model: str, swaps: int = 1) -> None:
         self.model, self.swaps, self.version = model, swaps, 1
         self.server = server
+        self.scored = 0
         self._lock = threading.Lock()
         server.statuses |= {name: [(1, ModelVersionStatus.AVAILABLE)] for name in MODELS}
         server.behaviour = self
 
     def __call__(self, request: PredictRequest, context: grpc.ServicerContext) -> bytes:
         spec = request.model_spec
+        changes: dict[str, Any] = {}
+        if spec.name == DISCRIMINATOR:
+            rows = request.inputs[IMAGES].tensor_shape.dim[0].size
+            changes = {LOGITS: np.full(rows, 1 if self.scored else -1, np.float32)}
+            self.scored += 1
         if spec.name != self.model:
-            return answer(request)
+            return answer(request, changes)
         with self._lock:
             if spec.HasField("version") and spec.version.value != self.version:
                 context.abort(grpc.StatusCode.NOT_FOUND, "Servable not found")
@@ -55,7 +63,7 @@ class Swap:
             if version <= self.swaps:
                 self.version += 1
                 self.server.statuses[self.model] = [(self.version, ModelVersionStatus.AVAILABLE)]
-        return answer(request, version=version)
+        return answer(request, changes, version=version)
 
 
 @pytest.fixture(scope="module")
