@@ -18,6 +18,7 @@ from serving.contract import GENERATOR
 from serving.model_card import read_card
 
 DEADLINE_S = 300.0
+SETTINGS = ("--set", "batch_size=4", "--set", "log_every=1", "--set", "checkpoint_every=5")
 LONG = ("--steps", "500", "--no-export")
 SHORT = ("--steps", "4", "--index-seeds", "0", "--detector-steps")
 
@@ -38,7 +39,7 @@ def job(
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
         cluster = {"worker": [f"127.0.0.1:{each.getsockname()[1]}" for each in (one, other)]}
     command = [sys.executable, "-m", "digitgan", "train", "--data", str(data), "--run", str(run), "--resume"]
-    command += ["--preset", "deck", "--batch-size", "4", "--log-every", "1", "--checkpoint-every", "5", *arguments]
+    command += ["--preset", "deck", *SETTINGS, *arguments]
     started = []
     try:
         for index in workers:
