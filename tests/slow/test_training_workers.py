@@ -20,7 +20,7 @@ from serving.model_card import read_card
 DEADLINE_S = 300.0
 SETTINGS = ("--set", "batch_size=4", "--set", "log_every=1", "--set", "checkpoint_every=5")
 LONG = ("--steps", "500", "--no-export")
-SHORT = ("--steps", "4", "--index-seeds", "0", "--detector-steps")
+SHORT = ("--steps", "4", "--index-seeds", "64", "--detector-steps")
 
 
 def wait_for(condition: Callable[[], bool], workers: list["subprocess.Popen[bytes]"]) -> None:
