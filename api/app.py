@@ -10,36 +10,25 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp
 
-from api import (
-    dataset,
-    digits,
-    errors,
-    generate,
-    health,
-    interpolate,
-    models,
-    openapi,
-    pages,
-    problems,
-    score,
-    story,
-)
-from api.admission import AdmissionControl
-from api.cors import CORS, origins_of
-from api.dependencies import KEY, GatewayState, StateDep
-from api.health import Lifecycle
-from api.inference import Inference
-from api.keys import CheckKeys, keys_of
-from api.metrics import Metrics
-from api.middleware import HeadAsGet, LimitBodies
-from api.model_status import known_statuses
-from api.observation import ObserveRequests
+from api import openapi
+from api.digits.seed_index import seed_indexes
+from api.digits.story_store import stories
+from api.http import errors, problems
+from api.middleware.admission import AdmissionControl
+from api.middleware.body_limit import HeadAsGet, LimitBodies
+from api.middleware.cors import CORS, origins_of
+from api.middleware.keys import CheckKeys, keys_of
+from api.middleware.security_headers import SecurityHeaders
 from api.oip import routes as oip
-from api.security_headers import SecurityHeaders
-from api.seed_index import seed_indexes
+from api.routes import dataset, digits, generate, health, interpolate, models, pages, score, story
+from api.routes.health import Lifecycle
 from api.settings import Settings
-from api.story_store import stories
-from serving.client import ModelClient
+from api.state import KEY, GatewayState, StateDep
+from api.telemetry.metrics import Metrics
+from api.telemetry.model_status import known_statuses
+from api.telemetry.observation import ObserveRequests
+from api.upstream.inference import Inference
+from serving.tf_serving.client import ModelClient
 
 
 class _Gateway(FastAPI):
@@ -54,7 +43,7 @@ def create_app(settings: Settings) -> FastAPI:
     metrics = Metrics()
     traces = None
     if settings.tracing:
-        from api.tracing import Traces
+        from api.telemetry.tracing import Traces
 
         traces = Traces()
 

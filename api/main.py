@@ -10,14 +10,14 @@ from typing import cast
 import uvicorn
 from fastapi import FastAPI
 
-from api import logs
 from api.app import create_app
-from api.connections import ConnectionLimits, allow_connections, check_connections
-from api.dependencies import KEY
-from api.health import Lifecycle, unready_models
-from api.metrics import Metrics
-from api.protocol import Protocol, protocol
+from api.middleware.connections import ConnectionLimits, allow_connections, check_connections
+from api.middleware.protocol import Protocol, protocol
+from api.routes.health import Lifecycle, unready_models
 from api.settings import Settings, SettingsError, load_settings
+from api.state import KEY
+from api.telemetry import logs
+from api.telemetry.metrics import Metrics
 
 _READY_POLL_S = 0.1
 _SEND_BUFFER_BYTES = 256 * 2**10

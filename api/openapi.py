@@ -1,4 +1,4 @@
-"""The parts of the OpenAPI document that FastAPI does not see: problems, and the bodies that ``api.bodies`` reads."""
+"""What FastAPI does not see for the OpenAPI document: problems, and the bodies that ``api.http.bodies`` reads."""
 
 from typing import Any, Final
 
@@ -6,8 +6,9 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
-from api import deadlines, keys, problems, schemas
-from api.problems import ProblemType
+from api.http import deadlines, problems, schemas
+from api.http.problems import ProblemType
+from api.middleware import keys
 from api.settings import Settings
 
 _REF: Final = "#/components/schemas/{model}"

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from api.cors import origins_of
-from api.keys import keys_of
-from serving.tls import Tls, read_tls
+from api.middleware.cors import origins_of
+from api.middleware.keys import keys_of
+from serving.tf_serving.tls import Tls, read_tls
 
 PREFIX = "DIGITGAN_"
 _SECRET = ("api_keys",)  # where a key could stand by mistake

@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.table import Table
 
-from api.fit import read_digit
+from api.digits.fit import read_digit
 from serving.model_server.saved_model import SavedModel, load
 from serving.pretrained import MODELS_DIR
 

@@ -32,8 +32,8 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
-from api import images
-from api.schemas import GenerateRequest
+from api.formats import images
+from api.http.schemas import GenerateRequest
 from benchmarks.marked import replace_between_marks
 from benchmarks.peers.load import SCENARIOS, measure, require_wrk
 from benchmarks.peers.services import OURS, SERVICES, Running

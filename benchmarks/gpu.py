@@ -24,7 +24,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from digitgan.training_commands import import_tensorflow
+from digitgan.commands.training import import_tensorflow
 from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR, IMAGES, NOISE, SIGNATURE
 from serving.noise import noise_from_seeds
 from serving.pretrained import MODELS_DIR
@@ -68,8 +68,8 @@ def time_steps(arithmetic: str, data: Path) -> Iterator[Row]:
     import tensorflow as tf
 
     from training import devices, job
-    from training.selection import Validation
-    from training.step import Trainer
+    from training.gan.step import Trainer
+    from training.run.selection import Validation
 
     strategy = devices.strategy()
     tf.config.experimental.enable_tensor_float_32_execution(arithmetic == "TF32")

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from serving.contract import IMAGE_SHAPE, IMAGES, NOISE, NOISE_DIM, PIXEL_SCALE, SIGNATURE
-from training.networks import LEAK
+from training.gan.networks import LEAK
 
 
 def example_generator() -> Any:
@@ -16,7 +16,7 @@ def example_generator() -> Any:
     """
     import keras
 
-    from training.networks import build_generator
+    from training.gan.networks import build_generator
 
     keras.utils.set_random_seed(0)
     generator = build_generator()

@@ -21,7 +21,7 @@ from serving.apis import (
     PredictResponse,
 )
 from serving.contract import GENERATOR, IMAGES, NOISE
-from serving.tensors import to_proto
+from serving.tf_serving.tensors import to_proto
 
 
 class Replay(grpc.GenericRpcHandler):

@@ -9,16 +9,14 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from digitgan import (
-    client_commands,
-    dataset_commands,
-    evaluation_commands,
-    key_command,
-    models_commands,
-    report_commands,
-    serving_commands,
-    training_commands,
-)
+from digitgan.commands import client as client_commands
+from digitgan.commands import dataset as dataset_commands
+from digitgan.commands import evaluation as evaluation_commands
+from digitgan.commands import key as key_command
+from digitgan.commands import models as models_commands
+from digitgan.commands import report as report_commands
+from digitgan.commands import serving as serving_commands
+from digitgan.commands import training as training_commands
 from digitgan.errors import Stopped, UserError, stop_on_signals
 
 app: Final = typer.Typer(

@@ -88,7 +88,7 @@ def _end_with_parent() -> None:
 
 
 def _main() -> None:
-    from digitgan.serving_commands import up
+    from digitgan.commands.serving import up
 
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ.pop("DIGITGAN_API_KEYS", None)  # its caller, who may have no key, is the only one to know of it

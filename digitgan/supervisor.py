@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from digitgan.errors import require
-from serving import model_config, server_config
+from serving.tf_serving import model_config, server_config
 
 TENSORFLOW_MODEL_SERVER: Final = "tensorflow_model_server"
 STOP_SECONDS: Final = 10.0
@@ -49,7 +49,7 @@ def running_model_server(models: Path) -> Iterator[str]:
 
     Raises:
         ModelServerEndedError: the model server ended by itself.
-        serving.model_config.ConfigError: there are no models.
+        serving.tf_serving.model_config.ConfigError: there are no models.
     """
     names = [model.name for model in model_config.from_directory(models)]
     binary = shutil.which(TENSORFLOW_MODEL_SERVER)
@@ -81,7 +81,7 @@ def model_server_flags(models: Path, directory: Path, socket: Path, batches: int
         batches: how many batches run at once.
 
     Raises:
-        serving.model_config.ConfigError: there are no models.
+        serving.tf_serving.model_config.ConfigError: there are no models.
     """
     names = [model.name for model in model_config.from_directory(models)]
     server_config.write_configs(directory, names, models, batches)

@@ -12,10 +12,10 @@ from typing import Any, Final
 import typer
 from prometheus_client.metrics import MetricWrapperBase
 
-from api import problems
 from api.app import create_app
-from api.metrics import Metrics
+from api.http import problems
 from api.settings import PREFIX, Settings, load_settings
+from api.telemetry.metrics import Metrics
 from digitgan.cli import app
 
 PAGE: Final = Path(__file__).parent / "reference.md"

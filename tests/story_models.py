@@ -13,7 +13,7 @@ from PIL import Image
 
 from serving.contract import GENERATOR
 from serving.pretrained import MODELS_DIR
-from training import story as run_story
+from training.report import story as run_story
 
 
 def story() -> dict[str, Any]:

@@ -43,7 +43,7 @@ def test_the_contract_imports_the_standard_library_only() -> None:
 def test_only_the_model_server_and_the_training_name_tensorflow() -> None:
     at_home = [ROOT / "serving" / "model_server", ROOT / "training"]
     # These two run at build time, and on the way to one of the above.
-    exceptions = {ROOT / "serving" / "apis_build.py", ROOT / "digitgan" / "training_commands.py"}
+    exceptions = {ROOT / "serving" / "apis_build.py", ROOT / "digitgan" / "commands" / "training.py"}
     for package in ALLOWED:
         for path in (ROOT / package).rglob("*.py"):
             if path not in exceptions and not any(path.is_relative_to(home) for home in at_home):
@@ -85,7 +85,28 @@ def test_training_has_no_import_cycle_and_its_evaluation_knows_no_report_and_no_
         ]
         graph[name] = {f"{module}.{each}" if f"{module}.{each}" in modules else module for module, each in found}
     TopologicalSorter(graph).prepare()
-    known = {"training.bar", "training.calibration", "training.config", "training.data"}
+    known = {"training.bar", "training.config", "training.data"}
     for name, imports in graph.items():
         if name.startswith("training.evaluation"):
             assert {each for each in imports if not each.startswith("training.evaluation")} <= known, name
+
+
+ROOMS = {
+    "api": ("telemetry", "http", "upstream", "digits", "formats", "middleware", "routes", "oip"),
+    "serving": ("tf_serving", "versions", "model_server"),
+    "training": ("gan", "evaluation", "run", "detector", "report", "publish"),
+    "digitgan": ("client", "dataset", "commands"),
+}
+"""The folders of each package, in the order in which one may import those before it (docs/architecture.md)."""
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_a_folder_imports_only_those_before_it(package: str) -> None:
+    order = ROOMS[package]
+    for place, room in enumerate(order):
+        later = {f"{package}.{each}" for each in order[place + 1 :]}
+        for path in (ROOT / package / room).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                    names = {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+                    assert not {".".join(name.split(".")[:2]) for name in names} & later, path

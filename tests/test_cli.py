@@ -255,7 +255,7 @@ def test_models_commands_say_how_to_make_a_models_config(tmp_path: Path) -> None
 
 
 def test_a_key_is_printed_with_the_entry_that_lets_it_in() -> None:
-    from api.keys import hash_of, keys_of
+    from api.middleware.keys import hash_of, keys_of
 
     done = digitgan("key", "alice", "--images", "600")
     key, entry = (line.partition(" ")[2].strip() for line in done.stdout.splitlines())

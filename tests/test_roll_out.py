@@ -22,12 +22,13 @@ from google.protobuf import text_format
 from PIL import Image
 from tensorflow.core.protobuf import saved_model_pb2
 
-from serving import apis, model_config, server_config
+from serving import apis
 from serving.contract import GENERATOR, MODEL_CARD, MODELS
-from serving.model_card import read_card, write_card
 from serving.pretrained import MODELS_DIR
-from serving.roll_out import STABLE, RollOut, RollOutError, connected
-from serving.server_config import MODELS_CONFIG
+from serving.tf_serving import model_config, server_config
+from serving.tf_serving.server_config import MODELS_CONFIG
+from serving.versions.model_card import read_card, write_card
+from serving.versions.roll_out import STABLE, RollOut, RollOutError, connected
 from tests.gateway import processes
 from tests.gateway.waiting import wait_until
 from tests.support.processes import EMBEDDED, ModelServerProcess, free_port

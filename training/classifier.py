@@ -19,12 +19,12 @@ from scipy.special import log_softmax, softmax
 
 from serving.contract import CLASSES, FEATURES, IMAGE_SHAPE, IMAGE_SIDE
 from training.bar import TaskBar
-from training.calibration import calibration_error, reliability
 from training.config import ConfigError
 from training.data import Dataset, validation_images
 from training.devices import describe
+from training.evaluation.calibration import calibration_error, reliability
 from training.evaluation.statistics import LEGIBLE_CONFIDENCE
-from training.networks import float32_copy
+from training.gan.networks import float32_copy
 from training.pixels import to_unit
 
 FEATURE_WIDTH: Final = 128

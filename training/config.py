@@ -9,9 +9,10 @@ from typing import Any, Final, Self, get_type_hints
 from serving.files import write_atomically
 
 CONFIG_FILE: Final = "config.json"
-
-
 LOSS_NAMES: Final = ("non-saturating", "relativistic")
+METRICS: Final = ("generator_loss", "discriminator_loss", "accuracy_real", "accuracy_fake")
+"""What a step measures: losses in nats, then the shares of real and of generated images that the discriminator
+classifies correctly."""
 
 
 class ConfigError(ValueError):
@@ -20,7 +21,7 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the two networks are trained; what they are is fixed (:mod:`training.networks`).
+    """How the two networks are trained; what they are is fixed (:mod:`training.gan.networks`).
 
     Attributes:
         batch_size: images a step, over all replicas together.
@@ -30,11 +31,11 @@ class Recipe:
         beta_2: Adam's decay of the second moment, for both networks.
         final_learning_rate: what is left of both step sizes at the end, as a share; they fall along a cosine from the
             first step to the last (Loshchilov & Hutter 2017). 1 keeps them constant.
-        loss: a name in training.losses.LOSSES: "non-saturating" or "relativistic".
+        loss: a name in training.gan.losses.LOSSES: "non-saturating" or "relativistic".
         gradient_penalty: the factor of the discriminator's zero-centred gradient penalty on real and on generated
             images alike (R1 and R2, Mescheder et al. 2018); 0 leaves it out.
         feature_weight: weight of the generator's loss against each feature discriminator
-            (:mod:`training.feature_discriminators`); 0 leaves them out.
+            (:mod:`training.gan.feature_discriminators`); 0 leaves them out.
         feature_penalty: as ``gradient_penalty``, for the feature discriminators.
         dropout: share of activations dropped in the discriminator, 0 <= dropout < 1.
         ema_decay: decay a step of the exponential moving average of the generator's weights that is exported

@@ -19,14 +19,13 @@ from numpy.typing import NDArray
 
 from serving.contract import IMAGE_SHAPE, IMAGES, NOISE_DIM
 from serving.files import write_atomically
-from training import calibration
 from training.bar import TaskBar
-from training.calibration import Calibration
 from training.data import Dataset, Images, validation_images
-from training.evaluation import negative_examples
+from training.evaluation import calibration, negative_examples
+from training.evaluation.calibration import Calibration
 from training.evaluation.score import score_figures
-from training.generator_graph import generator_graph
-from training.networks import build_discriminator, float32_copy, read_weights, write_weights
+from training.gan.generator_graph import generator_graph
+from training.gan.networks import build_discriminator, float32_copy, read_weights, write_weights
 from training.pixels import to_unit
 
 Generate = Callable[[Any], Any]

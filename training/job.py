@@ -9,7 +9,7 @@ from typing import Any
 
 from training import data
 from training.config import CONFIG_FILE, DEFAULT_PRESET, PRESETS, ConfigError, Recipe, TrainingConfig
-from training.metrics import MetricsLog
+from training.run.metrics import MetricsLog
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
-from api.bodies import parse_json
+from api.http.bodies import parse_json
+from api.http.problems import MALFORMED_REQUEST, ProblemError, at_pointer, invalid
 from api.oip import tensors
 from api.oip.schemas import InferenceRequest, InputTensor, OutputTensor
 from api.oip.tensors import DATATYPES, Array
-from api.problems import MALFORMED_REQUEST, ProblemError, at_pointer, invalid
-from serving.client import Prediction
 from serving.contract import ModelSpec, TensorSpec
+from serving.tf_serving.client import Prediction
 
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 """The header that says how many bytes of a body are JSON, where it isn't all of them."""

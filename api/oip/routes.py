@@ -9,13 +9,13 @@ from fastapi import APIRouter, Header, Path, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from api import bodies, health, openapi, problems
-from api.bodies import JSON
-from api.deadlines import limit_of, time_limit
-from api.dependencies import GatewayState, StateDep
-from api.keys import charge
-from api.metrics import Metrics
-from api.model_status import model_status
+from api import openapi
+from api.http import bodies, problems
+from api.http.bodies import JSON
+from api.http.deadlines import limit_of, time_limit
+from api.http.problems import ProblemError
+from api.http.schemas import VersionInQuery
+from api.middleware.keys import charge
 from api.oip import tensors
 from api.oip.messages import HEADER_LENGTH, read_request, write_answer
 from api.oip.schemas import (
@@ -29,10 +29,12 @@ from api.oip.schemas import (
     ServerMetadata,
     State,
 )
-from api.problems import ProblemError
-from api.schemas import VersionInQuery
-from serving.client import Prediction, VersionNotFoundError, VersionStatus
+from api.routes import health
+from api.state import GatewayState, StateDep
+from api.telemetry.metrics import Metrics
+from api.telemetry.model_status import model_status
 from serving.contract import DISCRIMINATOR, GENERATOR, IMAGES, MODELS, PROBABILITIES, ModelSpec
+from serving.tf_serving.client import Prediction, VersionNotFoundError, VersionStatus
 
 BINARY: Final = "application/octet-stream"
 PLATFORM: Final = "tensorflow_savedmodel"

@@ -7,8 +7,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from api.http.problems import ProblemError, at_pointer, invalid
 from api.oip.schemas import InputTensor, TensorMetadata
-from api.problems import ProblemError, at_pointer, invalid
 from serving.contract import TensorSpec
 
 Array = NDArray[Any]

@@ -23,7 +23,7 @@ MEASURES: Final = (
 TITLES: Final = {scenario.name: scenario.title for scenario in SCENARIOS}
 START: Final = "start"
 
-# As in training.plots (Okabe & Ito 2008).
+# As in training.run.plots (Okabe & Ito 2008).
 _BLUE, _GREY = "#0072b2", "#777777"
 
 

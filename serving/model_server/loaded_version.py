@@ -18,11 +18,11 @@ from grpc import StatusCode
 
 from serving import apis
 from serving.contract import BATCH_SIZES, MODEL_CARD, WARMUP_REQUESTS
-from serving.model_card import CardError, verify
 from serving.model_server import signature as signatures
 from serving.model_server.errors import ServingError
 from serving.model_server.saved_model import SavedModel, load
 from serving.model_server.signature import Arrays, Signature
+from serving.versions.model_card import CardError, verify
 
 MAX_WARMUP_REQUESTS: Final = 1000
 """As many as TensorFlow Serving accepts."""

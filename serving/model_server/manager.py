@@ -9,10 +9,10 @@ from typing import Final
 
 from grpc import StatusCode
 
-from serving.model_config import ModelConfig
 from serving.model_server.errors import ServingError
 from serving.model_server.loaded_version import LoadedVersion
 from serving.model_server.model import LoadingOptions, Model, State, not_found
+from serving.tf_serving.model_config import ModelConfig
 
 CANCELLED_SECONDS: Final = 0.2
 """How long it takes, at most, until waiting for models ends when it is cancelled."""

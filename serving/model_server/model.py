@@ -16,10 +16,10 @@ from typing import Final
 
 from grpc import StatusCode
 
-from serving.model_config import ModelConfig, Specific
 from serving.model_server.errors import ServingError
 from serving.model_server.loaded_version import LoadedVersion
 from serving.storage import StoredVersion, find_versions
+from serving.tf_serving.model_config import ModelConfig, Specific
 
 WARNING_SECONDS: Final = 30.0
 """How often a base path without a wanted version is mentioned."""

@@ -14,14 +14,14 @@ from typing import Final, Self
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from serving import model_config
-from serving.model_config import ModelConfig
 from serving.model_server.errors import ServingError
 from serving.model_server.loaded_version import RunOptions, load_version
 from serving.model_server.manager import Manager, ModelNotLoadedError
 from serving.model_server.model import LoadingOptions
 from serving.model_server.service import Service
-from serving.server_config import GRPC_MAX_THREADS
+from serving.tf_serving import model_config
+from serving.tf_serving.model_config import ModelConfig
+from serving.tf_serving.server_config import GRPC_MAX_THREADS
 
 DEFAULT_PORT: Final = 8500
 """TensorFlow Serving's gRPC port."""
@@ -39,7 +39,7 @@ class ServerStartError(Exception):
 class ServerOptions:
     """What a server serves, where, and how.
 
-    ``models`` come from ``serving.model_config``: ``read`` a models.config, or ``from_directory``.
+    ``models`` come from ``serving.tf_serving.model_config``: ``read`` a models.config, or ``from_directory``.
     """
 
     models: tuple[ModelConfig, ...]

@@ -10,10 +10,11 @@ import grpc
 from google.protobuf.message import Message
 from grpc import ServicerContext, StatusCode
 
-from serving import apis, model_config, tensors
+from serving import apis
 from serving.model_server import signature as signatures
 from serving.model_server.errors import ServingError
 from serving.model_server.manager import Manager, ModelNotLoadedError
+from serving.tf_serving import model_config, tensors
 
 SIGNATURE_DEF: Final = "signature_def"
 """The only field of metadata there is."""

@@ -7,9 +7,10 @@ from typing import Any, Final
 from grpc import StatusCode
 from numpy.typing import NDArray
 
-from serving import apis, tensors
+from serving import apis
 from serving.contract import SIGNATURE
 from serving.model_server.errors import ServingError
+from serving.tf_serving import tensors
 
 Arrays = Mapping[str, NDArray[Any]]
 """Named inputs or outputs."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from api.keys import hash_of, new_key
+from api.middleware.keys import hash_of, new_key
 from tests.gateway import processes
 from tests.gateway.misbehaving import MisbehavingServer
 

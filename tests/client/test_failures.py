@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from api import problems
+from api.http import problems
 from digitgan.client import (
     AnswerError,
     BrokenStreamError,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from api.keys import hash_of, new_key
+from api.middleware.keys import hash_of, new_key
 from digitgan.client import RefusedError
 from tests.client.both import Both
 from tests.gateway import processes

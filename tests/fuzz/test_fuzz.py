@@ -23,17 +23,17 @@ from PIL import Image
 from starlette.requests import Request
 from starlette.types import Message
 
-from api.bodies import read_json
-from api.fit import FITS, FORMATS, Fit, ImageError, into_mnist, read_digit
-from api.inference import MAX_BATCH, joined
-from api.ink import find_ink
-from api.keys import ApiKey, CheckKeys, hash_of, new_key
-from api.negotiation import negotiate
+from api.digits.fit import FITS, FORMATS, Fit, ImageError, into_mnist, read_digit
+from api.digits.ink import find_ink
+from api.digits.sources import IndexedSeeds, rows_of
+from api.http.bodies import read_json
+from api.http.negotiation import negotiate
+from api.http.problems import ProblemError, problem_response
+from api.http.schemas import GenerateRequest, ScoreRequest
+from api.middleware.keys import ApiKey, CheckKeys, hash_of, new_key
 from api.oip.messages import read_request
-from api.problems import ProblemError, problem_response
-from api.schemas import GenerateRequest, ScoreRequest
 from api.settings import load_settings
-from api.sources import IndexedSeeds, rows_of
+from api.upstream.inference import MAX_BATCH, joined
 from serving.contract import MODELS
 
 MINUTES: Final = float(os.environ.get("FUZZ_MINUTES", "0"))

@@ -32,7 +32,7 @@ from serving.contract import (
     STORY,
 )
 from serving.noise import noise_from_seeds
-from training import story as run_story
+from training.report import story as run_story
 
 INDEXED = 10_000
 SHADE = 25

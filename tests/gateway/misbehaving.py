@@ -26,7 +26,7 @@ from serving.apis import (
     PredictResponse,
 )
 from serving.contract import MODELS, SIGNATURE, SIGNATURES
-from serving.tensors import to_proto
+from serving.tf_serving.tensors import to_proto
 
 Behaviour = Callable[[PredictRequest, grpc.ServicerContext], bytes]
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import httpx
 
-from api import problems
+from api.http import problems
 
 BY_SLUG = {problem.slug: problem for problem in problems.TYPES}
 

@@ -12,9 +12,9 @@ from contextlib import ExitStack, contextmanager
 import httpx
 import pytest
 
-from api.admission import LARGEST_SMALL, MIN_CHARGE_IMAGES, image_route
 from api.app import create_app
-from api.deadlines import HEADER
+from api.http.deadlines import HEADER
+from api.middleware.admission import LARGEST_SMALL, MIN_CHARGE_IMAGES, image_route
 from api.settings import load_settings
 from tests.gateway import processes
 from tests.gateway.misbehaving import Holding, MisbehavingServer, honest

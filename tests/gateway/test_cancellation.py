@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from api.admission import MIN_CHARGE_IMAGES
+from api.middleware.admission import MIN_CHARGE_IMAGES
 from tests.gateway import processes
 from tests.gateway.misbehaving import Holding, MisbehavingServer
 from tests.gateway.test_metrics import read, value

@@ -16,7 +16,7 @@ from serving.apis import PREDICT, PredictRequest, PredictResponse
 from serving.contract import DISCRIMINATOR, GENERATOR, IMAGES, LOGITS, NOISE
 from serving.noise import noise_from_seeds
 from serving.pretrained import MODELS_DIR
-from serving.tensors import to_array, to_proto
+from serving.tf_serving.tensors import to_array, to_proto
 from tests.gateway import processes
 from tests.gateway.problem import assert_problem
 from tests.support.processes import ServerProcess

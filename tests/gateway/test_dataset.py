@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from api.keys import hash_of, new_key
-from api.seed_scan import MAX_SCANNED_WITHOUT_MATCH
+from api.digits.seed_scan import MAX_SCANNED_WITHOUT_MATCH
+from api.middleware.keys import hash_of, new_key
 from serving.apis import PredictRequest
 from serving.contract import MAX_SEED
 from serving.dataset import MNIST_CLASSES, Records, quotas

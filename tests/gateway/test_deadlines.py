@@ -8,7 +8,7 @@ import httpx
 import numpy as np
 import pytest
 
-from api.deadlines import HEADER
+from api.http.deadlines import HEADER
 from serving.apis import PredictRequest
 from serving.contract import IMAGES, NOISE
 from tests.gateway import processes

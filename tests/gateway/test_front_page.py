@@ -7,7 +7,7 @@ from urllib.parse import urljoin
 import httpx
 import pytest
 
-from api.security_headers import PAGE
+from api.middleware.security_headers import PAGE
 from tests.gateway.problem import assert_problem
 from tests.support.path_prefix import stripping_proxy
 

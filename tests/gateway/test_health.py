@@ -7,12 +7,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from api import health
-from api.inference import Inference
-from api.metrics import Metrics
+from api.routes import health
+from api.telemetry.metrics import Metrics
+from api.upstream.inference import Inference
 from serving.apis import ModelVersionStatus
-from serving.client import ModelClient
 from serving.contract import DISCRIMINATOR, GENERATOR, MODELS
+from serving.tf_serving.client import ModelClient
 from tests.gateway import processes
 from tests.gateway.misbehaving import MisbehavingServer
 from tests.gateway.problem import assert_problem

@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
-from api.admission import LARGEST_SMALL
+from api.middleware.admission import LARGEST_SMALL
 from serving.apis import PredictRequest
 from serving.contract import IMAGES, NOISE
 from tests.gateway import processes

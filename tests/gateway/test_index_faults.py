@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from api.inference import MAX_BATCH
-from api.seed_index import MAX_SEEDS
+from api.digits.seed_index import MAX_SEEDS
+from api.upstream.inference import MAX_BATCH
 from serving.apis import ModelVersionStatus, PredictRequest
 from serving.contract import (
     CLASSIFIER,
@@ -31,7 +31,7 @@ from serving.contract import (
     SEED_INDEX,
     SIGNATURE,
 )
-from serving.tensors import to_array
+from serving.tf_serving.tensors import to_array
 from tests.gateway import processes
 from tests.gateway.misbehaving import MisbehavingServer, answer, failing
 from tests.gateway.problem import assert_problem

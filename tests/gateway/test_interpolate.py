@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from serving.interpolation import slerp
 from serving.noise import noise_from_seeds
-from serving.walks import slerp
 from tests.gateway.problem import assert_problem
 from tests.gateway.test_generate import from_json, from_npy, pixels_of
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from api.keys import TokenBucket, hash_of, keys_of, new_key
+from api.middleware.keys import TokenBucket, hash_of, keys_of, new_key
 from api.settings import SettingsError, load_settings
 from tests.gateway import processes
 from tests.gateway.misbehaving import MisbehavingServer

@@ -9,7 +9,7 @@ import grpc
 import httpx
 import pytest
 
-from api.logs import MAX_PER_MINUTE
+from api.telemetry.logs import MAX_PER_MINUTE
 from tests.gateway import processes
 from tests.gateway.misbehaving import MisbehavingServer, failing, honest
 from tests.gateway.test_metrics import read, value
@@ -50,7 +50,7 @@ def test_json_logs_have_an_object_a_line_and_one_line_a_request(faulty_server: M
     for line in lines:
         assert {"time", "level", "logger", "message"} <= set(line)
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", line["time"])
-    assert {"uvicorn.error", "api.access", "api.errors"} == {line["logger"] for line in lines}
+    assert {"uvicorn.error", "api.access", "api.http.errors"} == {line["logger"] for line in lines}
     requests = {line["request_id"]: line for line in lines if line["logger"] == "api.access"}
     assert set(requests) - {"made", "lost", "failed"} == set()
     line = requests["made"]
@@ -61,7 +61,7 @@ def test_json_logs_have_an_object_a_line_and_one_line_a_request(faulty_server: M
     assert (requests["lost"]["status"], requests["lost"]["route"]) == (404, "none")
     assert requests["lost"]["target"] == "/nowhere%0aGET%20/forged"
     (warning,) = [line for line in lines if line["level"] == "warning"]
-    assert (warning["logger"], warning["request_id"]) == ("api.errors", "failed")
+    assert (warning["logger"], warning["request_id"]) == ("api.http.errors", "failed")
     assert "oops" in warning["message"]
 
 
@@ -75,7 +75,7 @@ def test_text_logs_have_the_id_in_brackets_and_no_requests_by_default(
         faulty_server.behaviour = honest
     wait_until(lambda: "a-request-of-mine" in faulty_gateway.log)
     (line,) = [line for line in faulty_gateway.log.splitlines() if "a-request-of-mine" in line]
-    assert line.startswith("WARNING api.errors: GET /digits/7.png: ")
+    assert line.startswith("WARNING api.http.errors: GET /digits/7.png: ")
     assert line.endswith(" [a-request-of-mine]")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from api import problems
+from api.http import problems
 from api.settings import load_settings
 from tests.gateway.problem import assert_problem
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from api.protocol import MAX_HEADER_BYTES, MAX_PIPELINED
+from api.middleware.protocol import MAX_HEADER_BYTES, MAX_PIPELINED
 from tests.gateway import processes
 from tests.gateway.misbehaving import MisbehavingServer
 from tests.gateway.waiting import wait_until

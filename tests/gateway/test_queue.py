@@ -9,11 +9,11 @@ import grpc
 import httpx
 import pytest
 
-from api.coalescing import CALLS_IN_FLIGHT, LARGE_AT_ONCE
-from api.inference import SLICE_ROWS
+from api.upstream.coalescing import CALLS_IN_FLIGHT, LARGE_AT_ONCE
+from api.upstream.inference import SLICE_ROWS
 from serving.apis import PredictRequest
 from serving.contract import NOISE
-from serving.tensors import to_array
+from serving.tf_serving.tensors import to_array
 from tests.gateway import processes
 from tests.gateway.misbehaving import Holding, MisbehavingServer, honest
 from tests.gateway.test_metrics import read, value

@@ -17,8 +17,12 @@ SECRET = "secret-/srv/models-10.0.0.7"
 
 SABOTAGED = f"""
 import sys
-import api.generate, api.health, api.interpolate, api.main, api.models, api.oip.routes, api.score
-from api import carried, digits, formats, images, metrics, observation, zipstream
+import api.main, api.oip.routes
+import api.routes.generate, api.routes.health, api.routes.interpolate, api.routes.models, api.routes.score
+from api.digits import carried
+from api.routes import digits
+from api.formats import content as formats, images, zipstream
+from api.telemetry import metrics, observation
 
 class SecretError(Exception):
     pass
@@ -37,13 +41,13 @@ def sabotage(module, name, part):
 sabotage(digits, "digits_of", "digits")
 sabotage(images, "png", "png")
 sabotage(formats.Format, "encode", "json")
-sabotage(api.generate.bodies, "parse_json", "body")
-sabotage(api.score.fit, "fit", "fit")
-sabotage(api.score, "negotiate", "negotiation")
-sabotage(api.interpolate.walks, "walk", "walk")
+sabotage(api.routes.generate.bodies, "parse_json", "body")
+sabotage(api.routes.score.fit, "fit", "fit")
+sabotage(api.routes.score, "negotiate", "negotiation")
+sabotage(api.routes.interpolate.walks, "walk", "walk")
 sabotage(metrics.Metrics, "exposition", "metrics")
-sabotage(api.health, "unready_models", "status")
-sabotage(api.models, "model_status", "models")
+sabotage(api.routes.health, "unready_models", "status")
+sabotage(api.routes.models, "model_status", "models")
 sabotage(api.oip.routes, "write_answer", "inference")
 sabotage(carried.Carried, "of", "story")
 sabotage(zipstream.ZipStream, "add", "zip")

@@ -6,7 +6,7 @@ import grpc
 import httpx
 import pytest
 
-from api.security_headers import NOTHING, PAGE
+from api.middleware.security_headers import NOTHING, PAGE
 from serving.apis import PredictRequest
 from tests.gateway.misbehaving import MisbehavingServer, honest
 from tests.gateway.problem import assert_problem

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from api.connections import STREAM_BYTES, allow_connections
+from api.middleware.connections import STREAM_BYTES, allow_connections
 from tests.gateway import processes
 from tests.gateway.misbehaving import MisbehavingServer
 from tests.gateway.problem import assert_problem
@@ -165,7 +165,7 @@ def test_as_many_connections_as_there_may_be_files() -> None:
     """In a process of its own: a limit once lowered stays."""
     lines = (
         "import resource",
-        "from api.connections import allow_connections",
+        "from api.middleware.connections import allow_connections",
         "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 1000))",
         "print(allow_connections(500), resource.getrlimit(resource.RLIMIT_NOFILE)[0], allow_connections(2048))",
     )

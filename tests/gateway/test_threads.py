@@ -5,8 +5,8 @@ import grpc
 from serving.apis import PREDICT, PredictRequest, PredictResponse
 from serving.contract import GENERATOR, NOISE
 from serving.noise import noise_from_seeds
-from serving.server_config import GRPC_MAX_THREADS
-from serving.tensors import to_proto
+from serving.tf_serving.server_config import GRPC_MAX_THREADS
+from serving.tf_serving.tensors import to_proto
 
 ROWS = 16
 

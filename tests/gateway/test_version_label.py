@@ -8,9 +8,9 @@ import pytest
 
 from serving.apis import ModelVersionStatus
 from serving.contract import DISCRIMINATOR, GENERATOR, MODELS
-from serving.model_copy import add_versions
 from serving.pretrained import MODELS_DIR
-from serving.server_config import MODELS_CONFIG, models_config
+from serving.tf_serving.server_config import MODELS_CONFIG, models_config
+from serving.versions.model_copy import add_versions
 from tests.gateway import processes
 from tests.gateway.misbehaving import MisbehavingServer
 from tests.gateway.problem import assert_problem

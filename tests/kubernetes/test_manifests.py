@@ -9,12 +9,12 @@ import kubernetes_validate
 import pytest
 import typer
 
-from api import health
-from api.metrics import Metrics
+from api.routes import health
+from api.telemetry.metrics import Metrics
 from benchmarks import tensorflow_versions
 from digitgan.cli import app
-from serving import server_config
 from serving.contract import BATCH_SIZES, MODELS
+from serving.tf_serving import server_config
 from tests.kubernetes.rendering import (
     COMPONENTS,
     EVERY_COMBINATION,

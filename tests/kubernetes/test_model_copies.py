@@ -15,8 +15,8 @@ import pytest
 
 from serving.contract import MODELS
 from serving.pretrained import MODELS_DIR
-from serving.server_config import MODELS_CONFIG
 from serving.storage import find_versions
+from serving.tf_serving.server_config import MODELS_CONFIG
 from tests.kubernetes.rendering import (
     COMPONENTS,
     OVERLAYS,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from serving.server_config import GRPC_MAX_THREADS
+from serving.tf_serving.server_config import GRPC_MAX_THREADS
 from tests.model_server.client import Client
 from tests.support.processes import EMBEDDED, ModelServerProcess
 

@@ -10,8 +10,9 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from serving import apis, tensors
+from serving import apis
 from serving.contract import WARMUP_REQUESTS
+from serving.tf_serving import tensors
 
 FLOATS = tf.TensorSpec(None, tf.float32)
 DTYPES = ("float32", "float64", "float16", "uint8", "int8", "int16", "int32", "int64", "bool")

@@ -18,7 +18,7 @@ import tensorflow as tf
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from training import job
 from training.data import batches
-from training.step import Trainer
+from training.gan.step import Trainer
 config, dataset = job.resolve(job.Options(
     Path("unused"), resume=False, data=Path(sys.argv[1]), preset=None, epochs=None, steps=4,
     overrides={"batch_size": 16, "dropout": 0.0},

@@ -4,7 +4,7 @@ import signal
 from pathlib import Path
 
 from serving.contract import GENERATOR
-from serving.model_card import read_card
+from serving.versions.model_card import read_card
 from tests.support.commands import digitgan
 from tests.training.test_run import ARGUMENTS, STEPS, assert_same_run, data, run, state, stopped
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from serving.contract import GENERATOR
-from serving.model_card import read_card
+from serving.versions.model_card import read_card
 
 DEADLINE_S = 300.0
 SETTINGS = ("--set", "batch_size=4", "--set", "log_every=1", "--set", "checkpoint_every=5")

@@ -15,7 +15,7 @@ from PIL import Image
 
 from benchmarks.service import digitgan_up
 from serving.contract import GENERATOR
-from serving.model_card import read_card
+from serving.versions.model_card import read_card
 from tests.test_readme import curl
 
 ROOT = Path(__file__).parents[2]

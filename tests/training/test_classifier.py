@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from serving.contract import BATCH_SIZES, CLASSIFIER, MODELS
-from serving.model_card import read_card, verify
+from serving.versions.model_card import read_card, verify
 from tests.support.commands import digitgan
 from training.classifier import (
     ClassifierConfig,
@@ -19,7 +19,7 @@ from training.classifier import (
 from training.config import ConfigError
 from training.data import Dataset, load
 from training.evaluation.classifier import ClassifierError, newest_classifier
-from training.export import export
+from training.publish.export import export
 
 
 @pytest.fixture(scope="module")

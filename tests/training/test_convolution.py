@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 from scipy.signal import correlate2d
 
-from training import convolution
-from training.convolution import four_product_transforms, three_product_transforms
+from training.gan import convolution
+from training.gan.convolution import four_product_transforms, three_product_transforms
 
 SIDE = 7
 LAYERS = {

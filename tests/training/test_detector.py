@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from training import calibration, detector
-from training.calibration import Calibration
+from training import detector
 from training.data import Dataset, load
 from training.detector import DetectorConfig, detector_of_run, train_detector
-from training.networks import build_discriminator, build_generator
+from training.evaluation import calibration
+from training.evaluation.calibration import Calibration
+from training.gan.networks import build_discriminator, build_generator
 
 QUICK = DetectorConfig(steps=24, real=24, fakes=8, earlier=8, impostors=8, learning_rate=3e-3, seed=3)
 

@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from serving.contract import GENERATOR, MODEL_CARD
-from serving.model_card import CardError, read_card, verify, write_card
 from serving.pretrained import MODELS_DIR
+from serving.versions.model_card import CardError, read_card, verify, write_card
 from tests.support.commands import digitgan
 from training.data import Dataset, load
 from training.evaluation import job

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
-from serving import model_card
 from serving.contract import (
     BATCH_SIZES,
     CLASSIFIER,
@@ -28,12 +27,13 @@ from serving.contract import (
     STORY_BYTES,
     STORY_PAGE,
 )
-from serving.model_card import read_card
 from serving.noise import noise_from_seeds
 from serving.pretrained import MODELS_DIR
-from training.calibration import Calibration
-from training.export import ExportError, export, versions
-from training.networks import build_discriminator, build_generator
+from serving.versions import model_card
+from serving.versions.model_card import read_card
+from training.evaluation.calibration import Calibration
+from training.gan.networks import build_discriminator, build_generator
+from training.publish.export import ExportError, export, versions
 
 CALIBRATION = Calibration(slope=0.5, offset=-0.25)
 TOLD = b"{}" + b" " * STORY_PAGE

@@ -8,7 +8,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from training.config import PRESETS, TrainingConfig
-from training.feature_discriminators import FEATURE_LAYERS, FEATURE_WIDTHS, FeatureDiscriminators
+from training.gan.feature_discriminators import FEATURE_LAYERS, FEATURE_WIDTHS, FeatureDiscriminators
 
 
 @pytest.mark.usefixtures("eager")

@@ -13,9 +13,9 @@ from openvino.tools.ovc import convert_model
 
 from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR, IMAGES, MODELS, NOISE, SIGNATURE
 from training.classifier import build_classifier
-from training.generator_graph import sub_pixel
-from training.inference import inference_module
-from training.networks import build_discriminator, build_generator
+from training.gan.generator_graph import sub_pixel
+from training.gan.networks import build_discriminator, build_generator
+from training.publish.inference import inference_module
 
 BUILDERS: dict[str, Callable[[], Any]] = {
     GENERATOR: build_generator,

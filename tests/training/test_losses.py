@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from training.config import LOSS_NAMES
-from training.losses import LOSSES, slope_penalty
+from training.gan.losses import LOSSES, slope_penalty
 
 NON_SATURATING, RELATIVISTIC = LOSSES["non-saturating"], LOSSES["relativistic"]
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from training.networks import build_discriminator, build_generator, set_batch_statistics
+from training.gan.networks import build_discriminator, build_generator, set_batch_statistics
 
 
 def test_the_generators_layers_and_weights() -> None:

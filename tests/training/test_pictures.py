@@ -7,10 +7,10 @@ import numpy as np
 from PIL import Image
 
 from tests.training.test_config import CONFIG
-from training import metrics, samples
-from training.milestones import milestones
-from training.networks import build_generator
+from training.gan.networks import build_generator
 from training.pixels import to_pixels
+from training.run import metrics, samples
+from training.run.milestones import milestones
 
 
 def test_milestones_are_the_decks_and_then_epochs_thinned() -> None:

@@ -17,9 +17,9 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR, STORY, STORY_BYTES
-from serving.model_card import read_card
+from serving.versions.model_card import read_card
 from tests.support.commands import LIMIT_S, digitgan
-from training.story import STAGES
+from training.report.story import STAGES
 
 STEPS = 12
 IMAGES = 900

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from training.calibration import calibration_error, reliability
+from training.evaluation.calibration import calibration_error, reliability
 from training.evaluation.score import auc, score_figures
 
 Handwritten = tuple[NDArray[np.uint8], NDArray[np.uint8]]

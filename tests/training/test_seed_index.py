@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from serving.contract import INDEX_PAGE
 from serving.noise import noise_from_seeds
-from training import seed_index
-from training.seed_index import SeedIndex
+from training.publish import seed_index
+from training.publish.seed_index import SeedIndex
 
 
 def seen(noise: NDArray[Any]) -> NDArray[np.uint8]:

@@ -9,9 +9,9 @@ import numpy as np
 
 from serving.noise import noise_from_seeds
 from training.config import PRESETS, TrainingConfig
-from training.metrics import EVALUATIONS_FILE
-from training.networks import build_generator, write_weights
-from training.selection import GENERATORS, average_of_run
+from training.gan.networks import build_generator, write_weights
+from training.run.metrics import EVALUATIONS_FILE
+from training.run.selection import GENERATORS, average_of_run
 
 CONFIG = TrainingConfig(
     preset="best",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from training.stability import chance_losses, verdict
+from training.run.stability import chance_losses, verdict
 
 LN2 = math.log(2)
 LINES = 300

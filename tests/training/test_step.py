@@ -13,8 +13,8 @@ import pytest
 import tensorflow as tf
 
 from training.config import PRESETS, TrainingConfig
-from training.losses import LOSSES
-from training.step import Trainer
+from training.gan.losses import LOSSES
+from training.gan.step import Trainer
 
 BATCH = 4
 SEED = 3

@@ -13,10 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from serving.contract import STORY_PAGE
-from training import samples
 from training.config import PRESETS, TrainingConfig
-from training.metrics import POINTS, MetricsLog, thinned
-from training.story import (
+from training.report.story import (
     FRAME_MS,
     LAST_FRAME_MS,
     build_story,
@@ -27,6 +25,8 @@ from training.story import (
     stage,
     time_lapse,
 )
+from training.run import samples
+from training.run.metrics import POINTS, MetricsLog, thinned
 
 Images = NDArray[np.uint8]
 STEPS = (1, 200, 1000)

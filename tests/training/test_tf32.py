@@ -13,15 +13,15 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from digitgan.cli import app
 from digitgan.errors import UserError
 from serving.contract import GENERATOR, IMAGES, SIGNATURE
-from serving.model_card import read_card
 from serving.noise import noise_from_seeds
 from serving.pretrained import MODELS_DIR
+from serving.versions.model_card import read_card
 from tests.training.tf32 import emulated_tf32
 from training import job
-from training.convolution import four_product_transforms
-from training.export import PIXEL_TOLERANCE, export
-from training.inference import inference_module
-from training.networks import build_generator
+from training.gan.convolution import four_product_transforms
+from training.gan.networks import build_generator
+from training.publish.export import PIXEL_TOLERANCE, export
+from training.publish.inference import inference_module
 
 SHIPPED = MODELS_DIR / GENERATOR / "1"
 DENSE_UNITS = 7 * 7 * 256
@@ -62,7 +62,7 @@ def shipped() -> Any:
 
 
 def of_transposed_convolution(kernel: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The inverse of training.generator_graph.sub_pixel."""
+    """The inverse of training.gan.generator_graph.sub_pixel."""
     phases = kernel.swapaxes(2, 3)[::-1, ::-1]
     taps, _, _, channels = phases.shape
     split = phases.reshape(taps, taps, 2, 2, -1, channels).transpose(0, 2, 1, 3, 4, 5)

@@ -7,7 +7,7 @@ from contextlib import aclosing
 import pytest
 from starlette.types import Message, Scope
 
-from api.answers import Stream
+from api.formats.answers import Stream
 
 SCOPE: Scope = {"type": "http", "asgi": {"spec_version": "2.3"}}
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
-from serving import apis, apis_build, tensors
+from serving import apis, apis_build
+from serving.tf_serving import tensors
 
 GENERATED = {
     "PredictRequest": "predict_pb2",

@@ -6,8 +6,8 @@ import orjson
 from starlette.requests import Request
 from starlette.types import Message
 
-from api.bodies import read_json
-from api.schemas import GenerateRequest
+from api.http.bodies import read_json
+from api.http.schemas import GenerateRequest
 
 
 def turns_of_the_loop_while_read(body: bytes) -> int:

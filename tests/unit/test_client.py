@@ -10,21 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from serving import client as client_module
 from serving.apis import ModelVersionStatus, PredictRequest
-from serving.client import (
-    ERRORS,
-    ContractError,
-    DeadlineError,
-    ModelClient,
-    ModelNotServedError,
-    ModelServerError,
-    NoSignatureError,
-    OverloadedError,
-    UnreachableError,
-    VersionNotFoundError,
-    VersionStatus,
-)
 from serving.contract import (
     CONFIDENCES,
     DISCRIMINATOR,
@@ -36,6 +22,20 @@ from serving.contract import (
     PAGES,
     PROBABILITIES,
     SEED_INDEX,
+)
+from serving.tf_serving import client as client_module
+from serving.tf_serving.client import (
+    ERRORS,
+    ContractError,
+    DeadlineError,
+    ModelClient,
+    ModelNotServedError,
+    ModelServerError,
+    NoSignatureError,
+    OverloadedError,
+    UnreachableError,
+    VersionNotFoundError,
+    VersionStatus,
 )
 from tests.gateway.misbehaving import MisbehavingServer, answer, failing, honest
 from tests.slow.headless_service import HeadlessService

@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import Sequence
 
-from api.coalescing import CALLS_IN_FLIGHT, Coalescer, Kind, Rows
-from serving.client import Prediction
+from api.upstream.coalescing import CALLS_IN_FLIGHT, Coalescer, Kind, Rows
+from serving.tf_serving.client import Prediction
 
 
 def test_a_call_that_is_cancelled_before_it_begins_blocks_no_other() -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from api.containers import MOST_SCANS, complaint
-from api.fit import ImageError, read_digit
+from api.digits.containers import MOST_SCANS, complaint
+from api.digits.fit import ImageError, read_digit
 
 LIMIT = 8 * 2**20
 """The largest body."""

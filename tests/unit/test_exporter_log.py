@@ -4,7 +4,7 @@ import logging
 
 from opentelemetry.exporter.otlp.proto.grpc import exporter
 
-from api.tracing import _EXPORTER, OncePer
+from api.telemetry.tracing import _EXPORTER, OncePer
 
 
 def test_one_record_passes_in_each_period() -> None:

@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from api.fit import Digit, Fit, ImageError, read_digit
-from api.ink import connected_parts
+from api.digits.fit import Digit, Fit, ImageError, read_digit
+from api.digits.ink import connected_parts
 from serving.model_server.saved_model import load
 from serving.pretrained import MODELS_DIR
 

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from api import images
+from api.formats import images
 
 Pixels = NDArray[np.uint8]
 

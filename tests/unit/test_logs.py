@@ -9,9 +9,9 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext
 
-from api import observation
-from api.logs import MAX_PER_MINUTE, JsonFormatter, LimitRepeats, TextFormatter
-from api.observation import Observation
+from api.telemetry import observation
+from api.telemetry.logs import MAX_PER_MINUTE, JsonFormatter, LimitRepeats, TextFormatter
+from api.telemetry.observation import Observation
 
 
 def record(message: str, *args: object, **fields: object) -> logging.LogRecord:

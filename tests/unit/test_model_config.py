@@ -1,11 +1,11 @@
-"""serving.model_config: the models.config of TensorFlow Serving, and directories of models."""
+"""serving.tf_serving.model_config: the models.config of TensorFlow Serving, and directories of models."""
 
 from pathlib import Path
 
 import pytest
 
-from serving import model_config
-from serving.model_config import All, ConfigError, Latest, ModelConfig, Specific
+from serving.tf_serving import model_config
+from serving.tf_serving.model_config import All, ConfigError, Latest, ModelConfig, Specific
 
 CONFIG = """
 model_config_list {

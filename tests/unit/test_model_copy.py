@@ -1,18 +1,18 @@
-"""``serving.model_copy``: what is copied, what stays, and when it is a failure."""
+"""``serving.versions.model_copy``: what is copied, what stays, and when it is a failure."""
 
 import shutil
 from pathlib import Path, PurePosixPath
 
 import pytest
 
-from serving import model_config
 from serving.contract import GENERATOR, MODELS
-from serving.model_card import CardError, read_card, write_card
-from serving.model_config import ConfigError
-from serving.model_copy import CopyError, add_versions
 from serving.pretrained import MODELS_DIR
-from serving.server_config import MODELS_CONFIG
 from serving.storage import find_versions
+from serving.tf_serving import model_config
+from serving.tf_serving.model_config import ConfigError
+from serving.tf_serving.server_config import MODELS_CONFIG
+from serving.versions.model_card import CardError, read_card, write_card
+from serving.versions.model_copy import CopyError, add_versions
 
 
 def add(source: Path, target: Path) -> list[str]:

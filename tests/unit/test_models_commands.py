@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from digitgan.commands.models import _number
 from digitgan.errors import UserError
-from digitgan.models_commands import _number
 
 
 def test_the_newest_version_is_the_highest_number_on_disk(tmp_path: Path) -> None:

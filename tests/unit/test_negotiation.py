@@ -3,8 +3,8 @@
 import pytest
 from starlette.requests import Request
 
-from api.negotiation import negotiate
-from api.problems import NOT_ACCEPTABLE, ProblemError
+from api.http.negotiation import negotiate
+from api.http.problems import NOT_ACCEPTABLE, ProblemError
 
 OFFERS = ("application/json", "image/png", "application/zip")
 JAVA_8 = "text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2"

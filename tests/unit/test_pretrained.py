@@ -3,8 +3,8 @@
 import pytest
 
 from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR, MODELS
-from serving.model_card import read_card, verify
 from serving.pretrained import MODELS_DIR
+from serving.versions.model_card import read_card, verify
 from training.config import DEFAULT_PRESET
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from serving.contract import MODELS
-from serving.model_card import read_card
 from serving.pretrained import MODELS_DIR
-from serving.quality_gate import Threshold, ThresholdsError, read_thresholds, shortfalls
+from serving.versions.model_card import read_card
+from serving.versions.quality_gate import Threshold, ThresholdsError, read_thresholds, shortfalls
 
 CARD = {"evaluation": {"figures": {"frechet_distance": 1.25, "coverage": float("nan")}}}
 

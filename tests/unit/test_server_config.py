@@ -5,7 +5,7 @@ from pathlib import Path
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
-from serving import model_config, server_config
+from serving.tf_serving import model_config, server_config
 
 
 def test_our_own_reader_and_tensorflow_servings_agree(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""serving.tensors against TensorFlow's own reading and writing of the same protos."""
+"""serving.tf_serving.tensors against TensorFlow's own reading and writing of the same protos."""
 
 from typing import Any
 
@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from serving import tensors
 from serving.apis import TensorProto
+from serving.tf_serving import tensors
 
 DTYPES = [
     *("float32", "float64", "float16", "bool"),

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from serving.interpolation import Method, length, lerp, slerp, walk
 from serving.noise import noise_from_seeds
-from serving.walks import Method, length, lerp, slerp, walk
 
 
 def test_an_arc_of_a_right_angle_worked_out_by_hand() -> None:

@@ -5,7 +5,7 @@ import zipfile
 
 import pytest
 
-from api.zipstream import ZipStream
+from api.formats.zipstream import ZipStream
 
 
 def archive_of(files: dict[str, bytes]) -> bytes:

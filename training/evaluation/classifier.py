@@ -9,9 +9,9 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from serving.contract import CLASSIFIER, FEATURES, IMAGE_SHAPE, IMAGES, PROBABILITIES, SIGNATURE
-from serving.model_card import CardError, read_card
 from serving.pretrained import MODELS_DIR
 from serving.storage import newest_version
+from serving.versions.model_card import CardError, read_card
 
 BATCH: Final = 500
 

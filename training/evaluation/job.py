@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from serving.model_card import read_card, verify, write_card
+from serving.versions.model_card import read_card, verify, write_card
 from training.bar import TaskBar
 from training.data import Dataset
 from training.evaluation.classifier import EvaluationClassifier
@@ -95,7 +95,7 @@ def update_card(version_dir: Path, content: dict[str, Any]) -> bool:
         Whether the card has this evaluation now.
 
     Raises:
-        serving.model_card.CardError: there is no card, or it doesn't match the files beside it.
+        serving.versions.model_card.CardError: there is no card, or it doesn't match the files beside it.
         OSError: the card can't be written.
     """
     verify(version_dir)

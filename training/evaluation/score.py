@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from training.calibration import calibration_error, reliability
+from training.evaluation.calibration import calibration_error, reliability
 from training.evaluation.negative_examples import NEGATIVE_EXAMPLES
 
 Images = NDArray[np.uint8]
@@ -35,7 +35,8 @@ def score_figures(score: Score, real: Images, fake: Images, seed: int = 0) -> di
         What JSON can hold: ``images`` ({"real": N, "fake": M}); ``auc``, the area under the receiver operating
         characteristic: the probability that a real image has a higher logit than a generated one (Fawcett 2006);
         ``accuracy`` at a probability of 1/2; ``expected_calibration_error`` and ``reliability``
-        (:mod:`training.calibration`); ``kinds``, the area for ``real`` against each of KINDS; ``logits``, histograms as
+        (:mod:`training.evaluation.calibration`); ``kinds``, the area for ``real`` against each of KINDS; ``logits``,
+        histograms as
         {"edges": …, "real": …, "fake": …}, whose outermost bins hold the outliers.
 
     Raises:

@@ -19,9 +19,9 @@ from serving.contract import (
     PROBABILITIES,
     SIGNATURE,
 )
-from serving.model_card import CardError, read_card
 from serving.noise import noise_from_seeds
 from serving.storage import newest_version
+from serving.versions.model_card import CardError, read_card
 from training.config import CONFIG_FILE
 
 Images = NDArray[np.uint8]

@@ -9,14 +9,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from serving.contract import GENERATOR
 from serving.files import write_atomically
-from serving.model_card import CardError, read_card
 from serving.storage import newest_version
-from training import plots
+from serving.versions.model_card import CardError, read_card
 from training.config import CONFIG_FILE, TrainingConfig
 from training.evaluation.source import MODELS
 from training.report import criteria
 from training.report.pictures import COMPARED, png_uri
-from training.story import Classify, build_story, caption, time_lapse
+from training.report.story import Classify, build_story, caption, time_lapse
+from training.run import plots
 
 REPORT_FILE: Final = "report.html"
 EVALUATION_FILE: Final = "evaluation.json"
@@ -70,7 +70,7 @@ def write_report(
         subject: what the report is about: the name of the run.
         evaluation: the content of evaluation.json.
         pictures: the content of pictures.json (:func:`training.report.choose`).
-        story: the content of story.json (:func:`training.story.build_story`).
+        story: the content of story.json (:func:`training.report.story.build_story`).
         config: the content of the run's config.json.
 
     Returns:

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from serving.contract import CLASSES, IMAGE_SIDE
+from serving.interpolation import walk
 from serving.noise import noise_from_seeds
-from serving.walks import walk
 from training.evaluation.evaluator import Measurement
 from training.evaluation.statistics import Images, nearest_images
-from training.samples import sheet
+from training.run.samples import sheet
 
 PER_DIGIT: Final = 12
 STEPS: Final = 12

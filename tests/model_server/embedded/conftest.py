@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from serving.model_config import ModelConfig
 from serving.model_server.model import LoadingOptions
 from serving.model_server.server import ModelServer, ServerOptions
+from serving.tf_serving.model_config import ModelConfig
 from tests.model_server.client import Client
 
 Start = Callable[..., tuple[ModelServer, Client]]

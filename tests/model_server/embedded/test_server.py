@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from serving.model_config import ModelConfig
 from serving.model_server.model import LoadingOptions
 from serving.model_server.saved_model import SavedModel
 from serving.model_server.server import ModelServer, ServerOptions, ServerStartError
 from serving.model_server.signature import Arrays
+from serving.tf_serving.model_config import ModelConfig
 from tests.model_server import saved_models
 from tests.model_server.client import SECONDS, Client, code, output, predict_request, refused, wait_until
 from tests.model_server.conftest import Templates
@@ -283,7 +283,7 @@ def test_a_signal_ends_the_server_whatever_its_main_thread_holds(models: dict[st
     program = (
         "import os, signal, sys, threading\n"
         "from pathlib import Path\n"
-        "from serving.model_config import ModelConfig\n"
+        "from serving.tf_serving.model_config import ModelConfig\n"
         "from serving.model_server.server import ModelServer, ServerOptions, serve\n"
         "wait = threading.Condition.wait\n"
         "def interrupted(condition, timeout=None):\n"

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from serving.contract import MODEL_CARD
-from serving.model_card import write_card
 from serving.model_server.loaded_version import RunOptions
 from serving.model_server.server import ServerStartError
+from serving.versions.model_card import write_card
 from tests.model_server import saved_models
 from tests.model_server.conftest import Templates
 from tests.model_server.embedded.conftest import Start

@@ -1,0 +1,126 @@
+"""What a version of the generator carries with it, such as its seed index: fetched once from the model server."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+import numpy as np
+
+from api.http import deadlines
+from api.http.deadlines import time_limit
+from api.telemetry.metrics import Metrics
+from api.upstream.inference import Inference
+from serving.contract import GENERATOR
+from serving.tf_serving.client import Array, ContractError, NoSignatureError, Prediction
+
+NEWEST_S: Final = 1.0
+"""How long a version counts as the newest before the model server is asked again."""
+
+_VERSIONS_KEPT: Final = 4
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class PagedSignature(Generic[_T]):
+    """A signature of the generator that gives something page by page.
+
+    Attributes:
+        name: the signature's name.
+        length: the output that says how many entries there are in all.
+        page: entries in a page.
+        pages_per_call: pages that one call asks for. Pages beyond the end are cut off.
+        max_length: the most entries; more break the contract.
+        read: makes the result from the version and the entries by output. Raises ValueError for wrong entries.
+    """
+
+    name: str
+    length: str
+    page: int
+    pages_per_call: int
+    max_length: int
+    read: Callable[[int, Mapping[str, Array]], _T]
+
+
+class Carried(Generic[_T]):
+    """What the versions in use carry under ``signature``. ``timeout_s``: for each call of a fetch."""
+
+    def __init__(self, inference: Inference, metrics: Metrics, timeout_s: float, signature: PagedSignature[_T]) -> None:
+        self._inference = inference
+        self._metrics = metrics
+        self._timeout_s = timeout_s
+        self._signature = signature
+        self._fetches: dict[int, asyncio.Task[_T | None]] = {}
+        self._newest: int | None = None
+        self._newest_until = 0.0
+
+    async def of(self, version: int | None) -> _T | None:
+        """Returns what ``version`` carries; None if it carries nothing. Requests for one version share one fetch.
+
+        ``version`` None means the version that was the newest at most NEWEST_S ago.
+
+        Raises ModelServerError; VersionNotFoundError if there is no such version any more.
+        """
+        try:
+            number = await self._newest_version() if version is None else version
+        except NoSignatureError:
+            return None
+        if number not in self._fetches:
+            self._fetches[number] = asyncio.create_task(self._fetch(number))
+            self._fetches[number].add_done_callback(lambda task: self._keep_success(number, task))
+        with deadlines.part("model"):
+            # Shielded: a request that ends early does not end the fetch of the others.
+            return await asyncio.shield(self._fetches[number])
+
+    def forget_newest(self) -> None:
+        """Makes the next request ask the model server for its newest version."""
+        self._newest = None
+
+    async def _newest_version(self) -> int:
+        if self._newest is None or time.monotonic() >= self._newest_until:
+            self._newest = (await self._call(range(1), None)).version
+            self._newest_until = time.monotonic() + NEWEST_S
+        return self._newest
+
+    def _keep_success(self, version: int, task: "asyncio.Task[_T | None]") -> None:
+        if task.cancelled() or task.exception():  # the requests that wait get the error, and the next one tries again
+            self._fetches.pop(version, None)
+        while len(self._fetches) > _VERSIONS_KEPT:
+            del self._fetches[next(iter(self._fetches))]
+
+    async def _fetch(self, version: int) -> _T | None:
+        signature = self._signature
+        try:
+            first = await self._fetched(range(signature.pages_per_call), version)
+        except NoSignatureError:
+            return None
+        length = int(first.outputs[signature.length][0])
+        if not 0 <= length <= signature.max_length:
+            raise self._broken(f"{signature.name}: {length} entries")
+        answers = [first]
+        for start in range(signature.pages_per_call, -(-length // signature.page), signature.pages_per_call):
+            pages = range(start, start + signature.pages_per_call)
+            answers.append(await self._fetched(pages, version))
+        entries = {
+            name: np.concatenate([answer.outputs[name].ravel() for answer in answers])[:length]
+            for name in first.outputs
+        }
+        try:
+            return signature.read(version, entries)
+        except ValueError as error:
+            raise self._broken(f"{signature.name}: {error}") from error
+
+    async def _fetched(self, pages: range, version: int) -> Prediction:
+        async with time_limit(self._timeout_s):  # and not that of the request that began the fetch
+            return await self._call(pages, version)
+
+    async def _call(self, pages: range, version: int | None) -> Prediction:
+        rows = np.array(pages, np.int64)
+        return await self._inference.predict(GENERATOR, rows, signature=self._signature.name, version=version)
+
+    def _broken(self, what: str) -> ContractError:
+        error = ContractError(GENERATOR, "BAD_ANSWER", what)
+        self._metrics.upstream_errors.labels(error.model, error.code).inc()
+        return error

@@ -1,0 +1,227 @@
+"""From an uploaded file to 28×28 pixels: decoding it safely, and fitting its digit as MNIST was made.
+
+    read_digit(file, max_pixels=16_000_000).pixels   # uint8 [28, 28], light on dark
+
+MNIST's digits were scaled into 20×20 pixels with their proportions kept and with antialiasing, and placed into 28×28
+so that their centre of mass is in the middle (Y. LeCun, C. Cortes and C. J. C. Burges, "The MNIST database").
+"""
+
+import io
+import warnings
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from api.digits import containers
+from api.digits.ink import FAINTEST, LARGE_SIDE, Box, Ink, Pixels, Polarity, dilated, find_ink
+from serving.contract import IMAGE_SIDE
+
+FORMATS: Final = ("PNG", "JPEG", "WEBP")
+"""The formats that are decoded. Pillow's other decoders cannot be reached."""
+
+Fit = Literal["auto", "always", "never"]
+FITS: Final[tuple[Fit, ...]] = get_args(Fit)
+
+INK_SIDE: Final = 20
+_STROKE_SIDE: Final = 160
+"""Strokes are measured, and thickened, with the digit at this size."""
+_THINNEST: Final = 0.1
+"""Of the digit's size: thinner strokes are thickened. MNIST's have about 0.12, and thinner ones fade in 20 pixels."""
+_SOFT: Final = (0.15, 0.85)
+"""Ink of at most the first strength counts as paper, of at least the second as full."""
+_PAGE: Final = 0.6
+"""An opaque area that fills this share of its box is a page. Strokes fill less."""
+
+
+class ImageError(ValueError):
+    """The file is not an image that is accepted. The message says why, for the sender."""
+
+
+@dataclass(frozen=True)
+class Digit:
+    """``pixels``: uint8 [28, 28], light on dark. ``fitted``: whether they differ from those that were sent.
+
+    ``sent_pixels``: how many the image had. ``ink``: whether any was found. ``polarity`` and ``box`` (left, top, right,
+    bottom, in pixels of the upright image): of the ink that was fitted; None where nothing was.
+    """
+
+    pixels: Pixels
+    fitted: bool
+    sent_pixels: int
+    ink: bool
+    polarity: Polarity | None = None
+    box: Box | None = None
+
+
+def read_digit(file: bytes, *, max_pixels: int, formats: tuple[str, ...] = FORMATS, fit: Fit = "auto") -> Digit:
+    """Returns the digit in an image file.
+
+    ``fit``: ``auto`` keeps 28×28 pixels that are already as MNIST has them, and fits everything else; ``always`` fits
+    every image; ``never`` keeps every image, which has to be of 28×28 pixels, gray and opaque.
+
+    Raises ImageError for a file that isn't one of ``formats``, is damaged, is animated, or has more than
+    ``max_pixels`` (found out before any of them is decoded), and for one that ``never`` can't keep.
+    """
+    image, (width, height) = _decode(file, max_pixels, formats)
+    plain = _plain(image)
+    if fit == "never" and plain is None:
+        raise ImageError(f"{width}×{height} pixels; with fit=never, 28×28 gray and opaque pixels are needed")
+    if plain is not None and (fit == "never" or (fit == "auto" and _is_as_mnist(plain))):
+        return Digit(plain, False, width * height, ink=bool(plain.any()))
+    page, left, top, scale = _page(image, width, deep=file[:8] == containers.PNG and file[24] == 16)
+    ink = find_ink(page)
+    if ink is None:
+        black = np.zeros((IMAGE_SIDE, IMAGE_SIDE), np.uint8)
+        return Digit(black, plain is None or bool(plain.any()), width * height, ink=False)
+    box = ink.box[0] + left, ink.box[1] + top, ink.box[2] + left, ink.box[3] + top
+    right, bottom = min(width, round(box[2] * scale)), min(height, round(box[3] * scale))
+    sent_box = round(box[0] * scale), round(box[1] * scale), right, bottom
+    return Digit(into_mnist(ink), True, width * height, True, ink.polarity, sent_box)
+
+
+def _decode(file: bytes, max_pixels: int, formats: tuple[str, ...]) -> tuple[Image.Image, tuple[int, int]]:
+    """Returns the upright image, and width and height that it has at full size: a large JPEG is decoded smaller."""
+    if refusal := containers.complaint(file):
+        raise ImageError(refusal)
+    try:
+        with warnings.catch_warnings():  # Pillow warns of sizes that are refused here anyway
+            warnings.simplefilter("ignore")
+            image = Image.open(io.BytesIO(file), formats=formats)
+        width, height = image.size
+        if width * height > max_pixels:
+            raise ImageError(f"{width}×{height} pixels; {max_pixels} at most are taken")
+        # A camera's JPEG can have more pictures behind the photograph (a preview, the depth): they aren't looked at.
+        if getattr(image, "is_animated", False) and image.format != "MPO":
+            raise ImageError("animated; one still image is wanted")
+        image.draft(image.mode, (2 * LARGE_SIDE, 2 * LARGE_SIDE))
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        return upright, (height, width) if turned else (width, height)
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        raise ImageError(f"not an image in {' or '.join(formats)} format") from None
+    except Image.DecompressionBombError:
+        raise ImageError(f"too many pixels; {max_pixels} at most are taken") from None
+    except Exception as error:
+        # Pillow does not document which exceptions its decoders raise on damaged data. All of them mean the same.
+        raise ImageError("damaged: it cannot be decoded") from error
+
+
+def _plain(image: Image.Image) -> Pixels | None:
+    """Returns the pixels of an image that can be scored as it is: 28×28, all opaque, all gray, 8 bits."""
+    if image.size != (IMAGE_SIDE, IMAGE_SIDE) or image.mode.startswith("I"):
+        return None
+    rgba = np.asarray(image.convert("RGBA"))
+    gray = rgba[..., 0]
+    if (rgba[..., 3] == 255).all() and (rgba[..., 1] == gray).all() and (rgba[..., 2] == gray).all():
+        return np.ascontiguousarray(gray)
+    return None
+
+
+def _is_as_mnist(pixels: Pixels) -> bool:
+    """Returns whether 28×28 pixels have their ink where MNIST has it: light on black, of its size, in the middle.
+
+    MNIST's 70,000 images and nearly all that the generator makes keep well within these bounds.
+    """
+    ink = pixels > 64
+    if np.median(pixels) > 2 or pixels.max() < 200:
+        return False
+    rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
+    size = max(np.ptp(rows), np.ptp(columns)) + 1
+    middle = np.array([_centre(pixels.sum(axis=axis)) for axis in (0, 1)])
+    return bool(13 <= size <= 24 and (np.abs(middle - IMAGE_SIDE / 2) <= 2).all())
+
+
+def _page(image: Image.Image, width: int, *, deep: bool) -> tuple[Image.Image, int, int, float]:
+    """Returns an image's opaque page as L or RGB, reduced: the page, its left and top, and the reduction's factor."""
+    if image.mode.startswith("I"):  # 16 bits a pixel, of which a camera or scanner may use 10, 12 or 14
+        values = np.asarray(image)
+        image = Image.fromarray((values >> max(0, int(values.max()).bit_length() - 8)).astype(np.uint8))
+    if image.mode not in ("L", "LA", "RGB", "RGBA"):
+        image = image.convert("RGBA" if image.has_transparency_data else "L" if image.mode == "1" else "RGB")
+    elif image.mode in ("L", "RGB") and image.has_transparency_data:
+        image = image.convert("RGBA")
+    image = image.reduce(max(1, max(image.size) // LARGE_SIDE))
+    scale = width / image.width
+    if deep:  # of each of 16 bits, 8 are left; a scanner may use 12
+        values = np.asarray(image)
+        image = Image.fromarray(values * (16 if values[..., :3].max() < 16 else 1))
+    if image.mode.endswith("A"):
+        page, left, top = _opaque(np.asarray(image.convert("RGBA")))
+        image = Image.fromarray(page)
+    else:
+        left = top = 0
+    if image.mode == "RGB":
+        red, green, blue = (np.asarray(channel, np.int16) for channel in image.split())
+        if max(np.abs(red - green).max(), np.abs(blue - green).max()) < FAINTEST:
+            image = image.convert("L")
+    return image, left, top, scale
+
+
+def _opaque(rgba: Pixels) -> tuple[Pixels, int, int]:
+    """Returns what is drawn on an image with transparency, and its place.
+
+    That is the page, if opaque pixels fill a rectangle (but for round corners) and differ: margins and shadows around
+    it are left out. In all other images the opacity is the drawing.
+    """
+    alpha = rgba[..., 3]
+    visible = rgba[..., :3][alpha > alpha.max() // 2]
+    solid = alpha >= 0.9 * alpha.max()
+    rows, columns = np.flatnonzero(solid.any(axis=1)), np.flatnonzero(solid.any(axis=0))
+    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    if not visible.size or solid[box].mean() < _PAGE:
+        return alpha, 0, 0
+    paper = np.median(visible, axis=0)
+    if np.quantile(np.abs(visible - paper).max(axis=1), 0.998) < 2 * FAINTEST:
+        return alpha, 0, 0
+    page = np.where(solid[..., np.newaxis], rgba[..., :3], paper.astype(np.uint8))
+    return page[box], int(columns[0]), int(rows[0])
+
+
+def into_mnist(ink: Ink) -> Pixels:
+    """Returns the ink as MNIST would have it: uint8 [28, 28], light on dark, in 20×20 pixels, centred by mass."""
+    strength = np.clip((ink.strength - _SOFT[0]) / (_SOFT[1] - _SOFT[0]), 0, 1)
+    strokes = _resized(np.rint(strength * 255).astype(np.uint8), _STROKE_SIDE, Image.Resampling.BICUBIC)
+    missing = round((_THINNEST * _STROKE_SIDE - _stroke_width(strokes > 127)) / 2)
+    if missing > 0:
+        strokes = dilated(np.pad(strokes, missing), missing)
+    small = _resized(strokes, INK_SIDE, Image.Resampling.LANCZOS)
+    small = np.rint(small * (255 / max(1, small.max()))).astype(np.uint8)
+    top, left = (_offset(small.sum(axis=axis)) for axis in (1, 0))
+    canvas = np.zeros((IMAGE_SIDE, IMAGE_SIDE), np.uint8)
+    canvas[top : top + small.shape[0], left : left + small.shape[1]] = small
+    return canvas
+
+
+def _resized(pixels: Pixels, side: int, how: Image.Resampling) -> Pixels:
+    """Returns pixels whose longer side is ``side``."""
+    height, width = pixels.shape
+    factor = side / max(height, width)
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    return np.asarray(Image.fromarray(pixels).resize(size, how))
+
+
+def _stroke_width(strokes: NDArray[np.bool_]) -> float:
+    """Returns the mean width of strokes: their area over half of their outline."""
+    padded = np.pad(strokes, 1)
+    inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return 2 * float(strokes.sum()) / max(1, int((strokes & ~inner).sum()))
+
+
+def _offset(mass: NDArray[np.integer]) -> int:
+    """Returns where the ink box begins on one axis, for its centre of mass to come to pixel 14 (from 0).
+
+    That is where MNIST has it: 13.98 ± 0.29 vertically and 14.01 ± 0.29 horizontally.
+    """
+    return int(np.clip(round(IMAGE_SIDE / 2 - _centre(mass)), 0, IMAGE_SIDE - mass.size))
+
+
+def _centre(mass: NDArray[np.integer]) -> float:
+    """Returns the centre of mass; the middle where there is none."""
+    total = int(mass.sum())
+    return float(np.arange(mass.size) @ mass) / total if total else mass.size / 2

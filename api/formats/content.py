@@ -1,0 +1,141 @@
+"""The formats of generated digits: how each is named, bounded and encoded. A new format is one entry of FORMATS."""
+
+import base64
+import io
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+import orjson
+from PIL import Image
+
+from api.digits.making import Digits
+from api.formats import images
+from api.formats.answers import Files, as_zip, chunks
+from api.formats.images import NPY, PNG
+from api.formats.zipstream import ZIP
+from api.http.bodies import JSON
+from api.http.problems import at_pointer, invalid
+from serving.contract import IMAGE_SIDE
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of digits: encoded whole, or in batches while they are generated.
+
+    Attributes:
+        suffix: of a file in this format.
+        whole: encodes all digits: (digits, scale, milliseconds a frame).
+        batches: encodes digits batch by batch: (batches, count, scale). Memory doesn't grow with the count.
+        length: bytes of the answer by count and scale, where they are known before.
+        shape: height and width of the image by count, before scaling.
+        has_labels: whether it has room for labels.
+        animated: whether it shows the digits one after the other.
+    """
+
+    suffix: str
+    whole: Callable[[Digits, int, int], bytes] | None = None
+    batches: Callable[[AsyncIterator[Digits], int, int], AsyncGenerator[bytes]] | None = None
+    length: Callable[[int, int], int] | None = None
+    shape: Callable[[int], tuple[int, int]] = lambda count: (count * IMAGE_SIDE, IMAGE_SIDE)
+    has_labels: bool = False
+    animated: bool = False
+
+    def __post_init__(self) -> None:
+        assert (self.whole is None) != (self.batches is None), "a format is encoded whole or in batches"
+
+    def encode(self, digits: Digits, scale: int, frame_ms: int = 0) -> bytes:
+        """Returns all digits in a format that is encoded whole."""
+        assert self.whole
+        return self.whole(digits, scale, frame_ms)
+
+
+def _json(digits: Digits, scale: int, _frame_ms: int) -> bytes:
+    """Returns the JSON answer: for each digit a PNG, its seed if it has one, and its label if that is known."""
+    entries: list[dict[str, Any]] = [{} for _ in digits.pixels]
+    if digits.seeds is not None:
+        for entry, seed in zip(entries, digits.seeds, strict=True):
+            entry["seed"] = seed
+    if digits.labels is not None:
+        for entry, (digit, confidence) in zip(entries, digits.labels.pairs(), strict=True):
+            entry.update(digit=digit, confidence=confidence)
+    for entry, image in zip(entries, digits.pixels, strict=True):
+        entry["png"] = base64.b64encode(images.png(image, scale)).decode()
+    return orjson.dumps({"model": digits.model, "version": digits.version, "images": entries})
+
+
+def _sheet(digits: Digits, scale: int, _frame_ms: int) -> bytes:
+    return images.png(images.sheet(digits.pixels), scale)
+
+
+def _animation(kind: str, options: dict[str, Any], digits: Digits, scale: int, frame_ms: int) -> bytes:
+    """Returns the digits as an animation that repeats forever, without losing a shade.
+
+    Args:
+        kind: Pillow's name of the format; ``options`` are for Pillow.
+        frame_ms: how long each digit is shown. A GIF counts in hundredths of a second.
+    """
+    first, *rest = (Image.fromarray(frame) for frame in images.enlarge(digits.pixels, scale))
+    file = io.BytesIO()
+    first.save(file, kind, save_all=True, append_images=rest, duration=frame_ms, loop=0, **options)
+    return file.getvalue()
+
+
+def _npy_length(count: int, scale: int) -> int:
+    side = IMAGE_SIDE * scale
+    return len(images.npy_header(count, side)) + count * side * side
+
+
+async def _npy(batches: AsyncIterator[Digits], count: int, scale: int) -> AsyncGenerator[bytes]:
+    """Yields an ``.npy`` file of uint8 [count, 28·scale, 28·scale]."""
+    yield images.npy_header(count, IMAGE_SIDE * scale)
+    async for batch in batches:
+        for chunk in chunks(len(batch.pixels), scale):
+            yield images.enlarge(batch.pixels[chunk], scale).tobytes()
+
+
+def _zip(batches: AsyncIterator[Digits], count: int, scale: int) -> AsyncGenerator[bytes]:
+    """Yields a zip with a PNG for each digit, named by its place and its seed if it has one: "003-17.png"."""
+    width = len(str(count - 1))
+
+    def files(digits: Digits, start: int) -> Files:
+        seeds = [""] * len(digits.pixels) if digits.seeds is None else list(map(str, digits.seeds))
+        names = [f"{place:0{width}}{seed and f'-{seed}'}.png" for place, seed in enumerate(seeds, start)]
+        if digits.labels is None:
+            return Files(names, digits.pixels, [])
+        rows = zip(names, seeds, digits.labels.pairs(), strict=True)
+        lines = [f"{name},{seed},{digit},{confidence}\n" for name, seed, (digit, confidence) in rows]
+        return Files(names, digits.pixels, lines)
+
+    return as_zip(batches, files, "file,seed,digit,confidence\n", scale)
+
+
+FORMATS: Final = {
+    JSON: Format("json", whole=_json, has_labels=True),
+    PNG: Format("png", whole=_sheet, shape=lambda count: images.sheet_shape(count, IMAGE_SIDE)),
+    ZIP: Format("zip", batches=_zip, has_labels=True),
+    NPY: Format("npy", batches=_npy, length=_npy_length),
+    "image/apng": Format("png", whole=partial(_animation, "PNG", {"compress_level": 6}), animated=True),
+    "image/webp": Format(
+        "webp", whole=partial(_animation, "WEBP", {"lossless": True, "quality": 20, "method": 0}), animated=True
+    ),
+    # All 256 shades fit into the palette; without this option Pillow would look for a smaller one.
+    "image/gif": Format("gif", whole=partial(_animation, "GIF", {"optimize": False}), animated=True),
+}
+"""Every format of digits by its media type, the best ones first."""
+
+
+def check_size(media_type: str, count: int, most: int, scale: int, max_pixels: int, fields: Sequence[str]) -> None:
+    """Raises ProblemError (422) for more than ``most`` images, or more than ``max_pixels`` pixels in memory.
+
+    ``fields`` are the request's fields that determine the count, the more important one first.
+    """
+    if count > most:
+        detail = f"{count} images; at most {most} are made as {media_type}"
+        raise invalid(*(at_pointer(f"/{field}", detail) for field in fields))
+    height, width = FORMATS[media_type].shape(count)
+    pixels = height * width * scale**2
+    if FORMATS[media_type].whole and pixels > max_pixels:
+        detail = f"{pixels} pixels; at most {max_pixels} are made as {media_type}"
+        raise invalid(at_pointer("/scale", detail), at_pointer(f"/{fields[0]}", detail))

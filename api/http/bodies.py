@@ -1,0 +1,188 @@
+"""Reading request bodies: the media type, JSON by orjson, and what pydantic finds wrong, as problems."""
+
+import json
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeVar
+
+import orjson
+from pydantic import BaseModel, ValidationError
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import FormData
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from api.http.problems import (
+    MALFORMED_REQUEST,
+    UNSUPPORTED_MEDIA_TYPE,
+    ProblemError,
+    at_parameter,
+    at_pointer,
+    invalid,
+)
+from api.threads import in_thread
+
+JSON: Final = "application/json"
+_MAX_ERRORS: Final = 20
+
+MAX_CONTAINERS: Final = 2**17
+"""Lists and objects in a JSON body, each of which takes 60 bytes of memory and more; or one for each 128 bytes."""
+MAX_VALUES: Final = 2**20
+"""Values in a JSON body, or one for each 8 bytes: a number of noise takes about 10."""
+
+_INLINE_BYTES: Final = 2**16
+"""Longer JSON is parsed in a thread: a million seeds would block the event loop for 0.1 s and more."""
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def media_type(request: Request, accepted: Sequence[str]) -> str:
+    """Returns the media type of the body, in lower case, without parameters.
+
+    Raises ProblemError (415) if it isn't one of ``accepted``, or if the body is compressed.
+    """
+    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    headers = {"Accept": ", ".join(accepted)}
+    refuse_compressed(request, headers)
+    if given not in accepted:
+        expected = " or ".join(accepted)
+        found = f"not {given[:100]}" if given else "and there is none"
+        raise ProblemError(UNSUPPORTED_MEDIA_TYPE, f"Content-Type: should be {expected}, {found}", headers=headers)
+    return given
+
+
+def refuse_compressed(request: Request, headers: Mapping[str, str]) -> None:
+    """Raises ProblemError (415) with ``headers`` if the body is compressed."""
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        detail = "Content-Encoding: the body should not be compressed"
+        raise ProblemError(UNSUPPORTED_MEDIA_TYPE, detail, headers=headers)
+
+
+async def read_json(request: Request, model: type[_Model]) -> _Model:
+    """Returns the JSON body as a ``model``. The caller has checked the media type.
+
+    Raises ProblemError: 400 if it isn't JSON, 422 naming each field at fault.
+    """
+    body = await request.body()
+    if len(body) <= _INLINE_BYTES:
+        return parse_json(body, model)
+    return await in_thread(lambda: parse_json(body, model))
+
+
+def parse_json(body: bytes, model: type[_Model]) -> _Model:
+    """Returns JSON as a ``model``.
+
+    Raises ProblemError: 400 if it isn't JSON, 422 naming each field at fault.
+    """
+    _check_size(body)
+    try:
+        content = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        content = _with_numbers_that_json_lacks(body, error)
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise invalid(*_body_errors(error.errors(include_url=False, include_input=False))) from error
+
+
+class _Multipart(MultiPartParser):
+    """Starlette's parser, which also records whether the body is whole, and where it breaks off."""
+
+    _begun = _ended = 0
+    _whole = False
+
+    def on_part_begin(self) -> None:
+        self._begun += 1
+        super().on_part_begin()
+
+    def on_part_end(self) -> None:
+        self._ended += 1
+        super().on_part_end()
+
+    def on_end(self) -> None:
+        self._whole = True
+
+    def check_whole(self) -> None:
+        """Raises ProblemError (400) if the body broke off."""
+        if not self._whole:
+            place = f"in part {self._begun}" if self._begun > self._ended else f"after part {self._ended}"
+            detail = f"the multipart body breaks off {place}: the boundary that ends it is missing"
+            raise ProblemError(MALFORMED_REQUEST, detail)
+
+
+@asynccontextmanager
+async def read_form(request: Request, *, max_files: int, max_fields: int) -> AsyncIterator[FormData]:
+    """Yields the parts of a multipart body, and closes their files.
+
+    Raises ProblemError: 400 for a body that can't be read or breaks off, 415 for a charset other than UTF-8.
+    """
+    _check_charset(request)
+    parser = _Multipart(request.headers, request.stream(), max_files=max_files, max_fields=max_fields)
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise ProblemError(MALFORMED_REQUEST, error.message) from error
+    try:
+        parser.check_whole()
+        yield form
+    finally:
+        await form.close()
+
+
+def _check_charset(request: Request) -> None:
+    """Refuses multipart whose ``charset`` isn't UTF-8, which is the default (RFC 7578).
+
+    It names the codec of the fields, and Python has codecs that take minutes for a mebibyte (punycode).
+    Raises ProblemError (415).
+    """
+    charset = parse_options_header(request.headers.get("content-type", ""))[1].get(b"charset", b"utf-8")
+    if charset.lower() not in (b"utf-8", b"utf8", b"us-ascii"):
+        raise ProblemError(UNSUPPORTED_MEDIA_TYPE, "Content-Type: the charset should be utf-8")
+
+
+def _check_size(body: bytes) -> None:
+    """Refuses JSON that would be 25 times its size in memory, before it is parsed.
+
+    It counts brackets and commas, also those in strings, which base64 doesn't have. Raises ProblemError (422).
+    """
+    for most, what, count in (
+        (max(MAX_CONTAINERS, len(body) // 128), "lists and objects", body.count(b"[") + body.count(b"{")),
+        (max(MAX_VALUES, len(body) // 8), "values", body.count(b",") + 1),
+    ):
+        if count > most:
+            raise invalid(at_pointer("", f"the body has more than {most} {what}"))
+
+
+def _with_numbers_that_json_lacks(body: bytes, error: orjson.JSONDecodeError) -> Any:
+    """Returns a body that is JSON but for NaN, Infinity or 1e999, so that validation can name the field."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        where = f"line {error.lineno}, column {error.colno}"
+        raise ProblemError(MALFORMED_REQUEST, f"not JSON: {error.msg.partition(':')[0]} at {where}") from error
+
+
+def _body_errors(errors: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
+    found = []
+    for error in errors:
+        place = "".join(f"/{escaped(part)}" for part in error["loc"])
+        if error["type"] in ("exactly_one", "needs_count"):
+            fields = error["ctx"]["fields"]
+            found += [at_pointer(f"/{field}", error["msg"]) for field in fields] or [at_pointer("", error["msg"])]
+        elif error["type"] == "extra_forbidden":
+            found.append(at_pointer(place, "There is no such field"))
+        elif error["type"] == "model_type":
+            found.append(at_pointer(place, "Input should be a JSON object"))
+        else:
+            found.append(at_pointer(place, error["msg"]))
+    return found[:_MAX_ERRORS]
+
+
+def parameter_errors(errors: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Returns the entries of ``errors`` for what FastAPI found wrong with path and query."""
+    return [at_parameter(str(error["loc"][-1]), error["msg"]) for error in errors]
+
+
+def escaped(part: object) -> str:
+    """Returns a part of a JSON pointer (RFC 6901), fit to be echoed: cut, and without half surrogate pairs."""
+    return str(part)[:100].encode(errors="replace").decode().replace("~", "~0").replace("/", "~1")

@@ -1,0 +1,141 @@
+"""Admission control: limits the images in progress. Requests beyond the limit get 503 immediately.
+
+    with state.admission.images(request, count):
+        ...  # the work
+
+With I images in progress, of which R are made per second, an admitted request waits about I / R seconds.
+"""
+
+import re
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
+from typing import Final, TypeVar
+
+from starlette.requests import Request
+
+from api.http.deadlines import time_limit
+from api.http.problems import OIP_PREFIX, OVERLOADED, ProblemError
+from api.telemetry.metrics import Metrics
+from api.upstream.coalescing import LARGEST_SMALL_ROWS
+
+LARGEST_SMALL: Final = LARGEST_SMALL_ROWS
+"""Images. A request for more is large: it is made in slices, and counts as this many."""
+
+MIN_CHARGE_IMAGES: Final = 8
+"""Images that a request counts as at least: one image takes about as long as 4 to 8 images of a large request."""
+
+MAX_SMALL_BODY_BYTES: Final = 2048
+"""The longest body that is looked at to see whether its request is small."""
+
+OVERLOAD: Final = ProblemError(OVERLOADED, "the service already makes as many images as it can at a time")
+
+_DIGIT: Final = "/digits/{seed}.png"
+_DATASET: Final = "/dataset"
+_PLAIN: Final = frozenset({"/generate", _DATASET, "/interpolate", "/score"})
+_INFER: Final = f"{OIP_PREFIX}/models/{{model}}/infer"
+_INFER_VERSION: Final = f"{OIP_PREFIX}/models/{{model}}/versions/{{version}}/infer"
+_LARGE_COUNT: Final = re.compile(rb'"(?:count|steps)"\s*:\s*[0-9.]{2}')
+
+_T = TypeVar("_T")
+
+
+def image_route(method: str, path: str) -> str | None:
+    """Returns the template of the route if its requests make images. Only such requests can be refused early."""
+    if method == "POST":
+        if path in _PLAIN:
+            return path
+        if path.startswith(f"{OIP_PREFIX}/models/") and path.endswith("/infer"):
+            return _INFER_VERSION if "/versions/" in path else _INFER
+    elif method == "GET" and path.startswith("/digits/"):
+        return _DIGIT
+    return None
+
+
+class ImageBudget:
+    """The images in progress for requests of one size. The last request admitted may exceed ``limit``."""
+
+    def __init__(self, limit: int, size: str, metrics: Metrics) -> None:
+        self.limit = limit
+        self.in_progress = 0
+        self._gauge = metrics.images_in_flight.labels(size)
+
+    @property
+    def full(self) -> bool:
+        """Whether no further request is admitted."""
+        return self.in_progress >= self.limit
+
+    @contextmanager
+    def charge(self, images: int) -> Iterator[None]:
+        """Counts ``images`` as in progress during the block."""
+        self._add(images)
+        try:
+            yield
+        finally:
+            self._add(-images)
+
+    def _add(self, images: int) -> None:
+        self.in_progress += images
+        self._gauge.set(self.in_progress)
+
+
+class AdmissionControl:
+    """Admits requests while their budget has room. Small and large requests have ``max_images`` each.
+
+    Neither size can block the other. A request of any size is admitted to an idle service.
+    """
+
+    def __init__(self, max_images: int, metrics: Metrics) -> None:
+        self.small = ImageBudget(max_images, "small", metrics)
+        self.large = ImageBudget(max_images, "large", metrics)
+        self._metrics = metrics
+
+    @contextmanager
+    def images(self, request: Request, count: int) -> Iterator[None]:
+        """Counts ``request`` as ``count`` images during the block. Raises ProblemError (503) if there is no room."""
+        budget = self._budget(count)
+        if budget.full:
+            self._metrics.refusals.labels(request.scope["route"].path).inc()
+            raise OVERLOAD
+        with budget.charge(_charged(count)):
+            yield
+
+    async def stream(self, count: int, limit_s: float, first: _T, parts: AsyncGenerator[_T]) -> AsyncGenerator[_T]:
+        """Yields ``first`` and then ``parts`` for an admitted request of ``count`` images, and closes ``parts``.
+
+        The request counts only while a part is made. While the client reads a part, however slowly, it blocks no other
+        request. Each part has ``limit_s`` seconds.
+        """
+        async with aclosing(parts):
+            yield first
+            while True:
+                with self._budget(count).charge(_charged(count)):
+                    async with time_limit(limit_s):
+                        part = await anext(parts, None)
+                if part is None:
+                    return
+                yield part
+
+    def refuses_early(self, route: str, body: bytes | None = None) -> bool | None:
+        """Returns whether ``images`` would refuse a request to ``route`` now; None if that depends on its ``body``.
+
+        This is a cheap guess that changes nothing. A request that it lets pass can still be refused by its route.
+        """
+        if not self.small.full:
+            return False
+        if self.large.full or route == _DIGIT:
+            return True
+        if route == _DATASET:
+            return False
+        return None if body is None else _surely_small(body)
+
+    def _budget(self, count: int) -> ImageBudget:
+        return self.small if count <= LARGEST_SMALL else self.large
+
+
+def _charged(count: int) -> int:
+    return min(max(count, MIN_CHARGE_IMAGES), LARGEST_SMALL)
+
+
+def _surely_small(body: bytes) -> bool:
+    """Whether a JSON body asks for at most LARGEST_SMALL images, judged without parsing it."""
+    return len(body) <= MAX_SMALL_BODY_BYTES and body.count(b",") < LARGEST_SMALL and not _LARGE_COUNT.search(body)

@@ -1,0 +1,204 @@
+"""API keys: who may ask, and for how many images a minute. Off unless keys are configured.
+
+The settings hold SHA-256 hashes only. A key is 256 random bits, so that nobody guesses what gives a hash: a slow hash
+(scrypt, Argon2), which makes up for passwords that can be guessed, would add nothing here but 50 ms to each request.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import math
+import re
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.http.problems import RATE_LIMITED, UNAUTHENTICATED, ProblemError, at_pointer, invalid, problem_response
+
+OPEN: Final = ("/healthz/", "/v2/health/", "/metrics", "/problems/")
+"""Paths that begin like this take no key: probes and scrapers have none, and problems should be explained."""
+
+POLICY: Final = "images"
+WINDOW_S: Final = 60
+_CHALLENGE: Final = "WWW-Authenticate"
+_BEARER: Final = 'Bearer realm="digitgan"{error}'
+_BASIC: Final = 'Basic realm="digitgan", charset="UTF-8"'
+_ENTRY: Final = re.compile(r"([A-Za-z0-9_.-]{1,64}):([0-9a-f]{64})(?::([0-9]{1,9}))?")
+_STATE: Final = "quota"
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """One configured key: its owner's name, its SHA-256, and its images a minute (None: the default)."""
+
+    name: str
+    sha256: bytes
+    images_per_minute: int | None = None
+
+
+def new_key() -> str:
+    """Returns a key that nobody has: 256 random bits, with a prefix that searches for leaked secrets can find."""
+    return f"digitgan_{secrets.token_urlsafe(32)}"
+
+
+def hash_of(key: str) -> str:
+    """Returns the key's SHA-256 in hexadecimal, as the settings hold it."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def keys_of(text: str) -> tuple[ApiKey, ...]:
+    """Returns the keys in a setting: ``name:sha256`` or ``name:sha256:images``, separated by commas or spaces.
+
+    Raises ValueError for anything else, and for a name that is there twice.
+    """
+    found: dict[str, ApiKey] = {}
+    for entry in text.replace(",", " ").split():
+        match = _ENTRY.fullmatch(entry)
+        if not match or match[1] in found or match[3] == "0":
+            raise ValueError("should be name:sha256 or name:sha256:images-a-minute for each key, separated by commas")
+        found[match[1]] = ApiKey(match[1], bytes.fromhex(match[2]), int(match[3]) if match[3] else None)
+    return tuple(found.values())
+
+
+class TokenBucket:
+    """So many images a minute, and as many at once. A minute's worth is there at the start."""
+
+    def __init__(self, quota: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.quota = quota
+        self._clock = clock
+        self._level = float(quota)
+        self._at = clock()
+
+    def take(self, images: int) -> float:
+        """Takes ``images`` and returns 0, or takes nothing and returns in how many seconds there are enough."""
+        now = self._clock()
+        self._level = min(self.quota, self._level + (now - self._at) * self.quota / WINDOW_S)
+        self._at = now
+        if self._level < images:
+            return (images - self._level) * WINDOW_S / self.quota
+        self._level -= images
+        return 0.0
+
+    def owe(self, images: int) -> None:
+        """Takes ``images``, also where there are too few: the next requests then wait for longer."""
+        self.take(0)
+        self._level -= images
+
+    def fields(self) -> dict[str, str]:
+        """Returns ``RateLimit-Policy`` and ``RateLimit`` (draft-ietf-httpapi-ratelimit-headers-10, sections 3 and 4).
+
+        ``t`` is when the bucket is full again.
+        """
+        self.take(0)
+        full_s = math.ceil((self.quota - self._level) * WINDOW_S / self.quota)
+        return {
+            "RateLimit-Policy": f'"{POLICY}";q={self.quota};w={WINDOW_S};qu="images"',
+            "RateLimit": f'"{POLICY}";r={max(0, int(self._level))};t={full_s}',
+        }
+
+
+def charge(request: Request, images: int, pointer: str) -> None:
+    """Takes ``images`` from what the request's key has left, less the one that every request is charged already.
+
+    Raises ProblemError: 429 if there are too few left, 422 at ``pointer`` if the key never has as many.
+    """
+    bucket: TokenBucket | None = request.scope.get("state", {}).get(_STATE)
+    if bucket is None or images <= 1:
+        return
+    if images > bucket.quota:
+        raise invalid(at_pointer(pointer, f"{images} images; the API key has {bucket.quota} a minute"))
+    _take(bucket, images - 1, again=1)
+
+
+def charge_made(request: Request, images: int) -> None:
+    """Takes ``images`` that were made beyond those that the request was charged for. The key may then owe images."""
+    bucket: TokenBucket | None = request.scope.get("state", {}).get(_STATE)
+    if bucket is not None:
+        bucket.owe(images)
+
+
+def _take(bucket: TokenBucket, images: int, again: int = 0) -> None:
+    """Takes ``images``, or raises ProblemError (429). ``again``: what the request has paid and will pay once more."""
+    if missing_s := bucket.take(images):
+        wait_s = math.ceil(missing_s + again * WINDOW_S / bucket.quota)
+        headers = {"Retry-After": str(wait_s)}
+        detail = f"the API key has {bucket.quota} images a minute; enough for this request in {wait_s} s"
+        raise ProblemError(RATE_LIMITED, detail, headers=headers)
+
+
+class CheckKeys:
+    """ASGI middleware: lets requests with one of ``keys`` pass, and tells them what they have left.
+
+    ``images_per_minute`` is for keys that name no number of their own; 0 is no limit.
+    """
+
+    def __init__(self, app: ASGIApp, keys: Sequence[ApiKey], images_per_minute: int) -> None:
+        self._app = app
+        self._keys = keys
+        limits = {key.name: key.images_per_minute or images_per_minute for key in keys}
+        self._buckets = {name: TokenBucket(limit) for name, limit in limits.items() if limit}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"].startswith(OPEN):
+            await self._app(scope, receive, send)
+            return
+        bucket = None
+
+        async def with_fields(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.add_vary_header("Authorization")
+                if "cache-control" in headers:  # what a key is needed for is in no shared cache (RFC 9111, 3.5)
+                    headers["cache-control"] = headers["cache-control"].replace("public", "private")
+                if bucket:
+                    headers.update(bucket.fields())
+            await send(message)
+
+        try:
+            key = self._known(Headers(scope=scope).get("authorization", ""))
+            bucket = self._buckets.get(key.name)
+            if bucket:
+                _take(bucket, 1)
+        except ProblemError as error:
+            refusal = problem_response(error, scope["path"])
+            if _CHALLENGE in error.headers:  # a second field: Chromium takes each for one challenge
+                refusal.headers.append(_CHALLENGE, _BASIC)
+            await refusal(scope, receive, with_fields)
+            return
+        scope.setdefault("state", {})[_STATE] = bucket
+        await self._app(scope, receive, with_fields)
+
+    def _known(self, authorization: str) -> ApiKey:
+        """Returns the key in the header field. Takes as long for a wrong key as for a right one."""
+        given = _given_key(authorization)
+        digest = hashlib.sha256(given.encode()).digest()
+        found = None
+        for key in self._keys:
+            if hmac.compare_digest(key.sha256, digest):
+                found = key
+        if found is None:
+            error = ', error="invalid_token"' if given else ""
+            detail = "the API key is not valid" if given else "send the header Authorization: Bearer <key>"
+            raise ProblemError(UNAUTHENTICATED, detail, headers={_CHALLENGE: _BEARER.format(error=error)})
+        return found
+
+
+def _given_key(authorization: str) -> str:
+    """Returns the key in ``Bearer`` (RFC 6750) or ``Basic`` credentials (RFC 7617: the password); "" without one."""
+    scheme, _, rest = authorization.strip().partition(" ")
+    match scheme.lower():
+        case "bearer":
+            return rest.strip()
+        case "basic":
+            try:
+                return base64.b64decode(rest, validate=True).decode().partition(":")[2]
+            except (binascii.Error, ValueError):
+                return ""
+    return ""

@@ -1,0 +1,148 @@
+"""POST /dataset: labelled digits in the order of their seeds, balanced over the classes and read with confidence."""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any, Final
+
+import numpy as np
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from api import openapi
+from api.digits.seed_scan import DatasetSpec, SeedScan
+from api.formats import answers, images
+from api.formats.images import NPY
+from api.formats.zipstream import ZIP
+from api.http import bodies, problems
+from api.http.bodies import JSON
+from api.http.deadlines import limit_of, time_limit
+from api.http.negotiation import negotiate
+from api.http.problems import at_pointer, invalid
+from api.http.schemas import DatasetRequest
+from api.middleware.keys import charge, charge_made
+from api.state import StateDep
+from api.upstream.inference import MAX_BATCH
+from api.upstream.one_version import retry_on_swap
+from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR
+from serving.dataset import Records, quotas, record
+
+router = APIRouter()
+
+FORMATS: Final = (ZIP, NPY)
+
+LABELS_HEAD: Final = "file,seed,digit,confidence,logit\n"
+
+_HEADERS: Final[dict[str, Any]] = openapi.MODEL_HEADERS | {
+    "X-Classifier-Version": {"schema": {"type": "integer"}, "description": "Of the classifier that labelled."},
+    "X-Discriminator-Version": {"schema": {"type": "integer"}, "description": "Of the discriminator that scored."},
+}
+
+
+@router.post(
+    "/dataset",
+    summary="Collect labelled digits",
+    description="Looks at the digits of the seeds `first_seed`, `first_seed` + 1, … in turn and answers the first"
+    " `count` that the classifier reads with confidence and that the balance has room for. The same versions and"
+    " request give the same digits. As a zip of PNGs in a folder for each digit, with `labels.csv` last; or as an"
+    " `.npy` array of records: `seed` uint64, `digit` uint8, `confidence` and `logit` float32, `pixels` uint8"
+    " [28·scale, 28·scale]. Both are streamed.",
+    responses={
+        200: {
+            "description": "The digits, in the order of their seeds.",
+            "content": {ZIP: openapi.binary(), NPY: openapi.binary()},
+            "headers": _HEADERS,
+        },
+        **openapi.failures(
+            *openapi.WITH_BODY,
+            problems.VERSION_NOT_FOUND,
+            *openapi.UPSTREAM,
+        ),
+    },
+    openapi_extra=openapi.body({JSON: openapi.schema_of(DatasetRequest)}),
+    response_class=Response,
+)
+async def dataset(
+    request: Request,
+    state: StateDep,
+) -> Response:
+    media_type = negotiate(request, FORMATS)
+    bodies.media_type(request, (JSON,))
+    body = await bodies.read_json(request, DatasetRequest)
+    if body.count > state.settings.max_stream_images:
+        most = state.settings.max_stream_images
+        raise invalid(at_pointer("/count", f"{body.count} images; at most {most} are made as {media_type}"))
+    limit_s = limit_of(request, state.settings.request_timeout_s)
+    spec = _spec(body)
+    scanned = 0
+
+    def on_scanned(images: int) -> None:
+        nonlocal scanned
+        scanned += images
+        charge_made(request, min(images, max(0, scanned - body.count)))
+
+    async def attempt() -> tuple[SeedScan, Records, AsyncGenerator[Records]]:
+        scan = SeedScan(spec, state.inference, state.metrics, body.version)
+        parts = scan.parts(on_scanned)
+        while True:
+            async with time_limit(limit_s):  # for each block, as in the stream
+                first = await anext(parts)
+            if len(first):
+                return scan, first, parts
+
+    count = max(body.count, MAX_BATCH)  # seeds are scanned in batches, however few digits the dataset has
+    with state.admission.images(request, count):
+        charge(request, body.count, "/count")
+        scan, first, parts = await retry_on_swap(GENERATOR, body.version, attempt)
+    all_parts = state.admission.stream(count, limit_s, first, parts)
+    headers = {
+        "X-Model": GENERATOR,
+        "X-Model-Version": str(scan.versions[GENERATOR]),
+        "X-Classifier-Version": str(scan.versions[CLASSIFIER]),
+        "X-Discriminator-Version": str(scan.versions[DISCRIMINATOR]),
+        "Vary": "Accept",
+        "Content-Disposition": f'attachment; filename="dataset.{"zip" if media_type == ZIP else "npy"}"',
+    }
+    if media_type == ZIP:
+        return answers.Stream(_as_zip(all_parts, body.count, body.scale), (parts, all_parts), headers, ZIP)
+    head = images.npy_records_header(body.count, record(body.scale))
+    headers["Content-Length"] = str(len(head) + body.count * record(body.scale).itemsize)
+    return answers.Stream(_as_npy(all_parts, head, body.scale), (parts, all_parts), headers, NPY)
+
+
+def _spec(body: DatasetRequest) -> DatasetSpec:
+    of_each = body.quotas if body.quotas is not None else quotas(body.count, body.balance)
+    return DatasetSpec(
+        count=body.count,
+        quotas=None if of_each is None else tuple(min(one, body.count) for one in of_each),
+        confidence_floor=body.confidence_floor,
+        logit_floor=-np.inf if body.logit_floor is None else body.logit_floor,
+        first_seed=body.first_seed,
+    )
+
+
+async def _as_npy(parts: AsyncIterator[Records], head: bytes, scale: int) -> AsyncGenerator[bytes]:
+    """Yields an ``.npy`` file of records."""
+    yield head
+    async for part in parts:
+        for chunk in answers.chunks(len(part), scale):
+            digits = part[chunk]
+            enlarged = np.empty(len(digits), record(scale))
+            for name in ("seed", "digit", "confidence", "logit"):
+                enlarged[name] = digits[name]
+            enlarged["pixels"] = images.enlarge(digits["pixels"], scale)
+            yield enlarged.tobytes()
+
+
+def _as_zip(parts: AsyncIterator[Records], count: int, scale: int) -> AsyncGenerator[bytes]:
+    """Yields a zip with a PNG for each digit, in the folder of its digit, and a table of them as its last file."""
+    width = len(str(count - 1))
+
+    def files(digits: Records, start: int) -> answers.Files:
+        names = [f"{one['digit']}/{place:0{width}}-{one['seed']}.png" for place, one in enumerate(digits, start)]
+        # The str of a float32 is the shortest that reads back as the same float32.
+        lines = [
+            f"{name},{one['seed']},{one['digit']},{one['confidence']},{one['logit']}\n"
+            for name, one in zip(names, digits, strict=True)
+        ]
+        return answers.Files(names, digits["pixels"], lines)
+
+    return answers.as_zip(parts, files, LABELS_HEAD, scale)

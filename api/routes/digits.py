@@ -1,0 +1,59 @@
+"""GET /digits/{seed}.png: one digit as a plain, cacheable image."""
+
+import hashlib
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Path, Query, Request
+from starlette.responses import Response
+
+from api import openapi
+from api.digits.making import digits_of
+from api.formats import images
+from api.formats.images import PNG
+from api.http import deadlines, problems
+from api.http.caching import FOREVER, REVALIDATE, matches
+from api.http.deadlines import limit_of, time_limit
+from api.http.schemas import ScaleInQuery, SeedInPath, VersionInQuery
+from api.state import StateDep
+from serving.contract import GENERATOR
+
+router = APIRouter()
+
+_HEADERS: Final[dict[str, Any]] = openapi.MODEL_HEADERS | {
+    "ETag": {"schema": {"type": "string"}},
+    "Cache-Control": {"schema": {"type": "string"}},
+}
+
+
+@router.get(
+    "/digits/{seed}.png",
+    summary="One digit as an image",
+    description="For an `<img>` tag: cacheable for a year with `version`, revalidated by `ETag` without.",
+    responses={
+        200: {"description": "The digit.", "content": {PNG: openapi.binary()}, "headers": _HEADERS},
+        304: {"description": "The image is the one that `If-None-Match` names.", "headers": _HEADERS},
+        **openapi.failures(problems.VERSION_NOT_FOUND, problems.INVALID_REQUEST, *openapi.UPSTREAM),
+    },
+    openapi_extra={"parameters": [deadlines.PARAMETER]},
+    response_class=Response,
+)
+async def digit(
+    request: Request,
+    state: StateDep,
+    seed: Annotated[SeedInPath, Path(description="The digit's seed.")],
+    scale: Annotated[ScaleInQuery, Query(description="Enlarges each pixel to a square of this side.")] = 1,
+    version: Annotated[
+        VersionInQuery | None, Query(description="The generator's version; the newest by default.")
+    ] = None,
+) -> Response:
+    with state.admission.images(request, 1):
+        async with time_limit(limit_of(request, state.settings.request_timeout_s)):
+            prediction = await state.inference.predict(GENERATOR, [seed], version=version)
+    digits = digits_of(prediction, state.metrics)
+    content = images.png(digits.pixels[0], scale)
+    etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+    cache = REVALIDATE if version is None else FOREVER
+    headers = digits.headers | {"ETag": etag, "Cache-Control": cache}
+    if matches(request, etag):
+        return Response(None, 304, headers)
+    return Response(content, 200, headers, PNG)

@@ -1,0 +1,58 @@
+"""The two pages, as static files: the studio at ``/``, and the API to click through at ``/docs``.
+
+All addresses in them are relative, so they work below any path prefix that a reverse proxy strips.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import Final
+
+from fastapi import FastAPI
+from fastapi.staticfiles import StaticFiles
+from starlette.datastructures import Headers
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from api.http.caching import REVALIDATE
+
+_HERE: Final = Path(__file__).parents[1]
+_NO_GZIP: Final = re.compile(r"gzip\s*;\s*q\s*=\s*0?(\.0*)?\s*(,|$)", re.IGNORECASE)
+
+
+class _Files(StaticFiles):
+    """Files that a browser keeps, and asks each time whether they have changed."""
+
+    def file_response(
+        self, full_path: str | os.PathLike[str], stat_result: os.stat_result, scope: Scope, status_code: int = 200
+    ) -> Response:
+        response = super().file_response(full_path, stat_result, scope, status_code)
+        response.headers["Cache-Control"] = REVALIDATE
+        return response
+
+
+class _Compress(GZipMiddleware):
+    """Compresses answers for clients that accept gzip, unless they say ``gzip;q=0``."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if _NO_GZIP.search(Headers(scope=scope).get("accept-encoding", "")):
+            headers = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]
+            scope = {**scope, "headers": headers}
+        await super().__call__(scope, receive, send)
+
+
+def mount(app: FastAPI) -> None:
+    """Adds the pages and their files to ``app``."""
+    _mount(app, "/", "/studio", _Files(directory=_HERE / "studio"))
+    # fastapi-offline has the files of Swagger UI, so that no page loads anything from elsewhere.
+    _mount(app, "/docs", "/docs/files", _Files(directory=_HERE / "docs_page", packages=[("fastapi_offline", "static")]))
+
+
+def _mount(app: FastAPI, path: str, files_path: str, files: StaticFiles) -> None:
+    async def page(request: Request) -> Response:
+        return await files.get_response("index.html", request.scope)
+
+    app.add_route(path, page, include_in_schema=False)
+    app.mount(files_path, _Compress(files))

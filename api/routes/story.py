@@ -1,0 +1,61 @@
+"""GET /story: how the generator learned."""
+
+from functools import partial
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from api import openapi
+from api.http import problems
+from api.http.bodies import JSON
+from api.http.caching import FOREVER, REVALIDATE, matches
+from api.http.deadlines import time_limit
+from api.http.problems import ProblemError
+from api.http.schemas import StoryResponse, VersionInQuery
+from api.state import StateDep
+from api.upstream.one_version import retry_on_swap
+from serving.contract import GENERATOR
+
+router = APIRouter()
+
+_HEADERS: Final[dict[str, Any]] = openapi.MODEL_HEADERS | {
+    "ETag": {"schema": {"type": "string"}},
+    "Cache-Control": {"schema": {"type": "string"}},
+}
+
+
+@router.get(
+    "/story",
+    summary="How the generator learned",
+    description="The story of the training run that a generator's version comes from: the same seeds at every"
+    " milestone, the log of both losses, the evaluations on the way, and a verdict on stability in words.",
+    responses={
+        200: {"model": StoryResponse, "description": "The story.", "headers": _HEADERS},
+        304: {"description": "The story is the one that `If-None-Match` names.", "headers": _HEADERS},
+        **openapi.failures(problems.VERSION_NOT_FOUND, problems.NO_STORY, problems.INVALID_REQUEST, *openapi.UPSTREAM),
+    },
+    response_class=Response,
+)
+async def story(
+    request: Request,
+    state: StateDep,
+    version: Annotated[
+        VersionInQuery | None, Query(description="The generator's version; the newest by default.")
+    ] = None,
+) -> Response:
+    stories = state.stories
+    find = partial(stories.of, version)
+    async with time_limit(state.settings.request_timeout_s):
+        found = await retry_on_swap(GENERATOR, version, find, stories.forget_newest)
+    if found is None:
+        raise ProblemError(problems.NO_STORY, "the generator's version was exported without its story")
+    headers = {
+        "X-Model": GENERATOR,
+        "X-Model-Version": str(found.version),
+        "ETag": found.etag,
+        "Cache-Control": REVALIDATE if version is None else FOREVER,
+    }
+    if matches(request, found.etag):
+        return Response(None, 304, headers)
+    return Response(found.content, 200, headers, JSON)

@@ -1,0 +1,38 @@
+"""What lives as long as the app, and how endpoints receive it."""
+
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+from fastapi import Depends, Request
+
+from api.digits.carried import Carried
+from api.digits.seed_index import SeedIndex
+from api.digits.story_store import Story
+from api.middleware.admission import AdmissionControl
+from api.settings import Settings
+from api.telemetry.metrics import Metrics
+from api.upstream.inference import Inference
+
+KEY: Final = "gateway"
+"""Where the app's state has it, and with it every request's."""
+
+
+@dataclass(frozen=True)
+class GatewayState:
+    """What ``lifespan`` opens and every request can reach."""
+
+    settings: Settings
+    metrics: Metrics
+    admission: AdmissionControl
+    inference: Inference
+    indexes: Carried[SeedIndex]
+    stories: Carried[Story]
+
+
+async def _state(request: Request) -> GatewayState:
+    state: GatewayState = request.scope["state"][KEY]
+    return state
+
+
+StateDep = Annotated[GatewayState, Depends(_state)]
+"""One dependency for all of it: FastAPI takes 15 µs for each, where a request takes 400."""

@@ -1,0 +1,94 @@
+"""The log, on stderr: a line of text or a JSON object for each event, with the id of the request that caused it."""
+
+import logging
+import time
+from collections import Counter
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+import orjson
+from opentelemetry import trace
+
+from api.telemetry import observation
+
+Format = Literal["text", "json"]
+
+MAX_PER_MINUTE: Final = 20
+"""Warnings and errors of a kind."""
+
+
+class TextFormatter(logging.Formatter):
+    """For people: level, logger, message, a note in parentheses if there is one, and the request's id in brackets."""
+
+    def __init__(self) -> None:
+        super().__init__("%(levelname)s %(name)s: %(message)s%(aside)s%(request)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        under_way = observation.current.get()
+        note = getattr(record, "note", "")
+        record.aside = f" ({note})" if note else ""
+        record.request = f" [{under_way.request_id}]" if under_way else ""
+        return super().format(record)
+
+
+class JsonFormatter(logging.Formatter):
+    """For programs: ``time`` (RFC 3339, UTC), ``level``, ``logger``, ``message``, and where there are any
+    ``request_id``, ``trace_id``, ``note``, ``exception`` (a traceback) and the event's ``extra={"fields": …}``.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if under_way := observation.current.get():
+            line["request_id"] = under_way.request_id
+        span = trace.get_current_span().get_span_context()
+        if span.is_valid:
+            line["trace_id"] = trace.format_trace_id(span.trace_id)
+        if note := getattr(record, "note", ""):
+            line["note"] = note
+        line |= getattr(record, "fields", {})
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return orjson.dumps(line, default=str).decode()
+
+
+class LimitRepeats(logging.Filter):
+    """Lets MAX_PER_MINUTE warnings and errors of each kind pass a minute: clients can cause any number of them.
+
+    A kind is a place in the code, the type of the exception, and ``extra={"kind": …}`` of the event. The last line of
+    a kind that passes says so in a ``note``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._minute = 0
+        self._counts: Counter[tuple[object, ...]] = Counter()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Returns whether the record passes."""
+        if record.levelno < logging.WARNING:
+            return True
+        minute = int(time.monotonic() // 60)
+        if minute != self._minute:
+            self._minute, self._counts = minute, Counter()
+        error = record.exc_info[0] if record.exc_info else None
+        kind = record.pathname, record.lineno, error, getattr(record, "kind", None)
+        self._counts[kind] += 1
+        if self._counts[kind] == MAX_PER_MINUTE:
+            record.note = "more like it are left out for up to a minute"
+        return self._counts[kind] <= MAX_PER_MINUTE
+
+
+_FORMATTERS: Final[dict[Format, type[logging.Formatter]]] = {"text": TextFormatter, "json": JsonFormatter}
+
+
+def configure(level: str, log_format: Format) -> None:
+    """Sends what this process logs, from ``level`` on, to stderr in ``log_format``."""
+    handler = logging.StreamHandler()
+    handler.addFilter(LimitRepeats())
+    handler.setFormatter(_FORMATTERS[log_format]())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

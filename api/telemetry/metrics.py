@@ -1,0 +1,163 @@
+"""Prometheus metrics, in a registry of each app's own.
+
+Requests are labelled by route template: a million seeds are one time series. Requests to no route are labelled "none".
+Models are labelled by the version that answered, never by one that a caller named; calls without an answer have the
+version "none".
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version as version_of
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+
+from api.telemetry.model_status import ModelStatus
+from serving.contract import BATCH_SIZES
+
+NO_VERSION: Final = "none"
+
+_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Metrics:
+    """All metrics of one app."""
+
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(name, text, labels, registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(name, text, labels, registry=registry)
+
+        def histogram(name: str, text: str, *labels: str, buckets: Sequence[float] = _SECONDS) -> Histogram:
+            return Histogram(name, text, labels, buckets=buckets, registry=registry)
+
+        self.requests = counter(
+            "digitgan_http_requests", "Requests answered (499: the client left before).", "route", "method", "status"
+        )
+        self.request_seconds = histogram(
+            "digitgan_http_request_seconds", "From a request's arrival to the end of its answer.", "route"
+        )
+        self.gateway_seconds = histogram(
+            "digitgan_gateway_seconds", "A request's time without its waits for the model server.", "route"
+        )
+        self.in_flight = gauge("digitgan_http_requests_in_flight", "Requests being answered now.")
+        self.connections = gauge("digitgan_http_connections", "Connections open now.")
+        self.cut_off = counter(
+            "digitgan_http_cut_off",
+            "Clients disconnected, by what there was too much of: connections or unread answers.",
+            "why",
+        )
+        self.model_seconds = histogram("digitgan_model_seconds", "One call of the model server.", "model", "version")
+        self.batch_size = histogram(
+            "digitgan_model_batch_size",
+            "Rows in one call of the model server.",
+            "model",
+            "version",
+            buckets=BATCH_SIZES,
+        )
+        self.calls_in_flight = gauge(
+            "digitgan_model_calls_in_flight", "Calls that the model server has now: in its queue, or running.", "model"
+        )
+        self.images_in_flight = gauge(
+            "digitgan_images_in_flight",
+            "Images being made now, as admission counts them, by the size of their requests: small or large.",
+            "size",
+        )
+        self.refusals = counter(
+            "digitgan_requests_refused",
+            "Requests refused because the service already made as many images as it can at a time (503).",
+            "route",
+        )
+        self.timeouts = counter(
+            "digitgan_timeouts",
+            "Requests whose time ran out (504), by the part where it did: turn, model or answer.",
+            "part",
+        )
+        self.images = counter("digitgan_images_generated", "Digits made by the generator.", "version")
+        self.scores = counter("digitgan_scores", "Images scored by the discriminator.", "version", "verdict")
+        self.labels = counter(
+            "digitgan_images_labelled",
+            "Digits labelled, by who knew: the generator's seed index or the classifier.",
+            "source",
+        )
+        self.index_fetches = counter(
+            "digitgan_seed_index_fetches", "Seed indexes of the generator fetched from the model server.", "version"
+        )
+        self.upstream_errors = counter(
+            "digitgan_upstream_errors",
+            "Calls of the model server that failed, by gRPC status code; BAD_ANSWER: it broke the contract.",
+            "model",
+            "code",
+        )
+        self.model_available = gauge(
+            "digitgan_model_available",
+            "1 if a version of the model is AVAILABLE (with DIGITGAN_VERSION_LABEL: the one with this label), else 0.",
+            "model",
+        )
+        self.serving_version = gauge(
+            "digitgan_model_serving_version", "The version that answers requests without a version.", "model"
+        )
+        self.newest_version = gauge(
+            "digitgan_model_newest_version",
+            "The newest version that the model server knows, in whatever state.",
+            "model",
+        )
+        self.newest_failed = gauge(
+            "digitgan_model_newest_version_failed",
+            "1 if the version that was to take over ended with an error, else 0. GET /models tells the error.",
+            "model",
+        )
+        self.build = gauge("digitgan_build_info", "1, with the gateway's version.", "version")
+        self.build.labels(version_of("digitgan")).set(1)
+        # Finding a metric by its labels takes longer than counting.
+        self._of_request: dict[tuple[str, str, int], tuple[Counter, Histogram, Histogram]] = {}
+        self._of_call: dict[tuple[str, int | None], tuple[Histogram, Histogram]] = {}
+
+    def observe_request(self, route: str, method: str, status: int, seconds: float, model_seconds: float) -> None:
+        """Counts one request. ``model_seconds``: of it, spent waiting for the model server."""
+        key = route, method, status
+        if key not in self._of_request:
+            self._of_request[key] = (
+                self.requests.labels(route, method, str(status)),
+                self.request_seconds.labels(route),
+                self.gateway_seconds.labels(route),
+            )
+        requests, request_seconds, gateway_seconds = self._of_request[key]
+        requests.inc()
+        request_seconds.observe(seconds)
+        # Calls overlap the gateway's own work in large answers, so the difference can be negative.
+        gateway_seconds.observe(max(0.0, seconds - model_seconds))
+
+    def count_refusal(self, route: str, method: str) -> None:
+        """Counts a request that was refused early. Its time isn't observed: percentiles are of work."""
+        self.requests.labels(route, method, "503").inc()
+        self.refusals.labels(route).inc()
+
+    def observe_call(self, model: str, version: int | None, rows: int, seconds: float) -> None:
+        """Counts one call of the model server. ``version``: the one that answered, None if none did."""
+        key = model, version
+        if key not in self._of_call:
+            label = NO_VERSION if version is None else str(version)
+            self._of_call[key] = self.model_seconds.labels(model, label), self.batch_size.labels(model, label)
+        model_seconds, batch_size = self._of_call[key]
+        model_seconds.observe(seconds)
+        batch_size.observe(rows)
+
+    def observe_models(self, statuses: Mapping[str, ModelStatus | None]) -> None:
+        """Notes how the models stand. What isn't known of one is NaN."""
+        for model, status in statuses.items():
+            self.model_available.labels(model).set(bool(status and status.serving))
+            serving = status.serving.version if status and status.serving else math.nan
+            self.serving_version.labels(model).set(serving)
+            versions = [one.version for one in status.versions] if status else []
+            self.newest_version.labels(model).set(max(versions, default=math.nan))
+            self.newest_failed.labels(model).set(bool(status.failed) if status and versions else math.nan)
+
+    def exposition(self) -> bytes:
+        """Returns all metrics in Prometheus' text format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,76 @@
+"""The status of a model: which version answers, and whether a newer one failed to become AVAILABLE."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from serving.contract import MODELS
+from serving.tf_serving.client import ModelClient, ModelNotServedError, ModelServerError, VersionStatus
+
+
+@dataclass(frozen=True)
+class ModelStatus:
+    """``serving``: the version that answers requests without a version: the one with ``label``, or without a label the
+    newest that is AVAILABLE. ``failed``: a newer version, which ended with an error.
+    """
+
+    versions: Sequence[VersionStatus]
+    serving: VersionStatus | None
+    failed: VersionStatus | None
+    label: str | None = None
+
+    @property
+    def word(self) -> Literal["available", "degraded", "unavailable"]:
+        if self.serving is None:
+            return "unavailable"
+        return "degraded" if self.failed else "available"
+
+    @property
+    def detail(self) -> str | None:
+        """What is wrong, in a sentence; None if nothing is."""
+        if self.failed:
+            failure = f"version {self.failed.version}: {self.failed.error_code}: {self.failed.error_message}"
+            return f"{failure}; {f'version {self.serving.version} serves on' if self.serving else 'nothing serves'}"
+        return None if self.serving else missing(self.label)
+
+
+def missing(label: str | None) -> str:
+    """Returns what is wrong where no version serves."""
+    return f"no version with the label {label} is AVAILABLE" if label else "no version is AVAILABLE"
+
+
+def status_of(versions: Sequence[VersionStatus], serving: VersionStatus | None, label: str | None) -> ModelStatus:
+    """Returns the status of a model with these ``versions``. A failed version older than ``serving`` is ignored."""
+    failures = (one for one in versions if one.state == "END" and one.error_code != "OK")
+    failed = max(failures, key=lambda one: one.version, default=None)
+    if failed and serving and failed.version < serving.version:
+        failed = None
+    return ModelStatus(versions, serving, failed, label)
+
+
+async def model_status(client: ModelClient, model: str, timeout_s: float) -> ModelStatus:
+    """Returns the status of ``model``; without versions if the server does not know it. Raises ModelServerError."""
+    label = client.version_label
+    try:
+        versions = await client.model_versions(model, timeout_s=timeout_s)
+    except ModelNotServedError:
+        return ModelStatus((), None, None, label)
+    if label is None:
+        available = (one for one in versions if one.state == "AVAILABLE")
+        return status_of(versions, max(available, key=lambda one: one.version, default=None), None)
+    version = await client.labelled_version(model, timeout_s=timeout_s)
+    serving = None if version is None else VersionStatus(version, "AVAILABLE", "OK", "")
+    return status_of(versions, serving, label)
+
+
+async def known_statuses(client: ModelClient, timeout_s: float) -> dict[str, ModelStatus | None]:
+    """Returns the status of each model; None if the model server does not answer."""
+
+    async def status(model: str) -> ModelStatus | None:
+        try:
+            return await model_status(client, model, timeout_s)
+        except ModelServerError:
+            return None
+
+    return dict(zip(MODELS, await asyncio.gather(*map(status, MODELS)), strict=True))

@@ -1,0 +1,165 @@
+"""``digitgan dataset``."""
+
+import time
+from contextlib import ExitStack
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+from rich.console import Console
+from rich.table import Column, Table
+
+from digitgan.commands.client import UrlOption, connected
+from digitgan.errors import Stopped, UserError, require
+from digitgan.progress import phase
+
+if TYPE_CHECKING:
+    from digitgan.dataset.plan import Plan
+
+_RETRY_S: Final = 30.0
+_HINT: Final = "give none, and one is started for this command alone"
+
+
+class _Format(StrEnum):
+    IDX = "idx"
+    PNG = "png"
+    NPZ = "npz"
+    CSV = "csv"
+
+
+class _Balance(StrEnum):
+    UNIFORM = "uniform"
+    MNIST = "mnist"
+    NATURAL = "natural"
+
+
+def dataset(
+    out: Annotated[Path, typer.Argument(help="The folder to make. It is there when the dataset is whole.")],
+    count: Annotated[int, typer.Option(help="Digits in the training part.")] = 60_000,
+    test: Annotated[
+        int | None, typer.Option(help="Digits in the test part; 0: none. Default: a sixth of --count, as in MNIST.")
+    ] = None,
+    format_: Annotated[
+        _Format,
+        typer.Option(
+            "--format",
+            help="'idx': MNIST's four files. 'npz': one file as Keras lays MNIST out. 'png': a folder for each digit. "
+            "'csv': a line for each image.",
+        ),
+    ] = _Format.IDX,
+    balance: Annotated[
+        _Balance,
+        typer.Option(
+            help="'uniform': as many of each digit. 'mnist': in MNIST's proportions. 'natural': as the generator makes "
+            "them."
+        ),
+    ] = _Balance.UNIFORM,
+    confidence: Annotated[float, typer.Option(help="The classifier's least confidence, 0 to 1.")] = 0.99,
+    score_floor: Annotated[
+        float | None,
+        typer.Option(
+            help="The discriminator's least logit, as labels.csv tells it; it costs some digits more seeds than "
+            "others. Default: none."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Which dataset: two with different seeds share no digit.")] = 0,
+    scale: Annotated[int, typer.Option(help="Pixels a side that each pixel becomes, 1 to 32.")] = 1,
+    version: Annotated[int | None, typer.Option(help="The generator's version. Default: the newest.")] = None,
+    url: UrlOption = None,
+    models: Annotated[
+        Path | None,
+        typer.Option(help="Start a service on these models for this command alone: MODELS/<name>/<version>."),
+    ] = None,
+) -> None:
+    """Make a dataset of labelled digits, the same one every time.
+
+    The gateway at --url makes the digits; without one at the usual address a service is started for as long as it
+    takes. Stop it whenever you like: the same command goes on, and ends with the same bytes. The manifest,
+    dataset.json, tells the models, the seeds and the files' hashes; labels.csv has each digit's seed, confidence and
+    score.
+
+    [bold]digitgan dataset digits[/]                                          60,000 and 10,000, in place of MNIST
+    [bold]digitgan dataset digits --count 6000 --format png[/]                folders of PNG, as ImageFolder reads them
+    [bold]digitgan train --data digits[/]                                     whatever reads MNIST reads it
+    """
+    require("client", "httpx", "numpy", "PIL")
+    from digitgan.dataset import job
+    from digitgan.dataset.plan import Plan
+
+    if url and models:
+        raise UserError("--url and --models both say what makes the digits: give one of them")
+    plan = Plan(
+        train=count,
+        test=count // 6 if test is None else test,
+        format=format_.value,
+        balance=balance.value,
+        confidence_floor=confidence,
+        logit_floor=score_floor,
+        seed=seed,
+        scale=scale,
+        generator=version,
+    )
+    if (manifest := job.finished(out, plan)) is not None:
+        typer.echo(f"{out} is there already, with these options")
+        _tell(manifest)
+        return
+    job.partial_folder(out).mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    try:
+        with ExitStack() as opened:
+            manifest = _make(out, plan, url, models, opened)
+    except Stopped as stopped:
+        kept = f"{job.kept(out):,} of {plan.count:,} digits are kept in {job.partial_folder(out)}"
+        stopped.remark = f"{kept}; the same command goes on with them."
+        raise
+    typer.echo(f"{out} is complete, in {time.monotonic() - started:.0f} seconds")
+    _tell(manifest)
+
+
+def _make(out: Path, plan: "Plan", url: str | None, models: Path | None, opened: ExitStack) -> dict[str, Any]:
+    from digitgan.client import Client, DigitganError
+    from digitgan.dataset import job
+    from digitgan.local_service import local_service
+    from training.bar import TaskBar
+
+    if url is None:
+        with Client(retry_s=0) as usual:
+            try:
+                there = models is None and usual.ready()
+            except DigitganError:  # something else is at this port
+                there = False
+        if not there:
+            with phase("Starting a service"):
+                url = opened.enter_context(local_service(models.resolve() if models else None))
+    with connected(
+        url, local=False, hint=_HINT
+    ) as once:  # a wrong address is told at once, an outage later on is waited out
+        once.models()
+    client = opened.enter_context(connected(url, local=False, retry_s=_RETRY_S))
+    bars: dict[str, TaskBar] = {}
+
+    def advance(name: str, more: int, total: int) -> None:
+        if name not in bars:
+            for bar in bars.values():
+                bar.__exit__()
+            bars[name] = opened.enter_context(TaskBar(f"{name} digits", total))
+        bars[name].advance(more)
+
+    return job.make(out, plan, client, advance)
+
+
+def _tell(manifest: dict[str, Any]) -> None:
+    parts = manifest["digits"]
+    table = Table("digit", *(Column(part, justify="right") for part in parts))
+    for digit, numbers in enumerate(zip(*parts.values(), strict=True)):
+        table.add_row(str(digit), *(f"{number:,}" for number in numbers))
+    table.add_section()
+    table.add_row("all", *(f"{sum(numbers):,}" for numbers in parts.values()))
+    console = Console(highlight=False)
+    console.print(table)
+    seeds, options = manifest["seeds"], manifest["options"]
+    console.print(
+        f"Seeds {seeds['first']} to {seeds['last']} of the generator's version {manifest['models']['generator']}, each "
+        f"read with a confidence of at least {options['confidence_floor']:g}"
+    )

@@ -1,0 +1,144 @@
+"""``digitgan train-classifier`` and ``digitgan evaluate``."""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Column, Table
+
+from digitgan.commands.training import DataOption, MountPointOption, import_tensorflow
+from digitgan.errors import UserError, require, told
+
+
+def train_classifier(
+    data: DataOption = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the training set.")] = 12,
+    models: Annotated[Path, typer.Option(help="Base directory to publish the classifier in.")] = Path("models"),
+    mount_point: MountPointOption = "/models",
+    seed: Annotated[int, typer.Option(help="Root of weights, order, augmentation and dropout.")] = 0,
+    mixed_precision: Annotated[
+        bool,
+        typer.Option("--mixed-precision/--float32", help="Compute in bfloat16, keep weights in float32."),
+    ] = False,
+) -> None:
+    """Train the classifier that labels digits, and publish it as a new version.
+
+    The package holds one already: train another to label other digits, or to see how it is done. It holds out the last
+    5,000 training images for its calibration, and meets the test images once, at the end, for the model card.
+    """
+    require("training", "tensorflow", "scipy")
+    from training import data as datasets
+
+    if epochs < 1:
+        raise UserError(f"--epochs must be at least 1, not {epochs}")
+    with told(datasets.DataError):
+        dataset = datasets.load(data.resolve() if data else None)
+    import_tensorflow()  # only now: a mistake in an option is reported at once
+    from serving.contract import CLASSIFIER
+    from training import classifier, devices
+    from training.config import ConfigError
+    from training.publish.export import ExportError, export
+
+    with told(ConfigError, ExportError):
+        config = classifier.ClassifierConfig(epochs=epochs, seed=seed, mixed_precision=mixed_precision)
+        devices.strategy()
+        typer.echo(f"Training the classifier on {devices.describe()}, {epochs} epochs")
+        network = classifier.train_classifier(config, dataset)
+        facts = classifier.classifier_facts(config, dataset, network)
+        version = export({CLASSIFIER: network}, models, facts, PurePosixPath(mount_point))
+    test = facts["test"]
+    typer.echo(
+        f"Published version {version} of the classifier in {models}. It reads {test['accuracy']:.2%} of "
+        f"{test['images']:,} test images rightly."
+    )
+
+
+def evaluate(
+    source: Annotated[Path, typer.Argument(help="A run directory, or a base directory of models.")],
+    data: DataOption = None,
+    images: Annotated[int, typer.Option(min=20, help="How many images to generate: the seeds 0, 1, 2, …")] = 10_000,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where evaluation.json and report.html go. Default: the run directory, else ./evaluation."),
+    ] = None,
+    classifier: Annotated[
+        Path | None,
+        typer.Option(help="A base directory with another classifier than the package's own: DIR/classifier/<version>."),
+    ] = None,
+) -> None:
+    """Measure how good generated digits are, compared with MNIST's test images.
+
+    Each figure stands beside the reference: the same figure of real digits, as many training images. The figures go
+    into evaluation.json, into report.html, and into the generator's model card. docs/evaluation.md explains them.
+
+    [bold]digitgan evaluate runs/…[/]             a run's newest models
+    [bold]digitgan evaluate serving/pretrained[/] the models in the package
+    """
+    require("training", "tensorflow", "scipy", "sklearn", "matplotlib", "jinja2", "PIL")
+    from training import data as datasets
+    from training.evaluation.source import SourceError, find_generator, open_source
+
+    started = time.monotonic()
+    with told(datasets.DataError, SourceError):
+        find_generator(source)
+        dataset = datasets.load(data.resolve() if data else None)
+    import_tensorflow()  # only now: a mistake in an option is reported at once
+    from serving.files import write_atomically
+    from serving.pretrained import MODELS_DIR
+    from training.config import ConfigError
+    from training.evaluation import job
+    from training.evaluation.classifier import ClassifierError, newest_classifier
+    from training.evaluation.evaluator import EvaluationError
+    from training.report import EVALUATION_FILE, PICTURES_FILE, choose, report
+
+    with told(ConfigError, EvaluationError, ClassifierError, SourceError):
+        opened = open_source(source)
+        judge = newest_classifier(classifier or MODELS_DIR)
+        evaluation = job.evaluate(opened, dataset, judge, images)
+    target = out or opened.run or Path("evaluation")
+    target.mkdir(parents=True, exist_ok=True)
+    pictures = choose(evaluation.images, evaluation.measured, dataset.x_train, opened.generate)
+    write_atomically(target / EVALUATION_FILE, json.dumps(evaluation.content, indent=2) + "\n")
+    write_atomically(target / PICTURES_FILE, json.dumps(pictures) + "\n")
+    with told(ValueError):
+        page = report(target, target, opened.run, judge.probabilities)
+    Console(highlight=False).print(_table(evaluation.content))
+    if score := evaluation.content["score"]:
+        typer.echo(
+            f"The discriminator: area under the curve {score['auc']:.4f}, accuracy {score['accuracy']:.2%}, "
+            f"expected calibration error {score['expected_calibration_error']:.4f}"
+        )
+    _update_card(opened.version_dir, evaluation.content)
+    typer.echo(f"{time.monotonic() - started:.0f} seconds. The report: {page}")
+
+
+def _table(content: Mapping[str, Any]) -> Table:
+    from training.report.criteria import CRITERIA
+
+    figures, reference = content["figures"], content["reference"]
+    table = Table(
+        Column("", no_wrap=True),
+        *(Column(name, no_wrap=True) for name in ("here", "reference", "target (× reference)")),
+        title=f"{content['images']:,} images, compared with the {content['compared_with']} images",
+    )
+    for each in CRITERIA:
+        mark = {True: " ✓", False: " ✗", None: ""}[each.met(figures, reference)]
+        table.add_row(each.name, each.show(figures), each.show(reference), each.target + mark)
+    return table
+
+
+def _update_card(version_dir: Path, content: dict[str, Any]) -> None:
+    from serving.versions.model_card import CardError
+    from training.evaluation import job
+
+    try:
+        if job.update_card(version_dir, content):
+            typer.echo(f"The model card of {version_dir} has these figures now.")
+        else:
+            typer.echo(f"The model card of {version_dir} keeps an evaluation of more images.")
+    except (CardError, OSError) as error:
+        typer.echo(f"The model card of {version_dir} was not changed: {error}", err=True)

@@ -1,0 +1,247 @@
+"""``digitgan models``: which versions there are, how good they are, and which one serves."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from digitgan.errors import UserError, told
+from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR
+from serving.storage import find_versions
+from serving.tf_serving.server_config import MODELS_CONFIG
+from serving.versions.model_card import CardError, read_card
+from serving.versions.quality_gate import (
+    DEFAULT_THRESHOLDS,
+    Threshold,
+    ThresholdsError,
+    figure,
+    read_thresholds,
+    shortfalls,
+)
+
+if TYPE_CHECKING:  # every command waits for what is imported here
+    from serving.versions.roll_out import RollOut, Snapshot
+
+app: Final = typer.Typer(
+    help="Say which version of a model serves, by the labels stable and canary.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+
+ModelArgument = Annotated[
+    str, typer.Argument(help=f"{GENERATOR}, {DISCRIMINATOR} or {CLASSIFIER}.", show_default=False)
+]
+ModelsOption = Annotated[
+    Path, typer.Option("--models", help="Base directory: <name>/<version>/ and models.config, as export leaves them.")
+]
+ServerOption = Annotated[
+    str | None,
+    typer.Option(
+        envvar="DIGITGAN_MODEL_SERVER",
+        help="The model server's gRPC address, as for digitgan gateway. A name with several addresses stands for "
+        "all of these servers. Default: 127.0.0.1:8500.",
+    ),
+]
+ThresholdsOption = Annotated[
+    Path,
+    typer.Option(
+        help="The quality gate: a JSON file with bounds for figures of the model card.",
+        show_default="serving/versions/thresholds.json",
+    ),
+]
+TimeoutOption = Annotated[float, typer.Option(help="Seconds that a version has to load everywhere.", min=0.1)]
+
+NEWEST: Final = "newest"
+DEFAULT_SERVER: Final = "127.0.0.1:8500"
+
+_KEY_FIGURES: Final = {
+    GENERATOR: (
+        ("Fréchet", "evaluation.figures.frechet_distance"),
+        ("coverage", "evaluation.figures.coverage"),
+        ("class KL", "evaluation.figures.class_kl"),
+    ),
+    DISCRIMINATOR: (("AUC", "detector.validation.auc"),),
+    CLASSIFIER: (("accuracy", "test.accuracy"),),
+}
+
+
+@app.command("list")
+def list_models(
+    models: ModelsOption = Path("models"),
+    model_server: ServerOption = None,
+    thresholds: ThresholdsOption = DEFAULT_THRESHOLDS,
+) -> None:
+    """List the versions: their labels and states at the model servers, their figures, and the result of the gate.
+
+    Below the list: differences between the model servers and models.config, the thresholds that a version misses, and
+    the error of a version that could not be loaded. Without a model server, the labels are those of models.config.
+    """
+    from serving.versions.roll_out import RollOutError
+    from serving.versions.roll_out import told as told_labels
+
+    # 80 columns: each cell has a word or a number a line.
+    headers = ("model", "version", "labels", "state", "figures", "gate")
+    table = Table(*headers, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    remarks: list[str] = []
+    silent: list[str] = []
+    with _roll_out(models, model_server) as roll_out:
+        bounds = read_thresholds(thresholds)
+        servers: list[Snapshot] = []
+        for server in roll_out.servers:
+            try:
+                servers.append(roll_out.look_at(server))
+            except RollOutError as error:
+                silent.append(str(error))
+        for model in roll_out.models:
+            written = roll_out.labels(model)
+            on_disk = find_versions(models / model) if (models / model).is_dir() else {}
+            known = {version for server in servers for version in server.statuses[model]}
+            for version in sorted({*on_disk, *known, *written.values()}, reverse=True):
+                figures, opinion, lacks = _judged(models / model / str(version), model, bounds.get(model, ()))
+                statuses = [server.statuses[model][version] for server in servers if version in server.statuses[model]]
+                table.add_row(
+                    model,
+                    str(version),
+                    "\n".join(_labels_of(version, [server.labels[model] for server in servers] or [written])),
+                    "\n".join(sorted({one.state for one in statuses})),
+                    "\n".join(figures),
+                    opinion,
+                )
+                remarks += [f"{model} {version}: {error}" for error in sorted({one.error for one in statuses} - {""})]
+                remarks += [f"{model} {version} falls short: {one}" for one in lacks]
+            remarks += [
+                f"{model}: {server.address} serves {told_labels(server.labels[model]) or 'no label'}, and "
+                f"models.config says {told_labels(written) or 'no label'}"
+                for server in servers
+                if server.labels[model] != written
+            ]
+        Console(highlight=False).print(table)
+        for remark in remarks:
+            typer.echo(remark)
+        if silent and model_server is not None:
+            raise RollOutError("; ".join(silent))
+    for remark in silent:
+        typer.echo(f"No states are shown: {remark}")
+
+
+def _labels_of(version: int, servers: Sequence[Mapping[str, int]]) -> list[str]:
+    """Returns the labels of a version: "stable", or "stable 1/2" where one of two servers gives it the label."""
+    counts = Counter(label for labels in servers for label, labelled in labels.items() if labelled == version)
+    return [
+        label if count == len(servers) else f"{label} {count}/{len(servers)}" for label, count in sorted(counts.items())
+    ]
+
+
+@app.command("promote")
+def promote(
+    model: ModelArgument,
+    version: Annotated[
+        str, typer.Argument(help=f"The version's number, or '{NEWEST}': the highest on disk.", show_default=False)
+    ],
+    canary: Annotated[
+        bool, typer.Option("--canary", help="Load it beside the stable one, with the label canary; stable stays.")
+    ] = False,
+    models: ModelsOption = Path("models"),
+    model_server: ServerOption = None,
+    thresholds: ThresholdsOption = DEFAULT_THRESHOLDS,
+    force: Annotated[bool, typer.Option("--force", help="Promote what falls short of the quality gate, too.")] = False,
+    timeout_s: TimeoutOption = 300.0,
+) -> None:
+    """Make a version the stable one.
+
+    The version has to pass the quality gate. Every model server loads it beside the one that serves. The label moves
+    when it is AVAILABLE at all of them. If one of them can't load it, nothing changes. The version that was stable
+    gets the label previous and stays loaded. A gateway with DIGITGAN_VERSION_LABEL=stable follows.
+
+    [bold]digitgan models promote generator 4 --canary[/]    load it, for requests that name its version
+    [bold]digitgan models promote generator 4[/]             make it the stable one
+    """
+    from serving.versions.roll_out import CANARY, STABLE
+
+    with _roll_out(models, model_server, timeout_s) as roll_out:
+        number = _number(version, models / model)
+        roll_out.promote(model, number, CANARY if canary else STABLE, read_thresholds(thresholds), force=force)
+
+
+@app.command("rollback")
+def rollback(
+    model: ModelArgument,
+    models: ModelsOption = Path("models"),
+    model_server: ServerOption = None,
+    timeout_s: TimeoutOption = 300.0,
+) -> None:
+    """Make the version that was stable before the stable one again. It is still loaded, so it serves at once."""
+    with _roll_out(models, model_server, timeout_s) as roll_out:
+        roll_out.rollback(model)
+
+
+@app.command("add")
+def add(
+    source: Annotated[Path, typer.Argument(help="A base directory with versions: <name>/<version>/.")],
+    models: ModelsOption = Path("models"),
+    mount_point: Annotated[
+        str, typer.Option(help="The base directory as the model servers see it, for models.config.")
+    ] = "/models",
+) -> None:
+    """Copy versions into a base directory that model servers read, such as a volume that they share.
+
+    Versions that are there already stay, and so does models.config with its labels. Where there is no models.config,
+    the newest versions get the label stable. digitgan models promote moves the labels later.
+
+    [bold]digitgan models add runs/a/models --models /models[/]
+    """
+    from serving.tf_serving.model_config import ConfigError
+    from serving.versions.model_copy import CopyError, add_versions
+
+    with told(ConfigError, CardError, CopyError):
+        add_versions(source, models, PurePosixPath(mount_point), typer.echo)
+
+
+@contextmanager
+def _roll_out(models: Path, target: str | None, timeout_s: float = 300.0) -> Iterator["RollOut"]:
+    from serving.tf_serving.model_config import ConfigError
+    from serving.versions.roll_out import RollOut, RollOutError, addresses, connected
+
+    if not (models / MODELS_CONFIG).exists():
+        here = models.absolute()
+        raise UserError(
+            f"{models} has no {MODELS_CONFIG}, which names the models and their labels. For model servers on this "
+            f"machine make one with: digitgan models add {here} --models {here} --mount-point {here}"
+            if models.is_dir()
+            else f"{models} is no folder: name the base directory of the models with --models"
+        )
+    target = target or DEFAULT_SERVER
+    with told(ConfigError, RollOutError, ThresholdsError), connected(target) as servers:
+        yield RollOut(models, servers, typer.echo, timeout_s)
+        if joined := set(addresses(target)) - {server.address for server in servers}:
+            typer.echo(f"Model servers that joined meanwhile: {', '.join(sorted(joined))}. Repeat the command for them")
+
+
+def _number(version: str, directory: Path) -> int:
+    """Returns the number that ``version`` means. Raises UserError."""
+    if version != NEWEST:
+        if not version.isdecimal():
+            raise UserError(f"VERSION is a number or '{NEWEST}', not '{version}'")
+        return int(version)
+    found = find_versions(directory) if directory.is_dir() else {}
+    if not found:
+        raise UserError(f"{directory} holds no version")
+    return max(found)
+
+
+def _judged(directory: Path, model: str, thresholds: tuple[Threshold, ...]) -> tuple[list[str], str, list[str]]:
+    """Returns a version's key figures, what the gate says in a word or two, and in what the version falls short."""
+    try:
+        card = read_card(directory)
+    except CardError:
+        return [], "no card", []
+    found = {name: figure(card, path) for name, path in _KEY_FIGURES.get(model, ())}
+    figures = [f"{name} {value:.3g}" for name, value in found.items() if value is not None]
+    lacks = shortfalls(card, thresholds)
+    return figures, "falls short" if lacks else "passes", lacks

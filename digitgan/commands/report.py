@@ -1,0 +1,42 @@
+"""``digitgan report``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from digitgan.commands.training import import_tensorflow
+from digitgan.errors import UserError, require, told
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="A run directory of digitgan train; it may still be training.")],
+    out: Annotated[Path | None, typer.Option(help="The folder to write report.html into. Default: the run.")] = None,
+) -> None:
+    """Write the report of a run: report.html, one page that needs no other file.
+
+    It shows the same digits at every milestone as a time-lapse, both losses and whether they were stable, and the
+    figures during the run. After digitgan evaluate it also shows the figures of the models beside those of real digits,
+    samples of each digit, interpolations, the nearest training images, and how good the discriminator's score is.
+
+    [bold]digitgan evaluate RUN[/]   measures the models first, and writes the report too
+    """
+    require("training", "tensorflow", "scipy", "sklearn", "matplotlib", "jinja2", "PIL")
+    from training.config import CONFIG_FILE
+
+    if not (run / CONFIG_FILE).exists():
+        raise UserError(f"{run} holds no run: there is no {CONFIG_FILE} in it")
+    import_tensorflow()
+    from training.evaluation.classifier import ClassifierError, newest_classifier
+    from training.report import report as write
+
+    try:
+        classify = newest_classifier().probabilities
+    except ClassifierError as error:
+        classify = None
+        typer.echo(f"The stages of the run have no names: {error}", err=True)
+    target = out or run
+    target.mkdir(parents=True, exist_ok=True)
+    with told(ValueError):
+        path = write(target, run, run, classify)
+    typer.echo(f"The report: {path}")

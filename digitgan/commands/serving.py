@@ -1,0 +1,250 @@
+"""``digitgan up``, ``digitgan serve`` and ``digitgan gateway``."""
+
+import errno
+import logging
+import re
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+from typer.core import TyperCommand
+
+from digitgan.errors import UserError, check_parent, require, told
+from serving.pretrained import MODELS_DIR
+from serving.tf_serving.server_config import GRPC_MAX_THREADS
+
+if TYPE_CHECKING:
+    from api.settings import Settings
+    from serving.model_server.server import ModelServer
+
+ModelsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--models",
+        help="Base directory: MODELS/<name>/<version>/saved_model.pb. Default: the package's own models.",
+    ),
+]
+
+
+_TENSORFLOW_SERVING: Final = typer.Option(hidden=True)
+"""A flag of ``tensorflow_model_server``, by which either server can stand in for the other."""
+
+_OUR_NAMES: Final = {"model_config_file": "config", "file_system_poll_wait_seconds": "poll-seconds"}
+
+
+def our_name(flag: str) -> str:
+    """Returns the name of an option for the name that ``tensorflow_model_server`` has for it."""
+    return _OUR_NAMES.get(flag, flag.replace("_", "-"))
+
+
+class ServeCommand(TyperCommand):
+    """Takes ``--flag=true`` for ``--flag``, as TensorFlow Serving does."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, [argument.removesuffix("=true") for argument in args])
+
+
+def serve(
+    models: ModelsOption = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            help="A models.config, as TensorFlow Serving's --model_config_file; instead of --models.",
+        ),
+    ] = None,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The gRPC port; 0 takes a free one.")] = 8500,
+    grpc_socket_path: Annotated[
+        Path | None, typer.Option(help="A Unix socket to listen on, instead of --host and --port.")
+    ] = None,
+    poll_seconds: Annotated[float, typer.Option(help="How often to look for new versions.", min=0.01)] = 1.0,
+    max_batch_size: Annotated[int, typer.Option(help="The most rows that a request may have.", min=1)] = 256,
+    batching: Annotated[
+        bool,
+        typer.Option(help="Whether rows are filled up to a size that the model was warmed up with."),
+    ] = True,
+    require_model_cards: Annotated[
+        bool,
+        typer.Option(
+            "--require-model-cards",
+            help="Refuse versions without a model card. Those that have one are verified by its SHA-256 in any case.",
+        ),
+    ] = False,
+    model_config_file_poll_wait_seconds: Annotated[float, _TENSORFLOW_SERVING] = 0.0,
+    max_num_load_retries: Annotated[int, _TENSORFLOW_SERVING] = 5,
+    load_retry_interval_micros: Annotated[int, _TENSORFLOW_SERVING] = 60_000_000,
+    batching_parameters_file: Annotated[Path | None, _TENSORFLOW_SERVING] = None,
+    grpc_max_threads: Annotated[int, _TENSORFLOW_SERVING] = GRPC_MAX_THREADS,
+    grpc_channel_arguments: Annotated[str, _TENSORFLOW_SERVING] = "",
+    tensorflow_intra_op_parallelism: Annotated[int, _TENSORFLOW_SERVING] = 0,
+    _no_effect: Annotated[
+        str | None,
+        typer.Option(
+            "--max-enqueued-batches",
+            "--tensorflow-inter-op-parallelism",
+            hidden=True,
+        ),
+    ] = None,
+    _always_on: Annotated[
+        bool,
+        typer.Option(
+            "--enable-batching",
+            "--enable-serialization-as-tensor-content",
+            "--enable-grpc-healthcheck-service",
+            "--allow-version-labels-for-unavailable-models",
+            hidden=True,
+        ),
+    ] = False,
+) -> None:
+    """Host the models: the embedded model server, with TensorFlow Serving's gRPC API.
+
+    It loads the newest version of each model below the base directory, follows new ones while it runs, and goes on
+    with the old one where a new one is broken. docs/model-server.md tells what it does like TensorFlow Serving, and
+    what otherwise. It takes the flags of tensorflow_model_server, too.
+    """
+    from digitgan.supervisor import require_model_server
+
+    require_model_server()
+    if models is not None and config is not None:
+        raise UserError("--models and --config both say what to serve: give one of them")
+    if grpc_socket_path is None:
+        _check_address("serve", host, port)
+    else:
+        check_parent("--grpc-socket-path", grpc_socket_path)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    from serving.tf_serving import model_config
+
+    with told(model_config.ConfigError):
+        hosted = model_config.read(config) if config else model_config.from_directory(models or MODELS_DIR)
+    from serving.model_server.loaded_version import RunOptions
+    from serving.model_server.model import LoadingOptions
+    from serving.model_server.server import ServerOptions
+    from serving.model_server.server import serve as serve_models
+
+    if batching_parameters_file:
+        found = re.search(r"\bmax_batch_size\s*:?\s*{\s*value\s*:\s*(\d+)", batching_parameters_file.read_text("utf-8"))
+        max_batch_size = int(found[1]) if found else max_batch_size
+    channel_arguments = (pair.partition("=") for pair in grpc_channel_arguments.split(",") if pair)
+    options = ServerOptions(
+        hosted,
+        host=host,
+        port=None if grpc_socket_path else port,
+        grpc_socket_path=grpc_socket_path,
+        model_config_file=config,
+        model_config_file_poll_wait_seconds=model_config_file_poll_wait_seconds,
+        loading=LoadingOptions(poll_seconds, max_num_load_retries, load_retry_interval_micros / 1e6),
+        run=RunOptions(
+            max_batch_size=max_batch_size if batching else None,
+            threads=tensorflow_intra_op_parallelism,
+            require_model_cards=require_model_cards,
+        ),
+        grpc_max_threads=grpc_max_threads,
+        grpc_channel_arguments=tuple(
+            (name, int(value) if value.isdecimal() else value) for name, _, value in channel_arguments
+        ),
+    )
+    sys.exit(serve_models(options, ready=_announce))
+
+
+def _announce(server: "ModelServer") -> None:
+    address = server.options.grpc_socket_path or f"{server.options.host}:{server.port}"
+    logging.getLogger("digitgan").info("The model server listens on %s (gRPC)", address)
+
+
+HostOption = Annotated[str | None, typer.Option(help="The address to listen on. Default: 127.0.0.1.")]
+PortOption = Annotated[int | None, typer.Option(help="The port to listen on; 0 takes a free one. Default: 8000.")]
+
+_OWN_MODEL_SERVER: Final = {
+    "model_server": "unix:",  # its path is known when it starts
+    **dict.fromkeys(("model_server_tls_ca", "model_server_tls_cert", "model_server_tls_key")),
+}
+"""For the private socket of ``digitgan up``, whatever the environment says of a model server elsewhere."""
+
+
+def gateway(
+    model_server: Annotated[
+        str | None,
+        typer.Option(
+            help="The model server's gRPC address: host:port, dns:///name:port or unix:/path. Default: 127.0.0.1:8500."
+        ),
+    ] = None,
+    host: HostOption = None,
+    port: PortOption = None,
+) -> None:
+    """Speak HTTP: the gateway alone, in front of a model server that runs already.
+
+    Every setting is an environment variable too (docs/reference.md); an option here goes before it.
+    """
+    require("gateway", "fastapi", "uvicorn")
+    settings = _settings("gateway", host, port, {"model_server": model_server} if model_server else {})
+    from api.main import run
+
+    sys.exit(run(settings))
+
+
+def up(
+    models: ModelsOption = None,
+    host: HostOption = None,
+    port: PortOption = None,
+) -> None:
+    """Start everything: a model server on the models, and the gateway in front of it.
+
+    The model server is tensorflow_model_server where it is on the PATH, and the embedded one otherwise. Ctrl-C ends
+    both, after the requests under way.
+
+    [bold]digitgan up[/]                            the pretrained model in the package
+    [bold]digitgan up --models RUN/models[/]        what digitgan train made; new versions are picked up as they appear
+    """
+    require("gateway", "fastapi", "uvicorn")
+    from digitgan.supervisor import ModelServerEndedError, running_model_server
+    from serving.tf_serving.model_config import ConfigError
+
+    base = (models or MODELS_DIR).resolve()
+    settings = _settings("up", host, port, {"models_dir": base, **_OWN_MODEL_SERVER})
+    with told(ConfigError, ModelServerEndedError), running_model_server(base) as target:
+        # The gateway's code is loaded while the model server loads its own, on another core.
+        from api.main import run
+
+        sys.exit(run(settings.model_copy(update={"model_server": target})))
+
+
+def _settings(command: str, host: str | None, port: int | None, others: Mapping[str, object]) -> "Settings":
+    """Returns the gateway's settings. Raises UserError if one of them, or the address, cannot be used."""
+    from api.settings import SettingsError, load_settings
+
+    if port is not None:
+        _check_port(command, port)
+    given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    with told(SettingsError):
+        settings = load_settings(**given, **others)
+    _check_address(command, settings.host, settings.port)
+    return settings
+
+
+def _check_port(command: str, port: int) -> None:
+    if not 0 <= port <= 65535:
+        raise UserError(f"--port {port}: should be from 0 to 65535. Take a free one with: digitgan {command} --port 0")
+
+
+def _check_address(command: str, host: str, port: int) -> None:
+    """Raises UserError if no server can listen there. It costs nothing, while models take seconds to load."""
+    _check_port(command, port)
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        with socket.socket(family) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise UserError(
+                f"port {port} of {host} is in use. Take a free one with: digitgan {command} --port 0"
+            ) from error
+        raise UserError(
+            f"cannot listen on {host}:{port}: {error.strerror}. For clients on this machine: "
+            f"digitgan {command} --host 127.0.0.1 --port 0"
+        ) from error

@@ -1,0 +1,292 @@
+"""``digitgan train`` and ``digitgan export``."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from digitgan.errors import UserError, require, told
+from serving.quiet import quiet_tensorflow_import
+
+try:
+    from training.config import SETTINGS
+
+    _SETTINGS = ", ".join(SETTINGS)
+except ModuleNotFoundError:  # The gateway's image has no code for training.
+    _SETTINGS = ""
+
+if TYPE_CHECKING:
+    from training.config import TrainingConfig
+    from training.data import Dataset
+    from training.publish.publication import PublishConfig
+
+_LENGTH = "How long"
+_RUN = "The run directory"
+_COMPUTE = "How it computes"
+_SERVED = "What is served"
+
+ModelsOption = Annotated[
+    Path | None,
+    typer.Option("--models", help="Base directory to publish the model versions in. Default: RUN/models."),
+]
+MountPointOption = Annotated[
+    str,
+    typer.Option("--mount-point", help="The base directory as TensorFlow Serving will see it, for models.config."),
+]
+
+DetectorStepsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Steps that the discriminator goes on training for as a detector. Default: 6000, or as many as the run "
+        "has if those are fewer.",
+        rich_help_panel=_SERVED,
+    ),
+]
+IndexSeedsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Seeds in the index of digits. Default: 65536.",
+        rich_help_panel=_SERVED,
+    ),
+]
+
+
+DataOption = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="DIGITGAN_DATA",
+        help="An .npz as Keras lays MNIST out, or a folder with MNIST's four IDX .gz files. "
+        "Default: Keras downloads MNIST.",
+    ),
+]
+
+
+def train(
+    data: DataOption = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="'best': what won the trials of docs/recipe.md. 'dcgan': Radford et al.'s step size and momentum, and "
+            "the average of the generator's weights. 'deck': the course deck's recipe. Default: best."
+        ),
+    ] = None,
+    epochs: Annotated[
+        float | None,
+        typer.Option(help="Passes over the training set. Default: 40.", rich_help_panel=_LENGTH),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(help="Steps, of one batch each; instead of --epochs.", rich_help_panel=_LENGTH),
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="Where everything goes. Default: runs/TIME-PRESET.", rich_help_panel=_RUN),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on from the run's last checkpoint, exactly; begin where there is none. Without --run: the "
+            "newest in runs/.",
+            rich_help_panel=_RUN,
+        ),
+    ] = False,
+    models: ModelsOption = None,
+    mount_point: MountPointOption = "/models",
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Root of weights, noise, dropout and order. Default: 0.", rich_help_panel=_COMPUTE),
+    ] = None,
+    mixed_precision: Annotated[
+        bool | None,
+        typer.Option(
+            "--mixed-precision/--float32",
+            help="Compute in bfloat16, keep weights in float32. Default: float32.",
+            rich_help_panel=_COMPUTE,
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Override a setting of the preset or of the run; repeat it for more. --dry-run prints all values. "
+            f"The settings: {_SETTINGS}.",
+        ),
+    ] = None,
+    workers_timeout: Annotated[
+        float,
+        typer.Option(help="Seconds that a worker of TF_CONFIG waits for the others.", rich_help_panel=_COMPUTE),
+    ] = 600.0,
+    detector_steps: DetectorStepsOption = None,
+    index_seeds: IndexSeedsOption = None,
+    publish: Annotated[
+        bool,
+        typer.Option(
+            "--export/--no-export",
+            help="Publish the models at the end, or leave that to digitgan export.",
+            rich_help_panel=_SERVED,
+        ),
+    ] = True,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the resolved configuration and stop there.")
+    ] = False,
+) -> None:
+    """Train the generator and the discriminator on MNIST, and export them.
+
+    The run directory then holds config.json, metrics.jsonl (a line every few steps), evaluations.jsonl (how good the
+    digits were, every few epochs), report.html (the run's story), samples/ (the same 64 seeds at each milestone),
+    checkpoints/, and models/ (what a model server loads). Ctrl-C saves and stops; --resume goes on where it stopped, to
+    the same weights as if it had never been stopped.
+
+    [bold]digitgan train --steps 1000[/]                    legible digits, a few minutes on two cores
+    [bold]digitgan train --data mnist.npz --epochs 40[/]    the length of the model in the package
+    [bold]digitgan up --models runs/…/models[/]             serve what came out
+    """
+    require("training", "tensorflow", "scipy", "sklearn", "matplotlib", "jinja2", "PIL")
+    from training import data as datasets
+    from training import job
+    from training.config import DEFAULT_PRESET, ConfigError, parse_setting
+
+    given = {"seed": seed, "mixed_precision": mixed_precision}
+    overrides = {name: value for name, value in given.items() if value is not None}
+    with told(ConfigError):
+        overrides |= dict(parse_setting(text) for text in settings or [])
+    if run is None and resume:
+        run = _newest_run()
+    options = job.Options(
+        run=run or job.default_run(preset or DEFAULT_PRESET),
+        resume=resume,
+        data=data,
+        preset=preset,
+        epochs=epochs,
+        steps=steps,
+        overrides=overrides,
+    )
+    with told(ConfigError, datasets.DataError):
+        config, dataset = job.resolve(options)
+    typer.echo(job.describe(config))
+    if dry_run:
+        return
+    import_tensorflow()  # only now: a mistake in an option is reported at once
+    from training import devices
+    from training.run import loop
+
+    # What follows the last step needs no other worker: the chief may be started again when the others have ended.
+    complete = loop.is_complete(config, options.run)
+    if complete and not devices.is_chief():
+        typer.echo(f"The training in {options.run} is complete. The first worker publishes it")
+        return
+    try:
+        strategy = devices.strategy(complete, workers_timeout)
+    except TimeoutError as error:
+        sys.exit(f"digitgan: {error}")  # Status 1, for it is worth another try. Errors of the user are 2.
+    typer.echo(
+        f"Training on {devices.describe()}, {config.steps} steps ({config.epochs_at(config.steps):.2f} epochs), "
+        f"into {options.run}"
+    )
+    with told(ConfigError):
+        outcome = loop.train(config, dataset, options.run, strategy)
+    if outcome.signal:
+        typer.echo(
+            f"\nStopped by {outcome.signal.name}, saved at step {outcome.step} of {config.steps}. Go on with:\n"
+            f"  digitgan train --run {options.run} --resume"
+        )
+        sys.exit(128 + outcome.signal)
+    if not devices.is_chief():
+        return
+    if publish:
+        how = _publish_config(models or options.run / "models", mount_point, detector_steps, index_seeds)
+        _publish(outcome.trainer, config, dataset, options.run, how)
+    from digitgan.commands.report import report
+
+    report(options.run)
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="A run directory, as digitgan train makes it.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="The run's images, which the detector is trained on. Default: where the run had them from."),
+    ] = None,
+    models: ModelsOption = None,
+    mount_point: MountPointOption = "/models",
+    detector_steps: DetectorStepsOption = None,
+    index_seeds: IndexSeedsOption = None,
+    classifier: Annotated[
+        Path | None,
+        typer.Option(
+            help="A base directory with another classifier than the package's own to label the digits: "
+            "DIR/classifier/<version>."
+        ),
+    ] = None,
+) -> None:
+    """Publish a run's models as a new version: generator, discriminator and classifier.
+
+    The discriminator goes on training as a detector with the generator fixed, and its probability is calibrated; a
+    detector that the run has already is taken again. The digits of the seeds 0, 1, 2, … are looked at once, for
+    requests that ask for sevens. The story of the run, which the studio shows, goes with the generator. Each model is
+    then saved as a SavedModel (uint8 pixels in and out), loaded back, compared with the trained network, and
+    published by a rename, so that a running model server picks up the whole or nothing. TensorFlow Serving's
+    models.config, batching.config and monitoring.config are written beside them.
+    """
+    require("training", "tensorflow", "scipy", "sklearn", "matplotlib", "PIL")
+    from training.config import ConfigError, TrainingConfig
+
+    with told(ConfigError):
+        config = TrainingConfig.read(run)
+    import_tensorflow()
+    from training import data as datasets
+    from training import devices
+    from training.run import loop
+
+    source = data or (None if config.data == "keras" else Path(config.data))
+    with told(ConfigError, datasets.DataError):
+        publish = _publish_config(models or run / "models", mount_point, detector_steps, index_seeds, classifier)
+        dataset = datasets.load(source.resolve() if source else None)
+        trainer = loop.restore(config, run, devices.strategy())
+    _publish(trainer, config, dataset, run, publish)
+
+
+def _publish_config(
+    base: Path, mount_point: str, detector_steps: int | None, index_seeds: int | None, classifier: Path | None = None
+) -> "PublishConfig":
+    from training.publish.publication import PublishConfig
+
+    publish = PublishConfig(base, PurePosixPath(mount_point), detector_steps)
+    return replace(
+        publish, index_seeds=index_seeds or publish.index_seeds, classifiers=classifier or publish.classifiers
+    )
+
+
+def _publish(trainer: Any, config: "TrainingConfig", dataset: "Dataset", run: Path, publish: "PublishConfig") -> None:
+    from training.config import ConfigError
+    from training.publish.export import ExportError
+    from training.publish.publication import publish_run
+
+    with told(ConfigError, ExportError):
+        version = publish_run(run, config, trainer, dataset, publish)
+    typer.echo(f"Published version {version} of the models in {publish.base}. Serve them with:")
+    typer.echo(f"  digitgan up --models {publish.base}")
+
+
+def _newest_run() -> Path:
+    runs = sorted(Path("runs").glob("*/config.json"), key=lambda path: path.stat().st_mtime)
+    if not runs:
+        raise UserError("--resume: there is no run in runs/ yet; name one with --run, or leave --resume out")
+    return runs[-1].parent
+
+
+def import_tensorflow() -> None:
+    """Imports TensorFlow without its announcements, and prepares it to compute."""
+    from training.bar import announce
+
+    announce("Loading TensorFlow")
+    with quiet_tensorflow_import():
+        from training.devices import prepare_tensorflow
+
+        prepare_tensorflow()  # It lists the GPUs, and TensorFlow reports on stderr what it finds.

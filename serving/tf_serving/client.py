@@ -1,0 +1,425 @@
+"""An asynchronous client of a model server with TensorFlow Serving's gRPC API, without TensorFlow.
+
+    prediction = await ModelClient("127.0.0.1:8500").predict("generator", {"noise": noise}, timeout_s=5)
+
+The errors of gRPC, and answers that break the contract, become one of::
+
+    ModelServerError
+     ├── ModelNotServedError    the server doesn't know the model, or has no version of it AVAILABLE
+     ├── VersionNotFoundError   the model is served, and the version that the caller named doesn't exist
+     ├── OverloadedError        the server refused because it has too much to do
+     ├── UnreachableError       no server there, or the connection broke
+     │    └── HandshakeError    the TLS handshake fails: one side does not trust the other's certificate
+     ├── DeadlineError          the time given for the call ran out
+     └── ContractError          the server refused a valid request, or its answer isn't what the contract says
+          └── NoSignatureError  the version that was asked doesn't have the signature
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import grpc
+import numpy as np
+from google.protobuf.message import DecodeError, Message
+from numpy.typing import NDArray
+
+from serving.apis import (
+    GET_MODEL_METADATA,
+    GET_MODEL_STATUS,
+    PREDICT,
+    GetModelMetadataRequest,
+    GetModelMetadataResponse,
+    GetModelStatusRequest,
+    GetModelStatusResponse,
+    ModelSpec,
+    ModelVersionStatus,
+    PredictRequest,
+    PredictResponse,
+)
+from serving.contract import SIGNATURE, SIGNATURES, TensorSpec
+from serving.contract import ModelSpec as ContractSpec
+from serving.tf_serving.tensors import TensorError, to_array, to_proto
+from serving.tf_serving.tls import Tls
+
+Array = NDArray[Any]
+_M = TypeVar("_M", bound=Message)
+
+MAX_MESSAGE_BYTES: Final = 64 * 2**20
+
+STATES: Final[dict[int, str]] = {
+    ModelVersionStatus.START: "START",
+    ModelVersionStatus.LOADING: "LOADING",
+    ModelVersionStatus.AVAILABLE: "AVAILABLE",
+    ModelVersionStatus.UNLOADING: "UNLOADING",
+    ModelVersionStatus.END: "END",
+}
+_ON_THE_WAY: Final = ("START", "LOADING", "AVAILABLE")
+_STATUS_NAMES: Final = {code.value[0]: code.name for code in grpc.StatusCode}
+
+_SERVICE_CONFIG: Final[dict[str, Any]] = {
+    "loadBalancingConfig": [{"round_robin": {}}],
+    "methodConfig": [
+        {
+            "name": [{}],  # all methods: each can be called twice without harm
+            "retryPolicy": {
+                "maxAttempts": 2,
+                "initialBackoff": "0.02s",  # by then gRPC knows which connection broke, and takes another one
+                "maxBackoff": "0.02s",
+                "backoffMultiplier": 1,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ],
+    # A few retries at once, and in the long run a tenth of the calls that succeed.
+    "retryThrottling": {"maxTokens": 20, "tokenRatio": 0.1},
+}
+"""How calls are spread and retried (https://github.com/grpc/grpc/blob/master/doc/service_config.md)."""
+
+_UNRESOLVED: Final = ("errors resolving", "address lookup failed", "DNS resolution failed")
+"""gRPC's words for a name without addresses."""
+_RESOLVE_AGAIN_S: Final = 1.0
+"""The least time between two channels for a name without addresses."""
+_CLOSE_S: Final = 60.0
+"""How long calls under way may take on a channel that has been replaced."""
+_REQUESTS: Final[dict[str, Any]] = {
+    PREDICT: PredictRequest,
+    GET_MODEL_STATUS: GetModelStatusRequest,
+    GET_MODEL_METADATA: GetModelMetadataRequest,
+}
+
+_CHANNEL_OPTIONS: Final[Sequence[tuple[str, Any]]] = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    # Every address behind the name gets its share: a headless Service lists all pods.
+    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+    ("grpc.dns_min_time_between_resolutions_ms", 1_000),
+    # A server that comes back is used again within about a second.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    # A connection that died silently is noticed while a call waits on it. Without calls no pings are sent:
+    # servers take frequent ones for an attack.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    # The model server is a neighbour, never behind the proxy that the environment names.
+    ("grpc.enable_http_proxy", 0),
+    # Two clients of one process share nothing.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+class ModelServerError(Exception):
+    """A call to the model server failed.
+
+    ``model`` is the model that was called. ``code`` tells why in a word, for metrics: the name of the gRPC
+    status code, or ``BAD_ANSWER`` where the server said OK and its answer was wrong.
+    """
+
+    def __init__(self, model: str, code: str, message: str) -> None:
+        super().__init__(f"{model}: {code}: {message}")
+        self.model = model
+        self.code = code
+
+
+class ModelNotServedError(ModelServerError):
+    """The server doesn't know the model, or has no version of it AVAILABLE (yet)."""
+
+
+class VersionNotFoundError(ModelServerError):
+    """The model is served, and the version that the caller named is not among its versions."""
+
+    def __init__(self, model: str, version: int) -> None:
+        super().__init__(model, "NOT_FOUND", f"no version {version}")
+        self.version = version
+
+
+class OverloadedError(ModelServerError):
+    """The server refused because its queue or its threads are used up. Waiting helps."""
+
+
+class UnreachableError(ModelServerError):
+    """No server listens at the target, or the connection broke during the call."""
+
+
+class HandshakeError(UnreachableError):
+    """A server listens at the target, and one of the two sides does not trust the other's certificate."""
+
+
+class DeadlineError(ModelServerError):
+    """The time given for the call ran out before the answer came."""
+
+
+class ContractError(ModelServerError):
+    """The server refused what the contract allows, or answered what it doesn't: the two sides don't fit."""
+
+
+class NoSignatureError(ContractError):
+    """The version doesn't have the signature asked for: one that the contract leaves to the version."""
+
+
+_QUEUE_FULL: Final = "queue"
+_HANDSHAKE: Final = ("handshake failed", "verification check failed")
+"""gRPC's words for certificates that don't fit: another authority, another host."""
+_UNKNOWN_LABEL: Final = "servable version label"
+
+ERRORS: Final[dict[grpc.StatusCode, type[ModelServerError]]] = {
+    grpc.StatusCode.CANCELLED: UnreachableError,
+    grpc.StatusCode.UNKNOWN: ContractError,
+    grpc.StatusCode.INVALID_ARGUMENT: ContractError,
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineError,
+    grpc.StatusCode.NOT_FOUND: ModelNotServedError,
+    grpc.StatusCode.ALREADY_EXISTS: ContractError,
+    grpc.StatusCode.PERMISSION_DENIED: ContractError,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: OverloadedError,
+    grpc.StatusCode.FAILED_PRECONDITION: ContractError,
+    grpc.StatusCode.ABORTED: UnreachableError,
+    grpc.StatusCode.OUT_OF_RANGE: ContractError,
+    grpc.StatusCode.UNIMPLEMENTED: ContractError,
+    grpc.StatusCode.INTERNAL: ContractError,
+    grpc.StatusCode.UNAVAILABLE: UnreachableError,
+    grpc.StatusCode.DATA_LOSS: ContractError,
+    grpc.StatusCode.UNAUTHENTICATED: ContractError,
+}
+"""What each failing status code means, before the two cases that need a closer look: see ``_translate``."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One answer of ``Predict``. ``model`` and ``version`` are what the server says that it used."""
+
+    model: str
+    version: int
+    outputs: Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class VersionStatus:
+    """Where a version stands in its life, and the error that ended it (``error_code`` "OK": none)."""
+
+    version: int
+    state: str
+    error_code: str
+    error_message: str
+
+
+class ModelClient:
+    """A client of one model server, for the models of ``serving.contract``.
+
+    Make it inside the event loop that uses it. ``target`` is ``host:port``, ``unix:/path``, ``dns:///name:port`` or
+    ``ipv4:address:port,address:port``; with several addresses the calls go round. ``version_label`` tells which version
+    is asked where the caller names none; None: the newest. ``interceptors`` see every call. With ``tls`` the server has
+    to prove that it is the host in ``target``, and is shown the client's certificate if there is one.
+
+    gRPC retries a call once if it is UNAVAILABLE, on another server if there are several, within the call's time. It
+    stops retrying when many calls fail.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        version_label: str | None = None,
+        interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
+        *,
+        tls: Tls | None = None,
+    ) -> None:
+        self.version_label = version_label
+        self._target = target
+        self._interceptors = interceptors
+        self._tls = tls
+        self._closing: set[asyncio.Task[None]] = set()
+        self._open()
+
+    def _open(self) -> None:
+        options = [*_CHANNEL_OPTIONS, ("grpc.max_reconnect_backoff_ms", _reconnect_ms(self._target))]
+        target, tls, interceptors = self._target, self._tls, self._interceptors
+        if tls is None:
+            self._channel = grpc.aio.insecure_channel(target, options=options, interceptors=interceptors)
+        else:
+            credentials = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.cert)
+            self._channel = grpc.aio.secure_channel(target, credentials, options=options, interceptors=interceptors)
+        self._opened = time.monotonic()
+        # Answers are parsed here rather than by gRPC, so that garbage is told from a lost connection.
+        self._methods: dict[str, grpc.aio.UnaryUnaryMultiCallable[Any, bytes]] = {
+            method: self._channel.unary_unary(method, request.SerializeToString, None)
+            for method, request in _REQUESTS.items()
+        }
+
+    async def close(self) -> None:
+        """Closes the connection; calls under way fail with UnreachableError."""
+        await self._channel.close()
+        await asyncio.gather(*self._closing)
+
+    async def predict(
+        self,
+        model: str,
+        inputs: Mapping[str, Array],
+        *,
+        signature: str = SIGNATURE,
+        version: int | None = None,
+        timeout_s: float,
+    ) -> Prediction:
+        """Runs ``model`` on ``inputs`` (its one input by name, N ≥ 1 rows): returns its outputs, N rows each.
+
+        Without ``version`` the server's newest is used. The answer has been checked against the contract:
+        every output is there, with its dtype and shape, and finite.
+
+        Raises ModelServerError, NoSignatureError if the version lacks a ``signature`` other than ``serving_default``;
+        ValueError if ``inputs`` are not what the contract says.
+        """
+        spec = SIGNATURES[model, signature]
+        rows = inputs.get(spec.input.name)
+        if rows is None or len(inputs) != 1:
+            raise ValueError(f"{model} takes one input, {spec.input.name}, not {sorted(inputs)}")
+        if problem := _mismatch(rows, spec.input, len(rows) if rows.ndim else 0) or (
+            "no rows" if not len(rows) else ""
+        ):
+            raise ValueError(f"{model}: {spec.input.name}: {problem}")
+        request = PredictRequest(model_spec=self._model_spec(spec, version), inputs={spec.input.name: to_proto(rows)})
+        try:
+            answer = await self._call(PREDICT, request, timeout_s)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.NOT_FOUND and version is not None:
+                raise await self._what_is_missing(model, version, timeout_s) from error
+            if _lacks_signature(spec, error):
+                raise NoSignatureError(model, error.code().name, f"no signature {signature}") from error
+            raise _translate(model, error) from error
+        return _checked(spec, version, answer, len(rows))
+
+    async def model_versions(self, model: str, *, timeout_s: float) -> list[VersionStatus]:
+        """Returns all versions that the server knows of ``model``, newest first.
+
+        Raises ModelServerError: ModelNotServedError if the server doesn't know the model.
+        """
+        request = GetModelStatusRequest(model_spec={"name": model})
+        answer = await self._query(GET_MODEL_STATUS, request, GetModelStatusResponse, model, timeout_s)
+        return [
+            VersionStatus(
+                one.version,
+                STATES.get(one.state, "UNKNOWN"),
+                _STATUS_NAMES.get(one.status.error_code, "UNKNOWN"),
+                one.status.error_message,
+            )
+            for one in answer.model_version_status
+        ]
+
+    async def labelled_version(self, model: str, *, timeout_s: float) -> int | None:
+        """Returns the version that answers for ``version_label``; None if the server has no AVAILABLE one.
+
+        GetModelStatus cannot say this: it returns all versions, whatever the label.
+
+        Raises ModelServerError.
+        """
+        request = GetModelMetadataRequest(
+            model_spec={"name": model, "version_label": self.version_label}, metadata_field=["signature_def"]
+        )
+        try:
+            answer = await self._query(GET_MODEL_METADATA, request, GetModelMetadataResponse, model, timeout_s)
+        except ModelNotServedError:
+            return None
+        version: int = answer.model_spec.version.value
+        return version
+
+    async def _query(self, method: str, request: Message, answer: type[_M], model: str, timeout_s: float) -> _M:
+        """Returns the answer of a method that takes no tensors. Raises ModelServerError."""
+        try:
+            return answer.FromString(await self._call(method, request, timeout_s))
+        except grpc.aio.AioRpcError as error:
+            raise _translate(model, error) from error
+        except DecodeError as error:
+            raise ContractError(model, "BAD_ANSWER", f"not a {answer.DESCRIPTOR.name}") from error
+
+    async def _call(self, method: str, request: Message, timeout_s: float) -> bytes:
+        try:
+            return await self._methods[method](request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            self._resolve_again(error)
+            raise
+
+    def _resolve_again(self, error: grpc.aio.AioRpcError) -> None:
+        """Opens another channel if the name of the model servers did not resolve.
+
+        A headless Service without ready pods has no addresses. gRPC then waits longer and longer, for up to two
+        minutes, until it resolves the name again, and no option limits that. A new channel resolves it immediately.
+        """
+        unresolved = any(words in (error.details() or "") for words in _UNRESOLVED)
+        if unresolved and time.monotonic() - self._opened >= _RESOLVE_AGAIN_S:
+            closing = asyncio.create_task(self._channel.close(_CLOSE_S))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+            self._open()
+
+    def _model_spec(self, asked: ContractSpec, version: int | None) -> ModelSpec:
+        spec: dict[str, object] = {"name": asked.name, "signature_name": asked.signature}
+        if version is not None:
+            spec["version"] = {"value": version}
+        elif self.version_label is not None:
+            spec["version_label"] = self.version_label
+        return ModelSpec(**spec)
+
+    async def _what_is_missing(self, model: str, version: int, timeout_s: float) -> ModelServerError:
+        """Returns which of the two NOT_FOUND meant: the named version alone, or all that we serve."""
+        try:
+            versions = await self.model_versions(model, timeout_s=timeout_s)
+        except ModelServerError as error:
+            return error
+        if not any(one.state == "AVAILABLE" for one in versions):
+            return ModelNotServedError(model, "NOT_FOUND", "no version is AVAILABLE")
+        if any(one.version == version and one.state in _ON_THE_WAY for one in versions):
+            return ModelNotServedError(model, "NOT_FOUND", f"version {version} is not AVAILABLE yet")
+        return VersionNotFoundError(model, version)
+
+
+def _reconnect_ms(target: str) -> int:
+    """Returns the longest pause between two attempts to connect: short for a socket, whose service is starting."""
+    return 100 if target.startswith("unix:") else 1_000
+
+
+def _lacks_signature(spec: ContractSpec, error: grpc.aio.AioRpcError) -> bool:
+    """Whether the failure is TensorFlow Serving's for a signature that isn't there: its message names it."""
+    if spec.signature == SIGNATURE or error.code() is not grpc.StatusCode.FAILED_PRECONDITION:
+        return False
+    return spec.signature in (error.details() or "")
+
+
+def _translate(model: str, error: grpc.aio.AioRpcError) -> ModelServerError:
+    code, message = error.code(), error.details() or ""
+    kind = ERRORS[code]
+    if code is grpc.StatusCode.INVALID_ARGUMENT and _UNKNOWN_LABEL in message:
+        kind = ModelNotServedError  # nothing is promoted yet
+    if code is grpc.StatusCode.UNAVAILABLE and _QUEUE_FULL in message:
+        kind = OverloadedError  # TensorFlow Serving: "The batch scheduling queue … is full"
+    if code is grpc.StatusCode.UNAVAILABLE and any(word in message for word in _HANDSHAKE):
+        kind = HandshakeError
+    return kind(model, code.name, message)
+
+
+def _checked(spec: ContractSpec, version: int | None, answer: bytes, rows: int) -> Prediction:
+    """Returns the answer as a Prediction, or raises ContractError with the first thing that is wrong."""
+    model = spec.name
+    try:
+        response = PredictResponse.FromString(answer)
+        outputs = {output.name: to_array(response.outputs[output.name]) for output in spec.outputs}
+    except (DecodeError, TensorError) as error:
+        raise ContractError(model, "BAD_ANSWER", f"not a PredictResponse with tensors: {error}") from error
+    for output in spec.outputs:
+        if problem := _mismatch(outputs[output.name], output, rows):
+            raise ContractError(model, "BAD_ANSWER", f"{output.name}: {problem}")
+    used = response.model_spec
+    if used.name != model or not used.HasField("version") or version not in (None, used.version.value):
+        asked = "the newest version" if version is None else f"version {version}"
+        raise ContractError(model, "BAD_ANSWER", f"asked for {asked}, answered by {used!s}")
+    return Prediction(used.name, used.version.value, outputs)
+
+
+def _mismatch(array: Array, spec: TensorSpec, rows: int) -> str:
+    """Returns in what ``array`` differs from ``rows`` finite rows of ``spec``; "" if in nothing."""
+    if array.dtype.name != spec.dtype:
+        return f"{array.dtype.name} in place of {spec.dtype}"
+    if array.shape != (rows, *spec.shape):
+        return f"shape {list(array.shape)} in place of {[rows, *spec.shape]}"
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        return "numbers that are not finite"
+    return ""

@@ -1,0 +1,471 @@
+"""Roll-outs by version label: which versions of a model are loaded, and what ``stable`` and ``canary`` mean.
+
+    with connected("model-server:8500") as servers:
+        RollOut(Path("/models"), servers, print).promote("generator", 4, STABLE, {}, force=False)
+
+A model server gives a label only to a version that is AVAILABLE. A ``models.config`` that labels another one is refused
+as a whole at each poll (``--model_config_file_poll_wait_seconds``), so the version is never loaded either. Therefore
+each change has three steps, and each step is confirmed by every server before the next one begins:
+
+1. Load the new versions. The labels stay.
+2. Move the labels.
+3. Unload the versions without a label.
+
+Each step is written to ``models.config`` first, so that a server that starts or polls meanwhile does the same. The
+labels that a change starts from are those that the servers serve, whatever the file says.
+"""
+
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+from google.protobuf import text_format
+
+from serving import apis
+from serving.files import write_atomically
+from serving.storage import find_versions
+from serving.tf_serving import model_config
+from serving.tf_serving.client import STATES
+from serving.tf_serving.server_config import MODELS_CONFIG
+from serving.versions.model_card import CardError, read_card, verify
+from serving.versions.quality_gate import Threshold, shortfalls
+
+STABLE: Final = "stable"
+CANARY: Final = "canary"
+PREVIOUS: Final = "previous"
+"""The version that was stable before. It stays loaded, so a roll-back needs no loading."""
+LABELS: Final = (STABLE, CANARY, PREVIOUS)
+
+CALL_S: Final = 30.0
+OLD_FAILURE_S: Final = 30.0
+"""A failure that was there before the change counts after so many seconds. The server reports the end of a version's
+earlier life until its next poll (``--file_system_poll_wait_seconds``, by default a second) loads the version again."""
+CONFIRM_S: Final = 60.0
+"""How long a server may take to serve labels that it has accepted."""
+SETTLED_S: Final = 1.0
+FORGOTTEN_S: Final = 3.0
+"""How long a server may take to poll once more, with a margin."""
+_POLL_S: Final = 0.05
+
+Say = Callable[[str], None]
+Labels = Mapping[str, int]
+
+
+class RollOutError(RuntimeError):
+    """A change that was not made, or was taken back. The message gives the cause, and what serves."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """A version at one server: its state, and the error that ended it ("" for none)."""
+
+    state: str
+    error: str
+
+
+_UNKNOWN: Final = Status("UNKNOWN", "")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What one model server serves, by model: the status of each version, and the version that each label means."""
+
+    address: str
+    statuses: Mapping[str, Mapping[int, Status]]
+    labels: Mapping[str, Labels]
+
+    def available(self, model: str) -> set[int]:
+        """Returns the versions that are AVAILABLE."""
+        return {version for version, status in self.statuses[model].items() if status.state == "AVAILABLE"}
+
+
+class ModelServer:
+    """One model server. Each method raises RollOutError if the server does not answer or refuses."""
+
+    def __init__(self, address: str, channel: grpc.Channel) -> None:
+        self.address = address
+        self._channel = channel
+
+    def reload(self, config: apis.ModelServerConfig) -> None:
+        """Gives the server a configuration."""
+        request = apis.ReloadConfigRequest(config=config)
+        answer = self._call(apis.HANDLE_RELOAD_CONFIG_REQUEST, request, apis.ReloadConfigResponse)
+        if answer.status.error_code:
+            raise RollOutError(f"{self.address} refuses the configuration: {answer.status.error_message}")
+
+    def statuses(self, model: str) -> dict[int, Status]:
+        """Returns the status of each version that the server knows; nothing for an unknown model."""
+        request = apis.GetModelStatusRequest(model_spec={"name": model})
+        unknown = (grpc.StatusCode.NOT_FOUND,)
+        answer = self._call(apis.GET_MODEL_STATUS, request, apis.GetModelStatusResponse, unknown)
+        return {
+            one.version: Status(STATES.get(one.state, "UNKNOWN"), one.status.error_message)
+            for one in answer.model_version_status
+        }
+
+    def labels(self, model: str, names: Iterable[str]) -> dict[str, int]:
+        """Returns the version that answers for each label; nothing for a label without one."""
+        found = {}
+        for name in names:
+            request = apis.GetModelMetadataRequest(
+                model_spec={"name": model, "version_label": name}, metadata_field=["signature_def"]
+            )
+            unknown = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT)
+            answer = self._call(apis.GET_MODEL_METADATA, request, apis.GetModelMetadataResponse, unknown)
+            if answer.HasField("model_spec"):
+                found[name] = answer.model_spec.version.value
+        return found
+
+    def _call(self, method: str, request: Any, answer: Any, empty: Sequence[grpc.StatusCode] = ()) -> Any:
+        """Returns the answer; an empty one for the status codes ``empty``."""
+        call = self._channel.unary_unary(
+            method, request_serializer=type(request).SerializeToString, response_deserializer=answer.FromString
+        )
+        try:
+            return call(request, timeout=CALL_S)
+        except grpc.RpcError as error:
+            if error.code() in empty:
+                return answer()
+            if error.code() is grpc.StatusCode.UNAVAILABLE:
+                raise RollOutError(
+                    f"no model server answers at {self.address} ({error.details()}). Start it, or name another address "
+                    "with --model-server or DIGITGAN_MODEL_SERVER"
+                ) from error
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise RollOutError(
+                    f"{self.address} did not answer {method.rpartition('/')[2]} within {CALL_S:g} s. Look at its log: "
+                    f"it may be waiting for a base path of {MODELS_CONFIG} that does not exist there"
+                ) from error
+            raise RollOutError(f"{self.address}: {error.code().name}: {error.details()}") from error
+
+
+@contextmanager
+def connected(target: str) -> Iterator[list[ModelServer]]:
+    """Gives every model server behind ``target``, as for the gateway. Raises RollOutError for an unknown name."""
+    with ExitStack() as stack:
+        yield [
+            ModelServer(address, stack.enter_context(grpc.insecure_channel(address))) for address in addresses(target)
+        ]
+
+
+def addresses(target: str) -> list[str]:
+    """Returns the address of each server that ``target`` means: ``host:port``, ``dns:///name:port``,
+    ``ipv4:address:port,…`` or ``unix:/path``. Raises RollOutError for a name without an address.
+    """
+    if target.startswith("unix:"):
+        return [target]
+    if target.startswith(("ipv4:", "ipv6:")):
+        return target.partition(":")[2].split(",")
+    host, _, port = target.removeprefix("dns:").rpartition("/")[2].rpartition(":")
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+    except (OSError, ValueError) as error:
+        raise RollOutError(
+            f"--model-server {target} has no address ({error}): give host:port, dns:///name:port, "
+            "ipv4:address:port,… or unix:/path"
+        ) from error
+    # A server with an address of each family is one server.
+    if v4 := {str(at[0]) for family, *_, at in found if family is socket.AF_INET}:
+        return sorted(f"{ip}:{port}" for ip in v4)
+    return sorted(f"[{ip}]:{port}" for ip in {str(at[0]) for *_, at in found})
+
+
+class RollOut:
+    """Changes of the labels in one base directory's ``models.config``, on all model servers that follow it."""
+
+    def __init__(self, base: Path, servers: Sequence[ModelServer], say: Say, timeout_s: float = 300.0) -> None:
+        """``say`` gets a sentence for each step. ``timeout_s``: for loading.
+
+        Raises ConfigError when there is no ``models.config`` that a server could follow.
+        """
+        self.base = base
+        self.servers = servers
+        self.say = say
+        self.timeout_s = timeout_s
+        self.config = model_config.read_proto(base / MODELS_CONFIG)
+
+    @property
+    def models(self) -> list[str]:
+        """The models of the configuration."""
+        return [one.name for one in self.config.model_config_list.config]
+
+    def labels(self, model: str) -> dict[str, int]:
+        """The labels of a model in ``models.config``."""
+        return dict(self.entry(model).version_labels)
+
+    def promote(
+        self, model: str, version: int, label: str, thresholds: Mapping[str, Sequence[Threshold]], *, force: bool
+    ) -> None:
+        """Gives ``label`` (STABLE or CANARY) to a version, and PREVIOUS to the one that was stable.
+
+        Args:
+            model: its name.
+            version: on disk, with the files that its card names.
+            label: STABLE or CANARY.
+            thresholds: of the quality gate, by model.
+            force: past the quality gate, and only that.
+
+        Raises:
+            RollOutError: there is no such version, it falls short, or a server did not load it.
+        """
+        self._check(model, version, tuple(thresholds.get(model, ())), force)
+        change = _Change(self, model)
+        before = change.labels.get(STABLE) or max(change.kept, default=None)
+        if label == CANARY:
+            if before is None or before == version:
+                raise RollOutError(
+                    f"{model} version {version} is what serves already; a canary needs another beside it"
+                )
+            wanted = {**change.labels, STABLE: before, CANARY: version}
+        else:
+            wanted = {**change.labels, STABLE: version}
+            if wanted.get(CANARY) == version:
+                del wanted[CANARY]
+            if before is not None and before != version:
+                wanted[PREVIOUS] = before
+        change.make(wanted)
+
+    def rollback(self, model: str) -> None:
+        """Makes the version that was stable before stable again; done twice, nothing has changed.
+
+        Raises RollOutError where there is none.
+        """
+        change = _Change(self, model)
+        if PREVIOUS not in change.labels:
+            raise RollOutError(f"{model} has no version labelled {PREVIOUS}: nothing was promoted over another yet")
+        change.make({**change.labels, STABLE: change.labels[PREVIOUS], PREVIOUS: change.labels[STABLE]})
+
+    def look_at(self, server: ModelServer) -> Snapshot:
+        """Returns what a server serves of the models in ``models.config``. Raises RollOutError."""
+        return Snapshot(
+            server.address,
+            {model: server.statuses(model) for model in self.models},
+            {model: server.labels(model, {*LABELS, *self.labels(model)}) for model in self.models},
+        )
+
+    def _check(self, model: str, version: int, thresholds: tuple[Threshold, ...], force: bool) -> None:
+        self.entry(model)
+        directory = self.base / model
+        found = sorted(find_versions(directory)) if directory.is_dir() else []
+        if version not in found:
+            there = _listed(found) or "none"
+            raise RollOutError(f"{directory} holds no version {version}; there are: {there}")
+        try:
+            verify(directory / str(version))
+            card = read_card(directory / str(version))
+        except CardError as error:
+            raise RollOutError(f"{model} version {version} isn't what was exported: {error}") from error
+        if short := shortfalls(card, thresholds):
+            figures = "; ".join(short)
+            if not force:
+                raise RollOutError(
+                    f"{model} version {version} falls short: {figures}. --force promotes it all the same"
+                )
+            self.say(f"{model} version {version} falls short, and is promoted anyway: {figures}")
+
+    def entry(self, model: str) -> apis.ModelConfig:
+        """Returns a model's part of the configuration. Raises RollOutError if there is none."""
+        one: apis.ModelConfig
+        for one in self.config.model_config_list.config:
+            if one.name == model:
+                return one
+        raise RollOutError(f"{self.base / MODELS_CONFIG} has no model {model}; it has: {', '.join(self.models)}")
+
+    def write(self, config: apis.ModelServerConfig) -> None:
+        """Replaces ``models.config``."""
+        write_atomically(self.base / MODELS_CONFIG, text_format.MessageToString(config))
+        self.config = config
+
+
+class _Change:
+    """A change of one model's labels, from what the servers serve. ``labels``: what all of them do, or most nearly.
+
+    ``kept``: the versions that stay loaded until the labels have moved.
+    """
+
+    def __init__(self, roll_out: RollOut, model: str) -> None:
+        self._roll_out = roll_out
+        self._model = model
+        self._servers = roll_out.servers
+        roll_out.entry(model)
+        self._snapshots = [roll_out.look_at(server) for server in self._servers]
+        merged = {
+            name: _merged(roll_out.labels(name), [each.labels[name] for each in self._snapshots])
+            for name in roll_out.models
+        }
+        self.labels = merged[model]
+        self._available = set.intersection(*(each.available(model) for each in self._snapshots))
+        served = {version for each in self._snapshots for version in each.labels[model].values()}
+        self.kept = {*self.labels.values(), *served} or self._available
+        # What is served now, as a configuration for each server, and as one for the file.
+        self._now = {each.address: _with_labels(roll_out.config, each.labels) for each in self._snapshots}
+        self._file = _with_labels(roll_out.config, merged)
+        self._taken: set[str] = set()
+
+    def make(self, wanted: Labels) -> None:
+        """Brings all servers, and the file, to the labels ``wanted``. Raises RollOutError."""
+        model, new = self._model, set(wanted.values())
+        say = self._roll_out.say
+        try:
+            if missing := new - self._available:
+                say(f"Loading {model} version {_listed(missing)} beside the others")
+            self._apply(self.kept | new, None)
+            self._wait(new)
+            self._apply(self.kept | new, wanted)
+            self._confirm(wanted)
+        except RollOutError as error:
+            left = "".join(f"; {one}" for one in self._take_back())
+            raise RollOutError(
+                f"{error}. Nothing changed: {model} is {told(self.labels) or 'without labels'}{left}"
+            ) from error
+        say(f"{model}: {told(wanted)}")
+        if unloaded := self.kept - new:
+            say(f"Unloading {model} version {_listed(unloaded)}, which has no label any more")
+            try:
+                self._apply(new, wanted)
+                self._wait_until_unloaded(unloaded)
+            except RollOutError as error:
+                raise RollOutError(f"{error}. The labels have moved everywhere: {model} is {told(wanted)}") from error
+
+    def _apply(self, versions: set[int], labels: Labels | None) -> None:
+        """Writes the file, then gives each server the same. ``labels`` None: they stay, at each server its own.
+
+        Raises RollOutError that names each server that did not take it.
+        """
+        moved = {} if labels is None else {self._model: labels}
+
+        def stepped(config: apis.ModelServerConfig) -> apis.ModelServerConfig:
+            return _with_versions(_with_labels(config, moved), self._model, versions)
+
+        self._roll_out.write(stepped(self._file))
+        failures = []
+        for server in self._servers:
+            try:
+                server.reload(stepped(self._now[server.address]))
+                self._taken.add(server.address)
+            except RollOutError as error:
+                failures.append(str(error))
+        if failures:
+            raise RollOutError("; ".join(failures))
+
+    def _take_back(self) -> list[str]:
+        """Restores the file, and the servers that took a step. Returns a sentence for each server that failed.
+
+        A server forgets that a version failed at a poll without it. Until then, it would not try the version again.
+        """
+        self._roll_out.write(self._file)
+        failures = []
+        for server in self._servers:
+            if server.address in self._taken:
+                try:
+                    server.reload(self._now[server.address])
+                except RollOutError as error:
+                    failures.append(f"{server.address} may serve otherwise until it reads {MODELS_CONFIG} ({error})")
+        if self._taken:
+            time.sleep(FORGOTTEN_S)
+        return failures
+
+    def _wait(self, versions: Iterable[int]) -> None:
+        """Waits until the versions are AVAILABLE everywhere. Raises RollOutError if one cannot be loaded."""
+        begun = time.monotonic()
+        changed: set[tuple[str, int]] = set()
+        while True:
+            missing = []
+            waited_s = time.monotonic() - begun
+            for server, earlier in zip(self._servers, self._snapshots, strict=True):
+                statuses = server.statuses(self._model)
+                for version in versions:
+                    status = statuses.get(version)
+                    if status and status.state == "AVAILABLE":
+                        continue
+                    missing.append(f"{status.state if status else 'unknown'} at {server.address}")
+                    if status != earlier.statuses[self._model].get(version):
+                        changed.add((server.address, version))
+                    is_old = (server.address, version) not in changed and waited_s < OLD_FAILURE_S
+                    if status and status.error and not is_old:
+                        raise RollOutError(
+                            f"{server.address} can't load {self._model} version {version}: {status.error}. Publish it "
+                            "again under a new number"
+                        )
+            if not missing:
+                return
+            if waited_s > self._roll_out.timeout_s:
+                raise RollOutError(
+                    f"{self._model} version {_listed(versions)} isn't AVAILABLE after {waited_s:.0f} s: "
+                    f"{', '.join(missing)}. Look at the server's log, or give it more time with --timeout-s"
+                )
+            time.sleep(_POLL_S)
+
+    def _wait_until_unloaded(self, versions: set[int]) -> None:
+        """Waits until no server has one of the versions AVAILABLE: the next change must not take it for loaded."""
+        deadline = time.monotonic() + self._roll_out.timeout_s
+        for server in self._servers:
+            while any(server.statuses(self._model).get(version, _UNKNOWN).state == "AVAILABLE" for version in versions):
+                if time.monotonic() > deadline:
+                    raise RollOutError(f"{server.address} does not unload {self._model} version {_listed(versions)}")
+                time.sleep(_POLL_S)
+
+    def _confirm(self, wanted: Labels) -> None:
+        """Waits until every server has served the labels ``wanted`` for SETTLED_S.
+
+        A server that read the file just before it was written may go back to the old labels, until its next poll.
+        Raises RollOutError for a server that keeps other labels.
+        """
+        names = {*LABELS, *self.labels, *wanted}
+        begun = settled = time.monotonic()
+        while (now := time.monotonic()) - settled < SETTLED_S:
+            for server in self._servers:
+                if (found := server.labels(self._model, names)) != wanted:
+                    settled = time.monotonic()
+                    if now - begun > CONFIRM_S:
+                        raise RollOutError(
+                            f"{server.address} serves {told(found) or 'no label'} in place of {told(wanted)}"
+                        )
+            time.sleep(_POLL_S)
+
+
+def told(labels: Labels) -> str:
+    """Labels in words, "stable 4, previous 3"."""
+    names = sorted(labels, key=lambda name: (LABELS.index(name) if name in LABELS else len(LABELS), name))
+    return ", ".join(f"{name} {labels[name]}" for name in names)
+
+
+def _listed(versions: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(versions)))
+
+
+def _merged(written: Labels, served: Sequence[Labels]) -> dict[str, int]:
+    """Returns one version for each label: the one that is served, by preference as written; else the one written."""
+    merged = dict(written)
+    for label in {name for labels in served for name in labels}:
+        versions = {labels[label] for labels in served if label in labels}
+        if merged.get(label) not in versions:
+            merged[label] = max(versions)
+    return merged
+
+
+def _with_labels(config: apis.ModelServerConfig, labels: Mapping[str, Labels]) -> apis.ModelServerConfig:
+    """Returns the configuration with these labels, by model, and with the versions that they need."""
+    changed = apis.ModelServerConfig.FromString(config.SerializeToString())
+    for one in changed.model_config_list.config:
+        if one.name in labels:
+            one.version_labels.clear()
+            one.version_labels.update(labels[one.name])
+            if one.model_version_policy.WhichOneof("policy_choice") == "specific":
+                specific = one.model_version_policy.specific
+                specific.versions[:] = sorted({*specific.versions, *one.version_labels.values()})
+    return changed
+
+
+def _with_versions(config: apis.ModelServerConfig, model: str, versions: Iterable[int]) -> apis.ModelServerConfig:
+    """Returns the configuration with these versions of a model, and no others."""
+    changed = apis.ModelServerConfig.FromString(config.SerializeToString())
+    for one in changed.model_config_list.config:
+        if one.name == model:
+            one.model_version_policy.specific.versions[:] = sorted(versions)
+    return changed

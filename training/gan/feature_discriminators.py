@@ -1,0 +1,153 @@
+"""Feature discriminators: they judge an image by its features, which digit classifiers extract from it.
+
+They are projected discriminators (Sauer et al. 2021): the classifiers are trained once and then left alone, so their
+features know from the start what a stroke and a seven are, and the generator learns much sooner what is wrong. There
+are two classifiers, of different shapes, because what one overlooks the other may see (Kumari et al. 2022).
+"""
+
+from typing import Any, Final
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+from numpy.typing import NDArray
+
+from serving.contract import CLASSES, FEATURES, IMAGE_SHAPE, LOGITS
+from training.classifier import ClassifierConfig, build_classifier, fit
+from training.config import TrainingConfig
+from training.gan.losses import AdversarialLosses, adversarial_losses
+from training.gan.networks import LEAK
+from training.pixels import to_unit
+
+FEATURE_LAYERS: Final = (("map", "vector"), (FEATURES, LOGITS))
+"""The layers that are judged, of the small classifier below and of one built as the served classifier is."""
+FEATURE_WIDTHS: Final = {"map": 4 * 4 * 128, "vector": 128, FEATURES: 128, LOGITS: CLASSES}
+HEAD_WIDTH: Final = 256
+FEATURE_EPOCHS: Final = 6
+FEATURE_DROPOUT: Final = 0.3
+_MEASURED: Final = 20_000
+_CHUNK: Final = 500
+
+
+class FeatureDiscriminators(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
+    """Discriminators of an image's features: one head for each layer of :data:`FEATURE_LAYERS`.
+
+    Attributes:
+        networks: the feature networks, images float32 [N, 28, 28, 1] in -1 … 1 -> a list of features [N, width].
+        centres: the mean of each layer's features, float32 [width].
+        scales: what each layer's features are divided by, float32 [width].
+        heads: the discriminator of each layer: features float32 [N, width] -> logits float32 [N, 1].
+        trainable_weights: of all heads.
+    """
+
+    def __init__(self, config: TrainingConfig) -> None:
+        """Builds the networks; :meth:`prepare` must follow, or a checkpoint."""
+        super().__init__()
+        self._config = config
+        self._classifiers = [build(FEATURE_DROPOUT) for build in _BUILDERS]
+        self.networks = [
+            _feature_network(classifier, names)
+            for classifier, names in zip(self._classifiers, FEATURE_LAYERS, strict=True)
+        ]
+        widths = [FEATURE_WIDTHS[name] for names in FEATURE_LAYERS for name in names]
+        self.centres = [tf.Variable(tf.zeros(width)) for width in widths]
+        self.scales = [tf.Variable(tf.ones(width)) for width in widths]
+        self.heads = [_build_head(width) for width in widths]
+        self.trainable_weights = [weight for head in self.heads for weight in head.trainable_variables]
+
+    def prepare(self, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> None:
+        """Trains the feature networks to read digits, and measures how their features are spread.
+
+        Args:
+            images: uint8 [N, 28, 28], the training images without the validation images.
+            labels: uint8 [N].
+        """
+        for k, (classifier, build) in enumerate(zip(self._classifiers, _BUILDERS, strict=True)):
+            # A seed of its own, so that no feature network is the served classifier again.
+            config = ClassifierConfig(
+                epochs=FEATURE_EPOCHS,
+                seed=(self._config.seed + 1000 * (k + 1)) % 2**31,
+                mixed_precision=self._config.mixed_precision,
+            )
+            name = f"features {k + 1}/{len(_BUILDERS)}"
+            classifier.set_weights(fit(build, config, images, labels, name).get_weights())
+        scaled = to_unit(images[:_MEASURED].reshape(-1, *IMAGE_SHAPE))
+        parts = [self._raw_features(scaled[k : k + _CHUNK]) for k in range(0, len(scaled), _CHUNK)]
+        for centre, scale, features in zip(self.centres, self.scales, zip(*parts, strict=True), strict=True):
+            values = np.concatenate([np.asarray(part, np.float32) for part in features])
+            spread = values.std(0)
+            centre.assign(values.mean(0))
+            # Each layer's features have a length of about 1; those that hardly vary are kept from being blown up.
+            scale.assign((spread + 0.05 * values.std()) * np.sqrt(len(spread)))
+
+    def losses(self, reals: Any, fakes: Any) -> list[AdversarialLosses]:
+        """The losses of each head, for real images and generated ones, float32 [N, 28, 28, 1] in -1 … 1 each."""
+        recipe = self._config.recipe
+        return [
+            adversarial_losses(recipe.loss, head, real, fake, with_penalty=recipe.feature_penalty > 0)
+            for head, real, fake in zip(self.heads, self.features(reals), self.features(fakes), strict=True)
+        ]
+
+    def features(self, images: Any) -> list[Any]:
+        """The features of images float32 [N, 28, 28, 1], centred and scaled: float32 [N, width] for each head."""
+        normed = zip(self._raw_features(images), self.centres, self.scales, strict=True)
+        return [(tf.cast(each, tf.float32) - centre) / scale for each, centre, scale in normed]
+
+    def _raw_features(self, images: Any) -> list[Any]:
+        return [features for network in self.networks for features in network(images, training=False)]
+
+
+def build_small_classifier(dropout: float = 0.0) -> Any:
+    """A classifier of a few strided convolutions: images float32 [N, 28, 28, 1] in -1 … 1 -> logits float32 [N, 10].
+
+    Args:
+        dropout: share of activations dropped while it is trained.
+    """
+
+    def block(channels: int, stride: int) -> list[Any]:
+        return [
+            layers.Conv2D(channels, 3, strides=stride, padding="same", use_bias=False),
+            layers.BatchNormalization(momentum=0.9),
+            layers.LeakyReLU(LEAK),
+        ]
+
+    return keras.Sequential(
+        [
+            keras.Input(IMAGE_SHAPE),
+            *block(32, 2),
+            *block(64, 2),
+            *block(64, 1),
+            *block(128, 2),
+            layers.Flatten(name="map"),
+            layers.Dropout(dropout),
+            layers.Dense(FEATURE_WIDTHS["vector"], use_bias=False),
+            layers.BatchNormalization(momentum=0.9),
+            layers.LeakyReLU(LEAK, name="vector"),
+            layers.Dropout(dropout),
+            layers.Dense(CLASSES, dtype="float32"),
+        ],
+        name="small_classifier",
+    )
+
+
+_BUILDERS: Final = (build_small_classifier, build_classifier)
+
+
+def _feature_network(classifier: Any, names: tuple[str, ...]) -> Any:
+    classifier.trainable = False
+    layers_by_name = {**{layer.name: layer for layer in classifier.layers}, LOGITS: classifier.layers[-1]}
+    return keras.Model(classifier.inputs[0], [layers_by_name[name].output for name in names])
+
+
+def _build_head(width: int) -> Any:
+    return keras.Sequential(
+        [
+            keras.Input((width,)),
+            layers.Dense(HEAD_WIDTH),
+            layers.LeakyReLU(LEAK),
+            layers.Dense(HEAD_WIDTH),
+            layers.LeakyReLU(LEAK),
+            layers.Dense(1, dtype="float32"),
+        ]
+    )

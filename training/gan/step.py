@@ -1,0 +1,170 @@
+"""One training step: both networks, both optimisers, on one replica or many."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from serving.contract import NOISE_DIM
+from training.config import METRICS, ConfigError, TrainingConfig
+from training.gan.feature_discriminators import FeatureDiscriminators
+from training.gan.losses import AdversarialLosses, adversarial_losses
+from training.gan.networks import averaged_generator, build_discriminator, build_generator, float32_copy
+
+
+class Trainer(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
+    """The networks, their optimisers and the step that trains them, under a distribution strategy.
+
+    Everything that a step changes is a variable of this object, so a checkpoint of it is the whole state.
+
+    Attributes:
+        config: the run's.
+        generator: noise -> images, the weights being trained.
+        discriminator: images -> logits.
+        feature_discriminators: where the recipe has any; to be prepared before the first step.
+        averages: the exponential moving averages of the generator's trainable weights.
+        interval: float32 [5], the sums of METRICS since the last line of the log, and the number of steps in them.
+    """
+
+    def __init__(self, config: TrainingConfig, strategy: Any) -> None:
+        """Raises ConfigError for a batch that the strategy's replicas can't share equally."""
+        super().__init__()
+        recipe = config.recipe
+        if recipe.batch_size % strategy.num_replicas_in_sync:
+            raise ConfigError(
+                f"batch_size {recipe.batch_size} can't be shared equally by {strategy.num_replicas_in_sync} replicas"
+            )
+        self.config = config
+        self._strategy = strategy
+        keras.utils.set_random_seed(config.seed)
+        keras.mixed_precision.set_global_policy("mixed_bfloat16" if config.mixed_precision else "float32")
+        with strategy.scope():
+            self.generator = build_generator()
+            self.discriminator = build_discriminator(recipe.dropout)
+            self.generator_optimizer = self._adam(recipe.generator_learning_rate)
+            self.discriminator_optimizer = self._adam(recipe.discriminator_learning_rate)
+            self.feature_discriminators = FeatureDiscriminators(config) if recipe.feature_weight else None
+            self._discriminator_weights = list(self.discriminator.trainable_variables)
+            if self.feature_discriminators:
+                self._discriminator_weights += self.feature_discriminators.trainable_weights
+            self.generator_optimizer.build(self.generator.trainable_variables)
+            self.discriminator_optimizer.build(self._discriminator_weights)
+            self.averages = [tf.Variable(weight) for weight in self.generator.trainable_variables]
+            self.interval = tf.Variable(tf.zeros(len(METRICS) + 1))
+        # Keras draws dropout masks from state that its own checkpointing leaves out.
+        self.dropout_states = [
+            layer.seed_generator.state.value
+            for layer in self.discriminator.layers
+            if isinstance(layer, keras.layers.Dropout) and layer.rate > 0
+        ]
+        self._replica_step = tf.function(self._on_replica, jit_compile=config.xla, reduce_retracing=True)
+
+    def _adam(self, learning_rate: float) -> Any:
+        recipe = self.config.recipe
+        schedule = keras.optimizers.schedules.CosineDecay(
+            learning_rate, self.config.steps, alpha=recipe.final_learning_rate
+        )
+        return keras.optimizers.Adam(schedule, beta_1=recipe.beta_1, beta_2=recipe.beta_2)
+
+    @property
+    def step(self) -> int:
+        """Steps taken since the beginning of the run."""
+        return int(self.generator_optimizer.iterations.value.numpy())
+
+    @tf.function  # type: ignore[untyped-decorator]
+    def train_step(self, images: Any) -> Any:
+        """Trains both networks on one batch.
+
+        Args:
+            images: float32 [batch_size, 28, 28, 1] in -1 … 1, distributed by the strategy.
+
+        Returns:
+            float32 [4]: METRICS, the mean over the whole batch.
+        """
+        per_replica = self._strategy.run(self._replica_step, args=(images,))
+        metrics = self._strategy.reduce(tf.distribute.ReduceOp.SUM, per_replica, axis=None)
+        self._average_weights()
+        self.interval.assign_add(tf.concat([metrics, [1.0]], axis=0))
+        return metrics
+
+    def _on_replica(self, reals: Any) -> Any:
+        """Trains on this replica's images. All losses are sums over them, divided by the size of the whole batch."""
+        recipe = self.config.recipe
+        with tf.GradientTape() as generator_tape:
+            fakes = self.generator(self._noise(len(reals)), training=True)
+            with tf.GradientTape() as discriminator_tape:
+                losses = adversarial_losses(
+                    recipe.loss, self.discriminator, reals, fakes, with_penalty=recipe.gradient_penalty > 0
+                )
+                generator_loss = losses.generator
+                discriminator_loss = losses.discriminator + recipe.gradient_penalty * losses.penalty
+                if self.feature_discriminators:
+                    for head in self.feature_discriminators.losses(reals, fakes):
+                        generator_loss += recipe.feature_weight * head.generator
+                        discriminator_loss += head.discriminator + recipe.feature_penalty * head.penalty
+                generator_loss /= recipe.batch_size
+                discriminator_loss /= recipe.batch_size
+        for tape, loss, weights, optimizer in (
+            (generator_tape, generator_loss, self.generator.trainable_variables, self.generator_optimizer),
+            (discriminator_tape, discriminator_loss, self._discriminator_weights, self.discriminator_optimizer),
+        ):
+            optimizer.apply(tape.gradient(loss, weights), weights)
+        image_losses = tf.stack([losses.generator, losses.discriminator]) / recipe.batch_size
+        return tf.concat([image_losses, self._accuracies(losses)], axis=0)
+
+    def _accuracies(self, losses: AdversarialLosses) -> Any:
+        """The shares of real and of generated images that the discriminator classifies correctly, float32 [2]."""
+        recipe = self.config.recipe
+        # A relativistic discriminator's logits have no zero of their own: the mean of all stands for it.
+        middle = 0.0
+        if recipe.loss == "relativistic":
+            mean = (tf.reduce_mean(losses.real_logits) + tf.reduce_mean(losses.fake_logits)) / 2
+            middle = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, mean)
+        right = losses.real_logits > middle, losses.fake_logits <= middle
+        return tf.stack([tf.reduce_sum(tf.cast(each, tf.float32)) for each in right]) / recipe.batch_size
+
+    def _noise(self, rows: int) -> Any:
+        """This replica's rows of the step's noise, which depends on the seed and the step alone."""
+        step = tf.cast(self.generator_optimizer.iterations.value, tf.int32)
+        noise = tf.random.stateless_normal(
+            [self.config.recipe.batch_size, NOISE_DIM], seed=tf.stack([self.config.seed, step])
+        )
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        return tf.slice(noise, [replica * rows, 0], [rows, NOISE_DIM])
+
+    def _average_weights(self) -> None:
+        """Moves each average towards its weight: average <- decay · average + (1 - decay) · weight.
+
+        The decay rises from small values, as tf.train.ExponentialMovingAverage's does with ``num_updates``, so that
+        the initial weights are soon forgotten.
+        """
+        steps = tf.cast(self.generator_optimizer.iterations.value, tf.float32)
+        decay = tf.minimum(self.config.recipe.ema_decay, (1 + steps) / (10 + steps))
+        for average, weight in zip(self.averages, self.generator.trainable_variables, strict=True):
+            self._strategy.extended.update(
+                average, lambda a, w: a.assign_add((1 - decay) * (w - a)), args=(weight.value,)
+            )
+
+    def interval_means(self) -> list[float]:
+        """METRICS, each the mean over the steps since the last call."""
+        *sums, steps = self.interval.numpy().tolist()
+        self.interval.assign(tf.zeros_like(self.interval))
+        return [total / steps for total in sums]
+
+    def averaged_generator(self) -> Any:
+        """The generator that a run is judged and served by, as a float32 copy.
+
+        Its weights are the average where the recipe keeps one (with batch-normalisation statistics of its own), and
+        otherwise the last ones.
+        """
+        recipe = self.config.recipe
+        if not recipe.ema_decay:
+            return float32_copy(build_generator, self.generator.get_weights())
+        averages = {id(w): a.numpy() for w, a in zip(self.generator.trainable_variables, self.averages, strict=True)}
+        weights = [averages.get(id(weight), np.asarray(weight)) for weight in self.generator.weights]
+        return averaged_generator(weights, recipe.batch_size, self.config.seed)
+
+    def last_discriminator(self) -> Any:
+        """The discriminator as it stands, as a float32 copy."""
+        return float32_copy(lambda: build_discriminator(self.config.recipe.dropout), self.discriminator.get_weights())

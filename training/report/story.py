@@ -1,0 +1,181 @@
+"""The story of a run as one document: story.json, GET /story, and the source of the report's and the studio's pictures.
+
+``docs/story.md`` describes its fields. The generator carries it as the signature ``story``.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from serving.contract import PAGES, STORY, STORY_BYTES, STORY_PAGE
+from training.config import TrainingConfig
+from training.evaluation.statistics import legible_share
+from training.run.metrics import MetricsLog, evaluations, rounded, thinned
+from training.run.samples import GRID_SIDE, SAMPLES, enlarged, read_grid, sheet
+from training.run.stability import chance_losses, verdict
+
+FRAME_MS: Final = 700
+LAST_FRAME_MS: Final = 4000
+CAPTION: Final = 36
+"""Height of the line below each frame, in pixels."""
+
+BACKGROUND_LEVEL: Final = 25
+"""A pixel up to this level, a tenth of full ink, is background. Of MNIST's pixels 83 % are."""
+NOISE: Final = "noise"
+STAGES: Final = (("first shapes", 0.2), ("patterns", 0.5), ("sharper", 0.8), ("mature", 1.0))
+"""The course deck's four stages, each with the share of legible digits at which it ends."""
+
+Classify = Callable[[NDArray[np.uint8]], NDArray[np.floating[Any]]]
+"""From images uint8 [N, 28, 28] to the probabilities of the ten digits, floats [N, 10]."""
+
+
+def build_story(
+    run: Path, config: TrainingConfig, classify: Classify | None = None, chosen: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Builds the story of a run so far.
+
+    Args:
+        run: the run directory.
+        config: the run's.
+        classify: a digit classifier; without it the stages after the noise have no names.
+        chosen: which generator is published, as its model card says it; None if the last one, or none yet.
+    """
+    rows = MetricsLog.rows(run)
+    generator, discriminator = (rounded(each) for each in chance_losses(config.recipe.loss))
+    milestones = [_milestone(path, config, classify) for path in sorted((run / SAMPLES).glob("step-*.png"))]
+    steps = max([0, *(each["step"] for each in milestones), *(int(row["step"]) for row in rows[-1:])])
+    return {
+        "run": {
+            "preset": config.preset,
+            "loss": config.recipe.loss,
+            "steps": steps,
+            "epochs": rounded(config.epochs_at(steps)),
+            "batch_size": config.recipe.batch_size,
+            "images": config.images,
+            "chosen_step": chosen["step"] if chosen else None,
+            "chosen": chosen,
+        },
+        "seeds": GRID_SIDE**2,
+        "milestones": milestones,
+        "log": thinned(rows),
+        "guessing": {"generator_loss": generator, "discriminator_loss": discriminator},
+        "stability": _rounded(verdict(rows, config.recipe.loss)),
+        "evaluations": [_rounded(each) for each in evaluations(run)],
+    }
+
+
+def encode(story: Mapping[str, Any]) -> bytes:
+    """Encodes a story as it is served: compact JSON in UTF-8, without the reference figures of each evaluation."""
+    on_the_way = [{k: v for k, v in each.items() if k != "reference"} for each in story["evaluations"]]
+    content = {**story, "evaluations": on_the_way}
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+
+
+def facts(story: bytes) -> dict[str, Any]:
+    """Returns what the model card says about a story: its length and its SHA-256."""
+    return {"bytes": len(story), "sha256": hashlib.sha256(story).hexdigest()}
+
+
+def graph(story: bytes) -> Any:
+    """Returns the signature ``story`` as a tf.function (serving/contract.py describes its tensors).
+
+    A page number out of range gives the nearest page.
+    """
+    pages = -(-len(story) // STORY_PAGE)
+    table: NDArray[np.uint8] = np.zeros(pages * STORY_PAGE, np.uint8)
+    table[: len(story)] = np.frombuffer(story, np.uint8)
+    paged = table.reshape(pages, STORY_PAGE)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64, PAGES)])  # type: ignore[untyped-decorator]
+    def read(page_numbers: Any) -> dict[str, Any]:
+        found = tf.clip_by_value(page_numbers, 0, pages - 1)
+        return {STORY: tf.gather(tf.constant(paged), found), STORY_BYTES: tf.zeros_like(found) + len(story)}
+
+    return read
+
+
+def stage(background: float, legible: float | None) -> str | None:
+    """Names the stage of images by what is measured in them, whatever the step.
+
+    While less than half of their pixels are background they are noise: no stroke stands out. This comes first because
+    a classifier that never saw noise can be very sure of it. After that the share of legible digits decides.
+
+    Args:
+        background: share of pixels that are background.
+        legible: share of legible images; None without a classifier.
+    """
+    if background < 0.5:
+        return NOISE
+    if legible is None:
+        return None
+    return next(name for name, end in STAGES if legible < end or end == 1.0)
+
+
+def caption(milestone: Mapping[str, Any]) -> str:
+    """Describes a milestone: its stage, and its share of legible digits where that has a meaning."""
+    words = [milestone["stage"]] if milestone["stage"] else []
+    if milestone["legible"] is not None and milestone["stage"] != NOISE:
+        words.append(f"{100 * milestone['legible']:.0f} % legible")
+    return ", ".join(words)
+
+
+def time_lapse(story: Mapping[str, Any]) -> bytes:
+    """Draws an animated PNG with a frame for each milestone: the 64 seeds, the step and the caption. It loops.
+
+    The story must have at least one milestone.
+    """
+    frames = [_frame(each) for each in story["milestones"]]
+    png = BytesIO()
+    frames[0].save(
+        png,
+        format="PNG",
+        save_all=True,
+        append_images=frames[1:],
+        duration=[FRAME_MS] * (len(frames) - 1) + [LAST_FRAME_MS],
+        loop=0,
+    )
+    return png.getvalue()
+
+
+def _frame(milestone: Mapping[str, Any]) -> Image.Image:
+    with Image.open(BytesIO(base64.b64decode(milestone["png"]))) as picture:
+        grid = enlarged(np.asarray(picture))
+    width = grid.width
+    frame = Image.new("L", (width, width + CAPTION))
+    frame.paste(grid, (0, 0))
+    draw, font = ImageDraw.Draw(frame), ImageFont.load_default(18)
+    draw.text((8, width + CAPTION / 2), f"step {milestone['step']:,}", fill=255, font=font, anchor="lm")
+    draw.text((width - 8, width + CAPTION / 2), caption(milestone), fill=190, font=font, anchor="rm")
+    return frame
+
+
+def _milestone(path: Path, config: TrainingConfig, classify: Classify | None) -> dict[str, Any]:
+    step, digits = int(path.stem.removeprefix("step-")), read_grid(path)
+    legible = legible_share(classify(digits)) if classify else None
+    png = BytesIO()
+    Image.fromarray(sheet(digits, GRID_SIDE)).save(png, "PNG", optimize=True)
+    return {
+        "step": step,
+        "epoch": rounded(config.epochs_at(step)),
+        "stage": stage(float((digits <= BACKGROUND_LEVEL).mean()), legible),
+        "legible": legible,
+        "png": base64.b64encode(png.getvalue()).decode(),
+    }
+
+
+def _rounded(value: Any) -> Any:
+    """Rounds the numbers in a JSON value; those that are not finite become None."""
+    if isinstance(value, Mapping):
+        return {key: _rounded(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_rounded(one) for one in value]
+    return rounded(value) if isinstance(value, float) else value

@@ -1,0 +1,145 @@
+"""The training loop: steps, log, pictures, checkpoints, and an orderly stop at any time."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import tensorflow as tf
+
+from training.bar import TaskBar
+from training.config import ConfigError, TrainingConfig
+from training.data import Dataset, batches
+from training.devices import Agreement, is_chief, scratch
+from training.gan.step import Trainer
+from training.run import metrics, samples
+from training.run.milestones import milestones
+from training.run.selection import Selection
+
+CHECKPOINTS: Final = "checkpoints"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        step: steps taken since the beginning of the run.
+        signal: what stopped it early, or None if it went its whole length.
+        trainer: the networks as they stand.
+    """
+
+    step: int
+    signal: signal.Signals | None
+    trainer: Trainer
+
+
+def train(config: TrainingConfig, dataset: Dataset, run: Path, strategy: Any) -> Outcome:
+    """Trains from the run directory's last checkpoint, or from the beginning where there is none, to the end.
+
+    SIGINT and SIGTERM end it after the step in hand, with a checkpoint, so that the next call goes on exactly there. Of
+    several workers one has to be told, and all of them end.
+
+    Args:
+        config: the resolved configuration.
+        dataset: the images; their fingerprint must be the configuration's.
+        run: the run directory; everything that a run leaves is written there (docs/training.md lists it).
+        strategy: the tf.distribute strategy to train under (:func:`training.devices.strategy`).
+
+    Raises:
+        ConfigError: the images are not those that the run began with.
+    """
+    if dataset.fingerprint() != config.data_sha256:
+        raise ConfigError(f"data: {dataset.source} holds other training images than this run began with")
+    trainer = Trainer(config, strategy)
+    state = tf.train.Checkpoint(trainer=trainer)
+    if latest := tf.train.latest_checkpoint(str(run / CHECKPOINTS)):
+        state.restore(latest).assert_consumed()
+    elif trainer.feature_discriminators:
+        trainer.feature_discriminators.prepare(dataset.training, dataset.y_train[: len(dataset.training)])
+    first_step = trainer.step
+    if first_step > config.steps:
+        raise ConfigError(f"steps: the run has {first_step} steps behind it already, more than {config.steps}")
+    # Every worker takes part in writing a checkpoint, but only the chief's files count.
+    run = run if is_chief() else scratch(run)
+    checkpoints = tf.train.CheckpointManager(state, run / CHECKPOINTS, max_to_keep=3)
+    (run / samples.SAMPLES).mkdir(parents=True, exist_ok=True)
+    config.write(run)
+    log = metrics.MetricsLog(run, first_step)
+    pictured = milestones(config)
+    selection = Selection(run, dataset, first_step) if config.evaluate_every and is_chief() else None
+    stream = iter(
+        strategy.experimental_distribute_dataset(
+            batches(dataset.training, config.recipe.batch_size, config.seed, first_step)
+        )
+    )
+    step = first_step
+    agreed = Agreement(strategy)
+    with _stop_signal() as stopped_by, TaskBar("step", config.steps, first_step) as bar:
+        while not (stop := agreed(bool(stopped_by))) and step < config.steps:
+            last = trainer.train_step(next(stream))
+            step += 1
+            bar.advance(text=partial(_state, config.epochs_at(step), last))
+            if step % config.log_every == 0 or step == config.steps:
+                log.append(step, config.epochs_at(step), trainer.interval_means())
+            if step in pictured:
+                samples.write_grid(run / samples.SAMPLES / f"step-{step:06}.png", trainer.averaged_generator())
+            if selection and (step % config.evaluate_every == 0 or step == config.steps):
+                selection.consider(step, config.epochs_at(step), trainer.averaged_generator())
+            if step % config.checkpoint_every == 0 or step == config.steps:
+                checkpoints.save(step)
+                metrics.plot(run)
+        if stop:
+            checkpoints.save(step)
+            metrics.plot(run)
+    # Another worker's signal was SIGTERM, as far as one can tell.
+    return Outcome(step, (stopped_by or [signal.SIGTERM])[0] if stop else None, trainer)
+
+
+def is_complete(config: TrainingConfig, run: Path) -> bool:
+    """Whether the run's last checkpoint is that of the last step, so that there is nothing left to train."""
+    latest = tf.train.latest_checkpoint(str(run / CHECKPOINTS))
+    return latest is not None and latest.endswith(f"-{config.steps}")
+
+
+def restore(config: TrainingConfig, run: Path, strategy: Any) -> Trainer:
+    """The networks as they stood at a run's last checkpoint. Raises ConfigError where there is none."""
+    latest = tf.train.latest_checkpoint(str(run / CHECKPOINTS))
+    if latest is None:
+        raise ConfigError(f"{run} has no checkpoint yet")
+    trainer = Trainer(config, strategy)
+    tf.train.Checkpoint(trainer=trainer).restore(latest).assert_consumed()
+    return trainer
+
+
+def _state(epoch: float, step_metrics: Any) -> str:
+    """A step in words. ``step_metrics``: float32 [4], METRICS."""
+    g_loss, d_loss, real, fake = (float(value) for value in step_metrics)
+    return f"epoch {epoch:6.2f}  G {g_loss:.3f}  D {d_loss:.3f}  D right on real {real:4.0%}, on fake {fake:4.0%}"
+
+
+@contextmanager
+def _stop_signal() -> Iterator[list[signal.Signals]]:
+    """Notes the first SIGINT or SIGTERM in the list it yields; a second one has its ordinary effect."""
+    noted: list[signal.Signals] = []
+    if threading.current_thread() is not threading.main_thread():  # Only the main thread may handle signals.
+        yield noted
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, _frame: object) -> None:
+        noted.append(signal.Signals(number))
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield noted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

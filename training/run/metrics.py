@@ -1,0 +1,105 @@
+"""The logs of a run, one JSON line for each interval, and the plot of the losses."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from serving.files import write_atomically
+from training.config import CONFIG_FILE, METRICS
+from training.run import plots
+from training.run.stability import chance_losses
+
+METRICS_FILE: Final = "metrics.jsonl"
+EVALUATIONS_FILE: Final = "evaluations.jsonl"
+PLOT_FILE: Final = "losses.png"
+POINTS: Final = 400
+"""The most points of a thinned log."""
+_SIGNIFICANT_DIGITS: Final = 5
+
+
+class MetricsLog:
+    """metrics.jsonl in a run directory.
+
+    A line holds ``step``, ``epoch`` and METRICS, each the mean over the steps since the line before.
+    """
+
+    def __init__(self, run: Path, first_step: int) -> None:
+        """Opens the log; drops lines after ``first_step``, which a resumed run writes again."""
+        self._path = run / METRICS_FILE
+        kept = [line for line in self.rows(run) if line["step"] <= first_step]
+        write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def append(self, step: int, epoch: float, means: Sequence[float]) -> None:
+        """Adds a line.
+
+        Args:
+            step: steps taken.
+            epoch: passes over the training set.
+            means: METRICS, in their order.
+        """
+        line = {"step": step, "epoch": round(epoch, 4), **dict(zip(METRICS, map(float, means), strict=True))}
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    @staticmethod
+    def rows(run: Path) -> list[dict[str, float]]:
+        """Reads the lines of a run's log, oldest first. Leaves out a last line that a crash cut short."""
+        return _lines(run / METRICS_FILE)
+
+
+def evaluations(run: Path) -> list[dict[str, Any]]:
+    """Reads the evaluations during a run, oldest first: ``step``, ``epoch`` and the figures. May be empty."""
+    return _lines(run / EVALUATIONS_FILE)
+
+
+def loss_of(run: Path) -> str:
+    """Reads the name of the loss in the run's recipe; empty for a run without a configuration."""
+    try:
+        return str(json.loads((run / CONFIG_FILE).read_text("utf-8"))["recipe"].get("loss", ""))
+    except FileNotFoundError:
+        return ""
+
+
+def thinned(rows: Sequence[Mapping[str, float]]) -> dict[str, list[float | None]]:
+    """Returns a log by column, ``step`` and METRICS, with at most POINTS points.
+
+    Each point is the mean of the lines in an interval. The intervals are equally long in the square root of the step,
+    so that the early steps, where most happens, keep more points. A mean that is not finite is null.
+    """
+    if not rows:
+        return {name: [] for name in ("step", *METRICS)}
+    steps = np.array([row["step"] for row in rows], np.float64)
+    place = np.sqrt(steps / steps[-1]) * POINTS
+    _, starts = np.unique(np.minimum(place.astype(int), POINTS - 1), return_index=True)
+    columns = {name: np.array([row[name] for row in rows], np.float64) for name in ("step", *METRICS)}
+    counts = np.diff([*starts, len(rows)])
+    return {
+        name: [rounded(float(mean)) for mean in np.add.reduceat(column, starts) / counts]
+        for name, column in columns.items()
+    }
+
+
+def rounded(number: float) -> float | None:
+    """Rounds to five significant digits. Returns None, which is null in JSON, for a number that is not finite."""
+    return float(f"{number:.{_SIGNIFICANT_DIGITS}g}") if math.isfinite(number) else None
+
+
+def plot(run: Path) -> Path:
+    """Draws both losses and the discriminator's accuracy into losses.png (:func:`training.run.plots.losses`)."""
+    write_atomically(run / PLOT_FILE, plots.losses(thinned(MetricsLog.rows(run)), *chance_losses(loss_of(run))))
+    return run / PLOT_FILE
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    rows = []
+    if path.exists():
+        for line in path.read_text("utf-8").splitlines():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+    return rows

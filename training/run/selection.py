@@ -1,0 +1,121 @@
+"""Which of a run's generators is served: the one that does best on images held out of the training."""
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.files import write_atomically
+from serving.noise import noise_from_seeds
+from training.config import TrainingConfig
+from training.data import Dataset
+from training.evaluation.classifier import newest_classifier
+from training.evaluation.evaluator import Evaluator
+from training.gan.networks import averaged_generator, build_generator, float32_copy, read_weights, write_weights
+from training.pixels import to_pixels
+from training.run.metrics import EVALUATIONS_FILE, evaluations
+
+GENERATORS: Final = "generators"
+CRITERION: Final = "frechet_distance"
+_BATCH: Final = 250
+
+
+class Validation:
+    """Measures generators on as many images as there are validation images, against those."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        """Raises EvaluationError where the validation images are too few."""
+        images, labels = dataset.validation
+        self._evaluator = Evaluator(newest_classifier(), images, labels, dataset.training)
+        self._noise = noise_from_seeds(range(len(images)))
+
+    def figures(self, generator: Any) -> dict[str, Any]:
+        """Returns the figures of a light evaluation of a generator in float32."""
+        batches = (self._noise[k : k + _BATCH] for k in range(0, len(self._noise), _BATCH))
+        images = np.concatenate([to_pixels(generator(noise, training=False)) for noise in batches])
+        return self._evaluator.measure(images[..., 0], light=True).figures
+
+    def reference(self) -> dict[str, Any]:
+        """Returns those of as many training images."""
+        return self._evaluator.measure_real(len(self._noise), light=True).figures
+
+
+class Selection:
+    """Measures a run's averaged generator now and then, and keeps the weights that were measured.
+
+    The reference are the validation images, which neither network is trained on; the test images are for
+    ``digitgan evaluate``, after the choice. evaluations.jsonl gets a line, generators/ a file each time. A line has
+    the reference as well: the figures of as many training images.
+    """
+
+    def __init__(self, run: Path, dataset: Dataset, first_step: int) -> None:
+        """Measures the reference; lines after ``first_step`` are dropped, for a resumed run writes them again.
+
+        Raises EvaluationError where the validation images are too few.
+        """
+        self._run = run
+        self._validation = Validation(dataset)
+        self._reference = self._validation.reference()
+        (run / GENERATORS).mkdir(parents=True, exist_ok=True)
+        kept = [line for line in evaluations(run) if line["step"] <= first_step]
+        write_atomically(run / EVALUATIONS_FILE, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def consider(self, step: int, epoch: float, generator: Any) -> dict[str, Any]:
+        """Measures a generator on as many images as there are validation images, and keeps its weights.
+
+        Args:
+            step: steps taken.
+            epoch: passes over the training set.
+            generator: the averaged generator, in float32.
+
+        Returns:
+            The figures of a light evaluation.
+        """
+        figures = self._validation.figures(generator)
+        write_weights(_weights_file(self._run, step), generator.get_weights())
+        with (self._run / EVALUATIONS_FILE).open("a", encoding="utf-8") as file:
+            line = {"step": step, "epoch": round(epoch, 4), **figures, "reference": self._reference}
+            file.write(json.dumps(line) + "\n")
+        return figures
+
+
+def best_step(run: Path) -> int | None:
+    """The step whose generator had the smallest Fréchet distance; None where none was measured."""
+    measured = [row for row in evaluations(run) if _weights_file(run, row["step"]).exists()]
+    return min(measured, key=lambda row: row[CRITERION])["step"] if measured else None
+
+
+def kept_steps(run: Path) -> list[int]:
+    """The steps whose generators were measured and kept, ascending."""
+    return sorted(row["step"] for row in evaluations(run) if _weights_file(run, row["step"]).exists())
+
+
+def kept_weights(run: Path, step: int) -> list[NDArray[Any]]:
+    """The weights of a kept generator, in the order of its ``get_weights``."""
+    return read_weights(_weights_file(run, step))
+
+
+def kept_generators(run: Path) -> dict[int, Any]:
+    """Every generator of a run that was measured, by its step, ascending; float32 networks."""
+    return {step: float32_copy(build_generator, kept_weights(run, step)) for step in kept_steps(run)}
+
+
+def average_of_run(run: Path, config: TrainingConfig) -> tuple[Any, list[int]] | None:
+    """Returns the average of the generators that a run kept over its last half, and their steps, ascending.
+
+    Each of them is an average itself, over the last thousand steps or so. The mean of them all is nearer to the middle
+    of the flat place of the loss around which they lie (stochastic weight averaging: Izmailov et al. 2018). None where
+    fewer than two were kept.
+    """
+    steps = kept_steps(run)
+    steps = [step for step in steps if 2 * step >= steps[-1]]
+    if len(steps) < 2:
+        return None
+    weights = [np.mean(each, axis=0) for each in zip(*(kept_weights(run, step) for step in steps), strict=True)]
+    return averaged_generator(weights, config.recipe.batch_size, config.seed), steps
+
+
+def _weights_file(run: Path, step: int) -> Path:
+    return run / GENERATORS / f"step-{step:06}.npz"

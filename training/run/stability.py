@@ -1,0 +1,132 @@
+"""Whether the losses of a run were stable: the change of each over the last third, and what it means in words."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+RELATIVISTIC: Final = "relativistic"
+"""The name of the relativistic pairing loss (Jolicoeur-Martineau 2019) among the recipes' losses."""
+
+LAST_PART: Final = 1 / 3
+"""The share of the run, at its end, that is judged."""
+BLOCKS: Final = 10
+"""Blocks in the last part. Neighbouring lines of a log are alike; means over long blocks are nearly independent, and
+the confidence interval of the slope needs that (the method of batch means, Conway 1963)."""
+MIN_LINES: Final = 3 * BLOCKS
+"""Lines that the last part needs."""
+LEVEL: Final = 0.95
+"""Of the confidence interval."""
+FLAT: Final = 0.1
+"""A loss is stable if its change over the last part is less than this share of its mean."""
+VANISHED: Final = 0.05
+"""A discriminator's loss below this share of its chance level gives the generator almost no gradient."""
+
+Rows = Sequence[Mapping[str, float]]
+
+
+def chance_losses(loss: str) -> tuple[float, float]:
+    """Returns the generator's and the discriminator's loss, in nats, for a discriminator that can only guess.
+
+    The non-saturating loss is softplus(-D(G(z))) for the generator and softplus(-D(x)) + softplus(D(G(z))) for the
+    discriminator (Goodfellow et al. 2014): ln 2 and 2 ln 2 at logits of 0. The relativistic pairing loss is the
+    softplus of one difference of logits for each of them (Jolicoeur-Martineau 2019): ln 2 and ln 2.
+
+    Args:
+        loss: the recipe's field of that name.
+    """
+    return math.log(2), (1 if loss == RELATIVISTIC else 2) * math.log(2)
+
+
+def verdict(rows: Rows, loss: str) -> dict[str, Any]:
+    """Judges the last third of a run.
+
+    Args:
+        rows: the lines of the run's log, oldest first.
+        loss: the recipe's ``loss``.
+
+    Returns:
+        What JSON can hold: ``state`` ("stable", "moving", "unclear" or "failed"); ``words``, the reasons in sentences;
+        and, except for runs that are too short or diverged, ``first_step`` of the part that was judged,
+        ``accuracy_real`` and ``accuracy_fake`` of the discriminator in it, and for ``generator`` and ``discriminator``
+        the ``mean`` loss, its ``chance`` level, its ``change`` over the part and the ends of that change's 95 %
+        interval, ``change_low`` and ``change_high``.
+    """
+    for row in rows:
+        if not (math.isfinite(row["generator_loss"]) and math.isfinite(row["discriminator_loss"])):
+            return _judgement(
+                "failed",
+                f"The run diverged: at step {int(row['step']):,} a loss was not a finite number.",
+                "Try a smaller learning rate, or float32 instead of mixed precision.",
+            )
+    part = [row for row in rows if row["step"] > rows[-1]["step"] * (1 - LAST_PART)]
+    if len(part) < MIN_LINES:
+        return _judgement(
+            "unclear",
+            f"The run is too short: its last third has {len(part)} lines of log, and a confidence interval needs at "
+            f"least {MIN_LINES}.",
+        )
+    steps = np.array([row["step"] for row in part], np.float64)
+    trends = {
+        name: _trend(steps, np.array([row[f"{name}_loss"] for row in part], np.float64), chance)
+        for name, chance in zip(("generator", "discriminator"), chance_losses(loss), strict=True)
+    }
+    accuracy = {name: float(np.mean([row[name] for row in part])) for name in ("accuracy_real", "accuracy_fake")}
+    state, reason = _state(trends)
+    # Only differences of a relativistic discriminator's logits have a meaning (training.gan.step.Trainer).
+    threshold = ", with the middle of its logits as the threshold" if loss == RELATIVISTIC else ""
+    return _judgement(
+        state,
+        f"In the last third of the run (steps {int(steps[0]):,} to {int(steps[-1]):,}) {reason}.",
+        *(
+            f"The {name}'s loss: mean {trend['mean']:.3f}, change {trend['change']:+.3f} "
+            f"(95 % interval {trend['change_low']:+.3f} to {trend['change_high']:+.3f}); "
+            f"a discriminator that guesses gives {trend['chance']:.3f}."
+            for name, trend in trends.items()
+        ),
+        f"The discriminator classified {_percent(accuracy['accuracy_real'])} of the real and "
+        f"{_percent(accuracy['accuracy_fake'])} of the generated images correctly{threshold}; guessing gives 50 %.",
+        first_step=int(steps[0]),
+        **accuracy,
+        **trends,
+    )
+
+
+def _judgement(state: str, *sentences: str, **numbers: Any) -> dict[str, Any]:
+    return {"state": state, "words": " ".join(sentences), **numbers}
+
+
+def _trend(steps: NDArray[np.float64], losses: NDArray[np.float64], chance: float) -> dict[str, float]:
+    """Fits a straight line to the means of the blocks."""
+    from scipy import stats
+
+    x, y = (np.array([block.mean() for block in np.array_split(values, BLOCKS)]) for values in (steps, losses))
+    line = stats.linregress(x, y)
+    length = steps[-1] - steps[0]
+    change = line.slope * length
+    error = line.stderr if math.isfinite(line.stderr) else 0.0  # SciPy gives none for a constant.
+    margin = error * length * stats.t.ppf((1 + LEVEL) / 2, BLOCKS - 2)
+    numbers = (losses.mean(), chance, change, change - margin, change + margin)
+    return dict(zip(("mean", "chance", "change", "change_low", "change_high"), map(float, numbers), strict=True))
+
+
+def _state(trends: Mapping[str, Mapping[str, float]]) -> tuple[str, str]:
+    if trends["discriminator"]["mean"] < VANISHED * trends["discriminator"]["chance"]:
+        return "failed", "the discriminator's loss almost vanished, so the generator could not learn from it"
+    flat = [max(-each["change_low"], each["change_high"]) <= FLAT * each["mean"] for each in trends.values()]
+    if all(flat):
+        return "stable", f"both losses changed by less than {_percent(FLAT)} of their size"
+    moving = [
+        f"the {name}'s loss was {'rising' if each['change'] > 0 else 'falling'}"
+        for (name, each), is_flat in zip(trends.items(), flat, strict=True)
+        if not is_flat and each["change_low"] * each["change_high"] > 0
+    ]
+    if moving:
+        return "moving", " and ".join(moving)
+    return "unclear", "the losses vary too much to decide whether they are stable"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
