@@ -6,8 +6,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from api.middleware.keys import hash_of, new_key
-from tests.gateway import processes
-from tests.gateway.misbehaving import MisbehavingServer
+from tests.api import processes
+from tests.api.misbehaving import MisbehavingServer
 
 KEY = new_key()
 

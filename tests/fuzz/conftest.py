@@ -1,5 +1,5 @@
 """The real servers of the gateway's tests."""
 
-from tests.gateway.conftest import model_server
+from tests.api.conftest import model_server
 
 __all__ = ["model_server"]

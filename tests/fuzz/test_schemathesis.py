@@ -13,7 +13,7 @@ from typing import Final
 import pytest
 
 from serving.pretrained import MODELS_DIR
-from tests.gateway import processes
+from tests.api import processes
 
 EXAMPLES: Final = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "0"))
 

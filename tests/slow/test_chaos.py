@@ -23,8 +23,8 @@ import httpx
 import pytest
 
 from serving.pretrained import MODELS_DIR
-from tests.gateway import processes
-from tests.gateway.waiting import wait_until
+from tests.api import processes
+from tests.api.waiting import wait_until
 
 KILLS: Final = 10
 CLIENTS: Final = 8

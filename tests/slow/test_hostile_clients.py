@@ -15,8 +15,8 @@ import httpx
 import pytest
 
 from serving.pretrained import MODELS_DIR
-from tests.gateway import processes
-from tests.gateway.waiting import wait_until
+from tests.api import processes
+from tests.api.waiting import wait_until
 from tests.support.processes import ServerProcess
 from tests.support.slow_clients import port_of, request
 

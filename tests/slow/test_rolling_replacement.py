@@ -27,7 +27,7 @@ import yaml
 from serving.contract import MODELS
 from serving.pretrained import MODELS_DIR
 from serving.tf_serving.server_config import write_configs
-from tests.gateway import processes
+from tests.api import processes
 from tests.slow.headless_service import HeadlessService
 from tests.support.processes import EMBEDDED, ModelServerProcess, ServerProcess
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from serving.pretrained import MODELS_DIR
-from tests.gateway import processes
+from tests.api import processes
 from tests.support.slow_clients import BODY_LIMIT, SLOW, hanging, port_of, request
 
 CONNECTIONS: Final = 1000

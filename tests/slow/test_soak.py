@@ -25,7 +25,7 @@ import pytest
 from PIL import Image
 
 from serving.pretrained import MODELS_DIR
-from tests.gateway import processes
+from tests.api import processes
 from tests.support.processes import ServerProcess
 
 MOST_GROWTH_BYTES: Final = 30 * 10**6

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from tests.gateway import processes
+from tests.api import processes
 from tests.support.processes import ServerProcess
 
 BODY_LIMIT: Final = 8 * 2**20

@@ -1,0 +1,360 @@
+"""Admission control: a bound on the images in flight, 503 at once beyond it, and room for every size."""
+
+import json
+import random
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+
+import httpx
+import pytest
+
+from api.app import create_app
+from api.http.deadlines import HEADER
+from api.middleware.admission import LARGEST_SMALL, MIN_CHARGE_IMAGES, image_route
+from api.settings import load_settings
+from tests.api import processes
+from tests.api.misbehaving import Holding, MisbehavingServer, honest
+from tests.api.problem import assert_problem
+from tests.api.test_metrics import read, value
+from tests.api.waiting import wait_until
+from tests.support.processes import ServerProcess
+
+MOST_IMAGES = 64
+ROOM = MOST_IMAGES // MIN_CHARGE_IMAGES
+"""Requests for one digit that find room."""
+
+PNG = {"Content-Type": "image/png"}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[MisbehavingServer]:
+    with MisbehavingServer("127.0.0.1:0") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def process(server: MisbehavingServer) -> Iterator[ServerProcess]:
+    with processes.gateway(server.target, max_images_in_flight=MOST_IMAGES, request_timeout_s=60) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def http(process: ServerProcess) -> Iterator[httpx.Client]:
+    limits = httpx.Limits(max_connections=None)
+    with httpx.Client(base_url=processes.url_of(process), timeout=60, limits=limits) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def image(http: httpx.Client) -> bytes:
+    return http.get("/digits/1.png").content
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays_counted(server: MisbehavingServer, http: httpx.Client) -> Iterator[None]:
+    yield
+    server.behaviour = honest
+    wait_until(lambda: in_flight(http, "small") == in_flight(http, "large") == 0)
+
+
+def in_flight(http: httpx.Client, size: str) -> float:
+    return value(read(http), "digitgan_images_in_flight", size=size)
+
+
+@contextmanager
+def held(server: MisbehavingServer) -> Iterator[tuple[Holding, ThreadPoolExecutor]]:
+    """A model server that keeps every call while the block runs, and threads to ask in."""
+    holding = server.behaviour = Holding()
+    with ThreadPoolExecutor(64) as pool:
+        try:
+            yield holding, pool
+        finally:
+            holding.release()
+
+
+@contextmanager
+def full(server: MisbehavingServer, http: httpx.Client) -> Iterator[list[Future[httpx.Response]]]:
+    """As many requests for one digit as find room, unanswered while the block runs; then all get their digits."""
+    with held(server) as (_, pool):
+        asked = [pool.submit(http.get, f"/digits/{seed}.png") for seed in range(ROOM)]
+        wait_until(lambda: in_flight(http, "small") == MOST_IMAGES)
+        yield asked
+        assert not any(one.done() for one in asked)
+    assert [one.result().status_code for one in asked] == [200] * ROOM
+
+
+def connect(process: ServerProcess) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", int(processes.url_of(process).rpartition(":")[2])), timeout=60)
+
+
+def answer(connection: socket.socket) -> tuple[bytes, bytes]:
+    """Returns the next answer's head, in lower case, and its body."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        received += connection.recv(2**16)
+    head, _, body = received.partition(b"\r\n\r\n")
+    head = head.lower()
+    length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
+    while len(body) < length:
+        body += connection.recv(2**16)
+    return head, body
+
+
+NOISE_INPUT = {"inputs": [{"name": "noise", "shape": [1, 100], "datatype": "FP32", "data": [0.0] * 100}]}
+
+
+def test_beyond_the_bound_every_route_that_makes_images_answers_503(
+    server: MisbehavingServer, http: httpx.Client, image: bytes
+) -> None:
+    with full(server, http):
+        calls = server.calls
+        refused = value(read(http), "digitgan_requests_refused_total", route="/generate")
+        answers = [
+            *(
+                http.post("/generate", json={"seeds": [1]}, headers={"Accept": accept})
+                for accept in ("application/json", "image/png", "application/zip", "application/x-npy")
+            ),
+            http.post("/generate", content=iter([b'{"seeds":', b"[1]}"]), headers={"Content-Type": "application/json"}),
+            http.get("/digits/1.png"),
+            http.post("/interpolate", json={"seeds": [1, 2]}),
+            http.post("/score", content=image, headers=PNG),
+            http.post("/v2/models/generator/infer", json=NOISE_INPUT),
+            http.post("/v2/models/generator/versions/1/infer", json=NOISE_INPUT),
+        ]
+        for response in answers:
+            assert_problem(response, "overloaded")
+            assert response.headers["retry-after"] == "1"
+            assert response.headers["x-content-type-options"] == "nosniff"
+        assert http.head("/digits/1.png").status_code == 503
+        assert server.calls == calls
+        assert value(read(http), "digitgan_requests_refused_total", route="/generate") == refused + 5
+        requests = {"route": "/generate", "method": "POST", "status": "503"}
+        assert value(read(http), "digitgan_http_requests_total", **requests) >= refused + 5
+
+
+def test_what_makes_no_images_is_never_refused(server: MisbehavingServer, http: httpx.Client) -> None:
+    with full(server, http):
+        paths = ["/", "/docs", "/openapi.json", "/healthz/live", "/healthz/ready", "/metrics", "/models"]
+        paths += ["/v2", "/v2/health/ready", "/v2/models/generator", "/problems/overloaded"]
+        assert {path: http.get(path).status_code for path in paths} == dict.fromkeys(paths, 200)
+        assert http.get("/nowhere").status_code == 404
+        assert http.get("/generate").status_code == 405
+
+
+def test_every_route_that_makes_images_is_refused_early_too() -> None:
+    """These are the routes that take ``Request-Timeout``."""
+    described = {
+        (path, method.upper())
+        for path, item in create_app(load_settings()).openapi()["paths"].items()
+        for method, operation in item.items()
+        if HEADER in [one["name"] for one in operation.get("parameters", ())]
+    }
+    for path, method in described:
+        assert image_route(method, path.format(seed=7, model="generator", version=1)) == path
+    assert image_route("GET", "/models") is None
+
+
+def test_the_bound_is_on_images_and_not_on_requests(server: MisbehavingServer, http: httpx.Client) -> None:
+    with held(server) as (_, pool):
+        asked = [pool.submit(http.post, "/generate", json={"seeds": list(range(MOST_IMAGES - MIN_CHARGE_IMAGES))})]
+        wait_until(lambda: in_flight(http, "small") == MOST_IMAGES - MIN_CHARGE_IMAGES)
+        asked.append(pool.submit(http.get, "/digits/1.png"))
+        wait_until(lambda: in_flight(http, "small") == MOST_IMAGES)
+        assert_problem(http.get("/digits/2.png"), "overloaded")
+    assert [one.result().status_code for one in asked] == [200, 200]
+
+
+def test_large_requests_and_small_ones_keep_each_other_out_of_nothing(
+    server: MisbehavingServer, http: httpx.Client
+) -> None:
+    with held(server) as (_, pool):
+        large = pool.submit(http.post, "/generate", json={"count": 300})
+        wait_until(lambda: in_flight(http, "large") == LARGEST_SMALL)
+        assert_problem(http.post("/generate", json={"count": 300}), "overloaded")
+        small = pool.submit(http.get, "/digits/1.png")
+        wait_until(lambda: in_flight(http, "small") == MIN_CHARGE_IMAGES)
+    assert large.result().status_code == small.result().status_code == 200
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/x-npy"])
+def test_an_idle_service_takes_a_request_of_any_size(http: httpx.Client, accept: str) -> None:
+    assert http.post("/generate", json={"count": 4096}, headers={"Accept": accept}).status_code == 200
+
+
+def test_a_refusal_comes_before_the_body_and_leaves_the_connection_usable(
+    server: MisbehavingServer, http: httpx.Client, process: ServerProcess
+) -> None:
+    head = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n"
+    with ThreadPoolExecutor() as pool, connect(process) as connection:
+        with full(server, http):
+            pool.submit(http.post, "/generate", json={"count": 300})
+            wait_until(lambda: in_flight(http, "large") == LARGEST_SMALL)
+            connection.sendall(head)
+            first, body = answer(connection)
+            assert first.startswith(b"http/1.1 503 ")
+            assert json.loads(body)["type"] == "/problems/overloaded"
+            connection.sendall(b" " * 100_000 + b"GET /healthz/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert answer(connection)[0].startswith(b"http/1.1 200 ")
+        connection.sendall(b"GET /digits/7.png HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert answer(connection)[0].startswith(b"http/1.1 200 ")
+
+
+def post(seed: int, *fields: bytes) -> bytes:
+    """A request for one digit."""
+    body = b'{"seeds":[%d]}' % seed
+    head = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    return head + b"".join(field + b"\r\n" for field in fields) + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+CHUNKED = b"POST /generate HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n     \r\n0\r\n\r\n"
+ALIKE = (
+    *(post(seed) for seed in (1, 2, 30)),
+    post(3, b"X-Request-ID: mine"),
+    b"GET /digits/7.png HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"POST /v2/models/generator/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}",
+    CHUNKED,
+)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_requests_that_begin_alike_are_refused_one_by_one_wherever_they_are_cut(
+    server: MisbehavingServer, http: httpx.Client, process: ServerProcess, seed: int
+) -> None:
+    """Whole, several at once, or in pieces: each gets one answer, with its own id or its caller's."""
+    chosen = random.Random(seed)
+    requests = [chosen.choice(ALIKE) for _ in range(150)]
+    ends = [sum(map(len, requests[: count + 1])) for count in range(len(requests))]
+    cuts = sorted({*chosen.sample(ends, 100), *chosen.sample(range(1, ends[-1]), 25), ends[-1]})
+    stream = b"".join(requests)
+    with full(server, http), connect(process) as connection, connection.makefile("rb") as answers:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        ids = []
+        sent = answered = 0
+        for cut in cuts:
+            connection.sendall(stream[sent:cut])
+            sent = cut
+            while answered < len(ends) and ends[answered] <= sent:
+                fields = dict(
+                    line.split(b": ", 1) for line in iter(lambda: answers.readline()[:-2], b"") if b": " in line
+                )
+                assert json.loads(answers.read(int(fields[b"content-length"])))["type"] == "/problems/overloaded"
+                ids.append(fields[b"x-request-id"])
+                answered += 1
+    own = [number for number, request in enumerate(requests) if b"mine" in request]
+    assert own
+    assert {ids[number] for number in own} == {b"mine"}
+    assert len(set(ids)) == len(requests) - len(own) + 1
+
+
+def test_what_looks_like_a_request_and_is_none_gets_no_answer_of_its_own(
+    server: MisbehavingServer, http: httpx.Client, process: ServerProcess
+) -> None:
+    with full(server, http), connect(process) as connection:
+
+        def send(*pieces: bytes) -> bytes:
+            """Sends the pieces, of which the first gets an answer; returns the answer to the last."""
+            for piece in pieces[:-1]:
+                connection.sendall(piece)
+                if piece is pieces[0]:
+                    assert answer(connection)[0].startswith(b"http/1.1 503 ")
+                time.sleep(0.1)
+            connection.sendall(pieces[-1])
+            return answer(connection)[0]
+
+        inner, live = post(1), b"GET /healthz/live HTTP/1.1\r\nHost: x\r\n\r\n"
+        assert send(inner, inner).startswith(b"http/1.1 503 ")
+        body = b"POST /generate HTTP/1.1\r\nHost: y\r\nContent-Length: %d\r\n\r\n"
+        assert send(body % len(inner) + inner, live).startswith(b"http/1.1 200 ")
+        assert send(body % 5 + b"12345", inner).startswith(b"http/1.1 503 ")
+        assert send(inner, b"12345" + inner).startswith(b"http/1.1 400 ")
+
+
+def test_a_request_like_one_that_was_refused_is_let_in_as_soon_as_there_is_room(
+    server: MisbehavingServer, http: httpx.Client, process: ServerProcess
+) -> None:
+    with connect(process) as connection:
+        for seed in (1, 2):
+            with full(server, http):
+                for _ in range(3):
+                    connection.sendall(post(seed))
+                    assert answer(connection)[0].startswith(b"http/1.1 503 ")
+            connection.sendall(post(seed))
+            head, body = answer(connection)
+            assert head.startswith(b"http/1.1 200 ")
+            assert json.loads(body)["images"][0]["seed"] == seed
+
+
+def test_who_waits_for_100_continue_is_refused_and_let_go(
+    server: MisbehavingServer, http: httpx.Client, process: ServerProcess
+) -> None:
+    head = b"GET /digits/7.png HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n"
+    with full(server, http), connect(process) as connection:
+        connection.sendall(head)
+        first, _ = answer(connection)
+        assert first.startswith(b"http/1.1 503 ")
+        assert b"connection: close" in first
+        assert connection.recv(1) == b""
+
+
+def test_a_body_on_its_way_takes_no_room(server: MisbehavingServer, http: httpx.Client, process: ServerProcess) -> None:
+    """Otherwise a few slow clients would keep everybody out."""
+    head = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 13\r\n\r\n"
+    connections = [connect(process) for _ in range(2 * ROOM)]
+    for connection in connections:
+        connection.sendall(head + b'{"see')
+    wait_until(lambda: value(read(http), "digitgan_http_requests_in_flight") > 2 * ROOM)
+    assert in_flight(http, "small") == 0
+    assert http.get("/digits/1.png").status_code == 200
+    for connection in connections:
+        connection.sendall(b'ds":[7]}')
+        assert answer(connection)[0].startswith(b"http/1.1 200 ")
+        connection.close()
+
+
+def test_requests_that_are_wrong_take_no_room_either(http: httpx.Client) -> None:
+    for _ in range(2 * ROOM):
+        assert_problem(http.post("/generate", json={"seeds": [-1]}), "invalid-request", "/seeds/0")
+    assert in_flight(http, "small") == 0
+
+
+def test_a_stream_whose_client_reads_slowly_keeps_no_large_request_out(
+    server: MisbehavingServer, http: httpx.Client
+) -> None:
+    def waits_for_its_client() -> bool:
+        calls = server.calls
+        return not threading.Event().wait(0.2) and calls == server.calls and in_flight(http, "large") == 0
+
+    body = {"count": 100_000, "scale": 4}
+    with http.stream("POST", "/generate", json=body, headers={"Accept": "application/x-npy"}):
+        wait_until(waits_for_its_client)
+        assert http.post("/generate", json={"count": 300}).status_code == 200
+
+
+def test_streams_that_nobody_reads_keep_no_small_request_out(http: httpx.Client) -> None:
+    body = {"count": 8, "scale": 32}
+    with ExitStack() as streams:
+        for _ in range(ROOM):
+            stream = http.stream("POST", "/generate", json=body, headers={"Accept": "application/x-npy"})
+            assert streams.enter_context(stream).status_code == 200
+        assert http.get("/digits/7.png").status_code == 200
+        assert in_flight(http, "small") == 0
+
+
+def test_with_an_access_log_refusals_are_logged(server: MisbehavingServer) -> None:
+    settings = {"max_images_in_flight": MIN_CHARGE_IMAGES, "access_log": True, "request_timeout_s": 60}
+    with (
+        processes.gateway(server.target, **settings) as process,
+        httpx.Client(base_url=processes.url_of(process), timeout=60) as http,
+    ):
+        with held(server) as (holding, pool):
+            asked = pool.submit(http.get, "/digits/1.png")
+            wait_until(lambda: holding.held == 1)
+            response = http.get("/digits/2.png")
+            assert_problem(response, "overloaded")
+        assert asked.result().status_code == 200
+        wait_until(lambda: '"GET /digits/2.png" 503' in process.log)
+        assert response.headers["x-request-id"] in process.log

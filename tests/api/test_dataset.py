@@ -1,0 +1,208 @@
+"""POST /dataset, on small models whose digits can be told from their pixels, against a walk in a plain loop."""
+
+import csv
+import io
+import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from api.digits.seed_scan import MAX_SCANNED_WITHOUT_MATCH
+from api.middleware.keys import hash_of, new_key
+from serving.apis import PredictRequest
+from serving.contract import MAX_SEED
+from serving.dataset import MNIST_CLASSES, Records, quotas
+from tests.api import indexed_models
+from tests.api.indexed_models import BY_CLASSIFIER, INDEXED, SHADE
+from tests.api.misbehaving import MisbehavingServer, answer, failing, honest
+from tests.api.problem import assert_problem
+from tests.api.test_labels import serving
+from tests.api.test_metrics import read, value
+
+NPY = "application/x-npy"
+
+
+@pytest.fixture(scope="module")
+def small_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    models = tmp_path_factory.mktemp("dataset")
+    indexed_models.save_generator(models / "generator" / "1")
+    indexed_models.save_discriminator(models / "discriminator" / "1")
+    indexed_models.save_classifier(models / "classifier" / "1")
+    return models
+
+
+@pytest.fixture(scope="module")
+def small_http(small_models: Path, sockets: Path, program: str) -> Iterator[httpx.Client]:
+    with serving(small_models, sockets / "dataset.sock", program) as client:
+        yield client
+
+
+def collect(http: httpx.Client, **body: Any) -> Records:
+    response = http.post("/dataset", json={"confidence_floor": 0.9} | body, headers={"Accept": NPY})
+    assert response.status_code == 200, response.text
+    assert int(response.headers["content-length"]) == len(response.content)
+    records: Records = np.load(io.BytesIO(response.content), allow_pickle=False)
+    return records
+
+
+def expected(count: int, of_each: list[int] | None, first_seed: int, logit_floor: float = -99) -> list[int]:
+    """The seeds that a walk from ``first_seed`` on keeps."""
+    seeds = np.arange(first_seed, first_seed + 200 * count + 1000)
+    digits = indexed_models.digits_of_seeds(seeds.tolist(), 0)
+    left = list(of_each or [count] * 10)
+    found: list[int] = []
+    for seed, digit in zip(seeds.tolist(), digits.tolist(), strict=True):
+        if len(found) < count and left[digit] and digit - 5 >= logit_floor:
+            left[digit] -= 1
+            found.append(seed)
+    return found
+
+
+@pytest.mark.parametrize("first_seed", [0, 777, INDEXED - 300, 2**40 + 5])
+def test_the_first_digits_that_pass_come_in_the_order_of_their_seeds(small_http: httpx.Client, first_seed: int) -> None:
+    records = collect(small_http, count=100, first_seed=first_seed)
+    assert records["seed"].tolist() == expected(100, [10] * 10, first_seed)
+    assert records["digit"].tolist() == (records["pixels"][:, 14, 14] // SHADE).tolist()
+    assert np.bincount(records["digit"]).tolist() == [10] * 10
+    assert np.array_equal(records["logit"], records["digit"] - np.float32(5))
+    assert (records["confidence"] == np.float32(BY_CLASSIFIER)).all()
+
+
+def test_a_key_is_charged_for_every_image_that_is_made(small_models: Path, sockets: Path, program: str) -> None:
+    key = new_key()
+    settings = {"api_keys": f"me:{hash_of(key)}", "key_images_per_minute": 200}
+    with serving(small_models, sockets / "charged.sock", program, **settings) as http:
+        http.headers["Authorization"] = f"Bearer {key}"
+        body = {"count": 10, "confidence_floor": 0.9, "quotas": [10, *[0] * 9]}
+        assert http.post("/dataset", json=body).status_code == 200
+        assert value(read(http), "digitgan_images_generated_total", version="1") > 1000
+        assert_problem(http.get("/models"), "rate-limited")
+
+
+def test_going_on_after_the_last_seed_gives_what_an_uninterrupted_walk_gives(small_http: httpx.Client) -> None:
+    whole = collect(small_http, count=300, first_seed=INDEXED - 500)
+    first = collect(small_http, count=111, first_seed=INDEXED - 500, quotas=[30] * 10)
+    left = (30 - np.bincount(first["digit"], minlength=10)).tolist()
+    rest = collect(small_http, count=189, first_seed=int(first["seed"][-1]) + 1, quotas=left)
+    assert np.array_equal(np.concatenate([first, rest]), whole)
+
+
+def test_the_balance_is_kept(small_http: httpx.Client) -> None:
+    for balance, count in (("uniform", 93), ("mnist", 150)):
+        records = collect(small_http, count=count, balance=balance)
+        assert np.bincount(records["digit"], minlength=10).tolist() == quotas(count, balance)  # type: ignore[arg-type]
+    natural = collect(small_http, count=150, balance="natural")
+    assert natural["seed"].tolist() == expected(150, None, 0)
+
+
+def test_quotas_are_whole_and_add_up() -> None:
+    assert quotas(93, "uniform") == [10] * 3 + [9] * 7
+    assert quotas(60_000, "mnist") == list(MNIST_CLASSES)
+    assert sum(quotas(12_345, "mnist") or []) == 12_345
+    assert quotas(10, "natural") is None
+
+
+def test_a_floor_of_the_logit(small_http: httpx.Client) -> None:
+    records = collect(small_http, count=50, balance="natural", logit_floor=1)
+    assert records["seed"].tolist() == expected(50, None, 0, logit_floor=1)
+    assert records["digit"].min() == 6
+
+
+def test_a_zip_has_a_folder_for_each_digit_and_a_table(small_http: httpx.Client) -> None:
+    body = {"count": 30, "confidence_floor": 0.9, "scale": 2}
+    records = collect(small_http, **body)
+    response = small_http.post("/dataset", json=body)
+    assert response.headers["content-type"] == "application/zip"
+    for model in ("Model", "Classifier", "Discriminator"):
+        assert response.headers[f"X-{model}-Version"] == "1"
+    with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
+        assert archive.testzip() is None
+        rows = list(csv.DictReader(io.StringIO(archive.read("labels.csv").decode())))
+        assert [row["file"] for row in rows] == archive.namelist()[:-1]
+        for row, one in zip(rows, records, strict=True):
+            assert row["file"].startswith(f"{one['digit']}/")
+            assert (int(row["seed"]), int(row["digit"])) == (one["seed"], one["digit"])
+            assert (np.float32(row["confidence"]), np.float32(row["logit"])) == (one["confidence"], one["logit"])
+            with Image.open(io.BytesIO(archive.read(row["file"]))) as image:
+                assert np.array_equal(np.asarray(image), one["pixels"])
+
+
+@pytest.mark.parametrize(
+    ("body", "places"),
+    [
+        ({}, ["/count"]),
+        ({"count": 0}, ["/count"]),
+        ({"count": 100_001}, ["/count"]),
+        ({"count": 5, "balance": "fair"}, ["/balance"]),
+        ({"count": 5, "quotas": [1] * 9}, ["/quotas"]),
+        ({"count": 5, "quotas": [-1] + [1] * 9}, ["/quotas/0"]),
+        ({"count": 11, "quotas": [1] * 10}, ["/quotas"]),
+        ({"count": 5, "quotas": [1] * 10, "balance": "mnist"}, ["/quotas", "/balance"]),
+        ({"count": 5, "confidence_floor": 1.1}, ["/confidence_floor"]),
+        ({"count": 5, "logit_floor": "high"}, ["/logit_floor"]),
+        ({"count": 5, "first_seed": 2**53}, ["/first_seed"]),
+        ({"count": 5, "seed": 1}, ["/seed"]),
+    ],
+)
+def test_what_is_wrong_is_named(small_http: httpx.Client, body: dict[str, Any], places: list[str]) -> None:
+    assert_problem(small_http.post("/dataset", json=body), "invalid-request", *places)
+
+
+def test_what_there_is_not_is_told_before_anything_is_sent(small_http: httpx.Client) -> None:
+    """After many seeds without a digit to keep, or where the seeds end."""
+    asked: dict[str, Any] = {"count": 5, "confidence_floor": 0.9, "logit_floor": 4, "quotas": [0, 5, *[0] * 8]}
+    places = ("/confidence_floor", "/logit_floor")
+    problem = assert_problem(small_http.post("/dataset", json=asked, timeout=600), "invalid-request", *places)
+    assert f"none of {MAX_SCANNED_WITHOUT_MATCH} seeds in a row" in problem["detail"]
+    asked = {"count": 5, "confidence_floor": 0.95, "first_seed": MAX_SEED - 300}
+    assert_problem(small_http.post("/dataset", json=asked), "invalid-request", "/confidence_floor")
+    assert_problem(small_http.post("/dataset", json={"count": 5, "version": 9}), "version-not-found")
+
+
+def test_each_block_has_the_time_of_a_request(faulty_server: MisbehavingServer, faulty_http: httpx.Client) -> None:
+    """All of them together take longer: the answer is that there is no such digit, and no timeout."""
+
+    def slow(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
+        time.sleep(0.2)
+        return answer(request)
+
+    faulty_server.behaviour = slow
+    try:
+        asked = {"count": 1, "confidence_floor": 0.9, "first_seed": MAX_SEED - 40 * 256}
+        response = faulty_http.post("/dataset", json=asked, headers={"Request-Timeout": "4"})
+    finally:
+        faulty_server.behaviour = honest
+    assert_problem(response, "invalid-request", "/confidence_floor")
+
+
+def test_a_stream_that_breaks_off_is_shorter_than_announced(
+    faulty_server: MisbehavingServer, faulty_http: httpx.Client
+) -> None:
+    """The models answer zeros: every digit is a 0, with no confidence."""
+    calls, lock = [0], threading.Lock()
+
+    def failing_later(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
+        with lock:
+            calls[0] += 1
+        if calls[0] > 55:
+            return failing(grpc.StatusCode.UNAVAILABLE)(request, context)
+        return answer(request)
+
+    faulty_server.behaviour = failing_later
+    body = {"count": 5000, "confidence_floor": 0, "balance": "natural"}
+    try:
+        with pytest.raises(httpx.RemoteProtocolError):
+            faulty_http.post("/dataset", json=body, headers={"Accept": NPY})
+        assert calls[0] > 55
+        faulty_server.behaviour = failing(grpc.StatusCode.UNAVAILABLE)
+        assert_problem(faulty_http.post("/dataset", json=body), "model-server-unreachable")
+    finally:
+        faulty_server.behaviour = honest

@@ -1,0 +1,259 @@
+"""A model server that misbehaves: each fault is one problem, never the caller's, and the gateway recovers."""
+
+import io
+import threading
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from serving.apis import ModelVersionStatus, PredictRequest
+from serving.contract import BATCH_SIZES, GENERATOR, IMAGES, LOGITS, PROBABILITIES
+from tests.api import processes
+from tests.api.conftest import FAULT_TIMEOUT_S
+from tests.api.misbehaving import MisbehavingServer, answer, failing, honest
+from tests.api.problem import assert_problem
+from tests.api.waiting import wait_until
+from tests.support.processes import ServerProcess
+
+FORMATS = ["application/json", "image/png", "application/zip", "application/x-npy"]
+
+
+@pytest.fixture(autouse=True)
+def _recovers(
+    faulty_server: MisbehavingServer, faulty_http: httpx.Client, faulty_gateway: ServerProcess
+) -> Iterator[None]:
+    """After each test an honest model server is all that the same process needs."""
+    yield
+    faulty_server.behaviour = honest
+    faulty_server.statuses[GENERATOR] = [(1, ModelVersionStatus.AVAILABLE)]
+    assert faulty_http.post("/generate", json={"seeds": [7]}).status_code == 200
+    assert faulty_gateway.process.poll() is None
+
+
+@pytest.fixture
+def image(faulty_http: httpx.Client) -> bytes:
+    return faulty_http.get("/digits/1.png").content
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "slug"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, "failed to connect", "model-server-unreachable"),
+        (grpc.StatusCode.UNAVAILABLE, "The batch scheduling queue is full", "overloaded"),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "Server Threadpool Exhausted", "overloaded"),
+        (grpc.StatusCode.NOT_FOUND, "Servable not found", "model-not-served"),
+        (grpc.StatusCode.INVALID_ARGUMENT, "/secret/path", "broken-contract"),
+        (grpc.StatusCode.FAILED_PRECONDITION, "no such signature", "broken-contract"),
+        (grpc.StatusCode.INTERNAL, "oops", "broken-contract"),
+        (grpc.StatusCode.UNIMPLEMENTED, "no such method", "broken-contract"),
+        (grpc.StatusCode.UNKNOWN, "?", "broken-contract"),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, "late", "timeout"),
+    ],
+)
+def test_what_the_model_server_says_is_mapped_and_kept_to_the_log(
+    faulty_server: MisbehavingServer,
+    faulty_http: httpx.Client,
+    faulty_gateway: ServerProcess,
+    code: grpc.StatusCode,
+    message: str,
+    slug: str,
+    image: bytes,
+) -> None:
+    faulty_server.behaviour = failing(code, message)
+    answers = [
+        *(faulty_http.post("/generate", json={"count": 300}, headers={"Accept": accept}) for accept in FORMATS),
+        faulty_http.get("/digits/7.png"),
+        faulty_http.post("/score", content=image, headers={"Content-Type": "image/png"}),
+    ]
+    for response in answers:
+        assert_problem(response, slug)
+        assert message not in response.text
+    wait_until(lambda: message in faulty_gateway.log)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {IMAGES: None},
+        {IMAGES: np.zeros((1, 28, 28, 1), np.float32)},
+        {IMAGES: np.zeros((1, 28, 28), np.uint8)},
+        {IMAGES: np.zeros((2, 28, 28, 1), np.uint8)},
+    ],
+    ids=["missing", "dtype", "rank", "rows"],
+)
+def test_a_generator_that_breaks_the_contract_is_502(
+    faulty_server: MisbehavingServer, faulty_http: httpx.Client, changes: dict[str, NDArray[Any] | None]
+) -> None:
+    faulty_server.behaviour = lambda request, context: answer(request, changes)
+    assert_problem(faulty_http.post("/generate", json={"seeds": [1]}), "broken-contract")
+
+
+@pytest.mark.parametrize("output", [LOGITS, PROBABILITIES])
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_a_score_that_is_not_finite_is_502(
+    faulty_server: MisbehavingServer, faulty_http: httpx.Client, image: bytes, output: str, number: float
+) -> None:
+    faulty_server.behaviour = lambda request, context: answer(request, {output: np.array([number], np.float32)})
+    response = faulty_http.post("/score", content=image, headers={"Content-Type": "image/png"})
+    assert_problem(response, "broken-contract")
+
+
+def test_garbage_is_502(faulty_server: MisbehavingServer, faulty_http: httpx.Client) -> None:
+    faulty_server.behaviour = lambda request, context: b"\xff\xff\xff garbage"
+    assert_problem(faulty_http.get("/digits/1.png"), "broken-contract")
+
+
+def test_a_slow_model_server_is_504_after_the_requests_time(
+    faulty_server: MisbehavingServer, faulty_http: httpx.Client
+) -> None:
+    def slow(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
+        gone = threading.Event()
+        context.add_callback(gone.set)
+        gone.wait(60)
+        return answer(request)
+
+    faulty_server.behaviour = slow
+    response = faulty_http.post("/generate", json={"seeds": [1]})
+    assert_problem(response, "timeout")
+
+
+def test_all_batches_of_a_request_share_its_time(faulty_server: MisbehavingServer, faulty_http: httpx.Client) -> None:
+    calls = []
+
+    def slowly(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
+        calls.append(request)
+        faulty_server.release.wait(FAULT_TIMEOUT_S * 0.4)
+        return honest(request, context)
+
+    faulty_server.behaviour = slowly
+    response = faulty_http.post("/generate", json={"count": 4096})
+    assert_problem(response, "timeout")
+    assert len(calls) < 4096 / BATCH_SIZES[-1]
+
+
+class Swap:
+    """Version 1 answers the first ``rows`` and is withdrawn then; version 2 is there from the start.
+
+    ``asked``: for which versions, in turn (None: the newest), however many calls that takes.
+    """
+
+    def __init__(self, server: MisbehavingServer, rows: int, *, withdrawn: bool = True) -> None:
+        self.rows_left = rows
+        self.withdrawn = withdrawn
+        self.asked: list[int | None] = []
+        server.statuses[GENERATOR] = [(2, ModelVersionStatus.AVAILABLE), (1, ModelVersionStatus.END)]
+
+    def __call__(self, request: PredictRequest, context: grpc.ServicerContext) -> bytes:
+        spec = request.model_spec
+        version = spec.version.value if spec.HasField("version") else None
+        if self.asked[-1:] != [version]:
+            self.asked.append(version)
+        if version is None:
+            version = 1 if self.rows_left > 0 else 2
+        if version == 1 and self.withdrawn and self.rows_left <= 0:
+            context.abort(grpc.StatusCode.NOT_FOUND, "Servable not found")
+        rows = request.inputs["noise"].tensor_shape.dim[0].size
+        self.rows_left -= rows
+        return answer(request, {IMAGES: np.full((rows, 28, 28, 1), version, np.uint8)}, version=version)
+
+
+def pixels_of(response: httpx.Response) -> NDArray[np.uint8]:
+    pixels: NDArray[np.uint8] = np.load(io.BytesIO(response.content))
+    return pixels
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/x-npy"])
+def test_one_version_answers_all_batches_of_a_request(
+    faulty_server: MisbehavingServer, faulty_http: httpx.Client, accept: str
+) -> None:
+    swap = faulty_server.behaviour = Swap(faulty_server, 1, withdrawn=False)
+    response = faulty_http.post("/generate", json={"count": 700}, headers={"Accept": accept})
+    assert response.headers["x-model-version"] == "1"
+    assert swap.asked == [None, 1]
+    if accept == "application/x-npy":
+        assert set(np.unique(pixels_of(response))) == {1}
+
+
+def test_if_that_version_is_withdrawn_its_successor_starts_again(
+    faulty_server: MisbehavingServer, faulty_http: httpx.Client
+) -> None:
+    swap = faulty_server.behaviour = Swap(faulty_server, 512)
+    response = faulty_http.post("/generate", json={"count": 700})
+    assert response.status_code == 200
+    assert response.json()["version"] == 2
+    assert len(response.json()["images"]) == 700
+    assert swap.asked == [None, 1, None, 2]
+
+
+def test_if_versions_are_withdrawn_again_and_again_it_gives_up(
+    faulty_server: MisbehavingServer, faulty_http: httpx.Client
+) -> None:
+    faulty_server.statuses[GENERATOR] = [(2, ModelVersionStatus.AVAILABLE)]
+
+    def withdrawn(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
+        if request.model_spec.HasField("version"):
+            context.abort(grpc.StatusCode.NOT_FOUND, "Servable not found")
+        return honest(request, context)
+
+    faulty_server.behaviour = withdrawn
+    assert_problem(faulty_http.post("/generate", json={"count": 700}), "model-not-served")
+
+
+@pytest.mark.parametrize("accept", ["application/zip", "application/x-npy"])
+def test_a_stream_that_cannot_go_on_breaks_off_where_the_client_sees_it(
+    faulty_server: MisbehavingServer, faulty_http: httpx.Client, faulty_gateway: ServerProcess, accept: str
+) -> None:
+    before = len(faulty_gateway.log)
+    faulty_server.behaviour = Swap(faulty_server, 512)
+    with pytest.raises(httpx.RemoteProtocolError):
+        faulty_http.post("/generate", json={"count": 2000}, headers={"Accept": accept})
+    wait_until(lambda: "POST /generate broke off: generator" in faulty_gateway.log[before:])
+    assert "Traceback" not in faulty_gateway.log[before:]
+
+
+def test_a_stream_whose_client_left_stops_asking(faulty_server: MisbehavingServer, faulty_http: httpx.Client) -> None:
+    calls: list[int] = []
+
+    def counted(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
+        calls.append(1)
+        return honest(request, context)
+
+    faulty_server.behaviour = counted
+    body = {"count": 100_000, "scale": 8}
+    with faulty_http.stream("POST", "/generate", json=body, headers={"Accept": "application/x-npy"}) as got:
+        next(got.iter_raw())
+    deadline = threading.Event()
+    before = -1
+    for _ in range(50):
+        deadline.wait(0.2)
+        if len(calls) == before:
+            break
+        before = len(calls)
+    assert len(calls) == before < 100_000 / 256 / 2
+
+
+def test_streamed_zip_of_many_files_is_whole(faulty_server: MisbehavingServer, faulty_http: httpx.Client) -> None:
+    faulty_server.behaviour = honest
+    response = faulty_http.post("/generate", json={"count": 3000}, headers={"Accept": "application/zip"})
+    with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
+        assert len(archive.namelist()) == 3000
+        assert archive.testzip() is None
+
+
+def test_a_model_server_that_comes_back_is_used_again_without_a_restart(sockets: Path) -> None:
+    address = f"unix:{sockets}/comes-and-goes.sock"
+    with processes.gateway(address) as process:
+        url = processes.url_of(process)
+        with MisbehavingServer(address):
+            wait_until(lambda: httpx.get(f"{url}/healthz/ready").status_code == 200)
+            assert httpx.get(f"{url}/digits/1.png").status_code == 200
+        assert_problem(httpx.get(f"{url}/digits/1.png"), "model-server-unreachable")
+        with MisbehavingServer(address):
+            wait_until(lambda: httpx.get(f"{url}/digits/1.png").status_code == 200)

@@ -1,0 +1,95 @@
+"""The studio's page and the API's: nothing from elsewhere, nothing inline, and relative addresses only."""
+
+import gzip
+import re
+from urllib.parse import urljoin
+
+import httpx
+import pytest
+
+from api.middleware.security_headers import PAGE
+from tests.api.problem import assert_problem
+from tests.support.path_prefix import stripping_proxy
+
+LINKS = re.compile(r'(?:href|src)="((?!#|https?:)[^"]+)"')
+IMPORTS = re.compile(r'(?:from|import)\s*\(?"(\./[^"]+)"')
+
+
+@pytest.mark.parametrize("page", ["", "docs"])
+def test_every_file_of_a_page_is_there_also_below_a_path_prefix(http: httpx.Client, page: str) -> None:
+    with stripping_proxy(str(http.base_url).rstrip("/")) as url:
+        first = urljoin(url, page)
+        seen: dict[str, httpx.Response] = {}
+        wanted = {first}
+        while new := wanted - seen.keys():
+            address = new.pop()
+            answer = seen[address] = httpx.get(address)
+            assert answer.status_code == 200, address
+            assert answer.headers["content-type"].split(";")[0] != "application/problem+json"
+            if address == first:
+                wanted |= {urljoin(address, link) for link in LINKS.findall(answer.text)}
+            elif "/studio/" in address and address.endswith(".js"):
+                wanted |= {urljoin(address, name) for name in IMPORTS.findall(answer.text)}
+        assert len([address for address in seen if address.endswith(".js")]) > (1 if page else 10)
+
+
+def test_a_browser_asks_each_time_whether_a_file_has_changed(http: httpx.Client) -> None:
+    for path in ("/", "/studio/main.js", "/studio/mark.png", "/docs", "/docs/files/swagger-ui.css"):
+        answer = http.get(path)
+        assert answer.headers["cache-control"] == "public, no-cache"
+        again = http.get(path, headers={"If-None-Match": answer.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+        policy = again.headers.get("content-security-policy", PAGE)  # a browser would put it on the page that it has
+        assert policy == PAGE
+        assert http.head(path).headers["etag"] == answer.headers["etag"]
+
+
+def test_nothing_is_inline_and_nothing_comes_from_elsewhere(http: httpx.Client) -> None:
+    page = http.get("/")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert page.headers["content-security-policy"] == PAGE
+    assert not re.search(r"<style|style=|<script(?![^>]*src=)|\son\w+=|(?:src|href)=\"/", page.text)
+    for path in LINKS.findall(page.text):
+        answer = http.get(f"/{path}")
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        if path.startswith("studio/") and not path.endswith(".png"):
+            assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", answer.text), path
+
+
+@pytest.mark.parametrize(
+    ("accepted", "coding"),
+    [
+        ("gzip", "gzip"),
+        ("gzip;q=0", None),
+        ("br, gzip; q=0.0, deflate", None),
+        ("br;q=0, gzip", "gzip"),
+        ("identity", None),
+    ],
+)
+def test_scripts_are_compressed_for_clients_that_accept_that(
+    http: httpx.Client, accepted: str, coding: str | None
+) -> None:
+    plain = http.get("/studio/main.js", headers={"Accept-Encoding": "identity"}).content
+    with http.stream("GET", "/studio/main.js", headers={"Accept-Encoding": accepted}) as answer:
+        content = b"".join(answer.iter_raw())
+    assert answer.headers.get("content-encoding") == coding
+    assert (gzip.decompress(content) if coding else content) == plain
+    assert "Accept-Encoding" in answer.headers["vary"]
+
+
+def test_other_files_are_not_found(http: httpx.Client) -> None:
+    for path in (
+        "/studio/main.js.map",
+        "/studio/../app.py",
+        "/studio/%2e%2e/app.py",
+        "/docs/files/core.py",
+        "/studio/",
+    ):
+        assert_problem(http.get(path), "not-found")
+
+
+@pytest.mark.parametrize("path", ["/generate/", "/models/", "/digits/7.png/", "/healthz/ready/", "/docs/"])
+def test_a_trailing_slash_is_redirected(http: httpx.Client, path: str) -> None:
+    answer = http.request("POST" if path == "/generate/" else "GET", path)
+    assert answer.status_code == 307
+    assert httpx.URL(answer.headers["location"]).path == path.rstrip("/")

@@ -1,0 +1,192 @@
+"""POST /generate: the same digits in four formats, from seeds, noise and seeds that the server chooses."""
+
+import base64
+import io
+import zipfile
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from serving.contract import MAX_SEED
+from serving.noise import noise_from_seeds
+from tests.api.problem import assert_problem
+
+Pixels = NDArray[np.uint8]
+SEEDS = [7, 0, 2**32 + 1, MAX_SEED, 7]
+
+
+def ask(http: httpx.Client, accept: str = "application/json", **body: Any) -> httpx.Response:
+    response = http.post("/generate", json=body, headers={"Accept": accept})
+    assert response.status_code == 200, response.text
+    return response
+
+
+def pixels_of(png: bytes) -> Pixels:
+    image = Image.open(io.BytesIO(png))
+    assert (image.format, image.mode) == ("PNG", "L")
+    return np.asarray(image)
+
+
+def from_json(response: httpx.Response) -> Pixels:
+    return np.stack([pixels_of(base64.b64decode(one["png"])) for one in response.json()["images"]])
+
+
+def from_npy(response: httpx.Response) -> Pixels:
+    pixels: Pixels = np.load(io.BytesIO(response.content))
+    return pixels
+
+
+def test_json_names_model_version_and_seeds_in_the_order_asked_for(http: httpx.Client) -> None:
+    response = ask(http, seeds=SEEDS)
+    answer = response.json()
+    assert response.headers["content-type"] == "application/json"
+    assert (answer["model"], answer["version"]) == ("generator", 1)
+    assert [image["seed"] for image in answer["images"]] == SEEDS
+    pixels = from_json(response)
+    assert pixels.shape == (5, 28, 28)
+    assert np.array_equal(pixels[0], pixels[4])
+    assert not np.array_equal(pixels[0], pixels[1])
+
+
+def test_the_digits_have_ink_on_a_dark_ground(http: httpx.Client) -> None:
+    pixels = from_npy(ask(http, "application/x-npy", seeds=list(range(32))))
+    assert pixels.max(axis=(1, 2)).min() > 200
+    assert np.median(pixels) < 16
+
+
+def test_all_formats_hold_the_same_pixels(http: httpx.Client) -> None:
+    expected = from_json(ask(http, seeds=SEEDS))
+    npy = ask(http, "application/x-npy", seeds=SEEDS)
+    assert npy.headers["content-type"] == "application/x-npy"
+    assert from_npy(npy).dtype == np.uint8
+    assert np.array_equal(from_npy(npy), expected)
+    zipped = ask(http, "application/zip", seeds=SEEDS)
+    assert zipped.headers["content-type"] == "application/zip"
+    with zipfile.ZipFile(io.BytesIO(zipped.content)) as archive:
+        assert archive.testzip() is None
+        assert archive.namelist() == [f"{place}-{seed}.png" for place, seed in enumerate(SEEDS)]
+        stored = np.stack([pixels_of(archive.read(name)) for name in archive.namelist()])
+    assert np.array_equal(stored, expected)
+    sheet = ask(http, "image/png", seeds=SEEDS)
+    assert sheet.headers["content-type"] == "image/png"
+    grid = pixels_of(sheet.content)
+    assert grid.shape == (2 + 2 * 30, 2 + 3 * 30)
+    assert np.array_equal(grid[2:30, 2:30], expected[0])
+    assert np.array_equal(grid[32:60, 32:60], expected[4])
+    for response in (npy, zipped, sheet):
+        assert response.headers["x-model"] == "generator"
+        assert response.headers["x-model-version"] == "1"
+        assert response.headers["vary"] == "Accept"
+
+
+def test_one_seed_as_png_is_that_digit_without_a_margin(http: httpx.Client) -> None:
+    assert pixels_of(ask(http, "image/png", seeds=[7]).content).shape == (28, 28)
+
+
+def test_noise_gives_the_digit_of_the_seed_that_it_came_from(http: httpx.Client) -> None:
+    response = ask(http, noise=noise_from_seeds(SEEDS).tolist())
+    assert all(set(image) == {"png"} for image in response.json()["images"])
+    assert np.array_equal(from_json(response), from_json(ask(http, seeds=SEEDS)))
+
+
+def test_noise_may_be_whole_numbers(http: httpx.Client) -> None:
+    assert from_json(ask(http, noise=[[0] * 100])).shape == (1, 28, 28)
+
+
+def test_whole_numbers_may_have_a_point(http: httpx.Client) -> None:
+    """JSON knows one kind of number, and JSON Schema takes 7.0 for an integer."""
+    with_points = ask(http, seeds=[7.0, 8], scale=2.0, version=1.0).json()
+    assert with_points == ask(http, seeds=[7, 8], scale=2, version=1).json()
+    assert [image["seed"] for image in with_points["images"]] == [7, 8]
+    assert len(ask(http, count=2.0).json()["images"]) == 2
+
+
+def test_zip_entries_of_noise_are_named_by_their_place(http: httpx.Client) -> None:
+    noise = noise_from_seeds(range(11)).tolist()
+    with zipfile.ZipFile(io.BytesIO(ask(http, "application/zip", noise=noise).content)) as archive:
+        assert archive.namelist() == [f"{place:02}.png" for place in range(11)]
+
+
+def test_chosen_seeds_are_told_and_give_the_same_digits_again(http: httpx.Client) -> None:
+    first = ask(http, count=5)
+    seeds = [image["seed"] for image in first.json()["images"]]
+    assert np.array_equal(from_json(first), from_json(ask(http, seeds=seeds)))
+    assert ask(http, count=5).json()["images"][0]["seed"] != seeds[0]
+
+
+@pytest.mark.parametrize("accept", ["application/x-npy", "image/png", "application/zip"])
+def test_formats_without_room_for_seeds_tell_the_chosen_ones_in_a_header(http: httpx.Client, accept: str) -> None:
+    response = ask(http, accept, count=9)
+    first, last = map(int, response.headers["x-seeds"].split("-"))
+    assert last - first == 8
+    assert ask(http, accept, seeds=list(range(first, last + 1))).content == response.content
+
+
+@pytest.mark.parametrize("scale", [2, 3, 32])
+def test_scale_repeats_pixels(http: httpx.Client, scale: int) -> None:
+    small = from_json(ask(http, seeds=[1, 2]))
+    large = small.repeat(scale, axis=1).repeat(scale, axis=2)
+    assert np.array_equal(from_json(ask(http, seeds=[1, 2], scale=scale)), large)
+    assert np.array_equal(from_npy(ask(http, "application/x-npy", seeds=[1, 2], scale=scale)), large)
+    with zipfile.ZipFile(io.BytesIO(ask(http, "application/zip", seeds=[1, 2], scale=scale).content)) as archive:
+        assert np.array_equal(pixels_of(archive.read("1-2.png")), large[1])
+    sheet = pixels_of(ask(http, "image/png", seeds=[1, 2], scale=scale).content)
+    assert np.array_equal(sheet[2 * scale : 30 * scale, 32 * scale : 60 * scale], large[1])
+
+
+def test_the_version_can_be_named(http: httpx.Client) -> None:
+    assert ask(http, seeds=[1], version=1).json() == ask(http, seeds=[1]).json()
+    assert ask(http, seeds=[1], version=None).json() == ask(http, seeds=[1]).json()
+
+
+@pytest.mark.parametrize("accept", ["application/json", "image/png", "application/zip", "application/x-npy"])
+def test_a_version_that_does_not_exist_is_the_callers_404(http: httpx.Client, accept: str) -> None:
+    response = http.post("/generate", json={"seeds": [1], "version": 99}, headers={"Accept": accept})
+    assert_problem(response, "version-not-found")
+
+
+@pytest.mark.parametrize("batch", [7, 64])
+def test_a_seeds_pixels_do_not_depend_on_its_batch(http: httpx.Client, batch: int) -> None:
+    seeds = list(range(1000, 1064))
+    alone = np.concatenate([from_npy(ask(http, "application/x-npy", seeds=[seed])) for seed in seeds])
+    together = [
+        from_npy(ask(http, "application/x-npy", seeds=seeds[start : start + batch]))
+        for start in range(0, len(seeds), batch)
+    ]
+    assert np.array_equal(np.concatenate(together), alone)
+
+
+def test_more_images_than_a_model_batch_come_in_order(http: httpx.Client) -> None:
+    seeds = list(range(600, 0, -1))
+    npy = from_npy(ask(http, "application/x-npy", seeds=seeds))
+    assert npy.shape == (600, 28, 28)
+    picks = [0, 255, 256, 511, 512, 599]
+    assert np.array_equal(npy[picks], from_npy(ask(http, "application/x-npy", seeds=[seeds[i] for i in picks])))
+    response = ask(http, seeds=seeds)
+    assert [image["seed"] for image in response.json()["images"]] == seeds
+    assert np.array_equal(from_json(response), npy)
+
+
+@pytest.mark.parametrize(
+    ("accept", "answered"),
+    [
+        (None, "application/json"),
+        ("", "application/json"),
+        ("*/*", "application/json"),
+        ("text/html, image/*;q=0.8, */*;q=0.1", "image/png"),
+        ("application/zip;q=0.2, application/x-npy;q=0.3", "application/x-npy"),
+        ("APPLICATION/ZIP", "application/zip"),
+    ],
+)
+def test_the_format_follows_accept(http: httpx.Client, accept: str | None, answered: str) -> None:
+    request = http.build_request("POST", "/generate", json={"seeds": [1]})
+    del request.headers["accept"]
+    if accept is not None:
+        request.headers["accept"] = accept
+    response = http.send(request)
+    assert response.status_code == 200
+    assert response.headers["content-type"] == answered

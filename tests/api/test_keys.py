@@ -1,0 +1,178 @@
+"""API keys: who is let in, what each may ask for, and what it is told. The gateway and its sockets are real."""
+
+import base64
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from api.middleware.keys import TokenBucket, hash_of, keys_of, new_key
+from api.settings import SettingsError, load_settings
+from tests.api import processes
+from tests.api.misbehaving import MisbehavingServer
+from tests.api.problem import assert_problem
+
+ALICE, BOB = new_key(), new_key()
+TEN = [new_key() for _ in range(4)]
+TENS = [f"ten{place}:{hash_of(key)}:10" for place, key in enumerate(TEN)]
+KEYS = f"alice:{hash_of(ALICE)}:10,bob:{hash_of(BOB)}"
+
+
+@pytest.fixture(scope="module")
+def guarded(faulty_server: MisbehavingServer) -> Iterator[httpx.Client]:
+    """A gateway that takes alice's key (10 images a minute) and bob's (600)."""
+    settings = {
+        "api_keys": ",".join([KEYS, *TENS]),
+        "key_images_per_minute": 600,
+        "cors_origins": "https://example.org",
+    }
+    with (
+        processes.gateway(faulty_server.target, **settings) as process,
+        httpx.Client(base_url=processes.url_of(process), timeout=60) as client,
+    ):
+        yield client
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [None, "", "Bearer", f"Bearer {new_key()}", f"Bearer {BOB[:-1]}", BOB, f"Digest {BOB}", "Basic ?", "Basic Ym9i"],
+    ids=["none", "empty", "no key", "unknown", "cut", "no scheme", "other scheme", "no base64", "no password"],
+)
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/digits/7.png"), ("POST", "/generate"), ("GET", "/v2"), ("GET", "/nothing")]
+)
+def test_without_a_key_nobody_is_let_in(
+    guarded: httpx.Client, method: str, path: str, authorization: str | None
+) -> None:
+    headers = {} if authorization is None else {"Authorization": authorization}
+    refused = guarded.request(method, path, headers=headers)
+    assert_problem(refused, "unauthenticated")
+    assert refused.headers["www-authenticate"].startswith('Bearer realm="digitgan"')
+    assert "RateLimit" not in refused.headers
+
+
+OPEN = ("/healthz/live", "/healthz/ready", "/v2/health/live", "/v2/health/ready", "/metrics", "/problems/timeout")
+
+
+@pytest.mark.parametrize("path", OPEN)
+def test_probes_scrapers_and_problems_need_no_key(guarded: httpx.Client, path: str) -> None:
+    assert guarded.get(path).status_code == 200
+
+
+def test_a_browser_may_send_the_key_as_a_password(guarded: httpx.Client) -> None:
+    credentials = base64.b64encode(f"anyone:{BOB}".encode()).decode()
+    assert guarded.get("/digits/7.png", headers={"Authorization": f"Basic {credentials}"}).status_code == 200
+
+
+def test_a_shared_cache_keeps_nothing_that_needs_a_key(guarded: httpx.Client) -> None:
+    answer = guarded.get("/digits/7.png?version=1", headers=bearer(BOB))
+    assert answer.headers["cache-control"] == "private, max-age=31536000, immutable"
+    assert "Authorization" in answer.headers["vary"]
+
+
+def test_images_are_counted_told_and_run_out(guarded: httpx.Client) -> None:
+    first = guarded.post("/generate", json={"count": 8}, headers=bearer(ALICE))
+    assert first.status_code == 200
+    assert first.headers["ratelimit-policy"] == '"images";q=10;w=60;qu="images"'
+    assert first.headers["ratelimit"].startswith('"images";r=2;t=')
+    refused = guarded.post("/generate", json={"seeds": [1, 2, 3, 4, 5]}, headers=bearer(ALICE))
+    assert_problem(refused, "rate-limited")
+    assert 1 <= int(refused.headers["retry-after"]) <= 30
+    too_many = guarded.post("/generate", json={"count": 11}, headers=bearer(ALICE))
+    assert too_many.status_code in (422, 429)
+    assert guarded.get("/digits/7.png", headers=bearer(BOB)).status_code == 200, "each key has its own"
+
+
+NOISE = {"name": "noise", "datatype": "FP32", "shape": [3, 100], "data": [0.0] * 300}
+
+
+@pytest.mark.parametrize(
+    ("key", "path", "body", "images"),
+    [
+        (TEN[0], "/interpolate", {"seeds": [1, 2], "steps": 6}, 7),
+        (TEN[1], "/dataset", {"count": 10, "confidence_floor": 0, "balance": "natural"}, 10),
+        (TEN[2], "/v2/models/generator/infer", {"inputs": [NOISE]}, 3),
+        (TEN[3], "/v2/models/generator/versions/1/infer", {"inputs": [NOISE]}, 3),
+    ],
+    ids=["interpolate", "dataset", "infer", "infer version"],
+)
+def test_images_count_however_they_are_asked_for(
+    guarded: httpx.Client, key: str, path: str, body: dict[str, object], images: int
+) -> None:
+    for left in range(10 - images, -1, -images):
+        answer = guarded.post(path, json=body, headers=bearer(key))
+        assert answer.status_code == 200, answer.text
+        # One may be back already, where the machine is slow.
+        assert left <= int(answer.headers["ratelimit"].partition("r=")[2].partition(";")[0]) <= left + 1
+    assert_problem(guarded.post(path, json=body, headers=bearer(key)), "rate-limited")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "place"),
+    [
+        ("/generate", {"count": 601}, "/count"),
+        ("/dataset", {"count": 601}, "/count"),
+        ("/interpolate", {"seeds": [1, 2], "steps": 700}, "/steps"),
+        (
+            "/v2/models/generator/infer",
+            {"inputs": [{**NOISE, "shape": [601, 100], "data": [0.0] * 60_100}]},
+            "/inputs",
+        ),
+    ],
+)
+def test_more_than_a_key_ever_has_names_the_field(
+    guarded: httpx.Client, path: str, body: dict[str, object], place: str
+) -> None:
+    refused = guarded.post(path, json=body, headers=bearer(BOB))
+    assert "600 a minute" in assert_problem(refused, "invalid-request", place)["detail"]
+
+
+def test_a_preflight_request_needs_no_key(guarded: httpx.Client) -> None:
+    """The browser sends it by itself, and never with credentials."""
+    asked = {"Origin": "https://example.org", "Access-Control-Request-Method": "POST"}
+    asked |= {"Access-Control-Request-Headers": "authorization,content-type"}
+    allowed = guarded.options("/generate", headers=asked)
+    assert allowed.status_code == 200
+    assert allowed.headers["access-control-allow-origin"] == "https://example.org"
+    other = guarded.options("/generate", headers=asked | {"Origin": "https://evil.example"})
+    assert other.status_code == 400
+    assert "access-control-allow-origin" not in other.headers
+
+
+def test_the_api_says_that_it_wants_a_key(guarded: httpx.Client) -> None:
+    document = guarded.get("/openapi.json", headers=bearer(BOB)).json()
+    assert document["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
+    assert {"401", "429"} <= document["paths"]["/generate"]["post"]["responses"].keys()
+    assert "security" not in document["paths"]["/healthz/live"]["get"]
+
+
+def test_a_bucket_refills_and_never_holds_more_than_a_minutes_worth() -> None:
+    now = 0.0
+    bucket = TokenBucket(60, lambda: now)
+    assert bucket.take(60) == 0
+    assert bucket.take(1) == pytest.approx(1.0)
+    now = 30.0
+    assert bucket.take(31) == pytest.approx(1.0)
+    assert bucket.take(30) == 0
+    now = 1e6
+    assert bucket.fields()["RateLimit"] == '"images";r=60;t=0'
+    assert bucket.take(61) > 0
+
+
+@pytest.mark.parametrize(
+    "entry", ["alice", f"alice:{ALICE}", f"a b:{'0' * 64}", f"a:{'0' * 64}:0", f"a:{'0' * 63}"], ids=range(5)
+)
+def test_a_wrong_entry_is_named_and_not_printed(entry: str) -> None:
+    with pytest.raises(SettingsError, match="DIGITGAN_API_KEYS=…: should be name:sha256") as error:
+        load_settings(api_keys=entry)
+    assert ALICE not in str(error.value)
+
+
+def test_the_settings_hold_hashes_only() -> None:
+    (key, _) = keys_of(KEYS)
+    assert (key.name, key.images_per_minute) == ("alice", 10)
+    assert hash_of(ALICE) not in repr(load_settings(api_keys=KEYS))

@@ -1,0 +1,108 @@
+"""Request ids and the log: every request has an id, and every line that it causes carries it."""
+
+import json
+import re
+import socket
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+
+from api.telemetry.logs import MAX_PER_MINUTE
+from tests.api import processes
+from tests.api.misbehaving import MisbehavingServer, failing, honest
+from tests.api.test_metrics import read, value
+from tests.api.waiting import wait_until
+from tests.support.processes import ServerProcess
+
+
+@pytest.mark.parametrize("given", ["a", "5f2c-11", "Root=1-67891233-abcdef012345678912345678", "x" * 128])
+def test_a_valid_request_id_comes_back(http: httpx.Client, given: str) -> None:
+    for path in ("/healthz/live", "/digits/7.png", "/nowhere"):
+        assert http.get(path, headers={"X-Request-ID": given}).headers.get_list("x-request-id") == [given]
+
+
+@pytest.mark.parametrize("given", [None, "", "x" * 129, 'a"b', "a b", "a\tb", "é"])
+def test_any_other_is_replaced(http: httpx.Client, given: str | None) -> None:
+    headers = {} if given is None else {b"X-Request-ID": given.encode("latin-1")}
+    found = {http.get("/healthz/live", headers=headers).headers["x-request-id"] for _ in range(2)}
+    assert len(found) == 2
+    assert all(re.fullmatch("[0-9a-f]{32}", one) for one in found)
+
+
+def log_of(process: ServerProcess) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in process.log.splitlines()]
+
+
+def test_json_logs_have_an_object_a_line_and_one_line_a_request(faulty_server: MisbehavingServer) -> None:
+    with processes.gateway(faulty_server.target, log_format="json", access_log=True) as process:
+        with httpx.Client(base_url=processes.url_of(process)) as http:
+            made = http.get("/digits/7.png?scale=2", headers={"X-Request-ID": "made", "User-Agent": "me"})
+            http.get("/nowhere%0aGET%20/forged", headers={"X-Request-ID": "lost"})
+            faulty_server.behaviour = failing(grpc.StatusCode.INTERNAL, "oops")
+            try:
+                http.get("/digits/7.png", headers={"X-Request-ID": "failed"})
+            finally:
+                faulty_server.behaviour = honest
+        assert process.stop() == 0
+        lines = log_of(process)
+    for line in lines:
+        assert {"time", "level", "logger", "message"} <= set(line)
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", line["time"])
+    assert {"uvicorn.error", "api.access", "api.http.errors"} == {line["logger"] for line in lines}
+    requests = {line["request_id"]: line for line in lines if line["logger"] == "api.access"}
+    assert set(requests) - {"made", "lost", "failed"} == set()
+    line = requests["made"]
+    assert (line["client"], line["method"], line["target"]) == ("127.0.0.1", "GET", "/digits/7.png?scale=2")
+    assert (line["route"], line["status"], line["bytes"]) == ("/digits/{seed}.png", 200, len(made.content))
+    assert (line["versions"], line["user_agent"]) == ({"generator": 1}, "me")
+    assert 0 < line["model_seconds"] < line["seconds"]
+    assert (requests["lost"]["status"], requests["lost"]["route"]) == (404, "none")
+    assert requests["lost"]["target"] == "/nowhere%0aGET%20/forged"
+    (warning,) = [line for line in lines if line["level"] == "warning"]
+    assert (warning["logger"], warning["request_id"]) == ("api.http.errors", "failed")
+    assert "oops" in warning["message"]
+
+
+def test_text_logs_have_the_id_in_brackets_and_no_requests_by_default(
+    faulty_server: MisbehavingServer, faulty_http: httpx.Client, faulty_gateway: ServerProcess
+) -> None:
+    faulty_server.behaviour = failing(grpc.StatusCode.INTERNAL, "oops")
+    try:
+        faulty_http.get("/digits/7.png", headers={"X-Request-ID": "a-request-of-mine"})
+    finally:
+        faulty_server.behaviour = honest
+    wait_until(lambda: "a-request-of-mine" in faulty_gateway.log)
+    (line,) = [line for line in faulty_gateway.log.splitlines() if "a-request-of-mine" in line]
+    assert line.startswith("WARNING api.http.errors: GET /digits/7.png: ")
+    assert line.endswith(" [a-request-of-mine]")
+
+
+def test_clients_cannot_fill_a_disk_with_what_is_no_request(faulty_server: MisbehavingServer) -> None:
+    """Nor with connections beyond the most there may be, nor with upgrades to what isn't spoken here."""
+    upgrade = b"GET /healthz/live HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+    malformed, more = b"hello\r\n\r\n", 300
+    with processes.gateway(faulty_server.target, max_connections=1) as process:
+        address = ("127.0.0.1", int(processes.url_of(process).rpartition(":")[2]))
+
+        def ask(request: bytes) -> bytes:
+            with socket.create_connection(address, timeout=60) as connection:
+                connection.sendall(request)
+                return connection.recv(2**16)
+
+        for _ in range(more):
+            assert ask(malformed).startswith(b"HTTP/1.1 400 ")
+            assert ask(upgrade).startswith(b"HTTP/1.1 200 ")
+        with socket.create_connection(address):
+            for _ in range(more):
+                assert ask(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").startswith(b"HTTP/1.1 503 ")
+        with httpx.Client(base_url=processes.url_of(process)) as http:
+            samples = read(http)
+        assert process.stop() == 0
+    warnings = [line for line in process.log.splitlines() if line.startswith("WARNING")]
+    assert {line.count("left out") for line in warnings} <= {0, 1}
+    assert len(warnings) <= 8 * MAX_PER_MINUTE
+    for status, count in (("400", more), ("503", more)):
+        labels = {"route": "none", "method": "other", "status": status}
+        assert value(samples, "digitgan_http_requests_total", **labels) == count

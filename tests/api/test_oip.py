@@ -1,0 +1,318 @@
+"""The Open Inference Protocol: Triton's own client runs unchanged, and every failure is told in both ways."""
+
+import base64
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import httpx
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
+from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
+from tritonclient.utils import InferenceServerException
+
+from api.oip.messages import HEADER_LENGTH
+from serving.apis import ModelVersionStatus, PredictRequest
+from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR, IMAGES, LOGITS, MODELS, NOISE, PROBABILITIES
+from serving.noise import noise_from_seeds
+from tests.api import processes
+from tests.api.misbehaving import MisbehavingServer, answer, honest
+from tests.api.problem import assert_problem
+from tests.support.processes import ServerProcess
+
+SEEDS = [7, 8, 2**40]
+
+
+@pytest.fixture(scope="module")
+def triton(gateway: ServerProcess) -> Iterator[InferenceServerClient]:
+    address = processes.url_of(gateway).removeprefix("http://")
+    with InferenceServerClient(address, network_timeout=60, connection_timeout=60) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def digits(http: httpx.Client) -> NDArray[np.uint8]:
+    """What /generate makes of SEEDS: uint8 [3, 28, 28, 1]."""
+    made = http.post("/generate", json={"seeds": SEEDS}).json()["images"]
+    return np.stack([np.asarray(Image.open(io.BytesIO(base64.b64decode(one["png"]))))[..., None] for one in made])
+
+
+def tensor(name: str, array: NDArray[Any], *, binary: bool) -> InferInput:
+    return InferInput(
+        name, list(array.shape), {"float32": "FP32", "uint8": "UINT8"}[array.dtype.name]
+    ).set_data_from_numpy(array, binary_data=binary)
+
+
+def test_the_client_lists_and_checks_the_models(triton: InferenceServerClient) -> None:
+    assert triton.is_server_live()
+    assert triton.is_server_ready()
+    server = triton.get_server_metadata()
+    assert server["name"] == "digitgan"
+    assert server["extensions"] == ["binary_tensor_data"]
+    assert triton.get_model_repository_index() == [
+        {"name": model, "version": "1", "state": "READY", "reason": ""} for model in MODELS
+    ]
+    for model in MODELS:
+        assert triton.is_model_ready(model)
+        assert triton.is_model_ready(model, "1")
+        assert not triton.is_model_ready(model, "99")
+        assert triton.get_model_metadata(model) == triton.get_model_metadata(model, "1")
+    assert not triton.is_model_ready("nobody")
+    assert triton.get_model_metadata(GENERATOR) == {
+        "name": "generator",
+        "versions": ["1"],
+        "platform": "tensorflow_savedmodel",
+        "inputs": [{"name": "noise", "datatype": "FP32", "shape": [-1, 100]}],
+        "outputs": [{"name": "images", "datatype": "UINT8", "shape": [-1, 28, 28, 1]}],
+    }
+
+
+@pytest.mark.parametrize("binary_out", [False, True])
+@pytest.mark.parametrize("binary_in", [False, True])
+def test_the_client_runs_all_three_models(
+    triton: InferenceServerClient, digits: NDArray[np.uint8], http: httpx.Client, binary_in: bool, binary_out: bool
+) -> None:
+    def infer(model: str, name: str, array: NDArray[Any], *outputs: str) -> Any:
+        wanted = [InferRequestedOutput(output, binary_data=binary_out) for output in outputs]
+        return triton.infer(model, [tensor(name, array, binary=binary_in)], outputs=wanted, request_id="a b")
+
+    images = infer(GENERATOR, NOISE, noise_from_seeds(SEEDS), IMAGES)
+    response = images.get_response()
+    assert (response["model_name"], response["model_version"], response["id"]) == ("generator", "1", "a b")
+    np.testing.assert_array_equal(images.as_numpy(IMAGES), digits)
+
+    scores = infer(DISCRIMINATOR, IMAGES, digits, PROBABILITIES, LOGITS)
+    assert [output["name"] for output in scores.get_response()["outputs"]] == [PROBABILITIES, LOGITS]
+    files = [base64.b64encode(_png(digit)).decode() for digit in digits]
+    for output, field in ((PROBABILITIES, "probability"), (LOGITS, "logit")):
+        told = [score[field] for score in http.post("/score", json={"images": files}).json()["scores"]]
+        np.testing.assert_allclose(scores.as_numpy(output), np.array(told, np.float32), rtol=1e-5)
+
+    read = infer(CLASSIFIER, IMAGES, digits, PROBABILITIES).as_numpy(PROBABILITIES)
+    labelled = http.post("/generate", json={"seeds": SEEDS, "labels": True}).json()["images"]
+    assert read.argmax(axis=1).tolist() == [one["digit"] for one in labelled]
+
+
+def _png(image: NDArray[np.uint8]) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image[..., 0]).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_the_client_gets_all_outputs_as_bytes_unless_it_names_some(
+    triton: InferenceServerClient, digits: NDArray[np.uint8]
+) -> None:
+    result = triton.infer(DISCRIMINATOR, [tensor(IMAGES, digits, binary=True)], "1")
+    assert [output["parameters"] for output in result.get_response()["outputs"]] == [{"binary_data_size": 12}] * 2
+    assert result.as_numpy(LOGITS).shape == (3,)
+
+
+def test_json_and_bytes_mix_in_one_answer(triton: InferenceServerClient, digits: NDArray[np.uint8]) -> None:
+    wanted = [InferRequestedOutput(LOGITS, binary_data=False), InferRequestedOutput(PROBABILITIES, binary_data=True)]
+    result = triton.infer(DISCRIMINATOR, [tensor(IMAGES, digits, binary=True)], outputs=wanted)
+    logits, probabilities = result.get_response()["outputs"]
+    assert len(logits["data"]) == 3
+    assert probabilities["parameters"]["binary_data_size"] == 12
+    assert result.as_numpy(PROBABILITIES).shape == result.as_numpy(LOGITS).shape == (3,)
+
+
+def test_more_rows_than_a_batch_are_one_answer(triton: InferenceServerClient) -> None:
+    noise = noise_from_seeds(range(300))
+    result = triton.infer(GENERATOR, [tensor(NOISE, noise, binary=True)])
+    alone = triton.infer(GENERATOR, [tensor(NOISE, noise[-1:], binary=True)])
+    assert result.as_numpy(IMAGES).shape == (300, 28, 28, 1)
+    np.testing.assert_array_equal(result.as_numpy(IMAGES)[-1:], alone.as_numpy(IMAGES))
+
+
+def test_a_raw_body_is_the_input(http: httpx.Client, digits: NDArray[np.uint8]) -> None:
+    response = http.post(
+        "/v2/models/generator/infer", content=noise_from_seeds(SEEDS).tobytes(), headers={HEADER_LENGTH: "0"}
+    )
+    assert response.status_code == 200
+    assert response.content[int(response.headers[HEADER_LENGTH]) :] == digits.tobytes()
+    assert (response.headers["x-model"], response.headers["x-model-version"]) == ("generator", "1")
+
+
+def test_the_client_is_told_what_is_wrong(triton: InferenceServerClient) -> None:
+    with pytest.raises(InferenceServerException, match="/inputs/0/datatype: should be UINT8") as caught:
+        triton.infer(DISCRIMINATOR, [tensor(IMAGES, np.zeros((1, 28, 28, 1), np.float32), binary=True)])
+    assert caught.value.status() == "422"
+    noise = [tensor(NOISE, np.zeros((1, 100), np.float32), binary=False)]
+    with pytest.raises(InferenceServerException, match="the models are generator, discriminator, classifier"):
+        triton.infer("nobody", noise)
+    with pytest.raises(InferenceServerException, match="generator has no version 99"):
+        triton.infer(GENERATOR, noise, "99")
+
+
+def request(**changes: Any) -> dict[str, Any]:
+    """A valid request for two digits, with ``changes`` to its input."""
+    return {"inputs": [{"name": "noise", "shape": [2, 100], "datatype": "FP32", "data": [0.5] * 200} | changes]}
+
+
+@pytest.mark.parametrize(
+    ("body", "place"),
+    [
+        ({}, "/inputs"),
+        ({"inputs": []}, "/inputs"),
+        ({"inputs": request()["inputs"] * 2}, "/inputs"),
+        (request(name="images"), "/inputs/0/name"),
+        (request(datatype="FP64"), "/inputs/0/datatype"),
+        (request(shape=[]), "/inputs/0/shape"),
+        (request(shape=[200]), "/inputs/0/shape"),
+        (request(shape=[0, 100], data=[]), "/inputs/0/shape"),
+        (request(shape=[2**60, 100]), "/inputs/0/shape"),
+        (request(shape=[-1, 100]), "/inputs/0/shape/0"),
+        (request(shape=[2.0, 100]), "/inputs/0/shape/0"),
+        (request(data=[0.5] * 199), "/inputs/0/data"),
+        (request(data=[[0.5] * 200]), "/inputs/0/data"),
+        (request(data=[[0.5] * 100, [0.5] * 99]), "/inputs/0/data"),
+        (request(data=["0.5"] * 200), "/inputs/0/data"),
+        (request(data=[None] * 200), "/inputs/0/data"),
+        (request(data=[1e39] * 200), "/inputs/0/data"),
+        (request(data=[10**400] * 200), "/inputs/0/data"),
+        (request(data="0.5"), "/inputs/0/data"),
+        (request(data=None), "/inputs/0/data"),
+        (request(parameters={"binary_data_size": 800}), "/inputs/0/data"),
+        (request(data=None, parameters={"binary_data_size": 800}), "/inputs/0/parameters/binary_data_size"),
+        (request(data=None, parameters={"shared_memory_region": "x"}), "/inputs/0/parameters/shared_memory_region"),
+        (request() | {"outputs": [{"name": "logits"}]}, "/outputs/0/name"),
+        (request() | {"outputs": [{"name": "images"}] * 2}, "/outputs/1/name"),
+        (
+            request() | {"outputs": [{"name": "images", "parameters": {"classification": 3}}]},
+            "/outputs/0/parameters/classification",
+        ),
+        (request() | {"id": 7}, "/id"),
+    ],
+)
+def test_wrong_requests_name_the_field(http: httpx.Client, body: dict[str, Any], place: str) -> None:
+    response = http.post("/v2/models/generator/infer", json=body)
+    assert_problem(response, "invalid-request", place)
+
+
+@pytest.mark.parametrize("data", [[-1], [256], [0.5], [True] * 784])
+def test_pixels_are_integers_that_fit(http: httpx.Client, data: list[Any]) -> None:
+    pixels = (data + [0] * 784)[:784]
+    tensor = {"name": "images", "shape": [1, 28, 28, 1], "datatype": "UINT8", "data": pixels}
+    response = http.post("/v2/models/classifier/infer", json={"inputs": [tensor]})
+    assert_problem(response, "invalid-request", "/inputs/0/data")
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_data_may_be_nested_or_flat_and_unknown_fields_are_let_pass(http: httpx.Client, nested: bool) -> None:
+    noise = noise_from_seeds(SEEDS)
+    body = request(
+        shape=[3, 100], data=(noise if nested else noise.ravel()).tolist(), parameters={"content_type": "np"}
+    )
+    answers = http.post("/v2/models/generator/infer", json=body | {"model_name": "generator"})
+    assert answers.status_code == 200, answers.text
+    assert len(answers.json()["outputs"][0]["data"]) == 3 * 784
+    assert "id" not in answers.json()
+
+
+def test_null_optional_members_are_absent_ones(http: httpx.Client) -> None:
+    """As MLServer's answers have them, which Seldon Core's pipelines pass on as the next request."""
+    nulls: list[dict[str, Any]] = [
+        {"id": None, "parameters": None, "outputs": None} | request(parameters=None),
+        {"parameters": {"binary_data_output": None}} | request(),
+        {"outputs": [{"name": "images", "parameters": None}]} | request(),
+        {"outputs": [{"name": "images", "parameters": {"binary_data": None, "classification": None}}]} | request(),
+    ]
+    expected = http.post("/v2/models/generator/infer", json=request()).json()
+    for body in nulls:
+        answer = http.post("/v2/models/generator/infer", json=body)
+        assert answer.status_code == 200, answer.text
+        assert answer.json() == expected
+    for body in (request(name=None), request(shape=None), {"inputs": None}):
+        assert http.post("/v2/models/generator/infer", json=body).status_code == 422
+
+
+@pytest.mark.parametrize("length", ["-1", "1e3", "999999", "x"])
+def test_a_wrong_header_length_is_malformed(http: httpx.Client, length: str) -> None:
+    response = http.post("/v2/models/generator/infer", content=b"{}", headers={HEADER_LENGTH: length})
+    assert_problem(response, "malformed-request")
+
+
+def test_other_failures_below_v2_are_told_in_both_ways(http: httpx.Client) -> None:
+    assert_problem(http.get("/v2/nothing"), "not-found")
+    assert_problem(http.get("/v2/models/generator/infer"), "method-not-allowed")
+    assert_problem(http.get("/v2/models/generator/versions/one"), "invalid-request", "version")
+    assert_problem(http.post("/v2/models/generator/infer", content=b"{"), "malformed-request")
+    assert_problem(http.post("/v2/models/generator/infer", content=bytes(9 * 2**20)), "body-too-large")
+    packed = http.post("/v2/models/generator/infer", content=b"", headers={"Content-Encoding": "gzip"})
+    assert_problem(packed, "unsupported-media-type")
+    for path in ("/v2/models/nobody", "/v2/models/nobody/ready"):
+        assert_problem(http.get(path), "model-not-found")
+
+
+def test_what_is_asked_this_way_is_counted_too(http: httpx.Client, digits: NDArray[np.uint8]) -> None:
+    def counted() -> dict[str, float]:
+        families = text_string_to_metric_families(http.get("/metrics").text)
+        totals: dict[str, float] = {}
+        for sample in (sample for family in families for sample in family.samples):
+            totals[sample.name] = totals.get(sample.name, 0) + sample.value
+        return totals
+
+    before = counted()
+    for model, array in ((GENERATOR, noise_from_seeds(SEEDS)), (DISCRIMINATOR, digits)):
+        response = http.post(f"/v2/models/{model}/infer", content=array.tobytes(), headers={HEADER_LENGTH: "0"})
+        assert response.status_code == 200
+    after = counted()
+    for name in ("digitgan_images_generated_total", "digitgan_scores_total"):
+        assert after[name] - before.get(name, 0) == 3
+
+
+def test_a_version_that_failed_is_not_ready_and_says_why(
+    faulty_server: MisbehavingServer, faulty_http: httpx.Client
+) -> None:
+    faulty_server.statuses[GENERATOR] = [(2, ModelVersionStatus.END), (1, ModelVersionStatus.AVAILABLE)]
+    faulty_server.errors[2] = (15, "no graph")
+    try:
+        assert faulty_http.get("/v2/models/generator/versions/1/ready").json() == {"name": "generator", "ready": True}
+        assert_problem(faulty_http.get("/v2/models/generator/versions/2/ready"), "not-ready", "generator")
+        assert faulty_http.get("/v2/models/generator").json()["versions"] == ["1"]
+        listed = faulty_http.post("/v2/repository/index", json={}).json()
+        assert listed[0] == {
+            "name": "generator",
+            "version": "2",
+            "state": "UNAVAILABLE",
+            "reason": "DATA_LOSS: no graph",
+        }
+        faulty_server.statuses[GENERATOR] = [(2, ModelVersionStatus.END)]
+        assert_problem(faulty_http.get("/v2/health/ready"), "not-ready", "generator")
+        assert_problem(faulty_http.get("/v2/models/generator/ready"), "not-ready", "generator")
+        assert faulty_http.get("/v2/health/live").json() == {"live": True}
+    finally:
+        faulty_server.statuses[GENERATOR] = [(1, ModelVersionStatus.AVAILABLE)]
+        faulty_server.errors.clear()
+    assert faulty_http.get("/v2/health/ready").json() == {"live": True, "ready": True}
+
+
+def test_a_version_withdrawn_halfway_is_never_the_callers_fault(
+    faulty_server: MisbehavingServer, faulty_http: httpx.Client
+) -> None:
+    """Version 1 answers the first batch and is gone; version 2 answers all of it."""
+    asked: list[int | None] = []
+
+    def swapped(request: PredictRequest, context: Any) -> bytes:
+        version = request.model_spec.version.value if request.model_spec.HasField("version") else None
+        asked.append(version)
+        if version == 1:
+            context.abort(grpc.StatusCode.NOT_FOUND, "Servable not found")
+        return answer(request, version=version or (1 if len(asked) == 1 else 2))
+
+    faulty_server.behaviour = swapped
+    faulty_server.statuses[GENERATOR] = [(2, ModelVersionStatus.AVAILABLE), (1, ModelVersionStatus.END)]
+    try:
+        noise = np.zeros((300, 100), np.float32)
+        response = faulty_http.post("/v2/models/generator/infer", content=noise.tobytes(), headers={HEADER_LENGTH: "0"})
+    finally:
+        faulty_server.behaviour = honest
+        faulty_server.statuses[GENERATOR] = [(1, ModelVersionStatus.AVAILABLE)]
+    assert response.status_code == 200
+    assert response.headers["x-model-version"] == "2"
+    assert asked[:4] == [None, 1, None, 2]
+    assert set(asked[4:]) <= {2}  # more calls if small requests come in beside it

@@ -1,0 +1,152 @@
+"""The gateway as a process: light, honest about its settings, and orderly when it stops."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+import grpc
+import httpx
+import pytest
+
+from serving.apis import PredictRequest
+from tests.api import processes
+from tests.api.misbehaving import MisbehavingServer, honest
+from tests.api.problem import assert_problem
+from tests.api.waiting import wait_until
+
+MAX_RESIDENT_BYTES = 120 * 10**6
+HEAVY = {
+    "h5py", "keras", "matplotlib", "openvino", "rich", "scipy", "sklearn", "tensorflow", "tensorflow_serving", "typer",
+}  # fmt: skip
+"""What the gateway needs nothing of, and what would make it start late."""
+
+
+def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("DIGITGAN_")}
+    return subprocess.run(
+        [sys.executable, *arguments], env=clean | settings, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def test_importing_the_app_brings_nothing_heavy() -> None:
+    code = "import json, sys, api.main; print(json.dumps([name.partition('.')[0] for name in sys.modules]))"
+    imported = set(json.loads(run("-c", code).stdout))
+    assert imported & HEAVY == set()
+
+
+def test_it_stays_small_while_it_serves(model_server: str) -> None:
+    """A gateway of its own: 200 MB go through it as one stream, and the memory of a few batches stays."""
+    with (
+        processes.gateway(model_server) as gateway,
+        httpx.Client(base_url=processes.url_of(gateway), timeout=60) as http,
+    ):
+        for seed in range(20):
+            assert http.get(f"/digits/{seed}.png").status_code == 200
+        assert http.post("/generate", json={"count": 512}).status_code == 200
+        assert gateway.resident_bytes() < MAX_RESIDENT_BYTES
+        http.post("/generate", json={"count": 256, "scale": 8}, headers={"Accept": "application/x-npy"})
+        before = gateway.resident_bytes()
+        received = 0
+        body = {"count": 1024, "scale": 16}
+        with http.stream("POST", "/generate", json=body, headers={"Accept": "application/x-npy"}) as response:
+            for piece in response.iter_raw():
+                received += len(piece)
+        assert received > 200e6
+        assert gateway.resident_bytes() - before < 20e6
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "http"),
+        ("PORT", "70000"),
+        ("MODEL_SERVER", "localhost"),
+        ("MODEL_SERVER", "localhost:0"),
+        ("REQUEST_TIMEOUT_S", "0"),
+        ("MAX_BODY_BYTES", "8MB"),
+        ("LOG_LEVEL", "loud"),
+        ("SHUTDOWN_DELAY_S", "nan"),
+    ],
+)
+def test_a_wrong_setting_is_named_before_anything_listens(name: str, value: str) -> None:
+    ended = run("-m", "api.main", **{f"DIGITGAN_{name}": value})
+    assert ended.returncode == 2
+    assert f"DIGITGAN_{name}={value}: " in ended.stderr
+    assert ended.stdout == ""
+
+
+def test_a_port_that_is_taken_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = run("-m", "api.main", DIGITGAN_PORT=str(port))
+    assert ended.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in ended.stderr
+
+
+def test_port_0_takes_a_free_one_and_says_which(faulty_server: MisbehavingServer) -> None:
+    with processes.gateway(faulty_server.target, host="localhost") as process:
+        assert processes.url_of(process).startswith("http://localhost:")
+        assert httpx.get(f"{processes.url_of(process)}/healthz/live").status_code == 200
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_with_status_0(faulty_server: MisbehavingServer, number: int) -> None:
+    with processes.gateway(faulty_server.target) as process:
+        assert process.stop(number) == 0
+
+
+def test_it_is_unready_then_pauses_and_requests_under_way_are_answered(
+    faulty_server: MisbehavingServer,
+) -> None:
+    working, finish = threading.Event(), threading.Event()
+
+    def slow(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
+        working.set()
+        finish.wait(60)
+        return honest(request, context)
+
+    answers: list[int] = []
+    with processes.gateway(faulty_server.target, shutdown_delay_s=3) as process:
+        url = processes.url_of(process)
+        assert httpx.get(f"{url}/healthz/ready").status_code == 200
+        faulty_server.behaviour = slow
+        try:
+            request = threading.Thread(
+                target=lambda: answers.append(httpx.get(f"{url}/digits/1.png", timeout=60).status_code)
+            )
+            request.start()
+            assert working.wait(60)
+            process.process.send_signal(signal.SIGTERM)
+            wait_until(lambda: httpx.get(f"{url}/healthz/ready").status_code == 503)
+            assert_problem(httpx.get(f"{url}/healthz/ready"), "not-ready")
+            assert httpx.get(f"{url}/healthz/live").status_code == 200
+            wait_until(lambda: refuses(url))
+            assert process.process.poll() is None
+        finally:
+            finish.set()
+            faulty_server.behaviour = honest
+        request.join(60)
+        assert answers == [200]
+        assert process.process.wait(60) == 0
+
+
+def test_a_second_signal_does_not_wait(faulty_server: MisbehavingServer) -> None:
+    with processes.gateway(faulty_server.target, shutdown_delay_s=600) as process:
+        url = processes.url_of(process)
+        process.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: httpx.get(f"{url}/healthz/ready").status_code == 503)
+        assert process.stop() == 0
+
+
+def refuses(url: str) -> bool:
+    try:
+        httpx.get(f"{url}/healthz/live")
+    except httpx.ConnectError:
+        return True
+    except httpx.HTTPError:
+        return False
+    return False

@@ -1,0 +1,239 @@
+"""POST /score: the discriminator's opinion, however the images arrive."""
+
+import base64
+import io
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar
+
+import httpx
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from benchmarks.drawings import KINDS, drawn
+from tests.api.problem import assert_problem
+
+Pixels = NDArray[np.uint8]
+PLAIN = {"probability", "logit", "verdict", "fitted", "ink", "polarity", "box", "reason"}
+
+
+def encoded(image: Pixels | Image.Image, kind: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(file, kind)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def digits(http: httpx.Client) -> list[bytes]:
+    return [http.get(f"/digits/{seed}.png").content for seed in range(3)]
+
+
+def post(http: httpx.Client, images: list[bytes], **options: object) -> httpx.Response:
+    return http.post("/score", json={"images": [base64.b64encode(image).decode() for image in images], **options})
+
+
+def as_json(http: httpx.Client, images: list[bytes]) -> httpx.Response:
+    return post(http, images)
+
+
+def scores(response: httpx.Response) -> list[dict[str, Any]]:
+    assert response.status_code == 200, response.text
+    answer = response.json()
+    assert (answer["model"], answer["version"]) == ("discriminator", 1)
+    result: list[dict[str, Any]] = answer["scores"]
+    return result
+
+
+def test_a_score_is_a_logit_its_probability_and_a_verdict(http: httpx.Client, digits: list[bytes]) -> None:
+    for score in scores(as_json(http, digits)):
+        assert set(score) == PLAIN
+        assert (score["ink"], score["polarity"], score["box"], score["reason"]) == (True, None, None, None)
+        assert 0 <= score["probability"] <= 1
+        assert score["verdict"] == ("real" if score["probability"] > 0.5 else "fake")
+        assert score["fitted"] is False
+
+
+def test_json_multipart_and_raw_give_the_same_scores(http: httpx.Client, digits: list[bytes]) -> None:
+    expected = scores(as_json(http, digits))
+    files = [("images", (f"{place}.png", image, "image/png")) for place, image in enumerate(digits)]
+    logits = [score["logit"] for score in expected]
+    assert [score["logit"] for score in scores(http.post("/score", files=files))] == pytest.approx(logits)
+    raw = [
+        scores(http.post("/score", content=image, headers={"Content-Type": "image/png"}))[0]["logit"]
+        for image in digits
+    ]
+    assert raw == pytest.approx(logits)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_a_photograph_of_a_digit_is_fitted_and_the_answer_says_so(http: httpx.Client, kind: str) -> None:
+    page = np.full((300, 200), 240, np.uint8)
+    page[100:200, 90:110] = 20
+    files = {"images": ("one", encoded(page, kind))}
+    assert scores(http.post("/score", files=files))[0]["fitted"] is True
+
+
+def test_a_28_by_28_jpeg_without_colour_is_scored_as_it_is(http: httpx.Client) -> None:
+    page = np.zeros((28, 28), np.uint8)
+    page[5:23, 12:16] = 250
+    assert scores(as_json(http, [encoded(page, "JPEG")]))[0]["fitted"] is False
+
+
+def test_as_many_as_allowed_are_scored_in_order(http: httpx.Client, digits: list[bytes]) -> None:
+    many = [digits[place % 3] for place in range(256)]
+    logits = [score["logit"] for score in scores(as_json(http, many))]
+    assert len(logits) == 256
+    assert logits[:3] == pytest.approx(logits[-4:-1], rel=1e-5)
+    assert logits[0] != pytest.approx(logits[1])
+
+
+@pytest.mark.parametrize("image", [encoded(np.full((64, 64), 255, np.uint8)), encoded(np.zeros((28, 28), np.uint8))])
+def test_without_ink_there_is_no_verdict_and_no_digit_and_a_reason(http: httpx.Client, image: bytes) -> None:
+    (score,) = scores(post(http, [image], labels=True))
+    assert score["ink"] is False
+    for name in ("verdict", "digit", "confidence", "digit_probabilities", "polarity", "box"):
+        assert score[name] is None
+    assert score["reason"] == "no ink was found in the image"
+
+
+@pytest.fixture(scope="module")
+def curated(http: httpx.Client) -> list[tuple[int, Pixels]]:
+    made = http.post("/generate", json={"count": 20, "start": 0, "curated": True}).json()["images"]
+    return [(one["digit"], np.asarray(Image.open(io.BytesIO(base64.b64decode(one["png"]))))) for one in made]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_of_drawing_is_read_right(http: httpx.Client, curated: list[tuple[int, Pixels]], kind: str) -> None:
+    random = np.random.default_rng(3)
+    images = [encoded(KINDS[kind](drawn(pixels, random), random)) for _, pixels in curated]
+    found = scores(post(http, images, labels=True))
+    assert sum(score["digit"] == digit for score, (digit, _) in zip(found, curated, strict=True)) >= 19
+    assert all(score["ink"] and score["fitted"] and score["polarity"] and len(score["box"]) == 4 for score in found)
+
+
+def test_fit_is_a_query_parameter_a_member_and_a_form_field(http: httpx.Client, digits: list[bytes]) -> None:
+    files = [("images", ("0.png", digits[0], "image/png"))]
+    raw = partial(http.post, content=digits[0], headers={"Content-Type": "image/png"})
+    for response in (
+        http.post("/score", files=files, data={"fit": "always"}),
+        http.post("/score?fit=always", files=files),
+        http.post("/score?fit=never", files=files, data={"fit": "always"}),
+        raw("/score?fit=always&labels=true&fitted_images=true"),
+        post(http, digits[:1], fit="always"),
+    ):
+        assert scores(response)[0]["fitted"] is True
+    assert {"digit", "png"} < set(scores(raw("/score?labels=true&fitted_images=true"))[0])
+    assert_problem(raw("/score?fit=some"), "invalid-request", "fit")
+    assert_problem(post(http, digits[:1], fit="some"), "invalid-request", "/fit")
+    problem = http.post("/score", files=files, data={"fit": "some"})
+    assert_problem(problem, "invalid-request", "/fit")
+    assert "auto or always or never" in problem.text
+
+
+def test_never_takes_28_by_28_gray_pixels_and_says_so(http: httpx.Client) -> None:
+    noise = encoded(np.random.default_rng(1).integers(0, 256, (28, 28), np.uint8))
+    page = encoded(np.full((30, 40), 255, np.uint8))
+    assert scores(post(http, [noise], fit="never"))[0]["fitted"] is False
+    response = post(http, [noise, page], fit="never")
+    assert_problem(response, "invalid-request", "/images/1")
+    assert "40×30 pixels; with fit=never, 28×28 gray and opaque pixels are needed" in response.text
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda text: f"data:image/png;base64,{text}",
+        lambda text: f"DATA:image/png;name=a.png;base64,{text.replace('+', '%2B')}",
+        lambda text: "\r\n".join(text[place : place + 76] for place in range(0, len(text), 76)) + "\n",
+        lambda text: text.rstrip("="),
+        lambda text: text.replace("+", "-").replace("/", "_"),
+    ],
+)
+def test_base64_as_people_have_it(http: httpx.Client, digits: list[bytes], write: Callable[[str], str]) -> None:
+    texts = [write(base64.b64encode(image).decode()) for image in digits]
+    expected = [score["logit"] for score in scores(as_json(http, digits))]
+    found = scores(http.post("/score", json={"images": texts}))
+    assert [score["logit"] for score in found] == pytest.approx(expected)
+
+
+def test_a_data_url_is_an_image_in_a_form_too(http: httpx.Client, digits: list[bytes]) -> None:
+    url = f"data:image/png;base64,{base64.b64encode(digits[0]).decode()}"
+    (score,) = scores(http.post("/score", files=[("images", (None, url))]))
+    assert score["logit"] == pytest.approx(scores(as_json(http, digits))[0]["logit"])
+
+
+@pytest.mark.parametrize("text", ["a", "päng", "data:image/png,abc", "data:image/png;base64", "ab=cd", "****"])
+def test_what_is_no_base64_is_refused(http: httpx.Client, text: str) -> None:
+    assert_problem(http.post("/score", json={"images": [text]}), "invalid-request", "/images/0")
+
+
+class TestMultipart:
+    TYPE: ClassVar = {"Content-Type": "multipart/form-data; boundary=XX"}
+
+    @staticmethod
+    def part(disposition: bytes, content: bytes) -> bytes:
+        return b"--XX\r\nContent-Disposition: form-data; " + disposition + b"\r\n\r\n" + content + b"\r\n"
+
+    @pytest.mark.parametrize("length", [0, 1, -1])
+    @pytest.mark.parametrize("count", [1, 2])
+    def test_a_body_that_breaks_off_is_refused(
+        self, http: httpx.Client, digits: list[bytes], count: int, length: int
+    ) -> None:
+        whole = self.part(b'name="images"; filename="a.png"', digits[0]) * count
+        for cut in (whole[: -150 * abs(length) or None], whole[: len(whole) - 2 * length], whole + b"--XX\r\nConte"):
+            response = http.post("/score", content=cut, headers=self.TYPE)
+            assert_problem(response, "malformed-request")
+            assert "breaks off" in response.text
+        assert len(scores(http.post("/score", content=whole + b"--XX--", headers=self.TYPE))) == count
+
+    @pytest.mark.parametrize("body", [b"", b"no multipart", b"--XX\r\n\r\nno name\r\n--XX--\r\n"])
+    def test_what_is_no_multipart_is_refused(self, http: httpx.Client, body: bytes) -> None:
+        assert_problem(http.post("/score", content=body, headers=self.TYPE), "malformed-request")
+
+    def test_a_part_without_a_filename_is_named(self, http: httpx.Client, digits: list[bytes]) -> None:
+        body = self.part(b'name="images"', digits[0]) + b"--XX--\r\n"
+        response = http.post("/score", content=body, headers=self.TYPE)
+        assert_problem(response, "invalid-request", "/images/0")
+        assert "has no filename" in response.text
+
+
+def test_labels_tell_what_the_classifier_reads(http: httpx.Client) -> None:
+    made = http.post("/generate", json={"count": 20, "curated": True}).json()["images"]
+    body = {"images": [image["png"] for image in made], "labels": True}
+    for image, score in zip(made, scores(http.post("/score", json=body)), strict=True):
+        assert score["digit"] == image["digit"]
+        assert score["confidence"] == pytest.approx(image["confidence"], abs=1e-4)
+        assert len(score["digit_probabilities"]) == 10
+        assert sum(score["digit_probabilities"]) == pytest.approx(1, abs=1e-4)
+        assert score["digit_probabilities"][score["digit"]] == score["confidence"]
+
+
+def test_the_pixels_that_were_scored_are_given_back(http: httpx.Client, digits: list[bytes]) -> None:
+    page = np.full((300, 200), 240, np.uint8)
+    page[100:200, 90:110] = 20
+    sent = [encoded(page), digits[0]]
+    body = {"images": [base64.b64encode(image).decode() for image in sent], "fitted_images": True}
+    first = scores(http.post("/score", json=body))
+    pngs = [base64.b64decode(score["png"]) for score in first]
+    fitted = np.asarray(Image.open(io.BytesIO(pngs[0])))
+    assert fitted.shape == (28, 28)
+    assert fitted[14, 14] == 255
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(pngs[1]))), np.asarray(Image.open(io.BytesIO(digits[0]))))
+    again = scores(as_json(http, pngs))
+    assert [score["fitted"] for score in again] == [False, False]
+    assert [score["logit"] for score in again] == pytest.approx([score["logit"] for score in first], rel=1e-4)
+
+
+def test_options_are_form_fields_too(http: httpx.Client, digits: list[bytes]) -> None:
+    files = [("images", ("0.png", digits[0], "image/png"))]
+    form = {"labels": "true", "fitted_images": "true"}
+    (score,) = scores(http.post("/score", files=files, data=form))
+    assert {"digit", "confidence", "digit_probabilities", "png"} < set(score)
+    (plain,) = scores(http.post("/score", files=files, data={"labels": "false"}))
+    assert set(plain) == PLAIN
+    assert_problem(http.post("/score", files=files, data={"labels": "yes"}), "invalid-request", "/labels")
+    assert_problem(http.post("/score", files=files, data={"label": "true"}), "invalid-request", "/label")
+    body = {"images": [base64.b64encode(digits[0]).decode()], "labels": 1}
+    assert_problem(http.post("/score", json=body), "invalid-request", "/labels")

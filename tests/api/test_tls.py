@@ -1,0 +1,113 @@
+"""TLS between the gateway and a real gRPC server that has it, with certificates made for the test."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import httpx
+import pytest
+import trustme
+
+from api.settings import SettingsError, load_settings
+from tests.api import processes
+from tests.api.misbehaving import Handler, MisbehavingServer
+from tests.api.problem import assert_problem
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def files(authority: trustme.CA, tmp_path: Path) -> dict[str, Path]:
+    """The gateway's settings: the authority's certificate, and one of its own from there."""
+    own = authority.issue_cert("gateway.example")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    own.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    own.private_key_pem.write_to_path(tmp_path / "key.pem")
+    return {f"model_server_tls_{name}": tmp_path / f"{name}.pem" for name in ("ca", "cert", "key")}
+
+
+@contextmanager
+def tls_server(authority: trustme.CA, *, host: str = "127.0.0.1", mutual: bool = False) -> Iterator[str]:
+    """A model server behind TLS, on a free port; gives its address."""
+    own = authority.issue_cert(host)
+    pair = (own.private_key_pem.bytes(), b"".join(pem.bytes() for pem in own.cert_chain_pems))
+    credentials = grpc.ssl_server_credentials(
+        [pair], authority.cert_pem.bytes() if mutual else None, require_client_auth=mutual
+    )
+    server = grpc.server(ThreadPoolExecutor(4))
+    with MisbehavingServer("127.0.0.1:0") as model_server:
+        server.add_generic_rpc_handlers((Handler(model_server),))
+        port = server.add_secure_port("127.0.0.1:0", credentials)
+        server.start()
+        try:
+            yield f"127.0.0.1:{port}"
+        finally:
+            server.stop(grace=0).wait()
+
+
+def ask(target: str, **settings: object) -> tuple[httpx.Response, httpx.Response]:
+    """Asks a gateway with these settings whether it is ready, and for a digit."""
+    with processes.gateway(target, **settings) as process:
+        url = processes.url_of(process)
+        digit = httpx.get(f"{url}/digits/7.png", timeout=60)
+        return httpx.get(f"{url}/healthz/ready", timeout=60), digit
+
+
+@pytest.mark.parametrize("mutual", [False, True], ids=["TLS", "mutual TLS"])
+def test_it_works(authority: trustme.CA, files: dict[str, Path], mutual: bool) -> None:
+    with tls_server(authority, mutual=mutual) as target:
+        shown = files if mutual else {"model_server_tls_ca": files["model_server_tls_ca"]}
+        ready, digit = ask(target, **shown)
+    assert ready.status_code == 200, ready.text
+    assert digit.headers["content-type"] == "image/png"
+
+
+def test_it_is_traced_too(authority: trustme.CA, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")  # no receiver is there
+    with tls_server(authority) as target:
+        _, digit = ask(target, model_server_tls_ca=files["model_server_tls_ca"], tracing=True)
+    assert digit.headers["content-type"] == "image/png"
+
+
+def assert_handshake_failed(ready: httpx.Response, digit: httpx.Response) -> None:
+    document = assert_problem(ready, "not-ready", "generator", "discriminator", "classifier")
+    assert "TLS handshake" in document["errors"][0]["detail"]
+    assert "DIGITGAN_MODEL_SERVER_TLS" in document["errors"][0]["detail"]
+    assert_problem(digit, "model-server-unreachable")
+
+
+def test_a_server_from_another_authority_is_not_trusted(files: dict[str, Path]) -> None:
+    with tls_server(trustme.CA()) as target:
+        assert_handshake_failed(*ask(target, model_server_tls_ca=files["model_server_tls_ca"]))
+
+
+def test_a_server_with_another_name_is_not_trusted(authority: trustme.CA, files: dict[str, Path]) -> None:
+    with tls_server(authority, host="other.example") as target:
+        assert_handshake_failed(*ask(target, model_server_tls_ca=files["model_server_tls_ca"]))
+
+
+def test_a_server_that_wants_a_certificate_gets_no_work_without(authority: trustme.CA, files: dict[str, Path]) -> None:
+    with tls_server(authority, mutual=True) as target:
+        ready, digit = ask(target, model_server_tls_ca=files["model_server_tls_ca"])
+    assert_problem(ready, "not-ready", "generator", "discriminator", "classifier")
+    assert_problem(digit, "model-server-unreachable")
+
+
+def test_wrong_files_are_named_before_anything_listens(files: dict[str, Path], tmp_path: Path) -> None:
+    ca, cert, key = (files[f"model_server_tls_{name}"] for name in ("ca", "cert", "key"))
+    foreign = tmp_path / "foreign.pem"
+    trustme.CA().issue_cert("x.example").private_key_pem.write_to_path(foreign)
+    for settings, words in (
+        ({"ca": tmp_path / "nowhere.pem"}, "nowhere.pem"),
+        ({"ca": key}, "key.pem: no certificates"),
+        ({"ca": ca, "cert": cert}, "DIGITGAN_MODEL_SERVER_TLS_KEY"),
+        ({"cert": cert, "key": key}, "DIGITGAN_MODEL_SERVER_TLS_CA"),
+        ({"ca": ca, "cert": cert, "key": foreign}, "foreign.pem"),
+    ):
+        with pytest.raises(SettingsError, match=words):
+            load_settings(**{f"model_server_tls_{name}": path for name, path in settings.items()})

@@ -1,0 +1,52 @@
+"""The gateway of tests/api, and one on small models for datasets: 10,000 indexed seeds, and what comes after."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from digitgan import Client
+from tests.api import indexed_models, processes
+from tests.api.conftest import gateway, model_server
+from tests.digitgan.talker import Talker, talking
+from tests.support.processes import ServerProcess
+
+__all__ = ["gateway", "model_server"]
+
+
+@pytest.fixture(scope="session")
+def url(gateway: ServerProcess) -> str:
+    """The address of a gateway with the pretrained models."""
+    return processes.url_of(gateway)
+
+
+@pytest.fixture(scope="session")
+def client(url: str) -> Iterator[Client]:
+    with Client(url) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def small_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("small")
+    indexed_models.save_generator(root / "generator" / "1")
+    indexed_models.save_discriminator(root / "discriminator" / "1")
+    indexed_models.save_classifier(root / "classifier" / "1")
+    return root
+
+
+@pytest.fixture(scope="session")
+def small_url(small_models: Path, sockets: Path, program: str) -> Iterator[str]:
+    """The address of a gateway with the small models, whose digits can be told from their pixels."""
+    address = sockets / "small.sock"
+    with (
+        processes.model_server(small_models, address, program),
+        processes.gateway(f"unix:{address}") as process,
+    ):
+        yield processes.url_of(process)
+
+
+@pytest.fixture
+def talker() -> Iterator[Talker]:
+    with talking() as server:
+        yield server

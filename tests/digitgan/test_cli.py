@@ -1,0 +1,266 @@
+"""The command line teaches, and tells mistakes in a sentence."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from serving.pretrained import MODELS_DIR
+from tests.support import commands
+
+COMMANDS = (
+    "up",
+    "serve",
+    "gateway",
+    "key",
+    "generate",
+    "score",
+    "dataset",
+    "train",
+    "export",
+    "evaluate",
+    "report",
+    "train-classifier",
+    "models",
+)
+
+
+digitgan = partial(commands.digitgan, check=False)
+
+
+def test_the_version() -> None:
+    assert digitgan("--version").stdout == f"digitgan {version('digitgan')}\n"
+
+
+def test_help_lists_the_commands() -> None:
+    listed = re.findall(r"^│ (\w[\w-]*)  ", digitgan("--help").stdout, re.MULTILINE)
+    assert tuple(listed) == COMMANDS
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_and_option_explains_itself(command: str) -> None:
+    done = digitgan(command, "--help")
+    assert done.returncode == 0
+    options = re.findall(r"^│ (?:\* +)?(--?\w[\w-]*)(.*)│$", done.stdout, re.MULTILINE)
+    assert options
+    for option, rest in options:
+        assert re.search(r"[a-z]{3} ", rest) or re.search(r"[a-z]{3}", rest.replace(option, "")), option
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["serve", "--models", "a", "--config", "b"], "--models and --config"),
+        (["serve", "--models", "NOWHERE"], "holds no models"),
+        (["serve", "--config", "NOWHERE"], "NOWHERE"),
+        (["gateway", "--port", "70000"], "Take a free one with: digitgan gateway --port 0"),
+        (["up", "--port", "99999"], "Take a free one with: digitgan up --port 0"),
+        (["serve", "--port", "-1"], "Take a free one with: digitgan serve --port 0"),
+        (["up", "--host", "192.0.2.1"], "cannot listen on 192.0.2.1:8000"),
+        (["serve", "--grpc-socket-path", "NOWHERE/socket"], "there is no folder"),
+        (["serve", "--config", "/proc/self/mem"], "/proc/self/mem"),
+        (["generate", "--seed", "7", "--out", "NOWHERE/7.png"], "there is no folder"),
+        (["dataset", "/dev/null/digits"], "/dev/null/digits.partial: Not a directory"),
+        (["models", "add", "NOWHERE"], "holds no models"),
+        (["gateway", "--model-server", "nonsense"], "DIGITGAN_MODEL_SERVER=nonsense"),
+        (["up", "--models", "NOWHERE"], "holds no models"),
+        (["export", "NOWHERE"], "holds no run"),
+        (["evaluate", "NOWHERE"], "is no run directory"),
+        (["evaluate", "NOWHERE", "--images", "3"], "--images"),
+        (["train-classifier", "--data", "NOWHERE"], "does not exist"),
+        (["export", "[bold]"], "[bold] holds no run"),
+    ],
+)
+def test_a_mistake_is_told_in_a_sentence(tmp_path: Path, arguments: list[str], told: str) -> None:
+    done = digitgan(*[word.replace("NOWHERE", str(tmp_path / "nowhere")) for word in arguments])
+    assert done.returncode == 2
+    assert told.replace("NOWHERE", "nowhere") in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Loading" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "--data", "NOWHERE"],
+        ["train", "--steps", "0"],
+        ["train", "--preset", "none"],
+        ["train", "--set", "dropout=2"],
+        ["train", "--set", "dropping=0.1"],
+        ["export", "NOWHERE"],
+        ["evaluate", "NOWHERE"],
+        ["evaluate", str(MODELS_DIR), "--data", "NOWHERE"],
+        ["report", "NOWHERE"],
+        ["train-classifier", "--data", "NOWHERE"],
+        ["train-classifier", "--epochs", "0"],
+        ["up", "--models", "NOWHERE"],
+        ["serve", "--models", "NOWHERE"],
+    ],
+    ids=" ".join,
+)
+def test_a_mistake_is_told_before_anything_that_takes_seconds_is_imported(tmp_path: Path, arguments: list[str]) -> None:
+    code = (
+        "import atexit, sys\n"
+        "heavy = {'keras', 'matplotlib', 'openvino', 'sklearn', 'tensorflow'}\n"
+        "atexit.register(lambda: print(*heavy & sys.modules.keys()))\n"
+        "from digitgan.cli import main\n"
+        "main()\n"
+    )
+    given = [word.replace("NOWHERE", str(tmp_path / "nowhere")) for word in arguments]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *given], capture_output=True, text=True, cwd=tmp_path, timeout=commands.LIMIT_S
+    )
+    assert (done.returncode, done.stdout) == (2, "\n"), done.stderr
+
+
+@pytest.mark.parametrize("command", ["up", "gateway", "serve"])
+def test_a_port_in_use_is_told_before_anything_loads(command: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        done = digitgan(command, "--port", str(port))
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == (
+        f"digitgan: port {port} of 127.0.0.1 is in use. Take a free one with: digitgan {command} --port 0\n"
+    )
+
+
+OWN_MODULES = ("api.py", "numpy.py", "queue.py", "serving/__init__.py", "signal.py")
+
+
+@pytest.fixture
+def own_modules(tmp_path: Path) -> Path:
+    """A working directory with modules of the user's own, under names that this package and its libraries use."""
+    for name in OWN_MODULES:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"raise RuntimeError('{name} of the user was imported')\n")
+    return tmp_path
+
+
+def test_a_service_starts_in_a_folder_with_modules_of_the_users_own(own_modules: Path) -> None:
+    done = digitgan("generate", "--local", "--seed", "7", cwd=own_modules)
+    assert done.returncode == 0, done.stderr
+    assert "seed 7" in done.stdout
+
+
+def test_the_client_takes_no_module_of_the_users_own_for_one_of_this_package(own_modules: Path) -> None:
+    for name in ("numpy.py", "queue.py", "signal.py"):  # A program's own folder hides them from every library.
+        (own_modules / name).unlink()
+    code = "from digitgan import AsyncClient, Client; Client().close()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=own_modules, timeout=commands.LIMIT_S
+    )
+    assert done.stderr == ""
+
+
+def test_a_part_that_is_not_installed_is_told_with_the_way_to_install_it(tmp_path: Path) -> None:
+    """A process that can't find TensorFlow, as in an installation of the gateway alone."""
+    code = (
+        "import importlib.machinery, sys\n"
+        "find = importlib.machinery.PathFinder.find_spec\n"
+        "importlib.machinery.PathFinder.find_spec = classmethod(\n"
+        "    lambda cls, name, *rest: None if name == 'tensorflow' else find(name, *rest))\n"
+        "sys.argv = ['digitgan', 'train']\n"
+        "from digitgan.cli import main\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=commands.LIMIT_S
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("digitgan: this needs tensorflow. Install the extra 'training': ")
+    assert done.stderr.endswith(f"-m pip install {from_checkout('training')}\n")
+
+
+def from_checkout(extra: str) -> str:
+    root = Path(__file__).parents[2]
+    return f"--constraint {root}/requirements.lock --editable '{root}[{extra}]'"
+
+
+PIP = f"{sys.executable} -m pip install"
+
+
+@pytest.mark.parametrize(
+    ("origin", "installer", "command"),
+    [
+        (None, "pip", f"{PIP} 'digitgan[client]'"),
+        (None, "uv", f"uv pip install --python {sys.executable} 'digitgan[client]'"),
+        ({"url": "file:///home/a%20b/digitgan", "dir_info": {}}, "pip", f"{PIP} '/home/a b/digitgan[client]'"),
+        (
+            {"url": "file:///src", "dir_info": {"editable": True}},
+            "pip",
+            f"{PIP} --editable '/src[client]'",
+        ),
+        (
+            {"url": "https://git.example/digitgan.git", "vcs_info": {"vcs": "git", "commit_id": "abc"}},
+            "pip",
+            f"{PIP} 'digitgan[client] @ git+https://git.example/digitgan.git@abc'",
+        ),
+        (
+            {"url": "file:///tmp/digitgan-0.1.0-py3-none-any.whl", "archive_info": {}},
+            "pip",
+            f"{PIP} 'digitgan[client] @ file:///tmp/digitgan-0.1.0-py3-none-any.whl'",
+        ),
+    ],
+)
+def test_an_extra_is_installed_as_the_package_was(
+    tmp_path: Path, origin: dict[str, object] | None, installer: str, command: str
+) -> None:
+    metadata = tmp_path / "digitgan-0.1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: digitgan\nVersion: 0.1.0\n")
+    (metadata / "INSTALLER").write_text(f"{installer}\n")
+    if origin:
+        (metadata / "direct_url.json").write_text(json.dumps(origin))
+    code = "from digitgan.errors import install_command; print(install_command('client'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.strip() == command
+
+
+def test_the_shells_completion_can_be_installed(tmp_path: Path) -> None:
+    home = {
+        **os.environ,
+        "HOME": str(tmp_path),
+        "SHELL": "/bin/bash",
+        "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "digitgan", "--install-completion", "bash"], env=home, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "completion installed" in done.stdout
+    assert ".bash_completions" in (tmp_path / ".bashrc").read_text()
+
+
+def test_models_commands_say_how_to_make_a_models_config(tmp_path: Path) -> None:
+    shutil.copytree(MODELS_DIR / "classifier", tmp_path / "classifier")
+    done = digitgan("models", "list", cwd=tmp_path)
+    assert (done.returncode, "models is no folder: name the base directory" in done.stderr) == (2, True)
+    done = digitgan("models", "list", "--models", ".", cwd=tmp_path)
+    assert done.returncode == 2
+    command = done.stderr.strip().partition("make one with: digitgan ")[2]
+    assert digitgan(*shlex.split(command)).returncode == 0
+    assert f'base_path: "{tmp_path}/classifier"' in (tmp_path / "models.config").read_text()
+    listed = digitgan("models", "list", "--models", ".", cwd=tmp_path)
+    assert (listed.returncode, "stable" in listed.stdout) == (0, True)
+
+
+def test_a_key_is_printed_with_the_entry_that_lets_it_in() -> None:
+    from api.middleware.keys import hash_of, keys_of
+
+    done = digitgan("key", "alice", "--images", "600")
+    key, entry = (line.partition(" ")[2].strip() for line in done.stdout.splitlines())
+    (known,) = keys_of(entry)
+    assert (known.name, known.sha256.hex(), known.images_per_minute) == ("alice", hash_of(key), 600)
+    refused = digitgan("key", "a b")
+    assert refused.returncode == 2
+    assert "is no name" in refused.stderr

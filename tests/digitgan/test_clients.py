@@ -1,0 +1,171 @@
+"""Both clients against a real gateway: arrays in, arrays out."""
+
+import asyncio
+import io
+import json
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+import digitgan
+import digitgan.client
+from digitgan.client import Client, InvalidRequestError, VersionNotFoundError
+from serving.noise import noise_from_seeds
+from tests.digitgan.both import Both
+from tests.support import commands
+
+
+@pytest.fixture(scope="module", params=["sync", "async"])
+def client(request: pytest.FixtureRequest, url: str) -> Iterator[Both]:
+    with Both(request.param, url) as both:
+        yield both
+
+
+def pixels_in(png: bytes) -> NDArray[np.uint8]:
+    with Image.open(io.BytesIO(png)) as image:
+        return np.asarray(image)
+
+
+def test_what_is_public_is_listed() -> None:
+    for module in (digitgan, digitgan.client):
+        assert sorted(module.__all__) == sorted(set(module.__all__))
+        assert all(getattr(module, name).__doc__ for name in module.__all__)
+    assert set(digitgan.__all__) <= set(digitgan.client.__all__)
+
+
+def test_seeds_give_their_digits(client: Both) -> None:
+    digits = client.generate(seeds=[3, 2**53 - 1, 3])
+    assert (digits.pixels.shape, digits.pixels.dtype) == ((3, 28, 28), np.uint8)
+    assert (digits.seeds.tolist(), digits.seeds.dtype) == ([3, 2**53 - 1, 3], np.uint64)
+    assert (digits.model, digits.version, digits.labels, digits.confidences) == ("generator", 1, None, None)
+    assert np.array_equal(digits.pixels[0], digits.pixels[2])
+    for seeds in (3, np.array([3]), range(3, 4)):
+        assert np.array_equal(client.generate(seeds=seeds).pixels, digits.pixels[:1])
+
+
+def test_noise_gives_the_digit_of_its_seed_and_has_none(client: Both) -> None:
+    digits = client.generate(noise=noise_from_seeds([3, 4]), labels=True)
+    by_seed = client.generate(seeds=[3, 4], labels=True)
+    assert digits.seeds is None
+    assert np.array_equal(digits.pixels, by_seed.pixels)
+    assert np.array_equal(digits.labels, by_seed.labels)
+
+
+@pytest.mark.parametrize("options", [{}, {"labels": True}, {"digit": 7}, {"curated": True}])
+def test_chosen_seeds_are_told(client: Both, options: dict[str, object]) -> None:
+    digits = client.generate(20, **options)
+    assert len(digits) == len(digits.seeds) == 20
+    assert np.array_equal(client.generate(seeds=digits.seeds).pixels, digits.pixels)
+    if options:
+        assert (digits.labels.dtype, digits.confidences.dtype) == (np.uint8, np.float32)
+        assert "digit" not in options or set(digits.labels) == {7}
+    assert len(client.generate()) == 1
+
+
+def test_scale_and_version(client: Both) -> None:
+    digits = client.generate(seeds=[5], scale=3, version=1)
+    assert np.array_equal(digits.pixels[:, ::3, ::3], client.generate(seeds=5).pixels)
+    with pytest.raises(VersionNotFoundError, match="no version 9"):
+        client.generate(version=9)
+
+
+def test_what_the_gateway_refuses_names_the_fields(client: Both) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        client.generate(3, digit=10, scale=40)
+    error = caught.value
+    assert (error.type, error.status) == ("/problems/invalid-request", 422)
+    assert {one.place for one in error.errors} == {"/digit", "/scale"}
+    assert all(one.detail for one in error.errors)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".zip", ".npy", ".json"])
+def test_a_file_is_what_the_gateway_makes(client: Both, tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"digits{suffix}"
+    saved = client.save(path, seeds=range(4), scale=2)
+    assert (saved.path, saved.model, saved.version) == (path, "generator", 1)
+    expected = client.generate(seeds=range(4), scale=2).pixels
+    content = path.read_bytes()
+    if suffix == ".png":
+        assert pixels_in(content).shape == (2 * (2 * 30 + 2), 2 * (2 * 30 + 2))
+    elif suffix == ".zip":
+        with zipfile.ZipFile(path) as archive:
+            assert np.array_equal([pixels_in(archive.read(name)) for name in archive.namelist()], expected)
+    elif suffix == ".npy":
+        assert np.array_equal(np.load(path), expected)
+    else:
+        assert [image["seed"] for image in json.loads(content)["images"]] == [0, 1, 2, 3]
+    with pytest.raises(InvalidRequestError):
+        client.save(tmp_path / "none.png", seeds=[-1])
+    with pytest.raises(ValueError, match="should end in"):
+        client.save(tmp_path / "none.gif", 3)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_images_are_scored_as_arrays_and_as_files(client: Both, tmp_path: Path) -> None:
+    digits = client.generate(seeds=range(5)).pixels
+    scores = client.score(digits)
+    assert (len(scores), scores.model, scores.version) == (5, "discriminator", 1)
+    assert scores.probabilities.shape == scores.logits.shape == (5,)
+    assert [one.verdict == "real" for one in scores.scores] == (scores.probabilities > 0.5).tolist()
+    assert not any(one.fitted for one in scores.scores)
+    path = tmp_path / "3.png"
+    client.save(path, seeds=3)
+    for image in (digits[3], path, str(path), path.read_bytes(), [path]):
+        assert client.score(image).logits == pytest.approx(scores.logits[3:4], abs=1e-3)
+    assert client.score(digits[3].repeat(4, 0).repeat(4, 1)).scores[0].fitted
+    wrongs: tuple[Any, ...] = (digits / 255, digits[0, 0], [])
+    for wrong in wrongs:
+        with pytest.raises(ValueError):
+            client.score(wrong)
+
+
+def test_a_dataset_comes_in_parts(client: Both) -> None:
+    parts = client.dataset(500, balance="mnist", confidence_floor=0.95, scale=2)
+    assert sum(map(len, parts)) == 500
+    assert {tuple(part.versions.items()) for part in parts} == {
+        (("generator", 1), ("classifier", 1), ("discriminator", 1))
+    }
+    seeds = np.concatenate([part.seeds for part in parts])
+    assert (np.diff(seeds.astype(np.int64)) > 0).all()
+    again = client.generate(seeds=seeds, labels=True, scale=2)
+    assert np.array_equal(np.concatenate([part.pixels for part in parts]), again.pixels)
+    assert np.array_equal(np.concatenate([part.labels for part in parts]), again.labels)
+    confidences = np.concatenate([part.confidences for part in parts])
+    assert confidences.min() >= 0.95
+    assert np.allclose(confidences, again.confidences, atol=1e-6)
+    first = parts[0]
+    logits = client.score(first.pixels[:8, ::2, ::2]).logits
+    assert first.logits[:8] == pytest.approx(logits[: len(first)], abs=1e-3)
+
+
+def test_the_models_and_readiness(client: Both) -> None:
+    models = client.models()
+    assert {model.name for model in models} == {"generator", "discriminator", "classifier"}
+    for model in models:
+        assert (model.versions[0].version, model.versions[0].state) == (1, "AVAILABLE")
+        assert model.versions[0].card
+    assert client.ready()
+
+
+def test_a_client_that_is_not_closed_lets_the_program_end(url: str) -> None:
+    code = f"from digitgan import Client; client = Client({url!r}); print(client.ready())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=commands.LIMIT_S)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
+
+
+def test_the_client_works_where_an_event_loop_runs(url: str) -> None:
+    """As in a notebook."""
+
+    async def cell() -> int:
+        with Client(url) as client:
+            return len(client.generate(3))
+
+    assert asyncio.run(cell()) == 3

@@ -1,0 +1,187 @@
+"""``digitgan dataset``: balanced, complete or not there, the same bytes however often it is stopped, read by all."""
+
+import gzip
+import io
+import json
+import signal
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_files
+
+from digitgan.dataset.plan import SEEDS_APART, Plan
+from serving.dataset import record
+from tests.api.indexed_models import INDEXED, SHADE
+from training import data
+
+DEADLINE_S = 300.0
+COUNT, TEST = 2400, 600
+OPTIONS = ("--count", COUNT, "--test", TEST, "--confidence", 0.9)
+
+
+def command(out: Path, url: str, *options: object) -> list[str]:
+    return [sys.executable, "-m", "digitgan", "dataset", str(out), *map(str, OPTIONS + options), "--url", url]
+
+
+def run(out: Path, url: str, *options: object) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(command(out, url, *options), capture_output=True, text=True, timeout=DEADLINE_S)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def stop(number: int, out: Path, url: str, after: int) -> subprocess.Popen[str]:
+    """Runs the command until it has added ``after`` digits, and sends it a signal."""
+    records = out.with_name(f"{out.name}.partial") / "digits.records"
+    enough = after * record().itemsize + (records.stat().st_size if records.exists() else 0)
+    with subprocess.Popen(command(out, url), stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + DEADLINE_S
+        while not records.exists() or records.stat().st_size < enough:
+            assert process.poll() is None, "it ended before it could be stopped"
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        process.send_signal(number)
+        process.communicate(timeout=DEADLINE_S)
+    assert not out.exists()
+    return process
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def whole(small_url: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset made without a stop."""
+    out = tmp_path_factory.mktemp("whole") / "digits"
+    run(out, small_url)
+    return out
+
+
+def test_it_is_balanced_labelled_and_tells_where_it_comes_from(whole: Path) -> None:
+    found = data.load(whole)
+    for images, labels, count in ((found.x_train, found.y_train, COUNT), (found.x_test, found.y_test, TEST)):
+        assert np.array_equal(labels, images[:, 14, 14] // SHADE)
+        assert np.bincount(labels).tolist() == [count // 10] * 10
+        assert len(np.unique(labels[: count // 2])) == 10, "the order isn't the seeds'"
+    manifest = json.loads((whole / "dataset.json").read_text())
+    assert manifest["models"] == {"generator": 1, "classifier": 1, "discriminator": 1}
+    assert manifest["digits"] == {"train": [COUNT // 10] * 10, "test": [TEST // 10] * 10}
+    assert manifest["seeds"]["last"] > INDEXED, "it goes beyond the index"
+    assert manifest["options"]["confidence_floor"] == 0.9
+    assert 0.9 <= manifest["least_confidence"] < 1
+    subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=whole, check=True)
+    table = (whole / "labels.csv").read_text().splitlines()
+    assert table[0] == "part,place,seed,digit,confidence,logit"
+    assert len({line.split(",")[2] for line in table[1:]}) == COUNT + TEST
+
+
+def test_stopped_and_resumed_it_has_the_same_bytes(small_url: str, whole: Path, tmp_path: Path) -> None:
+    """Killed, stopped by Ctrl-C, with half a record at the end, and then left alone."""
+    out = tmp_path / "digits"
+    stop(signal.SIGKILL, out, small_url, 300)
+    with (tmp_path / "digits.partial" / "digits.records").open("ab") as file:
+        file.write(b"half a record")
+    stopped = stop(signal.SIGINT, out, small_url, 300)
+    assert stopped.returncode == 128 + signal.SIGINT
+    done = run(out, small_url)
+    assert f"{out} is complete" in done.stdout
+    assert content(out) == content(whole)
+    assert [path.name for path in tmp_path.iterdir()] == ["digits"]
+
+
+def test_what_is_there_is_not_made_again_nor_overwritten(small_url: str, whole: Path, tmp_path: Path) -> None:
+    assert "is there already" in run(whole, small_url).stdout
+    refused = subprocess.run(command(whole, small_url, "--seed", 1), capture_output=True, text=True)
+    assert (refused.returncode, "other options" in refused.stderr) == (2, True)
+    (tmp_path / "mine.txt").write_text("mine")
+    refused = subprocess.run(command(tmp_path, small_url), capture_output=True, text=True)
+    assert (refused.returncode, "holds something else" in refused.stderr) == (2, True)
+    out = tmp_path / "digits"
+    stop(signal.SIGKILL, out, small_url, 100)
+    refused = subprocess.run(command(out, small_url, "--balance", "natural"), capture_output=True, text=True)
+    assert (refused.returncode, "begun with other options (balance uniform)" in refused.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("format_", ["npz", "png", "csv"])
+def test_every_format_holds_the_same_digits(small_url: str, whole: Path, tmp_path: Path, format_: str) -> None:
+    out = tmp_path / "digits"
+    run(out, small_url, "--format", format_)
+    expected = data.load(whole)
+    if format_ == "npz":
+        found: Any = data.load(out / "digits.npz")
+        assert np.array_equal(found.x_train, expected.x_train)
+        assert np.array_equal(found.x_test, expected.x_test)
+        assert np.array_equal(found.y_train, expected.y_train)
+        assert np.array_equal(found.y_test, expected.y_test)
+    elif format_ == "csv":
+        rows = np.loadtxt(out / "test.csv", np.uint8, delimiter=",", skiprows=1)
+        assert np.array_equal(rows[:, 0], expected.y_test)
+        assert np.array_equal(rows[:, 1:].reshape(-1, 28, 28), expected.x_test)
+        assert (out / "train.csv").read_text().startswith("label,pixel0,pixel1,")
+    else:
+        import keras
+
+        images = keras.utils.image_dataset_from_directory(
+            out / "test", color_mode="grayscale", image_size=(28, 28), batch_size=None, shuffle=False, verbose=False
+        )
+        by_digit = np.argsort(expected.y_test, kind="stable")
+        pairs = list(images.as_numpy_iterator())
+        assert np.array_equal([label for _, label in pairs], expected.y_test[by_digit])
+        assert np.array_equal(np.stack([image[..., 0] for image, _ in pairs]), expected.x_test[by_digit])
+        by_sklearn = load_files(out / "test", shuffle=False)
+        assert by_sklearn.target_names == [str(digit) for digit in range(10)]
+        assert np.array_equal(by_sklearn.target, expected.y_test[by_digit])
+        with Image.open(io.BytesIO(by_sklearn.data[0])) as first:
+            assert np.array_equal(np.asarray(first), expected.x_test[by_digit[0]])
+    assert (out / "labels.csv").read_bytes() == (whole / "labels.csv").read_bytes()
+
+
+def test_idx_is_where_and_what_torchvision_looks_for(whole: Path) -> None:
+    """torchvision.datasets.MNIST(root) wants all four uncompressed files in root/MNIST/raw, and goes by their heads:
+    the fourth byte is the rank, the third the type, then the lengths, big-endian."""
+    expected = data.load(whole)
+    raw = whole / "MNIST" / "raw"
+    arrays = {
+        "train-images-idx3-ubyte": expected.x_train,
+        "train-labels-idx1-ubyte": expected.y_train,
+        "t10k-images-idx3-ubyte": expected.x_test,
+        "t10k-labels-idx1-ubyte": expected.y_test,
+    }
+    assert {path.name for path in raw.iterdir()} == set(arrays)
+    for name, array in arrays.items():
+        content = (raw / name).read_bytes()
+        zero, type_, rank = struct.unpack(">HBB", content[:4])
+        assert (zero, type_, rank) == (0, 8, array.ndim)
+        assert struct.unpack(f">{rank}I", content[4 : 4 + 4 * rank]) == array.shape
+        assert content[4 + 4 * rank :] == array.tobytes()
+        assert gzip.decompress((whole / f"{name}.gz").read_bytes()) == content
+
+
+def test_without_a_gateway_it_starts_one_and_leaves_none(small_models: Path, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "digits"
+    without_url = command(out, "", "--models", small_models)[:-2]
+    done = subprocess.run(without_url, capture_output=True, text=True, timeout=DEADLINE_S)
+    assert done.returncode == 0, done.stderr
+    assert content(out) == content(whole)
+
+
+def test_datasets_of_different_seeds_share_no_digit() -> None:
+    assert Plan(60_000, 10_000, seed=1).first_seed - Plan(60_000, 10_000, seed=0).first_seed == SEEDS_APART
+
+
+def test_the_parts_are_dealt_by_the_balance_and_the_seed() -> None:
+    labels = np.random.default_rng(0).integers(0, 10, 1200).astype(np.uint8)
+    labels = np.concatenate([labels, np.repeat(np.arange(10, dtype=np.uint8), 60)])
+    train, test = Plan(1700, 100).parts(labels)
+    assert sorted([*train, *test]) == list(range(1800))
+    assert np.bincount(labels[test]).tolist() == [10] * 10
+    assert np.array_equal(Plan(1700, 100).parts(labels)[0], train)
+    assert not np.array_equal(Plan(1700, 100, seed=1).parts(labels)[0], train)
+    assert [len(part) for part in Plan(1700, 100, balance="natural").parts(labels)] == [1700, 100]

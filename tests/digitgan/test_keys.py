@@ -1,0 +1,70 @@
+"""Both clients before a gateway that wants API keys: the key goes along, and what its quota refuses is waited for."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from api.middleware.keys import hash_of, new_key
+from digitgan.client import RefusedError
+from tests.api import processes
+from tests.digitgan.both import Both
+
+ALICE, BOB, CAROL = new_key(), new_key(), new_key()
+
+
+@pytest.fixture(scope="module")
+def guarded_url(model_server: str) -> Iterator[str]:
+    """A gateway where alice and bob have an image a second, and carol the default."""
+    keys = f"alice:{hash_of(ALICE)}:60,bob:{hash_of(BOB)}:60,carol:{hash_of(CAROL)}"
+    with processes.gateway(model_server, api_keys=keys) as process:
+        yield processes.url_of(process)
+
+
+@pytest.fixture(params=["sync", "async"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_without_the_key_the_gateway_refuses(kind: str, guarded_url: str) -> None:
+    with Both(kind, guarded_url) as client, pytest.raises(RefusedError) as caught:
+        client.generate(1)
+    assert caught.value.type == "/problems/unauthenticated"
+
+
+def test_the_key_is_given_or_in_the_environment(kind: str, guarded_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Both(kind, guarded_url, api_key=CAROL) as client:
+        assert len(client.generate(3).pixels) == 3
+    monkeypatch.setenv("DIGITGAN_API_KEY", CAROL)
+    with Both(kind, guarded_url) as client:
+        assert len(client.generate(3).pixels) == 3
+
+
+def test_what_is_used_up_is_waited_for(kind: str, guarded_url: str) -> None:
+    key = ALICE if kind == "sync" else BOB
+    with Both(kind, guarded_url, api_key=key, retry_s=30) as client:
+        client.generate(60)
+        assert len(client.generate(3).pixels) == 3
+
+
+def test_what_can_be_no_key_is_told(kind: str, guarded_url: str) -> None:
+    with pytest.raises(ValueError, match="API key"):
+        Both(kind, guarded_url, api_key="schlüssel")
+
+
+def test_the_commands_use_it_too(guarded_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = [sys.executable, "-m", "digitgan", "generate", "--url", guarded_url, "--seed", "7"]
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "API key" in refused.stderr
+    monkeypatch.setenv("DIGITGAN_API_KEY", CAROL)
+    assert subprocess.run(command, capture_output=True, text=True, check=False).returncode == 0
+
+
+def test_a_service_for_a_command_alone_wants_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the environment says for a gateway that is started from it."""
+    monkeypatch.setenv("DIGITGAN_API_KEYS", f"alice:{hash_of(ALICE)}")
+    command = [sys.executable, "-m", "digitgan", "generate", "--local", "--seed", "7"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,5 +1,0 @@
-"""The model server's suite, written against TensorFlow Serving's API and its official stubs only.
-
-It runs on TensorFlow Serving or on the embedded server (tests/support/model_servers.py). What is particular to the
-embedded server is tested in tests/model_server/embedded.
-"""

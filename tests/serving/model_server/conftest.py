@@ -1,0 +1,77 @@
+"""Servers that several tests share: starting one takes seconds."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.serving.model_server import saved_models
+from tests.serving.model_server.client import Client
+from tests.serving.model_server.process import config, connected, server_process
+
+
+@dataclass(frozen=True)
+class Templates:
+    """Saved models to publish copies of."""
+
+    half_plus_two: Path
+    half_plus_three: Path
+    echo: Path
+    text: Path
+    witness: Path
+
+
+@pytest.fixture(scope="session")
+def templates(tmp_path_factory: pytest.TempPathFactory) -> Templates:
+    root = tmp_path_factory.mktemp("templates")
+    made = Templates(*(root / name for name in ("two", "three", "echo", "text", "witness")))
+    saved_models.save_half_plus(made.half_plus_two, 2.0)
+    saved_models.save_half_plus(made.half_plus_three, 3.0)
+    saved_models.save_echo(made.echo)
+    saved_models.save_text(made.text)
+    saved_models.save_witness(made.witness)
+    return made
+
+
+@pytest.fixture(scope="session")
+def models(templates: Templates, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The base paths of models that no test changes: ``half`` (versions 1: + 2, 2: + 3), ``echo`` and ``witness``."""
+    root = tmp_path_factory.mktemp("models")
+    saved_models.publish(templates.half_plus_two, root / "half", 1)
+    saved_models.publish(templates.half_plus_three, root / "half", 2)
+    saved_models.publish(templates.echo, root / "echo", 1)
+    saved_models.publish(templates.witness, root / "witness", 7)
+    return {name: root / name for name in ("half", "echo", "witness")}
+
+
+@pytest.fixture(scope="session")
+def models_config(models: dict[str, Path]) -> str:
+    half = (
+        "model_version_policy { all {} } "
+        'version_labels { key: "stable" value: 1 } version_labels { key: "canary" value: 2 }'
+    )
+    return config(models, {"half": half})
+
+
+@pytest.fixture(scope="session")
+def client(program: str, models_config: str) -> Iterator[Client]:
+    """A client of a server without batching."""
+    with ExitStack() as stack:
+        server = stack.enter_context(server_process(program, models_config))
+        yield ready(stack.enter_context(connected(server)))
+
+
+@pytest.fixture(scope="session")
+def batching_client(program: str, models_config: str) -> Iterator[Client]:
+    """A client of a server with batching: 4 rows at most."""
+    with ExitStack() as stack:
+        server = stack.enter_context(server_process(program, models_config, batching=True))
+        yield ready(stack.enter_context(connected(server)))
+
+
+def ready(client: Client) -> Client:
+    """Waits for both versions of ``half``: a server listens as soon as each model has one."""
+    client.wait_for_states("half", {1: "AVAILABLE", 2: "AVAILABLE"})
+    return client

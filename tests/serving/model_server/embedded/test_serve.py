@@ -1,0 +1,63 @@
+"""``digitgan serve``: its options, TensorFlow Serving's flags, and what it says while it waits."""
+
+import shutil
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+from tests.serving.model_server.client import Client, refused, wait_until
+from tests.serving.model_server.conftest import Templates
+from tests.serving.model_server.process import config
+from tests.support.processes import ServerProcess
+
+
+def test_the_options_and_tensorflow_servings_flags_reach_the_server(
+    models: dict[str, Path], sockets: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "models.config").write_text(config({"half": models["half"]}))
+    socket = sockets / "serve.sock"
+    flags = (
+        f"--model_config_file={tmp_path / 'models.config'}",
+        f"--grpc_socket_path={socket}",
+        "--enable_batching=true",
+        "--tensorflow_inter_op_parallelism=2",
+        "--grpc_channel_arguments=grpc.max_connection_age_ms=30000",
+        "--max-batch-size=4",
+    )
+    server = ServerProcess("-m", "digitgan", "serve", *flags)
+    try:
+        wait_until(lambda: "listens on" in server.log, lambda: server.log)
+        with Client(f"unix:{socket}") as client:
+            assert client.half_plus("half") == (3.5, 2)
+            with refused(grpc.StatusCode.INVALID_ARGUMENT, "5", "4"):
+                client.predict("half", {"x": np.zeros(5, np.float32)})
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize(
+    ("folder", "policy", "words"),
+    [
+        ("m/1", "", ("No versions of servable m found under base path BASE/m/1.", "fingerprint.pb, saved_model.pb")),
+        ("zeros", "", ("No versions of servable m found under base path BASE/zeros.", "It holds: 00000001")),
+        (
+            "m",
+            "model_version_policy { specific { versions: 9 } }",
+            ("Version 9 of servable m, which was requested", "not found under base path BASE/m. It holds: 1"),
+        ),
+    ],
+)
+def test_a_base_path_without_a_version_that_counts_is_named(
+    templates: Templates, tmp_path: Path, folder: str, policy: str, words: tuple[str, ...]
+) -> None:
+    shutil.copytree(templates.half_plus_two, tmp_path / "m" / "1")
+    (tmp_path / "zeros" / "00000001").mkdir(parents=True)
+    (tmp_path / "models.config").write_text(config({"m": tmp_path / folder}, {"m": policy}))
+    server = ServerProcess("-m", "digitgan", "serve", "--port", "0", "--config", str(tmp_path / "models.config"))
+    try:
+        expected = [word.replace("BASE", str(tmp_path)) for word in words]
+        wait_until(lambda: all(word in server.log for word in expected), lambda: server.log)
+    finally:
+        assert server.stop() == 0

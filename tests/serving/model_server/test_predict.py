@@ -1,0 +1,238 @@
+"""PredictionService.Predict, without batching."""
+
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from tensorflow.core.framework import tensor_pb2
+
+from tests.serving.model_server import saved_models
+from tests.serving.model_server.client import SECONDS, Client, output, predict_request, refused
+from tests.serving.model_server.conftest import Templates
+from tests.serving.model_server.process import config, connected, server_process
+from tests.serving.model_server.saved_models import DTYPES
+from tests.support.processes import EMBEDDED
+
+NOT_FOUND = grpc.StatusCode.NOT_FOUND
+INVALID_ARGUMENT = grpc.StatusCode.INVALID_ARGUMENT
+X = np.array([0, 1, 2.5], np.float32)
+
+
+def tensor(shape: tuple[int, ...], **fields: Any) -> Any:
+    proto = tensor_pb2.TensorProto(dtype=fields.pop("dtype", 1), **fields)
+    proto.tensor_shape.SetInParent()
+    for size in shape:
+        proto.tensor_shape.dim.add(size=size)
+    return proto
+
+
+def test_the_newest_version_answers_unless_one_is_named(client: Client) -> None:
+    assert client.half_plus("half", 4) == (5.0, 2)
+    assert client.half_plus("half", 4, version=1) == (4.0, 1)
+    assert client.half_plus("half", 4, version=2) == (5.0, 2)
+
+
+def test_a_label_names_a_version(client: Client) -> None:
+    assert client.half_plus("half", 4, label="stable") == (4.0, 1)
+    assert client.half_plus("half", 4, label="canary") == (5.0, 2)
+
+
+def test_the_answer_names_model_version_and_signature(client: Client) -> None:
+    spec = client.predict("half", {"x": X}).model_spec
+    assert (spec.name, spec.version.value, spec.signature_name) == ("half", 2, "serving_default")
+    spec = client.predict("half", {"x": X}, signature="both", label="stable").model_spec
+    assert (spec.name, spec.version.value, spec.signature_name) == ("half", 1, "both")
+
+
+def test_a_signature_is_run_by_its_name(client: Client) -> None:
+    answer = client.predict("half", {"x": X}, signature="both")
+    np.testing.assert_array_equal(output(answer, "y"), X / 2 + 3)
+    np.testing.assert_array_equal(output(answer, "z"), X * 2)
+
+
+def test_an_answer_may_be_larger_than_grpcs_usual_limit(client: Client) -> None:
+    """4 MiB is what gRPC accepts unless told otherwise."""
+    pages = np.arange(256)
+    found = output(client.predict("witness", {"pages": pages}, signature="pages"), "numbers")
+    assert found.nbytes == 4 * 2**20
+    np.testing.assert_array_equal(found[:, -1], pages)
+
+
+def test_an_output_filter_chooses_outputs(client: Client) -> None:
+    answer = client.predict("half", {"x": X}, signature="both", output_filter=("z",))
+    assert list(answer.outputs) == ["z"]
+    np.testing.assert_array_equal(output(answer, "z"), X * 2)
+    both = client.predict("half", {"x": X}, signature="both", output_filter=("z", "y"))
+    assert set(both.outputs) == {"y", "z"}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_values_of_every_dtype_come_back_as_they_were(client: Client, dtype: str) -> None:
+    values = np.array([0, 1]).astype(dtype)
+    answer = client.predict("echo", {"x": values}, signature=dtype)
+    np.testing.assert_array_equal(output(answer, "y"), values)
+    assert output(answer, "y").dtype == values.dtype
+
+
+def test_strings_come_back_as_they_were_or_the_embedded_server_refuses_the_version(
+    program: str, templates: Templates, tmp_path: Path
+) -> None:
+    """As a list: TensorFlow cannot read the strings that TensorFlow Serving packs into ``tensor_content``."""
+    saved_models.publish(templates.text, tmp_path / "text", 1)
+    models_config = config({"text": tmp_path / "text"})
+    flags = [] if program == EMBEDDED else ["--enable_serialization_as_tensor_content=false"]
+    with server_process(program, models_config, *flags) as server:
+        if program == EMBEDDED:
+            assert server.wait() == 1
+            assert "UNIMPLEMENTED" in server.log
+            assert "Serve this model with TensorFlow Serving" in server.log
+            return
+        with connected(server) as client:
+            values = np.array([b"", b"\xff\x00"], object)
+            np.testing.assert_array_equal(output(client.predict("text", {"x": values}), "y"), values)
+
+
+def test_numbers_are_answered_as_raw_bytes(client: Client) -> None:
+    answer = client.predict("half", {"x": X})
+    assert answer.outputs["y"].tensor_content == (X / 2 + 3).tobytes()
+
+
+@pytest.mark.parametrize("shape", [(), (2, 3), (0,), (0, 5)])
+def test_any_shape_is_run_that_the_operations_take(client: Client, shape: tuple[int, ...]) -> None:
+    x = np.ones(shape, np.float32)
+    np.testing.assert_array_equal(output(client.predict("half", {"x": x}), "y"), x / 2 + 3)
+
+
+def test_a_shape_other_than_the_signatures_passes_if_the_operations_take_it_except_in_the_embedded_server(
+    client: Client, program: str
+) -> None:
+    """The signature says [N]."""
+    index = np.array([[0, 1], [2, 0]], np.int32)
+    if program == EMBEDDED:
+        with refused(INVALID_ARGUMENT, "[-1]", "[2, 2]"):
+            client.predict("witness", {"index": index}, signature="item")
+        return
+    answer = client.predict("witness", {"index": index}, signature="item")
+    assert output(answer, "y").tolist() == [[10, 20], [30, 10]]
+
+
+def test_a_shape_that_an_operation_cannot_take_is_invalid(client: Client) -> None:
+    with refused(INVALID_ARGUMENT):
+        client.predict("witness", {"x": np.ones((2, 4), np.float32)}, signature="dot")
+
+
+def test_a_value_that_an_operation_cannot_take_is_invalid_except_in_the_embedded_server(
+    client: Client, program: str
+) -> None:
+    if program == EMBEDDED:
+        answer = client.predict("witness", {"index": np.array([0, 7], np.int32)}, signature="item")
+        assert output(answer, "y").tolist() == [10, 0]
+        return
+    with refused(INVALID_ARGUMENT, "7"):
+        client.predict("witness", {"index": np.array([0, 7], np.int32)}, signature="item")
+
+
+def test_an_unknown_model_is_not_found(client: Client) -> None:
+    with refused(NOT_FOUND, "Servable not found", "nobody"):
+        client.half_plus("nobody")
+    with refused(NOT_FOUND, "Servable not found", "nobody", "1"):
+        client.half_plus("nobody", version=1)
+
+
+def test_an_unknown_version_is_not_found(client: Client) -> None:
+    with refused(NOT_FOUND, "Servable not found", "half", "99"):
+        client.half_plus("half", version=99)
+
+
+def test_an_unknown_label_is_invalid(client: Client) -> None:
+    with refused(INVALID_ARGUMENT, "Unrecognized servable version label", "beta"):
+        client.half_plus("half", label="beta")
+
+
+def test_no_model_name_is_invalid(client: Client) -> None:
+    with refused(INVALID_ARGUMENT):
+        client.half_plus("")
+    request = predict_request("", {"x": X})
+    request.ClearField("model_spec")
+    with refused(INVALID_ARGUMENT):
+        client.prediction.Predict(request, timeout=SECONDS)
+
+
+def test_an_unknown_signature_is_a_failed_precondition(client: Client) -> None:
+    with refused(grpc.StatusCode.FAILED_PRECONDITION, "upside_down"):
+        client.predict("half", {"x": X}, signature="upside_down")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        ({}, ["x"]),
+        ({"x": X, "extra": X}, ["extra"]),
+        ({"wrong": X}, ["wrong"]),
+    ],
+    ids=["missing", "extra", "misnamed"],
+)
+def test_wrong_input_names_are_invalid(client: Client, inputs: dict[str, Any], words: list[str]) -> None:
+    with refused(INVALID_ARGUMENT, *words):
+        client.predict("half", inputs)
+
+
+def test_one_of_two_inputs_is_told_as_missing(client: Client) -> None:
+    with refused(INVALID_ARGUMENT, "Missing but required: {b}"):
+        client.predict("half", {"a": X}, signature="sum")
+
+
+def test_a_wrong_dtype_is_invalid(client: Client) -> None:
+    with refused(INVALID_ARGUMENT, "to be float but int32 is provided"):
+        client.predict("half", {"x": np.array([1], np.int32)})
+    with refused(INVALID_ARGUMENT, "to be float but string is provided"):
+        client.predict("half", {"x": np.array([b"1"], object)})
+
+
+@pytest.mark.parametrize(
+    "proto",
+    [
+        tensor((2,), tensor_content=b"1234567"),
+        tensor((1,), tensor_content=b"12345678"),
+        tensor((-1,), float_val=[1]),
+        tensor_pb2.TensorProto(),
+    ],
+    ids=["content too short", "content too long", "dimension -1", "empty"],
+)
+def test_a_tensor_that_makes_no_sense_is_invalid(client: Client, proto: Any) -> None:
+    with refused(INVALID_ARGUMENT, "tensor parsing error", "x"):
+        client.predict("half", {"x": proto})
+
+
+def test_a_short_list_repeats_its_last_value_and_a_long_one_is_cut(client: Client) -> None:
+    short = client.predict("half", {"x": tensor((4,), float_val=[2, 4])})
+    assert output(short, "y").tolist() == [4, 5, 5, 5]
+    long = client.predict("half", {"x": tensor((1,), float_val=[2, 4, 6])})
+    assert output(long, "y").tolist() == [4]
+
+
+def test_an_unknown_or_repeated_output_is_invalid(client: Client) -> None:
+    with refused(INVALID_ARGUMENT, "sideways"):
+        client.predict("half", {"x": X}, output_filter=("sideways",))
+    with refused(INVALID_ARGUMENT, "duplicate", "y"):
+        client.predict("half", {"x": X}, output_filter=("y", "y"))
+
+
+def test_garbage_instead_of_a_message_is_internal(client: Client) -> None:
+    call: Any = client.channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+    with refused(grpc.StatusCode.INTERNAL):
+        call(b"\xff\xff\xff", timeout=SECONDS)
+
+
+def test_an_unknown_method_is_unimplemented(client: Client) -> None:
+    call: Any = client.channel.unary_unary("/tensorflow.serving.PredictionService/Guess")
+    with refused(grpc.StatusCode.UNIMPLEMENTED):
+        call(b"", timeout=SECONDS)
+
+
+def test_a_large_request_and_answer_pass(client: Client) -> None:
+    """16 MiB, four times what gRPC allows unless told otherwise."""
+    x = np.arange(4 * 2**20, dtype=np.float32)
+    np.testing.assert_array_equal(output(client.predict("half", {"x": x}), "y"), x / 2 + 3)

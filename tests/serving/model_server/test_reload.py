@@ -1,0 +1,170 @@
+"""ModelService.HandleReloadConfigRequest."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import grpc
+import pytest
+
+from tests.serving.model_server import saved_models
+from tests.serving.model_server.client import SECONDS, Client, code, refused, wait_until
+from tests.serving.model_server.conftest import Templates
+from tests.serving.model_server.process import config, connected, server_process
+
+INVALID_ARGUMENT = grpc.StatusCode.INVALID_ARGUMENT
+FAILED_PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
+NOT_FOUND = grpc.StatusCode.NOT_FOUND
+
+ALL = "model_version_policy { all {} }"
+QUEUED_SECONDS = 3.0
+"""A reload that nothing holds up takes a few milliseconds."""
+
+
+def specific(*versions: int) -> str:
+    return f"model_version_policy {{ specific {{ versions: {list(versions)} }} }}"
+
+
+def label(name: str, version: int) -> str:
+    return f' version_labels {{ key: "{name}" value: {version} }}'
+
+
+@pytest.fixture(scope="module")
+def paths(templates: Templates, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """``one`` and ``two`` have the versions 1 (+ 2), 2 (+ 3) and 3 (+ 2)."""
+    root = tmp_path_factory.mktemp("reload")
+    for name in ("one", "two"):
+        for version in (1, 2, 3):
+            template = templates.half_plus_three if version == 2 else templates.half_plus_two
+            saved_models.publish(template, root / name, version)
+    return {name: root / name for name in ("one", "two")}
+
+
+@pytest.fixture(scope="module")
+def server(program: str, paths: dict[str, Path]) -> Iterator[Client]:
+    with ExitStack() as stack:
+        running = stack.enter_context(server_process(program, config({"one": paths["one"]})))
+        yield stack.enter_context(connected(running))
+
+
+@pytest.fixture
+def client(server: Client, paths: dict[str, Path]) -> Client:
+    """Starts each test with only version 3 of model ``one``, and no labels."""
+    reload_all(server, config({"one": paths["one"]}))
+    wait_until_serves(server, "one", 3)
+    return server
+
+
+def reload_all(client: Client, models_config: str) -> None:
+    """Reloads until all models are there: one that is still unloading may not become available at the first time."""
+
+    def accepted() -> bool:
+        try:
+            client.reload(models_config)
+        except grpc.RpcError as error:
+            if code(error) is not grpc.StatusCode.UNKNOWN:
+                raise
+            return False
+        return True
+
+    wait_until(accepted, lambda: "the model did not become available")
+
+
+def wait_until_serves(client: Client, name: str, *versions: int) -> None:
+    """Waits until these versions are available, and no other."""
+
+    def available() -> set[int]:
+        return {version for version, state in client.states(name).items() if state == "AVAILABLE"}
+
+    wait_until(lambda: available() == set(versions), lambda: f"{client.states(name)}, not {versions}")
+
+
+def test_new_models_are_available_when_the_answer_comes(client: Client, paths: dict[str, Path]) -> None:
+    answer = client.reload(config(paths))
+    assert answer.status.error_code == 0
+    assert client.half_plus("two") == (2.5, 3)
+    assert client.half_plus("one") == (2.5, 3)
+
+
+def test_models_left_out_are_unloaded(client: Client, paths: dict[str, Path]) -> None:
+    reload_all(client, config({"two": paths["two"]}))
+    wait_until_serves(client, "one")
+    wait_until_serves(client, "two", 3)
+    with refused(NOT_FOUND, "one"):
+        client.half_plus("one")
+    assert client.half_plus("two") == (2.5, 3)
+
+
+def test_policies_choose_versions(client: Client, paths: dict[str, Path]) -> None:
+    def reload(policy: str) -> None:
+        client.reload(config({"one": paths["one"]}, {"one": policy}))
+
+    reload("model_version_policy { latest { num_versions: 2 } }")
+    wait_until_serves(client, "one", 2, 3)
+    reload(specific(1, 2))
+    wait_until_serves(client, "one", 1, 2)
+    assert client.half_plus("one") == (3.5, 2)
+    reload(specific(1, 99))
+    wait_until_serves(client, "one", 1)
+    reload(ALL)
+    wait_until_serves(client, "one", 1, 2, 3)
+
+
+def test_labels_move_between_available_versions(client: Client, paths: dict[str, Path]) -> None:
+    def reload(labels: str) -> None:
+        client.reload(config({"one": paths["one"]}, {"one": ALL + labels}))
+
+    reload("")
+    wait_until_serves(client, "one", 1, 2, 3)
+    reload(label("stable", 1) + label("canary", 2))
+    assert client.half_plus("one", label="stable") == (2.5, 1)
+    assert client.half_plus("one", label="canary") == (3.5, 2)
+    reload(label("stable", 2))
+    assert client.half_plus("one", label="stable") == (3.5, 2)
+    with refused(INVALID_ARGUMENT, "Unrecognized servable version label"):
+        client.half_plus("one", label="canary")
+
+
+def test_a_label_does_not_move_to_a_version_that_is_not_available(client: Client, paths: dict[str, Path]) -> None:
+    client.reload(config({"one": paths["one"]}, {"one": label("stable", 3)}))
+    assert client.half_plus("one", label="stable") == (2.5, 3)
+    with refused(FAILED_PRECONDITION, "1", "not currently available"):
+        client.reload(config({"one": paths["one"]}, {"one": label("stable", 1)}))
+    assert client.half_plus("one", label="stable") == (2.5, 3)
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ("", []),
+        ('model_config_list { config { name: "one" base_path: "one" model_platform: "tensorflow" } }', ["one"]),
+        ("model_config_list { ONE ONE }", ["one"]),
+        ('model_config_list { config { name: "one" base_path: "PATH" model_platform: "other" } }', ["other"]),
+        ('model_config_list { config { name: "one" base_path: "PATH" } }', ["platform"]),
+    ],
+    ids=["empty", "relative path", "listed twice", "other platform", "no platform"],
+)
+def test_a_bad_configuration_is_invalid_and_changes_nothing(
+    client: Client, paths: dict[str, Path], bad: str, words: list[str]
+) -> None:
+    one = 'config { name: "one" base_path: "PATH" model_platform: "tensorflow" }'
+    with refused(INVALID_ARGUMENT, *words):
+        client.reload(bad.replace("ONE", one).replace("PATH", str(paths["one"])))
+    assert client.half_plus("one") == (2.5, 3)
+
+
+def test_a_reload_waits_for_a_base_path_that_does_not_exist_and_later_reloads_wait_for_it(
+    client: Client, paths: dict[str, Path], templates: Templates, tmp_path: Path
+) -> None:
+    models_config = config({"one": paths["one"], "late": tmp_path / "late"})
+    first, second = client.begin_reload(models_config), client.begin_reload(models_config)
+    with refused(NOT_FOUND, "late"):
+        client.half_plus("late")
+    with pytest.raises(grpc.FutureTimeoutError):
+        second.result(QUEUED_SECONDS)
+    assert not first.done()
+    assert client.half_plus("one") == (2.5, 3)
+    saved_models.publish(templates.half_plus_three, tmp_path / "late", 5)
+    for reload in (first, second):
+        reload.result(SECONDS)
+    assert client.half_plus("late") == (3.5, 5)
