@@ -26,6 +26,9 @@ from serving.tf_serving.server_config import GRPC_MAX_THREADS
 DEFAULT_PORT: Final = 8500
 """TensorFlow Serving's gRPC port."""
 
+SIGNAL_CHECK_SECONDS: Final = 0.5
+"""How long a signal waits for its handler, at most."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -111,7 +114,9 @@ class ModelServer:
 
     def wait(self) -> None:
         """Waits until a stop is requested."""
-        self._stopping.wait()
+        # The system may deliver a signal to any thread, which does not wake this one; Python handles it in this one.
+        while not self._stopping.wait(SIGNAL_CHECK_SECONDS):
+            pass
 
     def stop(self) -> None:
         """Accepts no more calls, gives those in progress the grace period, and frees everything."""

@@ -319,3 +319,20 @@ def test_another_number_of_dimensions_is_refused(start: Start, models: dict[str,
         6,
         6,
     ]
+
+
+def test_a_signal_that_reaches_another_thread_ends_the_server(models: dict[str, Path]) -> None:
+    """The system chooses the thread. Here the main thread blocks the signal, so another one gets it."""
+    program = (
+        "import os, signal, sys, threading\n"
+        "from pathlib import Path\n"
+        "from serving.tf_serving.model_config import ModelConfig\n"
+        "from serving.model_server.server import ServerOptions, serve\n"
+        "def ready(server):\n"
+        "    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()\n"
+        "    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])\n"
+        "options = ServerOptions((ModelConfig('half', Path(sys.argv[1])),), port=0)\n"
+        "sys.exit(serve(options, ready))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(models["half"])], timeout=SECONDS, check=False)
+    assert done.returncode == 0
