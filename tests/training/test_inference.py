@@ -125,17 +125,14 @@ def assert_same(name: str, converted: dict[str, Any], expected: dict[str, Any]) 
         np.testing.assert_allclose(np.float64(converted[key]), np.float64(value), rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("name", BUILDERS)
-def test_openvino_converts_it(saved: dict[str, Path], name: str) -> None:
-    model = openvino.compile_model(convert_model(str(saved[name])), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    expected = outputs_of(saved[name], INPUTS[name])
+def assert_openvino_converts(name: str, directory: Path) -> None:
+    """Passes when the model that OpenVINO's converter makes computes the same."""
+    model = openvino.compile_model(convert_model(str(directory)), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    expected = outputs_of(directory, INPUTS[name])
     found = model(INPUTS[name])
     assert_same(name, {key: found[key] for key in expected}, expected)
 
 
-@pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
-@pytest.mark.parametrize("name", BUILDERS)
-def test_tflite_converts_it(saved: dict[str, Path], name: str) -> None:
-    converter = tf.lite.TFLiteConverter.from_saved_model(str(saved[name]), signature_keys=[SIGNATURE])
-    runner = tf.lite.Interpreter(model_content=converter.convert()).get_signature_runner(SIGNATURE)
-    assert_same(name, runner(**INPUTS[name]), outputs_of(saved[name], INPUTS[name]))
+def test_openvino_converts_the_generator(saved: dict[str, Path]) -> None:
+    """tests/slow/test_converters.py has the other models, and TFLite."""
+    assert_openvino_converts(GENERATOR, saved[GENERATOR])

@@ -25,6 +25,8 @@ STEPS = 12
 IMAGES = 900
 INDEXED = 300
 ARGUMENTS = ("--seed", "5", "--set", "batch_size=16", "--set", "log_every=1", "--set", "evaluate_every=6")
+NO_FEATURES = ("--set", "feature_weight=0")
+"""Without feature discriminators, whose classifiers take half a minute: tests/slow/test_training.py has them."""
 PICTURED = ("story", "digits", "nearest", "least-legible", "score")
 
 
@@ -40,10 +42,20 @@ def data(handwritten: tuple[NDArray[np.uint8], NDArray[np.uint8]], tmp_path_fact
 
 @pytest.fixture(scope="module")
 def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of the preset ``best``, with all that it does by default. Tests only read it."""
+    """A run of the preset ``best``, without feature discriminators. Tests only read it."""
     run = tmp_path_factory.mktemp("runs") / "run"
     done = digitgan(
-        "train", "--data", data, "--run", run, "--steps", str(STEPS), *ARGUMENTS, "--index-seeds", str(INDEXED)
+        "train",
+        "--data",
+        data,
+        "--run",
+        run,
+        "--steps",
+        str(STEPS),
+        *ARGUMENTS,
+        *NO_FEATURES,
+        "--index-seeds",
+        str(INDEXED),
     )
     assert f"digitgan up --models {run / 'models'}" in done.stdout
     return run
