@@ -150,8 +150,8 @@ class Settings(BaseSettings):
     api_keys: Annotated[str, AfterValidator(_key_list)] = Field(
         "",
         repr=False,
-        description="Who may ask: `name:sha256` or `name:sha256:images` for each API key, separated by commas, as "
-        "`digitgan key` prints them; empty for everybody.",
+        description="The API keys: `name:sha256` or `name:sha256:images` for each API key, separated by commas, as "
+        "`digitgan key` prints them. Empty: no key is needed.",
     )
     key_images_per_minute: int = Field(
         60_000, ge=0, description="The images a minute of an API key that names no number; 0 is no limit."

@@ -91,7 +91,7 @@ def _main() -> None:
     from digitgan.commands.serving import up
 
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    os.environ.pop("DIGITGAN_API_KEYS", None)  # its caller, who may have no key, is the only one to know of it
+    os.environ.pop("DIGITGAN_API_KEYS", None)  # only the process that started it knows its address
     try:
         up(Path(sys.argv[1]) if len(sys.argv) > 1 else None, "127.0.0.1", 0)
     except UserError as error:

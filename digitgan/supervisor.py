@@ -41,7 +41,7 @@ def require_model_server() -> None:
 def running_model_server(models: Path) -> Iterator[str]:
     """Runs a model server beside the block, and gives its gRPC address at once: it may not listen there yet.
 
-    The address is a Unix socket in a directory of its own, so that no port can be taken and nobody else can reach the
+    The address is a Unix socket in a directory of its own, so that it takes no port and other users cannot reach the
     model server. When the model server ends before the block does, the block is sent SIGTERM.
 
     Args:

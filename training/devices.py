@@ -111,7 +111,7 @@ def is_chief() -> bool:
 
 
 def scratch(run: Path) -> Path:
-    """Where a worker that isn't the chief writes what nobody will read."""
+    """Returns a directory for what a worker that is not the chief must write and no program reads."""
     resolver = _cluster()
     return run / f".{resolver.task_type}-{resolver.task_id}"
 
@@ -119,8 +119,8 @@ def scratch(run: Path) -> Path:
 class Agreement:
     """Workers of a cluster agree, between two steps, whether to stop: if one of them wants to, all do.
 
-    A signal reaches one worker of several. If that one alone left, the others would wait for it in the next step, and
-    nobody could save the state, in which all take part.
+    A signal reaches one worker of several. If only this worker stopped, the others would wait for it in the next step,
+    and no worker could save the state, which needs all of them.
     """
 
     def __init__(self, strategy: Any) -> None:

@@ -1,7 +1,7 @@
-"""API keys: who may ask, and for how many images a minute. Off unless keys are configured.
+"""API keys: which clients have access, and to how many images a minute. Off unless keys are configured.
 
-The settings hold SHA-256 hashes only. A key is 256 random bits, so that nobody guesses what gives a hash: a slow hash
-(scrypt, Argon2), which makes up for passwords that can be guessed, would add nothing here but 50 ms to each request.
+The settings hold SHA-256 hashes only. A key is 256 random bits and cannot be guessed. A slow hash (scrypt, Argon2)
+protects passwords that can be guessed; here it would only add 50 ms to each request.
 """
 
 import base64
@@ -44,7 +44,7 @@ class ApiKey:
 
 
 def new_key() -> str:
-    """Returns a key that nobody has: 256 random bits, with a prefix that searches for leaked secrets can find."""
+    """Returns a new key: 256 random bits, with a prefix that searches for leaked secrets can find."""
     return f"digitgan_{secrets.token_urlsafe(32)}"
 
 

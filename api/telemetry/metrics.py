@@ -82,7 +82,7 @@ class Metrics:
         self.scores = counter("digitgan_scores", "Images scored by the discriminator.", "version", "verdict")
         self.labels = counter(
             "digitgan_images_labelled",
-            "Digits labelled, by who knew: the generator's seed index or the classifier.",
+            "Digits labelled, by the source of the label: the generator's seed index or the classifier.",
             "source",
         )
         self.index_fetches = counter(

@@ -15,8 +15,9 @@ class Digits:
     Attributes:
         pixels: uint8 [N, 28·scale, 28·scale], 0 black and 255 white.
         seeds: uint64 [N]; None for digits from noise.
-        labels: uint8 [N], 0 to 9, what each reads as; None where nobody asked.
-        confidences: float32 [N], the classifier's probability of the label; None where nobody asked.
+        labels: uint8 [N], 0 to 9, what the classifier reads; None unless labels were requested.
+        confidences: float32 [N], the classifier's probability of the label; None unless labels were
+            requested.
         model: the model that made them, as the model server says.
         version: its version.
     """

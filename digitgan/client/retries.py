@@ -1,8 +1,7 @@
-"""When a call is made again, and after how long.
+"""Decides whether a call is repeated, and after which pause.
 
-Every call of this client only reads: the same seeds give the same digits, and scoring changes nothing. So each is safe
-to repeat. It is repeated where that can help, the connection refused or broken, 503 and 429, and never after a
-time-out: whoever had no time for the first would have none for the second.
+Every call of this client only reads, so it is safe to repeat. The client repeats it after a refused or broken
+connection, 503 and 429. It does not repeat a call that timed out: the second one would time out too.
 """
 
 import random
@@ -30,9 +29,8 @@ class Retries:
     def pause_s(self, outcome: Outcome) -> float | None:
         """Returns how long to wait before the call is made again; None if it isn't to be.
 
-        A ``Retry-After`` is waited for in full. A pause without one is twice the last, less a random part of up to
-        half, so that clients who failed together don't come back together. If less than the pause is left of the
-        budget, the call fails at once: waiting in vain helps nobody.
+        A ``Retry-After`` is waited for in full. Other pauses double, less a random part of up to half, so that clients
+        that failed together do not return together. If the budget is shorter than the pause, the call fails at once.
         """
         if isinstance(outcome, httpx.Response):
             if outcome.status_code not in _FOR_NOW:

@@ -42,7 +42,7 @@ _IMAGES: Final = (".png", ".jpg", ".jpeg", ".webp")
 def connected(url: str | None, *, local: bool, retry_s: float = 0.0, hint: str = _HINT) -> Iterator["Client"]:
     """Gives a client of the gateway at ``url``, or of one that runs as long as the block.
 
-    Nobody waits at a terminal for a service that isn't there: unless ``retry_s`` says so, nothing is asked twice.
+    Without ``retry_s`` no call is repeated, so that a command at a terminal reports a missing service at once.
 
     Raises UserError for whatever the client raises in the block, with what to do next.
     """

@@ -40,8 +40,8 @@ def read_card(version_dir: Path) -> dict[str, Any]:
 def verify(version_dir: Path) -> None:
     """Compares a version's files with its card, which has to name exactly those that are there.
 
-    It finds what changed since the export: a transfer that broke off, a disk that fails, a file that somebody put
-    there. It is no signature: whoever can write the card too can make it fit.
+    It finds what changed since the export: an incomplete transfer, a failing disk, an added file. It is not a
+    signature: a person who can write the card can make it fit.
 
     Raises:
         CardError: there is no card, or a file is missing, is not named by the card, can't be read, or has another
