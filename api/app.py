@@ -75,7 +75,9 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.lifecycle = Lifecycle()
     app.state.metrics = metrics
-    admission = app.state.admission = AdmissionControl(settings.max_images_in_flight, metrics)
+    admission = app.state.admission = AdmissionControl(
+        settings.max_images_in_flight, metrics, counts_arrivals=not settings.api_keys
+    )
     # In the order in which a request is compared with them: what comes most often first.
     for module in (generate, dataset, digits, interpolate, score, story, models, health, oip):
         app.include_router(module.router)

@@ -69,7 +69,7 @@ def body(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def schema_of(model: type[BaseModel]) -> dict[str, Any]:
-    """Returns the media type object of a body that is read as ``model``, whose schema the document then has."""
+    """Returns the media type object of a body of the type ``model``, and adds its schema to the document."""
     _models[model.__name__] = model
     return {"schema": {"$ref": _REF.format(model=model.__name__)}}
 

@@ -1,4 +1,4 @@
-"""The command ``digitgan``: its subcommands, and how their failures are told."""
+"""The command ``digitgan``: its subcommands, and how it reports their failures."""
 
 import errno
 import sys

@@ -39,7 +39,7 @@ def stop_on_signals() -> None:
 
 
 @contextmanager
-def told(*kinds: type[Exception]) -> Iterator[None]:
+def as_user_error(*kinds: type[Exception]) -> Iterator[None]:
     """Turns the given kinds of exception, whose messages are written for users, into UserError."""
     try:
         yield

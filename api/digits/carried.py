@@ -16,7 +16,7 @@ from serving.contract import GENERATOR
 from serving.tf_serving.client import Array, ContractError, NoSignatureError, Prediction
 
 NEWEST_S: Final = 1.0
-"""How long a version counts as the newest before the model server is asked again."""
+"""Seconds for which the number of the newest version is cached."""
 
 _VERSIONS_KEPT: Final = 4
 

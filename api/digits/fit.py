@@ -199,7 +199,7 @@ def into_mnist(ink: Ink) -> Pixels:
 
 
 def _resized(pixels: Pixels, side: int, how: Image.Resampling) -> Pixels:
-    """Returns pixels whose longer side is ``side``."""
+    """Returns the pixels resized, so that the longer side is ``side``."""
     height, width = pixels.shape
     factor = side / max(height, width)
     size = max(1, round(width * factor)), max(1, round(height * factor))

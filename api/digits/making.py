@@ -53,7 +53,7 @@ class Generation:
 
 
 async def start(state: GatewayState, query: Rows | IndexedSeeds, version: int | None, *, labelled: bool) -> Generation:
-    """Returns a generation whose first batch is there.
+    """Generates the first batch, and returns the generation.
 
     Args:
         query: seeds, noise float32 [N, 100], or a query for seeds of a kind.

@@ -130,7 +130,7 @@ async def read_form(request: Request, *, max_files: int, max_fields: int) -> Asy
 
 
 def _check_charset(request: Request) -> None:
-    """Refuses multipart whose ``charset`` isn't UTF-8, which is the default (RFC 7578).
+    """Refuses multipart with a ``charset`` other than UTF-8, the default (RFC 7578).
 
     It names the codec of the fields, and Python has codecs that take minutes for a mebibyte (punycode).
     Raises ProblemError (415).

@@ -56,7 +56,7 @@ UPSTREAM: Final[dict[type[ModelServerError], tuple[ProblemType, str]]] = {
     NoSignatureError: (BROKEN_CONTRACT, "{model} does not answer as agreed"),
     DeadlineError: (TIMEOUT, "the time ran out at the model server: {model} took too long"),
 }
-"""The problem and its detail for each failure of the model server, whose own message stays in the log."""
+"""The problem and its detail for each failure of the model server. The log has the server's own message."""
 
 
 def problem_of(error: ModelServerError) -> ProblemError:

@@ -6,6 +6,7 @@
 With I images in progress, of which R are made per second, an admitted request waits about I / R seconds.
 """
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
@@ -82,12 +83,31 @@ class AdmissionControl:
     """Admits requests while their budget has room. Small and large requests have ``max_images`` each.
 
     Neither size can block the other. A request of any size is admitted to an idle service.
+
+    ``counts_arrivals``: requests that arrive together are refused early beyond the room. Where API keys are checked, an
+    arrival must not count before its key is known.
     """
 
-    def __init__(self, max_images: int, metrics: Metrics) -> None:
+    def __init__(self, max_images: int, metrics: Metrics, *, counts_arrivals: bool) -> None:
         self.small = ImageBudget(max_images, "small", metrics)
         self.large = ImageBudget(max_images, "large", metrics)
+        self._counts_arrivals = counts_arrivals
         self._metrics = metrics
+        self._arrived = 0
+
+    @property
+    def crowded(self) -> bool:
+        """Whether the small budget is full, or will be once the requests that just arrived reach ``images``."""
+        return self.small.in_progress + MIN_CHARGE_IMAGES * self._arrived >= self.small.limit
+
+    def note_arrival(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Notes that a whole request has arrived, until its task has had a step: then ``images`` counts it."""
+        if self._counts_arrivals:
+            self._arrived += 1
+            loop.call_soon(self._forget_arrival)
+
+    def _forget_arrival(self) -> None:
+        self._arrived -= 1
 
     @contextmanager
     def images(self, request: Request, count: int) -> Iterator[None]:
@@ -120,7 +140,7 @@ class AdmissionControl:
 
         This is a cheap guess that changes nothing. A request that it lets pass can still be refused by its route.
         """
-        if not self.small.full:
+        if not self.crowded:
             return False
         if self.large.full or route == _DIGIT:
             return True

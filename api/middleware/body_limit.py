@@ -88,5 +88,5 @@ class LimitBodies:
 
 
 def _last(problem: ProblemType, detail: str) -> ProblemError:
-    """Returns a problem whose answer ends the connection: the rest of the body is not read."""
+    """Returns a problem with an answer that ends the connection: the gateway does not read the rest of the body."""
     return ProblemError(problem, detail, headers={"Connection": "close"})

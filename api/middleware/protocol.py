@@ -109,8 +109,9 @@ class Protocol(HttpToolsProtocol):
         self._check_header()
         if self.parser.should_upgrade():
             return
+        self._route = None
         refused: bool | None = False
-        if self.refuses_early and self.admission.small.full and self._idle:
+        if self.refuses_early and self._idle:
             path = self.url.partition(b"?")[0].decode("ascii", "replace")
             self._route = image_route(self.parser.get_method().decode("ascii"), path)
             if self._route is not None:
@@ -144,6 +145,8 @@ class Protocol(HttpToolsProtocol):
         if self._has_cycle:
             super().on_message_complete()
             self._has_cycle = False
+            if self._route is not None:
+                self.admission.note_arrival(self.loop)
 
     def resume_writing(self) -> None:
         """Begins anew to measure how fast the client reads."""
@@ -303,7 +306,7 @@ class Protocol(HttpToolsProtocol):
 
 @lru_cache(maxsize=4)
 def _refusal(prefix: str, close: bool) -> tuple[bytes, bytes]:
-    """Returns the 503 to requests whose path has ``prefix``: the status line and fields, and the body."""
+    """Returns the 503 for paths with ``prefix``: the status line and fields, and the body."""
     response = problem_response(OVERLOAD, prefix)
     add_security_headers(response.headers, response.status_code)
     if close:

@@ -75,7 +75,7 @@ class Metrics:
         )
         self.timeouts = counter(
             "digitgan_timeouts",
-            "Requests whose time ran out (504), by the part where it did: turn, model or answer.",
+            "Requests that ran out of time (504), by the part that took too long: turn, model or answer.",
             "part",
         )
         self.images = counter("digitgan_images_generated", "Digits made by the generator.", "version")
@@ -109,7 +109,7 @@ class Metrics:
         )
         self.newest_failed = gauge(
             "digitgan_model_newest_version_failed",
-            "1 if the version that was to take over ended with an error, else 0. GET /models tells the error.",
+            "1 if the newest version failed to load, else 0. GET /models shows the error.",
             "model",
         )
         self.build = gauge("digitgan_build_info", "1, with the gateway's version.", "version")

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from digitgan.commands.training import DataOption, MountPointOption, import_tensorflow
-from digitgan.errors import UserError, require, told
+from digitgan.errors import UserError, as_user_error, require
 
 
 def train_classifier(
@@ -35,7 +35,7 @@ def train_classifier(
 
     if epochs < 1:
         raise UserError(f"--epochs must be at least 1, not {epochs}")
-    with told(datasets.DataError):
+    with as_user_error(datasets.DataError):
         dataset = datasets.load(data.resolve() if data else None)
     import_tensorflow()  # only now: a mistake in an option is reported at once
     from serving.contract import CLASSIFIER
@@ -43,7 +43,7 @@ def train_classifier(
     from training.config import ConfigError
     from training.publish.export import ExportError, export
 
-    with told(ConfigError, ExportError):
+    with as_user_error(ConfigError, ExportError):
         config = classifier.ClassifierConfig(epochs=epochs, seed=seed, mixed_precision=mixed_precision)
         devices.strategy()
         typer.echo(f"Training the classifier on {devices.describe()}, {epochs} epochs")
@@ -83,7 +83,7 @@ def evaluate(
     from training.evaluation.source import SourceError, find_generator, open_source
 
     started = time.monotonic()
-    with told(datasets.DataError, SourceError):
+    with as_user_error(datasets.DataError, SourceError):
         find_generator(source)
         dataset = datasets.load(data.resolve() if data else None)
     import_tensorflow()  # only now: a mistake in an option is reported at once
@@ -95,7 +95,7 @@ def evaluate(
     from training.evaluation.evaluator import EvaluationError
     from training.report import EVALUATION_FILE, PICTURES_FILE, choose, report
 
-    with told(ConfigError, EvaluationError, ClassifierError, SourceError):
+    with as_user_error(ConfigError, EvaluationError, ClassifierError, SourceError):
         opened = open_source(source)
         judge = newest_classifier(classifier or MODELS_DIR)
         evaluation = job.evaluate(opened, dataset, judge, images)
@@ -104,7 +104,7 @@ def evaluate(
     pictures = choose(evaluation.images, evaluation.measured, dataset.x_train, opened.generate)
     write_atomically(target / EVALUATION_FILE, json.dumps(evaluation.content, indent=2) + "\n")
     write_atomically(target / PICTURES_FILE, json.dumps(pictures) + "\n")
-    with told(ValueError):
+    with as_user_error(ValueError):
         page = report(target, target, opened.run, judge.probabilities)
     Console(highlight=False).print(_table(evaluation.content))
     if score := evaluation.content["score"]:

@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from digitgan.errors import UserError, told
+from digitgan.errors import UserError, as_user_error
 from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR
 from serving.storage import find_versions
 from serving.tf_serving.server_config import MODELS_CONFIG
@@ -199,7 +199,7 @@ def add(
     from serving.tf_serving.model_config import ConfigError
     from serving.versions.model_copy import CopyError, add_versions
 
-    with told(ConfigError, CardError, CopyError):
+    with as_user_error(ConfigError, CardError, CopyError):
         add_versions(source, models, PurePosixPath(mount_point), typer.echo)
 
 
@@ -217,7 +217,7 @@ def _roll_out(models: Path, target: str | None, timeout_s: float = 300.0) -> Ite
             else f"{models} is no folder: name the base directory of the models with --models"
         )
     target = target or DEFAULT_SERVER
-    with told(ConfigError, RollOutError, ThresholdsError), connected(target) as servers:
+    with as_user_error(ConfigError, RollOutError, ThresholdsError), connected(target) as servers:
         yield RollOut(models, servers, typer.echo, timeout_s)
         if joined := set(addresses(target)) - {server.address for server in servers}:
             typer.echo(f"Model servers that joined meanwhile: {', '.join(sorted(joined))}. Repeat the command for them")

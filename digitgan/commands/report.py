@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from digitgan.commands.training import import_tensorflow
-from digitgan.errors import UserError, require, told
+from digitgan.errors import UserError, as_user_error, require
 
 
 def report(
@@ -37,6 +37,6 @@ def report(
         typer.echo(f"The stages of the run have no names: {error}", err=True)
     target = out or run
     target.mkdir(parents=True, exist_ok=True)
-    with told(ValueError):
+    with as_user_error(ValueError):
         path = write(target, run, run, classify)
     typer.echo(f"The report: {path}")

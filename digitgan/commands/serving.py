@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from typer.core import TyperCommand
 
-from digitgan.errors import UserError, check_parent, require, told
+from digitgan.errors import UserError, as_user_error, check_parent, require
 from serving.pretrained import MODELS_DIR
 from serving.tf_serving.server_config import GRPC_MAX_THREADS
 
@@ -118,7 +118,7 @@ def serve(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     from serving.tf_serving import model_config
 
-    with told(model_config.ConfigError):
+    with as_user_error(model_config.ConfigError):
         hosted = model_config.read(config) if config else model_config.from_directory(models or MODELS_DIR)
     from serving.model_server.loaded_version import RunOptions
     from serving.model_server.model import LoadingOptions
@@ -205,7 +205,7 @@ def up(
 
     base = (models or MODELS_DIR).resolve()
     settings = _settings("up", host, port, {"models_dir": base, **_OWN_MODEL_SERVER})
-    with told(ConfigError, ModelServerEndedError), running_model_server(base) as target:
+    with as_user_error(ConfigError, ModelServerEndedError), running_model_server(base) as target:
         # The gateway's code is loaded while the model server loads its own, on another core.
         from api.main import run
 
@@ -219,7 +219,7 @@ def _settings(command: str, host: str | None, port: int | None, others: Mapping[
     if port is not None:
         _check_port(command, port)
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
-    with told(SettingsError):
+    with as_user_error(SettingsError):
         settings = load_settings(**given, **others)
     _check_address(command, settings.host, settings.port)
     return settings

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from digitgan.errors import UserError, require, told
+from digitgan.errors import UserError, as_user_error, require
 from serving.quiet import quiet_tensorflow_import
 
 try:
@@ -154,7 +154,7 @@ def train(
 
     given = {"seed": seed, "mixed_precision": mixed_precision}
     overrides = {name: value for name, value in given.items() if value is not None}
-    with told(ConfigError):
+    with as_user_error(ConfigError):
         overrides |= dict(parse_setting(text) for text in settings or [])
     if run is None and resume:
         run = _newest_run()
@@ -167,7 +167,7 @@ def train(
         steps=steps,
         overrides=overrides,
     )
-    with told(ConfigError, datasets.DataError):
+    with as_user_error(ConfigError, datasets.DataError):
         config, dataset = job.resolve(options)
     typer.echo(job.describe(config))
     if dry_run:
@@ -189,7 +189,7 @@ def train(
         f"Training on {devices.describe()}, {config.steps} steps ({config.epochs_at(config.steps):.2f} epochs), "
         f"into {options.run}"
     )
-    with told(ConfigError):
+    with as_user_error(ConfigError):
         outcome = loop.train(config, dataset, options.run, strategy)
     if outcome.signal:
         typer.echo(
@@ -237,7 +237,7 @@ def export(
     require("training", "tensorflow", "scipy", "sklearn", "matplotlib", "PIL")
     from training.config import ConfigError, TrainingConfig
 
-    with told(ConfigError):
+    with as_user_error(ConfigError):
         config = TrainingConfig.read(run)
     import_tensorflow()
     from training import data as datasets
@@ -245,7 +245,7 @@ def export(
     from training.run import loop
 
     source = data or (None if config.data == "keras" else Path(config.data))
-    with told(ConfigError, datasets.DataError):
+    with as_user_error(ConfigError, datasets.DataError):
         publish = _publish_config(models or run / "models", mount_point, detector_steps, index_seeds, classifier)
         dataset = datasets.load(source.resolve() if source else None)
         trainer = loop.restore(config, run, devices.strategy())
@@ -268,7 +268,7 @@ def _publish(trainer: Any, config: "TrainingConfig", dataset: "Dataset", run: Pa
     from training.publish.export import ExportError
     from training.publish.publication import publish_run
 
-    with told(ConfigError, ExportError):
+    with as_user_error(ConfigError, ExportError):
         version = publish_run(run, config, trainer, dataset, publish)
     typer.echo(f"Published version {version} of the models in {publish.base}. Serve them with:")
     typer.echo(f"  digitgan up --models {publish.base}")

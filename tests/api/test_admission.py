@@ -1,5 +1,6 @@
 """Admission control: a bound on the images in flight, 503 at once beyond it, and room for every size."""
 
+import asyncio
 import json
 import random
 import socket
@@ -14,8 +15,9 @@ import pytest
 
 from api.app import create_app
 from api.http.deadlines import HEADER
-from api.middleware.admission import LARGEST_SMALL, MIN_CHARGE_IMAGES, image_route
+from api.middleware.admission import LARGEST_SMALL, MIN_CHARGE_IMAGES, AdmissionControl, image_route
 from api.settings import load_settings
+from api.telemetry.metrics import Metrics
 from tests.api import processes
 from tests.api.misbehaving import Holding, MisbehavingServer, honest
 from tests.api.problem import assert_problem
@@ -358,3 +360,19 @@ def test_with_an_access_log_refusals_are_logged(server: MisbehavingServer) -> No
         assert asked.result().status_code == 200
         wait_until(lambda: '"GET /digits/2.png" 503' in process.log)
         assert response.headers["x-request-id"] in process.log
+
+
+@pytest.mark.parametrize("counts", [True, False], ids=["no keys", "keys"])
+def test_requests_that_arrive_together_are_refused_early_beyond_the_room(counts: bool) -> None:
+    """Their tasks have had no step yet, so no image of theirs counts."""
+
+    async def burst() -> list[bool | None]:
+        admission = AdmissionControl(2 * MIN_CHARGE_IMAGES, Metrics(), counts_arrivals=counts)
+        found = []
+        for _ in range(3):
+            found.append(admission.refuses_early("/digits/{seed}.png"))
+            admission.note_arrival(asyncio.get_running_loop())
+        await asyncio.sleep(0)
+        return [*found, admission.refuses_early("/digits/{seed}.png")]
+
+    assert asyncio.run(burst()) == [False, False, counts, False]
