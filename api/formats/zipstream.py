@@ -28,6 +28,13 @@ class _Unsent(io.BytesIO):
         return content
 
 
+class _Archive(zipfile.ZipFile):
+    """An archive that may be abandoned before its end, as when the client disconnects."""
+
+    def __del__(self) -> None:
+        pass  # ZipFile's own writes the directory, which fails if the file was collected first
+
+
 class ZipStream:
     """Call ``add`` for each file and ``finish`` at the end, and send what they return, in this order.
 
@@ -36,7 +43,7 @@ class ZipStream:
 
     def __init__(self) -> None:
         self._unsent = _Unsent()
-        self._archive = zipfile.ZipFile(self._unsent, "w")
+        self._archive = _Archive(self._unsent, "w")
 
     def add(self, name: str, content: bytes) -> bytes:
         """Returns the bytes of one more file of the archive."""

@@ -1,6 +1,8 @@
 """The zip that is written as it goes: read back by the standard library, in all its sizes."""
 
+import gc
 import io
+import sys
 import zipfile
 
 import pytest
@@ -46,3 +48,15 @@ def test_more_files_than_the_old_format_counts(count: int) -> None:
     whole = b"".join([*(archive.add(f"{index}", b"") for index in range(count)), archive.finish()])
     with zipfile.ZipFile(io.BytesIO(whole)) as opened:
         assert opened.namelist() == [str(index) for index in range(count)]
+
+
+def test_an_abandoned_archive_ends_without_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    errors: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", errors.append)
+    archives = [ZipStream() for _ in range(50)]
+    for archive in archives:
+        archive.add("a", b"a")
+        vars(archive)["itself"] = archive  # as a task and its traceback do: the collector then chooses the order
+    del archive, archives
+    gc.collect()
+    assert not errors
