@@ -2,10 +2,13 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import anyio
 import anyio.to_thread
+
+INLINE_BYTES: Final = 2**16
+"""Work on so many bytes takes about a millisecond, and a thread's detour isn't worth it."""
 
 _T = TypeVar("_T")
 
@@ -30,3 +33,8 @@ async def in_thread(work: Callable[[], _T], limiter: anyio.CapacityLimiter | Non
         abandoned = True
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         raise
+
+
+async def in_thread_if_large(size: int, work: Callable[[], _T]) -> _T:
+    """Returns what ``work`` returns. Work on more than INLINE_BYTES bytes is run in a thread."""
+    return work() if size <= INLINE_BYTES else await in_thread(work)

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 import numpy as np
@@ -18,40 +17,42 @@ from serving.tf_serving.client import Array, ContractError, NoSignatureError, Pr
 NEWEST_S: Final = 1.0
 """Seconds for which the number of the newest version is cached."""
 
+PAGES_PER_CALL: Final = 16
+"""One call returns the index of 65,536 seeds. Pages beyond the end are cut off."""
+
 _VERSIONS_KEPT: Final = 4
 
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True)
-class PagedSignature(Generic[_T]):
-    """A signature of the generator that gives something page by page.
+class Carried(Generic[_T]):
+    """What the versions in use carry under a signature that gives it page by page.
 
-    Attributes:
-        name: the signature's name.
-        length: the output that says how many entries there are in all.
-        page: entries in a page.
-        pages_per_call: pages that one call asks for. Pages beyond the end are cut off.
+    Args:
+        timeout_s: for each call of a fetch.
+        signature: the signature's name.
+        length: the output that says how many entries there are in all. The pages of the others hold them.
         max_length: the most entries; more break the contract.
         read: makes the result from the version and the entries by output. Raises ValueError for wrong entries.
     """
 
-    name: str
-    length: str
-    page: int
-    pages_per_call: int
-    max_length: int
-    read: Callable[[int, Mapping[str, Array]], _T]
-
-
-class Carried(Generic[_T]):
-    """What the versions in use carry under ``signature``. ``timeout_s``: for each call of a fetch."""
-
-    def __init__(self, inference: Inference, metrics: Metrics, timeout_s: float, signature: PagedSignature[_T]) -> None:
+    def __init__(
+        self,
+        inference: Inference,
+        metrics: Metrics,
+        timeout_s: float,
+        signature: str,
+        length: str,
+        max_length: int,
+        read: Callable[[int, Mapping[str, Array]], _T],
+    ) -> None:
         self._inference = inference
         self._metrics = metrics
         self._timeout_s = timeout_s
         self._signature = signature
+        self._length = length
+        self._max_length = max_length
+        self._read = read
         self._fetches: dict[int, asyncio.Task[_T | None]] = {}
         self._newest: int | None = None
         self._newest_until = 0.0
@@ -91,26 +92,25 @@ class Carried(Generic[_T]):
             del self._fetches[next(iter(self._fetches))]
 
     async def _fetch(self, version: int) -> _T | None:
-        signature = self._signature
         try:
-            first = await self._fetched(range(signature.pages_per_call), version)
+            answers = [await self._fetched(range(PAGES_PER_CALL), version)]
         except NoSignatureError:
             return None
-        length = int(first.outputs[signature.length][0])
-        if not 0 <= length <= signature.max_length:
-            raise self._broken(f"{signature.name}: {length} entries")
-        answers = [first]
-        for start in range(signature.pages_per_call, -(-length // signature.page), signature.pages_per_call):
-            pages = range(start, start + signature.pages_per_call)
+        outputs = answers[0].outputs
+        length = int(outputs[self._length][0])
+        if not 0 <= length <= self._max_length:
+            raise self._broken(f"{length} entries")
+        entries_per_call = max(output.size for output in outputs.values())
+        for call in range(1, -(-length // entries_per_call)):
+            pages = range(call * PAGES_PER_CALL, (call + 1) * PAGES_PER_CALL)
             answers.append(await self._fetched(pages, version))
         entries = {
-            name: np.concatenate([answer.outputs[name].ravel() for answer in answers])[:length]
-            for name in first.outputs
+            name: np.concatenate([answer.outputs[name].ravel() for answer in answers])[:length] for name in outputs
         }
         try:
-            return signature.read(version, entries)
+            return self._read(version, entries)
         except ValueError as error:
-            raise self._broken(f"{signature.name}: {error}") from error
+            raise self._broken(str(error)) from error
 
     async def _fetched(self, pages: range, version: int) -> Prediction:
         async with time_limit(self._timeout_s):  # and not that of the request that began the fetch
@@ -118,9 +118,9 @@ class Carried(Generic[_T]):
 
     async def _call(self, pages: range, version: int | None) -> Prediction:
         rows = np.array(pages, np.int64)
-        return await self._inference.predict(GENERATOR, rows, signature=self._signature.name, version=version)
+        return await self._inference.predict(GENERATOR, rows, signature=self._signature, version=version)
 
     def _broken(self, what: str) -> ContractError:
-        error = ContractError(GENERATOR, "BAD_ANSWER", what)
+        error = ContractError(GENERATOR, "BAD_ANSWER", f"{self._signature}: {what}")
         self._metrics.upstream_errors.labels(error.model, error.code).inc()
         return error

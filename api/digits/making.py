@@ -52,35 +52,24 @@ class Generation:
     rest: AsyncGenerator[Digits]
 
 
-async def start(state: GatewayState, query: Rows | IndexedSeeds, version: int | None, *, labelled: bool) -> Generation:
+async def generate(
+    state: GatewayState, query: Rows | IndexedSeeds, version: int | None, *, labelled: bool, whole: bool
+) -> Generation:
     """Generates the first batch, and returns the generation.
 
     Args:
         query: seeds, noise float32 [N, 100], or a query for seeds of a kind.
         version: the version that the request names; None means the newest.
         labelled: whether to label the digits.
+        whole: whether the first batch has all digits.
 
     Raises ModelServerError, ProblemError.
     """
 
     async def attempt() -> Generation:
         rows, batches = await _begin(state, query, version, labelled)
-        return Generation(rows, await anext(batches), batches)
-
-    return await retry_on_swap(GENERATOR, version, attempt, state.indexes.forget_newest)
-
-
-async def generate(
-    state: GatewayState, query: Rows | IndexedSeeds, version: int | None, *, labelled: bool
-) -> tuple[Rows, Digits]:
-    """Returns the rows that ``query`` means, and all their digits. The arguments are those of ``start``.
-
-    Raises ModelServerError, ProblemError.
-    """
-
-    async def attempt() -> tuple[Rows, Digits]:
-        rows, batches = await _begin(state, query, version, labelled)
-        return rows, _joined([batch async for batch in batches])
+        first = _joined([batch async for batch in batches]) if whole else await anext(batches)
+        return Generation(rows, first, batches)
 
     return await retry_on_swap(GENERATOR, version, attempt, state.indexes.forget_newest)
 

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from api.digits.carried import Carried, PagedSignature
+from api.digits.carried import Carried
 from api.telemetry.metrics import Metrics
 from api.upstream.inference import Inference
 from serving.contract import (
@@ -19,7 +19,6 @@ from serving.contract import (
     CONFIDENCES,
     CURATED,
     DIGITS,
-    INDEX_PAGE,
     INDEXED_SEEDS,
     LOGITS,
     NOT_INDEXED,
@@ -32,9 +31,6 @@ MAX_SEEDS: Final = 2**20
 
 MIN_CONFIDENCE: Final = 0.9
 """Below this confidence an image does not count as any digit."""
-
-_PAGES_PER_CALL: Final = 16
-"""One call returns the index of 65,536 seeds."""
 
 Seeds = NDArray[np.uint32]
 
@@ -84,5 +80,4 @@ def seed_indexes(inference: Inference, metrics: Metrics, timeout_s: float) -> Ca
         metrics.index_fetches.labels(str(version)).inc()
         return SeedIndex(version, digits, entries[CONFIDENCES], entries[LOGITS], entries[CURATED] != 0)
 
-    signature = PagedSignature(SEED_INDEX, INDEXED_SEEDS, INDEX_PAGE, _PAGES_PER_CALL, MAX_SEEDS, read)
-    return Carried(inference, metrics, timeout_s, signature)
+    return Carried(inference, metrics, timeout_s, SEED_INDEX, INDEXED_SEEDS, MAX_SEEDS, read)

@@ -8,17 +8,17 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from api.http.problems import ProblemError, at_pointer, invalid
+from api.http.schemas import DatasetRequest
 from api.telemetry.metrics import Metrics
 from api.upstream.inference import MAX_BATCH, Inference
 from serving.contract import CLASSES, CLASSIFIER, DISCRIMINATOR, GENERATOR, IMAGES, LOGITS, MAX_SEED, PROBABILITIES
-from serving.dataset import Records, record
+from serving.dataset import Records, quotas, record
 from serving.tf_serving.client import Array
 
 MAX_SCANNED_WITHOUT_MATCH: Final = 2**16
@@ -28,36 +28,23 @@ _BLOCKS_AHEAD: Final = 2
 """Blocks on their way while the caller works on one."""
 
 
-@dataclass(frozen=True)
-class DatasetSpec:
-    """The digits of a dataset: the first ``count`` from ``first_seed`` on, of each at most its quota (None: any)."""
-
-    count: int
-    quotas: tuple[int, ...] | None
-    confidence_floor: float
-    logit_floor: float
-    first_seed: int
-
-    def unmet(self, detail: str) -> ProblemError:
-        """Returns the problem of a scan that finds too few digits. ``detail`` says where it ended."""
-        fields = ["confidence_floor"] + ["logit_floor"] * (self.logit_floor != -np.inf)
-        return invalid(*(at_pointer(f"/{field}", detail) for field in fields))
-
-
 class SeedScan:
-    """The scan for one dataset.
+    """The scan for one dataset: the first digits from ``first_seed`` on that pass, of each class at most its quota.
 
     Attributes:
         versions: the versions of the models, which are the same for all digits; known after the first part.
     """
 
-    def __init__(self, spec: DatasetSpec, inference: Inference, metrics: Metrics, version: int | None) -> None:
-        self.versions: dict[str, int] = {} if version is None else {GENERATOR: version}
-        self._spec = spec
+    def __init__(self, body: DatasetRequest, inference: Inference, metrics: Metrics) -> None:
+        self.versions: dict[str, int] = {} if body.version is None else {GENERATOR: body.version}
+        self._first_seed = body.first_seed
+        self._confidence_floor = body.confidence_floor
+        self._logit_floor = body.logit_floor
         self._inference = inference
         self._metrics = metrics
-        self._left = spec.count
-        self._quotas = np.array(spec.quotas or (spec.count,) * CLASSES)
+        self._count = self._left = body.count
+        of_each = body.quotas or quotas(body.count, body.balance) or [body.count] * CLASSES
+        self._quotas = np.minimum(of_each, body.count)
 
     async def parts(self, on_scanned: Callable[[int], None]) -> AsyncGenerator[Records]:
         """Yields the digits in the order of their seeds: for each block those that it keeps, which may be none.
@@ -76,15 +63,19 @@ class SeedScan:
                 if not self._left:
                     return
                 if without_match >= MAX_SCANNED_WITHOUT_MATCH:
-                    spec = self._spec
-                    logit = "" if spec.logit_floor == -np.inf else f" and a logit of {spec.logit_floor:g}"
-                    passing = f"a digit that is left, with a confidence of {spec.confidence_floor:g}{logit}"
-                    raise spec.unmet(f"none of {without_match} seeds in a row gives {passing}")
-        raise self._spec.unmet(f"the last seed, {MAX_SEED}, is reached before there are {self._spec.count} digits")
+                    logit = "" if self._logit_floor is None else f" and a logit of {self._logit_floor:g}"
+                    passing = f"a digit that is left, with a confidence of {self._confidence_floor:g}{logit}"
+                    raise self._unmet(f"none of {without_match} seeds in a row gives {passing}")
+        raise self._unmet(f"the last seed, {MAX_SEED}, is reached before there are {self._count} digits")
+
+    def _unmet(self, detail: str) -> ProblemError:
+        """Returns the problem of a scan that finds too few digits. ``detail`` says where it ended."""
+        fields = ["confidence_floor"] + ["logit_floor"] * (self._logit_floor is not None)
+        return invalid(*(at_pointer(f"/{field}", detail) for field in fields))
 
     async def _blocks(self) -> AsyncGenerator[Records]:
         """Yields the digits of every block of seeds from the first seed on, the next blocks on their way."""
-        numbers = iter(range(self._spec.first_seed // MAX_BATCH, (MAX_SEED + 1) // MAX_BATCH))
+        numbers = iter(range(self._first_seed // MAX_BATCH, (MAX_SEED + 1) // MAX_BATCH))
         yield await self._block(next(numbers))  # it finds out the versions that the others name
         async with aclosing(_in_order(self._block(number) for number in numbers)) as blocks:
             async for block in blocks:
@@ -92,8 +83,9 @@ class SeedScan:
 
     def _choose(self, block: Records) -> NDArray[np.int64]:
         """Returns the places of the digits that pass and that the quotas have room for, and takes them off."""
-        spec, digits = self._spec, block["digit"]
-        passing = (block["confidence"] >= np.float32(spec.confidence_floor)) & (block["logit"] >= spec.logit_floor)
+        digits, passing = block["digit"], block["confidence"] >= np.float32(self._confidence_floor)
+        if self._logit_floor is not None:
+            passing &= block["logit"] >= self._logit_floor
         chosen = np.zeros(len(block), np.bool_)
         for digit in range(CLASSES):
             chosen[np.flatnonzero(passing & (digits == digit))[: self._quotas[digit]]] = True
@@ -115,7 +107,7 @@ class SeedScan:
         found = np.empty(len(images), record())
         found["seed"], found["pixels"], found["logit"] = np.arange(seeds.start, seeds.stop), images[..., 0], logits
         found["digit"], found["confidence"] = probabilities.argmax(axis=1), probabilities.max(axis=1)
-        return found[found["seed"] >= np.uint64(self._spec.first_seed)]
+        return found[found["seed"] >= np.uint64(self._first_seed)]
 
     async def _predict(self, model: str, output: str, rows: Array | range) -> Array:
         version = self.versions.get(model)

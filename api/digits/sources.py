@@ -1,4 +1,4 @@
-"""The seeds or the noise of a request, and how many images and pixels a request may have."""
+"""The seeds or the noise of a request."""
 
 import secrets
 from collections.abc import Sequence

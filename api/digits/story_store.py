@@ -1,21 +1,17 @@
 """The training stories of generator versions, which the model server returns (signature ``story`` of the contract)."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Final
 
-from api.digits.carried import Carried, PagedSignature
+from api.digits.carried import Carried
 from api.telemetry.metrics import Metrics
 from api.upstream.inference import Inference
-from serving.contract import STORY, STORY_BYTES, STORY_PAGE
+from serving.contract import STORY, STORY_BYTES
 from serving.tf_serving.client import Array
 
 MAX_BYTES: Final = 2**24
 """The longest story that is accepted."""
-
-_PAGES_PER_CALL: Final = 16
 
 
 @dataclass(frozen=True)
@@ -25,15 +21,10 @@ class Story:
     version: int
     content: bytes
 
-    @cached_property
-    def etag(self) -> str:
-        return f'"{hashlib.sha256(self.content).hexdigest()[:32]}"'
-
 
 def stories(inference: Inference, metrics: Metrics, timeout_s: float) -> Carried[Story]:
     """Returns the stories of the versions in use. ``timeout_s``: for each call of a fetch."""
-    signature = PagedSignature(STORY, STORY_BYTES, STORY_PAGE, _PAGES_PER_CALL, MAX_BYTES, _read)
-    return Carried(inference, metrics, timeout_s, signature)
+    return Carried(inference, metrics, timeout_s, STORY, STORY_BYTES, MAX_BYTES, _read)
 
 
 def _read(version: int, entries: Mapping[str, Array]) -> Story:

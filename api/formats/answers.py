@@ -66,17 +66,12 @@ class Stream(StreamingResponse):
                 _log.warning("%s %s broke off: %s", scope["method"], scope["path"], error)
 
 
-def is_quick(pixels: int) -> bool:
-    """Returns whether so many pixels are encoded in the event loop, without a thread."""
-    return pixels <= _INLINE_PIXELS
-
-
 async def encode(pixels: int, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
     """Returns ``function(*args)``, run in a thread if so many ``pixels`` would block the event loop.
 
     Answers that take much memory are encoded two at a time.
     """
-    if is_quick(pixels):
+    if pixels <= _INLINE_PIXELS:
         return function(*args, **kwargs)
     return await in_thread(lambda: function(*args, **kwargs), _LARGE if pixels > _LARGE_PIXELS else None)
 

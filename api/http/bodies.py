@@ -20,7 +20,7 @@ from api.http.problems import (
     at_pointer,
     invalid,
 )
-from api.threads import in_thread
+from api.threads import in_thread_if_large
 
 JSON: Final = "application/json"
 _MAX_ERRORS: Final = 20
@@ -29,9 +29,6 @@ MAX_CONTAINERS: Final = 2**17
 """Lists and objects in a JSON body, each of which takes 60 bytes of memory and more; or one for each 128 bytes."""
 MAX_VALUES: Final = 2**20
 """Values in a JSON body, or one for each 8 bytes: a number of noise takes about 10."""
-
-_INLINE_BYTES: Final = 2**16
-"""Longer JSON is parsed in a thread: a million seeds would block the event loop for 0.1 s and more."""
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -59,14 +56,13 @@ def refuse_compressed(request: Request, headers: Mapping[str, str]) -> None:
 
 
 async def read_json(request: Request, model: type[_Model]) -> _Model:
-    """Returns the JSON body as a ``model``. The caller has checked the media type.
+    """Returns the JSON body as a ``model``.
 
-    Raises ProblemError: 400 if it isn't JSON, 422 naming each field at fault.
+    Raises ProblemError: 415 for another media type, 400 if it isn't JSON, 422 naming each field at fault.
     """
+    media_type(request, (JSON,))
     body = await request.body()
-    if len(body) <= _INLINE_BYTES:
-        return parse_json(body, model)
-    return await in_thread(lambda: parse_json(body, model))
+    return await in_thread_if_large(len(body), lambda: parse_json(body, model))
 
 
 def parse_json(body: bytes, model: type[_Model]) -> _Model:
@@ -171,6 +167,8 @@ def _body_errors(errors: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
             found += [at_pointer(f"/{field}", error["msg"]) for field in fields] or [at_pointer("", error["msg"])]
         elif error["type"] == "extra_forbidden":
             found.append(at_pointer(place, "There is no such field"))
+        elif error["type"] == "none_required":
+            found.append(at_pointer(place, "is not supported"))
         elif error["type"] == "model_type":
             found.append(at_pointer(place, "Input should be a JSON object"))
         else:

@@ -10,15 +10,13 @@ import orjson
 from api.http.bodies import parse_json
 from api.http.problems import MALFORMED_REQUEST, ProblemError, at_pointer, invalid
 from api.oip import tensors
-from api.oip.schemas import InferenceRequest, InputTensor, OutputTensor
+from api.oip.schemas import InferenceRequest, InputTensor
 from api.oip.tensors import DATATYPES, Array
 from serving.contract import ModelSpec, TensorSpec
 from serving.tf_serving.client import Prediction
 
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 """The header that says how many bytes of a body are JSON, where it isn't all of them."""
-
-_UNSUPPORTED: Final = ("classification", "shared_memory_region")
 
 
 @dataclass(frozen=True)
@@ -65,8 +63,7 @@ def _input(inputs: Sequence[InputTensor], content: bytes, spec: TensorSpec, most
     if len(inputs) != 1:
         raise invalid(at_pointer("/inputs", f"should be one tensor, {spec.name}"))
     place, tensor = "/inputs/0", inputs[0]
-    size = tensor.parameters.binary_data_size
-    _refuse_unsupported(tensor, place)
+    size = tensor.parameters.binary_data_size if tensor.parameters else None
     if (tensor.data is None) == (size is None):
         raise invalid(at_pointer(f"{place}/data", "either data or parameters.binary_data_size should be given"))
     if len(content) != (size or 0):
@@ -80,7 +77,7 @@ def _input(inputs: Sequence[InputTensor], content: bytes, spec: TensorSpec, most
 
 def _outputs(request: InferenceRequest, spec: ModelSpec) -> dict[str, bool]:
     known = [output.name for output in spec.outputs]
-    default = request.parameters.binary_data_output
+    default = bool(request.parameters and request.parameters.binary_data_output)
     if not request.outputs:
         return dict.fromkeys(known, default)
     chosen: dict[str, bool] = {}
@@ -90,16 +87,9 @@ def _outputs(request: InferenceRequest, spec: ModelSpec) -> dict[str, bool]:
             raise invalid(at_pointer(f"{place}/name", f"the model's outputs are {' and '.join(known)}"))
         if output.name in chosen:
             raise invalid(at_pointer(f"{place}/name", "is named twice"))
-        _refuse_unsupported(output, place)
-        binary = output.parameters.binary_data
+        binary = output.parameters.binary_data if output.parameters else None
         chosen[output.name] = default if binary is None else binary
     return chosen
-
-
-def _refuse_unsupported(tensor: InputTensor | OutputTensor, place: str) -> None:
-    for name in _UNSUPPORTED:
-        if getattr(tensor.parameters, name) is not None:
-            raise invalid(at_pointer(f"{place}/parameters/{name}", "is not supported"))
 
 
 def write_answer(prediction: Prediction, parsed: ParsedInference) -> tuple[bytes, dict[str, str]]:

@@ -1,10 +1,8 @@
 """/v2: the Open Inference Protocol's health, metadata and inference, for the models of the contract."""
 
-from collections.abc import Callable
 from importlib.metadata import version as version_of
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final
 
-import anyio.to_thread
 from fastapi import APIRouter, Header, Path, Request
 from pydantic import Field
 from starlette.responses import Response
@@ -21,27 +19,21 @@ from api.oip.messages import HEADER_LENGTH, read_request, write_answer
 from api.oip.schemas import (
     InferenceRequest,
     InferenceResponse,
-    Live,
     ModelMetadata,
-    ModelReady,
-    Ready,
     RepositoryEntry,
-    ServerMetadata,
     State,
 )
 from api.routes import health
 from api.state import GatewayState, StateDep
 from api.telemetry.metrics import Metrics
 from api.telemetry.model_status import model_status
+from api.threads import in_thread_if_large
 from serving.contract import DISCRIMINATOR, GENERATOR, IMAGES, MODELS, PROBABILITIES, ModelSpec
 from serving.tf_serving.client import Prediction, VersionNotFoundError, VersionStatus
 
 BINARY: Final = "application/octet-stream"
 PLATFORM: Final = "tensorflow_savedmodel"
 EXTENSIONS: Final = ["binary_tensor_data"]
-
-_INLINE_BYTES: Final = 2**16
-"""Bodies up to here take about a millisecond, and a thread's detour isn't worth it."""
 
 _STATES: Final[dict[str, State]] = {
     "AVAILABLE": "READY",
@@ -63,8 +55,6 @@ HeaderLength = Annotated[
         " the input.",
     ),
 ]
-
-_T = TypeVar("_T")
 
 _MODEL_FAILURES: Final = (problems.MODEL_NOT_FOUND, problems.INVALID_REQUEST, *openapi.UPSTREAM)
 _VERSION_FAILURES: Final = (problems.VERSION_NOT_FOUND, *_MODEL_FAILURES)
@@ -91,15 +81,15 @@ _INFER: Final[dict[str, Any]] = {
 
 
 @router.get("", summary="The server (Open Inference Protocol)")
-async def server() -> ServerMetadata:
+async def server() -> dict[str, str | list[str]]:
     """The server's name, version and extensions."""
-    return ServerMetadata(name="digitgan", version=version_of("digitgan"), extensions=EXTENSIONS)
+    return {"name": "digitgan", "version": version_of("digitgan"), "extensions": EXTENSIONS}
 
 
 @router.get("/health/live", summary="Is the process alive?", responses=openapi.failures(problems.INTERNAL_ERROR))
-async def live() -> Live:
+async def live() -> dict[str, bool]:
     """Depends on nothing else."""
-    return Live()
+    return {"live": True}
 
 
 @router.get(
@@ -107,10 +97,10 @@ async def live() -> Live:
     summary="Are all models ready?",
     responses=openapi.failures(problems.INTERNAL_ERROR, problems.NOT_READY),
 )
-async def ready(request: Request, state: StateDep) -> Ready:
+async def ready(request: Request, state: StateDep) -> dict[str, bool]:
     """As `GET /healthz/ready`."""
     await health.ready(request, state)
-    return Ready()
+    return {"live": True, "ready": True}
 
 
 @router.post(
@@ -159,7 +149,7 @@ async def metadata(model: ModelInPath, state: StateDep, version: Version = None)
     summary="Is a model's version ready?",
     responses=openapi.failures(problems.NOT_READY, *_VERSION_FAILURES),
 )
-async def model_ready(model: ModelInPath, state: StateDep, version: Version = None) -> ModelReady:
+async def model_ready(model: ModelInPath, state: StateDep, version: Version = None) -> dict[str, str | bool]:
     """Ready means that the version is AVAILABLE; without a version any of them, or with `DIGITGAN_VERSION_LABEL` the
     one with this label.
     """
@@ -172,7 +162,7 @@ async def model_ready(model: ModelInPath, state: StateDep, version: Version = No
     if not available:
         detail = f"{model if version is None else f'version {version} of {model}'} is not AVAILABLE"
         raise ProblemError(problems.NOT_READY, detail, errors=[{"model": model, "detail": detail}])
-    return ModelReady(name=model)
+    return {"name": model, "ready": True}
 
 
 @router.post("/models/{model}/infer", summary="Run a model", **_INFER)
@@ -188,14 +178,16 @@ async def infer(
     spec = _spec(model)
     bodies.refuse_compressed(request, {"Accept-Encoding": "identity"})
     body = await request.body()
-    parsed = await _work(len(body), lambda: read_request(body, header_length, spec, state.settings.max_images))
+    parsed = await in_thread_if_large(
+        len(body), lambda: read_request(body, header_length, spec, state.settings.max_images)
+    )
     with state.admission.images(request, len(parsed.rows)):
         charge(request, len(parsed.rows), "/inputs")
         async with time_limit(limit_of(request, state.settings.request_timeout_s)):
             prediction = await state.inference.predict_whole(model, parsed.rows, version=version)
             _count(prediction, state.metrics)
             size = sum(prediction.outputs[name].nbytes for name in parsed.outputs)
-            content, headers = await _work(size, lambda: write_answer(prediction, parsed))
+            content, headers = await in_thread_if_large(size, lambda: write_answer(prediction, parsed))
     return Response(content, 200, headers | {"X-Model": model, "X-Model-Version": str(prediction.version)})
 
 
@@ -214,16 +206,10 @@ async def _versions(model: str, version: int | None, state: GatewayState) -> lis
     return named
 
 
-async def _work(size: int, work: Callable[[], _T]) -> _T:
-    """Returns what ``work`` returns; in a thread if so many bytes would block the event loop."""
-    return work() if size <= _INLINE_BYTES else await anyio.to_thread.run_sync(work)
-
-
 def _count(prediction: Prediction, metrics: Metrics) -> None:
-    version, outputs = str(prediction.version), prediction.outputs
+    outputs = prediction.outputs
     if prediction.model == GENERATOR:
-        metrics.images.labels(version).inc(len(outputs[IMAGES]))
+        metrics.images.labels(str(prediction.version)).inc(len(outputs[IMAGES]))
     elif prediction.model == DISCRIMINATOR:
-        real = int((outputs[PROBABILITIES] > 0.5).sum())
-        metrics.scores.labels(version, "real").inc(real)
-        metrics.scores.labels(version, "fake").inc(len(outputs[PROBABILITIES]) - real)
+        verdicts = ["real" if probability > 0.5 else "fake" for probability in outputs[PROBABILITIES].tolist()]
+        metrics.count_scores(prediction.version, verdicts)

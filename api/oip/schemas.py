@@ -5,28 +5,13 @@ Unknown fields are ignored: the protocol allows extensions.
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
-
-
-def _nullable(schema: dict[str, Any]) -> None:
-    """Declares that optional members may be null."""
-    for name, member in schema["properties"].items():
-        if name not in schema.get("required", ()) and {"type": "null"} not in member.get("anyOf", ()):
-            about = member.pop("description", "")
-            schema["properties"][name] = {"anyOf": [member, {"type": "null"}], "description": about}
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 
 class _Request(BaseModel):
     """Part of a request. An optional member that is null counts as absent, as in KServe and MLServer."""
 
-    model_config = ConfigDict(strict=True, frozen=True, json_schema_extra=_nullable)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_null(cls, members: Any) -> Any:
-        if not isinstance(members, dict):
-            return members
-        return {name: value for name, value in members.items() if value is not None}
+    model_config = ConfigDict(strict=True, frozen=True)
 
 
 class TensorParameters(_Request):
@@ -36,15 +21,15 @@ class TensorParameters(_Request):
         default=None, description="Input: so many bytes after the JSON are the tensor, in place of data."
     )
     binary_data: bool | None = Field(default=None, description="Output: whether it comes as bytes after the JSON.")
-    classification: Any = Field(default=None, description="Not supported.")
-    shared_memory_region: Any = Field(default=None, description="Not supported.")
+    classification: None = Field(default=None, description="Not supported.")
+    shared_memory_region: None = Field(default=None, description="Not supported.")
 
 
 class RequestParameters(_Request):
     """How the request is answered."""
 
-    binary_data_output: bool = Field(
-        default=False, description="Whether outputs that don't say come as bytes after the JSON."
+    binary_data_output: bool | None = Field(
+        default=None, description="Whether outputs that don't say come as bytes after the JSON."
     )
 
 
@@ -54,7 +39,7 @@ class InputTensor(_Request):
     name: str = Field(description="The input's name.")
     shape: list[NonNegativeInt] = Field(description="All dimensions, the batch first.")
     datatype: str = Field(description="The contract's: FP32 or UINT8.")
-    parameters: TensorParameters = Field(default_factory=TensorParameters, description="How the tensor is sent.")
+    parameters: TensorParameters | None = Field(default=None, description="How the tensor is sent.")
     data: list[Any] | None = Field(
         default=None,
         description="The numbers in row-major order, nested as the shape says or flat; unless they come as bytes.",
@@ -65,18 +50,16 @@ class OutputTensor(_Request):
     """One output to return."""
 
     name: str = Field(description="The output's name.")
-    parameters: TensorParameters = Field(default_factory=TensorParameters, description="How the tensor is sent.")
+    parameters: TensorParameters | None = Field(default=None, description="How the tensor is sent.")
 
 
 class InferenceRequest(_Request):
     """An inference request object."""
 
     id: str | None = Field(default=None, description="Comes back in the answer.")
-    parameters: RequestParameters = Field(default_factory=RequestParameters, description="How it is answered.")
+    parameters: RequestParameters | None = Field(default=None, description="How it is answered.")
     inputs: list[InputTensor] = Field(description="The model's one input.")
-    outputs: list[OutputTensor] = Field(
-        default_factory=list, description="The outputs to return; all if none is named."
-    )
+    outputs: list[OutputTensor] | None = Field(default=None, description="The outputs to return; all if none is named.")
 
 
 class TensorMetadata(BaseModel):
@@ -95,33 +78,6 @@ class ModelMetadata(BaseModel):
     platform: str = Field(description="What runs it.")
     inputs: list[TensorMetadata] = Field(description="Its input.")
     outputs: list[TensorMetadata] = Field(description="Its outputs.")
-
-
-class ServerMetadata(BaseModel):
-    """The server."""
-
-    name: str = Field(description="The server's name.")
-    version: str = Field(description="The server's version.")
-    extensions: list[str] = Field(description="The protocol's extensions that it has.")
-
-
-class Live(BaseModel):
-    """The process is alive."""
-
-    live: Literal[True] = Field(default=True, description="Always true.")
-
-
-class Ready(Live):
-    """Every model is ready."""
-
-    ready: Literal[True] = Field(default=True, description="Always true; otherwise the answer is a problem.")
-
-
-class ModelReady(BaseModel):
-    """The model is ready."""
-
-    name: str = Field(description="The model's name.")
-    ready: Literal[True] = Field(default=True, description="Always true; otherwise the answer is a problem.")
 
 
 class OutputData(TensorMetadata):

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from api import openapi
-from api.digits.seed_scan import DatasetSpec, SeedScan
+from api.digits.seed_scan import SeedScan
 from api.formats import answers, images
 from api.formats.images import NPY
 from api.formats.zipstream import ZIP
@@ -23,7 +23,7 @@ from api.state import StateDep
 from api.upstream.inference import MAX_BATCH
 from api.upstream.one_version import retry_on_swap
 from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR
-from serving.dataset import Records, quotas, record
+from serving.dataset import Records, record
 
 router = APIRouter()
 
@@ -65,13 +65,11 @@ async def dataset(
     state: StateDep,
 ) -> Response:
     media_type = negotiate(request, FORMATS)
-    bodies.media_type(request, (JSON,))
     body = await bodies.read_json(request, DatasetRequest)
     if body.count > state.settings.max_stream_images:
         most = state.settings.max_stream_images
         raise invalid(at_pointer("/count", f"{body.count} images; at most {most} are made as {media_type}"))
     limit_s = limit_of(request, state.settings.request_timeout_s)
-    spec = _spec(body)
     scanned = 0
 
     def on_scanned(images: int) -> None:
@@ -80,7 +78,7 @@ async def dataset(
         charge_made(request, min(images, max(0, scanned - body.count)))
 
     async def attempt() -> tuple[SeedScan, Records, AsyncGenerator[Records]]:
-        scan = SeedScan(spec, state.inference, state.metrics, body.version)
+        scan = SeedScan(body, state.inference, state.metrics)
         parts = scan.parts(on_scanned)
         while True:
             async with time_limit(limit_s):  # for each block, as in the stream
@@ -106,17 +104,6 @@ async def dataset(
     head = images.npy_records_header(body.count, record(body.scale))
     headers["Content-Length"] = str(len(head) + body.count * record(body.scale).itemsize)
     return answers.Stream(_as_npy(all_parts, head, body.scale), (parts, all_parts), headers, NPY)
-
-
-def _spec(body: DatasetRequest) -> DatasetSpec:
-    of_each = body.quotas if body.quotas is not None else quotas(body.count, body.balance)
-    return DatasetSpec(
-        count=body.count,
-        quotas=None if of_each is None else tuple(min(one, body.count) for one in of_each),
-        confidence_floor=body.confidence_floor,
-        logit_floor=-np.inf if body.logit_floor is None else body.logit_floor,
-        first_seed=body.first_seed,
-    )
 
 
 async def _as_npy(parts: AsyncIterator[Records], head: bytes, scale: int) -> AsyncGenerator[bytes]:

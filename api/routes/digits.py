@@ -1,7 +1,6 @@
 """GET /digits/{seed}.png: one digit as a plain, cacheable image."""
 
-import hashlib
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
@@ -10,8 +9,7 @@ from api import openapi
 from api.digits.making import digits_of
 from api.formats import images
 from api.formats.images import PNG
-from api.http import deadlines, problems
-from api.http.caching import FOREVER, REVALIDATE, matches
+from api.http import caching, deadlines, problems
 from api.http.deadlines import limit_of, time_limit
 from api.http.schemas import ScaleInQuery, SeedInPath, VersionInQuery
 from api.state import StateDep
@@ -19,10 +17,7 @@ from serving.contract import GENERATOR
 
 router = APIRouter()
 
-_HEADERS: Final[dict[str, Any]] = openapi.MODEL_HEADERS | {
-    "ETag": {"schema": {"type": "string"}},
-    "Cache-Control": {"schema": {"type": "string"}},
-}
+_HEADERS: Final = openapi.MODEL_HEADERS | caching.HEADERS
 
 
 @router.get(
@@ -50,10 +45,4 @@ async def digit(
         async with time_limit(limit_of(request, state.settings.request_timeout_s)):
             prediction = await state.inference.predict(GENERATOR, [seed], version=version)
     digits = digits_of(prediction, state.metrics)
-    content = images.png(digits.pixels[0], scale)
-    etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-    cache = REVALIDATE if version is None else FOREVER
-    headers = digits.headers | {"ETag": etag, "Cache-Control": cache}
-    if matches(request, etag):
-        return Response(None, 304, headers)
-    return Response(content, 200, headers, PNG)
+    return caching.cacheable(request, images.png(digits.pixels[0], scale), PNG, digits.headers, version)

@@ -15,11 +15,10 @@ from api.http.bodies import JSON
 from api.http.deadlines import limit_of, time_limit
 from api.http.negotiation import negotiate
 from api.http.problems import at_pointer, invalid
-from api.http.schemas import GenerateRequest
+from api.http.schemas import GenerateRequest, InterpolateRequest
 from api.middleware.keys import charge
-from api.state import StateDep
+from api.state import GatewayState, StateDep
 from api.upstream.coalescing import Rows
-from serving.contract import IMAGE_SIDE
 
 router = APIRouter()
 
@@ -66,7 +65,6 @@ async def generate(
 ) -> Response:
     media_type = negotiate(request, OFFERED)
     form = FORMATS[media_type]
-    bodies.media_type(request, (JSON,))
     body = await bodies.read_json(request, GenerateRequest)
     if body.labels and not form.has_labels:
         raise invalid(at_pointer("/labels", f"{media_type} has no room for labels; {' and '.join(LABELLED)} have"))
@@ -78,32 +76,45 @@ async def generate(
     with state.admission.images(request, count):
         charge(request, count, f"/{body.source}")
         labelled = form.has_labels and (body.labels or isinstance(query, IndexedSeeds))
-        limit_s = limit_of(request, settings.request_timeout_s)
-        if form.batches:
-            # Each batch has the time of a request. The first one is awaited, with its labels, so that most failures
-            # are problem documents. A later failure can only break off the answer, and its length or the missing end
-            # of the zip shows that.
-            async with time_limit(limit_s):
-                generation = await making.start(state, query, body.version, labelled=labelled)
-            batches = state.admission.stream(count, limit_s, generation.first, generation.rest)
-            headers = generation.first.headers | _headers(body, generation.rows)
-            headers["Content-Disposition"] = f'attachment; filename="digits.{form.suffix}"'
-            if form.length:
-                headers["Content-Length"] = str(form.length(len(generation.rows), body.scale))
-            content = form.batches(batches, len(generation.rows), body.scale)
-            return answers.Stream(content, (generation.rest, batches), headers, media_type)
-        pixels = count * (IMAGE_SIDE * body.scale) ** 2
-        async with time_limit(limit_s):
-            rows, digits = await making.generate(state, query, body.version, labelled=labelled)
-            encoded = await answers.encode(pixels, form.encode, digits, body.scale)
-        return Response(encoded, 200, digits.headers | _headers(body, rows), media_type)
-
-
-def _headers(body: GenerateRequest, rows: Rows) -> dict[str, str]:
-    """Returns the headers about the seeds that the service chose."""
-    headers = {"Vary": "Accept"}
+        headers = {"Content-Disposition": f'attachment; filename="digits.{form.suffix}"'} if form.batches else {}
+        response, rows = await respond(request, state, query, count, body, media_type, headers, labelled=labelled)
     if isinstance(rows, range):
-        headers["X-Seeds"] = f"{rows[0]}-{rows[-1]}"
+        response.headers["X-Seeds"] = f"{rows[0]}-{rows[-1]}"
     elif body.count and len(rows) <= MAX_SEEDS_IN_HEADER:
-        headers["X-Seeds"] = ",".join(map(str, rows))
-    return headers
+        response.headers["X-Seeds"] = ",".join(map(str, rows))
+    return response
+
+
+async def respond(
+    request: Request,
+    state: GatewayState,
+    query: Rows | IndexedSeeds,
+    count: int,
+    body: GenerateRequest | InterpolateRequest,
+    media_type: str,
+    headers: dict[str, str],
+    *,
+    labelled: bool = False,
+    frame_ms: int = 0,
+) -> tuple[Response, Rows]:
+    """Generates the digits of an admitted request for ``count`` of them. Returns the answer, and what they come from.
+
+    In a stream each batch has the time of a request. The first one is awaited, with its labels, so that most failures
+    are problem documents. A later failure can only break off the answer, and its length or the missing end of the zip
+    shows that.
+    """
+    form = FORMATS[media_type]
+    limit_s = limit_of(request, state.settings.request_timeout_s)
+    async with time_limit(limit_s):
+        generation = await making.generate(state, query, body.version, labelled=labelled, whole=not form.batches)
+        first = generation.first
+        headers = first.headers | {"Vary": "Accept"} | headers
+        if not form.batches:
+            pixels = first.pixels.size * body.scale**2
+            encoded = await answers.encode(pixels, form.encode, first, body.scale, frame_ms)
+            return Response(encoded, 200, headers, media_type), generation.rows
+    batches = state.admission.stream(count, limit_s, first, generation.rest)
+    if form.length:
+        headers["Content-Length"] = str(form.length(len(generation.rows), body.scale))
+    content = form.batches(batches, len(generation.rows), body.scale)
+    return answers.Stream(content, (generation.rest, batches), headers, media_type), generation.rows

@@ -13,10 +13,10 @@ from api.http.errors import problem_of
 from api.http.problems import ProblemError
 from api.http.schemas import Health
 from api.state import StateDep
-from api.telemetry.model_status import missing
+from api.telemetry.model_status import model_status
 from api.upstream.inference import Inference
 from serving.contract import MODELS
-from serving.tf_serving.client import DeadlineError, ModelClient, ModelServerError
+from serving.tf_serving.client import DeadlineError, ModelServerError
 
 router = APIRouter(prefix="/healthz")
 
@@ -75,27 +75,13 @@ async def _unready(inference: Inference, lifecycle: Lifecycle, model: str, timeo
     """Returns why ``model`` isn't available; "" if it is."""
     seen = lifecycle.available_at
     try:
-        detail = await _missing(inference.client, model, timeout_s)
+        status = await model_status(inference.client, model, timeout_s)
     except DeadlineError as error:
         silent_s = time.monotonic() - seen[model] if model in seen else STALE_STATUS_S
         return "" if silent_s < STALE_STATUS_S else problem_of(error).detail
     except ModelServerError as error:
         return problem_of(error).detail
-    if not detail:
-        seen[model] = time.monotonic()
-    return detail
-
-
-async def _missing(client: ModelClient, model: str, timeout_s: float) -> str:
-    """Returns which version the routes would miss: the one with the configured label, or any; "" if none is missing.
-
-    Raises ModelServerError.
-    """
-    if client.version_label is not None:
-        version = await client.labelled_version(model, timeout_s=timeout_s)
-        return missing(client.version_label) if version is None else ""
-    versions = await client.model_versions(model, timeout_s=timeout_s)
-    if any(version.state == "AVAILABLE" for version in versions):
-        return ""
-    states = ", ".join(f"{version.version} {version.state}" for version in versions)
-    return f"{missing(None)} ({states or 'there are none'})"
+    if status.serving is None:
+        return status.detail or ""
+    seen[model] = time.monotonic()
+    return ""

@@ -1,23 +1,18 @@
 """POST /interpolate: the digits on the way from one point of the noise to another."""
 
-from collections.abc import AsyncIterator
-
 import numpy as np
 from fastapi import APIRouter, Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from api import openapi
-from api.digits import making
-from api.digits.making import Digits
-from api.formats import answers
 from api.formats.content import FORMATS, check_size
 from api.http import bodies, problems, schemas
 from api.http.bodies import JSON
-from api.http.deadlines import limit_of, time_limit
 from api.http.negotiation import negotiate
 from api.http.schemas import InterpolateRequest
 from api.middleware.keys import charge
-from api.state import GatewayState, StateDep
+from api.routes.generate import respond
+from api.state import StateDep
 from api.threads import in_thread
 from serving import interpolation as walks
 from serving.interpolation import Noise
@@ -53,38 +48,22 @@ async def interpolate(
     state: StateDep,
 ) -> Response:
     media_type = negotiate(request, tuple(FORMATS))
-    bodies.media_type(request, (JSON,))
     body = await bodies.read_json(request, InterpolateRequest)
     frames = walks.length(len(body.seeds or body.noise), body.steps, body.loop)
     settings = state.settings
     fields = ("steps", "seeds" if body.seeds else "noise")
     check_size(media_type, frames, settings.max_images, body.scale, settings.max_pixels, fields)
+    form = FORMATS[media_type]
+    shown = form.batches or form.animated
+    headers = {"Content-Disposition": f'inline; filename="walk.{form.suffix}"'} if shown else {}
     with state.admission.images(request, frames):
         charge(request, frames, "/steps")
-        async with time_limit(limit_of(request, settings.request_timeout_s)):
-            return await _answer(state, body, media_type, frames)
-
-
-async def _answer(state: GatewayState, body: InterpolateRequest, media_type: str, frames: int) -> Response:
-    form = FORMATS[media_type]
-    noise = await in_thread(lambda: _path(body))  # of 4,096 seeds it takes half a second
-    _, digits = await making.generate(state, noise, body.version, labelled=False)
-    headers = digits.headers | {"Vary": "Accept"}
-    if form.batches or form.animated:
-        headers["Content-Disposition"] = f'inline; filename="walk.{form.suffix}"'
-    if form.batches:
-        if form.length:
-            headers["Content-Length"] = str(form.length(frames, body.scale))
-        return StreamingResponse(form.batches(_one(digits), frames, body.scale), 200, headers, media_type)
-    content = await answers.encode(digits.pixels.size * body.scale**2, form.encode, digits, body.scale, body.frame_ms)
-    return Response(content, 200, headers, media_type)
+        noise = await in_thread(lambda: _path(body))  # of 4,096 seeds it takes half a second
+        response, _ = await respond(request, state, noise, frames, body, media_type, headers, frame_ms=body.frame_ms)
+        return response
 
 
 def _path(body: InterpolateRequest) -> Noise:
     """Returns the noise of all frames: float32 [N, 100]."""
     points = noise_from_seeds(body.seeds) if body.seeds else np.array(body.noise, np.float32)
     return walks.walk(points, body.steps, body.method, body.loop)
-
-
-async def _one(digits: Digits) -> AsyncIterator[Digits]:
-    yield digits

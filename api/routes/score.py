@@ -18,7 +18,6 @@ from starlette.responses import Response
 
 from api import openapi
 from api.digits.fit import FITS, FORMATS, Digit, Fit, ImageError, read_digit
-from api.digits.labels import Labels
 from api.formats import answers, images
 from api.formats.images import PNG
 from api.http import bodies, schemas
@@ -30,7 +29,6 @@ from api.http.schemas import ScoreRequest
 from api.middleware.keys import charge
 from api.settings import Settings
 from api.state import StateDep
-from api.telemetry.metrics import Metrics
 from api.threads import in_thread
 from serving.contract import CLASSIFIER, DISCRIMINATOR, LOGITS, PROBABILITIES
 from serving.tf_serving.client import Prediction
@@ -104,12 +102,13 @@ async def score(
             models = (DISCRIMINATOR, CLASSIFIER) if upload.labels else (DISCRIMINATOR,)
             predict = partial(state.inference.predict_whole, rows=pixels, version=None)
             scored, *read = await asyncio.gather(*(predict(model) for model in models))
-            answer = _answer(scored, digits, state.metrics)
-            if read:
-                _add_labels(answer, read[0], digits, state.metrics)
-            if upload.fitted_images:
-                await answers.encode(pixels.size, _add_images, answer, digits)
-            return Response(orjson.dumps(answer), 200, media_type=JSON)
+            to_encode = pixels.size if upload.fitted_images else 0
+            scores = await answers.encode(to_encode, _scores, upload, digits, scored, read)
+    state.metrics.count_scores(scored.version, [score["verdict"] for score in scores])
+    if read:
+        state.metrics.labels.labels("classifier").inc(len(digits))
+    answer = {"model": scored.model, "version": scored.version, "scores": scores}
+    return Response(orjson.dumps(answer), 200, media_type=JSON)
 
 
 @dataclass(frozen=True)
@@ -206,46 +205,36 @@ def _read_digits(upload: _Upload, *, raw: bool, max_pixels: int) -> list[Digit]:
     return digits
 
 
-def _answer(prediction: Prediction, digits: Sequence[Digit], metrics: Metrics) -> dict[str, Any]:
-    logits, probabilities = prediction.outputs[LOGITS].tolist(), prediction.outputs[PROBABILITIES].tolist()
-    verdicts = [
-        ("real" if probability > 0.5 else "fake") if digit.ink else None
-        for probability, digit in zip(probabilities, digits, strict=True)
-    ]
-    version = prediction.version
-    for verdict in ("real", "fake"):
-        metrics.scores.labels(str(version), verdict).inc(verdicts.count(verdict))
-    return {
-        "model": prediction.model,
-        "version": version,
-        "scores": [
-            {
-                "probability": probability,
-                "logit": logit,
-                "verdict": verdict,
-                "fitted": digit.fitted,
-                "ink": digit.ink,
-                "polarity": digit.polarity,
-                "box": digit.box,
-                "reason": None if digit.ink else NO_INK,
-            }
-            for probability, logit, verdict, digit in zip(probabilities, logits, verdicts, digits, strict=True)
-        ],
+def _scores(
+    upload: _Upload, digits: Sequence[Digit], scored: Prediction, read: Sequence[Prediction]
+) -> list[dict[str, Any]]:
+    outputs = scored.outputs
+    rows = read[0].outputs[PROBABILITIES].tolist() if read else [None] * len(digits)
+    columns = outputs[PROBABILITIES].tolist(), outputs[LOGITS].tolist(), rows
+    return [_score(upload, *one) for one in zip(digits, *columns, strict=True)]
+
+
+def _score(
+    upload: _Upload, digit: Digit, probability: float, logit: float, digit_probabilities: list[float] | None
+) -> dict[str, Any]:
+    score: dict[str, Any] = {
+        "probability": probability,
+        "logit": logit,
+        "verdict": None,
+        "fitted": digit.fitted,
+        "ink": digit.ink,
+        "polarity": digit.polarity,
+        "box": digit.box,
+        "reason": NO_INK,
     }
-
-
-def _add_labels(answer: dict[str, Any], prediction: Prediction, digits: Sequence[Digit], metrics: Metrics) -> None:
-    probabilities = prediction.outputs[PROBABILITIES]
-    labels = Labels(probabilities.argmax(axis=1).astype(np.uint8), probabilities.max(axis=1))
-    metrics.labels.labels("classifier").inc(len(probabilities))
-    rows = probabilities.tolist()
-    for score, sent, (digit, confidence), row in zip(answer["scores"], digits, labels.pairs(), rows, strict=True):
-        if sent.ink:
-            score.update(digit=digit, confidence=confidence, digit_probabilities=[round(one, 6) for one in row])
-        else:
-            score.update(digit=None, confidence=None, digit_probabilities=None)
-
-
-def _add_images(answer: dict[str, Any], digits: Sequence[Digit]) -> None:
-    for score, digit in zip(answer["scores"], digits, strict=True):
+    if digit_probabilities:
+        score |= dict.fromkeys(("digit", "confidence", "digit_probabilities"))
+    if digit.ink:
+        score |= {"verdict": "real" if probability > 0.5 else "fake", "reason": None}
+        if digit_probabilities:
+            most = max(digit_probabilities)
+            score["digit"], score["confidence"] = digit_probabilities.index(most), round(most, 6)
+            score["digit_probabilities"] = [round(one, 6) for one in digit_probabilities]
+    if upload.fitted_images:
         score["png"] = base64.b64encode(images.png(digit.pixels)).decode()
+    return score

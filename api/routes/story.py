@@ -1,15 +1,14 @@
 """GET /story: how the generator learned."""
 
 from functools import partial
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from api import openapi
-from api.http import problems
+from api.http import caching, problems
 from api.http.bodies import JSON
-from api.http.caching import FOREVER, REVALIDATE, matches
 from api.http.deadlines import time_limit
 from api.http.problems import ProblemError
 from api.http.schemas import StoryResponse, VersionInQuery
@@ -19,10 +18,7 @@ from serving.contract import GENERATOR
 
 router = APIRouter()
 
-_HEADERS: Final[dict[str, Any]] = openapi.MODEL_HEADERS | {
-    "ETag": {"schema": {"type": "string"}},
-    "Cache-Control": {"schema": {"type": "string"}},
-}
+_HEADERS: Final = openapi.MODEL_HEADERS | caching.HEADERS
 
 
 @router.get(
@@ -50,12 +46,5 @@ async def story(
         found = await retry_on_swap(GENERATOR, version, find, stories.forget_newest)
     if found is None:
         raise ProblemError(problems.NO_STORY, "the generator's version was exported without its story")
-    headers = {
-        "X-Model": GENERATOR,
-        "X-Model-Version": str(found.version),
-        "ETag": found.etag,
-        "Cache-Control": REVALIDATE if version is None else FOREVER,
-    }
-    if matches(request, found.etag):
-        return Response(None, 304, headers)
-    return Response(found.content, 200, headers, JSON)
+    headers = {"X-Model": GENERATOR, "X-Model-Version": str(found.version)}
+    return caching.cacheable(request, found.content, JSON, headers, version)

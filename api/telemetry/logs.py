@@ -14,7 +14,7 @@ from api.telemetry import observation
 Format = Literal["text", "json"]
 
 MAX_PER_MINUTE: Final = 20
-"""Warnings and errors of a kind."""
+"""Warnings and errors of a kind: clients can cause any number of them."""
 
 
 class TextFormatter(logging.Formatter):
@@ -57,14 +57,15 @@ class JsonFormatter(logging.Formatter):
 
 
 class LimitRepeats(logging.Filter):
-    """Lets MAX_PER_MINUTE warnings and errors of each kind pass a minute: clients can cause any number of them.
+    """Lets ``most`` warnings and errors of each kind pass a minute.
 
     A kind is a place in the code, the type of the exception, and ``extra={"kind": …}`` of the event. The last line of
     a kind that passes says so in a ``note``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
         super().__init__()
+        self._most = most
         self._minute = 0
         self._counts: Counter[tuple[object, ...]] = Counter()
 
@@ -78,9 +79,9 @@ class LimitRepeats(logging.Filter):
         error = record.exc_info[0] if record.exc_info else None
         kind = record.pathname, record.lineno, error, getattr(record, "kind", None)
         self._counts[kind] += 1
-        if self._counts[kind] == MAX_PER_MINUTE:
+        if self._counts[kind] == self._most:
             record.note = "more like it are left out for up to a minute"
-        return self._counts[kind] <= MAX_PER_MINUTE
+        return self._counts[kind] <= self._most
 
 
 _FORMATTERS: Final[dict[Format, type[logging.Formatter]]] = {"text": TextFormatter, "json": JsonFormatter}
@@ -89,6 +90,6 @@ _FORMATTERS: Final[dict[Format, type[logging.Formatter]]] = {"text": TextFormatt
 def configure(level: str, log_format: Format) -> None:
     """Sends what this process logs, from ``level`` on, to stderr in ``log_format``."""
     handler = logging.StreamHandler()
-    handler.addFilter(LimitRepeats())
+    handler.addFilter(LimitRepeats(MAX_PER_MINUTE))
     handler.setFormatter(_FORMATTERS[log_format]())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

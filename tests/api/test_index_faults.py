@@ -27,7 +27,6 @@ from serving.contract import (
     INDEXED_SEEDS,
     NOT_INDEXED,
     PAGES,
-    PROBABILITIES,
     SEED_INDEX,
     SIGNATURE,
 )
@@ -200,19 +199,6 @@ def test_if_the_version_is_withdrawn_its_successor_starts_again(
     assert {int(seed) % 2 for seed in response.headers["x-seeds"].split(",")} == {new % 2}
 
 
-def test_if_versions_are_withdrawn_again_and_again_it_gives_up(server: MisbehavingServer, http: httpx.Client) -> None:
-    versions = Versions(server, next(numbers))
-
-    def withdrawn(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
-        if request.model_spec.HasField("version"):
-            context.abort(grpc.StatusCode.NOT_FOUND, "Servable not found")
-        return versions(request, context)
-
-    server.behaviour = withdrawn
-    server.statuses[GENERATOR] = [(10**6, ModelVersionStatus.AVAILABLE)]
-    assert_problem(sevens(http), "model-not-served")
-
-
 def test_a_failure_is_not_kept(server: MisbehavingServer, http: httpx.Client) -> None:
     version = next(numbers)
     versions = Versions(server, version)
@@ -321,12 +307,3 @@ class TestClassifier:
         with pytest.raises(httpx.RemoteProtocolError):
             http.post("/generate", json={"count": 2000, "labels": True}, headers={"Accept": "application/zip"})
         assert failed == 2  # one call, made twice
-
-    def test_probabilities_that_are_not_finite_are_502(self, server: MisbehavingServer, http: httpx.Client) -> None:
-        def broken(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
-            if request.model_spec.name == CLASSIFIER:
-                return answer(request, {PROBABILITIES: np.full((1, 10), np.nan, np.float32)})
-            return self.versions(request, context)
-
-        server.behaviour = broken
-        assert_problem(http.post("/generate", json={"count": 1, "labels": True}), "broken-contract")

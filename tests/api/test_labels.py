@@ -18,7 +18,7 @@ from PIL import Image
 from tests.api import indexed_models, processes
 from tests.api.indexed_models import BY_CLASSIFIER, BY_INDEX, DOUBTFUL, INDEXED, SHADE
 from tests.api.problem import assert_problem
-from tests.api.test_generate import ask, from_json, from_npy, pixels_of
+from tests.api.test_generate import ask, from_json, from_npy
 from tests.api.test_metrics import read, value
 from tests.api.waiting import wait_until
 
@@ -88,7 +88,7 @@ def test_without_labels_nothing_is_told(indexed_http: httpx.Client) -> None:
         assert set(image) == {"seed", "png"}
 
 
-@pytest.mark.parametrize("digit", range(10))
+@pytest.mark.parametrize("digit", [0, 7])
 def test_a_digit_is_all_there_is(indexed_http: httpx.Client, digit: int) -> None:
     response = ask(indexed_http, count=100, digit=digit)
     images = response.json()["images"]
@@ -117,27 +117,6 @@ def test_curated_images_pass_both_floors_and_are_of_the_digit_too(indexed_http: 
     assert {image["digit"] for image in any_digit} == set(range(10))
     sevens = ask(indexed_http, count=50, curated=True, digit=7).json()["images"]
     assert {(image["seed"] % 3, image["digit"]) for image in sevens} == {(0, 7)}
-
-
-@pytest.mark.parametrize("accept", FORMATS)
-def test_every_format_has_the_digit_asked_for(indexed_http: httpx.Client, accept: str) -> None:
-    """300 of them: more than a batch of the model."""
-    response = ask(indexed_http, accept, count=300, digit=6)
-    assert "x-seeds" not in response.headers  # too many for a header
-    if accept == "application/json":
-        pixels = from_json(response)
-    elif accept == "application/x-npy":
-        pixels = from_npy(response)
-    elif accept == "image/png":
-        sheet = pixels_of(response.content)
-        pixels = np.stack(
-            [sheet[2 + 30 * y : 30 + 30 * y, 2 + 30 * x : 30 + 30 * x] for y in range(16) for x in range(18)]
-        )
-    else:
-        with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
-            pixels = np.stack([pixels_of(archive.read(name)) for name in archive.namelist()[:-1]])
-    assert len(pixels) >= 288
-    assert (shown(pixels) == 6).all()
 
 
 @pytest.mark.parametrize("accept", FORMATS)
@@ -211,12 +190,6 @@ def test_a_version_that_does_not_exist_is_the_callers_404(indexed_http: httpx.Cl
         response = indexed_http.post("/generate", json={"count": 1, "version": 99} | body)
         assert_problem(response, "version-not-found")
     assert ask(indexed_http, count=3, digit=7, version=1).json()["version"] == 1
-
-
-def test_all_three_models_are_listed_and_ready(indexed_http: httpx.Client) -> None:
-    names = [model["name"] for model in indexed_http.get("/models").json()["models"]]
-    assert names == ["generator", "discriminator", "classifier"]
-    assert indexed_http.get("/healthz/ready").status_code == 200
 
 
 def test_the_verdict_follows_the_calibrated_probability(indexed_http: httpx.Client) -> None:

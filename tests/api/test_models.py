@@ -67,7 +67,7 @@ def test_a_model_that_the_server_does_not_know_has_no_versions(
     assert generator == {
         "name": "generator",
         "status": "unavailable",
-        "detail": "no version is AVAILABLE",
+        "detail": "no version is AVAILABLE (there are none)",
         "serving": None,
         "versions": [],
     }

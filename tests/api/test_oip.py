@@ -5,7 +5,6 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
-import grpc
 import httpx
 import numpy as np
 import pytest
@@ -16,11 +15,11 @@ from tritonclient.http import InferenceServerClient, InferInput, InferRequestedO
 from tritonclient.utils import InferenceServerException
 
 from api.oip.messages import HEADER_LENGTH
-from serving.apis import ModelVersionStatus, PredictRequest
+from serving.apis import ModelVersionStatus
 from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR, IMAGES, LOGITS, MODELS, NOISE, PROBABILITIES
 from serving.noise import noise_from_seeds
 from tests.api import processes
-from tests.api.misbehaving import MisbehavingServer, answer, honest
+from tests.api.misbehaving import MisbehavingServer
 from tests.api.problem import assert_problem
 from tests.support.processes import ServerProcess
 
@@ -289,30 +288,3 @@ def test_a_version_that_failed_is_not_ready_and_says_why(
         faulty_server.statuses[GENERATOR] = [(1, ModelVersionStatus.AVAILABLE)]
         faulty_server.errors.clear()
     assert faulty_http.get("/v2/health/ready").json() == {"live": True, "ready": True}
-
-
-def test_a_version_withdrawn_halfway_is_never_the_callers_fault(
-    faulty_server: MisbehavingServer, faulty_http: httpx.Client
-) -> None:
-    """Version 1 answers the first batch and is gone; version 2 answers all of it."""
-    asked: list[int | None] = []
-
-    def swapped(request: PredictRequest, context: Any) -> bytes:
-        version = request.model_spec.version.value if request.model_spec.HasField("version") else None
-        asked.append(version)
-        if version == 1:
-            context.abort(grpc.StatusCode.NOT_FOUND, "Servable not found")
-        return answer(request, version=version or (1 if len(asked) == 1 else 2))
-
-    faulty_server.behaviour = swapped
-    faulty_server.statuses[GENERATOR] = [(2, ModelVersionStatus.AVAILABLE), (1, ModelVersionStatus.END)]
-    try:
-        noise = np.zeros((300, 100), np.float32)
-        response = faulty_http.post("/v2/models/generator/infer", content=noise.tobytes(), headers={HEADER_LENGTH: "0"})
-    finally:
-        faulty_server.behaviour = honest
-        faulty_server.statuses[GENERATOR] = [(1, ModelVersionStatus.AVAILABLE)]
-    assert response.status_code == 200
-    assert response.headers["x-model-version"] == "2"
-    assert asked[:4] == [None, 1, None, 2]
-    assert set(asked[4:]) <= {2}  # more calls if small requests come in beside it

@@ -1,6 +1,7 @@
 """Requests that wait share calls of the model server, and are independent of each other."""
 
-from collections.abc import Callable, Iterator
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -9,10 +10,11 @@ import grpc
 import httpx
 import pytest
 
-from api.upstream.coalescing import CALLS_IN_FLIGHT, LARGE_AT_ONCE
+from api.upstream.coalescing import CALLS_IN_FLIGHT, LARGE_AT_ONCE, Coalescer, Kind, Rows
 from api.upstream.inference import SLICE_ROWS
 from serving.apis import PredictRequest
 from serving.contract import NOISE
+from serving.tf_serving.client import Prediction
 from serving.tf_serving.tensors import to_array
 from tests.api import processes
 from tests.api.misbehaving import Holding, MisbehavingServer, honest
@@ -117,3 +119,21 @@ def test_large_requests_are_made_in_slices_and_few_of_them_wait_before_a_small_o
     assert place <= CALLS_IN_FLIGHT + 1, "the small request is in the next call"
     assert sum(rows) == 1000 * len(large) + 1
     assert max(rows) <= 2 * SLICE_ROWS
+
+
+def test_a_call_that_is_cancelled_before_it_begins_blocks_no_other() -> None:
+    async def run_call(kind: Kind, parts: Sequence[Rows], deadline: float) -> Prediction:
+        return Prediction(kind.model, 1, {})
+
+    async def cancel_early() -> None:
+        coalescer = Coalescer(run_call)
+        kind = Kind("generator", "serving_default", None)
+        for _ in range(2 * CALLS_IN_FLIGHT):
+            request = asyncio.create_task(coalescer.predict(kind, [7]))
+            await asyncio.sleep(0)  # it is in the queue, and the call is sent in this round of the event loop
+            request.cancel()
+            await asyncio.gather(request, return_exceptions=True)
+        async with asyncio.timeout(60):
+            assert (await coalescer.predict(kind, [7])).version == 1
+
+    asyncio.run(cancel_early())

@@ -6,7 +6,7 @@ import grpc
 import httpx
 import pytest
 
-from api.middleware.security_headers import NOTHING, PAGE
+from api.middleware.security_headers import NOTHING
 from serving.apis import PredictRequest
 from tests.api.misbehaving import MisbehavingServer, honest
 from tests.api.problem import assert_problem
@@ -59,16 +59,6 @@ def test_failures(faulty_http: httpx.Client, faulty_server: MisbehavingServer) -
         assert_guarded(faulty_http.get("/digits/7.png"))
     finally:
         faulty_server.behaviour = honest
-
-
-def test_the_docs_page_needs_nothing_from_outside(faulty_http: httpx.Client) -> None:
-    page = faulty_http.get("/docs")
-    assert page.headers["content-security-policy"] == PAGE
-    targets = {f"/{path}" for path in re.findall(r'(?:href|src)="([^"]+)"', page.text)}
-    assert {"/docs/files/swagger-ui.css", "/docs/files/swagger-ui-bundle.js", "/docs/files/start.js"} <= targets
-    for target in targets:
-        assert faulty_http.get(target).status_code == 200, target
-    assert_problem(faulty_http.get("/docs/files/core.py"), "not-found")
 
 
 def test_without_configured_origins_a_preflight_request_is_refused(faulty_http: httpx.Client) -> None:

@@ -22,9 +22,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from serving.apis import PredictRequest
 from tests.api import processes
-from tests.api.misbehaving import Holding, MisbehavingServer, failing, honest
-from tests.api.test_metrics import read, value
-from tests.api.waiting import wait_until
+from tests.api.misbehaving import MisbehavingServer, failing, honest
 
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -93,27 +91,6 @@ class Traced:
         self.metadata = {key: str(value) for key, value in context.invocation_metadata()}
         return honest(request, context)
 
-    def share_a_call(self, *headers: dict[str, str]) -> int:
-        """Asks with each of ``headers`` while two requests hold all calls there may be: one call is for all of these.
-
-        Returns how many calls were made after the two.
-        """
-        before, behaviour = self.server.calls, self.server.behaviour
-        holding = self.server.behaviour = Holding()
-        with ThreadPoolExecutor(2 + len(headers)) as pool:
-            asked = []
-            for held in (1, 2):
-                asked.append(pool.submit(self.http.get, "/digits/7.png"))
-                wait_until(lambda held=held: holding.held == held)  # type: ignore[misc]
-            asked += [pool.submit(self.http.get, "/digits/7.png", headers=one) for one in headers]
-            in_flight = 2 + len(headers) + 1  # this one's, too
-            wait_until(lambda: value(read(self.http), "digitgan_http_requests_in_flight") == in_flight)
-            read(self.http)  # by now the last one waits for its call
-            self.server.behaviour = behaviour
-            holding.release()
-            assert [one.result().status_code for one in asked] == [200] * len(asked)
-        return self.server.calls - before - 2
-
 
 @contextmanager
 def traced_gateway(**environment: str) -> Iterator[Traced]:
@@ -160,42 +137,6 @@ def test_a_request_is_a_span_and_its_call_one_below_it(traced: Traced) -> None:
     assert (told["digitgan.model"], told["digitgan.batch_size"]) == ("generator", 1)
     assert traced.metadata["traceparent"] == f"00-{TRACE}-{call.span_id.hex()}-01"
     assert traced.metadata["tracestate"] == "vendor=1"
-
-
-@pytest.mark.parametrize(
-    "traceparent",
-    [
-        "",
-        "garbage",
-        f"00-{TRACE}-{PARENT}",
-        f"00-{TRACE}-{PARENT}-01-more",
-        f"ff-{TRACE}-{PARENT}-01",
-        f"00-{TRACE.upper()}-{PARENT}-01",
-        f"00-{'0' * 32}-{PARENT}-01",
-        f"00-{TRACE}-{'0' * 16}-01",
-        f"00-{TRACE[:-1]}-{PARENT}-01",
-    ],
-)
-def test_a_malformed_traceparent_starts_a_new_trace(traced: Traced, traceparent: str) -> None:
-    server, (call,) = traced.ask(f"malformed:{abs(hash(traceparent))}", ("traceparent", traceparent))
-    assert server.parent_span_id == b""
-    assert server.trace_id.hex() not in (TRACE, "0" * 32)
-    assert call.trace_id == server.trace_id
-
-
-def test_a_callers_decision_against_the_trace_is_kept_and_passed_on(traced: Traced) -> None:
-    traced.http.get("/digits/7.png", headers={"X-Request-ID": "no", "traceparent": f"00-{TRACE}-{PARENT}-00"})
-    assert traced.metadata["traceparent"].startswith(f"00-{TRACE}-")
-    assert traced.metadata["traceparent"].endswith("-00")
-    traced.ask("after-it")
-    assert not [span for span in traced.collector.spans if attributes(span).get("digitgan.request_id") == "no"]
-
-
-def test_a_call_that_requests_share_is_below_the_first_of_them(traced: Traced) -> None:
-    assert traced.share_a_call(*[{"X-Request-ID": one} for one in ("shares-1", "shares-2")]) == 1
-    below = [traced.collector.trace_of(one)[1] for one in ("shares-1", "shares-2")]
-    (call,) = [*below[0], *below[1]]
-    assert attributes(call)["digitgan.batch_size"] == 2
 
 
 def test_failures_are_errors_in_both_spans(traced: Traced) -> None:

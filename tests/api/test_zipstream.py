@@ -15,21 +15,6 @@ def archive_of(files: dict[str, bytes]) -> bytes:
     return b"".join([*(archive.add(name, content) for name, content in files.items()), archive.finish()])
 
 
-def read(archive: bytes) -> dict[str, bytes]:
-    with zipfile.ZipFile(io.BytesIO(archive)) as opened:
-        assert opened.testzip() is None
-        return {name: opened.read(name) for name in opened.namelist()}
-
-
-@pytest.mark.parametrize(
-    "files",
-    [{}, {"a.png": b"abc"}, {"empty": b""}, {"ö/7.png": b"x" * 70_000, "b": b"b"}],
-    ids=["no file", "one", "empty", "folders and letters"],
-)
-def test_what_goes_in_comes_out(files: dict[str, bytes]) -> None:
-    assert read(archive_of(files)) == files
-
-
 def test_equal_files_are_equal_archives() -> None:
     assert archive_of({"a": b"a"}) == archive_of({"a": b"a"})
 
@@ -42,8 +27,8 @@ def test_files_are_readable_by_their_owner_and_stored() -> None:
     assert info.date_time == (1980, 1, 1, 0, 0, 0)
 
 
-@pytest.mark.parametrize("count", [65_534, 65_535, 65_536, 70_000])
-def test_more_files_than_the_old_format_counts(count: int) -> None:
+def test_more_files_than_the_old_format_counts() -> None:
+    count = 2**16
     archive = ZipStream()
     whole = b"".join([*(archive.add(f"{index}", b"") for index in range(count)), archive.finish()])
     with zipfile.ZipFile(io.BytesIO(whole)) as opened:

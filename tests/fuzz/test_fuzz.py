@@ -196,7 +196,7 @@ def test_the_noise_parser_and_other_bodies(content: bytes, score: bool) -> None:
     async def receive() -> Message:
         return {"type": "http.request", "body": content, "more_body": False}
 
-    request = Request({"type": "http", "method": "POST", "headers": []}, receive)
+    request = Request({"type": "http", "headers": [(b"content-type", b"application/json")]}, receive)
     try:
         if score:
             asyncio.run(read_json(request, ScoreRequest))
