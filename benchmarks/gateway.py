@@ -5,16 +5,13 @@
 Whole requests go to the real gateway in front of a model server that answers at once (benchmarks.replay), by wrk. So
 their time holds everything but the model's own work: both sides of HTTP and of the gRPC call. "In the gateway" is the
 mean of its own metric, digitgan_gateway_seconds: what passes there while no call is under way, without uvicorn's
-parsing. Processor time is that of all of the gateway's processes. Workers take turns, in rounds, so that noise hits
-both alike.
+parsing. Processor time is the gateway's.
 """
 
 import base64
 import io
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -37,8 +34,9 @@ from api.http.schemas import GenerateRequest
 from benchmarks.marked import replace_between_marks
 from benchmarks.peers.load import SCENARIOS, measure, require_wrk
 from benchmarks.peers.services import OURS, SERVICES, Running
-from benchmarks.service import digitgan_up
 from serving.noise import noise_from_seeds
+from tests.api import processes
+from tests.support.processes import ServerProcess, digitgan_up
 
 DOCS: Final = Path(__file__).parent.parent / "docs/performance.md"
 COUNTS: Final = (1, 16, 256)
@@ -82,17 +80,15 @@ def microseconds(function: Callable[[], object], seconds: float = 0.3) -> float:
 
 @dataclass(frozen=True)
 class Gateway:
-    """A gateway's URL, and its processes."""
+    """A gateway that answers, and its process."""
 
     running: Running
-    process: "subprocess.Popen[str]"
+    pid: int
 
     def cpu_seconds(self) -> float:
-        """Returns the processor time of all its processes so far."""
-        pid = self.process.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        stats = [Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split() for one in (pid, *children)]
-        return sum(int(fields[11]) + int(fields[12]) for fields in stats) / _TICKS_A_SECOND
+        """Returns its processor time so far."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS_A_SECOND
 
     def own_seconds(self) -> tuple[float, float]:
         """Returns how long its requests took so far, without their waits for the model server, and their number."""
@@ -111,32 +107,12 @@ def gateway(digits: Path) -> Iterator[Gateway]:
     """Runs a gateway in front of a model server that answers at once."""
     with tempfile.TemporaryDirectory(prefix="digitgan-") as directory:
         target = f"{directory}/replay.sock"
-        environment = os.environ | {
-            "DIGITGAN_PORT": "0",
-            "DIGITGAN_MODEL_SERVER": f"unix:{target}",
-            "DIGITGAN_MAX_IMAGES_IN_FLIGHT": "100000",
-        }
-        replaying = [sys.executable, "-m", "benchmarks.replay", str(digits), target]
-        serving = [sys.executable, "-m", "api.main"]
         with (
-            _ended(subprocess.Popen(replaying, stdout=subprocess.PIPE, text=True)) as replay,
-            _ended(subprocess.Popen(serving, stdout=subprocess.PIPE, text=True, env=environment)) as process,
+            ServerProcess("-m", "benchmarks.replay", digits, target),
+            processes.gateway(f"unix:{target}", max_images_in_flight=100_000) as process,
         ):
-            assert replay.stdout
-            assert process.stdout
-            replay.stdout.readline()
-            url = process.stdout.readline().split()[-1]
             service = next(one for one in SERVICES if one.name == OURS)
-            yield Gateway(Running(service, int(url.rpartition(":")[2]), 0.0, ""), process)
-
-
-@contextmanager
-def _ended(process: "subprocess.Popen[str]") -> Iterator["subprocess.Popen[str]"]:
-    with process:
-        try:
-            yield process
-        finally:
-            process.terminate()
+            yield Gateway(Running(service, int(process.url.rpartition(":")[2]), 0.0, ""), process.process.pid)
 
 
 def main(

@@ -46,7 +46,6 @@ TRAINING_IMAGES: Final = {True: 60_000, False: 3000}
 EVALUATED: Final = 1000
 SERVED: Final = 500
 KERAS_CACHE: Final = Path.home() / ".keras/datasets/mnist.npz"
-RUNNER: Final = Path(__file__).parent / "run_saved_models.py"
 
 
 def run_process(seconds: float, *command: str | Path, **environment: str) -> tuple[str, str]:
@@ -138,12 +137,13 @@ def serve(models: Path, folder: Path, images: NDArray[np.uint8], has_gpu: bool) 
     places = {"CPU": {"CUDA_VISIBLE_DEVICES": "-1"}}
     if has_gpu:
         places |= {"GPU": {"NVIDIA_TF32_OVERRIDE": "0"}, "GPU with TF32": {}}
+    command = ("-m", "benchmarks.gpu")
     expected: Mapping[str, NDArray[Any]] | None = None
     for place, environment in places.items():
         start = time.perf_counter()
         answers = folder / f"{place}.npz"
         environment = {"TF_FORCE_GPU_ALLOW_GROWTH": "true"} | environment
-        _, failure = run_process(SERVE_LIMIT_S, RUNNER, folder / "requests.json", answers, **environment)
+        _, failure = run_process(SERVE_LIMIT_S, *command, "--requests", folder, "--answers", answers, **environment)
         took = f"{time.perf_counter() - start:.1f} s"
         yield "serving", f"{place}: start, load, {SERVED} rows of {len(requests)} models", failure or took
         if failure:
@@ -156,13 +156,37 @@ def serve(models: Path, folder: Path, images: NDArray[np.uint8], has_gpu: bool) 
             yield "against the CPU", f"{place}: {key}", f"{share}{difference.max():.3g} at most"
 
 
+def answer(folder: Path, answers: Path) -> None:
+    """Runs the SavedModels of ``folder/requests.json`` in sessions, as TensorFlow Serving does.
+
+    The requests are a directory, a signature, the name of its input and a file of rows, by the key of the answers.
+    """
+    import_tensorflow()
+    import tensorflow as tf
+
+    found: dict[str, NDArray[Any]] = {}
+    for key, (directory, signature, name, rows) in json.loads((folder / "requests.json").read_text()).items():
+        first, *others = np.split(np.load(rows), [1, 9])
+        with tf.compat.v1.Session(graph=tf.Graph()) as session:
+            loaded = tf.compat.v1.saved_model.load(session, ["serve"], directory).signature_def[signature]
+            fetches = {output: info.name for output, info in loaded.outputs.items()}
+            parts = [session.run(fetches, {loaded.inputs[name].name: part}) for part in (first, *others)]
+        found |= {f"{key}/{output}": np.concatenate([part[output] for part in parts]) for output in fetches}
+    np.savez(answers, **found)  # type: ignore[arg-type] # numpy's stubs see allow_pickle
+
+
 def main(
     data: Annotated[Path | None, typer.Option(help="As for digitgan train.")] = None,
     arithmetic: Annotated[
         str | None, typer.Option(help="Time the training step alone: in float32, bfloat16 or TF32.")
     ] = None,
+    requests: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    answers: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Measures training, evaluation, publication and serving, and prints one table."""
+    if requests and answers:
+        answer(requests, answers)
+        return
     if arithmetic and data:
         for row in time_steps(arithmetic, data):
             print(json.dumps(row), flush=True)

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from benchmarks.service import digitgan_up
+from tests.support.processes import digitgan_up
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")

@@ -7,7 +7,7 @@ In a round every service in turn, in random order, is started, checked for its p
 hits all alike, and no service computes beside another. Each peer has an environment of its own in .bench/, with the
 versions of benchmarks/peers/<peer>/requirements.txt, which is made the first time. Every figure is written to
 .bench/peers.jsonl as it comes; a run that was stopped goes on where it was. At the end the table goes between the marks
-in docs/performance.md, and the plot beside it.
+in docs/performance.md.
 """
 
 import base64
@@ -25,16 +25,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
-from benchmarks.environments import CACHE
 from benchmarks.marked import replace_between_marks
 from benchmarks.peers import figures
-from benchmarks.peers.environments import python_of, reference_pixels
+from benchmarks.peers.environments import CACHE, python_of, reference_pixels
 from benchmarks.peers.load import SCENARIOS, measure, require_wrk
 from benchmarks.peers.services import OURS, SERVICES, Running, Service, running
 from serving.contract import NOISE_DIM
 
 RESULTS: Final = CACHE / "peers.jsonl"
-DOCS: Final = Path(__file__).parent.parent.parent / "docs"
+DOCS: Final = Path(__file__).parent.parent.parent / "docs/performance.md"
 WARM_UP_S: Final = 1
 CHECKED_SEEDS: Final = (7, 8, 9)
 MOST_PIXEL_DIFFERENCE: Final = 1
@@ -74,9 +73,8 @@ def one_turn(service: Service, expected: NDArray[np.uint8], seconds: int, consol
                 {"scenario": scenario.name, "images_per_s": images, "p50_ms": load.p50_ms, "p99_ms": load.p99_ms}
             )
             console.print(f"  {service.name}, {scenario.title}: {images:.0f} images/s, p50 {load.p50_ms:.1f} ms")
-        memory = under_test.memory_mb()
-        start = {"scenario": figures.START, "start_s": under_test.start_s, "memory_mb": sum(memory.values())}
-        return [start | {"processes": memory}, *rows]
+        start = {"scenario": figures.START, "start_s": under_test.start_s, "memory_mb": under_test.memory_mb()}
+        return [start, *rows]
 
 
 def main(
@@ -84,7 +82,7 @@ def main(
     seconds: Annotated[int, typer.Option(help="How long each scenario is measured.", min=1)] = 3,
     only: Annotated[list[str] | None, typer.Option(help="Only this service; can be repeated.")] = None,
     again: Annotated[bool, typer.Option("--again", help="Forget the figures of earlier runs first.")] = False,
-    write: Annotated[bool, typer.Option(help="Write table and plot into docs/ at the end.")] = True,
+    write: Annotated[bool, typer.Option(help="Write the table into docs/ at the end.")] = True,
 ) -> None:
     """Puts digitgan and its peers under the same load, in turn, and compares."""
     console = Console()
@@ -119,8 +117,7 @@ def main(
     table = figures.markdown(rows, _about(rounds))
     console.print(table, markup=False, highlight=False)
     if write:
-        replace_between_marks(DOCS / "performance.md", "benchmarks.peers", table)
-        (DOCS / "images/peers.png").write_bytes(figures.plot(rows))
+        replace_between_marks(DOCS, "benchmarks.peers", table)
 
 
 def read() -> list[dict[str, Any]]:

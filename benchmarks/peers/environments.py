@@ -1,8 +1,13 @@
-"""What the peers run in: a virtual environment each, with pinned versions, and the generator as ONNX."""
+"""What the peers run in: a virtual environment each, with pinned versions, and the generator as ONNX.
+
+All of that goes into CACHE, which git ignores, and is made once.
+"""
 
 import hashlib
 import os
+import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -11,17 +16,26 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from benchmarks.environments import CACHE, environment
 from benchmarks.peers.model import weights
 from serving.contract import GENERATOR
 from serving.pretrained import MODELS_DIR
 
 HERE: Final = Path(__file__).parent
+CACHE: Final = HERE.parent.parent / ".bench"
 
 
 def python_of(peer: str, console: Console) -> Path:
-    """Returns the Python of a peer's environment."""
-    return environment(peer, (HERE / peer / "requirements.txt").read_text(), console)
+    """Returns the Python of a peer's environment. Makes it where there is none, or the requirements have changed."""
+    requirements = HERE / peer / "requirements.txt"
+    directory = CACHE / peer
+    done = directory / "requirements.txt"
+    if not done.is_file() or done.read_text() != requirements.read_text():
+        console.print(f"Making the environment of {peer} in {directory}")
+        subprocess.run([sys.executable, "-m", "venv", "--clear", directory], check=True)
+        pip: list[str | Path] = [directory / "bin/python", "-m", "pip", "install"]
+        subprocess.run([*pip, "--quiet", "--disable-pip-version-check", "--requirement", requirements], check=True)
+        shutil.copyfile(requirements, done)
+    return directory / "bin/python"
 
 
 def onnx_generator(console: Console) -> Path:

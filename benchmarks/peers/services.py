@@ -9,7 +9,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -114,9 +114,9 @@ class Running:
         response = httpx.post(self.url, content=body, headers={"Content-Type": "application/json"}, timeout=60)
         return response.raise_for_status().json()
 
-    def memory_mb(self) -> dict[str, float]:
-        """Returns the resident megabytes of each of its processes, by its id and command."""
-        return {f"{pid} {_command(pid)}": _resident_bytes(pid) / 1e6 for pid in marked(self.mark)}
+    def memory_mb(self) -> float:
+        """Returns the resident megabytes of all its processes."""
+        return sum(_resident_bytes(pid) for pid in marked(self.mark)) / 1e6
 
 
 @contextmanager
@@ -167,22 +167,14 @@ def _wait_for_a_digit(service: Service, port: int, process: "subprocess.Popen[by
 
 def _end(process: "subprocess.Popen[bytes]", mark: str) -> None:
     process.terminate()
-    try:
+    with suppress(subprocess.TimeoutExpired):
         process.wait(STOP_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    deadline = time.monotonic() + STOP_S
     while left := marked(mark):
-        number = signal.SIGTERM if time.monotonic() < deadline - STOP_S / 2 else signal.SIGKILL
         for pid in left:
-            try:
-                os.kill(pid, number)
-            except ProcessLookupError:
-                continue
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"processes {left} don't end")
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         time.sleep(0.2)
+    process.wait()
 
 
 def marked(mark: str) -> list[int]:
@@ -197,14 +189,6 @@ def marked(mark: str) -> list[int]:
             except OSError:  # it has ended, or isn't ours to look at
                 continue
     return sorted(found)
-
-
-def _command(pid: int) -> str:
-    try:
-        parts = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
-    except OSError:
-        return "ended"
-    return " ".join(Path(part).name for part in parts[:4] if part)
 
 
 def _resident_bytes(pid: int) -> int:

@@ -30,4 +30,4 @@ def gateway(target: str, program: Sequence[str] = ("-m", "api.main"), /, **setti
 
 def url_of(process: ServerProcess) -> str:
     """Returns the URL that a gateway says it listens on."""
-    return process.line.rpartition(" ")[2]
+    return process.url

@@ -8,25 +8,17 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from benchmarks.service import digitgan_up
 from serving.contract import MODELS
 from serving.pretrained import MODELS_DIR
+from tests.api.waiting import wait_until
+from tests.support.processes import digitgan_up
 
 DEADLINE_S = 300.0
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, "the condition never came true"
-        time.sleep(0.02)
 
 
 def children(process: subprocess.Popen[str]) -> list[int]:
@@ -34,7 +26,8 @@ def children(process: subprocess.Popen[str]) -> list[int]:
 
 
 def test_the_pretrained_model_answers_and_ends_cleanly() -> None:
-    with digitgan_up() as (process, client):
+    with digitgan_up() as (server, client):
+        process = server.process
         png = client.get("/digits/7.png")
         with Image.open(io.BytesIO(png.content)) as digit:
             assert (digit.format, digit.mode, digit.size) == ("PNG", "L", (28, 28))
@@ -57,7 +50,8 @@ def test_the_model_server_on_the_path_is_taken(tmp_path: Path, monkeypatch: pyte
     )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    with digitgan_up() as (process, client):
+    with digitgan_up() as (server, client):
+        process = server.process
         assert client.get("/digits/7.png").status_code == 200
         flags = called.read_text().split()
         (model_server,) = children(process)
@@ -89,13 +83,13 @@ def test_a_new_version_takes_over_without_a_failed_request(tmp_path: Path) -> No
         asking = threading.Thread(target=ask)
         asking.start()
         try:
-            wait_for(lambda: len(answers) >= 20)
+            wait_until(lambda: len(answers) >= 20)
             for name in MODELS:
                 shutil.copytree(MODELS_DIR / name / "1", tmp_path / name / ".2.partial")
                 (tmp_path / name / ".2.partial").rename(tmp_path / name / "2")
-            wait_for(lambda: bool(answers) and answers[-1][1] == 2)
+            wait_until(lambda: bool(answers) and answers[-1][1] == 2)
             swapped_at = len(answers)
-            wait_for(lambda: len(answers) >= swapped_at + 20)
+            wait_until(lambda: len(answers) >= swapped_at + 20)
         finally:
             enough.set()
             asking.join()
@@ -105,8 +99,9 @@ def test_a_new_version_takes_over_without_a_failed_request(tmp_path: Path) -> No
     assert set(versions) == {1, 2}
 
 
-def test_a_model_server_that_dies_takes_the_gateway_with_it_and_says_so(tmp_path: Path) -> None:
-    with digitgan_up() as (process, _):
+def test_a_model_server_that_dies_takes_the_gateway_with_it_and_says_so() -> None:
+    with digitgan_up() as (server, _):
+        process = server.process
         (model_server,) = children(process)
         os.kill(model_server, signal.SIGKILL)
         assert process.wait(DEADLINE_S) == 2
@@ -125,7 +120,8 @@ def test_a_model_that_cannot_be_loaded_ends_everything_and_is_named(tmp_path: Pa
 
 
 def test_a_terminal_that_closes_leaves_no_model_server_behind() -> None:
-    with digitgan_up() as (process, _):
+    with digitgan_up() as (server, _):
+        process = server.process
         (model_server,) = children(process)
         process.send_signal(signal.SIGHUP)
         assert process.wait(DEADLINE_S) == 0
@@ -138,7 +134,7 @@ def test_sigterm_at_any_moment_leaves_no_model_server_behind() -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         assert process.stdout.readline().startswith("Loading")
-        wait_for(lambda: bool(children(process)))
+        wait_until(lambda: bool(children(process)))
         (model_server,) = children(process)
         process.terminate()
         assert process.wait(DEADLINE_S) in (0, 128 + signal.SIGTERM)

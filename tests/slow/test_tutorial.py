@@ -13,9 +13,9 @@ import httpx
 import pytest
 from PIL import Image
 
-from benchmarks.service import digitgan_up
 from serving.contract import GENERATOR
 from serving.versions.model_card import read_card
+from tests.support.processes import digitgan_up
 from tests.test_readme import curl
 
 ROOT = Path(__file__).parents[2]

@@ -1,31 +1,42 @@
-"""Server processes for tests: started, waited for, and stopped."""
+"""Server processes for tests and benchmarks: started, waited for, and stopped."""
 
 import os
 import queue
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 import grpc
+import httpx
 
 EMBEDDED: Final = "embedded"
 """In place of a program's path: the embedded model server."""
 
 START_SECONDS: Final = 180.0
-STOP_SECONDS: Final = 20.0
+STOP_SECONDS: Final = 60.0
 
 
 class ServerProcess:
-    """A process that prints a line when it is ready: ``line``. Used as a context manager."""
+    """A process that prints a line when it is ready. Used as a context manager.
+
+    Args:
+        ready: how that line begins; by default it is the first line.
+    """
 
     def __init__(
-        self, *arguments: str, program: str = sys.executable, environment: dict[str, str] | None = None
+        self,
+        *arguments: str | Path,
+        program: str = sys.executable,
+        environment: dict[str, str] | None = None,
+        ready: str = "",
     ) -> None:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("DIGITGAN_")}
         self.process = subprocess.Popen(
@@ -36,12 +47,16 @@ class ServerProcess:
             text=True,
             errors="replace",
         )
-        self._lines: queue.Queue[str] = queue.Queue()
+        self._ready = ready
+        self._output: queue.Queue[str] = queue.Queue()
         self._errors: list[str] = []
         self._threads = [threading.Thread(target=self._read_output), threading.Thread(target=self._read_errors)]
         for thread in self._threads:
             thread.start()
         self.line = ""
+        """The line that says it is ready."""
+        self.url = ""
+        """Where the process listens, if it says so before it is ready."""
 
     @property
     def log(self) -> str:
@@ -50,11 +65,15 @@ class ServerProcess:
 
     def wait_until_ready(self) -> None:
         """Returns when the process can be used. Raises AssertionError if it never can."""
-        try:
-            self.line = self._lines.get(timeout=START_SECONDS)
-        except queue.Empty:
-            self.line = ""
-        assert self.line, f"the process did not become ready:\n{self.log}"
+        while not self.line.startswith(self._ready) or not self.line:
+            try:
+                printed = self._output.get(timeout=START_SECONDS)
+            except queue.Empty:
+                printed = ""
+            assert printed, f"the process did not become ready:\n{self.log}"
+            self.line = printed.strip()
+            if found := re.search(r"listens on (\S+)", printed):
+                self.url = found[1]
 
     def __enter__(self) -> Self:
         try:
@@ -98,8 +117,8 @@ class ServerProcess:
     def _read_output(self) -> None:
         assert self.process.stdout
         for line in self.process.stdout:
-            self._lines.put(line.strip())
-        self._lines.put("")
+            self._output.put(line)
+        self._output.put("")
 
     def _read_errors(self) -> None:
         assert self.process.stderr
@@ -141,6 +160,16 @@ class ModelServerProcess(ServerProcess):
                     assert self.process.poll() is None, f"the model server ended:\n{self.log}"
             listening.cancel()
         raise AssertionError(f"the model server does not listen at {self.target}:\n{self.log}")
+
+
+@contextmanager
+def digitgan_up(*arguments: str | Path) -> Iterator[tuple[ServerProcess, httpx.Client]]:
+    """Runs ``digitgan up`` on a free port in the block, and gives it with a client once the models are loaded."""
+    with (
+        ServerProcess("-m", "digitgan", "up", "--port", "0", *arguments, ready="Ready") as server,
+        httpx.Client(base_url=server.url, timeout=90) as client,
+    ):
+        yield server, client
 
 
 def free_port() -> int:

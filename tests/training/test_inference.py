@@ -60,7 +60,7 @@ def expected(network: Any, rows: int) -> Any:
 
 
 def test_no_operation_rounds_otherwise_in_another_release(saved: dict[str, Path]) -> None:
-    """TensorFlow 2.19's tanh isn't 2.20's: python -m benchmarks.tensorflow_versions shows it."""
+    """TensorFlow 2.19's tanh isn't 2.20's: some pixels differ."""
     graph = tf.saved_model.load(str(saved[GENERATOR])).signatures[SIGNATURE].graph.as_graph_def()
     operations = {node.op for function in graph.library.function for node in function.node_def}
     assert "Sigmoid" in operations
