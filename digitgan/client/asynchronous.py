@@ -5,19 +5,24 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self
 
 import httpx
+import numpy as np
 from numpy.typing import ArrayLike
 
 from digitgan.client import protocol
-from digitgan.client.errors import UnavailableError, UnreachableError
+from digitgan.client.errors import (
+    BrokenStreamError,
+    SlowAnswerError,
+    UnavailableError,
+    UnreachableError,
+    problem_in,
+)
 from digitgan.client.files import partial_file
-from digitgan.client.protocol import Balance, Call, ImageInput, Seeds
+from digitgan.client.protocol import FORMATS, JSON, NPY, ZIP, Balance, ImageInput, Seeds, reading
 from digitgan.client.results import Digits, LabelledDigits, Model, Saved, Scores
 from digitgan.client.retries import Outcome, Retries
-
-_T = TypeVar("_T")
 
 
 class AsyncClient:
@@ -40,10 +45,10 @@ class AsyncClient:
         Args:
             url: the gateway's address. Default: the environment's DIGITGAN_URL, or else http://127.0.0.1:8000.
             api_key: where the gateway wants one. Default: the environment's DIGITGAN_API_KEY, or else none.
-            timeout_s: seconds to connect, and to wait for the next piece of an answer. The gateway is told, and makes
-                nothing that would come later.
+            timeout_s: seconds to connect, and to wait for the next piece of an answer. The gateway gets this
+                time too, and makes nothing that would come later.
             retry_s: seconds that the pauses before retries may take in one call. Calls are repeated when the
-                connection fails and after 503 and 429, whose ``Retry-After`` is kept to. 0: never.
+                connection fails, and after 503 and 429 with the pause of ``Retry-After``. 0: never.
         """
         self.url = protocol.base_url(url)
         self._retry_s = retry_s
@@ -87,10 +92,15 @@ class AsyncClient:
             version: of the generator; the newest by default.
             scale: 1 to 32: each pixel becomes a square of this side.
         """
-        body = protocol.generate_body(
-            count, seeds=seeds, noise=noise, digit=digit, curated=curated, version=version, scale=scale
-        )
-        return await self._send(protocol.generate(body, labels=labels))
+        options = {"digit": digit, "curated": curated, "version": version, "scale": scale}
+        body = protocol.generate_body(count, seeds, noise, options)
+        if labels or digit is not None or curated:
+            response = await self._send("POST", "/generate", ZIP, json=body | {"labels": True})
+            with reading(response):
+                return protocol.digits_from_zip(response)
+        response = await self._send("POST", "/generate", NPY, json=body)
+        with reading(response):
+            return protocol.digits_from_npy(response, body)
 
     async def save(
         self,
@@ -109,14 +119,16 @@ class AsyncClient:
 
         The file is there when it is complete. Memory doesn't grow with it. Arguments as for ``generate``.
         """
-        body = protocol.generate_body(
-            count, seeds=seeds, noise=noise, digit=digit, curated=curated, version=version, scale=scale
-        )
+        options = {"digit": digit, "curated": curated, "labels": labels, "version": version, "scale": scale}
+        body = protocol.generate_body(count, seeds, noise, options)
         target = Path(path)
-        call = protocol.save(target, body, labels=labels)
+        accept = FORMATS.get(target.suffix.lower())
+        if accept is None:
+            raise ValueError(f"{target} should end in one of {', '.join(FORMATS)}")
         with partial_file(target) as file:
-            async with self._open(call) as response:
-                model, version = call.answer(response)
+            async with self._streamed("/generate", accept, body) as response:
+                with reading(response):
+                    model, version = protocol.maker_of(response)
                 async for chunk in self._chunks(response):
                     file.write(chunk)
         return Saved(target, model, version)
@@ -129,7 +141,15 @@ class AsyncClient:
                 these. 28×28 pixels as MNIST has them are scored as they are. Of any other image the ink is.
             labels: also return which digit each image reads as.
         """
-        return await self._send(protocol.score(images, labels=labels))
+        if isinstance(images, np.ndarray) and images.ndim == 3:
+            images = list(images)
+        several = images if isinstance(images, Sequence) and not isinstance(images, str | bytes) else [images]
+        files = [("images", (f"{index}", protocol.file_of(image))) for index, image in enumerate(several)]
+        if not files:
+            raise ValueError("there is no image to score")
+        response = await self._send("POST", "/score", files=files, data={"labels": "true"} if labels else {})
+        with reading(response):
+            return protocol.scores_from_json(response)
 
     async def dataset(
         self,
@@ -156,42 +176,38 @@ class AsyncClient:
             version: of the generator; the newest by default.
             scale: 1 to 32.
         """
-        call = protocol.dataset(
-            count,
-            balance=balance,
-            quotas=quotas,
-            confidence_floor=confidence_floor,
-            logit_floor=logit_floor,
-            first_seed=first_seed,
-            version=version,
-            scale=scale,
-        )
-        async with self._open(call) as response:
-            reader = call.answer(response)
-            async for chunk in self._chunks(response):
-                if (part := reader.feed(chunk)) is not None:
+        options = {
+            "balance": balance,
+            "quotas": None if quotas is None else [int(one) for one in quotas],
+            "confidence_floor": confidence_floor,
+            "logit_floor": logit_floor,
+            "version": version,
+        }
+        body = {"count": count, "first_seed": first_seed, "scale": scale} | protocol.given(options)
+        async with self._streamed("/dataset", NPY, body) as response:
+            with reading(response):
+                async for part in protocol.read_records(response, self._chunks(response), count, scale):
                     yield part
-            reader.finish()
 
     async def models(self) -> tuple[Model, ...]:
         """Returns the models that the gateway needs, with versions, states and cards."""
-        return await self._send(protocol.models())
+        response = await self._send("GET", "/models")
+        with reading(response):
+            return protocol.models_from_json(response)
 
     async def ready(self) -> bool:
         """Whether the gateway answers and has all its models. Asks once."""
-        call = protocol.ready()
         try:
-            return call.answer(protocol.checked(await self._once(call.request(self._http), stream=False), self.url))
+            response = await self._send("GET", "/healthz/ready", retry_s=0)
         except (UnreachableError, UnavailableError):
             return False
-
-    async def _send(self, call: Call[_T]) -> _T:
-        return call.answer(await self._completed(call, stream=False))
+        with reading(response):
+            return bool(response.json()["status"] == "ready")
 
     @asynccontextmanager
-    async def _open(self, call: Call[_T]) -> AsyncIterator[httpx.Response]:
+    async def _streamed(self, path: str, accept: str, body: dict[str, Any]) -> AsyncIterator[httpx.Response]:
         """Gives an answer whose status is 200 and whose body is still to come."""
-        response = await self._completed(call, stream=True)
+        response = await self._send("POST", path, accept, stream=True, json=body)
         try:
             yield response
         finally:
@@ -201,17 +217,37 @@ class AsyncClient:
         try:
             async for chunk in response.aiter_bytes():
                 yield chunk
+        except httpx.TimeoutException as error:
+            raise SlowAnswerError(f"{response.url}: the answer stopped coming ({type(error).__name__})") from error
         except httpx.TransportError as error:
-            raise protocol.broken(error, response.url) from error
+            raise BrokenStreamError(f"{response.url}: the answer broke off: {error or type(error).__name__}") from error
 
-    async def _completed(self, call: Call[_T], *, stream: bool) -> httpx.Response:
-        retries = Retries(self._retry_s)
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        accept: str = JSON,
+        *,
+        stream: bool = False,
+        retry_s: float | None = None,
+        **content: Any,
+    ) -> httpx.Response:
+        """Returns an answer whose status is 200; raises the DigitganError that any other outcome is."""
+        retries = Retries(self._retry_s if retry_s is None else retry_s)
         while True:
-            outcome = await self._once(call.request(self._http), stream=stream)
+            request = self._http.build_request(method, path, headers={"Accept": accept}, **content)
+            outcome = await self._once(request, stream=stream)
             pause_s = retries.pause_s(outcome)
             if pause_s is None:
-                return protocol.checked(outcome, self.url)
+                break
             await asyncio.sleep(pause_s)
+        if isinstance(outcome, httpx.TimeoutException):
+            raise SlowAnswerError(f"{self.url} didn't answer in time ({type(outcome).__name__})") from outcome
+        if isinstance(outcome, httpx.TransportError):
+            raise UnreachableError(f"{self.url} can't be reached: {outcome or type(outcome).__name__}") from outcome
+        if not outcome.is_success:
+            raise problem_in(outcome)
+        return outcome
 
     async def _once(self, request: httpx.Request, *, stream: bool) -> Outcome:
         try:

@@ -59,7 +59,7 @@ class ProblemError(DigitganError):
         status: the HTTP status.
         detail: what helps to repair this request.
         errors: every place at fault, where there are any.
-        retry_after_s: after how many seconds the gateway would like to be asked again; None if it doesn't say.
+        retry_after_s: the seconds to wait before the next request; None if the gateway doesn't say.
     """
 
     def __init__(self, document: dict[str, Any], retry_after_s: float | None = None) -> None:

@@ -35,12 +35,12 @@ class Retries:
         if isinstance(outcome, httpx.Response):
             if outcome.status_code not in _FOR_NOW:
                 return None
-            told_s = retry_after_s(outcome)
+            server_s = retry_after_s(outcome)
         elif isinstance(outcome, _AGAIN):
-            told_s = None
+            server_s = None
         else:
             return None
-        pause = told_s if told_s is not None else self._next_s * random.uniform(0.5, 1)  # noqa: S311 - no secret
+        pause = server_s if server_s is not None else self._next_s * random.uniform(0.5, 1)  # noqa: S311 - no secret
         self._next_s = min(2 * self._next_s, _LONGEST_PAUSE_S)
         cost = max(pause, _FIRST_PAUSE_S)  # so that "Retry-After: 0" ends too
         if cost > self._left_s:

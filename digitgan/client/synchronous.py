@@ -65,10 +65,10 @@ class Client:
         Args:
             url: the gateway's address. Default: the environment's DIGITGAN_URL, or else http://127.0.0.1:8000.
             api_key: where the gateway wants one. Default: the environment's DIGITGAN_API_KEY, or else none.
-            timeout_s: seconds to connect, and to wait for the next piece of an answer. The gateway is told, and makes
-                nothing that would come later.
+            timeout_s: seconds to connect, and to wait for the next piece of an answer. The gateway gets this
+                time too, and makes nothing that would come later.
             retry_s: seconds that the pauses before retries may take in one call. Calls are repeated when the
-                connection fails and after 503 and 429, whose ``Retry-After`` is kept to. 0: never.
+                connection fails, and after 503 and 429 with the pause of ``Retry-After``. 0: never.
         """
         self._client = AsyncClient(url, api_key=api_key, timeout_s=timeout_s, retry_s=retry_s)
         self.url = self._client.url
