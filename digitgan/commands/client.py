@@ -16,7 +16,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from digitgan.errors import UserError, check_parent, require
-from digitgan.progress import phase
 
 if TYPE_CHECKING:
     from digitgan.client import Client, Score, Scores
@@ -39,7 +38,7 @@ _IMAGES: Final = (".png", ".jpg", ".jpeg", ".webp")
 
 
 @contextmanager
-def connected(url: str | None, *, local: bool, retry_s: float = 0.0, hint: str = _HINT) -> Iterator["Client"]:
+def open_client(url: str | None, *, local: bool, retry_s: float = 0.0, hint: str = _HINT) -> Iterator["Client"]:
     """Gives a client of the gateway at ``url``, or of one that runs as long as the block.
 
     Without ``retry_s`` no call is repeated, so that a command at a terminal reports a missing service at once.
@@ -53,8 +52,8 @@ def connected(url: str | None, *, local: bool, retry_s: float = 0.0, hint: str =
     try:
         with ExitStack() as opened:
             if local:
-                with phase("Starting a service"):
-                    url = opened.enter_context(local_service())
+                typer.echo("Starting a service …", err=True)
+                url = opened.enter_context(local_service())
             yield opened.enter_context(Client(url, retry_s=retry_s))
     except UnreachableError as error:
         raise UserError(
@@ -97,13 +96,13 @@ def generate(
         raise UserError("--scale is for files: give --out too")
     if out is not None:
         check_parent("--out", out)
-    asked: dict[str, Any] = {"seeds": seeds, "digit": digit, "curated": curated, "labels": labels, "version": version}
+    request: dict[str, Any] = {"seeds": seeds, "digit": digit, "curated": curated, "labels": labels, "version": version}
     console = Console(highlight=False)
-    with connected(url, local=local) as client:
+    with open_client(url, local=local) as client:
         if out is not None:
-            _save(client, out, console, count=count, scale=scale, **asked)
+            _save(client, out, console, count=count, scale=scale, **request)
             return
-        digits = client.generate(count, **asked)
+        digits = client.generate(count, **request)
     from digitgan.terminal import draw
 
     assert digits.seeds is not None
@@ -129,9 +128,9 @@ def _seeds(texts: list[str]) -> list[int]:
     return seeds
 
 
-def _save(client: "Client", out: Path, console: Console, **asked: Any) -> None:
+def _save(client: "Client", out: Path, console: Console, **request: Any) -> None:
     if out.suffix:
-        saved = client.save(out, **asked)
+        saved = client.save(out, **request)
         console.print(f"{escape(str(out))}, by version {saved.version} of the {saved.model}")
         return
     if out.is_dir() and any(out.iterdir()):
@@ -139,7 +138,7 @@ def _save(client: "Client", out: Path, console: Console, **asked: Any) -> None:
     archive = out.with_name(f".{out.name}.zip")
     partial = out.with_name(f".{out.name}.partial")
     try:
-        saved = client.save(archive, **asked)
+        saved = client.save(archive, **request)
         with zipfile.ZipFile(archive) as files:
             # Names with a folder in them aren't the gateway's.
             plain = [name for name in files.namelist() if PurePosixPath(name).name == name]
@@ -169,8 +168,8 @@ def score(
     table = Table("image", "verdict", "probability of being real", "logit", "reads as", "fitted")
     counts = {"real": 0, "fake": 0}
     refused: list[str] = []
-    with connected(url, local=local) as client:
-        for some in _portions(images):
+    with open_client(url, local=local) as client:
+        for some in _batches(images):
             for path, one, by in _scored(client, some, refused):
                 colour = {"real": "green", "fake": "red"}.get(one.verdict or "", "yellow")
                 verdict = f"[{colour}]{one.verdict or 'no ink'}[/]"
@@ -222,7 +221,7 @@ def _images(path: Path) -> list[Path]:
     return inside
 
 
-def _portions(paths: list[Path]) -> Iterator[list[tuple[Path, bytes]]]:
+def _batches(paths: list[Path]) -> Iterator[list[tuple[Path, bytes]]]:
     """Yields the files in parts that fit into a request."""
     some: list[tuple[Path, bytes]] = []
     size = 0

@@ -1,18 +1,17 @@
 """``digitgan dataset``."""
 
+import math
 import time
 from contextlib import ExitStack
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from digitgan.commands.client import UrlOption, connected
+from digitgan.commands.client import UrlOption, open_client
 from digitgan.errors import Stopped, UserError, require
-from digitgan.progress import phase
 
 if TYPE_CHECKING:
     from digitgan.dataset.plan import Plan
@@ -21,41 +20,31 @@ _RETRY_S: Final = 30.0
 _HINT: Final = "give none, and one is started for this command alone"
 
 
-class _Format(StrEnum):
-    IDX = "idx"
-    PNG = "png"
-    NPZ = "npz"
-    CSV = "csv"
-
-
-class _Balance(StrEnum):
-    UNIFORM = "uniform"
-    MNIST = "mnist"
-    NATURAL = "natural"
-
-
 def dataset(
     out: Annotated[Path, typer.Argument(help="The folder to make. It is there when the dataset is whole.")],
-    count: Annotated[int, typer.Option(help="Digits in the training part.")] = 60_000,
+    count: Annotated[int, typer.Option(help="Digits in the training part.", min=1, max=10_000_000)] = 60_000,
     test: Annotated[
-        int | None, typer.Option(help="Digits in the test part; 0: none. Default: a sixth of --count, as in MNIST.")
+        int | None,
+        typer.Option(
+            help="Digits in the test part; 0: none. Default: a sixth of --count, as in MNIST.", min=0, max=10_000_000
+        ),
     ] = None,
     format_: Annotated[
-        _Format,
+        Literal["idx", "png", "npz", "csv"],
         typer.Option(
             "--format",
             help="'idx': MNIST's four files. 'npz': one file as Keras lays MNIST out. 'png': a folder for each digit. "
             "'csv': a line for each image.",
         ),
-    ] = _Format.IDX,
+    ] = "idx",
     balance: Annotated[
-        _Balance,
+        Literal["uniform", "mnist", "natural"],
         typer.Option(
             help="'uniform': as many of each digit. 'mnist': in MNIST's proportions. 'natural': as the generator makes "
             "them."
         ),
-    ] = _Balance.UNIFORM,
-    confidence: Annotated[float, typer.Option(help="The classifier's least confidence, 0 to 1.")] = 0.99,
+    ] = "uniform",
+    confidence: Annotated[float, typer.Option(help="The classifier's least confidence.", min=0, max=1)] = 0.99,
     score_floor: Annotated[
         float | None,
         typer.Option(
@@ -63,8 +52,10 @@ def dataset(
             "others. Default: none."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Which dataset: two with different seeds share no digit.")] = 0,
-    scale: Annotated[int, typer.Option(help="Pixels a side that each pixel becomes, 1 to 32.")] = 1,
+    seed: Annotated[
+        int, typer.Option(help="Which dataset: two with different seeds share no digit.", min=0, max=2**21 - 1)
+    ] = 0,
+    scale: Annotated[int, typer.Option(help="Pixels a side that each pixel becomes.", min=1, max=32)] = 1,
     version: Annotated[int | None, typer.Option(help="The generator's version. Default: the newest.")] = None,
     url: UrlOption = None,
     models: Annotated[
@@ -89,11 +80,13 @@ def dataset(
 
     if url and models:
         raise UserError("--url and --models both say what makes the digits: give one of them")
+    if not math.isfinite(confidence) or not math.isfinite(score_floor or 0):
+        raise UserError("--confidence and --score-floor should be finite numbers")
     plan = Plan(
         train=count,
         test=count // 6 if test is None else test,
-        format=format_.value,
-        balance=balance.value,
+        format=format_,
+        balance=balance,
         confidence_floor=confidence,
         logit_floor=score_floor,
         seed=seed,
@@ -102,7 +95,7 @@ def dataset(
     )
     if (manifest := job.finished(out, plan)) is not None:
         typer.echo(f"{out} is there already, with these options")
-        _tell(manifest)
+        _print_summary(manifest)
         return
     job.partial_folder(out).mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
@@ -114,7 +107,7 @@ def dataset(
         stopped.remark = f"{kept}; the same command goes on with them."
         raise
     typer.echo(f"{out} is complete, in {time.monotonic() - started:.0f} seconds")
-    _tell(manifest)
+    _print_summary(manifest)
 
 
 def _make(out: Path, plan: "Plan", url: str | None, models: Path | None, opened: ExitStack) -> dict[str, Any]:
@@ -130,13 +123,12 @@ def _make(out: Path, plan: "Plan", url: str | None, models: Path | None, opened:
             except DigitganError:  # something else is at this port
                 there = False
         if not there:
-            with phase("Starting a service"):
-                url = opened.enter_context(local_service(models.resolve() if models else None))
-    with connected(
-        url, local=False, hint=_HINT
-    ) as once:  # a wrong address is told at once, an outage later on is waited out
+            typer.echo("Starting a service …", err=True)
+            url = opened.enter_context(local_service(models.resolve() if models else None))
+    # A wrong address is an error at once. A later outage is waited out.
+    with open_client(url, local=False, hint=_HINT) as once:
         once.models()
-    client = opened.enter_context(connected(url, local=False, retry_s=_RETRY_S))
+    client = opened.enter_context(open_client(url, local=False, retry_s=_RETRY_S))
     bars: dict[str, TaskBar] = {}
 
     def advance(name: str, more: int, total: int) -> None:
@@ -149,7 +141,7 @@ def _make(out: Path, plan: "Plan", url: str | None, models: Path | None, opened:
     return job.make(out, plan, client, advance)
 
 
-def _tell(manifest: dict[str, Any]) -> None:
+def _print_summary(manifest: dict[str, Any]) -> None:
     parts = manifest["digits"]
     table = Table("digit", *(Column(part, justify="right") for part in parts))
     for digit, numbers in enumerate(zip(*parts.values(), strict=True)):

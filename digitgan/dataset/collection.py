@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from digitgan.client import BrokenStreamError, Client, LabelledDigits
 from digitgan.dataset.plan import Plan
@@ -36,41 +35,32 @@ class Collection:
         self._path = path
         self._plan = plan
         path.touch()
-        size = path.stat().st_size
-        with path.open("rb+") as file:
-            file.truncate(size - size % record().itemsize)
-        counts = np.zeros(CLASSES, np.int64)
-        self._next_seed = plan.first_seed
-        self.count = 0
-        for part in self.parts():
-            seeds = part["seed"]
-            if seeds[0] < self._next_seed or (np.diff(seeds.astype(np.int64)) <= 0).any():
-                raise UserError(f"{path} is damaged: its seeds don't ascend. Delete the folder and begin again")
-            self._note(part["digit"], int(seeds[-1]), counts)
-        self._counts = counts
+        os.truncate(path, path.stat().st_size // record().itemsize * record().itemsize)
+        records = self.records()
+        seeds = records["seed"].astype(np.int64)
+        if (np.diff(seeds, prepend=plan.first_seed - 1) <= 0).any():
+            raise UserError(f"{path} is damaged: its seeds don't ascend. Delete the folder and begin again")
+        self._counts = np.bincount(records["digit"], minlength=CLASSES)
+        self._next_seed = int(seeds[-1]) + 1 if len(seeds) else plan.first_seed
 
-    def parts(self) -> Iterator[Records]:
-        """Yields what is there, in parts, in the order of the seeds."""
-        with self._path.open("rb") as file:
-            while content := file.read(_PER_REQUEST * record().itemsize):
-                yield np.frombuffer(content, record())
+    @property
+    def count(self) -> int:
+        """The digits that are there."""
+        return int(self._counts.sum())
 
-    def take(self, places: NDArray[np.int64]) -> Records:
-        """Returns the records at ``places``, read from the file: a mapped file would be counted as memory."""
-        size = record().itemsize
-        with self._path.open("rb") as file:
-            content = b"".join(os.pread(file.fileno(), size, int(place) * size) for place in places)
-        return np.frombuffer(content, record())
+    def records(self) -> Records:
+        """Returns what is there, mapped from the file, in the order of the seeds."""
+        return np.memmap(self._path, record(), "r") if self._path.stat().st_size else np.empty(0, record())
 
     def complete(self, client: Client, versions: Versions | None, began: Callable[[Versions], None]) -> Iterator[int]:
         """Collects the rest, and yields how many digits came, again and again.
 
-        Where the gateway breaks off, it is asked again for what is missing.
+        If the answer breaks off, the missing digits are requested again.
 
         Args:
             client: the gateway.
             versions: of the models that made what is there; None if nothing is.
-            began: is told the versions when the first digits come, before they are kept.
+            began: gets the versions when the first digits come, before they are kept.
 
         Raises:
             UserError: the gateway has other versions of the models by now.
@@ -81,14 +71,15 @@ class Collection:
             while self.count < self._plan.count:
                 before = self.count
                 try:
-                    with closing(self._asked(client, versions)) as parts:
+                    with closing(self._request(client, versions)) as parts:
                         for part in parts:
                             if versions is None:
                                 versions = part.versions
                                 began(versions)
                             _check_same(versions, part.versions)
                             file.write(_packed(part).tobytes())
-                            self._note(part.labels, int(part.seeds[-1]), self._counts)
+                            self._counts += np.bincount(part.labels, minlength=CLASSES)
+                            self._next_seed = int(part.seeds[-1]) + 1
                             yield len(part)
                 except BrokenStreamError:  # the client itself repeats what fails before a stream begins
                     failures = 0 if self.count > before else failures + 1
@@ -96,23 +87,18 @@ class Collection:
                         raise
                     time.sleep(_PAUSE_S)
 
-    def _asked(self, client: Client, versions: Versions | None) -> Generator[LabelledDigits, None, None]:
+    def _request(self, client: Client, versions: Versions | None) -> Generator[LabelledDigits, None, None]:
         plan = self._plan
-        wanted = plan.quotas
+        quotas = plan.quotas
         return client.dataset(
             min(_PER_REQUEST, plan.count - self.count),
-            balance="natural" if wanted is None else None,
-            quotas=None if wanted is None else (np.array(wanted) - self._counts).tolist(),
+            balance="natural" if quotas is None else None,
+            quotas=None if quotas is None else (np.array(quotas) - self._counts).tolist(),
             confidence_floor=plan.confidence_floor,
             logit_floor=plan.logit_floor,
             first_seed=self._next_seed,
             version=versions["generator"] if versions else plan.generator,
         )
-
-    def _note(self, labels: NDArray[np.uint8], last_seed: int, counts: NDArray[np.int64]) -> None:
-        counts += np.bincount(labels, minlength=CLASSES)
-        self.count += len(labels)
-        self._next_seed = last_seed + 1
 
 
 def _packed(part: LabelledDigits) -> Records:

@@ -33,7 +33,7 @@ _RECORDS: Final = "digits.records"
 _FILES: Final = "files"
 
 Advance = Callable[[str, int, int], None]
-"""Is told what is being done, how much more of it is done, and how much it is in all."""
+"""Gets the name of the step, how many more digits are done, and how many there are in all."""
 
 
 def partial_folder(out: Path) -> Path:
@@ -73,7 +73,7 @@ def make(out: Path, plan: Plan, client: Client, advance: Advance) -> dict[str, A
     """
     work = partial_folder(out)
     work.mkdir(parents=True, exist_ok=True)
-    with _alone(work):
+    with _locked(work):
         state = _resumed(work, plan)
         collection = Collection(work / _RECORDS, plan)
 
@@ -95,7 +95,7 @@ def make(out: Path, plan: Plan, client: Client, advance: Advance) -> dict[str, A
 
 
 @contextmanager
-def _alone(work: Path) -> Iterator[None]:
+def _locked(work: Path) -> Iterator[None]:
     """Keeps a second command away from the folder as long as the block, or the process, lasts."""
     with (work / ".lock").open("w") as lock:
         try:
@@ -120,13 +120,10 @@ def _resumed(work: Path, plan: Plan) -> dict[str, Any]:
 
 
 def _write(files: Path, plan: Plan, collection: Collection, state: dict[str, Any], advance: Advance) -> dict[str, Any]:
-    seeds, labels, confidences, logits = (
-        np.concatenate([part[name].copy() for part in collection.parts()])
-        for name in ("seed", "digit", "confidence", "logit")
-    )
+    records = collection.records()
     parts = tuple(
-        Part(name, places, labels[places], collection.take, plan.scale)
-        for name, places in zip(("train", "test"), plan.parts(labels), strict=True)
+        Part(name, records, places, plan.scale)
+        for name, places in zip(("train", "test"), plan.parts(records["digit"]), strict=True)
         if len(places)
     )
     for part in parts:
@@ -141,10 +138,10 @@ def _write(files: Path, plan: Plan, collection: Collection, state: dict[str, Any
         "options": plan.facts(),
         "models": state["versions"],
         "generator_card_sha256": state["card"],
-        "seeds": {"first": int(seeds[0]), "last": int(seeds[-1])},
+        "seeds": {"first": int(records["seed"][0]), "last": int(records["seed"][-1])},
         "digits": {part.name: np.bincount(part.labels, minlength=CLASSES).tolist() for part in parts},
-        "least_confidence": float(confidences.min()),
-        "least_logit": float(logits.min()),
+        "least_confidence": float(records["confidence"].min()),
+        "least_logit": float(records["logit"].min()),
         "files": {name: {"sha256": hashes[name], "bytes": sums[name].stat().st_size} for name in hashes}
         if plan.format != "png"
         else {SUMS: {"sha256": sha256_of(files / SUMS), "bytes": (files / SUMS).stat().st_size}},
