@@ -18,7 +18,7 @@ from serving.tf_serving.server_config import MODELS_CONFIG
 from serving.versions.model_card import CardError, read_card
 from serving.versions.quality_gate import (
     DEFAULT_THRESHOLDS,
-    Threshold,
+    Thresholds,
     ThresholdsError,
     figure,
     read_thresholds,
@@ -56,6 +56,12 @@ ThresholdsOption = Annotated[
     ),
 ]
 TimeoutOption = Annotated[float, typer.Option(help="Seconds that a version has to load everywhere.", min=0.1)]
+PollOption = Annotated[
+    float,
+    typer.Option(
+        "--poll-seconds", help="How often the model servers poll: their --file_system_poll_wait_seconds.", min=0.01
+    ),
+]
 
 NEWEST: Final = "newest"
 DEFAULT_SERVER: Final = "127.0.0.1:8500"
@@ -82,8 +88,7 @@ def list_models(
     Below the list: differences between the model servers and models.config, the thresholds that a version misses, and
     the error of a version that could not be loaded. Without a model server, the labels are those of models.config.
     """
-    from serving.versions.roll_out import RollOutError
-    from serving.versions.roll_out import told as told_labels
+    from serving.versions.roll_out import RollOutError, format_labels
 
     # 80 columns: each cell has a word or a number a line.
     headers = ("model", "version", "labels", "state", "figures", "gate")
@@ -103,7 +108,7 @@ def list_models(
             on_disk = find_versions(models / model) if (models / model).is_dir() else {}
             known = {version for server in servers for version in server.statuses[model]}
             for version in sorted({*on_disk, *known, *written.values()}, reverse=True):
-                figures, opinion, lacks = _judged(models / model / str(version), model, bounds.get(model, ()))
+                figures, opinion, lacks = _judged(models / model / str(version), model, bounds.get(model, {}))
                 statuses = [server.statuses[model][version] for server in servers if version in server.statuses[model]]
                 table.add_row(
                     model,
@@ -116,8 +121,8 @@ def list_models(
                 remarks += [f"{model} {version}: {error}" for error in sorted({one.error for one in statuses} - {""})]
                 remarks += [f"{model} {version} falls short: {one}" for one in lacks]
             remarks += [
-                f"{model}: {server.address} serves {told_labels(server.labels[model]) or 'no label'}, and "
-                f"models.config says {told_labels(written) or 'no label'}"
+                f"{model}: {server.address} serves {format_labels(server.labels[model]) or 'no label'}, and "
+                f"models.config says {format_labels(written) or 'no label'}"
                 for server in servers
                 if server.labels[model] != written
             ]
@@ -152,6 +157,7 @@ def promote(
     thresholds: ThresholdsOption = DEFAULT_THRESHOLDS,
     force: Annotated[bool, typer.Option("--force", help="Promote what falls short of the quality gate, too.")] = False,
     timeout_s: TimeoutOption = 300.0,
+    poll_s: PollOption = 1.0,
 ) -> None:
     """Make a version the stable one.
 
@@ -164,7 +170,7 @@ def promote(
     """
     from serving.versions.roll_out import CANARY, STABLE
 
-    with _roll_out(models, model_server, timeout_s) as roll_out:
+    with _roll_out(models, model_server, timeout_s, poll_s) as roll_out:
         number = _number(version, models / model)
         roll_out.promote(model, number, CANARY if canary else STABLE, read_thresholds(thresholds), force=force)
 
@@ -175,9 +181,10 @@ def rollback(
     models: ModelsOption = Path("models"),
     model_server: ServerOption = None,
     timeout_s: TimeoutOption = 300.0,
+    poll_s: PollOption = 1.0,
 ) -> None:
     """Make the version that was stable before the stable one again. It is still loaded, so it serves at once."""
-    with _roll_out(models, model_server, timeout_s) as roll_out:
+    with _roll_out(models, model_server, timeout_s, poll_s) as roll_out:
         roll_out.rollback(model)
 
 
@@ -204,7 +211,7 @@ def add(
 
 
 @contextmanager
-def _roll_out(models: Path, target: str | None, timeout_s: float = 300.0) -> Iterator["RollOut"]:
+def _roll_out(models: Path, target: str | None, timeout_s: float = 300.0, poll_s: float = 1.0) -> Iterator["RollOut"]:
     from serving.tf_serving.model_config import ConfigError
     from serving.versions.roll_out import RollOut, RollOutError, addresses, connected
 
@@ -218,7 +225,7 @@ def _roll_out(models: Path, target: str | None, timeout_s: float = 300.0) -> Ite
         )
     target = target or DEFAULT_SERVER
     with as_user_error(ConfigError, RollOutError, ThresholdsError), connected(target) as servers:
-        yield RollOut(models, servers, typer.echo, timeout_s)
+        yield RollOut(models, servers, typer.echo, timeout_s, poll_s)
         if joined := set(addresses(target)) - {server.address for server in servers}:
             typer.echo(f"Model servers that joined meanwhile: {', '.join(sorted(joined))}. Repeat the command for them")
 
@@ -235,7 +242,7 @@ def _number(version: str, directory: Path) -> int:
     return max(found)
 
 
-def _judged(directory: Path, model: str, thresholds: tuple[Threshold, ...]) -> tuple[list[str], str, list[str]]:
+def _judged(directory: Path, model: str, thresholds: Thresholds) -> tuple[list[str], str, list[str]]:
     """Returns a version's key figures, what the gate says in a word or two, and in what the version falls short."""
     try:
         card = read_card(directory)

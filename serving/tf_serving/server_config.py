@@ -82,12 +82,14 @@ def write_configs(directory: Path, names: Iterable[str], base: PurePosixPath | P
     A ``models.config`` that is there keeps its entries for ``names``, with the versions and labels that
     ``digitgan models`` has given them, where it knows the models at ``base`` already.
     """
-    write_atomically(directory / MODELS_CONFIG, _keeping(directory / MODELS_CONFIG, models_config(names, base)))
+    write_atomically(
+        directory / MODELS_CONFIG, _with_kept_labels(directory / MODELS_CONFIG, models_config(names, base))
+    )
     write_atomically(directory / BATCHING_CONFIG, batching_config(threads))
     write_atomically(directory / MONITORING_CONFIG, monitoring_config())
 
 
-def _keeping(path: Path, text: str) -> str:
+def _with_kept_labels(path: Path, text: str) -> str:
     """Returns ``text`` with the labelled entries of the configuration at ``path`` that have the same base paths."""
     try:
         old = text_format.Parse(path.read_text("utf-8"), apis.ModelServerConfig())

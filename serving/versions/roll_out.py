@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import grpc
@@ -33,7 +34,7 @@ from serving.tf_serving import model_config
 from serving.tf_serving.client import STATES
 from serving.tf_serving.server_config import MODELS_CONFIG
 from serving.versions.model_card import CardError, read_card, verify
-from serving.versions.quality_gate import Threshold, shortfalls
+from serving.versions.quality_gate import Thresholds, shortfalls
 
 STABLE: Final = "stable"
 CANARY: Final = "canary"
@@ -47,10 +48,7 @@ OLD_FAILURE_S: Final = 30.0
 earlier life until its next poll (``--file_system_poll_wait_seconds``, by default a second) loads the version again."""
 CONFIRM_S: Final = 60.0
 """How long a server may take to serve labels that it has accepted."""
-SETTLED_S: Final = 1.0
-FORGOTTEN_S: Final = 3.0
-"""How long a server may take to poll once more, with a margin."""
-_POLL_S: Final = 0.05
+_LOOK_EVERY_S: Final = 0.05
 
 Say = Callable[[str], None]
 Labels = Mapping[str, int]
@@ -78,10 +76,6 @@ class Snapshot:
     address: str
     statuses: Mapping[str, Mapping[int, Status]]
     labels: Mapping[str, Labels]
-
-    def available(self, model: str) -> set[int]:
-        """Returns the versions that are AVAILABLE."""
-        return {version for version, status in self.statuses[model].items() if status.state == "AVAILABLE"}
 
 
 class ModelServer:
@@ -178,15 +172,25 @@ def addresses(target: str) -> list[str]:
 class RollOut:
     """Changes of the labels in one base directory's ``models.config``, on all model servers that follow it."""
 
-    def __init__(self, base: Path, servers: Sequence[ModelServer], say: Say, timeout_s: float = 300.0) -> None:
-        """``say`` gets a sentence for each step. ``timeout_s``: for loading.
+    def __init__(
+        self, base: Path, servers: Sequence[ModelServer], say: Say, timeout_s: float = 300.0, poll_s: float = 1.0
+    ) -> None:
+        """
+        Args:
+            base: the base directory, with a ``models.config``.
+            servers: those that follow it.
+            say: gets a sentence for each step.
+            timeout_s: for loading.
+            poll_s: how often the servers look for versions (``--file_system_poll_wait_seconds``).
 
-        Raises ConfigError when there is no ``models.config`` that a server could follow.
+        Raises:
+            ConfigError: there is no ``models.config`` that a server could follow.
         """
         self.base = base
         self.servers = servers
         self.say = say
         self.timeout_s = timeout_s
+        self.poll_s = poll_s
         self.config = model_config.read_proto(base / MODELS_CONFIG)
 
     @property
@@ -199,7 +203,7 @@ class RollOut:
         return dict(self.entry(model).version_labels)
 
     def promote(
-        self, model: str, version: int, label: str, thresholds: Mapping[str, Sequence[Threshold]], *, force: bool
+        self, model: str, version: int, label: str, thresholds: Mapping[str, Thresholds], *, force: bool
     ) -> None:
         """Gives ``label`` (STABLE or CANARY) to a version, and PREVIOUS to the one that was stable.
 
@@ -213,7 +217,7 @@ class RollOut:
         Raises:
             RollOutError: there is no such version, it falls short, or a server did not load it.
         """
-        self._check(model, version, tuple(thresholds.get(model, ())), force)
+        self._check(model, version, thresholds.get(model, {}), force)
         change = _Change(self, model)
         before = change.labels.get(STABLE) or max(change.kept, default=None)
         if label == CANARY:
@@ -248,7 +252,7 @@ class RollOut:
             {model: server.labels(model, {*LABELS, *self.labels(model)}) for model in self.models},
         )
 
-    def _check(self, model: str, version: int, thresholds: tuple[Threshold, ...], force: bool) -> None:
+    def _check(self, model: str, version: int, thresholds: Thresholds, force: bool) -> None:
         self.entry(model)
         directory = self.base / model
         found = sorted(find_versions(directory)) if directory.is_dir() else []
@@ -299,13 +303,12 @@ class _Change:
             for name in roll_out.models
         }
         self.labels = merged[model]
-        self._available = set.intersection(*(each.available(model) for each in self._snapshots))
+        self._available = set.intersection(*(_available(each.statuses[model]) for each in self._snapshots))
         served = {version for each in self._snapshots for version in each.labels[model].values()}
         self.kept = {*self.labels.values(), *served} or self._available
         # What is served now, as a configuration for each server, and as one for the file.
-        self._now = {each.address: _with_labels(roll_out.config, each.labels) for each in self._snapshots}
-        self._file = _with_labels(roll_out.config, merged)
-        self._taken: set[str] = set()
+        self._now = {each.address: _changed(roll_out.config, each.labels) for each in self._snapshots}
+        self._file = _changed(roll_out.config, merged)
 
     def make(self, wanted: Labels) -> None:
         """Brings all servers, and the file, to the labels ``wanted``. Raises RollOutError."""
@@ -314,124 +317,139 @@ class _Change:
         try:
             if missing := new - self._available:
                 say(f"Loading {model} version {_listed(missing)} beside the others")
-            self._apply(self.kept | new, None)
-            self._wait(new)
-            self._apply(self.kept | new, wanted)
-            self._confirm(wanted)
+            self._apply(self.kept | new, {})
+            self._wait_until_available(new)
+            self._apply(self.kept | new, {model: wanted})
+            self._wait_until_served(wanted)
         except RollOutError as error:
             left = "".join(f"; {one}" for one in self._take_back())
-            raise RollOutError(
-                f"{error}. Nothing changed: {model} is {told(self.labels) or 'without labels'}{left}"
-            ) from error
-        say(f"{model}: {told(wanted)}")
+            now = format_labels(self.labels) or "without labels"
+            raise RollOutError(f"{error}. Nothing changed: {model} is {now}{left}") from error
+        say(f"{model}: {format_labels(wanted)}")
         if unloaded := self.kept - new:
             say(f"Unloading {model} version {_listed(unloaded)}, which has no label any more")
             try:
-                self._apply(new, wanted)
+                self._apply(new, {model: wanted})
                 self._wait_until_unloaded(unloaded)
             except RollOutError as error:
-                raise RollOutError(f"{error}. The labels have moved everywhere: {model} is {told(wanted)}") from error
+                now = format_labels(wanted)
+                raise RollOutError(f"{error}. The labels have moved everywhere: {model} is {now}") from error
 
-    def _apply(self, versions: set[int], labels: Labels | None) -> None:
-        """Writes the file, then gives each server the same. ``labels`` None: they stay, at each server its own.
+    def _apply(self, versions: set[int], labels: Mapping[str, Labels]) -> None:
+        """Writes the file, then gives each server the same. Without ``labels`` they stay, at each server its own.
 
         Raises RollOutError that names each server that did not take it.
         """
-        moved = {} if labels is None else {self._model: labels}
+        self._roll_out.write(_changed(self._file, labels, {self._model: versions}))
+        configs = {address: _changed(now, labels, {self._model: versions}) for address, now in self._now.items()}
+        if failures := self._reload(configs):
+            raise RollOutError("; ".join(failures.values()))
 
-        def stepped(config: apis.ModelServerConfig) -> apis.ModelServerConfig:
-            return _with_versions(_with_labels(config, moved), self._model, versions)
-
-        self._roll_out.write(stepped(self._file))
-        failures = []
+    def _reload(self, configs: Mapping[str, apis.ModelServerConfig]) -> dict[str, str]:
+        """Gives each server its configuration. Returns the error of each server that did not take it."""
+        failures = {}
         for server in self._servers:
             try:
-                server.reload(stepped(self._now[server.address]))
-                self._taken.add(server.address)
+                server.reload(configs[server.address])
             except RollOutError as error:
-                failures.append(str(error))
-        if failures:
-            raise RollOutError("; ".join(failures))
-
-    def _take_back(self) -> list[str]:
-        """Restores the file, and the servers that took a step. Returns a sentence for each server that failed.
-
-        A server forgets that a version failed at a poll without it. Until then, it would not try the version again.
-        """
-        self._roll_out.write(self._file)
-        failures = []
-        for server in self._servers:
-            if server.address in self._taken:
-                try:
-                    server.reload(self._now[server.address])
-                except RollOutError as error:
-                    failures.append(f"{server.address} may serve otherwise until it reads {MODELS_CONFIG} ({error})")
-        if self._taken:
-            time.sleep(FORGOTTEN_S)
+                failures[server.address] = str(error)
         return failures
 
-    def _wait(self, versions: Iterable[int]) -> None:
+    def _take_back(self) -> list[str]:
+        """Restores the file and the servers. Returns a sentence for each server that failed.
+
+        A server forgets that a version failed at a poll without it. Until then, it would not try the version again. So
+        this waits for a poll, with a margin.
+        """
+        self._roll_out.write(self._file)
+        failures = self._reload(self._now)
+        time.sleep(3 * self._roll_out.poll_s)
+        return [
+            f"{address} may serve otherwise until it reads {MODELS_CONFIG} ({error})"
+            for address, error in failures.items()
+        ]
+
+    def _wait_until_available(self, versions: Iterable[int]) -> None:
         """Waits until the versions are AVAILABLE everywhere. Raises RollOutError if one cannot be loaded."""
         begun = time.monotonic()
-        changed: set[tuple[str, int]] = set()
-        while True:
-            missing = []
+        model = self._model
+        earlier = {
+            (each.address, version): each.statuses[model].get(version)
+            for each in self._snapshots
+            for version in versions
+        }
+
+        def complaint() -> str:
             waited_s = time.monotonic() - begun
-            for server, earlier in zip(self._servers, self._snapshots, strict=True):
-                statuses = server.statuses(self._model)
+            missing = []
+            for server in self._servers:
+                statuses = server.statuses(model)
                 for version in versions:
-                    status = statuses.get(version)
-                    if status and status.state == "AVAILABLE":
-                        continue
-                    missing.append(f"{status.state if status else 'unknown'} at {server.address}")
-                    if status != earlier.statuses[self._model].get(version):
-                        changed.add((server.address, version))
-                    is_old = (server.address, version) not in changed and waited_s < OLD_FAILURE_S
-                    if status and status.error and not is_old:
+                    status, key = statuses.get(version, _UNKNOWN), (server.address, version)
+                    if status != earlier.get(key):
+                        earlier.pop(key, None)
+                    if status.error and (key not in earlier or waited_s > OLD_FAILURE_S):
                         raise RollOutError(
-                            f"{server.address} can't load {self._model} version {version}: {status.error}. Publish it "
-                            "again under a new number"
+                            f"{server.address} can't load {model} version {version}: {status.error}. Publish it again "
+                            "under a new number"
                         )
+                    if status.state != "AVAILABLE":
+                        missing.append(f"{status.state} at {server.address}")
             if not missing:
-                return
-            if waited_s > self._roll_out.timeout_s:
-                raise RollOutError(
-                    f"{self._model} version {_listed(versions)} isn't AVAILABLE after {waited_s:.0f} s: "
-                    f"{', '.join(missing)}. Look at the server's log, or give it more time with --timeout-s"
-                )
-            time.sleep(_POLL_S)
+                return ""
+            return (
+                f"{model} version {_listed(versions)} isn't AVAILABLE after {waited_s:.0f} s: {', '.join(missing)}. "
+                "Look at the server's log, or give it more time with --timeout-s"
+            )
+
+        _wait(complaint, self._roll_out.timeout_s)
 
     def _wait_until_unloaded(self, versions: set[int]) -> None:
         """Waits until no server has one of the versions AVAILABLE: the next change must not take it for loaded."""
-        deadline = time.monotonic() + self._roll_out.timeout_s
-        for server in self._servers:
-            while any(server.statuses(self._model).get(version, _UNKNOWN).state == "AVAILABLE" for version in versions):
-                if time.monotonic() > deadline:
-                    raise RollOutError(f"{server.address} does not unload {self._model} version {_listed(versions)}")
-                time.sleep(_POLL_S)
 
-    def _confirm(self, wanted: Labels) -> None:
-        """Waits until every server has served the labels ``wanted`` for SETTLED_S.
+        def complaint() -> str:
+            left = [server.address for server in self._servers if versions & _available(server.statuses(self._model))]
+            return f"{', '.join(left)} does not unload {self._model} version {_listed(versions)}" if left else ""
+
+        _wait(complaint, self._roll_out.timeout_s)
+
+    def _wait_until_served(self, wanted: Labels) -> None:
+        """Waits until every server has served the labels ``wanted`` for the time of a poll.
 
         A server that read the file just before it was written may go back to the old labels, until its next poll.
         Raises RollOutError for a server that keeps other labels.
         """
         names = {*LABELS, *self.labels, *wanted}
-        begun = settled = time.monotonic()
-        while (now := time.monotonic()) - settled < SETTLED_S:
+        settled = time.monotonic()
+
+        def complaint() -> str:
+            nonlocal settled
             for server in self._servers:
                 if (found := server.labels(self._model, names)) != wanted:
                     settled = time.monotonic()
-                    if now - begun > CONFIRM_S:
-                        raise RollOutError(
-                            f"{server.address} serves {told(found) or 'no label'} in place of {told(wanted)}"
-                        )
-            time.sleep(_POLL_S)
+                    here = format_labels(found) or "no label"
+                    return f"{server.address} serves {here} in place of {format_labels(wanted)}"
+            return "" if time.monotonic() - settled >= self._roll_out.poll_s else "the labels go back and forth"
+
+        _wait(complaint, CONFIRM_S)
 
 
-def told(labels: Labels) -> str:
-    """Labels in words, "stable 4, previous 3"."""
-    names = sorted(labels, key=lambda name: (LABELS.index(name) if name in LABELS else len(LABELS), name))
+def _wait(complaint: Callable[[], str], timeout_s: float) -> None:
+    """Waits until there is no complaint. Raises RollOutError with the last one."""
+    deadline = time.monotonic() + timeout_s
+    while found := complaint():
+        if time.monotonic() > deadline:
+            raise RollOutError(found)
+        time.sleep(_LOOK_EVERY_S)
+
+
+def _available(statuses: Mapping[int, Status]) -> set[int]:
+    return {version for version, status in statuses.items() if status.state == "AVAILABLE"}
+
+
+def format_labels(labels: Labels) -> str:
+    """Returns labels in words, "stable 4, previous 3"."""
+    names = sorted(labels, key=lambda name: ([*LABELS, name].index(name), name))
     return ", ".join(f"{name} {labels[name]}" for name in names)
 
 
@@ -449,23 +467,23 @@ def _merged(written: Labels, served: Sequence[Labels]) -> dict[str, int]:
     return merged
 
 
-def _with_labels(config: apis.ModelServerConfig, labels: Mapping[str, Labels]) -> apis.ModelServerConfig:
-    """Returns the configuration with these labels, by model, and with the versions that they need."""
+def _changed(
+    config: apis.ModelServerConfig,
+    labels: Mapping[str, Labels],
+    versions: Mapping[str, Iterable[int]] = MappingProxyType({}),
+) -> apis.ModelServerConfig:
+    """Returns the configuration with other labels and other versions, each by model.
+
+    A model that gets labels and no versions keeps its own, and the versions that the labels need.
+    """
     changed = apis.ModelServerConfig.FromString(config.SerializeToString())
     for one in changed.model_config_list.config:
+        policy = one.model_version_policy
         if one.name in labels:
             one.version_labels.clear()
             one.version_labels.update(labels[one.name])
-            if one.model_version_policy.WhichOneof("policy_choice") == "specific":
-                specific = one.model_version_policy.specific
-                specific.versions[:] = sorted({*specific.versions, *one.version_labels.values()})
-    return changed
-
-
-def _with_versions(config: apis.ModelServerConfig, model: str, versions: Iterable[int]) -> apis.ModelServerConfig:
-    """Returns the configuration with these versions of a model, and no others."""
-    changed = apis.ModelServerConfig.FromString(config.SerializeToString())
-    for one in changed.model_config_list.config:
-        if one.name == model:
-            one.model_version_policy.specific.versions[:] = sorted(versions)
+        if one.name in versions:
+            policy.specific.versions[:] = sorted(versions[one.name])
+        elif policy.WhichOneof("policy_choice") == "specific":
+            policy.specific.versions[:] = sorted({*policy.specific.versions, *one.version_labels.values()})
     return changed
