@@ -50,8 +50,8 @@ _OF_DISKS: Final = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Reading and writing fail with these errors, without the name of the file."""
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(given: bool) -> None:
+    if given:
         typer.echo(f"digitgan {version('digitgan')}")
         raise typer.Exit
 

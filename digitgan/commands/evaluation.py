@@ -11,15 +11,17 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from digitgan.commands.training import DataOption, MountPointOption, import_tensorflow
-from digitgan.errors import UserError, as_user_error, require
+from digitgan.errors import as_user_error, require
 
 
 def train_classifier(
     data: DataOption = None,
-    epochs: Annotated[int, typer.Option(help="Passes over the training set.")] = 12,
+    epochs: Annotated[int, typer.Option(help="Passes over the training set.", min=1)] = 12,
     models: Annotated[Path, typer.Option(help="Base directory to publish the classifier in.")] = Path("models"),
     mount_point: MountPointOption = "/models",
-    seed: Annotated[int, typer.Option(help="Root of weights, order, augmentation and dropout.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Root of weights, order, augmentation and dropout.", min=0, max=2**31 - 1)
+    ] = 0,
     mixed_precision: Annotated[
         bool,
         typer.Option("--mixed-precision/--float32", help="Compute in bfloat16, keep weights in float32."),
@@ -33,8 +35,6 @@ def train_classifier(
     require("training", "tensorflow", "scipy")
     from training import data as datasets
 
-    if epochs < 1:
-        raise UserError(f"--epochs must be at least 1, not {epochs}")
     with as_user_error(datasets.DataError):
         dataset = datasets.load(data.resolve() if data else None)
     import_tensorflow()  # only now: a mistake in an option is reported at once

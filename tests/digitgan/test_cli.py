@@ -102,6 +102,7 @@ def test_a_mistake_is_told_in_a_sentence(tmp_path: Path, arguments: list[str], t
         ["report", "NOWHERE"],
         ["train-classifier", "--data", "NOWHERE"],
         ["train-classifier", "--epochs", "0"],
+        ["train-classifier", "--seed", "-1"],
         ["up", "--models", "NOWHERE"],
         ["serve", "--models", "NOWHERE"],
     ],

@@ -132,14 +132,6 @@ async def test_model_versions_are_reported_as_the_server_tells_them(
     ]
 
 
-async def test_a_model_that_the_server_does_not_know_has_no_versions_to_tell(
-    server: MisbehavingServer, client: ModelClient
-) -> None:
-    del server.statuses[GENERATOR]
-    with pytest.raises(ModelNotServedError):
-        await client.model_versions(GENERATOR, timeout_s=5)
-
-
 @pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
 async def test_every_status_code_becomes_one_of_our_errors(
     server: MisbehavingServer, client: ModelClient, code: grpc.StatusCode
@@ -292,37 +284,33 @@ async def test_time_running_out_is_a_deadline_error(server: MisbehavingServer, c
         await client.predict(GENERATOR, NOISE_ROWS, timeout_s=0.2)
 
 
-class TestNotFound:
-    """NOT_FOUND has several meanings; only a missing version of a served model is the caller's mistake."""
+AVAILABLE, LOADING, END = ModelVersionStatus.AVAILABLE, ModelVersionStatus.LOADING, ModelVersionStatus.END
 
-    @pytest.fixture(autouse=True)
-    def not_found(self, server: MisbehavingServer) -> None:
-        server.behaviour = failing(grpc.StatusCode.NOT_FOUND, "Servable not found for request")
 
-    async def test_the_named_version_does_not_exist(self, client: ModelClient) -> None:
-        with pytest.raises(VersionNotFoundError) as raised:
-            await client.predict(GENERATOR, NOISE_ROWS, version=99, timeout_s=5)
-        assert raised.value.version == 99
-
-    async def test_the_named_version_has_been_unloaded(self, server: MisbehavingServer, client: ModelClient) -> None:
-        server.statuses[GENERATOR] = [(2, ModelVersionStatus.AVAILABLE), (1, ModelVersionStatus.END)]
-        with pytest.raises(VersionNotFoundError):
-            await client.predict(GENERATOR, NOISE_ROWS, version=1, timeout_s=5)
-
-    async def test_the_named_version_is_being_loaded(self, server: MisbehavingServer, client: ModelClient) -> None:
-        server.statuses[GENERATOR] = [(2, ModelVersionStatus.LOADING), (1, ModelVersionStatus.AVAILABLE)]
-        with pytest.raises(ModelNotServedError, match="version 2 is not AVAILABLE yet"):
-            await client.predict(GENERATOR, NOISE_ROWS, version=2, timeout_s=5)
-
-    async def test_no_version_at_all_is_available(self, server: MisbehavingServer, client: ModelClient) -> None:
-        server.statuses[GENERATOR] = [(1, ModelVersionStatus.END)]
-        with pytest.raises(ModelNotServedError):
-            await client.predict(GENERATOR, NOISE_ROWS, version=1, timeout_s=5)
-
-    async def test_the_model_itself_is_unknown(self, server: MisbehavingServer, client: ModelClient) -> None:
-        del server.statuses[GENERATOR]
-        with pytest.raises(ModelNotServedError):
-            await client.predict(GENERATOR, NOISE_ROWS, version=1, timeout_s=5)
+@pytest.mark.parametrize(
+    ("statuses", "error"),
+    [
+        ([(1, AVAILABLE)], VersionNotFoundError),
+        ([(1, AVAILABLE), (2, END)], VersionNotFoundError),
+        ([(2, LOADING), (1, AVAILABLE)], ModelNotServedError),
+        ([(2, END)], ModelNotServedError),
+        (None, ModelNotServedError),
+    ],
+    ids=["no such version", "unloaded", "being loaded", "nothing is available", "an unknown model"],
+)
+async def test_only_a_missing_version_of_a_served_model_is_the_callers_mistake(
+    server: MisbehavingServer,
+    client: ModelClient,
+    statuses: list[tuple[int, int]] | None,
+    error: type[ModelServerError],
+) -> None:
+    """NOT_FOUND has several meanings."""
+    server.behaviour = failing(grpc.StatusCode.NOT_FOUND, "Servable not found for request")
+    del server.statuses[GENERATOR]
+    if statuses is not None:
+        server.statuses[GENERATOR] = statuses
+    with pytest.raises(error):
+        await client.predict(GENERATOR, NOISE_ROWS, version=2, timeout_s=5)
 
 
 @pytest.mark.parametrize(

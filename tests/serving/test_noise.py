@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import special, stats
+from scipy import special
 
 from docs import seed_to_noise
-from serving.contract import MAX_SEED, NOISE_DIM
-from serving.noise import _log, _normal, noise_from_seeds
+from serving.contract import MAX_SEED
+from serving.noise import _normal, noise_from_seeds
 
 SEEDS_PAGE = Path(__file__).parents[2] / "docs" / "seeds.md"
 
@@ -50,7 +50,8 @@ GOLDEN = {
 @pytest.mark.parametrize("seed", GOLDEN)
 def test_golden_values(seed: int) -> None:
     first, sha256 = GOLDEN[seed]
-    row = noise_from_seeds([seed])[0]
+    (row,) = noise_from_seeds([seed])
+    assert row.dtype == np.float32
     assert [float(number) for number in row[:3]] == [float.fromhex(number) for number in first]
     assert hashlib.sha256(row.astype("<f4").tobytes()).hexdigest() == sha256
 
@@ -87,26 +88,6 @@ def test_threads_do_not_disturb_each_other() -> None:
             assert np.array_equal(result, expected)
 
 
-def test_shape_and_dtype() -> None:
-    assert noise_from_seeds([]).shape == (0, NOISE_DIM)
-    assert noise_from_seeds([5]).shape == (1, NOISE_DIM)
-    assert noise_from_seeds([5]).dtype == np.float32
-
-
-def test_it_is_standard_normal() -> None:
-    """2 million numbers; the bounds are 5 standard errors, and the KS test's 0.1 % level."""
-    numbers = noise_from_seeds(range(20_000)).ravel().astype(np.float64)
-    assert abs(numbers.mean()) < 5 / np.sqrt(numbers.size)
-    assert abs(numbers.var() - 1) < 5 * np.sqrt(2 / numbers.size)
-    assert stats.kstest(numbers[:200_000], "norm").pvalue > 0.001
-
-
-def test_neighbouring_seeds_are_uncorrelated() -> None:
-    noise = noise_from_seeds(range(4_001)).astype(np.float64)
-    correlation = (noise[:-1] * noise[1:]).mean()
-    assert abs(correlation) < 5 / np.sqrt(noise[1:].size)
-
-
 def test_the_quantile_is_as_good_as_scipys() -> None:
     words = np.random.Philox(key=5).random_raw(500_000)
     q = ((words >> np.uint64(11)).astype(np.int64) - 2**52 + 0.5) * 2.0**-53
@@ -127,11 +108,6 @@ def test_the_far_tail_is_as_good_as_scipys() -> None:
     u = ((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
     assert u.max() < np.exp(-25)
     assert np.max(np.abs(_normal(words) / special.ndtri(u) - 1)) < 2e-15
-
-
-def test_the_logarithm_is_good_to_two_units_in_the_last_place() -> None:
-    x = np.concatenate([2.0 ** -np.arange(4, 55), np.geomspace(2.0**-54, 0.075, 20_000)])
-    assert np.max(np.abs(_log(x) - np.log(x)) / np.spacing(np.abs(np.log(x)))) <= 2
 
 
 @pytest.mark.parametrize("seed", [-1, MAX_SEED + 1, 2**64, True, False, 1.0, "1", None, np.int64(3)])

@@ -137,13 +137,3 @@ def test_what_is_refused_although_tensorflow_reads_it(message: TensorProto, comp
 def test_arrays_without_a_proto_are_refused(array: NDArray[Any]) -> None:
     with pytest.raises(tensors.TensorError):
         tensors.to_proto(array)
-
-
-def test_dtypes_are_named_as_tensorflow_names_them() -> None:
-    assert [tensors.dtype_name(number) for number in (1, 4, 19, 7, 77)] == [
-        "float",
-        "uint8",
-        "half",
-        "string",
-        "DT_77",
-    ]

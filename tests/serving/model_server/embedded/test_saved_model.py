@@ -11,7 +11,6 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from serving.contract import (
-    BATCH_SIZES,
     CLASSIFIER,
     DISCRIMINATOR,
     FEATURES,
@@ -59,13 +58,6 @@ def outputs(name: str, signature: str, **inputs: NDArray[Any]) -> Iterator[tuple
 def test_pixels_are_tensorflows_but_where_rounding_tips() -> None:
     for _, ours, theirs in outputs(GENERATOR, SIGNATURE, **{NOISE: noise_from_seeds(range(1000))}):
         assert_same_pixels(ours, theirs)
-
-
-def test_pixels_depend_on_the_batch_only_where_rounding_tips(generator: SavedModel) -> None:
-    noise = noise_from_seeds(range(256))
-    together = draw(generator, noise)
-    for size in BATCH_SIZES[:-1]:
-        assert_same_pixels(draw(generator, noise, size), together)
 
 
 def test_pixels_are_the_same_to_the_bit_in_batches_of_one_size(generator: SavedModel) -> None:
