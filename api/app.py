@@ -72,6 +72,7 @@ def create_app(settings: Settings) -> FastAPI:
         servers=[{"url": "."}],  # relative to the document, also behind a proxy that strips a path prefix
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # errors.py does it, with relative addresses
     )
     app.state.lifecycle = Lifecycle()
     app.state.metrics = metrics

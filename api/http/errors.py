@@ -7,7 +7,8 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Match, Mount
 
 from api.http.bodies import parameter_errors
 from api.http.deadlines import OutOfTimeError, Part
@@ -107,7 +108,7 @@ async def _parameters(request: Request, error: Exception) -> Response:
 
 
 async def _http(request: Request, error: Exception) -> Response:
-    """Answers what Starlette refuses: an unknown path or method."""
+    """Answers what Starlette refuses: an unknown path or method. A trailing slash is redirected."""
     assert isinstance(error, HTTPException)
     headers = dict(error.headers or {})
     if error.status_code == METHOD_NOT_ALLOWED.status:
@@ -115,8 +116,24 @@ async def _http(request: Request, error: Exception) -> Response:
         headers["Allow"] = ", ".join(sorted(allowed | ({"HEAD"} if "GET" in allowed else set())))
         return _answer(request, ProblemError(METHOD_NOT_ALLOWED, f"takes {headers['Allow']}", headers=headers))
     if error.status_code == NOT_FOUND.status:
+        if target := _without_slash(request):
+            return RedirectResponse(target)
         return _answer(request, ProblemError(NOT_FOUND, "no such path", headers=headers))
     return _answer(request, ProblemError(MALFORMED_REQUEST, str(error.detail), headers=headers))
+
+
+def _without_slash(request: Request) -> str | None:
+    """Returns the address without its trailing slash if a route has it, relative to the request's own.
+
+    A relative address stays right behind a proxy that strips a path prefix; Starlette's own redirect does not.
+    """
+    path = request.url.path
+    scope = {**request.scope, "path": path.rstrip("/")}
+    routes = [route for route in request.app.routes if not isinstance(route, Mount)]
+    if not path.endswith("/") or all(route.matches(scope)[0] is Match.NONE for route in routes):
+        return None
+    query = f"?{request.url.query}" if request.url.query else ""
+    return f"../{path.rstrip('/').rpartition('/')[2]}{query}"
 
 
 async def _client_disconnected(request: Request, error: Exception) -> Response:
