@@ -117,6 +117,7 @@ def run(settings: Settings) -> int:
             log_level=settings.log_level,
             access_log=False,  # the app logs its requests itself
             server_header=False,
+            timeout_keep_alive=settings.keep_alive_s,
             timeout_graceful_shutdown=settings.shutdown_timeout_s,
         )
         url = _url(settings.host, listener)

@@ -138,6 +138,13 @@ class Settings(BaseSettings):
         le=3600,
         description="Seconds that a client has to take 64 KiB of its answer, or what is left of it.",
     )
+    keep_alive_s: int = Field(
+        65,
+        ge=1,
+        le=3600,
+        description="Seconds that an idle connection stays open. Should be longer than a reverse proxy keeps it (nginx: "
+        "60 s): otherwise the proxy may send a request on a connection that closes.",
+    )
     max_connections: int = Field(
         2048, ge=1, le=2**20, description="The most connections of a process; beyond it only probes are answered."
     )

@@ -102,6 +102,17 @@ def test_of_many_unread_answers_few_are_kept(gateway: ServerProcess, name: str) 
     wait_until(lambda: metric(gateway, "digitgan_http_connections") <= 2)
 
 
+def test_an_idle_connection_closes_after_its_time(faulty_server: MisbehavingServer) -> None:
+    with (
+        processes.gateway(faulty_server.target, keep_alive_s=1) as process,
+        socket.create_connection(("127.0.0.1", port_of(process)), DEADLINE_S) as connection,
+    ):
+        connection.sendall(b"GET /healthz/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert connection.recv(12) == b"HTTP/1.1 200"
+        while connection.recv(2**16):
+            pass
+
+
 def test_unfinished_large_bodies_delay_large_bodies_only(gateway: ServerProcess) -> None:
     """There is memory for two. One more waits until a client leaves."""
     opening = request("/generate", b'{"seeds": [' + b"7," * 2**20, length=8 * 2**20 - 1)
