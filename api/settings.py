@@ -142,8 +142,8 @@ class Settings(BaseSettings):
         65,
         ge=1,
         le=3600,
-        description="Seconds that an idle connection stays open. Should be longer than a reverse proxy keeps it (nginx: "
-        "60 s): otherwise the proxy may send a request on a connection that closes.",
+        description="Seconds that an idle connection stays open: longer than at a reverse proxy (nginx: 60 s), so "
+        "that the proxy sends no request on a connection that closes.",
     )
     max_connections: int = Field(
         2048, ge=1, le=2**20, description="The most connections of a process; beyond it only probes are answered."
