@@ -1,36 +1,6 @@
 """What a served model is: the names, shapes and dtypes that training, model server and gateway agree on.
 
-This module imports the standard library only, and every other module takes these constants from here.
-
-==============  ===================  ================================  ====================================
-model           signature            input                             output
-==============  ===================  ================================  ====================================
-generator       ``serving_default``  ``noise`` float32 [N, 100]        ``images`` uint8 [N, 28, 28, 1]
-discriminator   ``serving_default``  ``images`` uint8 [N, 28, 28, 1]   ``logits`` float32 [N],
-                                                                       ``probabilities`` float32 [N]
-classifier      ``serving_default``  ``images`` uint8 [N, 28, 28, 1]   ``probabilities`` float32 [N, 10]
-==============  ===================  ================================  ====================================
-
-Two models have more signatures. The generator's ``seed_index`` tells what the digits of the seeds 0, 1, 2, … look
-like: page p, of :data:`INDEX_PAGE` seeds, begins at seed p · INDEX_PAGE. Its ``story`` tells how it learned: a JSON
-document (``docs/story.md``) of ``story_bytes`` bytes, of which page p begins at byte p · STORY_PAGE. A version may lack
-either. The classifier's ``features`` are what the evaluation measures distances in.
-
-==============  ===================  ================================  ====================================
-model           signature            input                             output
-==============  ===================  ================================  ====================================
-generator       ``seed_index``       ``pages`` int64 [N]               ``digits`` uint8 [N, 4096] (0 to 9; 255
-                                                                       for a seed beyond the index),
-                                                                       ``confidences`` float32 [N, 4096],
-                                                                       ``logits`` float32 [N, 4096],
-                                                                       ``curated`` uint8 [N, 4096] (0 or 1),
-                                                                       ``indexed_seeds`` int64 [N] (the
-                                                                       length of the whole index)
-generator       ``story``            ``pages`` int64 [N]               ``story`` uint8 [N, 65536] (0 beyond the
-                                                                       end), ``story_bytes`` int64 [N] (the
-                                                                       length of the whole document)
-classifier      ``features``         ``images`` uint8 [N, 28, 28, 1]   ``features`` float32 [N, 128]
-==============  ===================  ================================  ====================================
+SIGNATURES lists every model's inputs and outputs. This module imports the standard library only.
 
 Real is 1 and fake is 0: a positive logit means real. Pixels are uint8 outside the graph and -1 … 1 inside it:
 ``x / 127.5 - 1`` on the way in; ``x * 127.5 + 127.5``, clamped to 0 … 255 and then rounded, on the way out.
@@ -44,10 +14,11 @@ DISCRIMINATOR: Final = "discriminator"
 CLASSIFIER: Final = "classifier"
 SIGNATURE: Final = "serving_default"
 SEED_INDEX: Final = "seed_index"
+"""A signature of the generator: what the digits of the seeds 0, 1, 2, … look like. A version may lack it."""
 STORY: Final = "story"
-"""A signature of the generator, and the name of its output."""
+"""A signature of the generator, and its output: how it learned, as JSON (``docs/story.md``). A version may lack it."""
 FEATURES: Final = "features"
-"""A second signature of the classifier, and the name of its output."""
+"""A signature of the classifier, and its output: what the evaluation measures distances in."""
 
 NOISE_DIM: Final = 100
 IMAGE_SIDE: Final = 28
@@ -64,15 +35,17 @@ DIGITS: Final = "digits"
 CONFIDENCES: Final = "confidences"
 CURATED: Final = "curated"
 INDEXED_SEEDS: Final = "indexed_seeds"
+"""The length of the whole index, in each row."""
 STORY_BYTES: Final = "story_bytes"
+"""The length of the whole document, in each row."""
 
 INDEX_PAGE: Final = 4096
-"""Seeds a page of the seed index."""
+"""Seeds a page of the seed index: page p begins at seed p · INDEX_PAGE."""
 NOT_INDEXED: Final = 255
 """What ``digits`` holds for a seed beyond the index."""
 
 STORY_PAGE: Final = 65_536
-"""Bytes a page of the story."""
+"""Bytes a page of the story, zeros beyond its end."""
 
 MAX_SEED: Final = 2**53 - 1
 """The largest seed: the largest integer that JSON readers agree on (RFC 8259, section 6)."""

@@ -1,18 +1,8 @@
 """From a seed to its noise: 100 standard normal numbers, the same bits on every machine and release.
 
-The way is specified in ``docs/seeds.md`` and pinned by golden values:
-
-1. 100 words of 64 bits from Philox4x64-10 with the seed as its key and a counter that starts at 0. (NumPy
-   promises that its bit generators' streams never change, NEP 19; of its distributions it promises nothing.)
-2. The 53 high bits ``k`` of each word stand for the probability ``u = (k + 1/2) / 2^53``.
-3. ``u`` becomes ``z`` by the inverse normal distribution function: M. J. Wichura, "Algorithm AS 241: The
-   Percentage Points of the Normal Distribution", Applied Statistics 37 (1988), routine PPND16, good to about
-   one part in 10^16.
-4. ``z`` is rounded to float32.
-
-Steps 2 to 4 use only operations that IEEE 754 defines to the last bit (+, −, ×, ÷, √, and splitting off the
-exponent). The logarithm in the tails is therefore computed here: those of C libraries and of NumPy's vector
-code differ between machines.
+``docs/seeds.md`` specifies the four steps: words of Philox4x64-10, probabilities, their normal quantiles by AS 241
+(Wichura 1988, routine PPND16), and rounding to float32. They use only operations that IEEE 754 defines to the last bit.
+So the logarithm is computed here: those of C libraries and of NumPy's vector code differ between machines.
 """
 
 import threading

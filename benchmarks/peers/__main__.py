@@ -3,11 +3,9 @@
     python -m benchmarks.peers                 six rounds: about a quarter of an hour on an idle machine
     python -m benchmarks.peers --rounds 1 --seconds 1
 
-In a round every service in turn, in random order, is started, checked for its pixels, loaded, and stopped: so noise
-hits all alike, and no service computes beside another. Each peer has an environment of its own in .bench/, with the
-versions of benchmarks/peers/<peer>/requirements.txt, which is made the first time. Every figure is written to
-.bench/peers.jsonl as it comes; a run that was stopped goes on where it was. At the end the table goes between the marks
-in docs/performance.md.
+In a round every service in turn is started, checked for its pixels, loaded, and stopped. Each peer has an environment
+of its own in .bench/, which is made the first time. A run that was stopped continues. At the end the table goes between
+the marks in docs/performance.md.
 """
 
 import base64

@@ -1,18 +1,4 @@
-"""What can go wrong between a caller and the gateway::
-
-DigitganError
- ├── UnreachableError            nothing answers at the address, or the connection broke
- ├── SlowAnswerError             something answers there, and too slowly
- ├── AnswerError                 what answers isn't a digitgan gateway, or not one that this client knows
- │    └── BrokenStreamError      a streamed answer ended before its end
- └── ProblemError                the gateway answered with a problem document (docs/reference.md)
-      ├── RefusedError           4xx: the request has to change
-      │    ├── InvalidRequestError    a value isn't allowed: ``errors`` names the fields
-      │    ├── VersionNotFoundError   there is no such version
-      │    └── NoSeedIndexError       that version can't choose digits
-      └── ServiceError           5xx: the request was fine
-           └── UnavailableError       503: it may go better in a while
-"""
+"""What can go wrong between a caller and the gateway: DigitganError and its kinds."""
 
 from dataclasses import dataclass
 from typing import Any, Final

@@ -1,18 +1,7 @@
 """Roll-outs by version label: which versions of a model are loaded, and what ``stable`` and ``canary`` mean.
 
-    with connected("model-server:8500") as servers:
-        RollOut(Path("/models"), servers, print).promote("generator", 4, STABLE, {}, force=False)
-
-A model server gives a label only to a version that is AVAILABLE. A ``models.config`` that labels another one is refused
-as a whole at each poll (``--model_config_file_poll_wait_seconds``), so the version is never loaded either. Therefore
-each change has three steps, and each step is confirmed by every server before the next one begins:
-
-1. Load the new versions. The labels stay.
-2. Move the labels.
-3. Unload the versions without a label.
-
-Each step is written to ``models.config`` first, so that a server that starts or polls meanwhile does the same. The
-labels that a change starts from are those that the servers serve, whatever the file says.
+with connected("model-server:8500") as servers:
+    RollOut(Path("/models"), servers, print).promote("generator", 4, STABLE, {}, force=False)
 """
 
 import socket
@@ -287,9 +276,16 @@ class RollOut:
 
 
 class _Change:
-    """A change of one model's labels, from what the servers serve. ``labels``: what all of them do, or most nearly.
+    """A change of one model's labels, in three steps: load the new versions, move the labels, unload what has no label.
 
-    ``kept``: the versions that stay loaded until the labels have moved.
+    A model server gives a label only to a version that is AVAILABLE. It refuses a ``models.config`` that labels another
+    one as a whole, so the version would never be loaded. Therefore every server confirms a step before the next one
+    begins. Each step is written to ``models.config`` first, so that a server that starts or polls meanwhile does the
+    same.
+
+    Attributes:
+        labels: the labels before the change: those that the servers serve, or most of them, whatever the file says.
+        kept: the versions that stay loaded until the labels have moved.
     """
 
     def __init__(self, roll_out: RollOut, model: str) -> None:

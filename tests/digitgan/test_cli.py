@@ -13,7 +13,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from digitgan.cli import app
 from serving.pretrained import MODELS_DIR
 from tests.support import commands
 
@@ -42,14 +44,14 @@ def test_the_version() -> None:
 
 
 def test_help_lists_the_commands() -> None:
-    listed = re.findall(r"^│ (\w[\w-]*)  ", digitgan("--help").stdout, re.MULTILINE)
+    listed = re.findall(r"^│ (\w[\w-]*)  ", CliRunner().invoke(app, ["--help"]).stdout, re.MULTILINE)
     assert tuple(listed) == COMMANDS
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_and_option_explains_itself(command: str) -> None:
-    done = digitgan(command, "--help")
-    assert done.returncode == 0
+    done = CliRunner().invoke(app, [command, "--help"], prog_name="digitgan")
+    assert done.exit_code == 0
     options = re.findall(r"^│ (?:\* +)?(--?\w[\w-]*)(.*)│$", done.stdout, re.MULTILINE)
     assert options
     for option, rest in options:

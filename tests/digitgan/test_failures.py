@@ -1,7 +1,6 @@
-"""What both clients do when a server refuses, fails, is away, or isn't a gateway at all."""
+"""What the client does when a server refuses, fails, is away, or isn't a gateway at all."""
 
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -11,6 +10,7 @@ from api.http import problems
 from digitgan.client import (
     AnswerError,
     BrokenStreamError,
+    Client,
     InvalidRequestError,
     NoSeedIndexError,
     ProblemError,
@@ -22,7 +22,6 @@ from digitgan.client import (
     VersionNotFoundError,
 )
 from digitgan.client.retries import Retries
-from tests.digitgan.both import Both
 from tests.digitgan.talker import Answer, Talker, problem
 
 KINDS: dict[str, type[ProblemError]] = {
@@ -31,21 +30,12 @@ KINDS: dict[str, type[ProblemError]] = {
     "no-seed-index": NoSeedIndexError,
 }
 
-Opener = Callable[..., Both]
-
-
-@pytest.fixture(params=["sync", "async"])
-def client_of(request: pytest.FixtureRequest) -> Opener:
-    return lambda url, **settings: Both(request.param, url, **settings)
-
 
 @pytest.mark.parametrize("kind", problems.TYPES, ids=lambda kind: kind.slug)
-def test_every_problem_is_an_exception_of_its_kind(
-    client_of: Opener, talker: Talker, kind: problems.ProblemType
-) -> None:
+def test_every_problem_is_an_exception_of_its_kind(talker: Talker, kind: problems.ProblemType) -> None:
     errors = [{"pointer": "/seeds/3", "detail": "no"}, {"parameter": "scale", "detail": "no"}]
     talker.answers = [problem(kind.status, kind.slug, errors=errors)]
-    with client_of(talker.url, retry_s=0) as client, pytest.raises(ProblemError) as caught:
+    with Client(talker.url, retry_s=0) as client, pytest.raises(ProblemError) as caught:
         client.models()
     error = caught.value
     family = UnavailableError if kind.status == 503 else ServiceError if kind.status >= 500 else RefusedError
@@ -64,18 +54,16 @@ def test_every_problem_is_an_exception_of_its_kind(
         Answer(200, b"{}"),
     ],
 )
-def test_something_else_at_the_address_is_told(
-    client_of: Opener, talker: Talker, answer: Answer, tmp_path: Path
-) -> None:
+def test_something_else_at_the_address_is_told(talker: Talker, answer: Answer, tmp_path: Path) -> None:
     talker.answers = [answer]
-    with client_of(talker.url, retry_s=0) as client:
+    with Client(talker.url, retry_s=0) as client:
         for call in (
             client.models,
             client.ready,
             lambda: client.generate(3),
             lambda: client.generate(3, labels=True),
             lambda: client.score(b"x"),
-            lambda: client.dataset(3),
+            lambda: list(client.dataset(3)),
             lambda: client.save(tmp_path / "x.zip", 3),
         ):
             with pytest.raises(AnswerError, match="not as"):
@@ -83,67 +71,67 @@ def test_something_else_at_the_address_is_told(
     assert not list(tmp_path.iterdir())
 
 
-def test_nobody_there(client_of: Opener) -> None:
-    with client_of("http://127.0.0.1:9", retry_s=0) as client:
+def test_nobody_there() -> None:
+    with Client("http://127.0.0.1:9", retry_s=0) as client:
         with pytest.raises(UnreachableError, match=r"127\.0\.0\.1:9"):
             client.models()
         assert not client.ready()
 
 
-def test_an_answer_that_does_not_come_in_time(client_of: Opener, talker: Talker) -> None:
+def test_an_answer_that_does_not_come_in_time(talker: Talker) -> None:
     held = threading.Event()
     talker.answers = [Answer(after=held)]
-    with client_of(talker.url, timeout_s=0.2) as client, pytest.raises(SlowAnswerError):
+    with Client(talker.url, timeout_s=0.2) as client, pytest.raises(SlowAnswerError):
         client.models()
     held.set()
     assert len(talker.asked) == 1, "a time-out isn't repeated"
 
 
-def test_retry_after_is_kept_to(client_of: Opener, talker: Talker) -> None:
+def test_retry_after_is_kept_to(talker: Talker) -> None:
     """The server refuses for a second: a client that came back earlier would be refused again."""
     refusal = problem(503, "overloaded", {"Retry-After": "1"})
     refusal.lasts_s = 1
     talker.answers = [refusal, Answer(body=b'{"models":[]}')]
-    with client_of(talker.url) as client:
+    with Client(talker.url) as client:
         assert client.models() == ()
     assert len(talker.asked) == 2
     assert talker.connections == 1, "the connection is used again"
 
 
-def test_a_wait_beyond_the_budget_is_not_begun(client_of: Opener, talker: Talker) -> None:
+def test_a_wait_beyond_the_budget_is_not_begun(talker: Talker) -> None:
     talker.answers = [problem(503, "overloaded", {"Retry-After": "60"})]
-    with client_of(talker.url, retry_s=10) as client, pytest.raises(UnavailableError) as caught:
+    with Client(talker.url, retry_s=10) as client, pytest.raises(UnavailableError) as caught:
         client.generate(1)
     assert caught.value.retry_after_s == 60
     assert len(talker.asked) == 1
 
 
-def test_a_connection_that_breaks_is_opened_again(client_of: Opener, talker: Talker) -> None:
+def test_a_connection_that_breaks_is_opened_again(talker: Talker) -> None:
     talker.answers = [Answer(None), Answer(None), Answer(body=b'{"models":[]}')]
-    with client_of(talker.url) as client:
+    with Client(talker.url) as client:
         assert client.models() == ()
     assert len(talker.asked) == 3
 
 
 @pytest.mark.parametrize(("status", "slug"), [(422, "invalid-request"), (500, "internal-error"), (504, "timeout")])
-def test_what_cannot_get_better_is_asked_once(client_of: Opener, talker: Talker, status: int, slug: str) -> None:
+def test_what_cannot_get_better_is_asked_once(talker: Talker, status: int, slug: str) -> None:
     talker.answers = [problem(status, slug, {"Retry-After": "0"})]
-    with client_of(talker.url) as client, pytest.raises(ProblemError):
+    with Client(talker.url) as client, pytest.raises(ProblemError):
         client.models()
     assert len(talker.asked) == 1
 
 
-def test_a_file_that_breaks_off_is_not_left_behind(client_of: Opener, talker: Talker, tmp_path: Path) -> None:
+def test_a_file_that_breaks_off_is_not_left_behind(talker: Talker, tmp_path: Path) -> None:
     headers = {"X-Model": "generator", "X-Model-Version": "1", "Content-Length": "100"}
     talker.answers = [Answer(200, b"half", headers)]
-    with client_of(talker.url, retry_s=0) as client, pytest.raises(BrokenStreamError):
+    with Client(talker.url, retry_s=0) as client, pytest.raises(BrokenStreamError):
         client.save(tmp_path / "digits.npy", 3)
     assert not list(tmp_path.iterdir())
 
 
-def test_an_address_without_a_scheme_is_refused(client_of: Opener) -> None:
+def test_an_address_without_a_scheme_is_refused() -> None:
     with pytest.raises(ValueError, match="http://"):
-        client_of("localhost:8000")
+        Client("localhost:8000")
 
 
 def test_pauses_grow_and_end_with_the_budget() -> None:

@@ -1,4 +1,4 @@
-"""Both clients before a gateway that wants API keys: the key goes along, and what its quota refuses is waited for."""
+"""The client before a gateway that wants API keys: the key goes along, and what its quota refuses is waited for."""
 
 import subprocess
 import sys
@@ -7,50 +7,43 @@ from collections.abc import Iterator
 import pytest
 
 from api.middleware.keys import hash_of, new_key
-from digitgan.client import RefusedError
+from digitgan.client import Client, RefusedError
 from tests.api import processes
-from tests.digitgan.both import Both
 
-ALICE, BOB, CAROL = new_key(), new_key(), new_key()
+ALICE, CAROL = new_key(), new_key()
 
 
 @pytest.fixture(scope="module")
 def guarded_url(model_server: str) -> Iterator[str]:
-    """A gateway where alice and bob have an image a second, and carol the default."""
-    keys = f"alice:{hash_of(ALICE)}:60,bob:{hash_of(BOB)}:60,carol:{hash_of(CAROL)}"
+    """A gateway where alice has an image a second, and carol the default."""
+    keys = f"alice:{hash_of(ALICE)}:60,carol:{hash_of(CAROL)}"
     with processes.gateway(model_server, api_keys=keys) as process:
         yield processes.url_of(process)
 
 
-@pytest.fixture(params=["sync", "async"])
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-def test_without_the_key_the_gateway_refuses(kind: str, guarded_url: str) -> None:
-    with Both(kind, guarded_url) as client, pytest.raises(RefusedError) as caught:
+def test_without_the_key_the_gateway_refuses(guarded_url: str) -> None:
+    with Client(guarded_url) as client, pytest.raises(RefusedError) as caught:
         client.generate(1)
     assert caught.value.type == "/problems/unauthenticated"
 
 
-def test_the_key_is_given_or_in_the_environment(kind: str, guarded_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Both(kind, guarded_url, api_key=CAROL) as client:
+def test_the_key_is_given_or_in_the_environment(guarded_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Client(guarded_url, api_key=CAROL) as client:
         assert len(client.generate(3).pixels) == 3
     monkeypatch.setenv("DIGITGAN_API_KEY", CAROL)
-    with Both(kind, guarded_url) as client:
+    with Client(guarded_url) as client:
         assert len(client.generate(3).pixels) == 3
 
 
-def test_what_is_used_up_is_waited_for(kind: str, guarded_url: str) -> None:
-    key = ALICE if kind == "sync" else BOB
-    with Both(kind, guarded_url, api_key=key, retry_s=30) as client:
+def test_what_is_used_up_is_waited_for(guarded_url: str) -> None:
+    with Client(guarded_url, api_key=ALICE, retry_s=30) as client:
         client.generate(60)
         assert len(client.generate(3).pixels) == 3
 
 
-def test_what_can_be_no_key_is_told(kind: str, guarded_url: str) -> None:
+def test_what_can_be_no_key_is_told(guarded_url: str) -> None:
     with pytest.raises(ValueError, match="API key"):
-        Both(kind, guarded_url, api_key="schlüssel")
+        Client(guarded_url, api_key="schlüssel")
 
 
 def test_the_commands_use_it_too(guarded_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 from tensorflow.core.framework import tensor_pb2
 
 from tests.serving.model_server import saved_models
-from tests.serving.model_server.client import SECONDS, Client, output, predict_request, refused
+from tests.serving.model_server.client import SECONDS, Client, output, refused
 from tests.serving.model_server.conftest import Templates
 from tests.serving.model_server.process import config, connected, server_process
 from tests.serving.model_server.saved_models import DTYPES
@@ -17,6 +17,7 @@ from tests.support.processes import EMBEDDED
 
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
 INVALID_ARGUMENT = grpc.StatusCode.INVALID_ARGUMENT
+FAILED_PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
 X = np.array([0, 1, 2.5], np.float32)
 
 
@@ -44,20 +45,6 @@ def test_the_answer_names_model_version_and_signature(client: Client) -> None:
     assert (spec.name, spec.version.value, spec.signature_name) == ("half", 2, "serving_default")
     spec = client.predict("half", {"x": X}, signature="both", label="stable").model_spec
     assert (spec.name, spec.version.value, spec.signature_name) == ("half", 1, "both")
-
-
-def test_a_signature_is_run_by_its_name(client: Client) -> None:
-    answer = client.predict("half", {"x": X}, signature="both")
-    np.testing.assert_array_equal(output(answer, "y"), X / 2 + 3)
-    np.testing.assert_array_equal(output(answer, "z"), X * 2)
-
-
-def test_an_answer_may_be_larger_than_grpcs_usual_limit(client: Client) -> None:
-    """4 MiB is what gRPC accepts unless told otherwise."""
-    pages = np.arange(256)
-    found = output(client.predict("witness", {"pages": pages}, signature="pages"), "numbers")
-    assert found.nbytes == 4 * 2**20
-    np.testing.assert_array_equal(found[:, -1], pages)
 
 
 def test_an_output_filter_chooses_outputs(client: Client) -> None:
@@ -134,76 +121,56 @@ def test_a_value_that_an_operation_cannot_take_is_invalid_except_in_the_embedded
         client.predict("witness", {"index": np.array([0, 7], np.int32)}, signature="item")
 
 
-def test_an_unknown_model_is_not_found(client: Client) -> None:
-    with refused(NOT_FOUND, "Servable not found", "nobody"):
-        client.half_plus("nobody")
-    with refused(NOT_FOUND, "Servable not found", "nobody", "1"):
-        client.half_plus("nobody", version=1)
-
-
-def test_an_unknown_version_is_not_found(client: Client) -> None:
-    with refused(NOT_FOUND, "Servable not found", "half", "99"):
-        client.half_plus("half", version=99)
-
-
-def test_an_unknown_label_is_invalid(client: Client) -> None:
-    with refused(INVALID_ARGUMENT, "Unrecognized servable version label", "beta"):
-        client.half_plus("half", label="beta")
-
-
-def test_no_model_name_is_invalid(client: Client) -> None:
-    with refused(INVALID_ARGUMENT):
-        client.half_plus("")
-    request = predict_request("", {"x": X})
-    request.ClearField("model_spec")
-    with refused(INVALID_ARGUMENT):
-        client.prediction.Predict(request, timeout=SECONDS)
-
-
-def test_an_unknown_signature_is_a_failed_precondition(client: Client) -> None:
-    with refused(grpc.StatusCode.FAILED_PRECONDITION, "upside_down"):
-        client.predict("half", {"x": X}, signature="upside_down")
-
-
 @pytest.mark.parametrize(
-    ("inputs", "words"),
+    ("model", "inputs", "spec", "code", "words"),
     [
-        ({}, ["x"]),
-        ({"x": X, "extra": X}, ["extra"]),
-        ({"wrong": X}, ["wrong"]),
+        pytest.param("nobody", {"x": X}, {}, NOT_FOUND, ["Servable not found", "nobody"], id="unknown model"),
+        pytest.param("nobody", {"x": X}, {"version": 1}, NOT_FOUND, ["not found", "nobody", "1"], id="and version"),
+        pytest.param("half", {"x": X}, {"version": 99}, NOT_FOUND, ["not found", "half", "99"], id="unknown version"),
+        pytest.param(
+            "half", {"x": X}, {"label": "beta"}, INVALID_ARGUMENT, ["servable version label", "beta"], id="label"
+        ),
+        pytest.param("", {"x": X}, {}, INVALID_ARGUMENT, [], id="no model name"),
+        pytest.param(
+            "half", {"x": X}, {"signature": "upside_down"}, FAILED_PRECONDITION, ["upside_down"], id="signature"
+        ),
+        pytest.param("half", {}, {}, INVALID_ARGUMENT, ["x"], id="no input"),
+        pytest.param("half", {"x": X, "extra": X}, {}, INVALID_ARGUMENT, ["extra"], id="extra input"),
+        pytest.param("half", {"wrong": X}, {}, INVALID_ARGUMENT, ["wrong"], id="misnamed input"),
+        pytest.param(
+            "half", {"a": X}, {"signature": "sum"}, INVALID_ARGUMENT, ["Missing but required: {b}"], id="one of two"
+        ),
+        pytest.param(
+            "half",
+            {"x": np.array([1], np.int32)},
+            {},
+            INVALID_ARGUMENT,
+            ["to be float but int32 is provided"],
+            id="int",
+        ),
+        pytest.param(
+            "half", {"x": np.array([b"1"], object)}, {}, INVALID_ARGUMENT, ["float but string is provided"], id="string"
+        ),
+        *(
+            pytest.param("half", {"x": proto}, {}, INVALID_ARGUMENT, ["tensor parsing error", "x"], id=name)
+            for name, proto in {
+                "content too short": tensor((2,), tensor_content=b"1234567"),
+                "content too long": tensor((1,), tensor_content=b"12345678"),
+                "dimension -1": tensor((-1,), float_val=[1]),
+                "an empty tensor": tensor_pb2.TensorProto(),
+            }.items()
+        ),
+        pytest.param("half", {"x": X}, {"output_filter": ("sideways",)}, INVALID_ARGUMENT, ["sideways"], id="output"),
+        pytest.param(
+            "half", {"x": X}, {"output_filter": ("y", "y")}, INVALID_ARGUMENT, ["duplicate", "y"], id="output twice"
+        ),
     ],
-    ids=["missing", "extra", "misnamed"],
 )
-def test_wrong_input_names_are_invalid(client: Client, inputs: dict[str, Any], words: list[str]) -> None:
-    with refused(INVALID_ARGUMENT, *words):
-        client.predict("half", inputs)
-
-
-def test_one_of_two_inputs_is_told_as_missing(client: Client) -> None:
-    with refused(INVALID_ARGUMENT, "Missing but required: {b}"):
-        client.predict("half", {"a": X}, signature="sum")
-
-
-def test_a_wrong_dtype_is_invalid(client: Client) -> None:
-    with refused(INVALID_ARGUMENT, "to be float but int32 is provided"):
-        client.predict("half", {"x": np.array([1], np.int32)})
-    with refused(INVALID_ARGUMENT, "to be float but string is provided"):
-        client.predict("half", {"x": np.array([b"1"], object)})
-
-
-@pytest.mark.parametrize(
-    "proto",
-    [
-        tensor((2,), tensor_content=b"1234567"),
-        tensor((1,), tensor_content=b"12345678"),
-        tensor((-1,), float_val=[1]),
-        tensor_pb2.TensorProto(),
-    ],
-    ids=["content too short", "content too long", "dimension -1", "empty"],
-)
-def test_a_tensor_that_makes_no_sense_is_invalid(client: Client, proto: Any) -> None:
-    with refused(INVALID_ARGUMENT, "tensor parsing error", "x"):
-        client.predict("half", {"x": proto})
+def test_a_wrong_request_is_refused_with_what_is_wrong(
+    client: Client, model: str, inputs: dict[str, Any], spec: dict[str, Any], code: grpc.StatusCode, words: list[str]
+) -> None:
+    with refused(code, *words):
+        client.predict(model, inputs, **spec)
 
 
 def test_a_short_list_repeats_its_last_value_and_a_long_one_is_cut(client: Client) -> None:
@@ -211,13 +178,6 @@ def test_a_short_list_repeats_its_last_value_and_a_long_one_is_cut(client: Clien
     assert output(short, "y").tolist() == [4, 5, 5, 5]
     long = client.predict("half", {"x": tensor((1,), float_val=[2, 4, 6])})
     assert output(long, "y").tolist() == [4]
-
-
-def test_an_unknown_or_repeated_output_is_invalid(client: Client) -> None:
-    with refused(INVALID_ARGUMENT, "sideways"):
-        client.predict("half", {"x": X}, output_filter=("sideways",))
-    with refused(INVALID_ARGUMENT, "duplicate", "y"):
-        client.predict("half", {"x": X}, output_filter=("y", "y"))
 
 
 def test_garbage_instead_of_a_message_is_internal(client: Client) -> None:

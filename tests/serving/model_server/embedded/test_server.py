@@ -167,14 +167,6 @@ def test_an_unloaded_version_finishes_its_requests_first(
     client.wait_for_states("m", {2: "AVAILABLE", 1: "END"})
 
 
-def test_an_empty_model_list_unloads_everything(start: Start, models: dict[str, Path]) -> None:
-    _, client = start({"half": models["half"]})
-    client.reload("model_config_list {}")
-    client.wait_for_states("half", {2: "END"})
-    with refused(grpc.StatusCode.NOT_FOUND):
-        client.half_plus("half")
-
-
 def test_a_reload_tells_why_a_new_model_cannot_be_loaded(
     start: Start, models: dict[str, Path], templates: Templates, tmp_path: Path
 ) -> None:
@@ -278,22 +270,34 @@ def test_sigterm_ends_the_process_with_0(models: dict[str, Path]) -> None:
         assert "Traceback" not in server.log
 
 
-def test_a_signal_ends_the_server_whatever_its_main_thread_holds(models: dict[str, Path]) -> None:
-    """The signal arrives when the main thread is about to wait, and holds the lock of what it waits for."""
+SIGNALS = {
+    "when the main thread is about to wait, and holds the lock of what it waits for": """
+wait = threading.Condition.wait
+def interrupted(condition, timeout=None):
+    if condition is stopping[0]._cond:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return wait(condition, timeout)
+def ready(server):
+    stopping.append(server._stopping)
+    threading.Condition.wait = interrupted
+stopping = []
+""",
+    "in another thread, as the system chooses": """
+def ready(server):
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+""",
+}
+
+
+@pytest.mark.parametrize("moment", SIGNALS)
+def test_a_signal_ends_the_server(models: dict[str, Path], moment: str) -> None:
     program = (
         "import os, signal, sys, threading\n"
         "from pathlib import Path\n"
         "from serving.tf_serving.model_config import ModelConfig\n"
-        "from serving.model_server.server import ModelServer, ServerOptions, serve\n"
-        "wait = threading.Condition.wait\n"
-        "def interrupted(condition, timeout=None):\n"
-        "    if condition is stopping[0]._cond:\n"
-        "        os.kill(os.getpid(), signal.SIGTERM)\n"
-        "    return wait(condition, timeout)\n"
-        "def ready(server):\n"
-        "    stopping.append(server._stopping)\n"
-        "    threading.Condition.wait = interrupted\n"
-        "stopping = []\n"
+        "from serving.model_server.server import ServerOptions, serve\n"
+        f"{SIGNALS[moment]}"
         "options = ServerOptions((ModelConfig('half', Path(sys.argv[1])),), port=0)\n"
         "sys.exit(serve(options, ready))\n"
     )
@@ -308,31 +312,3 @@ def test_the_server_imports_no_tensorflow_and_no_telemetry() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "{'openvino'}\n"
-
-
-def test_another_number_of_dimensions_is_refused(start: Start, models: dict[str, Path]) -> None:
-    _, client = start({"witness": models["witness"]})
-    for shape in ((3,), (1, 2, 3)):
-        with refused(grpc.StatusCode.INVALID_ARGUMENT, str(list(shape))):
-            client.predict("witness", {"x": np.ones(shape, np.float32)}, signature="dot")
-    assert output(client.predict("witness", {"x": np.ones((2, 3), np.float32)}, signature="dot"), "y").tolist() == [
-        6,
-        6,
-    ]
-
-
-def test_a_signal_that_reaches_another_thread_ends_the_server(models: dict[str, Path]) -> None:
-    """The system chooses the thread. Here the main thread blocks the signal, so another one gets it."""
-    program = (
-        "import os, signal, sys, threading\n"
-        "from pathlib import Path\n"
-        "from serving.tf_serving.model_config import ModelConfig\n"
-        "from serving.model_server.server import ServerOptions, serve\n"
-        "def ready(server):\n"
-        "    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()\n"
-        "    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])\n"
-        "options = ServerOptions((ModelConfig('half', Path(sys.argv[1])),), port=0)\n"
-        "sys.exit(serve(options, ready))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program, str(models["half"])], timeout=SECONDS, check=False)
-    assert done.returncode == 0
