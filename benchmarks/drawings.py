@@ -2,6 +2,8 @@
 
 python -m benchmarks.drawings --data mnist.npz
 python -m benchmarks.drawings --data mnist.npz --drawings FOLDER     # FOLDER/7/*.png: drawings of a seven
+
+Without ``--drawings`` the table is written into docs/score.md too.
 """
 
 import argparse
@@ -15,10 +17,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from api.digits.fit import read_digit
+from benchmarks.marked import replace_between_marks
 from serving.model_server.saved_model import SavedModel, load
 from serving.pretrained import MODELS_DIR
 
@@ -106,6 +110,7 @@ def see_through(ink: Floats, random: Random) -> Image.Image:
     return around
 
 
+PAGE: Final = Path(__file__).parents[1] / "docs" / "score.md"
 KINDS: Final[dict[str, Callable[[Floats, Random], Image.Image]]] = {
     "black on white, 28×28": black_on_white_28,
     "dark ink on a ground from 60 to 255": dark_ink,
@@ -147,7 +152,7 @@ def main() -> int:
         images, digits = mnist["x_test"][: arguments.count], mnist["y_test"][: arguments.count]
         every = np.concatenate([mnist["x_train"], mnist["x_test"]])
     classifier = load(MODELS_DIR / "classifier" / "1")
-    table = Table("drawings", "read right", "of", "no ink found", "ms each")
+    table = Table("drawings", "read right", "of", "no ink found", "ms each", box=box.MARKDOWN)
     good = True
 
     def add(name: str, files: list[bytes], expected: NDArray[np.integer], bar: float) -> None:
@@ -169,7 +174,10 @@ def main() -> int:
             np.array([int(path.parent.name) for path in paths]),
             0.95,
         )
-    Console().print(table)
+    console = Console(record=True, width=100)
+    console.print(table)
+    if not arguments.drawings:
+        replace_between_marks(PAGE, "benchmarks.drawings", console.export_text().strip("\n"))
     changed = sum(read_digit(png(Image.fromarray(pixels)), max_pixels=784).fitted for pixels in every)
     print(f"of MNIST's {len(every)} images, {changed} are not kept as they are")
     return 0 if good and not changed else 1

@@ -1,50 +1,195 @@
 """The command ``digitgan``: its subcommands, and how it reports their failures."""
 
 import errno
+import inspect
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from digitgan.commands import client as client_commands
-from digitgan.commands import dataset as dataset_commands
-from digitgan.commands import evaluation as evaluation_commands
-from digitgan.commands import key as key_command
-from digitgan.commands import models as models_commands
-from digitgan.commands import report as report_commands
-from digitgan.commands import serving as serving_commands
-from digitgan.commands import training as training_commands
+from digitgan.commands import client, dataset, evaluation, key, models, report, serving, training
 from digitgan.errors import Stopped, UserError, stop_on_signals
 
+_SETTINGS: Final[dict[str, Any]] = {"no_args_is_help": True, "rich_markup_mode": "rich"}
 app: Final = typer.Typer(
     help="Train a DCGAN on MNIST, serve it, and get PNG digits over HTTP.",
-    epilog="Begin with: digitgan up   (a pretrained model is in the package), then open http://127.0.0.1:8000/docs",
-    no_args_is_help=True,
+    epilog="Start with [bold]digitgan up[/], then open http://127.0.0.1:8000",
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
+    **_SETTINGS,
 )
-app.command("up")(serving_commands.up)
-app.command(
-    "serve",
-    cls=serving_commands.ServeCommand,
-    context_settings={"token_normalize_func": serving_commands.our_name},
-)(serving_commands.serve)
-app.command("gateway")(serving_commands.gateway)
-app.command("key")(key_command.key)
-app.command("generate")(client_commands.generate)
-app.command("score")(client_commands.score)
-app.command("dataset")(dataset_commands.dataset)
-app.command("train")(training_commands.train)
-app.command("export")(training_commands.export)
-app.command("evaluate")(evaluation_commands.evaluate)
-app.command("report")(report_commands.report)
-app.command("train-classifier")(evaluation_commands.train_classifier)
-app.add_typer(models_commands.app, name="models")
+_models: Final = typer.Typer(help="Choose the version of a model that serves, by labels.", **_SETTINGS)
 
+
+def _add(
+    name: str, command: Callable[..., None], panel: str | None, examples: str, group: typer.Typer = app, **options: Any
+) -> None:
+    """Adds a command. Its docstring is the help text, and ``examples`` are the last lines of it."""
+    paragraphs = (command.__doc__ or "").split("\n\n")
+    group.command(
+        name,
+        help="\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs),
+        epilog="Examples:\n" + inspect.cleandoc(examples),
+        rich_help_panel=panel,
+        **options,
+    )(command)
+
+
+_add(
+    "up",
+    serving.up,
+    "Serve",
+    """
+    digitgan up                        the models in the package
+    digitgan up --models RUN/models    your own, and new versions as they appear
+    """,
+)
+_add(
+    "serve",
+    serving.serve,
+    "Serve",
+    """
+    digitgan serve --models RUN/models
+    digitgan serve --config models.config --port 8501
+    """,
+    cls=serving.ServeCommand,
+    context_settings={"token_normalize_func": serving.our_name},
+)
+_add(
+    "gateway",
+    serving.gateway,
+    "Serve",
+    """
+    digitgan gateway --model-server localhost:8500
+    DIGITGAN_LOG_FORMAT=json digitgan gateway --port 8001
+    """,
+)
+_add(
+    "generate",
+    client.generate,
+    "Make digits",
+    """
+    digitgan generate --count 5 --digit 3 --curated            five clear threes
+    digitgan generate --count 1000 --labels --out digits.zip   with labels.csv
+    """,
+)
+_add(
+    "score",
+    client.score,
+    "Make digits",
+    """
+    digitgan score 7.png photo.jpg
+    digitgan score digits/            all images of a folder
+    """,
+)
+_add(
+    "dataset",
+    dataset.dataset,
+    "Make digits",
+    """
+    digitgan dataset digits                              60,000 and 10,000
+    digitgan dataset digits --count 6000 --format png    folders, as ImageFolder
+    """,
+)
+_add(
+    "train",
+    training.train,
+    "Train",
+    """
+    digitgan train --steps 1000                    a few minutes on two cores
+    digitgan train --data mnist.npz --epochs 40    as the model in the package
+    """,
+)
+_add(
+    "evaluate",
+    evaluation.evaluate,
+    "Train",
+    """
+    digitgan evaluate RUN                   the newest models of a run
+    digitgan evaluate serving/pretrained    the models in the package
+    """,
+)
+_add(
+    "report",
+    report.report,
+    "Train",
+    """
+    digitgan report RUN
+    digitgan report RUN --out public/
+    """,
+)
+_add(
+    "export",
+    training.export,
+    "Train",
+    """
+    digitgan export RUN
+    digitgan export RUN --models /models
+    """,
+)
+_add(
+    "train-classifier",
+    evaluation.train_classifier,
+    "Train",
+    """
+    digitgan train-classifier --data mnist.npz
+    digitgan train-classifier --data letters.npz --models models
+    """,
+)
+_add(
+    "key",
+    key.key,
+    "Manage",
+    """
+    digitgan key alice
+    digitgan key bob --images 600    at most 600 images a minute
+    """,
+)
+app.add_typer(_models, name="models", rich_help_panel="Manage")
+_add(
+    "list",
+    models.list_models,
+    None,
+    """
+    digitgan models list
+    digitgan models list --models /models --model-server localhost:8500
+    """,
+    _models,
+)
+_add(
+    "promote",
+    models.promote,
+    None,
+    """
+    digitgan models promote generator 4 --canary    for requests that name it
+    digitgan models promote generator 4             for all requests
+    """,
+    _models,
+)
+_add(
+    "rollback",
+    models.rollback,
+    None,
+    """
+    digitgan models rollback generator
+    digitgan models rollback generator --model-server localhost:8500
+    """,
+    _models,
+)
+_add(
+    "add",
+    models.add,
+    None,
+    """
+    digitgan models add RUN/models
+    digitgan models add RUN/models --models /models
+    """,
+    _models,
+)
 
 _OF_DISKS: Final = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Reading and writing fail with these errors, without the name of the file."""

@@ -67,11 +67,11 @@ def generate(
     seed: Annotated[
         list[str] | None, typer.Option(help="A seed, or several as FIRST-LAST; may be given more than once.")
     ] = None,
-    count: Annotated[int | None, typer.Option(help="So many digits, of seeds that the service chooses.")] = None,
+    count: Annotated[int | None, typer.Option(help="Number of digits; the service chooses the seeds.")] = None,
     digit: Annotated[int | None, typer.Option(help="With --count: only this digit, 0 to 9.")] = None,
-    curated: Annotated[bool, typer.Option("--curated", help="With --count: only good ones.")] = False,
-    labels: Annotated[bool, typer.Option("--labels", help="Tell which digit each one reads as.")] = False,
-    scale: Annotated[int, typer.Option(help="Pixels a side that each pixel becomes, in a file.")] = 1,
+    curated: Annotated[bool, typer.Option("--curated", help="With --count: only clear ones.")] = False,
+    labels: Annotated[bool, typer.Option("--labels", help="Print the digit that the classifier reads.")] = False,
+    scale: Annotated[int, typer.Option(help="In a file: each pixel becomes SCALE×SCALE pixels.")] = 1,
     version: Annotated[int | None, typer.Option(help="The generator's version. Default: the newest.")] = None,
     out: Annotated[
         Path | None,
@@ -80,13 +80,7 @@ def generate(
     url: UrlOption = None,
     local: LocalOption = False,
 ) -> None:
-    """Make digits, and draw them here or write them into a file.
-
-    [bold]digitgan generate --seed 7[/]                                     draws the digit of seed 7
-    [bold]digitgan generate --seed 0-9 --labels[/]                          ten, and what they read as
-    [bold]digitgan generate --count 5 --digit 3 --curated[/]                five good threes
-    [bold]digitgan generate --count 1000 --labels --out digits.zip[/]       a thousand, with labels.csv
-    """
+    """Make digits, and draw them in the terminal or write them into a file."""
     seeds = _seeds(seed) if seed else None
     if seeds and count is not None:
         raise UserError("--seed and --count both say which digits: give one of them")
@@ -155,13 +149,10 @@ def score(
     url: UrlOption = None,
     local: LocalOption = False,
 ) -> None:
-    """Ask the discriminator how real images look.
+    """Print how real the discriminator finds images.
 
-    28×28 pixels as MNIST has them are scored as they are. Of any other image, say a photograph of a digit on paper, the
-    ink is found and fitted as MNIST was made. Large photographs are made smaller before they are sent.
-
-    [bold]digitgan score 7.png photo.jpg[/]
-    [bold]digitgan score digits/[/]
+    A 28×28 image in MNIST's form is scored as it is. In all other images, of any size, the ink is found first and
+    fitted into MNIST's form.
     """
     require("client", "httpx", "numpy", "PIL")
     images = [path for file in files for path in _images(file)]

@@ -21,7 +21,7 @@ _HINT: Final = "give none, and one is started for this command alone"
 
 
 def dataset(
-    out: Annotated[Path, typer.Argument(help="The folder to make. It is there when the dataset is whole.")],
+    out: Annotated[Path, typer.Argument(help="The folder to make. It appears when the dataset is complete.")],
     count: Annotated[int, typer.Option(help="Digits in the training part.", min=1, max=10_000_000)] = 60_000,
     test: Annotated[
         int | None,
@@ -33,29 +33,29 @@ def dataset(
         Literal["idx", "png", "npz", "csv"],
         typer.Option(
             "--format",
-            help="'idx': MNIST's four files. 'npz': one file as Keras lays MNIST out. 'png': a folder for each digit. "
+            help="'idx': MNIST's four files. 'npz': one file, as Keras's mnist.npz. 'png': a folder for each digit. "
             "'csv': a line for each image.",
         ),
     ] = "idx",
     balance: Annotated[
         Literal["uniform", "mnist", "natural"],
         typer.Option(
-            help="'uniform': as many of each digit. 'mnist': in MNIST's proportions. 'natural': as the generator makes "
-            "them."
+            help="'uniform': equally many of each digit. 'mnist': in MNIST's proportions. 'natural': as the generator "
+            "makes them."
         ),
     ] = "uniform",
-    confidence: Annotated[float, typer.Option(help="The classifier's least confidence.", min=0, max=1)] = 0.99,
+    confidence: Annotated[float, typer.Option(help="Minimum confidence of the classifier.", min=0, max=1)] = 0.99,
     score_floor: Annotated[
         float | None,
         typer.Option(
-            help="The discriminator's least logit, as labels.csv tells it; it costs some digits more seeds than "
+            help="Minimum logit of the discriminator, as in labels.csv; it costs some digits more seeds than "
             "others. Default: none."
         ),
     ] = None,
     seed: Annotated[
         int, typer.Option(help="Which dataset: two with different seeds share no digit.", min=0, max=2**21 - 1)
     ] = 0,
-    scale: Annotated[int, typer.Option(help="Pixels a side that each pixel becomes.", min=1, max=32)] = 1,
+    scale: Annotated[int, typer.Option(help="Each pixel becomes SCALE×SCALE pixels.", min=1, max=32)] = 1,
     version: Annotated[int | None, typer.Option(help="The generator's version. Default: the newest.")] = None,
     url: UrlOption = None,
     models: Annotated[
@@ -63,16 +63,11 @@ def dataset(
         typer.Option(help="Start a service on these models for this command alone: MODELS/<name>/<version>."),
     ] = None,
 ) -> None:
-    """Make a dataset of labelled digits, the same one every time.
+    """Make a dataset of labelled digits. The same command always makes the same dataset.
 
-    The gateway at --url makes the digits; without one at the usual address a service is started for as long as it
-    takes. Stop it whenever you like: the same command goes on, and ends with the same bytes. The manifest,
-    dataset.json, tells the models, the seeds and the files' hashes; labels.csv has each digit's seed, confidence and
-    score.
-
-    [bold]digitgan dataset digits[/]                                          60,000 and 10,000, in place of MNIST
-    [bold]digitgan dataset digits --count 6000 --format png[/]                folders of PNG, as ImageFolder reads them
-    [bold]digitgan train --data digits[/]                                     whatever reads MNIST reads it
+    The gateway at --url makes the digits. If there is none, the command starts a service and ends it afterwards. A
+    command that was stopped continues where it stopped. dataset.json lists the models, the seeds and the hashes of
+    the files; labels.csv has the seed, confidence and logit of each digit.
     """
     require("client", "httpx", "numpy", "PIL")
     from digitgan.dataset import job

@@ -29,8 +29,8 @@ def train_classifier(
 ) -> None:
     """Train the classifier that labels digits, and publish it as a new version.
 
-    The package holds one already: train another to label other digits, or to see how it is done. It holds out the last
-    5,000 training images for its calibration, and meets the test images once, at the end, for the model card.
+    The package has a trained classifier. Part of the training images is held out to calibrate the new one. The test
+    images are used once, at the end, for the model card.
     """
     require("training", "tensorflow", "scipy")
     from training import data as datasets
@@ -60,7 +60,7 @@ def train_classifier(
 def evaluate(
     source: Annotated[Path, typer.Argument(help="A run directory, or a base directory of models.")],
     data: DataOption = None,
-    images: Annotated[int, typer.Option(min=20, help="How many images to generate: the seeds 0, 1, 2, …")] = 10_000,
+    images: Annotated[int, typer.Option(min=20, help="Number of images: seeds 0, 1, 2, …")] = 10_000,
     out: Annotated[
         Path | None,
         typer.Option(help="Where evaluation.json and report.html go. Default: the run directory, else ./evaluation."),
@@ -70,13 +70,10 @@ def evaluate(
         typer.Option(help="A base directory with another classifier than the package's own: DIR/classifier/<version>."),
     ] = None,
 ) -> None:
-    """Measure how good generated digits are, compared with MNIST's test images.
+    """Measure how good generated digits are, beside real images.
 
-    Each figure stands beside the reference: the same figure of real digits, as many training images. The figures go
-    into evaluation.json, into report.html, and into the generator's model card. docs/evaluation.md explains them.
-
-    [bold]digitgan evaluate runs/…[/]             a run's newest models
-    [bold]digitgan evaluate serving/pretrained[/] the models in the package
+    Each figure stands beside the reference: the same figure of real images. The figures are written into
+    evaluation.json, report.html and the generator's model card. docs/quality.md explains them.
     """
     require("training", "tensorflow", "scipy", "sklearn", "matplotlib", "jinja2", "PIL")
     from training import data as datasets

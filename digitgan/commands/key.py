@@ -8,15 +8,15 @@ from digitgan.errors import UserError, require
 
 
 def key(
-    name: Annotated[str, typer.Argument(help="Whose key it is: letters, digits, '_', '.' and '-'.")] = "me",
+    name: Annotated[str, typer.Argument(help="The client's name: letters, digits, '_', '.' and '-'.")] = "me",
     images: Annotated[
         int | None, typer.Option(min=1, help="Images a minute. Default: DIGITGAN_KEY_IMAGES_PER_MINUTE.")
     ] = None,
 ) -> None:
-    """Make an API key: print it, and the entry for DIGITGAN_API_KEYS.
+    """Make an API key, and print it with its entry for DIGITGAN_API_KEYS.
 
-    The key is for its owner and is stored nowhere. The entry holds its SHA-256 only, and goes into the gateway's
-    settings, with those of other keys, separated by commas. While there are none, everybody may ask.
+    Give the key to the client: it is stored nowhere. The entry has only its SHA-256 hash. Add the entry to the
+    gateway's DIGITGAN_API_KEYS, separated by commas. Without entries, every client has access.
     """
     require("gateway", "fastapi", "uvicorn")
     from api.middleware.keys import hash_of, keys_of, new_key

@@ -28,12 +28,6 @@ from serving.versions.quality_gate import (
 if TYPE_CHECKING:  # every command waits for what is imported here
     from serving.versions.roll_out import RollOut, Snapshot
 
-app: Final = typer.Typer(
-    help="Say which version of a model serves, by the labels stable and canary.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-)
-
 ModelArgument = Annotated[
     str, typer.Argument(help=f"{GENERATOR}, {DISCRIMINATOR} or {CLASSIFIER}.", show_default=False)
 ]
@@ -55,7 +49,7 @@ ThresholdsOption = Annotated[
         show_default="serving/versions/thresholds.json",
     ),
 ]
-TimeoutOption = Annotated[float, typer.Option(help="Seconds that a version has to load everywhere.", min=0.1)]
+TimeoutOption = Annotated[float, typer.Option(help="Seconds that every server has to load the version.", min=0.1)]
 PollOption = Annotated[
     float,
     typer.Option(
@@ -77,16 +71,15 @@ _KEY_FIGURES: Final = {
 }
 
 
-@app.command("list")
 def list_models(
     models: ModelsOption = Path("models"),
     model_server: ServerOption = None,
     thresholds: ThresholdsOption = DEFAULT_THRESHOLDS,
 ) -> None:
-    """List the versions: their labels and states at the model servers, their figures, and the result of the gate.
+    """List the versions: labels, states, figures, and whether they pass the quality gate.
 
-    Below the list: differences between the model servers and models.config, the thresholds that a version misses, and
-    the error of a version that could not be loaded. Without a model server, the labels are those of models.config.
+    Below the list are: differences between the model servers and models.config, the thresholds that a version misses,
+    and the error of a version that failed to load. Without a model server, the labels come from models.config.
     """
     from serving.versions.roll_out import RollOutError, format_labels
 
@@ -143,30 +136,26 @@ def _labels_of(version: int, servers: Sequence[Mapping[str, int]]) -> list[str]:
     ]
 
 
-@app.command("promote")
 def promote(
     model: ModelArgument,
     version: Annotated[
         str, typer.Argument(help=f"The version's number, or '{NEWEST}': the highest on disk.", show_default=False)
     ],
     canary: Annotated[
-        bool, typer.Option("--canary", help="Load it beside the stable one, with the label canary; stable stays.")
+        bool, typer.Option("--canary", help="Load it beside the stable version, with the label canary.")
     ] = False,
     models: ModelsOption = Path("models"),
     model_server: ServerOption = None,
     thresholds: ThresholdsOption = DEFAULT_THRESHOLDS,
-    force: Annotated[bool, typer.Option("--force", help="Promote what falls short of the quality gate, too.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Promote a version that fails the quality gate, too.")] = False,
     timeout_s: TimeoutOption = 300.0,
     poll_s: PollOption = 1.0,
 ) -> None:
     """Make a version the stable one.
 
-    The version has to pass the quality gate. Every model server loads it beside the one that serves. The label moves
-    when it is AVAILABLE at all of them. If one of them can't load it, nothing changes. The version that was stable
-    gets the label previous and stays loaded. A gateway with DIGITGAN_VERSION_LABEL=stable follows.
-
-    [bold]digitgan models promote generator 4 --canary[/]    load it, for requests that name its version
-    [bold]digitgan models promote generator 4[/]             make it the stable one
+    The version must pass the quality gate. Every model server loads it beside the stable version. The label moves when
+    it is AVAILABLE at all of them. If one of them cannot load it, nothing changes. The version that was stable stays
+    loaded, with the label previous. A gateway with DIGITGAN_VERSION_LABEL=stable follows the label.
     """
     from serving.versions.roll_out import CANARY, STABLE
 
@@ -175,7 +164,6 @@ def promote(
         roll_out.promote(model, number, CANARY if canary else STABLE, read_thresholds(thresholds), force=force)
 
 
-@app.command("rollback")
 def rollback(
     model: ModelArgument,
     models: ModelsOption = Path("models"),
@@ -183,12 +171,14 @@ def rollback(
     timeout_s: TimeoutOption = 300.0,
     poll_s: PollOption = 1.0,
 ) -> None:
-    """Make the version that was stable before the stable one again. It is still loaded, so it serves at once."""
+    """Make the version with the label previous the stable one again.
+
+    It is still loaded, so it serves at once.
+    """
     with _roll_out(models, model_server, timeout_s, poll_s) as roll_out:
         roll_out.rollback(model)
 
 
-@app.command("add")
 def add(
     source: Annotated[Path, typer.Argument(help="A base directory with versions: <name>/<version>/.")],
     models: ModelsOption = Path("models"),
@@ -196,12 +186,9 @@ def add(
         str, typer.Option(help="The base directory as the model servers see it, for models.config.")
     ] = "/models",
 ) -> None:
-    """Copy versions into a base directory that model servers read, such as a volume that they share.
+    """Copy versions into the base directory that model servers read.
 
-    Versions that are there already stay, and so does models.config with its labels. Where there is no models.config,
-    the newest versions get the label stable. digitgan models promote moves the labels later.
-
-    [bold]digitgan models add runs/a/models --models /models[/]
+    Existing versions and models.config are kept. Without a models.config, the newest versions get the label stable.
     """
     from serving.tf_serving.model_config import ConfigError
     from serving.versions.model_copy import CopyError, add_versions

@@ -15,11 +15,9 @@ def report(
 ) -> None:
     """Write the report of a run: report.html, one page that needs no other file.
 
-    It shows the same digits at every milestone as a time-lapse, both losses and whether they were stable, and the
-    figures during the run. After digitgan evaluate it also shows the figures of the models beside those of real digits,
-    samples of each digit, interpolations, the nearest training images, and how good the discriminator's score is.
-
-    [bold]digitgan evaluate RUN[/]   measures the models first, and writes the report too
+    It shows the same seeds at every milestone, both losses and whether they were stable, and the figures during the
+    run. After digitgan evaluate it also shows the final figures beside those of real images, samples of each digit,
+    interpolations, the nearest training images, and how good the discriminator's score is.
     """
     require("training", "tensorflow", "scipy", "sklearn", "matplotlib", "jinja2", "PIL")
     from training.config import CONFIG_FILE

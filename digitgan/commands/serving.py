@@ -61,11 +61,11 @@ def serve(
     grpc_socket_path: Annotated[
         Path | None, typer.Option(help="A Unix socket to listen on, instead of --host and --port.")
     ] = None,
-    poll_seconds: Annotated[float, typer.Option(help="How often to look for new versions.", min=0.01)] = 1.0,
-    max_batch_size: Annotated[int, typer.Option(help="The most rows that a request may have.", min=1)] = 256,
+    poll_seconds: Annotated[float, typer.Option(help="Seconds between looks for new versions.", min=0.01)] = 1.0,
+    max_batch_size: Annotated[int, typer.Option(help="Maximum rows of a request.", min=1)] = 256,
     batching: Annotated[
         bool,
-        typer.Option(help="Whether rows are filled up to a size that the model was warmed up with."),
+        typer.Option(help="Pad batches to a size that the model was warmed up with."),
     ] = True,
     require_model_cards: Annotated[
         bool,
@@ -100,11 +100,11 @@ def serve(
         ),
     ] = False,
 ) -> None:
-    """Host the models: the embedded model server, with TensorFlow Serving's gRPC API.
+    """Start the embedded model server, with TensorFlow Serving's gRPC API.
 
-    It loads the newest version of each model below the base directory, follows new ones while it runs, and goes on
-    with the old one where a new one is broken. docs/model-server.md tells what it does like TensorFlow Serving, and
-    what otherwise. It takes the flags of tensorflow_model_server, too.
+    It loads the newest version of each model, and new versions as they appear. If a new version is broken, the old one
+    stays in service. docs/model-server.md lists the differences from TensorFlow Serving. The flags of
+    tensorflow_model_server work too.
     """
     from digitgan.supervisor import require_model_server
 
@@ -175,9 +175,9 @@ def gateway(
     host: HostOption = None,
     port: PortOption = None,
 ) -> None:
-    """Speak HTTP: the gateway alone, in front of a model server that runs already.
+    """Start the HTTP gateway alone, in front of a running model server.
 
-    Every setting is an environment variable too (docs/reference.md); an option here goes before it.
+    All settings are environment variables (docs/reference.md). An option here takes precedence.
     """
     require("gateway", "fastapi", "uvicorn")
     settings = _settings("gateway", host, port, {"model_server": model_server} if model_server else {})
@@ -191,13 +191,10 @@ def up(
     host: HostOption = None,
     port: PortOption = None,
 ) -> None:
-    """Start everything: a model server on the models, and the gateway in front of it.
+    """Start the whole service: the models, and the gateway in front of them.
 
     The model server is tensorflow_model_server where it is on the PATH, and the embedded one otherwise. Ctrl-C ends
     both, after the requests under way.
-
-    [bold]digitgan up[/]                            the pretrained model in the package
-    [bold]digitgan up --models RUN/models[/]        what digitgan train made; new versions are picked up as they appear
     """
     require("gateway", "fastapi", "uvicorn")
     from digitgan.supervisor import ModelServerEndedError, running_model_server

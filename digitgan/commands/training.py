@@ -40,8 +40,7 @@ DetectorStepsOption = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Steps that the discriminator goes on training for as a detector. Default: 6000, or as many as the run "
-        "has if those are fewer.",
+        help="Training steps of the detector. Default: 6000, or as many as the run has if those are fewer.",
         rich_help_panel=_SERVED,
     ),
 ]
@@ -59,7 +58,7 @@ DataOption = Annotated[
     Path | None,
     typer.Option(
         envvar="DIGITGAN_DATA",
-        help="An .npz as Keras lays MNIST out, or a folder with MNIST's four IDX .gz files. "
+        help="An .npz in the layout of Keras's mnist.npz, or a folder with MNIST's four IDX .gz files. "
         "Default: Keras downloads MNIST.",
     ),
 ]
@@ -70,7 +69,7 @@ def train(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="'best': what won the trials of docs/recipe.md. 'dcgan': Radford et al.'s step size and momentum, and "
+            help="'best': the recipe of docs/recipe.md. 'dcgan': Radford et al.'s step size and momentum, and "
             "the average of the generator's weights. 'deck': the course deck's recipe. Default: best."
         ),
     ] = None,
@@ -84,14 +83,13 @@ def train(
     ] = None,
     run: Annotated[
         Path | None,
-        typer.Option(help="Where everything goes. Default: runs/TIME-PRESET.", rich_help_panel=_RUN),
+        typer.Option(help="The run directory. Default: runs/TIME-PRESET.", rich_help_panel=_RUN),
     ] = None,
     resume: Annotated[
         bool,
         typer.Option(
             "--resume",
-            help="Go on from the run's last checkpoint, exactly; begin where there is none. Without --run: the "
-            "newest in runs/.",
+            help="Continue from the run's last checkpoint; start if there is none. Without --run: the newest in runs/.",
             rich_help_panel=_RUN,
         ),
     ] = False,
@@ -136,16 +134,10 @@ def train(
         bool, typer.Option("--dry-run", help="Print the resolved configuration and stop there.")
     ] = False,
 ) -> None:
-    """Train the generator and the discriminator on MNIST, and export them.
+    """Train a generator and a discriminator on MNIST, and publish them.
 
-    The run directory then holds config.json, metrics.jsonl (a line every few steps), evaluations.jsonl (how good the
-    digits were, every few epochs), report.html (the run's story), samples/ (the same 64 seeds at each milestone),
-    checkpoints/, and models/ (what a model server loads). Ctrl-C saves and stops; --resume goes on where it stopped, to
-    the same weights as if it had never been stopped.
-
-    [bold]digitgan train --steps 1000[/]                    legible digits, a few minutes on two cores
-    [bold]digitgan train --data mnist.npz --epochs 40[/]    the length of the model in the package
-    [bold]digitgan up --models runs/…/models[/]             serve what came out
+    The run directory holds the configuration, metrics, samples, checkpoints, report.html and models/. Ctrl-C saves a
+    checkpoint and stops. --resume continues, and ends with the same weights as a run that was not stopped.
     """
     require("training", "tensorflow", "scipy", "sklearn", "matplotlib", "jinja2", "PIL")
     from training import data as datasets
@@ -227,12 +219,9 @@ def export(
 ) -> None:
     """Publish a run's models as a new version: generator, discriminator and classifier.
 
-    The discriminator goes on training as a detector with the generator fixed, and its probability is calibrated; a
-    detector that the run has already is taken again. The digits of the seeds 0, 1, 2, … are looked at once, for
-    requests that ask for sevens. The story of the run, which the studio shows, goes with the generator. Each model is
-    then saved as a SavedModel (uint8 pixels in and out), loaded back, compared with the trained network, and
-    published by a rename, so that a running model server picks up the whole or nothing. TensorFlow Serving's
-    models.config, batching.config and monitoring.config are written beside them.
+    First the discriminator is trained further against the fixed generator, as a detector, and calibrated. The generator
+    gets an index of seeds by digit, and the story of the run. Each model is saved, loaded again and compared with the
+    trained network. A rename publishes it, so a model server never sees half a version.
     """
     require("training", "tensorflow", "scipy", "sklearn", "matplotlib", "PIL")
     from training.config import ConfigError, TrainingConfig

@@ -23,15 +23,15 @@ COMMANDS = (
     "up",
     "serve",
     "gateway",
-    "key",
     "generate",
     "score",
     "dataset",
     "train",
-    "export",
     "evaluate",
     "report",
+    "export",
     "train-classifier",
+    "key",
     "models",
 )
 
@@ -54,6 +54,9 @@ def test_every_command_and_option_explains_itself(command: str) -> None:
     assert done.exit_code == 0
     options = re.findall(r"^│ (?:\* +)?(--?\w[\w-]*)(.*)│$", done.stdout, re.MULTILINE)
     assert options
+    *_, first, second = (line.strip() for line in done.stdout.splitlines() if line.strip())
+    if command != "models":
+        assert all(f"digitgan {command} " in f"{line} " for line in (first, second)), done.stdout
     for option, rest in options:
         assert re.search(r"[a-z]{3} ", rest) or re.search(r"[a-z]{3}", rest.replace(option, "")), option
 
