@@ -67,6 +67,7 @@ def time_steps(arithmetic: str, data: Path) -> Iterator[Row]:
     import tensorflow as tf
 
     from training import devices, job
+    from training.evaluation.classifier import newest_classifier
     from training.gan.step import Trainer
     from training.run.selection import Validation
 
@@ -74,11 +75,10 @@ def time_steps(arithmetic: str, data: Path) -> Iterator[Row]:
     tf.config.experimental.enable_tensor_float_32_execution(arithmetic == "TF32")
     for preset, xla in (("deck", False), ("best", False), ("deck", True)):
         settings = {"mixed_precision": arithmetic == "bfloat16", "xla": xla}
-        options = job.Options(Path("unused"), False, data, preset, None, 1000, settings)
-        config, dataset = job.resolve(options)
+        config, dataset = job.resolve(Path("unused"), data, preset=preset, steps=1000, overrides=settings)
         start = time.perf_counter()
         trainer = Trainer(config, strategy)  # Its feature discriminators keep their initial weights.
-        images = datasets.batches(dataset.training, config.recipe.batch_size, config.seed, 0)
+        images = datasets.batches(dataset.training[0], config.recipe.batch_size, config.seed, 0)
         stream = iter(strategy.experimental_distribute_dataset(images))
 
         def seconds(steps: int, trainer: Any = trainer, stream: Any = stream) -> float:
@@ -94,7 +94,7 @@ def time_steps(arithmetic: str, data: Path) -> Iterator[Row]:
         how = f"{preset}, {arithmetic}{', XLA' if xla else ''}"
         yield "training step", how, f"{1000 * seconds(steps) / steps:.3g} ms; the first after {first:.1f} s"
         if (preset, xla, arithmetic) == ("deck", False, "float32"):
-            validation = Validation(dataset)
+            validation = Validation(dataset, newest_classifier())
             start = time.perf_counter()
             validation.figures(trainer.averaged_generator())
             took = time.perf_counter() - start

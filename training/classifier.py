@@ -20,7 +20,7 @@ from scipy.special import log_softmax, softmax
 from serving.contract import CLASSES, FEATURES, IMAGE_SHAPE, IMAGE_SIDE
 from training.bar import TaskBar
 from training.config import ConfigError
-from training.data import Dataset, validation_images
+from training.data import Dataset
 from training.devices import describe
 from training.evaluation.calibration import calibration_error, reliability
 from training.evaluation.statistics import LEGIBLE_CONFIDENCE
@@ -120,10 +120,8 @@ def train_classifier(config: ClassifierConfig, dataset: Dataset) -> Any:
     Returns:
         The Keras network in float32.
     """
-    images = dataset.training
-    trained = fit(build_classifier, config, images, dataset.y_train[: len(images)], "classifier")
-    if len(images) < len(dataset.x_train):
-        _calibrate(trained, *dataset.validation)
+    trained = fit(build_classifier, config, *dataset.training, "classifier")
+    _calibrate(trained, *dataset.validation)
     return trained
 
 
@@ -274,14 +272,14 @@ def measure_classifier(network: Any, images: NDArray[np.uint8], labels: NDArray[
 
 def classifier_facts(config: ClassifierConfig, dataset: Dataset, network: Any) -> dict[str, Any]:
     """What the classifier's model card tells: how it was trained, on what, and how it reads the test images."""
-    held_out = validation_images(len(dataset.x_train))
     return {
         "training": {
             **asdict(config),
             "data": "MNIST by Keras's loader" if dataset.source == "keras" else Path(dataset.source).name,
             "data_sha256": dataset.fingerprint(),
-            "images": len(dataset.x_train) - held_out,
-            "validation_images": held_out,
+            "images": len(dataset.training[0]),
+            "validation_images": len(dataset.validation[0]),
+            "hold_out": dataset.hold_out,
             "parameters": int(network.count_params()),
             "tensorflow": tf.__version__,
             "device": describe(),

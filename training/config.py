@@ -10,6 +10,10 @@ from serving.files import write_atomically
 
 CONFIG_FILE: Final = "config.json"
 LOSS_NAMES: Final = ("non-saturating", "relativistic")
+STRATIFIED, LAST = HOLD_OUTS = ("stratified", "last")
+"""Which training images are held out: every twelfth of each class, or the last ones of the set."""
+PACKAGED, OWN = "package", "own"
+"""Which classifier measures a run: the one in the package, or one that is trained on the run's images."""
 METRICS: Final = ("generator_loss", "discriminator_loss", "accuracy_real", "accuracy_fake")
 """What a step measures: losses in nats, then the shares of real and of generated images that the discriminator
 classifies correctly."""
@@ -126,6 +130,8 @@ PRESETS: Final[dict[str, Recipe]] = {
     ),
 }
 DEFAULT_PRESET: Final = "best"
+_RENAMED: Final = {"feature_critics": "feature_weight"}
+"""Fields of a recipe in older runs."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +146,8 @@ class TrainingConfig:
         images: size of the training set without its validation images; an epoch is one pass over it.
         data: where the images came from, ``"keras"`` or a path.
         data_sha256: SHA-256 of the training images' pixels, so that a resumed run sees the same ones.
+        hold_out: which training images neither network sees, for choices and calibrations: one of HOLD_OUTS.
+        classifier: what measures and labels the run's digits: PACKAGED, OWN, or a base directory's path.
         mixed_precision: compute in bfloat16 and keep weights in float32.
         xla: compile the step with XLA; only for recipes without feature discriminators.
         log_every: steps a line in metrics.jsonl, each the mean over its interval.
@@ -155,6 +163,8 @@ class TrainingConfig:
     images: int
     data: str
     data_sha256: str
+    hold_out: str = STRATIFIED
+    classifier: str = PACKAGED
     mixed_precision: bool = False
     xla: bool = False
     log_every: int = 10
@@ -168,6 +178,8 @@ class TrainingConfig:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.evaluate_every < 0:
             raise ConfigError(f"evaluate_every must be 0 (never) or positive, not {self.evaluate_every}")
+        if self.hold_out not in HOLD_OUTS:
+            raise ConfigError(f"hold_out must be one of {', '.join(HOLD_OUTS)}, not {self.hold_out}")
         if not 0 <= self.seed < 2**31:
             raise ConfigError(f"seed must be from 0 to 2147483647, not {self.seed}")
         if self.xla and self.recipe.feature_weight:
@@ -175,6 +187,11 @@ class TrainingConfig:
             raise ConfigError(
                 "xla can't compile the feature discriminators: --set feature_weight=0, or --set xla=false"
             )
+
+    @property
+    def data_path(self) -> Path | None:
+        """Where the images came from; None for Keras's download."""
+        return None if self.data == "keras" else Path(self.data)
 
     def epochs_at(self, step: int) -> float:
         """Passes over the training set after ``step`` steps."""
@@ -197,10 +214,11 @@ class TrainingConfig:
         """Reads what :meth:`write` wrote. Raises ConfigError if the directory holds no run."""
         try:
             values: dict[str, Any] = json.loads((run / CONFIG_FILE).read_text("utf-8"))
-            return cls(**{**values, "recipe": Recipe(**values["recipe"])})
+            recipe = {_RENAMED.get(name, name): value for name, value in values["recipe"].items()}
+            return cls(**{"hold_out": LAST, **values, "recipe": Recipe(**recipe)})  # Old runs do not name a hold-out.
         except FileNotFoundError as error:
             raise ConfigError(f"{run} holds no run: there is no {CONFIG_FILE} in it") from error
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ConfigError(f"{run / CONFIG_FILE} can't be read: {error}") from error
 
 

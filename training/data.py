@@ -4,14 +4,16 @@ import gzip
 import hashlib
 import zipfile
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.contract import CLASSES, IMAGE_SHAPE, IMAGE_SIDE
+from serving.contract import IMAGE_SHAPE, IMAGE_SIDE
 from serving.quiet import quiet_tensorflow_import
+from training.config import LAST, STRATIFIED
 
 Images = NDArray[np.uint8]
 """Pixels, [N, 28, 28]: 0 is background and 255 full ink."""
@@ -25,20 +27,10 @@ IDX_FILES: Final = {
 _IDX_UBYTE: Final = 0x08
 """The IDX format's type code for unsigned bytes (third byte of the header; LeCun, Cortes & Burges, MNIST page)."""
 
-
-VALIDATION_IMAGES: Final = 5000
-LEAST_VALIDATION_IMAGES: Final = 20
+MOST_HELD_OUT: Final = 5000
+LEAST_HELD_OUT: Final = 20
 """An evaluation needs so many."""
-LEAST_IMAGES: Final = 2 * LEAST_VALIDATION_IMAGES
-
-
-def validation_images(images: int) -> int:
-    """How many of the training images, the last ones, are held out: 5,000, or a twelfth of a small set, at least 20.
-
-    Whatever is chosen while training (a checkpoint, a calibration) is chosen on them, so that the test images are
-    met once, at the end.
-    """
-    return min(VALIDATION_IMAGES, max(LEAST_VALIDATION_IMAGES, images // 12))
+LEAST_IMAGES: Final = 2 * LEAST_HELD_OUT
 
 
 class DataError(ValueError):
@@ -55,6 +47,7 @@ class Dataset:
         y_train: uint8 [N], 0 to 9.
         x_test: uint8 [M, 28, 28].
         y_test: uint8 [M], 0 to 9.
+        hold_out: which of the training images are the validation images (training.config.HOLD_OUTS).
     """
 
     source: str
@@ -62,30 +55,41 @@ class Dataset:
     y_train: NDArray[np.uint8]
     x_test: NDArray[np.uint8]
     y_test: NDArray[np.uint8]
+    hold_out: str = STRATIFIED
 
-    @property
-    def training(self) -> NDArray[np.uint8]:
-        """The images to train on: x_train without the validation images."""
-        return self.x_train[: len(self.x_train) - validation_images(len(self.x_train))]
+    @cached_property
+    def _held_out(self) -> NDArray[np.bool_]:
+        """Which training images are held out, bool [N]: a twelfth of them, at least 20 and at most 5,000."""
+        images = len(self.x_train)
+        count = min(MOST_HELD_OUT, max(LEAST_HELD_OUT, images // 12))
+        if self.hold_out == LAST:
+            return np.arange(images) >= images - count
+        by_class = np.argsort(self.y_train, kind="stable")
+        return np.isin(np.arange(images), by_class[np.arange(count) * images // count])
 
-    @property
-    def validation(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """The images to choose by, with their labels."""
-        first = len(self.training)
-        return self.x_train[first:], self.y_train[first:]
+    @cached_property
+    def training(self) -> tuple[Images, NDArray[np.uint8]]:
+        """The images to train on, with their labels: the training set without the validation images."""
+        return self.x_train[~self._held_out], self.y_train[~self._held_out]
+
+    @cached_property
+    def validation(self) -> tuple[Images, NDArray[np.uint8]]:
+        """The images that every choice and every calibration during training is made on, with their labels."""
+        return self.x_train[self._held_out], self.y_train[self._held_out]
 
     def fingerprint(self) -> str:
         """SHA-256 of the training images' pixels."""
         return hashlib.sha256(np.ascontiguousarray(self.x_train).tobytes()).hexdigest()
 
 
-def load(path: Path | None) -> Dataset:
+def load(path: Path | None, hold_out: str = STRATIFIED) -> Dataset:
     """Loads MNIST through Keras's loader, or MNIST-like data from a path.
 
     Args:
         path: None for Keras's download (cached in the user's home directory); otherwise an ``.npz`` file as
             Keras lays it out (x_train, y_train, x_test, y_test), or a directory with MNIST's four IDX files
             as they are published (``train-images-idx3-ubyte.gz`` and so on), or unzipped.
+        hold_out: which of the training images are held out (training.config.HOLD_OUTS).
 
     Raises:
         DataError: there is nothing to read, or it isn't MNIST-like.
@@ -101,10 +105,10 @@ def load(path: Path | None) -> Dataset:
     if len(arrays["x_train"]) < LEAST_IMAGES:
         raise DataError(
             f"{source}: x_train has {len(arrays['x_train'])} images, and {LEAST_IMAGES} are needed: "
-            f"{LEAST_VALIDATION_IMAGES} are held out to choose the generator by"
+            f"{LEAST_HELD_OUT} are held out to choose the generator by"
         )
-    arrays["x_train"], arrays["y_train"] = _with_all_digits_at_the_end(arrays["x_train"], arrays["y_train"])
-    return Dataset(source, **{name: array.astype(np.uint8, copy=False) for name, array in arrays.items()})
+    uint8 = {name: array.astype(np.uint8, copy=False) for name, array in arrays.items()}
+    return Dataset(source, **uint8, hold_out=hold_out)
 
 
 def _download() -> dict[str, NDArray[Any]]:
@@ -199,24 +203,6 @@ def _check(source: str, part: str, images: NDArray[Any], labels: NDArray[Any]) -
             f"{x} has only the pixels 0 and 1, which are black: 255 is full ink. Were they floats from 0 to 1? "
             "Multiply by 255 before the cast to uint8"
         )
-
-
-def _with_all_digits_at_the_end(x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Returns the training set with each digit's share among the last images, the validation images.
-
-    MNIST is shuffled, so it stays as it is. A set that is sorted by digit is dealt out evenly.
-    """
-    held_out = validation_images(len(y))
-    counts = np.bincount(y, minlength=CLASSES)
-    if (np.bincount(y[-held_out:], minlength=CLASSES) >= (counts * held_out / len(y)) // 2).all() and (
-        set(y[-held_out:].tolist()) == set(y.tolist())
-    ):
-        return x, y
-    place = np.empty(len(y))
-    for digit in range(CLASSES):
-        place[y == digit] = np.arange(1, counts[digit] + 1) / max(1, counts[digit])
-    order = np.argsort(place, kind="stable")
-    return x[order], y[order]
 
 
 def batches(images: NDArray[np.uint8], batch_size: int, seed: int, first_step: int) -> Any:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from serving.contract import IMAGE_SHAPE, IMAGES, NOISE_DIM
 from serving.files import write_atomically
 from training.bar import TaskBar
-from training.data import Dataset, Images, validation_images
+from training.data import Dataset, Images
 from training.evaluation import calibration, negative_examples
 from training.evaluation.calibration import Calibration
 from training.evaluation.score import score_figures
@@ -120,8 +120,7 @@ def train_detector(
 ) -> Detector:
     """Trains the discriminator's layers to tell real digits from all others, and calibrates the logit.
 
-    The last training images (:func:`training.data.validation_images`) calibrate it and are not trained on; the test
-    images are met once, for the figures.
+    The validation images calibrate it and are not trained on; the test images are used once, for the figures.
 
     Args:
         weights: what to begin with; empty to begin anew.
@@ -137,10 +136,9 @@ def train_detector(
     started = time.monotonic()
     keras.utils.set_random_seed(config.seed)
     network = float32_copy(build, weights or build().get_weights())
-    held_out = len(dataset.x_train) - validation_images(len(dataset.x_train))
-    _train(network, generators, dataset.x_train[:held_out], dataset.y_train[:held_out], config)
+    _train(network, generators, *dataset.training, config)
 
-    validation = dataset.x_train[held_out:]
+    validation, _ = dataset.validation
     fakes = fresh(generators[0], len(validation), (config.seed, _VALIDATION))
     fitted = calibration.fit(logits_of(network, validation), logits_of(network, fakes))
     detector = Detector(network, fitted, {})

@@ -1,101 +1,162 @@
-"""A training job from its options to its exported models: what ``digitgan train`` does."""
+"""The settings of a training job, decided from what the user gives, and what its model cards say of it."""
 
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from serving.contract import CLASSIFIER
+from serving.pretrained import MODELS_DIR
+from serving.storage import newest_version
+from serving.versions.model_card import CardError, read_card
 from training import data
-from training.config import CONFIG_FILE, DEFAULT_PRESET, PRESETS, ConfigError, Recipe, TrainingConfig
+from training.config import (
+    CONFIG_FILE,
+    DEFAULT_PRESET,
+    OWN,
+    PACKAGED,
+    PRESETS,
+    STRATIFIED,
+    ConfigError,
+    Recipe,
+    TrainingConfig,
+)
 from training.run.metrics import MetricsLog
 
+DEFAULT_EPOCHS: Final = 40.0
+OWN_CLASSIFIER: Final = "classifier"
+"""The directory in a run that is the base directory of its own classifier."""
 
-@dataclass(frozen=True)
-class Options:
-    """What the caller asks for. None means: not said, so the preset's or the resumed run's value stands.
 
-    Attributes:
+def resolve(
+    run: Path,
+    data_path: Path | None,
+    *,
+    resume: bool = False,
+    preset: str | None = None,
+    epochs: float | None = None,
+    steps: int | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> tuple[TrainingConfig, data.Dataset]:
+    """Loads the data and decides every setting of the run.
+
+    Args:
         run: the run directory.
-        resume: go on from the run's last checkpoint if it has one.
-        data: path of MNIST-like data, or None for Keras's download.
-        preset: a name in training.config.PRESETS.
+        data_path: MNIST-like data; None for the data of the resumed run, or Keras's download.
+        resume: continue the run if it has begun.
+        preset: a name in PRESETS; None for the resumed run's, or the default.
         epochs: length in passes over the training set.
         steps: length in steps; at most one of the two.
         overrides: fields of Recipe and TrainingConfig, by name.
-    """
-
-    run: Path
-    resume: bool
-    data: Path | None
-    preset: str | None
-    epochs: float | None
-    steps: int | None
-    overrides: Mapping[str, Any] = field(default_factory=dict)
-
-
-DEFAULT_EPOCHS = 40.0
-
-
-def resolve(options: Options) -> tuple[TrainingConfig, data.Dataset]:
-    """Loads the data and decides every setting of the run.
 
     Raises:
-        ConfigError: the options contradict each other, or the run that they would resume.
+        ConfigError: the settings contradict each other, or the run that they would resume.
         data.DataError: the data can't be had or isn't MNIST-like.
     """
-    if options.epochs is not None and options.steps is not None:
+    overrides = dict(overrides or {})
+    if epochs is not None and steps is not None:
         raise ConfigError("--epochs and --steps both say how long to train: give one of them")
-    if options.preset is not None and options.preset not in PRESETS:
-        raise ConfigError(f"--preset must be one of {', '.join(PRESETS)}, not {options.preset}")
-    if options.steps is not None and options.steps < 1:
-        raise ConfigError(f"--steps must be at least 1, not {options.steps}")
-    if options.epochs is not None and not options.epochs > 0:
-        raise ConfigError(f"--epochs must be positive, not {options.epochs}")
-    in_recipe = {each.name for each in fields(Recipe)}
-    recipe = {name: value for name, value in options.overrides.items() if name in in_recipe}
-    settings = {name: value for name, value in options.overrides.items() if name not in in_recipe}
-    preset = options.preset or DEFAULT_PRESET
-    chosen = replace(PRESETS[preset], **recipe)  # it checks the values
-    begun = (options.run / CONFIG_FILE).exists()
-    if begun and not options.resume:
-        raise ConfigError(f"{options.run} holds a run already: add --resume to go on with it, or choose another --run")
-    stored = TrainingConfig.read(options.run) if begun else None
-    path = options.data.resolve() if options.data else None  # A run may be resumed from elsewhere.
-    if stored and path is None and stored.data != "keras":
-        path = Path(stored.data)
-    dataset = data.load(path)
+    if preset is not None and preset not in PRESETS:
+        raise ConfigError(f"--preset must be one of {', '.join(PRESETS)}, not {preset}")
+    if steps is not None and steps < 1:
+        raise ConfigError(f"--steps must be at least 1, not {steps}")
+    if epochs is not None and not epochs > 0:
+        raise ConfigError(f"--epochs must be positive, not {epochs}")
+    if overrides.get("classifier") not in (None, PACKAGED, OWN):
+        overrides["classifier"] = str(Path(overrides["classifier"]).resolve())
+    recipe = {each.name: overrides[each.name] for each in fields(Recipe) if each.name in overrides}
+    chosen = replace(PRESETS[preset or DEFAULT_PRESET], **recipe)  # it checks the values
+    begun = (run / CONFIG_FILE).exists()
+    if begun and not resume:
+        raise ConfigError(f"{run} holds a run already: add --resume to go on with it, or choose another --run")
+    stored = TrainingConfig.read(run) if begun else None
+    path = data_path or (stored.data_path if stored else None)
+    hold_out = stored.hold_out if stored else overrides.get("hold_out", STRATIFIED)
+    dataset = data.load(path.resolve() if path else None, hold_out)  # A run may be resumed from elsewhere.
     if stored:
         config = stored
-        _refuse_changes(stored, options)
+        _refuse_changes(stored, {**({"preset": preset} if preset else {}), **overrides})
     else:
+        fingerprint = dataset.fingerprint()
         config = TrainingConfig(
-            preset=preset,
+            preset=preset or DEFAULT_PRESET,
             recipe=chosen,
             steps=1,
-            images=len(dataset.training),
+            images=len(dataset.training[0]),
             data=dataset.source,
-            data_sha256=dataset.fingerprint(),
-            **{"seed": 0, **settings},
+            data_sha256=fingerprint,
+            **{
+                "seed": 0,
+                "classifier": PACKAGED if learned_from(MODELS_DIR) == fingerprint else OWN,
+                **{name: value for name, value in overrides.items() if name not in recipe},
+            },
         )
-    if options.steps is not None:
-        return config.lengthened(options.steps), dataset
-    if options.epochs is not None or not stored:
-        epochs = DEFAULT_EPOCHS if options.epochs is None else options.epochs
-        return config.lengthened(config.step_of_epoch(epochs)), dataset
-    return config, dataset
+    if steps is None and (epochs is not None or not stored):
+        steps = config.step_of_epoch(DEFAULT_EPOCHS if epochs is None else epochs)
+    return (config.lengthened(steps) if steps else config), dataset
 
 
-def _refuse_changes(stored: TrainingConfig, options: Options) -> None:
+def _refuse_changes(stored: TrainingConfig, given: Mapping[str, Any]) -> None:
     """Raises ConfigError for a setting that the resumed run does not have. Only its length may change."""
-    given = {**({"preset": options.preset} if options.preset else {}), **options.overrides}
     known = {**asdict(stored), **asdict(stored.recipe)}
     for name, value in given.items():
         if known[name] != value:
             raise ConfigError(
                 f"{name} {value}: the run that --resume continues has {known[name]}; leave it out, or begin a new run"
             )
+
+
+def classifiers_of(run: Path, config: TrainingConfig) -> Path:
+    """Returns the base directory of the classifier that measures and labels a run's digits."""
+    bases = {PACKAGED: MODELS_DIR, OWN: run / OWN_CLASSIFIER}
+    return bases.get(config.classifier) or Path(config.classifier)
+
+
+def data_and_classifiers(source: Path, data_path: Path | None, classifiers: Path | None) -> tuple[data.Dataset, Path]:
+    """Decides by which images and which classifier a run, or a base directory of models, is evaluated.
+
+    Args:
+        source: the run directory, or the base directory of models.
+        data_path: MNIST-like data; None for the run's, or Keras's download.
+        classifiers: the base directory of the classifier; None for the run's, the one in the base directory, or the
+            package's.
+
+    Returns:
+        The images, and the base directory of the classifier.
+
+    Raises:
+        ConfigError: the images are not the run's, or no classifier is known for them.
+        data.DataError: the data can't be had or isn't MNIST-like.
+    """
+    config = TrainingConfig.read(source) if (source / CONFIG_FILE).is_file() else None
+    path = data_path or (config.data_path if config else None)
+    dataset = data.load(path.resolve() if path else None)
+    if config:
+        if dataset.fingerprint() != config.data_sha256:
+            raise ConfigError(f"data: {dataset.source} holds other training images than {source} was trained on")
+        return dataset, classifiers or classifiers_of(source, config)
+    if not classifiers:
+        classifiers = source if newest_version(source / CLASSIFIER) else MODELS_DIR
+        if learned_from(classifiers) != dataset.fingerprint():
+            raise ConfigError(
+                f"the classifier in {classifiers} was not trained on {dataset.source}: name one that was with "
+                "--classifier, or make one with digitgan train-classifier --data"
+            )
+    return dataset, classifiers
+
+
+def learned_from(classifiers: Path) -> str | None:
+    """Returns the fingerprint of the images that the newest classifier in a base directory was trained on.
+
+    None if there is no classifier, or none that says it.
+    """
+    version_dir = newest_version(classifiers / CLASSIFIER)
+    try:
+        return read_card(version_dir)["training"]["data_sha256"] if version_dir else None
+    except (CardError, KeyError):
+        return None
 
 
 def describe(config: TrainingConfig) -> str:
@@ -123,6 +184,7 @@ def card_facts(config: TrainingConfig, run: Path, step: int) -> dict[str, Any]:
         "training": {
             **asdict(config),
             "data": "MNIST by Keras's loader" if config.data == "keras" else Path(config.data).name,
+            "classifier": config.classifier if config.classifier in (PACKAGED, OWN) else Path(config.classifier).name,
             "steps": step,
             "epochs": round(config.epochs_at(step), 2),
             "tensorflow": tf.__version__,

@@ -38,18 +38,15 @@ def train_classifier(
     with as_user_error(datasets.DataError):
         dataset = datasets.load(data.resolve() if data else None)
     import_tensorflow()  # only now: a mistake in an option is reported at once
-    from serving.contract import CLASSIFIER
     from training import classifier, devices
     from training.config import ConfigError
-    from training.publish.export import ExportError, export
+    from training.publish.export import ExportError
+    from training.publish.publication import publish_classifier
 
     with as_user_error(ConfigError, ExportError):
         config = classifier.ClassifierConfig(epochs=epochs, seed=seed, mixed_precision=mixed_precision)
-        devices.strategy()
         typer.echo(f"Training the classifier on {devices.describe()}, {epochs} epochs")
-        network = classifier.train_classifier(config, dataset)
-        facts = classifier.classifier_facts(config, dataset, network)
-        version = export({CLASSIFIER: network}, models, facts, PurePosixPath(mount_point))
+        version, facts = publish_classifier(config, dataset, models, PurePosixPath(mount_point))
     test = facts["test"]
     typer.echo(
         f"Published version {version} of the classifier in {models}. It reads {test['accuracy']:.2%} of "
@@ -67,26 +64,29 @@ def evaluate(
     ] = None,
     classifier: Annotated[
         Path | None,
-        typer.Option(help="A base directory with another classifier than the package's own: DIR/classifier/<version>."),
+        typer.Option(help="A base directory with another classifier to measure by: DIR/classifier/<version>."),
     ] = None,
 ) -> None:
     """Measure how good generated digits are, beside real images.
 
     Each figure stands beside the reference: the same figure of real images. The figures are written into
     evaluation.json, report.html and the generator's model card. docs/quality.md explains them.
+
+    A run is measured on its own data by its own classifier. A base directory of models is measured by the classifier in
+    it, or else by the package's; that has to be trained on the same data, if --classifier does not name it.
     """
     require("training", "tensorflow", "scipy", "sklearn", "matplotlib", "jinja2", "PIL")
     from training import data as datasets
+    from training import job as training_job
+    from training.config import ConfigError
     from training.evaluation.source import SourceError, find_generator, open_source
 
     started = time.monotonic()
-    with as_user_error(datasets.DataError, SourceError):
+    with as_user_error(ConfigError, datasets.DataError, SourceError):
         find_generator(source)
-        dataset = datasets.load(data.resolve() if data else None)
+        dataset, classifiers = training_job.data_and_classifiers(source, data, classifier)
     import_tensorflow()  # only now: a mistake in an option is reported at once
     from serving.files import write_atomically
-    from serving.pretrained import MODELS_DIR
-    from training.config import ConfigError
     from training.evaluation import job
     from training.evaluation.classifier import ClassifierError, newest_classifier
     from training.evaluation.evaluator import EvaluationError
@@ -94,15 +94,15 @@ def evaluate(
 
     with as_user_error(ConfigError, EvaluationError, ClassifierError, SourceError):
         opened = open_source(source)
-        judge = newest_classifier(classifier or MODELS_DIR)
-        evaluation = job.evaluate(opened, dataset, judge, images)
+        measuring = newest_classifier(classifiers)
+        evaluation = job.evaluate(opened, dataset, measuring, images)
     target = out or opened.run or Path("evaluation")
     target.mkdir(parents=True, exist_ok=True)
     pictures = choose(evaluation.images, evaluation.measured, dataset.x_train, opened.generate)
     write_atomically(target / EVALUATION_FILE, json.dumps(evaluation.content, indent=2) + "\n")
     write_atomically(target / PICTURES_FILE, json.dumps(pictures) + "\n")
     with as_user_error(ValueError):
-        page = report(target, target, opened.run, judge.probabilities)
+        page = report(target, target, opened.run, measuring.probabilities)
     Console(highlight=False).print(_table(evaluation.content))
     if score := evaluation.content["score"]:
         typer.echo(
@@ -116,15 +116,16 @@ def evaluate(
 def _table(content: Mapping[str, Any]) -> Table:
     from training.report.criteria import CRITERIA
 
-    figures, reference = content["figures"], content["reference"]
     table = Table(
         Column("", no_wrap=True),
         *(Column(name, no_wrap=True) for name in ("here", "reference", "target (× reference)")),
         title=f"{content['images']:,} images, compared with the {content['compared_with']} images",
     )
     for each in CRITERIA:
-        mark = {True: " ✓", False: " ✗", None: ""}[each.met(figures, reference)]
-        table.add_row(each.name, each.show(figures), each.show(reference), each.target + mark)
+        mark = {True: " ✓", False: " ✗", None: ""}[each.met(content)]
+        here = each.show(content["figures"], content["intervals"])
+        reference = each.show(content["reference"], content["reference_intervals"])
+        table.add_row(each.name, here, reference, each.target + mark)
     return table
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from digitgan.commands.training import import_tensorflow
-from digitgan.errors import UserError, as_user_error, require
+from digitgan.errors import as_user_error, require
 
 
 def report(
@@ -20,16 +20,17 @@ def report(
     interpolations, the nearest training images, and how good the discriminator's score is.
     """
     require("training", "tensorflow", "scipy", "sklearn", "matplotlib", "jinja2", "PIL")
-    from training.config import CONFIG_FILE
+    from training import job
+    from training.config import ConfigError, TrainingConfig
 
-    if not (run / CONFIG_FILE).exists():
-        raise UserError(f"{run} holds no run: there is no {CONFIG_FILE} in it")
+    with as_user_error(ConfigError):
+        config = TrainingConfig.read(run)
     import_tensorflow()
     from training.evaluation.classifier import ClassifierError, newest_classifier
     from training.report import report as write
 
     try:
-        classify = newest_classifier().probabilities
+        classify = newest_classifier(job.classifiers_of(run, config)).probabilities
     except ClassifierError as error:
         classify = None
         typer.echo(f"The stages of the run have no names: {error}", err=True)

@@ -1,7 +1,6 @@
 """``digitgan train`` and ``digitgan export``."""
 
 import sys
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +19,6 @@ except ModuleNotFoundError:  # The gateway's image has no code for training.
 if TYPE_CHECKING:
     from training.config import TrainingConfig
     from training.data import Dataset
-    from training.publish.publication import PublishConfig
 
 _LENGTH = "How long"
 _RUN = "The run directory"
@@ -52,7 +50,6 @@ IndexSeedsOption = Annotated[
         rich_help_panel=_SERVED,
     ),
 ]
-
 
 DataOption = Annotated[
     Path | None,
@@ -120,6 +117,14 @@ def train(
         float,
         typer.Option(help="Seconds that a worker of TF_CONFIG waits for the others.", rich_help_panel=_COMPUTE),
     ] = 600.0,
+    classifier: Annotated[
+        Path | None,
+        typer.Option(
+            help="A base directory with the classifier that measures and labels the digits: DIR/classifier/<version>. "
+            "Default: the package's for MNIST; for other data, one that is trained on it first.",
+            rich_help_panel=_SERVED,
+        ),
+    ] = None,
     detector_steps: DetectorStepsOption = None,
     index_seeds: IndexSeedsOption = None,
     publish: Annotated[
@@ -144,34 +149,30 @@ def train(
     from training import job
     from training.config import DEFAULT_PRESET, ConfigError, parse_setting
 
-    given = {"seed": seed, "mixed_precision": mixed_precision}
+    given = {"seed": seed, "mixed_precision": mixed_precision, "classifier": classifier and str(classifier)}
     overrides = {name: value for name, value in given.items() if value is not None}
     with as_user_error(ConfigError):
         overrides |= dict(parse_setting(text) for text in settings or [])
     if run is None and resume:
         run = _newest_run()
-    options = job.Options(
-        run=run or job.default_run(preset or DEFAULT_PRESET),
-        resume=resume,
-        data=data,
-        preset=preset,
-        epochs=epochs,
-        steps=steps,
-        overrides=overrides,
-    )
+    run = run or job.default_run(preset or DEFAULT_PRESET)
     with as_user_error(ConfigError, datasets.DataError):
-        config, dataset = job.resolve(options)
+        config, dataset = job.resolve(
+            run, data, resume=resume, preset=preset, epochs=epochs, steps=steps, overrides=overrides
+        )
     typer.echo(job.describe(config))
     if dry_run:
         return
     import_tensorflow()  # only now: a mistake in an option is reported at once
     from training import devices
+    from training.evaluation.classifier import ClassifierError
+    from training.publish.publication import classifier_of_run
     from training.run import loop
 
     # What follows the last step needs no other worker: the chief may be started again when the others have ended.
-    complete = loop.is_complete(config, options.run)
+    complete = loop.is_complete(config, run)
     if complete and not devices.is_chief():
-        typer.echo(f"The training in {options.run} is complete. The first worker publishes it")
+        typer.echo(f"The training in {run} is complete. The first worker publishes it")
         return
     try:
         strategy = devices.strategy(complete, workers_timeout)
@@ -179,24 +180,25 @@ def train(
         sys.exit(f"digitgan: {error}")  # Status 1, for it is worth another try. Errors of the user are 2.
     typer.echo(
         f"Training on {devices.describe()}, {config.steps} steps ({config.epochs_at(config.steps):.2f} epochs), "
-        f"into {options.run}"
+        f"into {run}"
     )
-    with as_user_error(ConfigError):
-        outcome = loop.train(config, dataset, options.run, strategy)
+    with as_user_error(ConfigError, ClassifierError):
+        measuring = classifier_of_run(run, config, dataset) if devices.is_chief() else None
+        outcome = loop.train(config, dataset, run, strategy, measuring)
     if outcome.signal:
         typer.echo(
             f"\nStopped by {outcome.signal.name}, saved at step {outcome.step} of {config.steps}. Go on with:\n"
-            f"  digitgan train --run {options.run} --resume"
+            f"  digitgan train --run {run} --resume"
         )
         sys.exit(128 + outcome.signal)
     if not devices.is_chief():
         return
     if publish:
-        how = _publish_config(models or options.run / "models", mount_point, detector_steps, index_seeds)
-        _publish(outcome.trainer, config, dataset, options.run, how)
+        how = (models or run / "models", PurePosixPath(mount_point), detector_steps, index_seeds)
+        _publish(outcome.trainer, config, dataset, run, *how)
     from digitgan.commands.report import report
 
-    report(options.run)
+    report(run)
 
 
 def export(
@@ -212,7 +214,7 @@ def export(
     classifier: Annotated[
         Path | None,
         typer.Option(
-            help="A base directory with another classifier than the package's own to label the digits: "
+            help="A base directory with another classifier than the run's to label the digits: "
             "DIR/classifier/<version>."
         ),
     ] = None,
@@ -233,34 +235,24 @@ def export(
     from training import devices
     from training.run import loop
 
-    source = data or (None if config.data == "keras" else Path(config.data))
+    source = data or config.data_path
     with as_user_error(ConfigError, datasets.DataError):
-        publish = _publish_config(models or run / "models", mount_point, detector_steps, index_seeds, classifier)
-        dataset = datasets.load(source.resolve() if source else None)
+        dataset = datasets.load(source.resolve() if source else None, config.hold_out)
         trainer = loop.restore(config, run, devices.strategy())
-    _publish(trainer, config, dataset, run, publish)
+    how = (models or run / "models", PurePosixPath(mount_point), detector_steps, index_seeds, classifier)
+    _publish(trainer, config, dataset, run, *how)
 
 
-def _publish_config(
-    base: Path, mount_point: str, detector_steps: int | None, index_seeds: int | None, classifier: Path | None = None
-) -> "PublishConfig":
-    from training.publish.publication import PublishConfig
-
-    publish = PublishConfig(base, PurePosixPath(mount_point), detector_steps)
-    return replace(
-        publish, index_seeds=index_seeds or publish.index_seeds, classifiers=classifier or publish.classifiers
-    )
-
-
-def _publish(trainer: Any, config: "TrainingConfig", dataset: "Dataset", run: Path, publish: "PublishConfig") -> None:
+def _publish(trainer: Any, config: "TrainingConfig", dataset: "Dataset", run: Path, base: Path, *how: Any) -> None:
     from training.config import ConfigError
+    from training.evaluation.classifier import ClassifierError
     from training.publish.export import ExportError
-    from training.publish.publication import publish_run
+    from training.publish.publication import PublishConfig, publish_run
 
-    with as_user_error(ConfigError, ExportError):
-        version = publish_run(run, config, trainer, dataset, publish)
-    typer.echo(f"Published version {version} of the models in {publish.base}. Serve them with:")
-    typer.echo(f"  digitgan up --models {publish.base}")
+    with as_user_error(ConfigError, ClassifierError, ExportError):
+        version = publish_run(run, config, trainer, dataset, PublishConfig(base, *how))
+    typer.echo(f"Published version {version} of the models in {base}. Serve them with:")
+    typer.echo(f"  digitgan up --models {base}")
 
 
 def _newest_run() -> Path:

@@ -19,10 +19,9 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 from training import job
 from training.data import batches
 from training.gan.step import Trainer
-config, dataset = job.resolve(job.Options(
-    Path("unused"), resume=False, data=Path(sys.argv[1]), preset=None, epochs=None, steps=4,
-    overrides={"batch_size": 16, "dropout": 0.0},
-))
+config, dataset = job.resolve(
+    Path("unused"), Path(sys.argv[1]), steps=4, overrides={"batch_size": 16, "dropout": 0.0}
+)
 losses = []
 for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])):
     trainer = Trainer(config, strategy)

@@ -18,7 +18,16 @@ from serving.contract import GENERATOR
 from serving.versions.model_card import read_card
 
 DEADLINE_S = 300.0
-SETTINGS = ("--set", "batch_size=4", "--set", "log_every=1", "--set", "checkpoint_every=5")
+SETTINGS = (
+    "--set",
+    "batch_size=4",
+    "--set",
+    "log_every=1",
+    "--set",
+    "checkpoint_every=5",
+    "--set",
+    "classifier=package",
+)
 LONG = ("--steps", "500", "--no-export")
 SHORT = ("--steps", "4", "--index-seeds", "64", "--detector-steps")
 

@@ -1,10 +1,15 @@
 """Settings are decided once, refused when impossible, and come back from disk as they were."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from serving.pretrained import MODELS_DIR
+from serving.versions.model_card import read_card
 from training import job
 from training.config import PRESETS, ConfigError, Recipe, TrainingConfig, parse_setting
 
@@ -76,21 +81,22 @@ def test_an_impossible_recipe_names_its_field(field: str, value: object) -> None
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("steps", 0), ("log_every", 0), ("checkpoint_every", -1), ("seed", 2**31), ("evaluate_every", -1)],
+    [
+        ("steps", 0),
+        ("log_every", 0),
+        ("checkpoint_every", -1),
+        ("seed", 2**31),
+        ("evaluate_every", -1),
+        ("hold_out", "first"),
+    ],
 )
-def test_an_impossible_setting_names_its_field(field: str, value: int) -> None:
+def test_an_impossible_setting_names_its_field(field: str, value: object) -> None:
     with pytest.raises(ConfigError, match=field):
         replace(CONFIG, **{field: value})  # type: ignore[arg-type]
 
 
-def options(run: Path, data: Path, **changes: object) -> job.Options:
-    plain = job.Options(run, resume=False, data=data, preset=None, epochs=None, steps=None)
-    return replace(plain, **changes)  # type: ignore[arg-type]
-
-
 def test_overrides_go_before_the_preset(tmp_path: Path, digits_npz: Path) -> None:
-    asked = options(tmp_path, digits_npz, preset="deck", overrides={"batch_size": 50}, epochs=2.0)
-    config, dataset = job.resolve(asked)
+    config, dataset = job.resolve(tmp_path, digits_npz, preset="deck", overrides={"batch_size": 50}, epochs=2.0)
     assert config.recipe == replace(DECK, batch_size=50)
     assert (config.steps, config.images) == (55, 1375)
     assert config.data_sha256 == dataset.fingerprint()
@@ -110,30 +116,72 @@ def test_options_that_contradict_or_make_no_sense_are_named(
     tmp_path: Path, digits_npz: Path, changes: dict[str, object], named: str
 ) -> None:
     with pytest.raises(ConfigError, match=named):
-        job.resolve(options(tmp_path, digits_npz, **changes))
+        job.resolve(tmp_path, digits_npz, **changes)  # type: ignore[arg-type]
 
 
 def test_a_run_is_never_overwritten(tmp_path: Path, digits_npz: Path) -> None:
-    config, _ = job.resolve(options(tmp_path, digits_npz))
+    config, _ = job.resolve(tmp_path, digits_npz)
     config.write(tmp_path)
     with pytest.raises(ConfigError, match="--resume"):
-        job.resolve(options(tmp_path, digits_npz))
+        job.resolve(tmp_path, digits_npz)
 
 
 def test_a_resumed_run_keeps_its_settings_and_may_only_grow_longer(tmp_path: Path, digits_npz: Path) -> None:
-    begun, _ = job.resolve(options(tmp_path, digits_npz, preset="deck", steps=7, overrides={"seed": 3}))
+    begun, _ = job.resolve(tmp_path, digits_npz, preset="deck", steps=7, overrides={"seed": 3})
     begun.write(tmp_path)
-    resumed, _ = job.resolve(options(tmp_path, digits_npz, resume=True))
+    resumed, _ = job.resolve(tmp_path, None, resume=True)
     assert resumed == begun
-    longer, _ = job.resolve(options(tmp_path, digits_npz, resume=True, steps=9, overrides={"seed": 3}))
+    longer, _ = job.resolve(tmp_path, digits_npz, resume=True, steps=9, overrides={"seed": 3})
     assert longer == replace(begun, steps=9)
-    for change, named in (
+    changes: list[tuple[dict[str, Any], str]] = [
         ({"overrides": {"seed": 4}}, "seed 4"),
         ({"overrides": {"beta_1": 0.5}}, "beta_1 0.5"),
+        ({"overrides": {"classifier": "elsewhere"}}, "elsewhere: the run that --resume continues has own"),
         ({"preset": "dcgan"}, "preset dcgan"),
-    ):
+    ]
+    for change, named in changes:
         with pytest.raises(ConfigError, match=named):
-            job.resolve(options(tmp_path, digits_npz, resume=True, **change))
+            job.resolve(tmp_path, digits_npz, resume=True, **change)
+
+
+def test_a_run_names_its_hold_out_and_an_older_one_has_the_last_images(tmp_path: Path, digits_npz: Path) -> None:
+    begun, dataset = job.resolve(tmp_path, digits_npz)
+    assert begun.hold_out == dataset.hold_out == "stratified"
+    begun.write(tmp_path)
+    older = json.loads((tmp_path / "config.json").read_text())
+    del older["hold_out"], older["classifier"]
+    older["recipe"]["feature_critics"] = older["recipe"].pop("feature_weight")
+    (tmp_path / "config.json").write_text(json.dumps(older))
+    resumed, dataset = job.resolve(tmp_path, None, resume=True)
+    assert resumed == replace(begun, hold_out="last", classifier="package")
+    np.testing.assert_array_equal(dataset.validation[0], dataset.x_train[-125:])
+
+
+def test_other_data_than_mnist_has_a_classifier_of_its_own(tmp_path: Path, digits_npz: Path) -> None:
+    """The package's classifier measures a run on the images that it was trained on."""
+    own, _ = job.resolve(tmp_path, digits_npz)
+    assert (own.classifier, job.classifiers_of(tmp_path, own)) == ("own", tmp_path / "classifier")
+    named, _ = job.resolve(tmp_path, digits_npz, overrides={"classifier": "mine"})
+    assert job.classifiers_of(tmp_path, named) == Path("mine").resolve()
+    assert job.learned_from(MODELS_DIR) == read_card(MODELS_DIR / "generator" / "1")["training"]["data_sha256"]
+    assert job.classifiers_of(tmp_path, replace(own, classifier="package")) == MODELS_DIR
+
+
+def test_an_evaluation_has_the_data_and_the_classifier_of_the_run(tmp_path: Path, digits_npz: Path) -> None:
+    config, _ = job.resolve(tmp_path, digits_npz)
+    config.write(tmp_path)
+    dataset, classifiers = job.data_and_classifiers(tmp_path, None, None)
+    assert (dataset.source, classifiers) == (str(digits_npz), tmp_path / "classifier")
+    assert job.data_and_classifiers(tmp_path, digits_npz, MODELS_DIR)[1] == MODELS_DIR
+    replace(config, data_sha256="").write(tmp_path)
+    with pytest.raises(ConfigError, match="holds other training images than"):
+        job.data_and_classifiers(tmp_path, digits_npz, None)
+
+
+def test_models_are_not_measured_by_a_classifier_of_other_data(digits_npz: Path) -> None:
+    with pytest.raises(ConfigError, match=r"was not trained on .* name one that was with --classifier"):
+        job.data_and_classifiers(MODELS_DIR, digits_npz, None)
+    assert job.data_and_classifiers(MODELS_DIR, digits_npz, MODELS_DIR)[1] == MODELS_DIR
 
 
 @pytest.mark.parametrize(

@@ -77,15 +77,28 @@ def test_each_digit_is_held_out_whatever_the_order(tmp_path: Path, images: int, 
     labels = np.sort(arrays["y_train"][:images] % digits)
     np.savez(tmp_path / "data.npz", **{**arrays, "x_train": arrays["x_train"][:images], "y_train": labels})
     dataset = data.load(tmp_path / "data.npz")
-    held_out, trained_on = dataset.validation[1], dataset.y_train[: len(dataset.training)]
+    held_out, trained_on = dataset.validation[1], dataset.training[1]
     assert len(held_out) == 20
     assert set(held_out) == set(trained_on) == set(range(digits))
-    assert sorted(dataset.y_train) == labels.tolist()
+    assert sorted([*held_out, *trained_on]) == labels.tolist()
 
 
-def test_a_shuffled_set_stays_in_its_order(digits_npz: Path) -> None:
-    with np.load(digits_npz) as archive:
-        np.testing.assert_array_equal(data.load(digits_npz).x_train, archive["x_train"])
+def test_the_hold_out_is_every_twelfth_image_of_each_digit(digits_npz: Path) -> None:
+    dataset = data.load(digits_npz)
+    images, labels = dataset.validation
+    assert (np.abs(np.bincount(labels) - np.bincount(dataset.y_train) / 12) < 1).all()
+    held_out = {image.tobytes() for image in images}
+    for digit in range(10):
+        places = [image.tobytes() in held_out for image in dataset.x_train[dataset.y_train == digit]]
+        assert set(np.diff(np.flatnonzero(places))) <= {11, 12, 13}
+    assert not held_out & {image.tobytes() for image in dataset.training[0]}
+    assert len(dataset.training[0]) == len(dataset.training[1]) == len(dataset.x_train) - len(images)
+
+
+def test_an_old_run_keeps_the_last_images_as_its_hold_out(digits_npz: Path) -> None:
+    dataset = data.load(digits_npz, "last")
+    np.testing.assert_array_equal(dataset.validation[0], dataset.x_train[-125:])
+    np.testing.assert_array_equal(dataset.training[1], dataset.y_train[:-125])
 
 
 def test_a_missing_array_is_named(tmp_path: Path) -> None:

@@ -127,7 +127,9 @@ def newest_card(models: Path) -> tuple[Path, dict[str, Any]]:
 @pytest.fixture(scope="module")
 def evaluated(models: Path, digits_npz: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("out") / "evaluation"
-    done = digitgan("evaluate", models, "--data", digits_npz, "--images", str(IMAGES), "--out", out)
+    done = digitgan(
+        "evaluate", models, "--data", digits_npz, "--images", str(IMAGES), "--out", out, "--classifier", models
+    )
     assert "Loading TensorFlow …" in done.stderr
     assert "Fréchet distance" in done.stdout
     assert f"The report: {out / 'report.html'}" in done.stdout.replace("\n", "")

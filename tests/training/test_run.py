@@ -10,21 +10,28 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR, STORY, STORY_BYTES
+from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR, SIGNATURE, STORY, STORY_BYTES
+from serving.contract import IMAGES as IMAGES_OUT
+from serving.noise import noise_from_seeds
+from serving.pretrained import MODELS_DIR
 from serving.versions.model_card import read_card
 from tests.support.commands import LIMIT_S, digitgan
+from training.data import load
+from training.evaluation.classifier import newest_classifier
 from training.report.story import STAGES
+from training.run.selection import Validation
 
-STEPS = 12
-IMAGES = 900
+STEPS = 4
+IMAGES = 240
 INDEXED = 300
-ARGUMENTS = ("--seed", "5", "--set", "batch_size=16", "--set", "log_every=1", "--set", "evaluate_every=6")
+ARGUMENTS = ("--seed", "5", "--set", "batch_size=8", "--set", "log_every=1", "--set", "evaluate_every=2")
 NO_FEATURES = ("--set", "feature_weight=0")
 """Without feature discriminators, whose classifiers take half a minute: tests/slow/test_training.py has them."""
 PICTURED = ("story", "digits", "nearest", "least-legible", "score")
@@ -32,7 +39,7 @@ PICTURED = ("story", "digits", "nearest", "least-legible", "score")
 
 @pytest.fixture(scope="module")
 def data(handwritten: tuple[NDArray[np.uint8], NDArray[np.uint8]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Few enough images that the runs here are short."""
+    """Few images, so that the runs here and the training of their own classifier are short."""
     images, labels = handwritten
     path = tmp_path_factory.mktemp("data") / "digits.npz"
     test = slice(1500, None)
@@ -62,10 +69,10 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def evaluated(run: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def evaluated(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same run, evaluated."""
     copy = shutil.copytree(run, tmp_path_factory.mktemp("evaluated") / "run")
-    digitgan("evaluate", copy, "--data", data, "--images", "200")
+    digitgan("evaluate", copy, "--images", "100")
     return copy
 
 
@@ -99,7 +106,8 @@ def test_a_run_explains_itself(run: Path, data: Path) -> None:
     config = json.loads((run / "config.json").read_text())
     assert config["preset"] == "best"
     assert config["data"] == str(data)
-    assert (config["steps"], config["recipe"]["batch_size"], config["seed"]) == (STEPS, 16, 5)
+    assert (config["steps"], config["recipe"]["batch_size"], config["seed"]) == (STEPS, 8, 5)
+    assert (config["hold_out"], config["classifier"]) == ("stratified", "own")
     logged = rows(run / "metrics.jsonl")
     assert [row["step"] for row in logged] == list(range(1, STEPS + 1))
     for row in logged:
@@ -128,15 +136,30 @@ def test_the_run_is_published(run: Path) -> None:
 
 def test_the_generator_that_did_best_is_published(run: Path) -> None:
     on_the_way = rows(run / "evaluations.jsonl")
-    assert [row["step"] for row in on_the_way] == [6, 12]
+    assert [row["step"] for row in on_the_way] == [STEPS // 2, STEPS]
     best = min(on_the_way, key=lambda row: row["frechet_distance"])
     chosen = read_card(run / "models" / GENERATOR / "1")["chosen"]
     if "average_of" in chosen:
-        assert (chosen["from_step"], chosen["step"], chosen["average_of"]) == (6, 12, 2)
+        assert (chosen["from_step"], chosen["step"], chosen["average_of"]) == (STEPS // 2, STEPS, 2)
         assert chosen["validation"] < best["frechet_distance"]
     else:
         assert chosen["step"] == best["step"]
         assert chosen["validation"] == pytest.approx(best["frechet_distance"], abs=1e-4)
+
+
+def test_own_data_is_measured_and_labelled_by_a_classifier_of_its_own(run: Path, evaluated: Path) -> None:
+    """The same classifier chooses the generator, is published with it, and measures it at the end."""
+    config = json.loads((run / "config.json").read_text())
+    own, published = (read_card(run / base / CLASSIFIER / "1") for base in ("classifier", "models"))
+    assert own["training"]["data_sha256"] == config["data_sha256"]
+    assert published["files"] == own["files"]
+    evaluation = json.loads((evaluated / "evaluation.json").read_text())
+    assert evaluation["classifier"]["sha256"] == own["files"]["saved_model.pb"]["sha256"]
+    dataset = load(Path(config["data"]))
+    validation = Validation(dataset, newest_classifier(run / "classifier"))
+    reference: Any = rows(run / "evaluations.jsonl")[0]["reference"]
+    found = validation.reference()["frechet_distance"]
+    assert found == pytest.approx(reference["frechet_distance"], rel=1e-3)
 
 
 def test_the_generator_tells_the_story_of_the_run(run: Path) -> None:
@@ -155,7 +178,7 @@ def test_the_generator_tells_the_story_of_the_run(run: Path) -> None:
 
 def test_it_is_measured_at_the_end(evaluated: Path) -> None:
     evaluation = json.loads((evaluated / "evaluation.json").read_text())
-    assert evaluation["images"] == 200
+    assert evaluation["images"] == 100
     assert set(evaluation["figures"]) == set(evaluation["reference"])
     assert evaluation["figures"]["frechet_distance"] > evaluation["reference"]["frechet_distance"]
     assert 0 <= evaluation["score"]["auc"] <= 1
@@ -191,18 +214,38 @@ def stopped(number: signal.Signals, run: Path, *arguments: str | Path) -> str:
 def test_control_c_saves_a_run_and_stops(data: Path, tmp_path: Path) -> None:
     """How it goes on, to the last bit, is tested in tests/slow/test_training.py."""
     run = tmp_path / "run"
-    stopped(signal.SIGINT, run, "--data", data, "--steps", "500", "--preset", "deck", "--set", "batch_size=8")
+    few = ("--set", "batch_size=8", "--set", "evaluate_every=0", "--classifier", str(MODELS_DIR))
+    stopped(signal.SIGINT, run, "--data", data, "--steps", "500", "--preset", "deck", *few)
     assert 1 <= state(run)["trainer/generator_optimizer/_iterations/.ATTRIBUTES/VARIABLE_VALUE"] < 500
 
 
-def test_export_publishes_the_next_version_of_a_run_with_the_same_detector(run: Path, tmp_path: Path) -> None:
-    shutil.copytree(run / "models" / GENERATOR, tmp_path / GENERATOR)
-    done = digitgan("export", run, "--models", tmp_path, "--mount-point", "/srv/models", "--index-seeds", "20")
+def test_export_publishes_the_evaluated_generator_again_with_the_same_detector(evaluated: Path, tmp_path: Path) -> None:
+    shutil.copytree(evaluated / "models" / GENERATOR, tmp_path / GENERATOR)
+    done = digitgan("export", evaluated, "--models", tmp_path, "--mount-point", "/srv/models", "--index-seeds", "20")
     assert "Published version 2" in done.stdout
-    detectors = [read_card(path)["detector"] for path in (run / "models/discriminator/1", tmp_path / "discriminator/2")]
+    detectors = [
+        read_card(path)["detector"] for path in (evaluated / "models/discriminator/1", tmp_path / "discriminator/2")
+    ]
     assert detectors[0] == detectors[1]
-    assert sum(read_card(tmp_path / GENERATOR / "2")["seed_index"]["digits"]) == 20
+    first, second = (read_card(tmp_path / GENERATOR / version) for version in ("1", "2"))
+    assert second["evaluation"] == first["evaluation"], "the quality gate needs it"
+    assert sum(second["seed_index"]["digits"]) == 20
+    pixels = [
+        tf.saved_model.load(str(tmp_path / GENERATOR / version)).signatures[SIGNATURE](tf.constant(noise))[IMAGES_OUT]
+        for version in ("1", "2")
+        for noise in [noise_from_seeds(range(20))]
+    ]
+    np.testing.assert_array_equal(*pixels)
     assert "/srv/models/generator" in (tmp_path / "models.config").read_text()
+
+
+def test_export_refuses_a_run_whose_measured_generators_are_gone(run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    (copy / "generators" / f"step-{STEPS:06}.npz").unlink()
+    done = digitgan("export", copy, check=False)
+    assert done.returncode == 2
+    assert "the weights of a generator that was measured are missing" in done.stderr
+    assert not (copy / "models" / GENERATOR / "2").exists()
 
 
 def test_a_dry_run_prints_the_configuration_and_writes_nothing(digits_npz: Path, tmp_path: Path) -> None:

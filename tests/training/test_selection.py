@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from serving.noise import noise_from_seeds
-from training.config import PRESETS, TrainingConfig
+from training.config import PRESETS, ConfigError, TrainingConfig
 from training.gan.networks import build_generator, write_weights
 from training.run.metrics import EVALUATIONS_FILE
-from training.run.selection import GENERATORS, average_of_run
+from training.run.selection import GENERATORS, average_of, kept_generators
 
 CONFIG = TrainingConfig(
     preset="best",
@@ -35,7 +36,7 @@ def test_the_last_half_is_averaged_and_its_statistics_are_its_own(tmp_path: Path
     networks = {step: build_generator() for step in (100, 200, 300, 400)}
     for step, network in networks.items():
         keep(tmp_path, step, network)
-    average = average_of_run(tmp_path, CONFIG)
+    average = average_of(kept_generators(tmp_path), CONFIG)
     assert average
     generator, steps = average
     assert steps == [200, 300, 400]
@@ -52,4 +53,13 @@ def test_the_last_half_is_averaged_and_its_statistics_are_its_own(tmp_path: Path
 def test_one_generator_alone_has_no_average(tmp_path: Path) -> None:
     keep(tmp_path, 100, build_generator())
     keep(tmp_path, 400, build_generator())
-    assert average_of_run(tmp_path, CONFIG) is None
+    assert average_of(kept_generators(tmp_path), CONFIG) is None
+
+
+def test_a_measured_generator_that_is_missing_is_named(tmp_path: Path) -> None:
+    """Another one would be published in its place."""
+    keep(tmp_path, 100, build_generator())
+    keep(tmp_path, 400, build_generator())
+    (tmp_path / GENERATORS / "step-000400.npz").unlink()
+    with pytest.raises(ConfigError, match=r"step-000400\.npz: the weights of a generator that was measured"):
+        kept_generators(tmp_path)

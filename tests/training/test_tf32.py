@@ -120,8 +120,8 @@ def test_a_generator_is_published_on_a_gpu_with_tf32(shipped: Any, tmp_path: Pat
 @pytest.fixture
 def run(digits_npz: Path, tmp_path: Path) -> Path:
     """A run directory that holds nothing but its configuration."""
-    options = job.Options(tmp_path, False, digits_npz, "deck", epochs=None, steps=1, overrides={"batch_size": 8})
-    config, _ = job.resolve(options)
+    settings = {"batch_size": 8, "classifier": str(MODELS_DIR), "evaluate_every": 0}
+    config, _ = job.resolve(tmp_path, digits_npz, preset="deck", steps=1, overrides=settings)
     config.write(tmp_path)
     return tmp_path
 

@@ -10,15 +10,11 @@ from scipy.stats import t as student
 
 from training.evaluation import statistics
 from training.evaluation.classifier import EvaluationClassifier
-from training.evaluation.statistics import Advance, Gaussian, Images, Manifold, Overlap, nearest_images
+from training.evaluation.statistics import Advance, Gaussian, Images, Manifold, Overlap, nearest_images, without
 
 DUPLICATE_DISTANCE: Final = 0.8
 """Two images at most this far apart (Euclidean, on pixels from 0 to 1) count as duplicates. The two nearest of MNIST's
 60,000 training images are 0.82 apart."""
-GROUPS: Final = 10
-"""Groups of images that the jackknife leaves out in turn."""
-LEVEL: Final = 0.95
-"""Of the intervals."""
 
 
 class EvaluationError(ValueError):
@@ -31,7 +27,7 @@ class Measurement:
 
     Attributes:
         figures: by name; floats, except ``class_shares`` (a list of ten floats).
-        intervals: for each figure that is a float the ends of its 95 % interval; empty after a light evaluation.
+        intervals: the ends of each figure's 95 % interval; empty after a light evaluation.
         digits: int64 [N], the most likely digit of each image.
         confidences: float32 [N], the probability of that digit.
         distances: float64 [N], each image's Euclidean distance to the nearest training image, on pixels from 0 to 1;
@@ -39,7 +35,7 @@ class Measurement:
     """
 
     figures: dict[str, Any]
-    intervals: dict[str, list[float]]
+    intervals: dict[str, list[Any]]
     digits: NDArray[np.int64]
     confidences: NDArray[np.float32]
     distances: NDArray[np.float64] | None
@@ -59,17 +55,13 @@ class _Sample:
     def without(self, group: int) -> "_Sample":
         """Leaves out a group of the images, and of the reference images where a figure is a share of those."""
         return _Sample(
-            _without(self.features, group),
+            without(self.features, group),
             self.kernel_distance,
-            _without(self.probabilities, group),
-            Overlap(*(_without(getattr(self.overlap, field.name), group) for field in fields(Overlap))),
-            _without(self.duplicates, group),
-            None if self.distances is None else _without(self.distances, group),
+            without(self.probabilities, group),
+            Overlap(*(without(getattr(self.overlap, field.name), group) for field in fields(Overlap))),
+            without(self.duplicates, group),
+            None if self.distances is None else without(self.distances, group),
         )
-
-
-def _without(rows: NDArray[Any], group: int) -> NDArray[Any]:
-    return np.delete(rows, slice(group, None, GROUPS), axis=0)
 
 
 class Evaluator:
@@ -159,19 +151,12 @@ class Evaluator:
             figures["nearest_distance_ratio"] = figures["nearest_distance"] / self.reference_distance
         return {**figures, "duplicates": float(sample.duplicates.mean())}
 
-    def _intervals(self, sample: _Sample) -> dict[str, list[float]]:
-        """Computes 95 % intervals by the delete-a-group jackknife (Kott 2001).
-
-        The figures are computed again without each tenth of the images. (A bootstrap would repeat images, and the
-        Fréchet distance of a sample with repeated images is too great.)
-        """
-        whole = {name: figure for name, figure in self._figures(sample).items() if isinstance(figure, float)}
-        parts = [self._figures(sample.without(group)) for group in range(GROUPS)]
-        width = student.ppf((1 + LEVEL) / 2, GROUPS - 1) * np.sqrt(GROUPS - 1)
-        margins = {name: float(width * np.std([part[name] for part in parts])) for name in whole}
+    def _intervals(self, sample: _Sample) -> dict[str, list[Any]]:
+        """Computes each figure's 95 % interval, from the figures without each tenth of the images."""
+        parts = [self._figures(sample.without(group)) for group in range(statistics.GROUPS)]
         distance, error = sample.kernel_distance  # It takes too long to be computed for each part.
-        margin = float(student.ppf((1 + LEVEL) / 2, statistics.KERNEL_GROUPS - 1)) * error
-        intervals = {name: [max(0.0, whole[name] - each), whole[name] + each] for name, each in margins.items()}
+        margin = float(student.ppf((1 + statistics.LEVEL) / 2, statistics.KERNEL_GROUPS - 1)) * error
+        intervals = statistics.intervals(self._figures(sample), parts)
         return {**intervals, "kernel_distance": [distance - margin, distance + margin]}
 
     def measure_real(self, count: int, *, light: bool = False, advance: Advance = lambda _: None) -> Measurement:

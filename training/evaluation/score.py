@@ -1,6 +1,6 @@
 """How good a score is: does it separate real digits from others, and is its probability right?"""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -9,6 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from training.evaluation.calibration import calibration_error, reliability
 from training.evaluation.negative_examples import NEGATIVE_EXAMPLES
+from training.evaluation.statistics import GROUPS, intervals, without
 
 Images = NDArray[np.uint8]
 Floats = NDArray[np.floating[Any]]
@@ -35,29 +36,45 @@ def score_figures(score: Score, real: Images, fake: Images, seed: int = 0) -> di
         What JSON can hold: ``images`` ({"real": N, "fake": M}); ``auc``, the area under the receiver operating
         characteristic: the probability that a real image has a higher logit than a generated one (Fawcett 2006);
         ``accuracy`` at a probability of 1/2; ``expected_calibration_error`` and ``reliability``
-        (:mod:`training.evaluation.calibration`); ``kinds``, the area for ``real`` against each of KINDS; ``logits``,
-        histograms as
+        (:mod:`training.evaluation.calibration`); ``kinds``, the area for ``real`` against each of KINDS;
+        ``intervals``, the ends of the 95 % interval of each of these by name or kind; ``logits``, histograms as
         {"edges": …, "real": …, "fake": …}, whose outermost bins hold the outliers.
 
     Raises:
         ValueError: a logit or a probability isn't finite.
     """
-    real_logits, real_probabilities = _scored(score, real)
-    fake_logits, fake_probabilities = _scored(score, fake)
-    labels = np.repeat([1, 0], [len(real), len(fake)])
-    weights = np.repeat([0.5 / len(real), 0.5 / len(fake)], [len(real), len(fake)])
-    probabilities = np.concatenate([real_probabilities, fake_probabilities])
-    bins = reliability(probabilities, labels, weights)
     rng = np.random.default_rng(seed)
+    scored = {"real": _scored(score, real), "fake": _scored(score, fake)}
+    scored |= {kind: _scored(score, NEGATIVE_EXAMPLES[kind](real, rng)) for kind in KINDS}
+    whole = _figures(scored)
+    parts = [_figures({name: without(each, group) for name, each in scored.items()}) for group in range(GROUPS)]
     return {
         "images": {"real": len(real), "fake": len(fake)},
-        "auc": auc(real_logits, fake_logits),
-        "accuracy": float(weights[(probabilities > 0.5) == labels].sum()),
-        "expected_calibration_error": calibration_error(bins),
-        "reliability": bins,
-        "kinds": {kind: auc(real_logits, _scored(score, NEGATIVE_EXAMPLES[kind](real, rng))[0]) for kind in KINDS},
-        "logits": _histogram(real_logits, fake_logits),
+        **{name: figure for name, figure in whole.items() if name not in KINDS},
+        "reliability": _reliability(scored),
+        "kinds": {kind: whole[kind] for kind in KINDS},
+        "intervals": intervals(whole, parts),
+        "logits": _histogram(scored["real"][:, 0], scored["fake"][:, 0]),
     }
+
+
+def _figures(scored: Mapping[str, Floats]) -> dict[str, float]:
+    """Computes the figures of logits and probabilities, floating point [N, 2] each: real, fake and each kind."""
+    logits = {name: each[:, 0] for name, each in scored.items()}
+    right = (scored["real"][:, 1] > 0.5).mean(), (scored["fake"][:, 1] <= 0.5).mean()
+    return {
+        "auc": auc(logits["real"], logits["fake"]),
+        "accuracy": float(np.mean(right)),
+        "expected_calibration_error": calibration_error(_reliability(scored)),
+        **{kind: auc(logits["real"], logits[kind]) for kind in KINDS},
+    }
+
+
+def _reliability(scored: Mapping[str, Floats]) -> list[dict[str, Any]]:
+    real, fake = scored["real"][:, 1], scored["fake"][:, 1]
+    sizes = [len(real), len(fake)]
+    weights = np.repeat([0.5 / len(real), 0.5 / len(fake)], sizes)
+    return reliability(np.concatenate([real, fake]), np.repeat([1, 0], sizes), weights)
 
 
 def auc(real_logits: Floats, other_logits: Floats) -> float:
@@ -66,11 +83,12 @@ def auc(real_logits: Floats, other_logits: Floats) -> float:
     return float(roc_auc_score(labels, np.concatenate([real_logits, other_logits])))
 
 
-def _scored(score: Score, images: Images) -> tuple[Floats, Floats]:
-    logits, probabilities = score(images)
-    if not (np.isfinite(logits).all() and np.isfinite(probabilities).all()):
+def _scored(score: Score, images: Images) -> Floats:
+    """Logits and probabilities of images, floating point [N, 2]."""
+    scored = np.stack(score(images), axis=1)
+    if not np.isfinite(scored).all():
         raise ValueError("the score gives logits or probabilities that are not finite")
-    return logits, probabilities
+    return scored
 
 
 def _histogram(real_logits: Floats, fake_logits: Floats) -> dict[str, list[float] | list[int]]:

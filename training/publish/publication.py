@@ -6,19 +6,22 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR
-from serving.pretrained import MODELS_DIR
+from serving.storage import newest_version
 from serving.tf_serving import server_config
+from serving.versions.model_card import CardError, read_card
 from training import job
 from training.bar import announce
-from training.config import ConfigError, TrainingConfig
+from training.classifier import ClassifierConfig, classifier_facts, train_classifier
+from training.config import OWN, ConfigError, TrainingConfig
 from training.data import Dataset
 from training.detector import DetectorConfig, detector_of_run
-from training.evaluation.classifier import newest_classifier
-from training.publish.export import ExportError, export, versions
+from training.evaluation.classifier import EvaluationClassifier, newest_classifier
+from training.evaluation.source import MODELS
+from training.publish.export import ExportError, export
 from training.publish.seed_index import SEEDS
 from training.report import story
 from training.run.metrics import evaluations
-from training.run.selection import CRITERION, Validation, average_of_run, best_step, kept_generators
+from training.run.selection import CRITERION, Validation, average_of, kept_generators
 
 EARLIER: Final = 6
 """The detector sees so many earlier generators, the last ones."""
@@ -33,22 +36,43 @@ class PublishConfig:
         mount_point: ``base`` as the model server will see it.
         detector_steps: steps of the detector's training; None: the default, or as many as the run had if those are
             fewer.
-        index_seeds: seeds in the index.
-        classifiers: base directory of the classifier, the newest version of which is published.
+        index_seeds: seeds in the index; None: the default.
+        classifiers: base directory of the classifier that labels the digits and is published; None: the run's.
     """
 
     base: Path
     mount_point: PurePosixPath | Path = server_config.MOUNT_POINT
     detector_steps: int | None = None
-    index_seeds: int = SEEDS
-    classifiers: Path = MODELS_DIR
+    index_seeds: int | None = None
+    classifiers: Path | None = None
+
+
+def publish_classifier(
+    config: ClassifierConfig,
+    dataset: Dataset,
+    base: Path,
+    mount_point: PurePosixPath | Path = server_config.MOUNT_POINT,
+) -> tuple[int, dict[str, Any]]:
+    """Trains a classifier on a data set, and publishes it. Returns its version and what its card says of it."""
+    network = train_classifier(config, dataset)
+    facts = classifier_facts(config, dataset, network)
+    return export({CLASSIFIER: network}, base, facts, mount_point), facts
+
+
+def classifier_of_run(run: Path, config: TrainingConfig, dataset: Dataset) -> EvaluationClassifier:
+    """Returns the classifier that measures and labels a run's digits. Trains the run's own first if it is missing."""
+    base = job.classifiers_of(run, config)
+    if config.classifier == OWN and job.learned_from(base) != config.data_sha256:
+        publish_classifier(ClassifierConfig(seed=config.seed, mixed_precision=config.mixed_precision), dataset, base)
+    return newest_classifier(base)
 
 
 def publish_run(run: Path, config: TrainingConfig, trainer: Any, dataset: Dataset, publish: PublishConfig) -> int:
     """Publishes a run's models as one new version.
 
-    The generator is the one that does best on the validation images, of those that the run kept and the average of the
-    last half of them; or the last one, where it kept none.
+    The generator is the one that does best on the validation images, of those that the run measured and the average of
+    the last half of them; or the last one, where it measured none. Its model card keeps the evaluation of the run's
+    newest version, if that has the same generator.
 
     Args:
         run: the run directory; the detector is kept there for the next time.
@@ -61,23 +85,26 @@ def publish_run(run: Path, config: TrainingConfig, trainer: Any, dataset: Datase
         The version.
 
     Raises:
-        ConfigError: the images are not those of the run.
+        ConfigError: the images are not those of the run, or the weights of a measured generator are missing.
+        ClassifierError: there is no classifier.
         ExportError: nothing was published; the message says why.
     """
     if dataset.fingerprint() != config.data_sha256:
         raise ConfigError("data: these aren't the images that this run began with")
-    classifiers = versions(publish.classifiers / CLASSIFIER)
-    if not classifiers:
+    classifier = classifier_of_run(run, config, dataset)
+    classifiers = publish.classifiers or job.classifiers_of(run, config)
+    labelling = newest_version(classifiers / CLASSIFIER)
+    if labelling is None:
         raise ExportError(
-            f"{publish.classifiers / CLASSIFIER} holds no version of a classifier: digitgan train-classifier "
-            f"--models {publish.classifiers} makes one"
+            f"{classifiers / CLASSIFIER} holds no version of a classifier: digitgan train-classifier "
+            f"--models {classifiers} makes one"
         )
     announce("Choosing the generator")
     kept = kept_generators(run)
-    chosen = _choose(run, config, kept, dataset)
+    chosen = _choose(run, config, kept, Validation(dataset, classifier)) if kept else None
     generator = chosen.generator if chosen else trainer.averaged_generator()
     steps = publish.detector_steps or min(DetectorConfig.steps, trainer.step)
-    earlier = [kept[step] for step in sorted(kept) if kept[step] is not generator][-EARLIER:]
+    earlier = [each for each in kept.values() if each is not generator][-EARLIER:]
     detector = detector_of_run(
         run,
         f"{chosen.name if chosen else f'last-{trainer.step}'}-{steps}",
@@ -88,9 +115,8 @@ def publish_run(run: Path, config: TrainingConfig, trainer: Any, dataset: Datase
     )
     details: dict[str, Mapping[str, Any]] = {DISCRIMINATOR: {"detector": detector.facts}}
     if chosen:
-        details[GENERATOR] = {"chosen": chosen.facts}
-    classify = newest_classifier(publish.classifiers).probabilities
-    document = story.build_story(run, config, classify, chosen.facts if chosen else None)
+        details[GENERATOR] = {"chosen": chosen.facts, **_evaluation_of(run, chosen.facts)}
+    document = story.build_story(run, config, classifier.probabilities, chosen.facts if chosen else None)
     announce("Saving the models and comparing each with its network")
     return export(
         {DISCRIMINATOR: detector.network, GENERATOR: generator},
@@ -99,10 +125,20 @@ def publish_run(run: Path, config: TrainingConfig, trainer: Any, dataset: Datase
         publish.mount_point,
         details=details,
         calibration=detector.calibration,
-        classifier=publish.classifiers / CLASSIFIER / str(classifiers[-1]),
-        index_seeds=publish.index_seeds,
+        classifier=labelling,
+        index_seeds=publish.index_seeds or SEEDS,
         story=story.encode(document) if document["milestones"] else None,
     )
+
+
+def _evaluation_of(run: Path, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """What the card of the run's newest version says of its evaluation, if the same generator was chosen for it."""
+    newest = newest_version(run / MODELS / GENERATOR)
+    try:
+        card = read_card(newest) if newest else {}
+    except CardError:
+        return {}
+    return {"evaluation": card["evaluation"]} if "evaluation" in card and card.get("chosen") == chosen else {}
 
 
 @dataclass(frozen=True)
@@ -120,16 +156,14 @@ class _Chosen:
     facts: dict[str, Any]
 
 
-def _choose(run: Path, config: TrainingConfig, kept: dict[int, Any], dataset: Dataset) -> _Chosen | None:
-    """Returns the generator with the smallest Fréchet distance to the validation images; None where none was kept."""
-    step = best_step(run)
-    if step is None:
-        return None
-    distance = {row["step"]: row[CRITERION] for row in evaluations(run)}[step]
-    generator, name, of = kept[step], f"step-{step}", {}
-    if average := average_of_run(run, config):
+def _choose(run: Path, config: TrainingConfig, kept: dict[int, Any], validation: Validation) -> _Chosen:
+    """Returns the generator with the smallest Fréchet distance to the validation images."""
+    distances = {row["step"]: row[CRITERION] for row in evaluations(run)}
+    step = min(distances, key=distances.__getitem__)
+    generator, distance, name, of = kept[step], distances[step], f"step-{step}", {}
+    if average := average_of(kept, config):
         averaged, steps = average
-        averaged_distance = Validation(dataset).figures(averaged)[CRITERION]
+        averaged_distance = validation.figures(averaged)[CRITERION]
         if averaged_distance < distance:
             generator, step, distance = averaged, steps[-1], averaged_distance
             name, of = f"average-{steps[0]}-{steps[-1]}", {"average_of": len(steps), "from_step": steps[0]}

@@ -27,6 +27,8 @@ STORY_FILE: Final = "story.json"
 def report(out: Path, evaluated: Path, run: Path | None, classify: Classify | None) -> Path:
     """Writes report.html, and the story of a run into the run.
 
+    A section without its data names the command that makes the data.
+
     Args:
         out: the directory for report.html.
         evaluated: the directory that may hold evaluation.json and pictures.json.
@@ -39,43 +41,19 @@ def report(out: Path, evaluated: Path, run: Path | None, classify: Classify | No
     Raises:
         ValueError: evaluation.json, pictures.json or the run's config.json can't be read.
     """
+    evaluation = read_json(evaluated / EVALUATION_FILE)
+    conclusion = criteria.conclusion(evaluation) if evaluation else "Not evaluated yet."
     story, config = None, None
     if run:
-        story = build_story(run, TrainingConfig.read(run), classify, _chosen(run))
+        newest = newest_version(run / MODELS / GENERATOR)
+        story = build_story(run, TrainingConfig.read(run), classify, _chosen(newest))
         config = read_json(run / CONFIG_FILE)
         write_atomically(run / STORY_FILE, json.dumps(story, indent=2) + "\n")
-    return write_report(
-        out,
-        subject=run.resolve().name if run else "models",
-        evaluation=read_json(evaluated / EVALUATION_FILE),
-        pictures=read_json(evaluated / PICTURES_FILE),
-        story=story,
-        config=config,
-    )
-
-
-def write_report(
-    out: Path,
-    *,
-    subject: str,
-    evaluation: Mapping[str, Any] | None = None,
-    pictures: Mapping[str, Any] | None = None,
-    story: Mapping[str, Any] | None = None,
-    config: Mapping[str, Any] | None = None,
-) -> Path:
-    """Writes report.html. A section without its data names the command that makes the data.
-
-    Args:
-        out: the directory to write into.
-        subject: what the report is about: the name of the run.
-        evaluation: the content of evaluation.json.
-        pictures: the content of pictures.json (:func:`training.report.choose`).
-        story: the content of story.json (:func:`training.report.story.build_story`).
-        config: the content of the run's config.json.
-
-    Returns:
-        The path of report.html.
-    """
+        if evaluation and newest and str(evaluation["source"]["version"]) != newest.name:
+            conclusion += (
+                f" These are the figures of version {evaluation['source']['version']}. Version {newest.name} is not "
+                "evaluated yet; run: digitgan evaluate RUN"
+            )
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -85,12 +63,12 @@ def write_report(
     )
     reference, note = _reference(evaluation, story)
     page = environment.get_template("template.html").render(
-        subject=subject,
+        subject=run.resolve().name if run else "models",
         evaluation=evaluation,
         reference=(evaluation or {}).get("reference"),
         criteria=criteria,
-        conclusion=criteria.conclusion(evaluation) if evaluation else "Not evaluated yet.",
-        pictures=pictures,
+        conclusion=conclusion,
+        pictures=read_json(evaluated / PICTURES_FILE),
         compared=COMPARED,
         story=story,
         caption=caption,
@@ -113,9 +91,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
         raise ValueError(f"{path} can't be read: {error}") from error
 
 
-def _chosen(run: Path) -> dict[str, Any] | None:
-    """What the newest model card in a run says about the choice of the generator."""
-    version_dir = newest_version(run / MODELS / GENERATOR)
+def _chosen(version_dir: Path | None) -> dict[str, Any] | None:
+    """What a generator's model card says about its choice."""
     try:
         return read_card(version_dir).get("chosen") if version_dir else None
     except CardError:
@@ -166,7 +143,7 @@ def _progress(story: Mapping[str, Any]) -> str:
         f"{best['frechet_distance']:.2f}. "
     )
     if not chosen:
-        return words + "No model is published yet."
+        return words + "The run's models/ has no generator yet."
     if "average_of" in chosen:
         return words + (
             f"The published generator is the average of {chosen['average_of']} generators, from step "

@@ -15,10 +15,11 @@ from training.bar import TaskBar
 from training.config import ConfigError, TrainingConfig
 from training.data import Dataset, batches
 from training.devices import Agreement, is_chief, scratch
+from training.evaluation.classifier import EvaluationClassifier
 from training.gan.step import Trainer
 from training.run import metrics, samples
 from training.run.milestones import milestones
-from training.run.selection import Selection
+from training.run.selection import Selection, Validation
 
 CHECKPOINTS: Final = "checkpoints"
 
@@ -38,7 +39,9 @@ class Outcome:
     trainer: Trainer
 
 
-def train(config: TrainingConfig, dataset: Dataset, run: Path, strategy: Any) -> Outcome:
+def train(
+    config: TrainingConfig, dataset: Dataset, run: Path, strategy: Any, classifier: EvaluationClassifier | None
+) -> Outcome:
     """Trains from the run directory's last checkpoint, or from the beginning where there is none, to the end.
 
     SIGINT and SIGTERM end it after the step in hand, with a checkpoint, so that the next call goes on exactly there. Of
@@ -49,6 +52,7 @@ def train(config: TrainingConfig, dataset: Dataset, run: Path, strategy: Any) ->
         dataset: the images; their fingerprint must be the configuration's.
         run: the run directory; everything that a run leaves is written there (docs/training.md lists it).
         strategy: the tf.distribute strategy to train under (:func:`training.devices.strategy`).
+        classifier: measures the generator now and then; None for a worker that is not the chief.
 
     Raises:
         ConfigError: the images are not those that the run began with.
@@ -60,7 +64,7 @@ def train(config: TrainingConfig, dataset: Dataset, run: Path, strategy: Any) ->
     if latest := tf.train.latest_checkpoint(str(run / CHECKPOINTS)):
         state.restore(latest).assert_consumed()
     elif trainer.feature_discriminators:
-        trainer.feature_discriminators.prepare(dataset.training, dataset.y_train[: len(dataset.training)])
+        trainer.feature_discriminators.prepare(*dataset.training)
     first_step = trainer.step
     if first_step > config.steps:
         raise ConfigError(f"steps: the run has {first_step} steps behind it already, more than {config.steps}")
@@ -71,10 +75,12 @@ def train(config: TrainingConfig, dataset: Dataset, run: Path, strategy: Any) ->
     config.write(run)
     log = metrics.MetricsLog(run, first_step)
     pictured = milestones(config)
-    selection = Selection(run, dataset, first_step) if config.evaluate_every and is_chief() else None
+    selection = None
+    if config.evaluate_every and classifier:
+        selection = Selection(run, Validation(dataset, classifier), first_step)
     stream = iter(
         strategy.experimental_distribute_dataset(
-            batches(dataset.training, config.recipe.batch_size, config.seed, first_step)
+            batches(dataset.training[0], config.recipe.batch_size, config.seed, first_step)
         )
     )
     step = first_step

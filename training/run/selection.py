@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from serving.files import write_atomically
 from serving.noise import noise_from_seeds
-from training.config import TrainingConfig
+from training.config import ConfigError, TrainingConfig
 from training.data import Dataset
-from training.evaluation.classifier import newest_classifier
+from training.evaluation.classifier import EvaluationClassifier
 from training.evaluation.evaluator import Evaluator
 from training.gan.networks import averaged_generator, build_generator, float32_copy, read_weights, write_weights
 from training.pixels import to_pixels
@@ -25,10 +24,10 @@ _BATCH: Final = 250
 class Validation:
     """Measures generators on as many images as there are validation images, against those."""
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: Dataset, classifier: EvaluationClassifier) -> None:
         """Raises EvaluationError where the validation images are too few."""
-        images, labels = dataset.validation
-        self._evaluator = Evaluator(newest_classifier(), images, labels, dataset.training)
+        self._evaluator = Evaluator(classifier, *dataset.validation, dataset.training[0])
+        images, _ = dataset.validation
         self._noise = noise_from_seeds(range(len(images)))
 
     def figures(self, generator: Any) -> dict[str, Any]:
@@ -50,13 +49,10 @@ class Selection:
     the reference as well: the figures of as many training images.
     """
 
-    def __init__(self, run: Path, dataset: Dataset, first_step: int) -> None:
-        """Measures the reference; lines after ``first_step`` are dropped, for a resumed run writes them again.
-
-        Raises EvaluationError where the validation images are too few.
-        """
+    def __init__(self, run: Path, validation: Validation, first_step: int) -> None:
+        """Measures the reference; lines after ``first_step`` are dropped, for a resumed run writes them again."""
         self._run = run
-        self._validation = Validation(dataset)
+        self._validation = validation
         self._reference = self._validation.reference()
         (run / GENERATORS).mkdir(parents=True, exist_ok=True)
         kept = [line for line in evaluations(run) if line["step"] <= first_step]
@@ -81,40 +77,30 @@ class Selection:
         return figures
 
 
-def best_step(run: Path) -> int | None:
-    """The step whose generator had the smallest Fréchet distance; None where none was measured."""
-    measured = [row for row in evaluations(run) if _weights_file(run, row["step"]).exists()]
-    return min(measured, key=lambda row: row[CRITERION])["step"] if measured else None
-
-
-def kept_steps(run: Path) -> list[int]:
-    """The steps whose generators were measured and kept, ascending."""
-    return sorted(row["step"] for row in evaluations(run) if _weights_file(run, row["step"]).exists())
-
-
-def kept_weights(run: Path, step: int) -> list[NDArray[Any]]:
-    """The weights of a kept generator, in the order of its ``get_weights``."""
-    return read_weights(_weights_file(run, step))
-
-
 def kept_generators(run: Path) -> dict[int, Any]:
-    """Every generator of a run that was measured, by its step, ascending; float32 networks."""
-    return {step: float32_copy(build_generator, kept_weights(run, step)) for step in kept_steps(run)}
+    """Every generator of a run that was measured, by its step, ascending; float32 networks.
+
+    Raises ConfigError if the weights of one are missing: another one would be served in its place.
+    """
+    files = {row["step"]: _weights_file(run, row["step"]) for row in evaluations(run)}
+    if missing := [str(file) for file in files.values() if not file.exists()]:
+        raise ConfigError(f"{', '.join(missing)}: the weights of a generator that was measured are missing")
+    return {step: float32_copy(build_generator, read_weights(file)) for step, file in sorted(files.items())}
 
 
-def average_of_run(run: Path, config: TrainingConfig) -> tuple[Any, list[int]] | None:
+def average_of(kept: dict[int, Any], config: TrainingConfig) -> tuple[Any, list[int]] | None:
     """Returns the average of the generators that a run kept over its last half, and their steps, ascending.
 
     Each of them is an average itself, over the last thousand steps or so. The mean of them all is nearer to the middle
     of the flat place of the loss around which they lie (stochastic weight averaging: Izmailov et al. 2018). None where
     fewer than two were kept.
     """
-    steps = kept_steps(run)
-    steps = [step for step in steps if 2 * step >= steps[-1]]
+    steps = [step for step in kept if 2 * step >= max(kept)]
     if len(steps) < 2:
         return None
-    weights = [np.mean(each, axis=0) for each in zip(*(kept_weights(run, step) for step in steps), strict=True)]
-    return averaged_generator(weights, config.recipe.batch_size, config.seed), steps
+    weights = zip(*(kept[step].get_weights() for step in steps), strict=True)
+    average = [np.mean(each, axis=0) for each in weights]
+    return averaged_generator(average, config.recipe.batch_size, config.seed), steps
 
 
 def _weights_file(run: Path, step: int) -> Path:
