@@ -1,8 +1,12 @@
-"""The command ``digitgan``, as a user runs it."""
+"""The command ``digitgan``, as a user runs it, or in this process."""
 
+import io
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+
+from digitgan.cli import app
 
 LIMIT_S = 900.0
 """A command that takes so long hangs."""
@@ -12,3 +16,15 @@ def digitgan(*arguments: str | Path, check: bool = True, cwd: Path | None = None
     """Runs a command to its end. Raises CalledProcessError if it fails and ``check`` is set."""
     command = [sys.executable, "-m", "digitgan", *map(str, arguments)]
     return subprocess.run(command, check=check, capture_output=True, text=True, timeout=LIMIT_S, cwd=cwd)
+
+
+def digitgan_here(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Runs a command in this process, which has loaded TensorFlow already. Raises what the command raises."""
+    stdout, stderr = io.StringIO(), io.StringIO()
+    try:
+        with redirect_stdout(stdout), redirect_stderr(stderr):
+            app([str(each) for each in arguments], standalone_mode=False)
+    finally:
+        print(stdout.getvalue())
+        print(stderr.getvalue(), file=sys.stderr)
+    return subprocess.CompletedProcess(arguments, 0, stdout.getvalue(), stderr.getvalue())

@@ -1,5 +1,6 @@
 """The classifier learns to read, the same way each time, and what is published is what was trained."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import tensorflow as tf
 
 from serving.contract import BATCH_SIZES, CLASSIFIER, MODELS
 from serving.versions.model_card import read_card, verify
-from tests.support.commands import digitgan
+from tests.support.commands import digitgan_here
 from training.classifier import (
     ClassifierConfig,
     features_and_probabilities,
@@ -21,38 +22,52 @@ from training.data import Dataset, load
 from training.evaluation.classifier import ClassifierError, newest_classifier
 from training.publish.export import export
 
-
-@pytest.fixture(scope="module")
-def dataset(digits_npz: Path) -> Dataset:
-    return load(digits_npz)
+IMAGES, EPOCHS = 480, 6
+FEW = ClassifierConfig(epochs=2, seed=1)
 
 
 @pytest.fixture(scope="module")
-def published(digits_npz: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def digits(digits_npz: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Few digits, so that a training is short."""
+    path = tmp_path_factory.mktemp("data") / "digits.npz"
+    with np.load(digits_npz) as arrays:
+        few = {name: arrays[name][: IMAGES if "train" in name else 200] for name in arrays}
+    np.savez(path, **few)
+    return path
+
+
+@pytest.fixture(scope="module")
+def dataset(digits: Path) -> Dataset:
+    return load(digits)
+
+
+@pytest.fixture(scope="module")
+def published(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     models = tmp_path_factory.mktemp("models")
-    done = digitgan("train-classifier", "--data", digits_npz, "--epochs", "8", "--models", models, "--seed", "3")
+    options = ("--epochs", str(EPOCHS), "--models", models, "--seed", "3")
+    done = digitgan_here("train-classifier", "--data", digits, *options)
     assert "Published version 1 of the classifier" in done.stdout
     return models
 
 
 def test_it_reads_digits_that_it_has_never_met(published: Path, dataset: Dataset) -> None:
     features, probabilities = newest_classifier(published).predict(dataset.x_test)
-    assert features.shape == (297, 128)
+    assert features.shape == (200, 128)
     assert features.min() >= 0
     assert probabilities.dtype == np.float32
     np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
     accuracy = (probabilities.argmax(1) == dataset.y_test).mean()
-    assert accuracy > 0.85
+    assert accuracy > 0.6
     test = read_card(published / CLASSIFIER / "1")["test"]
-    assert (test["images"], test["accuracy"]) == (297, pytest.approx(accuracy))
+    assert (test["images"], test["accuracy"]) == (200, pytest.approx(accuracy))
 
 
 def test_the_card_says_how_it_was_trained(published: Path) -> None:
     version = published / CLASSIFIER / "1"
     verify(version)
     training = read_card(version)["training"]
-    assert (training["epochs"], training["seed"], training["data"]) == (8, 3, "digits.npz")
-    assert (training["images"], training["validation_images"]) == (1375, 125)
+    assert (training["epochs"], training["seed"], training["data"]) == (EPOCHS, 3, "digits.npz")
+    assert (training["images"], training["validation_images"]) == (IMAGES * 11 // 12, IMAGES // 12)
     assert (published / "models.config").read_text().count('name: "classifier"') == 1
 
 
@@ -73,12 +88,18 @@ def test_both_signatures_are_the_contracts_and_the_weights_are_saved_once(publis
 
 
 @pytest.fixture(scope="module")
-def network(dataset: Dataset) -> Any:
-    return train_classifier(ClassifierConfig(epochs=1, seed=1), dataset)
+def few(digits: Path) -> Dataset:
+    dataset = load(digits)
+    return replace(dataset, x_train=dataset.x_train[:96], y_train=dataset.y_train[:96])
 
 
-def test_the_same_seed_gives_the_same_weights(network: Any, dataset: Dataset) -> None:
-    again = train_classifier(ClassifierConfig(epochs=1, seed=1), dataset)
+@pytest.fixture(scope="module")
+def network(few: Dataset) -> Any:
+    return train_classifier(FEW, few)
+
+
+def test_the_same_seed_gives_the_same_weights(network: Any, few: Dataset) -> None:
+    again = train_classifier(FEW, few)
     for weights, same in zip(network.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_array_equal(weights, same)
 

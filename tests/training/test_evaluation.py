@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from serving.contract import GENERATOR, MODEL_CARD
 from serving.pretrained import MODELS_DIR
 from serving.versions.model_card import CardError, read_card, verify, write_card
-from tests.support.commands import digitgan
+from tests.support.commands import digitgan_here
 from training.data import Dataset, load
 from training.evaluation import job
 from training.evaluation.classifier import newest_classifier
@@ -34,7 +34,7 @@ FIGURES = [
     "nearest_distance_ratio",
     "duplicates",
 ]
-IMAGES = 300
+IMAGES = 150
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def newest_card(models: Path) -> tuple[Path, dict[str, Any]]:
 @pytest.fixture(scope="module")
 def evaluated(models: Path, digits_npz: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("out") / "evaluation"
-    done = digitgan(
+    done = digitgan_here(
         "evaluate", models, "--data", digits_npz, "--images", str(IMAGES), "--out", out, "--classifier", models
     )
     assert "Loading TensorFlow …" in done.stderr

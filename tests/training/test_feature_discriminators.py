@@ -19,8 +19,8 @@ def test_features_are_centred_and_have_a_length_of_about_1(
     recipe = replace(PRESETS["best"], batch_size=64)
     config = TrainingConfig("best", recipe, seed=0, steps=100, images=len(images), data="keras", data_sha256="")
     discriminators = FeatureDiscriminators(config)
-    discriminators.prepare(images[:128], labels[:128])
-    features = discriminators.features(tf.constant(images[:128, :, :, None] / np.float32(127.5) - 1))
+    discriminators.prepare(images[:64], labels[:64])
+    features = discriminators.features(tf.constant(images[:64, :, :, None] / np.float32(127.5) - 1))
     assert [each.shape[1] for each in features] == [FEATURE_WIDTHS[name] for names in FEATURE_LAYERS for name in names]
     for each in features:
         assert 0.3 < float(tf.reduce_mean(tf.norm(each, axis=1))) < 3
