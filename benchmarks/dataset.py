@@ -70,7 +70,7 @@ def main(
     ):
         network = classifier.fit(classifier.build_classifier, config, images, labels, name)
         test = classifier.measure_classifier(network, real.x_test, real.y_test)
-        steps = epochs * (len(images) // config.batch_size)
+        steps = epochs * (len(images) // classifier.BATCH_SIZE)
         error = f"{test['expected_calibration_error']:.4f}"
         table.add_row(name, f"{len(images):,}", f"{steps:,}", f"{test['accuracy']:.2%}", error)
     console.print(table)

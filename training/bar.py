@@ -47,12 +47,7 @@ class TaskBar:
         self._bar.stop()
 
     def advance(self, amount: int = 1, text: str | Callable[[], str] = "") -> None:
-        """Counts ``amount`` more of the total as done.
-
-        Args:
-            amount: how many.
-            text: shown after the task's name; a function is called only when its text is shown.
-        """
+        """Counts ``amount`` more as done. ``text`` follows the name; a function is called only when it is shown."""
         self._done += amount
         now = time.monotonic()
         due = now - self._last_line >= LINE_SECONDS or self._done == self._total

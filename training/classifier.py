@@ -20,15 +20,21 @@ from scipy.special import log_softmax, softmax
 from serving.contract import CLASSES, FEATURES, IMAGE_SHAPE, IMAGE_SIDE
 from training.bar import TaskBar
 from training.config import ConfigError
-from training.data import Dataset
+from training.data import Dataset, Images, index_batches
 from training.devices import describe
 from training.evaluation.calibration import calibration_error, reliability
 from training.evaluation.statistics import LEGIBLE_CONFIDENCE
-from training.gan.networks import float32_copy
+from training.gan.networks import dtype_policy, float32_copy, logits_of
 from training.pixels import to_unit
 
 FEATURE_WIDTH: Final = 128
-_CHUNK: Final = 500
+BATCH_SIZE: Final = 128
+LEARNING_RATE: Final = 2e-3
+"""AdamW's greatest step size (Loshchilov & Hutter 2019). It rises over the first steps, and then falls along a cosine
+(Loshchilov & Hutter 2017)."""
+WEIGHT_DECAY: Final = 1e-3
+DROPOUT: Final = 0.3
+"""The share of activations dropped before and after the features."""
 
 
 @dataclass(frozen=True)
@@ -38,20 +44,11 @@ class ClassifierConfig:
     Attributes:
         epochs: passes over the training images.
         seed: root of initial weights, order, augmentation and dropout.
-        batch_size: images a step.
-        learning_rate: AdamW's greatest step size (Loshchilov & Hutter 2019); it rises over the first steps and then
-            falls along a cosine (Loshchilov & Hutter 2017).
-        weight_decay: AdamW's.
-        dropout: share of activations dropped before and after the features.
         mixed_precision: compute in bfloat16 and keep weights in float32.
     """
 
     epochs: int = 12
     seed: int = 0
-    batch_size: int = 128
-    learning_rate: float = 2e-3
-    weight_decay: float = 1e-3
-    dropout: float = 0.3
     mixed_precision: bool = False
 
     def __post_init__(self) -> None:
@@ -113,12 +110,8 @@ def features_and_probabilities(
 def train_classifier(config: ClassifierConfig, dataset: Dataset) -> Any:
     """Trains the classifier on the training images less the validation images, and calibrates it on the latter.
 
-    The confidences are calibrated by a temperature (Guo et al. 2017), which the last layer's weights take up. The
-    same configuration and images give the same weights on the same machine, with TensorFlow's operations made
-    deterministic (:func:`training.devices.strategy`).
-
-    Returns:
-        The Keras network in float32.
+    The same configuration and images give the same weights on the same machine, with TensorFlow's operations made
+    deterministic (:func:`training.devices.prepare_tensorflow`). Returns the Keras network in float32.
     """
     trained = fit(build_classifier, config, *dataset.training, "classifier")
     _calibrate(trained, *dataset.validation)
@@ -126,11 +119,7 @@ def train_classifier(config: ClassifierConfig, dataset: Dataset) -> Any:
 
 
 def fit(
-    build: Callable[[float], Any],
-    config: ClassifierConfig,
-    images: NDArray[np.uint8],
-    labels: NDArray[np.uint8],
-    name: str,
+    build: Callable[[float], Any], config: ClassifierConfig, images: Images, labels: NDArray[np.uint8], name: str
 ) -> Any:
     """Trains a network to read digits, on distorted views of them.
 
@@ -144,56 +133,32 @@ def fit(
     Returns:
         The Keras network in float32.
     """
-    batch_size = min(config.batch_size, len(images))
+    batch_size = min(BATCH_SIZE, max(16, len(images) // 32))  # Few images need more steps an epoch.
     steps = len(images) // batch_size
+    total, warmup = config.epochs * steps, min(200, config.epochs * steps // 10)
     keras.utils.set_random_seed(config.seed)
-    policy = keras.mixed_precision.dtype_policy()
-    keras.mixed_precision.set_dtype_policy("mixed_bfloat16" if config.mixed_precision else "float32")
-    try:
-        network = build(config.dropout)
-    finally:
-        keras.mixed_precision.set_dtype_policy(policy)
-    train_step = _train_step(network, _optimizer(config, network, config.epochs * steps), images, labels)
-    rng = np.random.default_rng(config.seed)
-    with TaskBar(name, config.epochs * steps) as bar:
-        for epoch in range(config.epochs):
-            order = rng.permutation(len(images)).astype(np.int32)
-            for k in range(steps):
-                loss = train_step(
-                    tf.constant(order[k * batch_size : (k + 1) * batch_size]),
-                    tf.constant([config.seed, epoch * steps + k], tf.int32),
-                )
-                bar.advance(text=f"epoch {epoch + 1}/{config.epochs}  loss {float(loss):.4f}")
-    return float32_copy(lambda: build(config.dropout), network.get_weights())
-
-
-def _optimizer(config: ClassifierConfig, network: Any, steps: int) -> Any:
-    warmup = min(200, steps // 10)
+    with dtype_policy("mixed_bfloat16" if config.mixed_precision else "float32"):
+        network = build(DROPOUT)
     rate = keras.optimizers.schedules.CosineDecay(
-        config.learning_rate / 20, max(1, steps - warmup), warmup_target=config.learning_rate, warmup_steps=warmup
+        LEARNING_RATE / 20, max(1, total - warmup), warmup_target=LEARNING_RATE, warmup_steps=warmup
     )
-    optimizer = keras.optimizers.AdamW(rate, weight_decay=config.weight_decay)
-    optimizer.build(network.trainable_variables)
-    return optimizer
+    network.compile(
+        keras.optimizers.AdamW(rate, weight_decay=WEIGHT_DECAY),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=False,
+    )
+    pixels, digits = tf.constant(images.reshape(-1, *IMAGE_SHAPE)), tf.constant(labels)
 
+    def views(step: Any, rows: Any) -> tuple[Any, Any]:
+        return _distorted(to_unit(tf.gather(pixels, rows)), [config.seed, step]), tf.gather(digits, rows)
 
-def _train_step(
-    network: Any, optimizer: Any, images: NDArray[np.uint8], labels: NDArray[np.uint8]
-) -> Callable[[Any, Any], Any]:
-    pixels = tf.constant(images.reshape(-1, *IMAGE_SHAPE))
-    digits = tf.constant(labels.astype(np.int32))
-
-    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
-    def step(indices: Any, seed: Any) -> Any:
-        batch = _distorted(to_unit(tf.gather(pixels, indices)), seed)
-        with tf.GradientTape() as tape:
-            logits = network(batch, training=True)
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.gather(digits, indices), logits)
-            loss = tf.reduce_mean(losses)
-        optimizer.apply(tape.gradient(loss, network.trainable_variables), network.trainable_variables)
-        return loss
-
-    return step  # type: ignore[no-any-return]
+    stream = index_batches(len(images), batch_size, config.seed).enumerate().map(views).prefetch(2)
+    with TaskBar(name, total) as bar:
+        shown = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda _, logs: bar.advance(text=f"loss {logs['loss']:.4f}")
+        )
+        network.fit(stream, epochs=config.epochs, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[shown])
+    return float32_copy(lambda: build(DROPOUT), network.get_weights())
 
 
 def _distorted(images: Any, seed: Any) -> Any:
@@ -201,7 +166,7 @@ def _distorted(images: Any, seed: Any) -> Any:
 
     Args:
         images: float32 [N, 28, 28, 1] in -1 … 1.
-        seed: int32 [2]; the same seed gives the same views.
+        seed: integers [2]; the same seed gives the same views.
 
     Returns:
         float32 [N, 28, 28, 1]; what comes from outside the frame is background.
@@ -226,15 +191,9 @@ def _distorted(images: Any, seed: Any) -> Any:
     )
 
 
-def _logits(network: Any, images: NDArray[np.uint8]) -> NDArray[np.float64]:
-    scaled = to_unit(images.reshape(-1, *IMAGE_SHAPE))
-    chunks = [network(scaled[k : k + _CHUNK], training=False) for k in range(0, len(scaled), _CHUNK)]
-    return np.concatenate([np.asarray(chunk, np.float64) for chunk in chunks])
-
-
 def _calibrate(network: Any, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> None:
     """Divides the logits by the temperature with the smallest cross-entropy on the images (Guo et al. 2017, 4.2)."""
-    logits = _logits(network, images)
+    logits = logits_of(network, images).astype(np.float64)
 
     def cross_entropy(log_temperature: float) -> float:
         scores = log_softmax(logits / np.exp(log_temperature), axis=1)
@@ -258,7 +217,7 @@ def measure_classifier(network: Any, images: NDArray[np.uint8], labels: NDArray[
         equal width (Naeini et al. 2015; Guo et al. 2017, equation 3); ``legible``, the share with a top probability
         of at least 0.99, and ``accuracy_when_legible`` among those (null where there are none).
     """
-    probabilities = softmax(_logits(network, images), axis=1)
+    probabilities = softmax(logits_of(network, images).astype(np.float64), axis=1)
     confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
     legible = confidence >= LEGIBLE_CONFIDENCE
     return {

@@ -205,9 +205,13 @@ class TrainingConfig:
         """The same run with another length."""
         return replace(self, steps=steps)
 
+    def to_json(self) -> str:
+        """The configuration as it is printed and stored."""
+        return json.dumps(asdict(self), indent=2)
+
     def write(self, run: Path) -> None:
         """Writes config.json into the run directory."""
-        write_atomically(run / CONFIG_FILE, json.dumps(asdict(self), indent=2) + "\n")
+        write_atomically(run / CONFIG_FILE, self.to_json() + "\n")
 
     @classmethod
     def read(cls, run: Path) -> Self:

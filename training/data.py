@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -205,42 +206,48 @@ def _check(source: str, part: str, images: NDArray[Any], labels: NDArray[Any]) -
         )
 
 
-def batches(images: NDArray[np.uint8], batch_size: int, seed: int, first_step: int) -> Any:
-    """The endless stream of training batches, from any step on.
+def index_batches(images: int, batch_size: int, seed: int, first_step: int = 0) -> Any:
+    """The endless stream of training batches, from any step on, as the indices of their images.
 
     The images are shuffled anew for each epoch by a permutation that depends on the seed and the epoch only, and
     the epochs are laid end to end before they are cut into batches: every image is seen exactly once an epoch, and
     the stream from step k on is what an uninterrupted stream would have given from step k on.
 
-    Args:
-        images: uint8 [N, 28, 28].
-        batch_size: images a batch.
-        seed: root of the order.
-        first_step: steps already taken.
-
     Returns:
-        A tf.data.Dataset of float32 [batch_size, 28, 28, 1] in -1 … 1.
+        A tf.data.Dataset of int32 [batch_size].
     """
+    import tensorflow as tf
+
+    first_epoch, within = divmod(first_step * batch_size, images)
+
+    def epoch_order(epoch: Any) -> Any:
+        seeds = [seed, tf.cast(epoch, tf.int32)]
+        return tf.data.Dataset.from_tensor_slices(
+            tf.random.experimental.stateless_shuffle(tf.range(images), seed=seeds)
+        )
+
+    epochs = tf.data.Dataset.range(first_epoch, np.iinfo(np.int32).max)
+    return epochs.flat_map(epoch_order).skip(within).batch(batch_size, drop_remainder=True)
+
+
+def batches(images: Images, batch_size: int, seed: int, first_step: int) -> Any:
+    """The stream of :func:`index_batches` as images: a tf.data.Dataset of float32 [batch_size, 28, 28, 1] in -1 … 1."""
     import tensorflow as tf
 
     from training.pixels import to_unit
 
-    first_epoch, within = divmod(first_step * batch_size, len(images))
     pixels = tf.constant(images.reshape(-1, *IMAGE_SHAPE))
+    stream = index_batches(len(images), batch_size, seed, first_step)
+    return stream.map(lambda rows: to_unit(tf.gather(pixels, rows))).prefetch(2)
 
-    def epoch_order(epoch: Any) -> Any:
-        order = tf.random.experimental.stateless_shuffle(tf.range(len(images)), seed=[seed, epoch])
-        return tf.data.Dataset.from_tensor_slices(order)
 
-    def scaled(indices: Any) -> Any:
-        return to_unit(tf.gather(pixels, indices))
+def in_batches(compute: Callable[[Any], Any], rows: Any, size: int = 500) -> Any:
+    """Applies a function to the rows of an array, a batch at a time.
 
-    return (
-        tf.data.Dataset.range(first_epoch, np.iinfo(np.int32).max)
-        .map(lambda epoch: tf.cast(epoch, tf.int32))
-        .flat_map(epoch_order)
-        .skip(within)
-        .batch(batch_size, drop_remainder=True)
-        .map(scaled)
-        .prefetch(2)
-    )
+    Returns:
+        The joined results as a NumPy array, or a list of them where the function returns several.
+    """
+    parts = [compute(rows[first : first + size]) for first in range(0, len(rows), size)]
+    if isinstance(parts[0], tuple | list):
+        return [np.concatenate(each) for each in zip(*parts, strict=True)]
+    return np.concatenate(parts)

@@ -7,7 +7,7 @@ generators, and everything else that people send from real digits; then the logi
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from serving.contract import IMAGE_SHAPE, IMAGES, NOISE_DIM
 from serving.files import write_atomically
 from training.bar import TaskBar
-from training.data import Dataset, Images
+from training.data import Dataset, Images, in_batches, index_batches
 from training.evaluation import calibration, negative_examples
 from training.evaluation.calibration import Calibration
 from training.evaluation.score import score_figures
 from training.gan.generator_graph import generator_graph
-from training.gan.networks import build_discriminator, float32_copy, read_weights, write_weights
+from training.gan.networks import build_discriminator, float32_copy, logits_of, read_weights, write_weights
 from training.pixels import to_unit
 
 Generate = Callable[[Any], Any]
@@ -34,7 +34,6 @@ Generate = Callable[[Any], Any]
 DIRECTORY: Final = "detector"
 GAIN: Final = 4.0
 """How many times as fast the first layer's kernel may grow, since it has to tell neighbouring levels of gray apart."""
-_CHUNK: Final = 256
 _VALIDATION, _TEST = 1, 2
 """What fakes are fresh for: the second number of their seed. Training takes (seed, 3 + step)."""
 
@@ -80,7 +79,7 @@ class Detector:
 
     def score(self, images: Images) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         """Logits and probabilities, [N] each, of images, uint8 [N, 28, 28]."""
-        logits = logits_of(self.network, images)
+        logits = logits_of(self.network, images)[:, 0]
         return logits, self.calibration.probabilities(logits)
 
 
@@ -112,22 +111,17 @@ def detector_of_run(
 
 
 def train_detector(
-    weights: list[NDArray[Any]],
-    generators: Sequence[Generate],
-    dataset: Dataset,
-    config: DetectorConfig,
-    build: Callable[[], Any] = lambda: build_discriminator(0.0),
+    weights: list[NDArray[Any]], generators: Sequence[Generate], dataset: Dataset, config: DetectorConfig
 ) -> Detector:
     """Trains the discriminator's layers to tell real digits from all others, and calibrates the logit.
 
     The validation images calibrate it and are not trained on; the test images are used once, for the figures.
 
     Args:
-        weights: what to begin with; empty to begin anew.
+        weights: the discriminator's, to begin with.
         generators: the one that is served, then earlier ones, if there are any.
         dataset: the images, with labels.
         config: how to train it.
-        build: builds the network: images float32 [N, 28, 28, 1] in -1 … 1 -> logits [N, 1], its last layer a Dense.
 
     Returns:
         The detector. Its facts: ``config``, ``calibration`` ({"slope", "offset"}), ``validation`` and ``test``
@@ -135,12 +129,12 @@ def train_detector(
     """
     started = time.monotonic()
     keras.utils.set_random_seed(config.seed)
-    network = float32_copy(build, weights or build().get_weights())
+    network = float32_copy(lambda: build_discriminator(0.0), weights)
     _train(network, generators, *dataset.training, config)
 
     validation, _ = dataset.validation
     fakes = fresh(generators[0], len(validation), (config.seed, _VALIDATION))
-    fitted = calibration.fit(logits_of(network, validation), logits_of(network, fakes))
+    fitted = calibration.fit(*(logits_of(network, images)[:, 0] for images in (validation, fakes)))
     detector = Detector(network, fitted, {})
     figures = {"validation": score_figures(detector.score, validation, fakes, config.seed)}
     fakes = fresh(generators[0], len(dataset.x_test), (config.seed, _TEST))
@@ -157,16 +151,8 @@ def train_detector(
 
 def fresh(generate: Generate, count: int, seed: tuple[int, int]) -> Images:
     """As many new images of a generator, uint8 [count, 28, 28]; the same seed gives the same ones."""
-    noise = tf.random.stateless_normal([count, NOISE_DIM], seed)
-    images = [generate(noise[k : k + _CHUNK]).numpy() for k in range(0, count, _CHUNK)]
-    return np.concatenate(images)[..., 0]
-
-
-def logits_of(network: Any, images: Images) -> NDArray[np.float32]:
-    """A network's logits, float32 [N], of images, uint8 [N, 28, 28]."""
-    pixels = images.reshape(-1, *IMAGE_SHAPE)
-    chunks = [network(to_unit(pixels[k : k + _CHUNK]), training=False) for k in range(0, len(pixels), _CHUNK)]
-    return np.concatenate([np.asarray(chunk) for chunk in chunks])[:, 0]
+    images: Images = in_batches(generate, tf.random.stateless_normal([count, NOISE_DIM], seed))
+    return images[..., 0]
 
 
 def _train(
@@ -220,11 +206,11 @@ def _train(
         return loss
 
     rng = np.random.default_rng(config.seed)
-    picks = _picks(len(images), config.impostors + config.real, rng)
+    stream = index_batches(len(images), config.impostors + config.real, config.seed)
     with TaskBar("detector", config.steps) as bar:
-        for k in range(config.steps):
+        for k, rows in enumerate(stream.take(config.steps).as_numpy_iterator()):
             seed = (config.seed, 3 + k)
-            posing, real = np.split(next(picks), [config.impostors])
+            posing, real = np.split(rows, [config.impostors])
             others = [negative_examples.mixed(images[posing], labels[posing], rng)[..., None]]
             if earlier:
                 noise = tf.random.stateless_normal([config.earlier, NOISE_DIM], seed)
@@ -238,13 +224,3 @@ def _train(
 
 def _pixels_of(graph: Any) -> Generate:
     return lambda noise: graph(noise)[IMAGES]
-
-
-def _picks(images: int, count: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-    """Endlessly ``count`` indices of ``images``: shuffled anew for each pass, the passes laid end to end."""
-    left = np.empty(0, np.int64)
-    while True:
-        while len(left) < count:
-            left = np.concatenate([left, rng.permutation(images)])
-        yield left[:count]
-        left = left[count:]

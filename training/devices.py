@@ -62,14 +62,9 @@ def strategy(alone: bool = False, workers_timeout_s: float = 600.0) -> Any:
 
 
 def _wait_for_workers(own: str, others: Sequence[str], timeout_s: float) -> None:
-    """Returns when every other worker listens, or raises TimeoutError.
+    """Returns when every other worker listens, or raises TimeoutError. Listens at ``own``, host:port, meanwhile.
 
     TensorFlow itself would wait for an hour, without a message, and would ignore SIGTERM.
-
-    Args:
-        own: the address at which this worker listens meanwhile, ``host:port``.
-        others: the addresses of the other workers.
-        timeout_s: how long to wait.
     """
     started = reported = time.monotonic()
     dual = socket.has_dualstack_ipv6()

@@ -1,6 +1,5 @@
 """The settings of a training job, decided from what the user gives, and what its model cards say of it."""
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
@@ -23,7 +22,7 @@ from training.config import (
     Recipe,
     TrainingConfig,
 )
-from training.run.metrics import MetricsLog
+from training.run.metrics import log_rows
 
 DEFAULT_EPOCHS: Final = 40.0
 OWN_CLASSIFIER: Final = "classifier"
@@ -148,20 +147,12 @@ def data_and_classifiers(source: Path, data_path: Path | None, classifiers: Path
 
 
 def learned_from(classifiers: Path) -> str | None:
-    """Returns the fingerprint of the images that the newest classifier in a base directory was trained on.
-
-    None if there is no classifier, or none that says it.
-    """
+    """Returns the fingerprint of the images that the newest classifier was trained on; None if it is not known."""
     version_dir = newest_version(classifiers / CLASSIFIER)
     try:
         return read_card(version_dir)["training"]["data_sha256"] if version_dir else None
     except (CardError, KeyError):
         return None
-
-
-def describe(config: TrainingConfig) -> str:
-    """The resolved configuration as it is printed and stored."""
-    return json.dumps(asdict(config), indent=2)
 
 
 def default_run(preset: str) -> Path:
@@ -179,7 +170,7 @@ def card_facts(config: TrainingConfig, run: Path, step: int) -> dict[str, Any]:
 
     from training.devices import describe as describe_device
 
-    rows = MetricsLog.rows(run)
+    rows = log_rows(run)
     return {
         "training": {
             **asdict(config),

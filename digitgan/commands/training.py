@@ -160,7 +160,7 @@ def train(
         config, dataset = job.resolve(
             run, data, resume=resume, preset=preset, epochs=epochs, steps=steps, overrides=overrides
         )
-    typer.echo(job.describe(config))
+    typer.echo(config.to_json())
     if dry_run:
         return
     import_tensorflow()  # only now: a mistake in an option is reported at once

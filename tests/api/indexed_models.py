@@ -32,7 +32,7 @@ from serving.contract import (
     STORY,
 )
 from serving.noise import noise_from_seeds
-from training.report import story as run_story
+from training.publish.pages import story_graph
 
 INDEXED = 10_000
 SHADE = 25
@@ -74,7 +74,7 @@ def save_generator(path: Path, *, shift: int = 0, indexed: int | None = INDEXED,
     if indexed is not None:
         signatures[SEED_INDEX] = _seed_index(indexed, shift)
     if story is not None:
-        signatures[STORY] = run_story.graph(story).get_concrete_function()
+        signatures[STORY] = story_graph(story).get_concrete_function()
     tf.saved_model.save(tf.Module(), str(path), signatures)
 
 

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import numpy as np
-import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
@@ -11,7 +10,6 @@ from training.config import PRESETS, TrainingConfig
 from training.gan.feature_discriminators import FEATURE_LAYERS, FEATURE_WIDTHS, FeatureDiscriminators
 
 
-@pytest.mark.usefixtures("eager")
 def test_features_are_centred_and_have_a_length_of_about_1(
     handwritten: tuple[NDArray[np.uint8], NDArray[np.uint8]],
 ) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from tests.training.test_config import CONFIG
+from training.config import METRICS
 from training.gan.networks import build_generator
 from training.pixels import to_pixels
 from training.run import metrics, samples
@@ -40,20 +41,21 @@ def test_a_grid_shows_64_seeds_at_twice_their_size(tmp_path: Path) -> None:
 
 
 def test_a_resumed_log_drops_what_will_be_written_again(tmp_path: Path) -> None:
-    log = metrics.MetricsLog(tmp_path, first_step=0)
+    path = tmp_path / metrics.METRICS_FILE
+    log = metrics.RunLog(path, first_step=0)
     for step in (10, 20, 30):
-        log.append(step, step / 100, [0.7, 1.4, 0.5, 0.5])
-    with (tmp_path / "metrics.jsonl").open("a") as file:
+        log.append(step, step / 100, {"generator_loss": 0.7})
+    with path.open("a") as file:
         file.write('{"step": 40, "ep')  # A crash cut this line short.
-    metrics.MetricsLog(tmp_path, first_step=20)
-    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [10, 20]
+    assert [row["step"] for row in metrics.log_rows(tmp_path)] == [10, 20, 30]
+    metrics.RunLog(path, first_step=20)
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [10, 20]
 
 
 def test_the_plot_is_a_picture(tmp_path: Path) -> None:
-    log = metrics.MetricsLog(tmp_path, first_step=0)
+    log = metrics.RunLog(tmp_path / metrics.METRICS_FILE, first_step=0)
     for step in range(1, 6):
-        log.append(step, step / 100, [1 / step, 1 + 1 / step, 0.5, 0.6])
+        log.append(step, step / 100, dict(zip(METRICS, (1 / step, 1 + 1 / step, 0.5, 0.6), strict=True)))
     with Image.open(metrics.plot(tmp_path)) as plot:
         assert plot.size == (960, 690)
         assert len(set(plot.convert("RGB").get_flattened_data())) > 50

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from serving.contract import INDEX_PAGE
+from serving.contract import INDEX_PAGE, INDEXED_SEEDS
 from serving.noise import noise_from_seeds
 from training.publish import seed_index
+from training.publish.pages import paged
 from training.publish.seed_index import SeedIndex
 
 
@@ -58,7 +59,8 @@ def test_the_curated_are_sure_and_among_the_more_real_of_their_digit(index: Seed
 
 
 def test_the_pages_are_the_index(index: SeedIndex) -> None:
-    pages = index.graph()(np.array([1, 0], np.int64))
+    pages = paged(index.tables(), INDEXED_SEEDS, 5000)(np.array([1, 0], np.int64))
+    assert pages[INDEXED_SEEDS].numpy().tolist() == [5000, 5000]
     np.testing.assert_array_equal(pages["digits"][1], index.digits[:INDEX_PAGE])
     np.testing.assert_array_equal(pages["logits"][0][: 5000 - INDEX_PAGE], index.logits[INDEX_PAGE:])
     assert (pages["digits"][0][5000 - INDEX_PAGE :].numpy() == 255).all()

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from serving.contract import STORY_PAGE
-from training.config import PRESETS, TrainingConfig
+from training.config import METRICS, PRESETS, TrainingConfig
+from training.publish.pages import story_graph
 from training.report.story import (
     FRAME_MS,
     LAST_FRAME_MS,
@@ -21,12 +22,11 @@ from training.report.story import (
     caption,
     encode,
     facts,
-    graph,
     stage,
     time_lapse,
 )
 from training.run import samples
-from training.run.metrics import POINTS, MetricsLog, thinned
+from training.run.metrics import METRICS_FILE, POINTS, RunLog, thinned
 
 Images = NDArray[np.uint8]
 STEPS = (1, 200, 1000)
@@ -40,9 +40,9 @@ def write_run(run: Path, *grids: Images) -> None:
     (run / "samples").mkdir(parents=True)
     for step, digits in zip(STEPS, grids, strict=True):
         samples.enlarged(samples.sheet(digits, 8)).save(run / "samples" / f"step-{step:06}.png")
-    log = MetricsLog(run, 0)
+    log = RunLog(run / METRICS_FILE, 0)
     for step in range(10, 1001, 10):
-        log.append(step, step / 100, [0.9, 1.2, 0.7, 0.6])
+        log.append(step, step / 100, dict(zip(METRICS, (0.9, 1.2, 0.7, 0.6), strict=True)))
     evaluation = {"step": 500, "epoch": 5.0, "frechet_distance": 80.0, "legible": math.nan, "reference": {"legible": 1}}
     (run / "evaluations.jsonl").write_text(json.dumps(evaluation) + "\n")
 
@@ -155,7 +155,7 @@ def test_a_short_log_is_kept_whole_and_a_diverged_one_has_gaps() -> None:
 @pytest.mark.parametrize("length", [1, STORY_PAGE, STORY_PAGE + 1])
 def test_the_pages_are_the_story(length: int) -> None:
     story = bytes(np.random.default_rng(length).integers(1, 256, length, np.uint8))
-    pages = graph(story)(np.array([0, 1, 2], np.int64))
+    pages = story_graph(story)(np.array([0, 1, 2], np.int64))
     assert pages["story"].shape == (3, STORY_PAGE)
     filled = -(-length // STORY_PAGE)
     assert pages["story"].numpy()[:filled].tobytes()[:length] == story

@@ -35,11 +35,8 @@ def fit(real_logits: Floats, fake_logits: Floats) -> Calibration:
     """Platt scaling (Platt 1999; Guo et al. 2017, section 4.1), for a mix of real and fake in equal parts.
 
     Platt's targets stand a little off 0 and 1, (N + 1)/(N + 2) and 1/(N + 2), so that logits that part the two
-    perfectly still have a finite slope. Logits that say nothing, or the opposite, get the slope 0.
-
-    Args:
-        real_logits: [N], of real images that the detector wasn't trained on.
-        fake_logits: [M], of fresh fakes.
+    perfectly still have a finite slope. Logits that say nothing, or the opposite, get the slope 0. Both are of images
+    that the detector was not trained on.
     """
     n, m = len(real_logits), len(fake_logits)
     logits = np.concatenate([real_logits, fake_logits]).astype(np.float64)
@@ -83,9 +80,8 @@ def reliability(probabilities: Floats, labels: NDArray[Any], weights: Floats | N
 
 
 def calibration_error(points: list[dict[str, Any]]) -> float:
-    """The expected calibration error (Naeini et al. 2015): the mean gap between probability and share of true events.
+    """The expected calibration error (Naeini et al. 2015) of the points of :func:`reliability`.
 
-    Args:
-        points: from :func:`reliability`.
+    It is the mean gap between probability and share of true events.
     """
     return float(sum(point["share"] * abs(point["probability"] - point["share_true"]) for point in points))

@@ -2,7 +2,7 @@
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -12,8 +12,7 @@ from serving.contract import CLASSIFIER, FEATURES, IMAGE_SHAPE, IMAGES, PROBABIL
 from serving.pretrained import MODELS_DIR
 from serving.storage import newest_version
 from serving.versions.model_card import CardError, read_card
-
-BATCH: Final = 500
+from training.data import in_batches
 
 
 class ClassifierError(ValueError):
@@ -50,9 +49,7 @@ class EvaluationClassifier:
 
     def predict(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Computes features, float32 [N, 128], and probabilities, float32 [N, 10], of images, uint8 [N, 28, 28]."""
-        shaped = images.reshape(-1, *IMAGE_SHAPE)
-        parts = [self._predict(tf.constant(shaped[k : k + BATCH])) for k in range(0, len(shaped), BATCH)]
-        features, probabilities = (np.concatenate([part.numpy() for part in each]) for each in zip(*parts, strict=True))
+        features, probabilities = in_batches(self._predict, images.reshape(-1, *IMAGE_SHAPE))
         return features, probabilities
 
     def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
+from training.data import Images
 from training.evaluation import statistics
 from training.evaluation.classifier import EvaluationClassifier
-from training.evaluation.statistics import Advance, Gaussian, Images, Manifold, Overlap, nearest_images, without
+from training.evaluation.statistics import Advance, Gaussian, Manifold, Overlap, nearest_images, without
 
 DUPLICATE_DISTANCE: Final = 0.8
 """Two images at most this far apart (Euclidean, on pixels from 0 to 1) count as duplicates. The two nearest of MNIST's
@@ -162,12 +163,7 @@ class Evaluator:
     def measure_real(self, count: int, *, light: bool = False, advance: Advance = lambda _: None) -> Measurement:
         """Measures training images, drawn without replacement, in place of generated images.
 
-        This is what real images get: no generator is expected to do better.
-
-        Args:
-            count: how many; all of them where there are fewer.
-            light: as for :meth:`measure`.
-            advance: as for :meth:`measure`.
+        This is what real images get: no generator is expected to do better. ``count`` is limited to all of them.
         """
         size = min(count, len(self._training_images))
         drawn = np.sort(np.random.default_rng(0).choice(len(self._training_images), size, replace=False))

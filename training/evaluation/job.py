@@ -9,12 +9,11 @@ import numpy as np
 
 from serving.versions.model_card import read_card, verify, write_card
 from training.bar import TaskBar
-from training.data import Dataset
+from training.data import Dataset, Images
 from training.evaluation.classifier import EvaluationClassifier
 from training.evaluation.evaluator import Evaluator, Measurement
 from training.evaluation.score import score_figures
 from training.evaluation.source import Source
-from training.evaluation.statistics import Images
 
 SCORED: Final = 2000
 """Test images, and generated images, that the discriminator is measured on."""
@@ -41,16 +40,8 @@ class Evaluation:
 def evaluate(source: Source, dataset: Dataset, classifier: EvaluationClassifier, count: int) -> Evaluation:
     """Measures the images of the seeds 0 … count-1, and as many training images, against the test images.
 
-    The same source, data and classifier always give the same figures. Shows a progress bar.
-
-    Args:
-        source: the generator.
-        dataset: the test images are the reference; the training images may have been memorised.
-        classifier: gives the features and the digits.
-        count: how many images.
-
-    Raises:
-        EvaluationError: there are too few images.
+    The same source, data and classifier always give the same figures. Shows a progress bar. Raises EvaluationError if
+    there are too few images.
     """
     # Three searches among the training images take most of the time; generating the images takes most of the rest.
     size = min(count, len(dataset.x_train))

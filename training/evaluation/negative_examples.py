@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from serving.contract import IMAGE_SIDE
+from training.data import Images
 
-Images = NDArray[np.uint8]
 Make = Callable[[Images, np.random.Generator], Images]
 """From real digits, uint8 [N, 28, 28], to as many negative examples of one kind, uint8 [N, 28, 28]."""
 

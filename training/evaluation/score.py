@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
+from training.data import Images
 from training.evaluation.calibration import calibration_error, reliability
 from training.evaluation.negative_examples import NEGATIVE_EXAMPLES
 from training.evaluation.statistics import GROUPS, intervals, without
 
-Images = NDArray[np.uint8]
 Floats = NDArray[np.floating[Any]]
 Score = Callable[[Images], tuple[Floats, Floats]]
 """From images, uint8 [N, 28, 28], to logits and probabilities of being real, floating point [N] each."""

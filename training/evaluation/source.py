@@ -23,8 +23,8 @@ from serving.noise import noise_from_seeds
 from serving.storage import newest_version
 from serving.versions.model_card import CardError, read_card
 from training.config import CONFIG_FILE
+from training.data import Images, in_batches
 
-Images = NDArray[np.uint8]
 Generate = Callable[[NDArray[np.float32]], Images]
 Score = Callable[[Images], tuple[NDArray[np.float32], NDArray[np.float32]]]
 
@@ -68,10 +68,7 @@ class Source:
 
 
 def find_generator(path: Path) -> Path:
-    """Returns the version directory of the newest generator of a run or of a base directory, without loading it.
-
-    Raises SourceError if there is no generator.
-    """
+    """Returns the version directory of the newest generator of a run or of a base directory, or raises SourceError."""
     run = path if (path / CONFIG_FILE).is_file() else None
     version_dir = newest_version((path / MODELS if run else path) / GENERATOR)
     if version_dir is None and run:
@@ -85,10 +82,7 @@ def find_generator(path: Path) -> Path:
 
 
 def open_source(path: Path) -> Source:
-    """Loads the newest generator and discriminator of a run or of a base directory of models.
-
-    Raises SourceError if there is no generator.
-    """
+    """Loads the newest generator and discriminator of a run or of a base directory, or raises SourceError."""
     import tensorflow as tf
 
     version_dir = find_generator(path)
@@ -127,12 +121,12 @@ def _score(version_dir: Path) -> Score:
 
     discriminator = _load(version_dir)
 
+    def answer(images: Any) -> tuple[Any, Any]:
+        outputs = discriminator(**{IMAGES: tf.constant(images)})
+        return outputs[LOGITS], outputs[PROBABILITIES]
+
     def score(images: Images) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        shaped = images.reshape(-1, *IMAGE_SHAPE)
-        answers = [discriminator(**{IMAGES: tf.constant(shaped[k : k + BATCH])}) for k in range(0, len(shaped), BATCH)]
-        logits, probabilities = (
-            np.concatenate([answer[name].numpy() for answer in answers]) for name in (LOGITS, PROBABILITIES)
-        )
+        logits, probabilities = in_batches(answer, images.reshape(-1, *IMAGE_SHAPE))
         return logits, probabilities
 
     return score

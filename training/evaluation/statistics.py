@@ -16,9 +16,9 @@ from sklearn.metrics.pairwise import polynomial_kernel
 from sklearn.neighbors import NearestNeighbors
 
 from serving.contract import CLASSES
+from training.data import Images, in_batches
 
 Floats = NDArray[np.floating[Any]]
-Images = NDArray[np.uint8]
 Advance = Callable[[int], None]
 """Called with the number of further images that are done."""
 
@@ -36,7 +36,6 @@ DENSITY_NEIGHBOURS: Final = 5
 """k of density and coverage, as Naeem et al. 2020 choose it."""
 MIN_IMAGES: Final = 20
 """Fewer images have too few neighbours for these statistics."""
-_CHUNK: Final = 500
 _CHUNK_MIB: Final = 64
 
 
@@ -53,9 +52,6 @@ def intervals(whole: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> d
     Args:
         whole: the figures of all images: floats, or lists of floats. None is negative.
         parts: the same figures without each group of the images.
-
-    Returns:
-        The lower and the upper end for each figure, each of the figure's own shape.
     """
     width = student.ppf((1 + LEVEL) / 2, GROUPS - 1) * np.sqrt(GROUPS - 1)
     margins = {name: width * np.std([part[name] for part in parts], axis=0) for name in whole}
@@ -98,10 +94,6 @@ def kernel_distance(generated: Floats, reference: Floats) -> tuple[float, float]
     It is the squared maximum mean discrepancy under the kernel (x·y/D + 1)³, by the unbiased estimator of Gretton et
     al. 2012 (equation 3) over all pairs; chance can make it slightly negative. The standard error is the jackknife's
     (Efron & Tibshirani 1993, section 11.5): the estimate without each group of images, from the sums of groups.
-
-    Args:
-        generated: [N, D].
-        reference: [M, D].
     """
     x, y = generated.astype(np.float64), reference.astype(np.float64)
     x_sizes, y_sizes = (np.array([len(each[k::KERNEL_GROUPS]) for k in range(KERNEL_GROUPS)]) for each in (x, y))
@@ -201,10 +193,7 @@ def digit_score(probabilities: Floats) -> float:
     """The "MNIST score": exp of the mean KL divergence of p(digit | image) from p(digit), from 1 to 10.
 
     The formula of the Inception score (Salimans et al. 2016, section 4), with the digit classifier in place of
-    Inception.
-
-    Args:
-        probabilities: [N, 10].
+    Inception, of probabilities [N, 10].
     """
     wide = probabilities.astype(np.float64)
     return float(np.exp(entropy(wide, wide.mean(0, keepdims=True), axis=1).mean()))
@@ -228,24 +217,18 @@ def class_divergence(shares: NDArray[np.float64], reference: NDArray[np.float64]
 def nearest_images(
     images: Images, others: Images, count: int = 1, advance: Advance = lambda _: None
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Finds the nearest of other images by Euclidean distance on pixels from 0 to 1.
+    """Finds the ``count`` nearest of other images by Euclidean distance on pixels from 0 to 1.
 
-    Args:
-        images: uint8 [N, 28, 28].
-        others: uint8 [M, 28, 28], M at least ``count``.
-        count: how many neighbours of each image.
-        advance: shows progress.
-
-    Returns:
-        The distances, float64 [N, count], ascending, and the indices into ``others``, int64 [N, count].
+    Returns the distances, float64 [N, count], ascending, and the indices into ``others``, int64 [N, count].
     """
     # Sums of squared bytes are exact in float64, so the distance of a copy is 0.
     search = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(_flat(others))
-    parts = []
-    for first in range(0, len(images), _CHUNK):
-        parts.append(search.kneighbors(_flat(images[first : first + _CHUNK])))
-        advance(len(parts[-1][0]))
-    distances, indices = (np.concatenate(each) for each in zip(*parts, strict=True))
+
+    def found(batch: Images) -> Any:
+        advance(len(batch))
+        return search.kneighbors(_flat(batch))
+
+    distances, indices = in_batches(found, images)
     return distances / 255, indices
 
 

@@ -1,10 +1,9 @@
 """Keras's two convolution layers, trained faster on a CPU. A reader of the GAN can skip this module.
 
-The layers have Keras's weights, shapes and names, and give the same results up to rounding; a GPU, and networks that
-are not being trained, use Keras's own way. A 5×5 kernel on a 7×7 map takes 1,225 products for each pair of channels. By
-the convolution theorem (for networks: Mathieu, Henaff & LeCun 2014) 121 real products do, and two transforms, which are
-so short that they are plain matrix products. A convolution with stride 2 is one with stride 1 between the four phases
-of the larger map and the smaller one (Shi et al. 2016).
+The layers have Keras's weights, shapes and names, and give the same results up to rounding. A 5×5 kernel on a 7×7 map
+takes 1,225 products for each pair of channels. By the convolution theorem (Mathieu, Henaff & LeCun 2014), 121 real
+products do, and two short transforms, which are plain matrix products. A convolution with stride 2 is one with stride 1
+between the four phases of the larger map and the smaller one (Shi et al. 2016).
 """
 
 from collections.abc import Iterator
@@ -58,9 +57,6 @@ def _convolve(x: Any, kernel: Any, *, transposed: bool) -> Any:
         x: float [N, side, side, channels].
         kernel: float [k, k, channels, filters], or [k, k, filters, channels] for the transposed convolution; k odd.
         transposed: whether it is the transposed convolution.
-
-    Returns:
-        float [N, side, side, filters].
     """
     side, channels = x.shape[1], x.shape[3]
     taps, _, *matrix = kernel.shape
@@ -79,13 +75,8 @@ def _convolve(x: Any, kernel: Any, *, transposed: bool) -> Any:
 def split_phases(kernel: Any) -> Any:
     """Cuts a kernel for stride 2 into those for stride 1 between the four phases of the larger map and the smaller one.
 
-    "Same" padding puts one pixel more after the larger map than before it, which zeros before the kernel even out.
-
-    Args:
-        kernel: float [k, k, a, b], k odd.
-
-    Returns:
-        float [(k+1)/2, (k+1)/2, 4·a, b].
+    From float [k, k, a, b], k odd, to float [(k+1)/2, (k+1)/2, 4·a, b]. "Same" padding puts one pixel more after the
+    larger map than before it, which zeros before the kernel even out.
     """
     side, _, a, b = kernel.shape
     taps = (side + 1) // STRIDE
@@ -97,17 +88,10 @@ def split_phases(kernel: Any) -> Any:
 def three_product_transforms(side: int, taps: int, transposed: bool) -> tuple[Matrix, Matrix, Matrix]:
     """The stride-1 convolution with "same" padding, with three real products for each frequency (Gauss).
 
-    It is of_map @ x times of_kernel @ kernel, elementwise, and ``back`` of that. With x = a + bi and k = c + di,
-    (a + b) · c, b · (c + d) and a · (d - c) give the product's real part, first less second, and its imaginary part,
-    first plus third. Frequencies that are their own conjugates have no imaginary part and take one product.
-
-    Args:
-        side: of the map.
-        taps: of the kernel; odd.
-        transposed: whether it is the transposed convolution.
-
-    Returns:
-        float64 [products, side²], [products, taps²] and [side², products].
+    It is of_map @ x times of_kernel @ kernel, elementwise, and ``back`` of that: float64 [products, side²],
+    [products, taps²] and [side², products]. With x = a + bi and k = c + di, (a + b) · c, b · (c + d) and a · (d - c)
+    give the product's real part, first less second, and its imaginary part, first plus third. Frequencies that are
+    their own conjugates have no imaginary part and take one product.
     """
     of_map, of_kernel, back = [], [], []
     for own_conjugate, (a, b), (c, d), (real, imaginary) in _frequencies(side, taps, transposed):
@@ -128,11 +112,9 @@ def four_product_transforms(side: int, taps: int, transposed: bool) -> tuple[Mat
 
     That is a third more products than Gauss's three, and a third less of the kernel to read from memory. Each frequency
     has two rows of the map's transform, a and b, and two of the kernel's, c and d; every row of the one is multiplied
-    with both of the other. Frequencies that are their own conjugates share two rows between two of them.
-
-    Returns:
-        float64 [2·frequencies, side²], [2·frequencies, taps²] and [side², 4·frequencies], the products' order being
-        frequency, row of the kernel's transform, row of the map's.
+    with both of the other. Frequencies that are their own conjugates share two rows between two of them. The matrices
+    are float64 [2·frequencies, side²], [2·frequencies, taps²] and [side², 4·frequencies]; the order of the products is
+    frequency, row of the kernel's transform, row of the map's.
     """
     of_map, of_kernel, back = [], [], []
     alone = []
@@ -155,14 +137,11 @@ def four_product_transforms(side: int, taps: int, transposed: bool) -> tuple[Mat
 def _frequencies(side: int, taps: int, transposed: bool) -> Iterator[tuple[bool, Any, Any, Any]]:
     """The discrete Fourier transforms' frequencies, one of each conjugate pair, for maps and kernels that are real.
 
-    Their length leaves a map's padding out of reach of the circular convolution.
-
-    Yields:
-        Whether the frequency is its own conjugate, and the real and the imaginary part of its row for the map, of that
-        for the kernel, and of its column for the way back.
+    Yields whether the frequency is its own conjugate, and the real and the imaginary part of its row for the map, of
+    that for the kernel, and of its column for the way back.
     """
     half = taps // 2
-    length = side + half
+    length = side + half  # A map's padding is out of reach of the circular convolution.
     # What Keras calls a convolution is a correlation; its transposed convolution is one in the textbook's sense.
     offsets = np.arange(taps) - half if transposed else half - np.arange(taps)
     for u in range(length):

@@ -14,8 +14,9 @@ from keras import layers
 from numpy.typing import NDArray
 
 from serving.contract import CLASSES, FEATURES, IMAGE_SHAPE, LOGITS
-from training.classifier import ClassifierConfig, build_classifier, fit
+from training.classifier import DROPOUT, ClassifierConfig, build_classifier, fit
 from training.config import TrainingConfig
+from training.data import in_batches
 from training.gan.losses import AdversarialLosses, adversarial_losses
 from training.gan.networks import LEAK
 from training.pixels import to_unit
@@ -25,9 +26,7 @@ FEATURE_LAYERS: Final = (("map", "vector"), (FEATURES, LOGITS))
 FEATURE_WIDTHS: Final = {"map": 4 * 4 * 128, "vector": 128, FEATURES: 128, LOGITS: CLASSES}
 HEAD_WIDTH: Final = 256
 FEATURE_EPOCHS: Final = 6
-FEATURE_DROPOUT: Final = 0.3
 _MEASURED: Final = 20_000
-_CHUNK: Final = 500
 
 
 class FeatureDiscriminators(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
@@ -45,7 +44,7 @@ class FeatureDiscriminators(tf.Module):  # type: ignore[misc]  # TensorFlow ship
         """Builds the networks; :meth:`prepare` must follow, or a checkpoint."""
         super().__init__()
         self._config = config
-        self._classifiers = [build(FEATURE_DROPOUT) for build in _BUILDERS]
+        self._classifiers = [build(DROPOUT) for build in _BUILDERS]
         self.networks = [
             _feature_network(classifier, names)
             for classifier, names in zip(self._classifiers, FEATURE_LAYERS, strict=True)
@@ -57,12 +56,7 @@ class FeatureDiscriminators(tf.Module):  # type: ignore[misc]  # TensorFlow ship
         self.trainable_weights = [weight for head in self.heads for weight in head.trainable_variables]
 
     def prepare(self, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> None:
-        """Trains the feature networks to read digits, and measures how their features are spread.
-
-        Args:
-            images: uint8 [N, 28, 28], the training images without the validation images.
-            labels: uint8 [N].
-        """
+        """Trains the feature networks to read digits, on images uint8 [N, 28, 28], and measures their features."""
         for k, (classifier, build) in enumerate(zip(self._classifiers, _BUILDERS, strict=True)):
             # A seed of its own, so that no feature network is the served classifier again.
             config = ClassifierConfig(
@@ -73,9 +67,8 @@ class FeatureDiscriminators(tf.Module):  # type: ignore[misc]  # TensorFlow ship
             name = f"features {k + 1}/{len(_BUILDERS)}"
             classifier.set_weights(fit(build, config, images, labels, name).get_weights())
         scaled = to_unit(images[:_MEASURED].reshape(-1, *IMAGE_SHAPE))
-        parts = [self._raw_features(scaled[k : k + _CHUNK]) for k in range(0, len(scaled), _CHUNK)]
-        for centre, scale, features in zip(self.centres, self.scales, zip(*parts, strict=True), strict=True):
-            values = np.concatenate([np.asarray(part, np.float32) for part in features])
+        found = in_batches(lambda batch: [np.float32(each) for each in self._raw_features(batch)], scaled)
+        for centre, scale, values in zip(self.centres, self.scales, found, strict=True):
             spread = values.std(0)
             centre.assign(values.mean(0))
             # Each layer's features have a length of about 1; those that hardly vary are kept from being blown up.
@@ -99,11 +92,7 @@ class FeatureDiscriminators(tf.Module):  # type: ignore[misc]  # TensorFlow ship
 
 
 def build_small_classifier(dropout: float = 0.0) -> Any:
-    """A classifier of a few strided convolutions: images float32 [N, 28, 28, 1] in -1 … 1 -> logits float32 [N, 10].
-
-    Args:
-        dropout: share of activations dropped while it is trained.
-    """
+    """A classifier of a few strided convolutions: images float32 [N, 28, 28, 1] in -1 … 1 -> logits float32 [N, 10]."""
 
     def block(channels: int, stride: int) -> list[Any]:
         return [

@@ -6,7 +6,6 @@ constants. docs/performance.md has the time that each step saves.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -22,54 +21,31 @@ SIDE: Final = 7
 NOISE_SPEC: Final = tf.TensorSpec([None, NOISE_DIM], tf.float32, NOISE)
 
 
-@dataclass(frozen=True)
-class GeneratorWeights:
-    """A generator without its batch normalisation, in float64.
+def folded(generator: Any) -> list[tuple[NDArray[np.float64], Any]]:
+    """The kernels of a trained Keras generator in float64, with its batch normalisation folded in, and their biases.
 
-    Attributes:
-        dense: [100, 49 · 256] and its biases [49 · 256].
-        first: [5, 5, 128, 256] of the transposed convolution with stride 1, and its biases [128].
-        second: [5, 5, 64, 128] of that with stride 2, and its biases [64].
-        last: [5, 5, 1, 64] of the last one, with stride 2.
+    The last kernel has no bias: None.
     """
-
-    dense: tuple[NDArray[np.float64], NDArray[np.float64]]
-    first: tuple[NDArray[np.float64], NDArray[np.float64]]
-    second: tuple[NDArray[np.float64], NDArray[np.float64]]
-    last: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, generator: Any) -> "GeneratorWeights":
-        """Folds the batch normalisation of the trained Keras network into its weights."""
-        weighted = [layer for layer in generator.layers if isinstance(layer, layers.Dense | layers.Conv2DTranspose)]
-        norms = [layer for layer in generator.layers if isinstance(layer, layers.BatchNormalization)]
-        *kernels, last = (np.asarray(layer.kernel, np.float64) for layer in weighted)
-        folded = []
-        for kernel, norm in zip(kernels, norms, strict=True):
-            gamma, beta, mean, variance = (np.asarray(weights, np.float64) for weights in norm.get_weights())
-            scale = gamma / np.sqrt(variance + norm.epsilon)
-            channels_last = kernel.ndim == 2  # A transposed convolution's kernel has the channels before the last axis.
-            folded.append((kernel * (scale if channels_last else scale[:, None]), beta - mean * scale))
-        dense, first, second = folded
-        return cls(dense, first, second, last)
+    weighted = [layer for layer in generator.layers if isinstance(layer, layers.Dense | layers.Conv2DTranspose)]
+    norms = [layer for layer in generator.layers if isinstance(layer, layers.BatchNormalization)]
+    *kernels, last = (np.asarray(layer.kernel, np.float64) for layer in weighted)
+    found: list[tuple[NDArray[np.float64], Any]] = []
+    for kernel, norm in zip(kernels, norms, strict=True):
+        gamma, beta, mean, variance = (np.asarray(weights, np.float64) for weights in norm.get_weights())
+        scale = gamma / np.sqrt(variance + norm.epsilon)
+        channels_last = kernel.ndim == 2  # A transposed convolution's kernel has the channels before the last axis.
+        found.append((kernel * (scale if channels_last else scale[:, None]), beta - mean * scale))
+    return [*found, (last, None)]
 
 
 def generator_graph(generator: Any) -> Any:
     """The trained Keras network as a tf.function: noise float32 [N, 100] -> pixels uint8 [N, 28, 28, 1]."""
-    return graph_of(GeneratorWeights.of(generator))
-
-
-def graph_of(weights: GeneratorWeights) -> Any:
-    """The tf.function of a generator's weights."""
-    kernel, bias = weights.dense
+    (kernel, bias), (first_kernel, first_bias), (second_kernel, second_bias), (last_kernel, _) = folded(generator)
     # A product for each position. The additional dimension is for OpenVINO, which 2026.4 computes wrongly without it.
     dense_kernel = np.float32(kernel.reshape(NOISE_DIM, SIDE**2, 1, -1).transpose(1, 2, 0, 3))
     dense_bias = np.float32(bias.reshape(SIDE**2, 1, 1, -1))
-    kernel, first_bias = weights.first
-    first = spectral_convolution(kernel, SIDE)
-    kernel, second_bias = weights.second
-    second_kernel = sub_pixel(kernel)
-    last_kernel = sub_pixel(weights.last)
+    first = spectral_convolution(first_kernel, SIDE)
+    second_phases, last_phases = sub_pixel(second_kernel), sub_pixel(last_kernel)
 
     @tf.function(input_signature=[NOISE_SPEC])  # type: ignore[untyped-decorator]
     def generate(noise: Any) -> dict[str, Any]:
@@ -80,10 +56,10 @@ def graph_of(weights: GeneratorWeights) -> Any:
         x = tf.nn.leaky_relu(x + dense_bias, LEAK)
         x = tf.nn.leaky_relu(tf.nn.bias_add(first(x), np.float32(first_bias)), LEAK)
         x = tf.reshape(tf.transpose(x, [1, 0, 2]), [-1, SIDE, SIDE, len(first_bias)])
-        x = tf.nn.conv2d(x, second_kernel, strides=1, padding="SAME")
+        x = tf.nn.conv2d(x, second_phases, strides=1, padding="SAME")
         x = tf.nn.leaky_relu(tf.nn.bias_add(x, np.float32(np.tile(second_bias, STRIDE**2))), LEAK)
         x = tf.nn.depth_to_space(x, STRIDE)  # [N, 14, 14, 64]
-        x = tf.nn.conv2d(x, last_kernel, strides=1, padding="SAME")
+        x = tf.nn.conv2d(x, last_phases, strides=1, padding="SAME")
         return {IMAGES: pixels_of_tanh(tf.nn.depth_to_space(x, STRIDE))[:count]}
 
     return generate
@@ -97,14 +73,8 @@ def at_least_one(noise: Any) -> Any:
 def spectral_convolution(kernel: NDArray[np.float64], side: int) -> Callable[[Any], Any]:
     """A transposed convolution with stride 1 and "same" padding, as products in the frequency domain.
 
-    The positions of the maps come first, so each transform is one matrix product with everything else in the columns.
-
-    Args:
-        kernel: [k, k, filters, channels], k odd.
-        side: of the maps.
-
-    Returns:
-        A function from maps float32 [side², N, channels] to float32 [side², N, filters].
+    From a kernel [k, k, filters, channels], k odd, to a function of maps float32 [side², N, channels] that gives
+    float32 [side², N, filters]. The positions of the maps come first, so each transform is one matrix product.
     """
     of_map, of_kernel, back = (each.astype(np.float32) for each in four_product_transforms(side, len(kernel), True))
     taps, _, filters, channels = kernel.shape
@@ -125,11 +95,8 @@ def spectral_convolution(kernel: NDArray[np.float64], side: int) -> Callable[[An
 def sub_pixel(kernel: NDArray[np.float64]) -> NDArray[np.float32]:
     """The kernel of the sub-pixel convolution (Shi et al. 2016) that equals a transposed one with stride 2.
 
-    Args:
-        kernel: [k, k, filters, channels] of the transposed convolution; k is odd.
-
-    Returns:
-        [(k+1)/2, (k+1)/2, channels, 4·filters] of a convolution with stride 1, whose output is depth_to_space's input.
+    From [k, k, filters, channels], k odd, to [(k+1)/2, (k+1)/2, channels, 4·filters] of a convolution with stride 1,
+    whose output is depth_to_space's input.
     """
     phases: NDArray[np.float64] = split_phases(tf.constant(kernel)).numpy()
     # A stride-1 transposed convolution is the convolution with the kernel turned by 180° and its channels swapped.

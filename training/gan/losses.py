@@ -46,29 +46,19 @@ LOSSES: Final = {
 
 
 def slope_penalty(slopes: Any) -> Any:
-    """The zero-centred gradient penalty without its factor: half the squared length of each slope.
+    """The zero-centred gradient penalty without its factor: half the squared length of each slope, float32 [N].
 
-    On real images it is R1, on generated ones R2 (Mescheder et al. 2018, section 4.1).
-
-    Args:
-        slopes: float32 [N, …], the gradients of a discriminator's logits by its inputs.
-
-    Returns:
-        float32 [N].
+    On real images it is R1, on generated ones R2 (Mescheder et al. 2018, section 4.1). ``slopes``: float32 [N, …], the
+    gradients of a discriminator's logits by its inputs.
     """
     return tf.reduce_sum(tf.square(slopes), axis=list(range(1, len(slopes.shape)))) / 2
 
 
 @dataclass(frozen=True)
 class AdversarialLosses:
-    """The losses of a generator and a discriminator on one batch.
+    """The losses of a generator and a discriminator: float32 sums over a batch, and the logits, float32 [N].
 
-    Attributes:
-        generator: float32 scalar, the sum over the batch.
-        discriminator: float32 scalar, the sum over the batch, without the penalty.
-        penalty: float32 scalar, the discriminator's gradient penalty: the sum over the batch, without its factor.
-        real_logits: float32 [N].
-        fake_logits: float32 [N].
+    ``discriminator`` is without the gradient penalty, and ``penalty`` is without its factor.
     """
 
     generator: Any
@@ -81,13 +71,13 @@ class AdversarialLosses:
 def adversarial_losses(
     loss: str, discriminator: Any, reals: Any, fakes: Any, *, with_penalty: bool
 ) -> AdversarialLosses:
-    """Shows a discriminator real and generated samples, and computes both networks' losses.
+    """Shows a discriminator real and generated samples, float32 [N, …], and computes both networks' losses.
 
     Args:
         loss: a name in LOSSES.
         discriminator: a Keras network, [N, …] -> logits float32 [N, 1].
-        reals: float32 [N, …].
-        fakes: float32 [N, …].
+        reals: the real samples.
+        fakes: the generated samples.
         with_penalty: compute the gradient penalty too; it is 0 otherwise.
     """
     with tf.GradientTape(watch_accessed_variables=False, persistent=True) as slope_tape:

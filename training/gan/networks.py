@@ -1,7 +1,8 @@
 """The generator and the discriminator, as the course that this project implements defines them."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +14,9 @@ from numpy.typing import NDArray
 
 from serving.contract import IMAGE_SHAPE, NOISE_DIM
 from serving.files import write_atomically
+from training.data import Images, in_batches
 from training.gan.convolution import Conv2D, Conv2DTranspose
+from training.pixels import to_unit
 
 LEAK: Final = 0.2
 """LeakyReLU's slope for negative inputs."""
@@ -74,12 +77,8 @@ def set_batch_statistics(generator: Any, noise: Any, batch_size: int) -> None:
     """Sets the batch-normalisation statistics of averaged weights to what those weights really produce.
 
     An average of weights has activations of its own, so the statistics gathered along the way belong to other
-    networks (Izmailov et al. 2018, section 3.2). Each statistic becomes the plain mean over the batches.
-
-    Args:
-        generator: the network, changed in place.
-        noise: float32 [N, 100], N a multiple of batch_size.
-        batch_size: rows a batch.
+    networks (Izmailov et al. 2018, section 3.2). Each statistic becomes the plain mean over the batches of the noise,
+    float32 [N, 100]. The network is changed in place.
     """
     norms = [layer for layer in generator.layers if isinstance(layer, layers.BatchNormalization)]
     momenta = [layer.momentum for layer in norms]
@@ -87,14 +86,12 @@ def set_batch_statistics(generator: Any, noise: Any, batch_size: int) -> None:
     for layer in norms:
         layer.momentum = 0.0  # what a batch gives takes the place of what the batch before it gave
     batch = tf.function(lambda noise: generator(noise, training=True))
-    sums = [np.zeros(variable.shape) for variable in statistics]
-    batches = len(noise) // batch_size
-    for k in range(batches):
-        batch(noise[k * batch_size : (k + 1) * batch_size])
-        for total, variable in zip(sums, statistics, strict=True):
-            total += np.asarray(variable)
-    for total, variable in zip(sums, statistics, strict=True):
-        variable.assign(total / batches)
+    found = []
+    for first in range(0, len(noise), batch_size):
+        batch(noise[first : first + batch_size])
+        found.append([np.asarray(variable, np.float64) for variable in statistics])
+    for variable, values in zip(statistics, zip(*found, strict=True), strict=True):
+        variable.assign(np.mean(values, axis=0))
     for layer, momentum in zip(norms, momenta, strict=True):
         layer.momentum = momentum
 
@@ -102,10 +99,7 @@ def set_batch_statistics(generator: Any, noise: Any, batch_size: int) -> None:
 def averaged_generator(weights: list[NDArray[Any]], batch_size: int, seed: int) -> Any:
     """A generator in float32 with averaged weights, and the batch-normalisation statistics that they produce.
 
-    Args:
-        weights: as the generator's ``get_weights`` would give them; the statistics among them are replaced.
-        batch_size: the batch size of the training.
-        seed: root of the noise that the statistics are estimated from.
+    The statistics among ``weights`` are replaced. ``seed`` is the root of the noise that they are estimated from.
     """
     generator = float32_copy(build_generator, weights)
     noise = tf.random.stateless_normal([STATISTICS_BATCHES * batch_size, NOISE_DIM], seed=[seed, -1])
@@ -114,20 +108,30 @@ def averaged_generator(weights: list[NDArray[Any]], batch_size: int, seed: int) 
 
 
 def float32_copy(build: Callable[[], Any], weights: list[NDArray[Any]]) -> Any:
-    """A network with the given weights that computes in float32, whatever the training computed in.
-
-    Args:
-        build: builds the network.
-        weights: as its ``get_weights`` would give them.
-    """
-    policy = keras.mixed_precision.dtype_policy()
-    keras.mixed_precision.set_dtype_policy("float32")
-    try:
+    """A network with the given weights, as its ``get_weights`` gives them, that computes in float32."""
+    with dtype_policy("float32"):
         copy = build()
-    finally:
-        keras.mixed_precision.set_dtype_policy(policy)
     copy.set_weights(weights)
     return copy
+
+
+@contextmanager
+def dtype_policy(name: str) -> Iterator[None]:
+    """Keras's global dtype policy in the block: "float32" or "mixed_bfloat16"."""
+    before = keras.mixed_precision.dtype_policy()
+    keras.mixed_precision.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.mixed_precision.set_dtype_policy(before)
+
+
+def logits_of(network: Any, images: Images) -> NDArray[np.float32]:
+    """The logits of a network, float32 [N, classes], for images uint8 [N, 28, 28]."""
+    logits: NDArray[np.float32] = in_batches(
+        lambda batch: network(to_unit(batch), training=False), images.reshape(-1, *IMAGE_SHAPE)
+    )
+    return logits
 
 
 def write_weights(path: Path, weights: list[NDArray[Any]]) -> None:

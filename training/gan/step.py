@@ -146,11 +146,11 @@ class Trainer(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
                 average, lambda a, w: a.assign_add((1 - decay) * (w - a)), args=(weight.value,)
             )
 
-    def interval_means(self) -> list[float]:
+    def interval_means(self) -> dict[str, float]:
         """METRICS, each the mean over the steps since the last call."""
         *sums, steps = self.interval.numpy().tolist()
         self.interval.assign(tf.zeros_like(self.interval))
-        return [total / steps for total in sums]
+        return {name: total / steps for name, total in zip(METRICS, sums, strict=True)}
 
     def averaged_generator(self) -> Any:
         """The generator that a run is judged and served by, as a float32 copy.

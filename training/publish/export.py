@@ -22,7 +22,7 @@ from serving.contract import (
     GENERATOR,
     IMAGE_SHAPE,
     IMAGES,
-    INDEX_PAGE,
+    INDEXED_SEEDS,
     LOGITS,
     MODELS,
     PIXEL_SCALE,
@@ -30,7 +30,6 @@ from serving.contract import (
     SEED_INDEX,
     SIGNATURE,
     STORY,
-    STORY_PAGE,
     WARMUP_REQUESTS,
 )
 from serving.noise import noise_from_seeds
@@ -44,6 +43,7 @@ from training.evaluation.calibration import Calibration
 from training.pixels import to_unit
 from training.publish import seed_index
 from training.publish.inference import InferenceModule, inference_module
+from training.publish.pages import paged, story_graph, story_table
 from training.publish.seed_index import SEEDS
 from training.report import story as run_story
 
@@ -60,13 +60,7 @@ class ExportError(RuntimeError):
 
 @dataclass(frozen=True)
 class Reference:
-    """What a saved signature has to compute.
-
-    Attributes:
-        outputs: from the input to the expected outputs by name.
-        inputs: those for which the two are compared.
-        tolerance: how far an output may be from the expected one.
-    """
+    """What a saved signature has to compute for some inputs, and how far an output may be from it."""
 
     outputs: Callable[[Any], Mapping[str, NDArray[Any]]]
     inputs: Sequence[NDArray[Any]]
@@ -75,13 +69,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Published:
-    """A model on its way to be published.
-
-    Attributes:
-        module: its graphs.
-        references: signature -> what it has to compute.
-        facts: what the model card says of this model alone.
-    """
+    """A model on its way to be published; ``facts`` is what the model card says of this model alone."""
 
     module: InferenceModule
     references: dict[str, Reference]
@@ -208,19 +196,21 @@ def _add_seed_index(models: Mapping[str, Published], classifier: Path, number: i
         lambda images: np.asarray(score(tf.constant(images))[LOGITS]),
         seeds,
     )
-    generator = models[GENERATOR]
-    generator.module.graphs[SEED_INDEX] = index.graph()
-    all_pages = np.arange(-(-seeds // INDEX_PAGE))
-    generator.references[SEED_INDEX] = Reference(lambda pages: index.tables(), [all_pages], 0.0)
+    generator, tables = models[GENERATOR], index.tables()
+    generator.module.graphs[SEED_INDEX] = paged(tables, INDEXED_SEEDS, seeds)
+    generator.references[SEED_INDEX] = _all_pages(tables)
     generator.facts[SEED_INDEX] = {**index.facts(), CLASSIFIER: number}
 
 
 def _add_story(generator: Published, story: bytes) -> None:
-    generator.module.graphs[STORY] = run_story.graph(story)
-    all_pages = np.arange(-(-len(story) // STORY_PAGE))
-    padded = np.frombuffer(story.ljust(len(all_pages) * STORY_PAGE, b"\0"), np.uint8).reshape(-1, STORY_PAGE)
-    generator.references[STORY] = Reference(lambda pages: {STORY: padded}, [all_pages], 0.0)
+    generator.module.graphs[STORY] = story_graph(story)
+    generator.references[STORY] = _all_pages(story_table(story))
     generator.facts[STORY] = run_story.facts(story)
+
+
+def _all_pages(tables: Mapping[str, NDArray[Any]]) -> Reference:
+    pages = len(next(iter(tables.values())))
+    return Reference(lambda _: tables, [np.arange(pages)], 0.0)
 
 
 def _compare(name: str, references: Mapping[str, Reference], directory: Path) -> float:

@@ -37,13 +37,7 @@ class InferenceModule(tf.Module):  # type: ignore[misc]  # TensorFlow ships no t
 
 
 def inference_module(name: str, network: Any, calibration: Calibration | None = None) -> InferenceModule:
-    """The graphs that are exported for a network.
-
-    Args:
-        name: GENERATOR, DISCRIMINATOR or CLASSIFIER.
-        network: the trained Keras network, in float32.
-        calibration: from the discriminator's logits to probabilities; None: the sigmoid alone.
-    """
+    """The graphs that are exported for a trained network in float32. No calibration: the sigmoid of the logits."""
     if name == GENERATOR:
         return InferenceModule({SIGNATURE: generator_graph(network)})
     if name == CLASSIFIER:

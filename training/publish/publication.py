@@ -101,13 +101,15 @@ def publish_run(run: Path, config: TrainingConfig, trainer: Any, dataset: Datase
         )
     announce("Choosing the generator")
     kept = kept_generators(run)
-    chosen = _choose(run, config, kept, Validation(dataset, classifier)) if kept else None
-    generator = chosen.generator if chosen else trainer.averaged_generator()
+    if kept:
+        generator, name, chosen = _choose(run, config, kept, Validation(dataset, classifier))
+    else:
+        generator, name, chosen = trainer.averaged_generator(), f"last-{trainer.step}", None
     steps = publish.detector_steps or min(DetectorConfig.steps, trainer.step)
     earlier = [each for each in kept.values() if each is not generator][-EARLIER:]
     detector = detector_of_run(
         run,
-        f"{chosen.name if chosen else f'last-{trainer.step}'}-{steps}",
+        f"{name}-{steps}",
         trainer.last_discriminator(),
         [generator, *earlier],
         dataset,
@@ -115,8 +117,8 @@ def publish_run(run: Path, config: TrainingConfig, trainer: Any, dataset: Datase
     )
     details: dict[str, Mapping[str, Any]] = {DISCRIMINATOR: {"detector": detector.facts}}
     if chosen:
-        details[GENERATOR] = {"chosen": chosen.facts, **_evaluation_of(run, chosen.facts)}
-    document = story.build_story(run, config, classifier.probabilities, chosen.facts if chosen else None)
+        details[GENERATOR] = {"chosen": chosen, **_evaluation_of(run, chosen)}
+    document = story.build_story(run, config, classifier.probabilities, chosen)
     announce("Saving the models and comparing each with its network")
     return export(
         {DISCRIMINATOR: detector.network, GENERATOR: generator},
@@ -141,23 +143,13 @@ def _evaluation_of(run: Path, chosen: Mapping[str, Any]) -> dict[str, Any]:
     return {"evaluation": card["evaluation"]} if "evaluation" in card and card.get("chosen") == chosen else {}
 
 
-@dataclass(frozen=True)
-class _Chosen:
-    """The generator that is published.
+def _choose(
+    run: Path, config: TrainingConfig, kept: dict[int, Any], validation: Validation
+) -> tuple[Any, str, dict[str, Any]]:
+    """Chooses the generator with the smallest Fréchet distance to the validation images.
 
-    Attributes:
-        generator: the Keras network in float32.
-        name: of the choice, as a part of a file name.
-        facts: what its model card says of the choice.
+    Returns it, a name of the choice as a part of a file name, and what the model card says of the choice.
     """
-
-    generator: Any
-    name: str
-    facts: dict[str, Any]
-
-
-def _choose(run: Path, config: TrainingConfig, kept: dict[int, Any], validation: Validation) -> _Chosen:
-    """Returns the generator with the smallest Fréchet distance to the validation images."""
     distances = {row["step"]: row[CRITERION] for row in evaluations(run)}
     step = min(distances, key=distances.__getitem__)
     generator, distance, name, of = kept[step], distances[step], f"step-{step}", {}
@@ -168,5 +160,4 @@ def _choose(run: Path, config: TrainingConfig, kept: dict[int, Any], validation:
             generator, step, distance = averaged, steps[-1], averaged_distance
             name, of = f"average-{steps[0]}-{steps[-1]}", {"average_of": len(steps), "from_step": steps[0]}
     epoch = round(config.epochs_at(step), 2)
-    facts = {"step": step, "epoch": epoch, "by": CRITERION, "validation": round(distance, 4), **of}
-    return _Chosen(generator, name, facts)
+    return generator, name, {"step": step, "epoch": epoch, "by": CRITERION, "validation": round(distance, 4), **of}

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 
 from serving.contract import (
@@ -17,10 +16,8 @@ from serving.contract import (
     CURATED,
     DIGITS,
     INDEX_PAGE,
-    INDEXED_SEEDS,
     LOGITS,
     NOT_INDEXED,
-    PAGES,
 )
 from serving.noise import noise_from_seeds
 from training.bar import TaskBar
@@ -75,19 +72,6 @@ class SeedIndex:
             LOGITS: paged(self.logits, 0),
             CURATED: paged(self.curated.astype(np.uint8), 0),
         }
-
-    def graph(self) -> Any:
-        """The signature ``seed_index`` as a tf.function. A page number out of range gets the nearest page."""
-        tables = self.tables()
-        seeds, pages = len(self.digits), len(tables[DIGITS])
-
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.int64, PAGES)])  # type: ignore[untyped-decorator]
-        def seed_index(page_numbers: Any) -> dict[str, Any]:
-            found = tf.clip_by_value(page_numbers, 0, pages - 1)
-            rows = {name: tf.gather(tf.constant(table), found) for name, table in tables.items()}
-            return {**rows, INDEXED_SEEDS: tf.zeros_like(found) + seeds}
-
-        return seed_index
 
 
 def build(generate: Look, classify: Look, score: Look, seeds: int = SEEDS) -> SeedIndex:

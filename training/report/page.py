@@ -25,21 +25,15 @@ STORY_FILE: Final = "story.json"
 
 
 def report(out: Path, evaluated: Path, run: Path | None, classify: Classify | None) -> Path:
-    """Writes report.html, and the story of a run into the run.
+    """Writes report.html, and the story of a run into the run. Returns the path of report.html.
 
-    A section without its data names the command that makes the data.
+    A section without its data names the command that makes the data. Raises ValueError for a file that can't be read.
 
     Args:
         out: the directory for report.html.
         evaluated: the directory that may hold evaluation.json and pictures.json.
         run: the run directory; None for a report of models.
         classify: a digit classifier, which names the stages of the story.
-
-    Returns:
-        The path of report.html.
-
-    Raises:
-        ValueError: evaluation.json, pictures.json or the run's config.json can't be read.
     """
     evaluation = read_json(evaluated / EVALUATION_FILE)
     conclusion = criteria.conclusion(evaluation) if evaluation else "Not evaluated yet."

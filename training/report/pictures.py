@@ -2,19 +2,18 @@
 
 from base64 import b64encode
 from collections.abc import Callable
-from io import BytesIO
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from serving.contract import CLASSES, IMAGE_SIDE
 from serving.interpolation import walk
 from serving.noise import noise_from_seeds
+from training.data import Images
 from training.evaluation.evaluator import Measurement
-from training.evaluation.statistics import Images, nearest_images
-from training.run.samples import sheet
+from training.evaluation.statistics import nearest_images
+from training.run.samples import png_of, sheet
 
 PER_DIGIT: Final = 12
 STEPS: Final = 12
@@ -110,6 +109,4 @@ def _interpolation(start: int, end: int, generate: Generate) -> Images:
 
 def _png(digits: Images, columns: int) -> str:
     """Digits in rows, as a data URI of a PNG in their own size."""
-    png = BytesIO()
-    Image.fromarray(sheet(digits, columns)).save(png, format="PNG", optimize=True)
-    return png_uri(png.getvalue())
+    return png_uri(png_of(sheet(digits, columns)))

@@ -12,15 +12,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from serving.contract import PAGES, STORY, STORY_BYTES, STORY_PAGE
 from training.config import TrainingConfig
 from training.evaluation.statistics import legible_share
-from training.run.metrics import MetricsLog, evaluations, rounded, thinned
-from training.run.samples import GRID_SIDE, SAMPLES, enlarged, read_grid, sheet
+from training.run.metrics import evaluations, log_rows, rounded, thinned
+from training.run.samples import GRID_SIDE, SAMPLES, enlarged, png_of, read_grid, sheet
 from training.run.stability import chance_losses, verdict
 
 FRAME_MS: Final = 700
@@ -49,7 +47,7 @@ def build_story(
         classify: a digit classifier; without it the stages after the noise have no names.
         chosen: which generator is published, as its model card says it; None if the last one, or none yet.
     """
-    rows = MetricsLog.rows(run)
+    rows = log_rows(run)
     generator, discriminator = (rounded(each) for each in chance_losses(config.recipe.loss))
     milestones = [_milestone(path, config, classify) for path in sorted((run / SAMPLES).glob("step-*.png"))]
     steps = max([0, *(each["step"] for each in milestones), *(int(row["step"]) for row in rows[-1:])])
@@ -83,24 +81,6 @@ def encode(story: Mapping[str, Any]) -> bytes:
 def facts(story: bytes) -> dict[str, Any]:
     """Returns what the model card says about a story: its length and its SHA-256."""
     return {"bytes": len(story), "sha256": hashlib.sha256(story).hexdigest()}
-
-
-def graph(story: bytes) -> Any:
-    """Returns the signature ``story`` as a tf.function (serving/contract.py describes its tensors).
-
-    A page number out of range gives the nearest page.
-    """
-    pages = -(-len(story) // STORY_PAGE)
-    table: NDArray[np.uint8] = np.zeros(pages * STORY_PAGE, np.uint8)
-    table[: len(story)] = np.frombuffer(story, np.uint8)
-    paged = table.reshape(pages, STORY_PAGE)
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64, PAGES)])  # type: ignore[untyped-decorator]
-    def read(page_numbers: Any) -> dict[str, Any]:
-        found = tf.clip_by_value(page_numbers, 0, pages - 1)
-        return {STORY: tf.gather(tf.constant(paged), found), STORY_BYTES: tf.zeros_like(found) + len(story)}
-
-    return read
 
 
 def stage(background: float, legible: float | None) -> str | None:
@@ -161,14 +141,12 @@ def _frame(milestone: Mapping[str, Any]) -> Image.Image:
 def _milestone(path: Path, config: TrainingConfig, classify: Classify | None) -> dict[str, Any]:
     step, digits = int(path.stem.removeprefix("step-")), read_grid(path)
     legible = legible_share(classify(digits)) if classify else None
-    png = BytesIO()
-    Image.fromarray(sheet(digits, GRID_SIDE)).save(png, "PNG", optimize=True)
     return {
         "step": step,
         "epoch": rounded(config.epochs_at(step)),
         "stage": stage(float((digits <= BACKGROUND_LEVEL).mean()), legible),
         "legible": legible,
-        "png": base64.b64encode(png.getvalue()).decode(),
+        "png": base64.b64encode(png_of(sheet(digits, GRID_SIDE))).decode(),
     }
 
 

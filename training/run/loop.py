@@ -73,7 +73,7 @@ def train(
     checkpoints = tf.train.CheckpointManager(state, run / CHECKPOINTS, max_to_keep=3)
     (run / samples.SAMPLES).mkdir(parents=True, exist_ok=True)
     config.write(run)
-    log = metrics.MetricsLog(run, first_step)
+    log = metrics.RunLog(run / metrics.METRICS_FILE, first_step)
     pictured = milestones(config)
     selection = None
     if config.evaluate_every and classifier:

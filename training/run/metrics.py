@@ -21,34 +21,27 @@ POINTS: Final = 400
 _SIGNIFICANT_DIGITS: Final = 5
 
 
-class MetricsLog:
-    """metrics.jsonl in a run directory.
+class RunLog:
+    """A log in a run directory: a JSON object a line, each with ``step`` and ``epoch``."""
 
-    A line holds ``step``, ``epoch`` and METRICS, each the mean over the steps since the line before.
-    """
-
-    def __init__(self, run: Path, first_step: int) -> None:
+    def __init__(self, path: Path, first_step: int) -> None:
         """Opens the log; drops lines after ``first_step``, which a resumed run writes again."""
-        self._path = run / METRICS_FILE
-        kept = [line for line in self.rows(run) if line["step"] <= first_step]
-        write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in kept))
+        self._path = path
+        kept = [line for line in _lines(path) if line["step"] <= first_step]
+        write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept))
 
-    def append(self, step: int, epoch: float, means: Sequence[float]) -> None:
-        """Adds a line.
-
-        Args:
-            step: steps taken.
-            epoch: passes over the training set.
-            means: METRICS, in their order.
-        """
-        line = {"step": step, "epoch": round(epoch, 4), **dict(zip(METRICS, map(float, means), strict=True))}
+    def append(self, step: int, epoch: float, figures: Mapping[str, Any]) -> None:
+        """Adds a line."""
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(json.dumps({"step": step, "epoch": round(epoch, 4), **figures}) + "\n")
 
-    @staticmethod
-    def rows(run: Path) -> list[dict[str, float]]:
-        """Reads the lines of a run's log, oldest first. Leaves out a last line that a crash cut short."""
-        return _lines(run / METRICS_FILE)
+
+def log_rows(run: Path) -> list[dict[str, float]]:
+    """Reads a run's metrics.jsonl, oldest line first: METRICS, each the mean over the steps since the line before.
+
+    Leaves out a last line that a crash cut short.
+    """
+    return _lines(run / METRICS_FILE)
 
 
 def evaluations(run: Path) -> list[dict[str, Any]]:
@@ -90,7 +83,7 @@ def rounded(number: float) -> float | None:
 
 def plot(run: Path) -> Path:
     """Draws both losses and the discriminator's accuracy into losses.png (:func:`training.run.plots.losses`)."""
-    write_atomically(run / PLOT_FILE, plots.losses(thinned(MetricsLog.rows(run)), *chance_losses(loss_of(run))))
+    write_atomically(run / PLOT_FILE, plots.losses(thinned(log_rows(run)), *chance_losses(loss_of(run))))
     return run / PLOT_FILE
 
 

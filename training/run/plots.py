@@ -41,12 +41,8 @@ Columns = Mapping[str, Sequence[float | None]]
 def losses(log: Columns, generator_chance: float, discriminator_chance: float) -> bytes:
     """Draws both losses and the discriminator's accuracy over the steps: points faint, their moving mean strong.
 
-    Dotted lines show where each would be if the discriminator could only guess.
-
-    Args:
-        log: by column, ``step`` and training.run.metrics.METRICS; null where a mean isn't finite.
-        generator_chance: the generator's loss if the discriminator could only guess.
-        discriminator_chance: the discriminator's.
+    Dotted lines show where each would be if the discriminator could only guess. ``log`` is by column: ``step`` and
+    METRICS; null where a mean isn't finite.
     """
     figure = _figure(4.6)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
@@ -75,11 +71,9 @@ def losses(log: Columns, generator_chance: float, discriminator_chance: float) -
 
 
 def metrics(evaluations: Sequence[Mapping[str, Any]], reference: Mapping[str, Any] | None) -> bytes:
-    """Draws the figures of the evaluations during a run over its steps, a panel each.
+    """Draws the figures of the evaluations during a run, at least one, over its steps, a panel each.
 
-    Args:
-        evaluations: by step, at least one.
-        reference: the same figures of real images, drawn as dotted lines; None where they aren't known.
+    The same figures of real images are dotted lines, if they are known.
     """
     figure = _figure(6.6)
     steps = _column(evaluations, "step")
@@ -105,11 +99,7 @@ def metrics(evaluations: Sequence[Mapping[str, Any]], reference: Mapping[str, An
 
 
 def reliability(points: Sequence[Mapping[str, float]]) -> bytes:
-    """Draws how often images with about the same probability are real; on the diagonal the probability is right.
-
-    Args:
-        points: from :func:`training.evaluation.calibration.reliability`.
-    """
+    """Draws how often images with about the same probability are real; on the diagonal the probability is right."""
     figure = _figure(3.6, width=4.2)
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1.2)
@@ -125,11 +115,7 @@ def reliability(points: Sequence[Mapping[str, float]]) -> bytes:
 
 
 def logits(histogram: Mapping[str, Sequence[float]]) -> bytes:
-    """Draws histograms of the discriminator's raw logits, for real and for generated images.
-
-    Args:
-        histogram: ``edges`` [B + 1], and ``real`` and ``fake``, counts [B].
-    """
+    """Draws histograms of the discriminator's raw logits: ``edges`` [B + 1], counts ``real`` and ``fake`` [B]."""
     figure = _figure(3.6, width=4.2)
     axes = figure.subplots()
     for name, label, colour in (("real", "real", GREEN), ("fake", "generated", PURPLE)):

@@ -23,9 +23,7 @@ def write_grid(path: Path, generator: Any) -> None:
     """Writes an 8×8 grid of the digits of the seeds 0 … 63, row by row, as a PNG at twice their size."""
     noise = noise_from_seeds(range(GRID_SIDE**2))
     digits = to_pixels(generator(noise, training=False))
-    png = BytesIO()
-    enlarged(sheet(digits.reshape(-1, IMAGE_SIDE, IMAGE_SIDE), GRID_SIDE)).save(png, format="PNG")
-    write_atomically(path, png.getvalue())
+    write_atomically(path, png_of(enlarged(sheet(digits.reshape(-1, IMAGE_SIDE, IMAGE_SIDE), GRID_SIDE))))
 
 
 def read_grid(path: Path) -> NDArray[np.uint8]:
@@ -37,17 +35,17 @@ def read_grid(path: Path) -> NDArray[np.uint8]:
 
 
 def sheet(digits: NDArray[np.uint8], columns: int) -> NDArray[np.uint8]:
-    """Digits side by side in rows.
-
-    Args:
-        digits: uint8 [N, 28, 28].
-        columns: how many a row; N is a multiple of it.
-
-    Returns:
-        uint8 [28 · N / columns, 28 · columns].
-    """
+    """Digits uint8 [N, 28, 28] side by side in rows: uint8 [28 · N / columns, 28 · columns]."""
     rows = digits.reshape(-1, columns, IMAGE_SIDE, IMAGE_SIDE)
     return rows.transpose(0, 2, 1, 3).reshape(-1, columns * IMAGE_SIDE)
+
+
+def png_of(picture: Image.Image | NDArray[np.uint8]) -> bytes:
+    """A picture, or gray pixels uint8 [height, width], as a PNG."""
+    png = BytesIO()
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    image.save(png, format="PNG", optimize=True)
+    return png.getvalue()
 
 
 def enlarged(pixels: NDArray[np.uint8]) -> Image.Image:

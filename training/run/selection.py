@@ -1,24 +1,21 @@
 """Which of a run's generators is served: the one that does best on images held out of the training."""
 
-import json
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from serving.files import write_atomically
 from serving.noise import noise_from_seeds
 from training.config import ConfigError, TrainingConfig
-from training.data import Dataset
+from training.data import Dataset, in_batches
 from training.evaluation.classifier import EvaluationClassifier
 from training.evaluation.evaluator import Evaluator
 from training.gan.networks import averaged_generator, build_generator, float32_copy, read_weights, write_weights
 from training.pixels import to_pixels
-from training.run.metrics import EVALUATIONS_FILE, evaluations
+from training.run.metrics import EVALUATIONS_FILE, RunLog, evaluations
 
 GENERATORS: Final = "generators"
 CRITERION: Final = "frechet_distance"
-_BATCH: Final = 250
 
 
 class Validation:
@@ -32,8 +29,7 @@ class Validation:
 
     def figures(self, generator: Any) -> dict[str, Any]:
         """Returns the figures of a light evaluation of a generator in float32."""
-        batches = (self._noise[k : k + _BATCH] for k in range(0, len(self._noise), _BATCH))
-        images = np.concatenate([to_pixels(generator(noise, training=False)) for noise in batches])
+        images = in_batches(lambda noise: to_pixels(generator(noise, training=False)), self._noise)
         return self._evaluator.measure(images[..., 0], light=True).figures
 
     def reference(self) -> dict[str, Any]:
@@ -44,9 +40,8 @@ class Validation:
 class Selection:
     """Measures a run's averaged generator now and then, and keeps the weights that were measured.
 
-    The reference are the validation images, which neither network is trained on; the test images are for
-    ``digitgan evaluate``, after the choice. evaluations.jsonl gets a line, generators/ a file each time. A line has
-    the reference as well: the figures of as many training images.
+    evaluations.jsonl gets a line and generators/ a file each time. A line has the reference as well: the figures of as
+    many training images.
     """
 
     def __init__(self, run: Path, validation: Validation, first_step: int) -> None:
@@ -54,27 +49,14 @@ class Selection:
         self._run = run
         self._validation = validation
         self._reference = self._validation.reference()
+        self._log = RunLog(run / EVALUATIONS_FILE, first_step)
         (run / GENERATORS).mkdir(parents=True, exist_ok=True)
-        kept = [line for line in evaluations(run) if line["step"] <= first_step]
-        write_atomically(run / EVALUATIONS_FILE, "".join(json.dumps(line) + "\n" for line in kept))
 
-    def consider(self, step: int, epoch: float, generator: Any) -> dict[str, Any]:
-        """Measures a generator on as many images as there are validation images, and keeps its weights.
-
-        Args:
-            step: steps taken.
-            epoch: passes over the training set.
-            generator: the averaged generator, in float32.
-
-        Returns:
-            The figures of a light evaluation.
-        """
+    def consider(self, step: int, epoch: float, generator: Any) -> None:
+        """Measures the averaged generator, in float32, after a step, and keeps its weights."""
         figures = self._validation.figures(generator)
         write_weights(_weights_file(self._run, step), generator.get_weights())
-        with (self._run / EVALUATIONS_FILE).open("a", encoding="utf-8") as file:
-            line = {"step": step, "epoch": round(epoch, 4), **figures, "reference": self._reference}
-            file.write(json.dumps(line) + "\n")
-        return figures
+        self._log.append(step, epoch, {**figures, "reference": self._reference})
 
 
 def kept_generators(run: Path) -> dict[int, Any]:
