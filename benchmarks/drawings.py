@@ -177,7 +177,8 @@ def main() -> int:
     console = Console(record=True, width=100)
     console.print(table)
     if not arguments.drawings:
-        replace_between_marks(PAGE, "benchmarks.drawings", console.export_text().strip("\n"))
+        lines = [line.strip() for line in console.export_text().splitlines()]
+        replace_between_marks(PAGE, "benchmarks.drawings", "\n".join(filter(None, lines)))
     changed = sum(read_digit(png(Image.fromarray(pixels)), max_pixels=784).fitted for pixels in every)
     print(f"of MNIST's {len(every)} images, {changed} are not kept as they are")
     return 0 if good and not changed else 1
