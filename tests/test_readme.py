@@ -145,3 +145,17 @@ def test_the_make_targets_exist() -> None:
     named = set(re.findall(r"`make ([a-z-]+)", README))
     assert named
     assert named <= targets
+
+
+def test_the_notebook_runs_and_prints_what_it_says(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIGITGAN_URL", str(client.base_url))
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    names: dict[str, object] = {}
+    for cell in json.loads((ROOT / "docs" / "tour.ipynb").read_text("utf-8"))["cells"]:
+        if cell["cell_type"] == "code":
+            printed = io.StringIO()
+            with contextlib.redirect_stdout(printed):
+                exec("".join(cell["source"]), names)
+            text = "".join(line for one in cell["outputs"] for line in one.get("text", ()))
+            # Random seeds move the scores; the words, and the digits of given seeds, stay.
+            assert re.sub(r"\d\.\d+", "", printed.getvalue()) == re.sub(r"\d\.\d+", "", text)
