@@ -1,57 +1,75 @@
-"""Rendered manifests: kustomize, by itself or in kubectl, on the overlays and on combinations of components."""
+"""Rendered manifests: kustomize, by itself or in kubectl, on the overlays and on the base with components."""
 
 import json
 import os
+import re
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Iterator, Sequence
 from functools import cache
-from itertools import chain, combinations
+from itertools import combinations
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, Final
 
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[2]
-K8S = ROOT / "k8s"
-OVERLAYS = tuple(sorted(path.name for path in (K8S / "overlays").iterdir()))
-COMPONENTS = tuple(sorted(path.name for path in (K8S / "components").iterdir()))
-EVERY_COMBINATION = list(chain.from_iterable(combinations(COMPONENTS, count) for count in range(len(COMPONENTS) + 1)))
-OLDEST_KUSTOMIZE = (4, 5)
+ROOT: Final = Path(__file__).parents[2]
+K8S: Final = ROOT / "k8s"
+OVERLAYS: Final = tuple(sorted(path.name for path in (K8S / "overlays").iterdir()))
+COMPONENTS: Final = tuple(sorted(path.name for path in (K8S / "components").iterdir()))
+OLDEST_KUSTOMIZE: Final = (4, 5)
 """kubectl 1.24's: with the components, labels and patches that are used."""
 
 Manifest = dict[str, Any]
-_rendered: dict[tuple[str, ...], list[Manifest]] = {}
 
 
-def render(directory: Path) -> list[Manifest]:
+def _patched(component: str) -> set[str]:
+    """Returns the names of the objects that a component patches."""
+    content = yaml.safe_load((K8S / "components" / component / "kustomization.yaml").read_text())
+    return {name for patch in content.get("patches", []) for name in patch["target"]["name"].split("|")}
+
+
+COMBINATIONS: Final = (
+    (),
+    *((component,) for component in COMPONENTS),
+    *(pair for pair in combinations(COMPONENTS, 2) if _patched(pair[0]) & _patched(pair[1])),
+    COMPONENTS,
+)
+"""Of components: none, each one, each pair that patches the same object, and all of them."""
+
+
+@cache
+def render(*components: str, directory: Path = K8S / "base") -> list[Manifest]:
     """Returns the objects of a kustomization. Skips the test, with a reason, where there is nothing to render with."""
+    if components:
+        with TemporaryDirectory() as temporary:
+            content = {
+                "apiVersion": "kustomize.config.k8s.io/v1beta1",
+                "kind": "Kustomization",
+                "resources": [os.path.relpath(directory, temporary)],
+                "components": [os.path.relpath(K8S / "components" / name, temporary) for name in components],
+            }
+            Path(temporary, "kustomization.yaml").write_text(json.dumps(content))
+            return render(directory=Path(temporary))
     done = subprocess.run([*_command(), str(directory)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     # By libyaml: in Python alone, reading takes longer than rendering.
     return [each for each in yaml.load_all(done.stdout, Loader=yaml.CSafeLoader) if each]
 
 
-def render_with(components: Sequence[str], directory: Path) -> list[Manifest]:
-    """Returns the base with some components, by a kustomization in ``directory``."""
-    if tuple(components) in _rendered:
-        return deepcopy(_rendered[tuple(components)])
-    content = {
-        "apiVersion": "kustomize.config.k8s.io/v1beta1",
-        "kind": "Kustomization",
-        "resources": [os.path.relpath(K8S / "base", directory)],
-        "components": [os.path.relpath(K8S / "components" / name, directory) for name in components],
-    }
-    (directory / "kustomization.yaml").write_text(json.dumps(content))
-    _rendered[tuple(components)] = render(directory)
-    return deepcopy(_rendered[tuple(components)])
-
-
-@cache
 def overlay(name: str) -> list[Manifest]:
-    return render(K8S / "overlays" / name)
+    return render(directory=K8S / "overlays" / name)
+
+
+def needed_by(name: str) -> list[Manifest]:
+    """Returns the objects of the other overlays that an overlay needs, as its README says."""
+    if name != "publish":
+        return []
+    service = overlay("production")
+    names = {(each["kind"], each["metadata"]["name"]) for each in service}
+    return [*service, *(one for one in overlay("training") if (one["kind"], one["metadata"]["name"]) not in names)]
 
 
 def find(objects: Sequence[Manifest], kind: str, name: str) -> Manifest:
@@ -61,41 +79,36 @@ def find(objects: Sequence[Manifest], kind: str, name: str) -> Manifest:
 
 def pod_of(each: Manifest) -> Manifest:
     """Returns the pod's specification of a workload; nothing for other objects."""
-    pod: Manifest = each.get("spec", {}).get("template", {}).get("spec", {}) or (
-        each["spec"] if each["kind"] == "Pod" else {}
-    )
+    pod: Manifest = each.get("spec", {}).get("template", {}).get("spec", {})
     return pod
 
 
-def containers(pod: Mapping[str, Any]) -> list[Manifest]:
-    """Returns the containers of a pod, those of its start included."""
-    return [*pod.get("initContainers", []), *pod["containers"]]
+def containers(objects: Sequence[Manifest]) -> Iterator[Manifest]:
+    """Gives the containers of all pods, the init containers included."""
+    for pod in filter(None, map(pod_of, objects)):
+        yield from (*pod.get("initContainers", []), *pod["containers"])
 
 
-def container(workload: Manifest, name: str) -> Manifest:
-    (found,) = [each for each in workload["spec"]["template"]["spec"]["containers"] if each["name"] == name]
-    assert isinstance(found, dict)
+def container(objects: Sequence[Manifest], kind: str, workload: str, name: str = "") -> Manifest:
+    """Returns a container of a workload: the one with the workload's own name, if no other is given."""
+    (found,) = [one for one in containers([find(objects, kind, workload)]) if one["name"] == (name or workload)]
     return found
 
 
 @cache
 def _command() -> tuple[str, ...]:
     reasons = []
-    if binary := shutil.which("kustomize"):
-        version = subprocess.run([binary, "version"], capture_output=True, text=True).stdout.strip()
-        if _number(version) >= OLDEST_KUSTOMIZE:
-            return binary, "build"
-        reasons.append(f"kustomize is {version}")
-    if binary := shutil.which("kubectl"):
-        done = subprocess.run([binary, "version", "--client", "--output=json"], capture_output=True, text=True)
-        version = json.loads(done.stdout or "{}").get("kustomizeVersion", "before 4.5")
-        if _number(version) >= OLDEST_KUSTOMIZE:
-            return binary, "kustomize"
-        reasons.append(f"kubectl's kustomize is {version}")
+    for program, command, version_of in (
+        ("kustomize", "build", ("version",)),
+        ("kubectl", "kustomize", ("version", "--client", "--output=json")),
+    ):
+        if not (binary := shutil.which(program)):
+            continue
+        output = subprocess.run([binary, *version_of], capture_output=True, text=True).stdout
+        # kustomize 5 prints "v5.5.0", kustomize 4 "{Version:kustomize/v4.5.7 …", and kubectl its own version too.
+        found = re.search(r'(?:kustomizeVersion": "|kustomize/|^)v?(\d+)\.(\d+)', output)
+        if found and (int(found[1]), int(found[2])) >= OLDEST_KUSTOMIZE:
+            return binary, command
+        reasons.append(f"the kustomize of {binary} is {found[0] if found else 'older'}")
     why = " and ".join(reasons) or "neither kustomize nor kubectl is on the PATH"
     return pytest.skip(f"NOT CHECKED: the Kubernetes manifests. {why}; kustomize 4.5 or kubectl 1.24 is needed")
-
-
-def _number(version: str) -> tuple[int, ...]:
-    parts = version.lstrip("v{").split(".")[:2]
-    return tuple(int(part) for part in parts) if all(part.isdecimal() for part in parts) else ()

@@ -12,7 +12,7 @@ import pytest
 import typer
 
 from digitgan.cli import app
-from tests.kubernetes.rendering import K8S, OVERLAYS, containers, overlay, pod_of
+from tests.kubernetes.rendering import K8S, OVERLAYS, containers, overlay
 
 TEXTS = {page: page.read_text() for page in [*K8S.rglob("README.md"), *K8S.rglob("*.yaml")]}
 
@@ -44,8 +44,7 @@ def test_each_workload_that_a_command_names_exists() -> None:
         (f"{each['kind'].lower()}/{each['metadata']['name']}", container)
         for name in OVERLAYS
         for each in overlay(name)
-        if (pod := pod_of(each))
-        for container in ("", *(one["name"] for one in containers(pod)))
+        for container in ("", *(one["name"] for one in containers([each])))
     }
     assert len(set(places())) > 5
     assert set(places()) - found == set()
