@@ -22,8 +22,8 @@ from training.data import Dataset, load
 from training.evaluation.classifier import ClassifierError, newest_classifier
 from training.publish.export import export
 
-IMAGES, EPOCHS = 480, 6
-FEW = ClassifierConfig(epochs=2, seed=1)
+IMAGES, EPOCHS = 480, 4
+FEW = ClassifierConfig(epochs=1, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_both_signatures_are_the_contracts_and_the_weights_are_saved_once(publis
 @pytest.fixture(scope="module")
 def few(digits: Path) -> Dataset:
     dataset = load(digits)
-    return replace(dataset, x_train=dataset.x_train[:96], y_train=dataset.y_train[:96])
+    return replace(dataset, x_train=dataset.x_train[:60], y_train=dataset.y_train[:60])
 
 
 @pytest.fixture(scope="module")

@@ -3,16 +3,19 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
 from training.config import PRESETS, TrainingConfig
+from training.gan import feature_discriminators
 from training.gan.feature_discriminators import FEATURE_LAYERS, FEATURE_WIDTHS, FeatureDiscriminators
 
 
 def test_features_are_centred_and_have_a_length_of_about_1(
-    handwritten: tuple[NDArray[np.uint8], NDArray[np.uint8]],
+    handwritten: tuple[NDArray[np.uint8], NDArray[np.uint8]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(feature_discriminators, "FEATURE_EPOCHS", 1)
     images, labels = handwritten
     recipe = replace(PRESETS["best"], batch_size=64)
     config = TrainingConfig("best", recipe, seed=0, steps=100, images=len(images), data="keras", data_sha256="")

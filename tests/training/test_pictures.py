@@ -56,6 +56,7 @@ def test_the_plot_is_a_picture(tmp_path: Path) -> None:
     log = metrics.RunLog(tmp_path / metrics.METRICS_FILE, first_step=0)
     for step in range(1, 6):
         log.append(step, step / 100, dict(zip(METRICS, (1 / step, 1 + 1 / step, 0.5, 0.6), strict=True)))
-    with Image.open(metrics.plot(tmp_path)) as plot:
+    metrics.plot(tmp_path, "relativistic")
+    with Image.open(tmp_path / "losses.png") as plot:
         assert plot.size == (960, 690)
         assert len(set(plot.convert("RGB").get_flattened_data())) > 50

@@ -24,13 +24,13 @@ from serving.noise import noise_from_seeds
 from serving.pretrained import MODELS_DIR
 from serving.versions.model_card import read_card
 from tests.support.commands import LIMIT_S, digitgan_here
-from training.data import load
+from training.data import LEAST_HELD_OUT, load
 from training.evaluation.classifier import newest_classifier
 from training.report.story import STAGES
 from training.run.selection import Validation
 
 STEPS = 4
-IMAGES = 240
+IMAGES = 120
 INDEXED = 300
 ARGUMENTS = ("--seed", "5", "--set", "batch_size=8", "--set", "log_every=1", "--set", "evaluate_every=2")
 NO_FEATURES = ("--set", "feature_weight=0")
@@ -125,7 +125,7 @@ def test_the_run_is_published(run: Path) -> None:
     cards = {name: read_card(run / "models" / name / "1") for name in (GENERATOR, DISCRIMINATOR, CLASSIFIER)}
     for name in (GENERATOR, DISCRIMINATOR):
         assert cards[name]["training"]["steps"] == STEPS
-        assert cards[name]["training"]["images"] == IMAGES * 11 // 12
+        assert cards[name]["training"]["images"] == IMAGES - LEAST_HELD_OUT
         assert cards[name]["training"]["data"] == "digits.npz"
         assert cards[name]["last_interval"]["step"] == STEPS
     assert sum(cards[GENERATOR]["seed_index"]["digits"]) == INDEXED

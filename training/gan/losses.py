@@ -18,30 +18,20 @@ class Loss:
     discriminator: LossFunction
 
 
-def _non_saturating_generator(_real: Any, fake: Any) -> Any:
-    return tf.nn.softplus(-fake)
-
-
-def _non_saturating_discriminator(real: Any, fake: Any) -> Any:
-    return tf.nn.softplus(-real) + tf.nn.softplus(fake)
-
-
-def _relativistic_generator(real: Any, fake: Any) -> Any:
-    return tf.nn.softplus(real - fake)
-
-
-def _relativistic_discriminator(real: Any, fake: Any) -> Any:
-    return tf.nn.softplus(fake - real)
-
-
 LOSSES: Final = {
     # Goodfellow et al. 2014, section 3: -log D(G(z)) for the generator, -log D(x) - log(1 - D(G(z))) for the
     # discriminator. Where the discriminator can only guess they are ln 2 and 2 ln 2.
-    "non-saturating": Loss(_non_saturating_generator, _non_saturating_discriminator),
+    "non-saturating": Loss(
+        generator=lambda real, fake: tf.nn.softplus(-fake),
+        discriminator=lambda real, fake: tf.nn.softplus(-real) + tf.nn.softplus(fake),
+    ),
     # Jolicoeur-Martineau 2019, in the form of Huang et al. 2024 (R3GAN): each generated image is judged against a
     # real one, -log sigmoid(D(x) - D(G(z))) for the discriminator and the opposite for the generator. Where the
     # discriminator can only guess both are ln 2.
-    "relativistic": Loss(_relativistic_generator, _relativistic_discriminator),
+    "relativistic": Loss(
+        generator=lambda real, fake: tf.nn.softplus(real - fake),
+        discriminator=lambda real, fake: tf.nn.softplus(fake - real),
+    ),
 }
 
 

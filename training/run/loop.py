@@ -92,16 +92,19 @@ def train(
             bar.advance(text=partial(_state, config.epochs_at(step), last))
             if step % config.log_every == 0 or step == config.steps:
                 log.append(step, config.epochs_at(step), trainer.interval_means())
+            measured = selection and (step % config.evaluate_every == 0 or step == config.steps)
+            if measured or step in pictured:
+                generator = trainer.averaged_generator()
             if step in pictured:
-                samples.write_grid(run / samples.SAMPLES / f"step-{step:06}.png", trainer.averaged_generator())
-            if selection and (step % config.evaluate_every == 0 or step == config.steps):
-                selection.consider(step, config.epochs_at(step), trainer.averaged_generator())
+                samples.write_grid(run / samples.SAMPLES / f"step-{step:06}.png", generator)
+            if selection and measured:
+                selection.consider(step, config.epochs_at(step), generator)
             if step % config.checkpoint_every == 0 or step == config.steps:
                 checkpoints.save(step)
-                metrics.plot(run)
+                metrics.plot(run, config.recipe.loss)
         if stop:
             checkpoints.save(step)
-            metrics.plot(run)
+            metrics.plot(run, config.recipe.loss)
     # Another worker's signal was SIGTERM, as far as one can tell.
     return Outcome(step, (stopped_by or [signal.SIGTERM])[0] if stop else None, trainer)
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from serving.files import write_atomically
-from training.config import CONFIG_FILE, METRICS
+from training.config import METRICS
 from training.run import plots
 from training.run.stability import chance_losses
 
@@ -49,14 +49,6 @@ def evaluations(run: Path) -> list[dict[str, Any]]:
     return _lines(run / EVALUATIONS_FILE)
 
 
-def loss_of(run: Path) -> str:
-    """Reads the name of the loss in the run's recipe; empty for a run without a configuration."""
-    try:
-        return str(json.loads((run / CONFIG_FILE).read_text("utf-8"))["recipe"].get("loss", ""))
-    except FileNotFoundError:
-        return ""
-
-
 def thinned(rows: Sequence[Mapping[str, float]]) -> dict[str, list[float | None]]:
     """Returns a log by column, ``step`` and METRICS, with at most POINTS points.
 
@@ -81,10 +73,9 @@ def rounded(number: float) -> float | None:
     return float(f"{number:.{_SIGNIFICANT_DIGITS}g}") if math.isfinite(number) else None
 
 
-def plot(run: Path) -> Path:
-    """Draws both losses and the discriminator's accuracy into losses.png (:func:`training.run.plots.losses`)."""
-    write_atomically(run / PLOT_FILE, plots.losses(thinned(log_rows(run)), *chance_losses(loss_of(run))))
-    return run / PLOT_FILE
+def plot(run: Path, loss: str) -> None:
+    """Draws the losses and the discriminator's accuracy of a run with the recipe's ``loss`` into losses.png."""
+    write_atomically(run / PLOT_FILE, plots.losses(thinned(log_rows(run)), *chance_losses(loss)))
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
