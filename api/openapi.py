@@ -1,12 +1,16 @@
 """What FastAPI does not see for the OpenAPI document: problems, and the bodies that ``api.http.bodies`` reads."""
 
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
+from starlette.responses import Response
 
 from api.http import deadlines, problems, schemas
+from api.http.bodies import JSON
 from api.http.problems import ProblemType
 from api.middleware import keys
 from api.settings import Settings
@@ -66,6 +70,28 @@ def binary() -> dict[str, Any]:
 def body(content: dict[str, Any]) -> dict[str, Any]:
     """Returns the ``openapi_extra`` of a route with a required body, by media type, and the header for its deadline."""
     return {"parameters": [deadlines.PARAMETER], "requestBody": {"required": True, "content": content}}
+
+
+def makes_images(
+    request: type[BaseModel],
+    media_types: Iterable[str],
+    description: str,
+    *more_failures: ProblemType,
+    model: type[BaseModel] | None = None,
+    headers: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Returns the arguments of a route that makes images from a JSON ``request``, and describes its answer.
+
+    ``model``: the answer as JSON. ``headers``: what it has besides MODEL_HEADERS.
+    """
+    content = {media_type: binary() for media_type in media_types if media_type != JSON}
+    answer = {"description": description, "content": content, "headers": {**MODEL_HEADERS, **headers}}
+    problems_of = failures(*WITH_BODY, problems.VERSION_NOT_FOUND, *more_failures, *UPSTREAM)
+    return {
+        "responses": {200: answer | ({"model": model} if model else {}), **problems_of},
+        "openapi_extra": body({JSON: schema_of(request)}),
+        "response_class": Response,
+    }
 
 
 def schema_of(model: type[BaseModel]) -> dict[str, Any]:

@@ -12,8 +12,7 @@ from api.digits.seed_scan import SeedScan
 from api.formats import answers, images
 from api.formats.images import NPY
 from api.formats.zipstream import ZIP
-from api.http import bodies, problems
-from api.http.bodies import JSON
+from api.http import bodies
 from api.http.deadlines import limit_of, time_limit
 from api.http.negotiation import negotiate
 from api.http.problems import at_pointer, invalid
@@ -31,7 +30,7 @@ FORMATS: Final = (ZIP, NPY)
 
 LABELS_HEAD: Final = "file,seed,digit,confidence,logit\n"
 
-_HEADERS: Final[dict[str, Any]] = openapi.MODEL_HEADERS | {
+_HEADERS: Final[dict[str, Any]] = {
     "X-Classifier-Version": {"schema": {"type": "integer"}, "description": "Of the classifier that labelled."},
     "X-Discriminator-Version": {"schema": {"type": "integer"}, "description": "Of the discriminator that scored."},
 }
@@ -45,25 +44,9 @@ _HEADERS: Final[dict[str, Any]] = openapi.MODEL_HEADERS | {
     " request give the same digits. As a zip of PNGs in a folder for each digit, with `labels.csv` last; or as an"
     " `.npy` array of records: `seed` uint64, `digit` uint8, `confidence` and `logit` float32, `pixels` uint8"
     " [28·scale, 28·scale]. Both are streamed.",
-    responses={
-        200: {
-            "description": "The digits, in the order of their seeds.",
-            "content": {ZIP: openapi.binary(), NPY: openapi.binary()},
-            "headers": _HEADERS,
-        },
-        **openapi.failures(
-            *openapi.WITH_BODY,
-            problems.VERSION_NOT_FOUND,
-            *openapi.UPSTREAM,
-        ),
-    },
-    openapi_extra=openapi.body({JSON: openapi.schema_of(DatasetRequest)}),
-    response_class=Response,
+    **openapi.makes_images(DatasetRequest, FORMATS, "The digits, in the order of their seeds.", headers=_HEADERS),
 )
-async def dataset(
-    request: Request,
-    state: StateDep,
-) -> Response:
+async def dataset(request: Request, state: StateDep) -> Response:
     media_type = negotiate(request, FORMATS)
     body = await bodies.read_json(request, DatasetRequest)
     if body.count > state.settings.max_stream_images:

@@ -11,7 +11,6 @@ from api.digits.sources import IndexedSeeds, rows_of
 from api.formats import answers
 from api.formats.content import FORMATS, check_size
 from api.http import bodies, problems, schemas
-from api.http.bodies import JSON
 from api.http.deadlines import limit_of, time_limit
 from api.http.negotiation import negotiate
 from api.http.problems import at_pointer, invalid
@@ -35,34 +34,22 @@ MAX_SEEDS_IN_HEADER: Final = 256
     " `Accept` prefers: JSON with a PNG for each digit, one PNG (a sheet if there are several digits), a zip of"
     " PNGs, or an `.npy` array, uint8 [N, 28·scale, 28·scale]. Zip and npy are streamed. With `digit` and `curated`"
     " only digits of a kind are generated; with `labels` the answer has the digit that each image shows.",
-    responses={
-        200: {
-            "model": schemas.GenerateResponse,
-            "description": "The digits, in the order of the request.",
-            "content": {media_type: openapi.binary() for media_type in OFFERED if media_type != JSON},
-            "headers": openapi.MODEL_HEADERS
-            | {
-                "X-Seeds": {
-                    "schema": {"type": "string", "pattern": "^[0-9]+(-[0-9]+|(,[0-9]+)*)$"},
-                    "description": "With `count`: the first and the last of the seeds, which follow each other; with"
-                    f" `digit` or `curated` all of them, up to {MAX_SEEDS_IN_HEADER}.",
-                }
-            },
+    **openapi.makes_images(
+        GenerateRequest,
+        OFFERED,
+        "The digits, in the order of the request.",
+        problems.NO_SEED_INDEX,
+        model=schemas.GenerateResponse,
+        headers={
+            "X-Seeds": {
+                "schema": {"type": "string", "pattern": "^[0-9]+(-[0-9]+|(,[0-9]+)*)$"},
+                "description": "With `count`: the first and the last of the seeds, which follow each other; with"
+                f" `digit` or `curated` all of them, up to {MAX_SEEDS_IN_HEADER}.",
+            }
         },
-        **openapi.failures(
-            *openapi.WITH_BODY,
-            problems.VERSION_NOT_FOUND,
-            problems.NO_SEED_INDEX,
-            *openapi.UPSTREAM,
-        ),
-    },
-    openapi_extra=openapi.body({JSON: openapi.schema_of(GenerateRequest)}),
-    response_class=Response,
+    ),
 )
-async def generate(
-    request: Request,
-    state: StateDep,
-) -> Response:
+async def generate(request: Request, state: StateDep) -> Response:
     media_type = negotiate(request, OFFERED)
     form = FORMATS[media_type]
     body = await bodies.read_json(request, GenerateRequest)

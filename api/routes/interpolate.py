@@ -6,8 +6,7 @@ from starlette.responses import Response
 
 from api import openapi
 from api.formats.content import FORMATS, check_size
-from api.http import bodies, problems, schemas
-from api.http.bodies import JSON
+from api.http import bodies, schemas
 from api.http.negotiation import negotiate
 from api.http.schemas import InterpolateRequest
 from api.middleware.keys import charge
@@ -27,26 +26,11 @@ router = APIRouter()
     description="The digits on the way through two or more points of the generator's noise, in the format that `Accept`"
     " prefers: JSON with a PNG for each frame, one PNG sheet, a zip of PNGs, an `.npy` array, uint8 [N, 28·scale,"
     " 28·scale], or an animation that repeats forever: APNG, WebP (lossless) or GIF. All hold the same pixels.",
-    responses={
-        200: {
-            "model": schemas.InterpolateResponse,
-            "description": "The frames, from the first point on.",
-            "content": {media_type: openapi.binary() for media_type in FORMATS if media_type != JSON},
-            "headers": openapi.MODEL_HEADERS,
-        },
-        **openapi.failures(
-            *openapi.WITH_BODY,
-            problems.VERSION_NOT_FOUND,
-            *openapi.UPSTREAM,
-        ),
-    },
-    openapi_extra=openapi.body({JSON: openapi.schema_of(InterpolateRequest)}),
-    response_class=Response,
+    **openapi.makes_images(
+        InterpolateRequest, FORMATS, "The frames, from the first point on.", model=schemas.InterpolateResponse
+    ),
 )
-async def interpolate(
-    request: Request,
-    state: StateDep,
-) -> Response:
+async def interpolate(request: Request, state: StateDep) -> Response:
     media_type = negotiate(request, tuple(FORMATS))
     body = await bodies.read_json(request, InterpolateRequest)
     frames = walks.length(len(body.seeds or body.noise), body.steps, body.loop)

@@ -1,7 +1,7 @@
 """The status of a model: which version answers, and whether a newer one failed to become AVAILABLE."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,28 +39,28 @@ class ModelStatus:
         return f"no version{label} is AVAILABLE ({states or 'there are none'})"
 
 
-def status_of(versions: Sequence[VersionStatus], serving: VersionStatus | None, label: str | None) -> ModelStatus:
-    """Returns the status of a model with these ``versions``. A failed version older than ``serving`` is ignored."""
-    failures = (one for one in versions if one.state == "END" and one.error_code != "OK")
-    failed = max(failures, key=lambda one: one.version, default=None)
-    if failed and serving and failed.version < serving.version:
-        failed = None
-    return ModelStatus(versions, serving, failed, label)
-
-
 async def model_status(client: ModelClient, model: str, timeout_s: float) -> ModelStatus:
-    """Returns the status of ``model``; without versions if the server does not know it. Raises ModelServerError."""
+    """Returns the status of ``model``; without versions if the server does not know it. Raises ModelServerError.
+
+    A failed version older than the one that serves is ignored.
+    """
     label = client.version_label
     try:
         versions = await client.model_versions(model, timeout_s=timeout_s)
     except ModelNotServedError:
         return ModelStatus((), None, None, label)
     if label is None:
-        available = (one for one in versions if one.state == "AVAILABLE")
-        return status_of(versions, max(available, key=lambda one: one.version, default=None), None)
-    version = await client.labelled_version(model, timeout_s=timeout_s)
-    serving = None if version is None else VersionStatus(version, "AVAILABLE", "OK", "")
-    return status_of(versions, serving, label)
+        serving = _newest(one for one in versions if one.state == "AVAILABLE")
+    else:
+        version = await client.labelled_version(model, timeout_s=timeout_s)
+        serving = None if version is None else VersionStatus(version, "AVAILABLE", "OK", "")
+    oldest = serving.version if serving else 0
+    failed = _newest(one for one in versions if one.state == "END" and one.error_code != "OK" and one.version >= oldest)
+    return ModelStatus(versions, serving, failed, label)
+
+
+def _newest(versions: Iterable[VersionStatus]) -> VersionStatus | None:
+    return max(versions, key=lambda one: one.version, default=None)
 
 
 async def known_statuses(client: ModelClient, timeout_s: float) -> dict[str, ModelStatus | None]:

@@ -103,14 +103,9 @@ class ObserveRequests:
 
 def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
     """Returns the caller's id of the request where it is a valid one, and a new one otherwise."""
-    for name, value in headers:
-        if name == HEADER:
-            return value.decode() if _VALID_ID.fullmatch(value) else new_id()
-    return new_id()
-
-
-def new_id() -> str:
-    """Returns a request's id, of random letters."""
+    given = next((value for name, value in headers if name == HEADER), b"")
+    if _VALID_ID.fullmatch(given):
+        return given.decode()
     return f"{random.getrandbits(128):032x}"  # a name and no secret: refusals need thousands a second
 
 

@@ -1,14 +1,14 @@
-"""The real gateway process on the model server under test with the pretrained models, once a session."""
+"""Real gateway processes: on the models of the package, on small models, and on model servers that misbehave."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from serving.pretrained import MODELS_DIR
-from tests.api import processes
-from tests.api.misbehaving import Holding, MisbehavingServer, honest
+from tests.api import indexed_models, processes
+from tests.api.misbehaving import Holding, MisbehavingServer
+from tests.api.processes import GatewayClient
 from tests.support.processes import ServerProcess
 
 FAULT_TIMEOUT_S = 1.0
@@ -16,20 +16,39 @@ FAULT_TIMEOUT_S = 1.0
 
 @pytest.fixture(scope="session")
 def model_server(sockets: Path, program: str) -> Iterator[str]:
-    """The address of the model server."""
+    """The address of the model server under test, with the models of the package."""
     with processes.model_server(MODELS_DIR, sockets / "model-server.sock", program):
         yield f"unix:{sockets}/model-server.sock"
 
 
 @pytest.fixture(scope="session")
-def gateway(model_server: str) -> Iterator[ServerProcess]:
-    with processes.gateway(model_server, models_dir=MODELS_DIR) as process:
-        yield process
+def http(model_server: str) -> Iterator[GatewayClient]:
+    with processes.serving(model_server, models_dir=MODELS_DIR) as client:
+        yield client
 
 
 @pytest.fixture(scope="session")
-def http(gateway: ServerProcess) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=processes.url_of(gateway), timeout=60) as client:
+def gateway(http: GatewayClient) -> ServerProcess:
+    return http.process
+
+
+@pytest.fixture(scope="session")
+def small_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base directory with models whose digits can be told from their pixels."""
+    return indexed_models.save_all(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="session")
+def small_server(small_models: Path, sockets: Path, program: str) -> Iterator[str]:
+    """The address of a model server with the small models."""
+    with processes.model_server(small_models, sockets / "small.sock", program) as server:
+        yield server.target
+
+
+@pytest.fixture(scope="session")
+def small_http(small_server: str) -> Iterator[GatewayClient]:
+    """A client of a gateway in front of the small models."""
+    with processes.serving(small_server) as client:
         yield client
 
 
@@ -40,22 +59,30 @@ def faulty_server() -> Iterator[MisbehavingServer]:
 
 
 @pytest.fixture(scope="session")
-def faulty_gateway(faulty_server: MisbehavingServer) -> Iterator[ServerProcess]:
-    with processes.gateway(faulty_server.target, request_timeout_s=FAULT_TIMEOUT_S) as process:
-        yield process
-
-
-@pytest.fixture(scope="session")
-def faulty_http(faulty_gateway: ServerProcess) -> Iterator[httpx.Client]:
+def faulty_http(faulty_server: MisbehavingServer) -> Iterator[GatewayClient]:
     """A client of a gateway whose model server does what the test says."""
-    with httpx.Client(base_url=processes.url_of(faulty_gateway), timeout=60) as client:
+    with processes.serving(faulty_server.target, request_timeout_s=FAULT_TIMEOUT_S) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[MisbehavingServer]:
+    """A model server that does what the test says, for the module alone."""
+    with MisbehavingServer("127.0.0.1:0") as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def _honest_again(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After each test its model server is honest again."""
+    yield
+    for name in {"server", "faulty_server"} & set(request.fixturenames):
+        request.getfixturevalue(name).reset()
 
 
 @pytest.fixture
 def holding(server: MisbehavingServer) -> Iterator[Holding]:
-    """What keeps the calls of ``server``, which the test's module has to itself."""
+    """What keeps the calls of ``server``."""
     holding = server.behaviour = Holding()
     yield holding
     holding.release()
-    server.behaviour = honest

@@ -30,6 +30,7 @@ from serving.contract import (
     SEED_INDEX,
     SIGNATURE,
     STORY,
+    STORY_PAGE,
 )
 from serving.noise import noise_from_seeds
 from training.publish.pages import story_graph
@@ -39,6 +40,9 @@ SHADE = 25
 BY_INDEX = 0.97
 DOUBTFUL = 0.6
 BY_CLASSIFIER = 0.91
+
+TOLD = bytes(np.random.default_rng(0).integers(32, 127, 3 * STORY_PAGE + 17, np.uint8))
+"""A story of several pages."""
 
 _IMAGES = tf.TensorSpec([None, *IMAGE_SHAPE], tf.uint8)
 
@@ -125,3 +129,11 @@ def save_discriminator(path: Path) -> None:
 
     signatures = {SIGNATURE: tf.function(score).get_concrete_function(images=_IMAGES)}
     tf.saved_model.save(tf.Module(), str(path), signatures)
+
+
+def save_all(root: Path) -> Path:
+    """Saves version 1 of all three models, and returns ``root``. The generator has the story TOLD."""
+    save_generator(root / "generator" / "1", story=TOLD)
+    save_discriminator(root / "discriminator" / "1")
+    save_classifier(root / "classifier" / "1")
+    return root

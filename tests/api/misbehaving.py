@@ -111,15 +111,10 @@ class MisbehavingServer:
     """
 
     def __init__(self, address: str) -> None:
-        self.behaviour: Behaviour = honest
-        self.statuses: dict[str, list[tuple[int, int]]] = {
-            model: [(1, ModelVersionStatus.AVAILABLE)] for model in MODELS
-        }
-        self.errors: dict[int, tuple[int, str]] = {}
-        self.labels: dict[str, dict[str, int]] = {}
         self.release = threading.Event()
         self.silent = False
         self.calls = 0
+        self.reset()
         self._server = grpc.server(ThreadPoolExecutor(16))
         self._server.add_generic_rpc_handlers((Handler(self),))
         port = self._server.add_insecure_port(address)
@@ -134,6 +129,15 @@ class MisbehavingServer:
     ) -> None:
         self.release.set()
         self._server.stop(grace=0).wait()
+
+    def reset(self) -> None:
+        """Makes the server honest, with version 1 of each model."""
+        self.behaviour: Behaviour = honest
+        self.statuses: dict[str, list[tuple[int, int]]] = {
+            model: [(1, ModelVersionStatus.AVAILABLE)] for model in MODELS
+        }
+        self.errors: dict[int, tuple[int, str]] = {}
+        self.labels: dict[str, dict[str, int]] = {}
 
     def predict(self, request: bytes, context: grpc.ServicerContext) -> bytes:
         self.calls += 1

@@ -1,7 +1,13 @@
 """The gateway and its model server, as processes of their own."""
 
-from collections.abc import Sequence
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
 
 from digitgan.supervisor import model_server_flags
 from tests.support.processes import EMBEDDED, ModelServerProcess, ServerProcess
@@ -31,3 +37,51 @@ def gateway(target: str, program: Sequence[str] = ("-m", "api.main"), /, **setti
 def url_of(process: ServerProcess) -> str:
     """Returns the URL that a gateway says it listens on."""
     return process.url
+
+
+class GatewayClient(httpx.Client):
+    """A client of the gateway ``process``."""
+
+    def __init__(self, process: ServerProcess) -> None:
+        super().__init__(base_url=url_of(process), timeout=60, limits=httpx.Limits(max_connections=None))
+        self.process = process
+
+    def connect(self) -> socket.socket:
+        """Returns a bare connection."""
+        return socket.create_connection(("127.0.0.1", self.base_url.port or 0), timeout=60)
+
+    def metrics(self) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+        """Returns the values of all metrics by name and labels."""
+        response = self.get("/metrics")
+        assert response.status_code == 200
+        assert response.headers["content-type"].startswith("text/plain")
+        return {
+            (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+            for family in text_string_to_metric_families(response.text)
+            for sample in family.samples
+        }
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Returns the value of a metric; 0 before it has one."""
+        return self.metrics().get((f"digitgan_{name}", tuple(sorted(labels.items()))), 0.0)
+
+    def growth(self) -> Callable[..., float]:
+        """Returns a function that returns by how much a metric has grown since, from its name and labels."""
+        before = self.metrics()
+
+        def grown(name: str, **labels: str) -> float:
+            return self.metric(name, **labels) - before.get((f"digitgan_{name}", tuple(sorted(labels.items()))), 0.0)
+
+        return grown
+
+
+@contextmanager
+def serving(target: str, program: Sequence[str] = ("-m", "api.main"), /, **settings: object) -> Iterator[GatewayClient]:
+    """Gives a client of a gateway in front of the model server at ``target``."""
+    with gateway(target, program, **settings) as process, GatewayClient(process) as client:
+        yield client
+
+
+def noise_input(rows: int = 1) -> dict[str, Any]:
+    """Returns a request of the Open Inference Protocol for so many digits."""
+    return {"inputs": [{"name": "noise", "datatype": "FP32", "shape": [rows, 100], "data": [0.0] * rows * 100}]}

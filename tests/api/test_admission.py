@@ -20,9 +20,9 @@ from api.telemetry.metrics import Metrics
 from tests.api import processes
 from tests.api.misbehaving import Holding, MisbehavingServer, honest
 from tests.api.problem import assert_problem
-from tests.api.test_metrics import read, value
+from tests.api.processes import GatewayClient, noise_input
 from tests.api.waiting import wait_until
-from tests.support.processes import ServerProcess
+from tests.support.slow_clients import answer
 
 MOST_IMAGES = 64
 ROOM = MOST_IMAGES // MIN_CHARGE_IMAGES
@@ -32,38 +32,25 @@ PNG = {"Content-Type": "image/png"}
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[MisbehavingServer]:
-    with MisbehavingServer("127.0.0.1:0") as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def process(server: MisbehavingServer) -> Iterator[ServerProcess]:
-    with processes.gateway(server.target, max_images_in_flight=MOST_IMAGES, request_timeout_s=60) as process:
-        yield process
-
-
-@pytest.fixture(scope="module")
-def http(process: ServerProcess) -> Iterator[httpx.Client]:
-    limits = httpx.Limits(max_connections=None)
-    with httpx.Client(base_url=processes.url_of(process), timeout=60, limits=limits) as client:
+def http(server: MisbehavingServer) -> Iterator[GatewayClient]:
+    with processes.serving(server.target, max_images_in_flight=MOST_IMAGES, request_timeout_s=60) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
-def image(http: httpx.Client) -> bytes:
+def image(http: GatewayClient) -> bytes:
     return http.get("/digits/1.png").content
 
 
 @pytest.fixture(autouse=True)
-def _nothing_stays_counted(server: MisbehavingServer, http: httpx.Client) -> Iterator[None]:
+def _nothing_stays_counted(server: MisbehavingServer, http: GatewayClient) -> Iterator[None]:
     yield
     server.behaviour = honest
     wait_until(lambda: in_flight(http, "small") == in_flight(http, "large") == 0)
 
 
-def in_flight(http: httpx.Client, size: str) -> float:
-    return value(read(http), "digitgan_images_in_flight", size=size)
+def in_flight(http: GatewayClient, size: str) -> float:
+    return http.metric("images_in_flight", size=size)
 
 
 @contextmanager
@@ -78,7 +65,7 @@ def held(server: MisbehavingServer) -> Iterator[tuple[Holding, ThreadPoolExecuto
 
 
 @contextmanager
-def full(server: MisbehavingServer, http: httpx.Client) -> Iterator[list[Future[httpx.Response]]]:
+def full(server: MisbehavingServer, http: GatewayClient) -> Iterator[list[Future[httpx.Response]]]:
     """As many requests for one digit as find room, unanswered while the block runs; then all get their digits."""
     with held(server) as (_, pool):
         asked = [pool.submit(http.get, f"/digits/{seed}.png") for seed in range(ROOM)]
@@ -88,32 +75,12 @@ def full(server: MisbehavingServer, http: httpx.Client) -> Iterator[list[Future[
     assert [one.result().status_code for one in asked] == [200] * ROOM
 
 
-def connect(process: ServerProcess) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", int(processes.url_of(process).rpartition(":")[2])), timeout=60)
-
-
-def answer(connection: socket.socket) -> tuple[bytes, bytes]:
-    """Returns the next answer's head, in lower case, and its body."""
-    received = b""
-    while b"\r\n\r\n" not in received:
-        received += connection.recv(2**16)
-    head, _, body = received.partition(b"\r\n\r\n")
-    head = head.lower()
-    length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
-    while len(body) < length:
-        body += connection.recv(2**16)
-    return head, body
-
-
-NOISE_INPUT = {"inputs": [{"name": "noise", "shape": [1, 100], "datatype": "FP32", "data": [0.0] * 100}]}
-
-
 def test_beyond_the_bound_every_route_that_makes_images_answers_503(
-    server: MisbehavingServer, http: httpx.Client, image: bytes
+    server: MisbehavingServer, http: GatewayClient, image: bytes
 ) -> None:
     with full(server, http):
         calls = server.calls
-        refused = value(read(http), "digitgan_requests_refused_total", route="/generate")
+        grown = http.growth()
         answers = [
             *(
                 http.post("/generate", json={"seeds": [1]}, headers={"Accept": accept})
@@ -123,8 +90,8 @@ def test_beyond_the_bound_every_route_that_makes_images_answers_503(
             http.get("/digits/1.png"),
             http.post("/interpolate", json={"seeds": [1, 2]}),
             http.post("/score", content=image, headers=PNG),
-            http.post("/v2/models/generator/infer", json=NOISE_INPUT),
-            http.post("/v2/models/generator/versions/1/infer", json=NOISE_INPUT),
+            http.post("/v2/models/generator/infer", json=noise_input()),
+            http.post("/v2/models/generator/versions/1/infer", json=noise_input()),
         ]
         for response in answers:
             assert_problem(response, "overloaded")
@@ -132,12 +99,11 @@ def test_beyond_the_bound_every_route_that_makes_images_answers_503(
             assert response.headers["x-content-type-options"] == "nosniff"
         assert http.head("/digits/1.png").status_code == 503
         assert server.calls == calls
-        assert value(read(http), "digitgan_requests_refused_total", route="/generate") == refused + 5
-        requests = {"route": "/generate", "method": "POST", "status": "503"}
-        assert value(read(http), "digitgan_http_requests_total", **requests) >= refused + 5
+        assert grown("requests_refused_total", route="/generate") == 5
+        assert grown("http_requests_total", route="/generate", method="POST", status="503") == 5
 
 
-def test_what_makes_no_images_is_never_refused(server: MisbehavingServer, http: httpx.Client) -> None:
+def test_what_makes_no_images_is_never_refused(server: MisbehavingServer, http: GatewayClient) -> None:
     with full(server, http):
         paths = ["/", "/docs", "/openapi.json", "/healthz/live", "/healthz/ready", "/metrics", "/models"]
         paths += ["/v2", "/v2/health/ready", "/v2/models/generator", "/problems/overloaded"]
@@ -159,7 +125,7 @@ def test_every_route_that_makes_images_is_refused_early_too() -> None:
     assert image_route("GET", "/models") is None
 
 
-def test_the_bound_is_on_images_and_not_on_requests(server: MisbehavingServer, http: httpx.Client) -> None:
+def test_the_bound_is_on_images_and_not_on_requests(server: MisbehavingServer, http: GatewayClient) -> None:
     with held(server) as (_, pool):
         asked = [pool.submit(http.post, "/generate", json={"seeds": list(range(MOST_IMAGES - MIN_CHARGE_IMAGES))})]
         wait_until(lambda: in_flight(http, "small") == MOST_IMAGES - MIN_CHARGE_IMAGES)
@@ -170,7 +136,7 @@ def test_the_bound_is_on_images_and_not_on_requests(server: MisbehavingServer, h
 
 
 def test_large_requests_and_small_ones_keep_each_other_out_of_nothing(
-    server: MisbehavingServer, http: httpx.Client
+    server: MisbehavingServer, http: GatewayClient
 ) -> None:
     with held(server) as (_, pool):
         large = pool.submit(http.post, "/generate", json={"count": 300})
@@ -182,15 +148,15 @@ def test_large_requests_and_small_ones_keep_each_other_out_of_nothing(
 
 
 @pytest.mark.parametrize("accept", ["application/json", "application/x-npy"])
-def test_an_idle_service_takes_a_request_of_any_size(http: httpx.Client, accept: str) -> None:
+def test_an_idle_service_takes_a_request_of_any_size(http: GatewayClient, accept: str) -> None:
     assert http.post("/generate", json={"count": 4096}, headers={"Accept": accept}).status_code == 200
 
 
 def test_a_refusal_comes_before_the_body_and_leaves_the_connection_usable(
-    server: MisbehavingServer, http: httpx.Client, process: ServerProcess
+    server: MisbehavingServer, http: GatewayClient
 ) -> None:
     head = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n"
-    with ThreadPoolExecutor() as pool, connect(process) as connection:
+    with ThreadPoolExecutor() as pool, http.connect() as connection:
         with full(server, http):
             pool.submit(http.post, "/generate", json={"count": 300})
             wait_until(lambda: in_flight(http, "large") == LARGEST_SMALL)
@@ -222,7 +188,7 @@ ALIKE = (
 
 
 def test_requests_that_begin_alike_are_refused_one_by_one_wherever_they_are_cut(
-    server: MisbehavingServer, http: httpx.Client, process: ServerProcess
+    server: MisbehavingServer, http: GatewayClient
 ) -> None:
     """Whole, several at once, or in pieces: each gets one answer, with its own id or its caller's."""
     chosen = random.Random(0)
@@ -230,7 +196,7 @@ def test_requests_that_begin_alike_are_refused_one_by_one_wherever_they_are_cut(
     ends = [sum(map(len, requests[: count + 1])) for count in range(len(requests))]
     cuts = sorted({*chosen.sample(ends, 100), *chosen.sample(range(1, ends[-1]), 25), ends[-1]})
     stream = b"".join(requests)
-    with full(server, http), connect(process) as connection, connection.makefile("rb") as answers:
+    with full(server, http), http.connect() as connection, connection.makefile("rb") as answers:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         ids = []
         sent = answered = 0
@@ -250,11 +216,9 @@ def test_requests_that_begin_alike_are_refused_one_by_one_wherever_they_are_cut(
     assert len(set(ids)) == len(requests) - len(own) + 1
 
 
-def test_who_waits_for_100_continue_is_refused_and_let_go(
-    server: MisbehavingServer, http: httpx.Client, process: ServerProcess
-) -> None:
+def test_who_waits_for_100_continue_is_refused_and_let_go(server: MisbehavingServer, http: GatewayClient) -> None:
     head = b"GET /digits/7.png HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n"
-    with full(server, http), connect(process) as connection:
+    with full(server, http), http.connect() as connection:
         connection.sendall(head)
         first, _ = answer(connection)
         assert first.startswith(b"http/1.1 503 ")
@@ -262,13 +226,13 @@ def test_who_waits_for_100_continue_is_refused_and_let_go(
         assert connection.recv(1) == b""
 
 
-def test_a_body_on_its_way_takes_no_room(server: MisbehavingServer, http: httpx.Client, process: ServerProcess) -> None:
+def test_a_body_on_its_way_takes_no_room(server: MisbehavingServer, http: GatewayClient) -> None:
     """Otherwise a few slow clients would keep everybody out."""
     head = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 13\r\n\r\n"
-    connections = [connect(process) for _ in range(2 * ROOM)]
+    connections = [http.connect() for _ in range(2 * ROOM)]
     for connection in connections:
         connection.sendall(head + b'{"see')
-    wait_until(lambda: value(read(http), "digitgan_http_requests_in_flight") > 2 * ROOM)
+    wait_until(lambda: http.metric("http_requests_in_flight") > 2 * ROOM)
     assert in_flight(http, "small") == 0
     assert http.get("/digits/1.png").status_code == 200
     for connection in connections:
@@ -278,7 +242,7 @@ def test_a_body_on_its_way_takes_no_room(server: MisbehavingServer, http: httpx.
 
 
 def test_a_stream_whose_client_reads_slowly_keeps_no_large_request_out(
-    server: MisbehavingServer, http: httpx.Client
+    server: MisbehavingServer, http: GatewayClient
 ) -> None:
     def waits_for_its_client() -> bool:
         calls = server.calls
@@ -290,7 +254,7 @@ def test_a_stream_whose_client_reads_slowly_keeps_no_large_request_out(
         assert http.post("/generate", json={"count": 300}).status_code == 200
 
 
-def test_streams_that_nobody_reads_keep_no_small_request_out(http: httpx.Client) -> None:
+def test_streams_that_nobody_reads_keep_no_small_request_out(http: GatewayClient) -> None:
     body = {"count": 8, "scale": 32}
     with ExitStack() as streams:
         for _ in range(ROOM):
@@ -302,18 +266,15 @@ def test_streams_that_nobody_reads_keep_no_small_request_out(http: httpx.Client)
 
 def test_with_an_access_log_refusals_are_logged(server: MisbehavingServer) -> None:
     settings = {"max_images_in_flight": MIN_CHARGE_IMAGES, "access_log": True, "request_timeout_s": 60}
-    with (
-        processes.gateway(server.target, **settings) as process,
-        httpx.Client(base_url=processes.url_of(process), timeout=60) as http,
-    ):
+    with processes.serving(server.target, **settings) as http:
         with held(server) as (holding, pool):
             asked = pool.submit(http.get, "/digits/1.png")
             wait_until(lambda: holding.held == 1)
             response = http.get("/digits/2.png")
             assert_problem(response, "overloaded")
         assert asked.result().status_code == 200
-        wait_until(lambda: '"GET /digits/2.png" 503' in process.log)
-        assert response.headers["x-request-id"] in process.log
+        wait_until(lambda: '"GET /digits/2.png" 503' in http.process.log)
+        assert response.headers["x-request-id"] in http.process.log
 
 
 @pytest.mark.parametrize("counts", [True, False], ids=["no keys", "keys"])

@@ -1,7 +1,5 @@
 """Image files of few pixels and much work are refused before a decoder sees them, and ordinary ones never."""
 
-import io
-import struct
 import zlib
 
 import numpy as np
@@ -10,32 +8,25 @@ from PIL import Image
 
 from api.digits.containers import MOST_SCANS, complaint
 from api.digits.fit import ImageError, read_digit
+from tests.support.pictures import chunk, png_of, saved
 
 LIMIT = 8 * 2**20
 """The largest body."""
 
 
-def chunk(kind: bytes, content: bytes = b"") -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-
 def png(before: bytes = b"", after: bytes = b"") -> bytes:
-    header = struct.pack(">2I5B", 28, 28, 8, 0, 0, 0, 0)
-    pixels = chunk(b"IDAT", zlib.compress(bytes(29 * 28)))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + before + pixels + after + chunk(b"IEND")
+    file = png_of(28, 28, bytes(29 * 28), before=before)
+    return file[:-12] + after + file[-12:]
 
 
 def jpeg(before: bytes = b"") -> bytes:
-    file = io.BytesIO()
-    Image.new("L", (28, 28)).save(file, "JPEG")
-    return file.getvalue()[:2] + before + file.getvalue()[2:]
+    file = saved(Image.new("L", (28, 28)), "JPEG")
+    return file[:2] + before + file[2:]
 
 
 def progressive(scans: int) -> bytes:
     """16 million pixels, passed over so often: a few bytes each time."""
-    file = io.BytesIO()
-    Image.new("L", (4096, 4096)).save(file, "JPEG", progressive=True)
-    whole = file.getvalue()
+    whole = saved(Image.new("L", (4096, 4096)), "JPEG", progressive=True)
     starts = [place for place in range(len(whole)) if whole.startswith(b"\xff\xda", place)]
     return whole[: starts[1]] + whole[starts[1] : starts[2]] * scans + whole[starts[1] :]
 
@@ -78,9 +69,7 @@ def test_much_work_in_few_pixels_is_refused_before_it_is_done(file: bytes, words
 def test_nothing_speaks_against_ordinary_images(kind: str, side: int) -> None:
     pixels = np.random.default_rng(side).integers(0, 256, (side, side, 3), np.uint8)
     for options in ({}, {"progressive": True}) if kind == "JPEG" else ({}, {"compress_level": 0}):
-        file = io.BytesIO()
-        Image.fromarray(pixels).save(file, kind, icc_profile=bytes(70_000), **options)
-        assert complaint(file.getvalue()) == ""
+        assert complaint(saved(pixels, kind, icc_profile=bytes(70_000), **options)) == ""
 
 
 def test_a_file_that_ends_early_is_the_decoders_to_refuse() -> None:

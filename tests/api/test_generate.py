@@ -9,11 +9,11 @@ import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
 
 from serving.contract import MAX_SEED
 from serving.noise import noise_from_seeds
 from tests.api.problem import assert_problem
+from tests.support.pictures import pixels_of
 
 Pixels = NDArray[np.uint8]
 SEEDS = [7, 0, 2**32 + 1, MAX_SEED, 7]
@@ -23,12 +23,6 @@ def ask(http: httpx.Client, accept: str = "application/json", **body: Any) -> ht
     response = http.post("/generate", json=body, headers={"Accept": accept})
     assert response.status_code == 200, response.text
     return response
-
-
-def pixels_of(png: bytes) -> Pixels:
-    image = Image.open(io.BytesIO(png))
-    assert (image.format, image.mode) == ("PNG", "L")
-    return np.asarray(image)
 
 
 def from_json(response: httpx.Response) -> Pixels:

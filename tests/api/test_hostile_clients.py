@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import grpc
-import httpx
 import numpy as np
 import pytest
 
@@ -16,10 +15,10 @@ from serving.apis import PredictRequest
 from serving.contract import IMAGES, NOISE
 from tests.api import processes
 from tests.api.misbehaving import Holding, MisbehavingServer, answer, honest
-from tests.api.test_metrics import read, value
+from tests.api.processes import GatewayClient
 from tests.api.waiting import wait_until
-from tests.support.processes import ServerProcess
-from tests.support.slow_clients import port_of, request
+from tests.support.slow_clients import answer as read_answer
+from tests.support.slow_clients import request
 
 MAX_IMAGES = 16
 ROOM = 2
@@ -30,23 +29,11 @@ BIG = request("/generate", b'{"count": 1024}')
 ONE = request("/generate", b'{"seeds": [7]}')
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[MisbehavingServer]:
-    with MisbehavingServer("127.0.0.1:0") as server:
-        yield server
-
-
 @pytest.fixture
-def process(server: MisbehavingServer) -> Iterator[ServerProcess]:
-    """A gateway with an access log: the application makes all of its answers."""
+def http(server: MisbehavingServer) -> Iterator[GatewayClient]:
+    """A client of a gateway with an access log: the application makes all of its answers."""
     settings = {"max_images_in_flight": MAX_IMAGES, "request_timeout_s": 60, "access_log": True, "send_timeout_s": 3600}
-    with processes.gateway(server.target, **settings) as process:
-        yield process
-
-
-@pytest.fixture
-def http(process: ServerProcess) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=processes.url_of(process), timeout=60) as client:
+    with processes.serving(server.target, **settings) as client:
         yield client
 
 
@@ -57,27 +44,19 @@ def noisy(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
 
 
 def status(connection: socket.socket) -> int:
-    """Reads an answer whole and returns its status."""
-    with connection.makefile("rb") as stream:
-        first = stream.readline()
-        length = 0
-        while (line := stream.readline()) not in (b"\r\n", b""):
-            if line.lower().startswith(b"content-length:"):
-                length = int(line.partition(b":")[2])
-        stream.read(length)
-    return int(first.split()[1])
+    return int(read_answer(connection)[0].split()[1])
 
 
-def in_flight(http: httpx.Client, size: str = "small") -> float:
-    return value(read(http), "digitgan_images_in_flight", size=size)
+def in_flight(http: GatewayClient, size: str = "small") -> float:
+    return http.metric("images_in_flight", size=size)
 
 
-def answered(http: httpx.Client) -> float:
-    return value(read(http), "digitgan_http_requests_total", route="/generate", method="POST", status="200")
+def answered(http: GatewayClient) -> float:
+    return http.metric("http_requests_total", route="/generate", method="POST", status="200")
 
 
 @contextmanager
-def unread(server: MisbehavingServer, process: ServerProcess, http: httpx.Client) -> Iterator[list[socket.socket]]:
+def unread(server: MisbehavingServer, http: GatewayClient) -> Iterator[list[socket.socket]]:
     """As many connections as fill the service. Each has an unread answer of megabytes: no other can be written."""
     server.behaviour = noisy
     with ExitStack() as stack:
@@ -86,7 +65,7 @@ def unread(server: MisbehavingServer, process: ServerProcess, http: httpx.Client
             before = answered(http)
             connection = stack.enter_context(socket.socket())
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            connection.connect(("127.0.0.1", port_of(process)))
+            connection.connect(("127.0.0.1", http.base_url.port))
             connection.sendall(BIG)
             wait_until(lambda before=before: answered(http) > before)  # type: ignore[misc]
             connections.append(connection)
@@ -95,13 +74,13 @@ def unread(server: MisbehavingServer, process: ServerProcess, http: httpx.Client
 
 
 @contextmanager
-def full(server: MisbehavingServer, http: httpx.Client, port: int) -> Iterator[None]:
+def full(server: MisbehavingServer, http: GatewayClient) -> Iterator[None]:
     """As many requests for one digit as are admitted, without an answer while the block runs."""
     holding = server.behaviour = Holding()
     with ExitStack() as stack:
         try:
             for _ in range(ROOM):
-                connection = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+                connection = stack.enter_context(http.connect())
                 connection.sendall(ONE)
             wait_until(lambda: in_flight(http) == MAX_IMAGES)
             yield
@@ -110,17 +89,15 @@ def full(server: MisbehavingServer, http: httpx.Client, port: int) -> Iterator[N
             server.behaviour = honest
 
 
-def test_a_refusal_that_is_not_read_holds_no_place(
-    server: MisbehavingServer, process: ServerProcess, http: httpx.Client
-) -> None:
+def test_a_refusal_that_is_not_read_holds_no_place(server: MisbehavingServer, http: GatewayClient) -> None:
     """The header arrives while the service is full, the body when it has room again."""
     body = ONE.partition(b"\r\n\r\n")[2]
-    with unread(server, process, http) as connections:
-        with full(server, http, port_of(process)):
+    with unread(server, http) as connections:
+        with full(server, http):
             for connection in connections:
                 connection.sendall(ONE[: -len(body)])
             started = ROOM + 1  # and the request for the metrics
-            wait_until(lambda: value(read(http), "digitgan_http_requests_in_flight") == started + ROOM)
+            wait_until(lambda: http.metric("http_requests_in_flight") == started + ROOM)
         wait_until(lambda: in_flight(http) == 0)
         for connection in connections:
             connection.sendall(body)
@@ -129,15 +106,13 @@ def test_a_refusal_that_is_not_read_holds_no_place(
     assert http.post("/generate", json={"seeds": [7]}).status_code == 200
 
 
-def test_an_error_that_is_not_read_holds_no_place(
-    server: MisbehavingServer, process: ServerProcess, http: httpx.Client
-) -> None:
+def test_an_error_that_is_not_read_holds_no_place(server: MisbehavingServer, http: GatewayClient) -> None:
     wrong = ONE.replace(b"application/json", b"application/pdf")
     body = ONE.partition(b"\r\n\r\n")[2]
-    with unread(server, process, http) as connections:
+    with unread(server, http) as connections:
         for connection in connections:
             connection.sendall(wrong[: -len(body)])
-        wait_until(lambda: value(read(http), "digitgan_http_requests_in_flight") == ROOM + 1)
+        wait_until(lambda: http.metric("http_requests_in_flight") == ROOM + 1)
         for connection in connections:
             connection.sendall(body)
         for _ in range(3):
@@ -151,38 +126,32 @@ def test_requests_without_a_key_take_no_place_from_those_with_one(server: Misbeh
         "max_images_in_flight": MAX_IMAGES,
         "api_keys": f"me:{hashlib.sha256(KEY.encode()).hexdigest()}",
     }
-    with processes.gateway(server.target, **settings) as process, ExitStack() as stack:
+    with processes.serving(server.target, **settings) as http, ExitStack() as stack:
         with_key = ONE.replace(b"\r\n\r\n", f"\r\nAuthorization: Bearer {KEY}\r\n\r\n".encode())
-        connections = [
-            stack.enter_context(socket.create_connection(("127.0.0.1", port_of(process)), timeout=60))
-            for _ in range(40)
-        ]
+        connections = [stack.enter_context(http.connect()) for _ in range(40)]
         for connection in connections:  # the gateway has accepted them all
             connection.sendall(b"GET /healthz/live HTTP/1.1\r\nHost: x\r\n\r\n")
             assert status(connection) == 200
-        process.process.send_signal(signal.SIGSTOP)
+        http.process.process.send_signal(signal.SIGSTOP)
         try:
             for connection in connections[:-2]:
                 connection.sendall(ONE)
             for connection in connections[-2:]:
                 connection.sendall(with_key)
         finally:
-            process.process.send_signal(signal.SIGCONT)
+            http.process.process.send_signal(signal.SIGCONT)
         assert [status(connection) for connection in connections] == [401] * 38 + [200] * 2
 
 
 @pytest.mark.parametrize("access_log", [False, True])
 def test_small_requests_do_not_block_large_ones(server: MisbehavingServer, access_log: bool) -> None:
     settings = {"max_images_in_flight": MAX_IMAGES, "request_timeout_s": 60, "access_log": access_log}
-    with (
-        processes.gateway(server.target, **settings) as process,
-        httpx.Client(base_url=processes.url_of(process), timeout=60) as http,
-    ):
-        with full(server, http, port_of(process)), ExitStack() as stack:
+    with processes.serving(server.target, **settings) as http:
+        with full(server, http), ExitStack() as stack:
             for body in (b'{"count": 4096}', b'{"seeds": [' + b"7, " * 299 + b"7]}"):
                 assert http.get("/digits/7.png").status_code == 503
                 assert http.post("/generate", json={"seeds": [7]}).status_code == 503
-                large = stack.enter_context(socket.create_connection(("127.0.0.1", port_of(process))))
+                large = stack.enter_context(http.connect())
                 large.sendall(request("/generate", body))
                 wait_until(lambda: in_flight(http, "large") == LARGEST_SMALL)
                 large.close()

@@ -34,6 +34,7 @@ from serving.tf_serving.tensors import to_array
 from tests.api import processes
 from tests.api.misbehaving import MisbehavingServer, answer, failing
 from tests.api.problem import assert_problem
+from tests.api.processes import GatewayClient
 from tests.api.waiting import wait_until
 
 TIMEOUT_S = 3.0
@@ -93,29 +94,26 @@ class Versions:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[MisbehavingServer]:
-    with MisbehavingServer("127.0.0.1:0") as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def http(server: MisbehavingServer) -> Iterator[httpx.Client]:
-    with (
-        processes.gateway(server.target, request_timeout_s=TIMEOUT_S) as process,
-        httpx.Client(base_url=processes.url_of(process), timeout=60) as client,
-    ):
+def http(server: MisbehavingServer) -> Iterator[GatewayClient]:
+    with processes.serving(server.target, request_timeout_s=TIMEOUT_S) as client:
         yield client
 
 
 @pytest.fixture(autouse=True)
-def _looks_again(server: MisbehavingServer, http: httpx.Client) -> None:
+def _looks_again(server: MisbehavingServer, http: GatewayClient) -> None:
     """Before each test the gateway learns that all versions it knows are gone."""
     version = next(numbers)
     Versions(server, version, indexed=10)
     wait_until(lambda: sevens(http).headers["x-model-version"] == str(version))
 
 
-def sevens(http: httpx.Client, count: int = 5, **body: Any) -> httpx.Response:
+@pytest.fixture
+def versions(server: MisbehavingServer) -> Versions:
+    """A version that the gateway has not met."""
+    return Versions(server, next(numbers))
+
+
+def sevens(http: GatewayClient, count: int = 5, **body: Any) -> httpx.Response:
     return http.post("/generate", json={"count": count, "digit": 7} | body)
 
 
@@ -131,10 +129,9 @@ def seeds_of(response: httpx.Response, version: int) -> list[int]:
 
 
 def test_once_the_index_is_there_a_digit_takes_the_calls_of_any_request(
-    server: MisbehavingServer, http: httpx.Client
+    http: GatewayClient, versions: Versions
 ) -> None:
-    version = next(numbers)
-    versions = Versions(server, version)
+    version = versions.available[-1]
     seeds_of(sevens(http), version)
     for body in ({}, {"version": version}):
         versions.asked.clear()
@@ -144,9 +141,10 @@ def test_once_the_index_is_there_a_digit_takes_the_calls_of_any_request(
     assert set(versions.calls()) == {(SIGNATURE, version)}  # as many as it takes
 
 
-def test_many_who_ask_at_once_share_one_fetch(server: MisbehavingServer, http: httpx.Client) -> None:
-    version = next(numbers)
-    versions = Versions(server, version)
+def test_many_who_ask_at_once_share_one_fetch(
+    server: MisbehavingServer, http: GatewayClient, versions: Versions
+) -> None:
+    version = versions.available[-1]
     waiting = threading.Event()
 
     def slowly(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
@@ -161,7 +159,7 @@ def test_many_who_ask_at_once_share_one_fetch(server: MisbehavingServer, http: h
     assert versions.fetches() == 1
 
 
-def test_a_newer_version_is_noticed_within_a_second(server: MisbehavingServer, http: httpx.Client) -> None:
+def test_a_newer_version_is_noticed_within_a_second(server: MisbehavingServer, http: GatewayClient) -> None:
     """Both versions stay available: until it is noticed the older one answers, with seeds of its own."""
     old, new = next(numbers), next(numbers)
     versions = Versions(server, old, new)
@@ -180,7 +178,7 @@ def test_a_newer_version_is_noticed_within_a_second(server: MisbehavingServer, h
 
 @pytest.mark.parametrize("accept", ["application/json", "application/zip"])
 def test_if_the_version_is_withdrawn_its_successor_starts_again(
-    server: MisbehavingServer, http: httpx.Client, accept: str
+    server: MisbehavingServer, http: GatewayClient, accept: str
 ) -> None:
     """Withdrawn between the choice of the seeds and the call for their digits."""
     old, new = next(numbers), next(numbers)
@@ -199,19 +197,19 @@ def test_if_the_version_is_withdrawn_its_successor_starts_again(
     assert {int(seed) % 2 for seed in response.headers["x-seeds"].split(",")} == {new % 2}
 
 
-def test_a_failure_is_not_kept(server: MisbehavingServer, http: httpx.Client) -> None:
-    version = next(numbers)
-    versions = Versions(server, version)
+def test_a_failure_is_not_kept(server: MisbehavingServer, http: GatewayClient, versions: Versions) -> None:
+    version = versions.available[-1]
     server.behaviour = failing(grpc.StatusCode.UNAVAILABLE)
     assert_problem(sevens(http), "model-server-unreachable")
     server.behaviour = versions
     seeds_of(sevens(http), version)
 
 
-def test_a_slow_index_is_504_after_the_requests_time(server: MisbehavingServer, http: httpx.Client) -> None:
+def test_a_slow_index_is_504_after_the_requests_time(
+    server: MisbehavingServer, http: GatewayClient, versions: Versions
+) -> None:
     """All calls for the index share the request's time, so only two of them begin."""
-    version = next(numbers)
-    versions = Versions(server, version)
+    version = versions.available[-1]
     gone = threading.Event()
     calls = []
 
@@ -243,7 +241,7 @@ def test_a_slow_index_is_504_after_the_requests_time(server: MisbehavingServer, 
     ids=["digit", "shape", "not finite", "negative length", "endless", "missing"],
 )
 def test_an_index_that_breaks_the_contract_is_502(
-    server: MisbehavingServer, http: httpx.Client, changes: dict[str, NDArray[Any] | None]
+    server: MisbehavingServer, http: GatewayClient, changes: dict[str, NDArray[Any] | None]
 ) -> None:
     version = next(numbers)
     Versions(server, version).changes = changes
@@ -251,7 +249,7 @@ def test_an_index_that_breaks_the_contract_is_502(
 
 
 def test_an_index_of_more_pages_than_a_call_takes_comes_in_several(
-    server: MisbehavingServer, http: httpx.Client
+    server: MisbehavingServer, http: GatewayClient
 ) -> None:
     version = next(numbers)
     versions = Versions(server, version, indexed=20 * INDEX_PAGE + 6)
@@ -269,18 +267,14 @@ def test_an_index_of_more_pages_than_a_call_takes_comes_in_several(
 
 
 class TestClassifier:
-    @pytest.fixture(autouse=True)
-    def _indexed(self, server: MisbehavingServer) -> None:
-        self.versions = Versions(server, next(numbers))
-
     @pytest.mark.parametrize("accept", ["application/json", "application/zip"])
     def test_without_it_labels_are_503_and_digits_of_the_index_are_not(
-        self, server: MisbehavingServer, http: httpx.Client, accept: str
+        self, server: MisbehavingServer, http: GatewayClient, versions: Versions, accept: str
     ) -> None:
         def no_classifier(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
             if request.model_spec.name == CLASSIFIER:
                 context.abort(grpc.StatusCode.NOT_FOUND, "Servable not found")
-            return self.versions(request, context)
+            return versions(request, context)
 
         server.behaviour = no_classifier
         headers = {"Accept": accept}
@@ -290,7 +284,7 @@ class TestClassifier:
             assert http.post("/generate", json=body, headers=headers).status_code == 200
 
     def test_a_stream_that_loses_it_breaks_off_where_the_client_sees_it(
-        self, server: MisbehavingServer, http: httpx.Client
+        self, server: MisbehavingServer, http: GatewayClient, versions: Versions
     ) -> None:
         rows = failed = 0
 
@@ -301,7 +295,7 @@ class TestClassifier:
                     failed += 1
                     context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
                 rows += request.inputs[IMAGES].tensor_shape.dim[0].size
-            return self.versions(request, context)
+            return versions(request, context)
 
         server.behaviour = once
         with pytest.raises(httpx.RemoteProtocolError):

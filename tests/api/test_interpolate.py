@@ -1,6 +1,5 @@
 """POST /interpolate: the same frames in seven formats, from end to end."""
 
-import base64
 import io
 import zipfile
 from typing import Any
@@ -14,7 +13,8 @@ from PIL import Image
 from serving.interpolation import slerp
 from serving.noise import noise_from_seeds
 from tests.api.problem import assert_problem
-from tests.api.test_generate import from_json, from_npy, pixels_of
+from tests.api.test_generate import from_json, from_npy
+from tests.support.pictures import pixels_of
 
 Pixels = NDArray[np.uint8]
 FILMS = {"image/apng": "PNG", "image/webp": "WEBP", "image/gif": "GIF"}
@@ -88,14 +88,6 @@ def test_a_film_holds_the_same_pixels_and_repeats(http: httpx.Client, accept: st
             durations.append(film.info["duration"])
     assert np.array_equal(np.stack(shown), expected)
     assert durations == [120] * 16
-
-
-def test_the_default_is_json_on_an_arc_of_ten_steps(http: httpx.Client) -> None:
-    response = http.post("/interpolate", json={"seeds": [1, 2]})
-    assert response.headers["content-type"] == "application/json"
-    assert len(response.json()["images"]) == 11
-    png = base64.b64decode(response.json()["images"][3]["png"])
-    assert np.array_equal(pixels_of(png), from_npy(ask(http, seeds=[1, 2], steps=10, method="slerp"))[3])
 
 
 def test_more_frames_than_a_batch_come_in_order(http: httpx.Client) -> None:

@@ -3,7 +3,6 @@
 import base64
 from collections.abc import Iterator
 
-import httpx
 import pytest
 
 from api.middleware.keys import TokenBucket, hash_of, keys_of, new_key
@@ -11,6 +10,7 @@ from api.settings import SettingsError, load_settings
 from tests.api import processes
 from tests.api.misbehaving import MisbehavingServer
 from tests.api.problem import assert_problem
+from tests.api.processes import GatewayClient, noise_input
 
 ALICE, BOB = new_key(), new_key()
 TEN = [new_key() for _ in range(4)]
@@ -19,17 +19,14 @@ KEYS = f"alice:{hash_of(ALICE)}:10,bob:{hash_of(BOB)}"
 
 
 @pytest.fixture(scope="module")
-def guarded(faulty_server: MisbehavingServer) -> Iterator[httpx.Client]:
+def guarded(faulty_server: MisbehavingServer) -> Iterator[GatewayClient]:
     """A gateway that takes alice's key (10 images a minute) and bob's (600)."""
     settings = {
         "api_keys": ",".join([KEYS, *TENS]),
         "key_images_per_minute": 600,
         "cors_origins": "https://example.org",
     }
-    with (
-        processes.gateway(faulty_server.target, **settings) as process,
-        httpx.Client(base_url=processes.url_of(process), timeout=60) as client,
-    ):
+    with processes.serving(faulty_server.target, **settings) as client:
         yield client
 
 
@@ -46,7 +43,7 @@ def bearer(key: str) -> dict[str, str]:
     ("method", "path"), [("GET", "/digits/7.png"), ("POST", "/generate"), ("GET", "/v2"), ("GET", "/nothing")]
 )
 def test_without_a_key_nobody_is_let_in(
-    guarded: httpx.Client, method: str, path: str, authorization: str | None
+    guarded: GatewayClient, method: str, path: str, authorization: str | None
 ) -> None:
     headers = {} if authorization is None else {"Authorization": authorization}
     refused = guarded.request(method, path, headers=headers)
@@ -59,22 +56,22 @@ OPEN = ("/healthz/live", "/healthz/ready", "/v2/health/live", "/v2/health/ready"
 
 
 @pytest.mark.parametrize("path", OPEN)
-def test_probes_scrapers_and_problems_need_no_key(guarded: httpx.Client, path: str) -> None:
+def test_probes_scrapers_and_problems_need_no_key(guarded: GatewayClient, path: str) -> None:
     assert guarded.get(path).status_code == 200
 
 
-def test_a_browser_may_send_the_key_as_a_password(guarded: httpx.Client) -> None:
+def test_a_browser_may_send_the_key_as_a_password(guarded: GatewayClient) -> None:
     credentials = base64.b64encode(f"anyone:{BOB}".encode()).decode()
     assert guarded.get("/digits/7.png", headers={"Authorization": f"Basic {credentials}"}).status_code == 200
 
 
-def test_a_shared_cache_keeps_nothing_that_needs_a_key(guarded: httpx.Client) -> None:
+def test_a_shared_cache_keeps_nothing_that_needs_a_key(guarded: GatewayClient) -> None:
     answer = guarded.get("/digits/7.png?version=1", headers=bearer(BOB))
     assert answer.headers["cache-control"] == "private, max-age=31536000, immutable"
     assert "Authorization" in answer.headers["vary"]
 
 
-def test_images_are_counted_told_and_run_out(guarded: httpx.Client) -> None:
+def test_images_are_counted_told_and_run_out(guarded: GatewayClient) -> None:
     first = guarded.post("/generate", json={"count": 8}, headers=bearer(ALICE))
     assert first.status_code == 200
     assert first.headers["ratelimit-policy"] == '"images";q=10;w=60;qu="images"'
@@ -87,21 +84,18 @@ def test_images_are_counted_told_and_run_out(guarded: httpx.Client) -> None:
     assert guarded.get("/digits/7.png", headers=bearer(BOB)).status_code == 200, "each key has its own"
 
 
-NOISE = {"name": "noise", "datatype": "FP32", "shape": [3, 100], "data": [0.0] * 300}
-
-
 @pytest.mark.parametrize(
     ("key", "path", "body", "images"),
     [
         (TEN[0], "/interpolate", {"seeds": [1, 2], "steps": 6}, 7),
         (TEN[1], "/dataset", {"count": 10, "confidence_floor": 0, "balance": "natural"}, 10),
-        (TEN[2], "/v2/models/generator/infer", {"inputs": [NOISE]}, 3),
-        (TEN[3], "/v2/models/generator/versions/1/infer", {"inputs": [NOISE]}, 3),
+        (TEN[2], "/v2/models/generator/infer", noise_input(3), 3),
+        (TEN[3], "/v2/models/generator/versions/1/infer", noise_input(3), 3),
     ],
     ids=["interpolate", "dataset", "infer", "infer version"],
 )
 def test_images_count_however_they_are_asked_for(
-    guarded: httpx.Client, key: str, path: str, body: dict[str, object], images: int
+    guarded: GatewayClient, key: str, path: str, body: dict[str, object], images: int
 ) -> None:
     for left in range(10 - images, -1, -images):
         answer = guarded.post(path, json=body, headers=bearer(key))
@@ -117,21 +111,17 @@ def test_images_count_however_they_are_asked_for(
         ("/generate", {"count": 601}, "/count"),
         ("/dataset", {"count": 601}, "/count"),
         ("/interpolate", {"seeds": [1, 2], "steps": 700}, "/steps"),
-        (
-            "/v2/models/generator/infer",
-            {"inputs": [{**NOISE, "shape": [601, 100], "data": [0.0] * 60_100}]},
-            "/inputs",
-        ),
+        ("/v2/models/generator/infer", noise_input(601), "/inputs"),
     ],
 )
 def test_more_than_a_key_ever_has_names_the_field(
-    guarded: httpx.Client, path: str, body: dict[str, object], place: str
+    guarded: GatewayClient, path: str, body: dict[str, object], place: str
 ) -> None:
     refused = guarded.post(path, json=body, headers=bearer(BOB))
     assert "600 a minute" in assert_problem(refused, "invalid-request", place)["detail"]
 
 
-def test_a_preflight_request_needs_no_key(guarded: httpx.Client) -> None:
+def test_a_preflight_request_needs_no_key(guarded: GatewayClient) -> None:
     """The browser sends it by itself, and never with credentials."""
     asked = {"Origin": "https://example.org", "Access-Control-Request-Method": "POST"}
     asked |= {"Access-Control-Request-Headers": "authorization,content-type"}
@@ -143,7 +133,7 @@ def test_a_preflight_request_needs_no_key(guarded: httpx.Client) -> None:
     assert "access-control-allow-origin" not in other.headers
 
 
-def test_the_api_says_that_it_wants_a_key(guarded: httpx.Client) -> None:
+def test_the_api_says_that_it_wants_a_key(guarded: GatewayClient) -> None:
     document = guarded.get("/openapi.json", headers=bearer(BOB)).json()
     assert document["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
     assert {"401", "429"} <= document["paths"]["/generate"]["post"]["responses"].keys()

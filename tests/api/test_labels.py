@@ -4,8 +4,6 @@ import csv
 import io
 import threading
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,43 +11,16 @@ import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
 
 from tests.api import indexed_models, processes
 from tests.api.indexed_models import BY_CLASSIFIER, BY_INDEX, DOUBTFUL, INDEXED, SHADE
 from tests.api.problem import assert_problem
+from tests.api.processes import GatewayClient
 from tests.api.test_generate import ask, from_json, from_npy
-from tests.api.test_metrics import read, value
 from tests.api.waiting import wait_until
+from tests.support.pictures import pixels_of
 
 FORMATS = ["application/json", "image/png", "application/zip", "application/x-npy"]
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("indexed")
-    indexed_models.save_generator(root / "generator" / "1")
-    indexed_models.save_discriminator(root / "discriminator" / "1")
-    indexed_models.save_classifier(root / "classifier" / "1")
-    return root
-
-
-@contextmanager
-def serving(models: Path, address: Path, program: str, **settings: object) -> Iterator[httpx.Client]:
-    """A client of a gateway in front of ``models``."""
-    with (
-        processes.model_server(models, address, program),
-        processes.gateway(f"unix:{address}", **settings) as process,
-        httpx.Client(base_url=processes.url_of(process), timeout=60) as client,
-    ):
-        yield client
-
-
-@pytest.fixture(scope="module")
-def indexed_http(models: Path, sockets: Path, program: str) -> Iterator[httpx.Client]:
-    """A client of a gateway in front of the small models."""
-    with serving(models, sockets / "indexed.sock", program) as client:
-        yield client
 
 
 def shown(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -58,84 +29,82 @@ def shown(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def test_labels_come_from_the_index_where_it_knows_and_from_the_classifier_elsewhere(
-    indexed_http: httpx.Client,
+    small_http: GatewayClient,
 ) -> None:
     seeds = [5, INDEXED - 1, INDEXED, 2**53 - 1, 5]
-    before = read(indexed_http)
-    response = ask(indexed_http, seeds=seeds, labels=True)
+    grown = small_http.growth()
+    response = ask(small_http, seeds=seeds, labels=True)
     images = response.json()["images"]
     assert [image["seed"] for image in images] == seeds
     assert [image["digit"] for image in images] == shown(from_json(response)).tolist()
     assert [image["confidence"] for image in images] == [BY_INDEX, BY_INDEX, BY_CLASSIFIER, BY_CLASSIFIER, BY_INDEX]
-    after = read(indexed_http)
     for source, count in (("index", 3), ("classifier", 2)):
-        name = "digitgan_images_labelled_total"
-        assert value(after, name, source=source) - value(before, name, source=source) == count
+        assert grown("images_labelled_total", source=source) == count
 
 
-def test_noise_and_chosen_seeds_are_labelled_by_the_classifier(indexed_http: httpx.Client) -> None:
+def test_noise_and_chosen_seeds_are_labelled_by_the_classifier(small_http: GatewayClient) -> None:
     noise = np.random.default_rng(1).normal(size=(300, 100)).tolist()
     for body in ({"noise": noise}, {"count": 300}):
-        response = ask(indexed_http, labels=True, **body)
+        response = ask(small_http, labels=True, **body)
         images = response.json()["images"]
         assert [image["digit"] for image in images] == shown(from_json(response)).tolist()
         assert {image["confidence"] for image in images} == {BY_CLASSIFIER}
 
 
-def test_without_labels_nothing_is_told(indexed_http: httpx.Client) -> None:
+def test_without_labels_nothing_is_told(small_http: GatewayClient) -> None:
     for body in ({}, {"labels": False}, {"curated": False, "digit": None}):
-        (image,) = ask(indexed_http, seeds=[5], **body).json()["images"]
+        (image,) = ask(small_http, seeds=[5], **body).json()["images"]
         assert set(image) == {"seed", "png"}
 
 
 @pytest.mark.parametrize("digit", [0, 7])
-def test_a_digit_is_all_there_is(indexed_http: httpx.Client, digit: int) -> None:
-    response = ask(indexed_http, count=100, digit=digit)
+def test_a_digit_is_all_there_is(small_http: GatewayClient, digit: int) -> None:
+    response = ask(small_http, count=100, digit=digit)
     images = response.json()["images"]
     assert (shown(from_json(response)) == digit).all()
     assert [(image["digit"], image["confidence"]) for image in images] == [(digit, BY_INDEX)] * 100
     seeds = [image["seed"] for image in images]
     assert len(set(seeds)) == 100
-    assert np.array_equal(from_json(ask(indexed_http, seeds=seeds)), from_json(response))
-    assert [image["seed"] for image in ask(indexed_http, count=100, digit=digit).json()["images"]] != seeds
+    assert np.array_equal(from_json(ask(small_http, seeds=seeds)), from_json(response))
+    assert [image["seed"] for image in ask(small_http, count=100, digit=digit).json()["images"]] != seeds
 
 
-def test_a_doubtful_image_is_no_digit_and_is_labelled_as_what_it_may_be(indexed_http: httpx.Client) -> None:
+def test_a_doubtful_image_is_no_digit_and_is_labelled_as_what_it_may_be(small_http: GatewayClient) -> None:
     sevens = indexed_models.digits_of_seeds(range(INDEXED), 0) == 7
     doubtful = indexed_models.confidences(np.arange(INDEXED)) == DOUBTFUL
     clear = set(np.flatnonzero(sevens & ~doubtful).tolist())
-    images = ask(indexed_http, count=len(clear), digit=7).json()["images"]
+    images = ask(small_http, count=len(clear), digit=7).json()["images"]
     assert {image["seed"] for image in images} == clear
     (seed, *_) = np.flatnonzero(sevens & doubtful).tolist()
-    (image,) = ask(indexed_http, seeds=[seed], labels=True).json()["images"]
+    (image,) = ask(small_http, seeds=[seed], labels=True).json()["images"]
     assert (image["digit"], image["confidence"]) == (7, DOUBTFUL)
 
 
-def test_curated_images_pass_both_floors_and_are_of_the_digit_too(indexed_http: httpx.Client) -> None:
-    any_digit = ask(indexed_http, count=800, curated=True).json()["images"]
+def test_curated_images_pass_both_floors_and_are_of_the_digit_too(small_http: GatewayClient) -> None:
+    any_digit = ask(small_http, count=800, curated=True).json()["images"]
     assert {image["seed"] % 3 for image in any_digit} == {0}
     assert {image["digit"] for image in any_digit} == set(range(10))
-    sevens = ask(indexed_http, count=50, curated=True, digit=7).json()["images"]
+    sevens = ask(small_http, count=50, curated=True, digit=7).json()["images"]
     assert {(image["seed"] % 3, image["digit"]) for image in sevens} == {(0, 7)}
 
 
 @pytest.mark.parametrize("accept", FORMATS)
-def test_chosen_seeds_are_listed_in_a_header(indexed_http: httpx.Client, accept: str) -> None:
-    response = ask(indexed_http, accept, count=9, digit=3)
+def test_chosen_seeds_are_listed_in_a_header(small_http: GatewayClient, accept: str) -> None:
+    response = ask(small_http, accept, count=9, digit=3)
     seeds = [int(seed) for seed in response.headers["x-seeds"].split(",")]
     assert len(set(seeds)) == 9
-    again = ask(indexed_http, accept, seeds=seeds, **({"labels": True} if accept in FORMATS[::2] else {}))
+    again = ask(small_http, accept, seeds=seeds, **({"labels": True} if accept in FORMATS[::2] else {}))
     assert again.content == response.content
 
 
-def test_a_zip_ends_with_a_table_of_the_labels(indexed_http: httpx.Client) -> None:
-    response = ask(indexed_http, "application/zip", seeds=list(range(INDEXED - 300, INDEXED + 300)), labels=True)
+def test_a_zip_ends_with_a_table_of_the_labels(small_http: GatewayClient) -> None:
+    response = ask(small_http, "application/zip", seeds=list(range(INDEXED - 300, INDEXED + 300)), labels=True)
     with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
         *names, last = archive.namelist()
         assert last == "labels.csv"
         rows = list(csv.DictReader(io.TextIOWrapper(archive.open(last), "utf-8")))
         assert [row["file"] for row in rows] == names
-        digits = [int(np.asarray(Image.open(archive.open(name)))[14, 14]) // SHADE for name in names]
+        digits = [int(pixels_of(archive.read(name))[14, 14]) // SHADE for name in names]
     assert [int(row["digit"]) for row in rows] == digits
     assert [int(row["seed"]) for row in rows] == list(range(INDEXED - 300, INDEXED + 300))
     assert [float(row["confidence"]) for row in rows] == [
@@ -144,15 +113,15 @@ def test_a_zip_ends_with_a_table_of_the_labels(indexed_http: httpx.Client) -> No
     ]
 
 
-def test_a_zip_of_noise_has_no_seeds_in_its_table(indexed_http: httpx.Client) -> None:
-    response = ask(indexed_http, "application/zip", noise=[[0.0] * 100], labels=True)
+def test_a_zip_of_noise_has_no_seeds_in_its_table(small_http: GatewayClient) -> None:
+    response = ask(small_http, "application/zip", noise=[[0.0] * 100], labels=True)
     with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
         assert archive.read("labels.csv") == b"file,seed,digit,confidence\n0.png,,5,0.91\n"
 
 
 @pytest.mark.parametrize("accept", ["image/png", "application/x-npy"])
-def test_formats_without_room_for_labels_say_which_have_it(indexed_http: httpx.Client, accept: str) -> None:
-    response = indexed_http.post("/generate", json={"count": 1, "labels": True}, headers={"Accept": accept})
+def test_formats_without_room_for_labels_say_which_have_it(small_http: GatewayClient, accept: str) -> None:
+    response = small_http.post("/generate", json={"count": 1, "labels": True}, headers={"Accept": accept})
     document = assert_problem(response, "invalid-request", "/labels")
     assert "application/json and application/zip" in document["detail"]
 
@@ -170,46 +139,50 @@ def test_formats_without_room_for_labels_say_which_have_it(indexed_http: httpx.C
         ({"count": 1, "curated": 1}, ["/curated"]),
         ({"count": 1, "labels": "yes"}, ["/labels"]),
         ({"digit": 7}, [""]),
+        ({"seeds": [1], "start": 0}, ["/start"]),
+        ({"count": 2, "start": 2**53 - 1}, ["/start"]),
+        ({"count": 2, "start": -1}, ["/start"]),
+        ({"count": 1, "start": INDEXED, "digit": 7}, ["/start"]),
     ],
 )
-def test_wrong_values_are_named(indexed_http: httpx.Client, body: Any, places: list[str]) -> None:
-    assert_problem(indexed_http.post("/generate", json=body), "invalid-request", *places)
+def test_wrong_values_are_named(small_http: GatewayClient, body: Any, places: list[str]) -> None:
+    assert_problem(small_http.post("/generate", json=body), "invalid-request", *places)
 
 
-def test_more_than_there_are_says_how_many_there_are(indexed_http: httpx.Client) -> None:
+def test_more_than_there_are_says_how_many_there_are(small_http: GatewayClient) -> None:
     curated = int(indexed_models.curated(np.arange(INDEXED)).sum())
     body = {"count": curated, "curated": True}
-    assert len(from_npy(ask(indexed_http, "application/x-npy", **body))) == curated
-    response = indexed_http.post("/generate", json=body | {"count": curated + 1})
+    assert len(from_npy(ask(small_http, "application/x-npy", **body))) == curated
+    response = small_http.post("/generate", json=body | {"count": curated + 1})
     document = assert_problem(response, "invalid-request", "/count")
     assert f"version 1 has {curated} curated digits" in document["detail"]
 
 
-def test_a_version_that_does_not_exist_is_the_callers_404(indexed_http: httpx.Client) -> None:
+def test_a_version_that_does_not_exist_is_the_callers_404(small_http: GatewayClient) -> None:
     for body in ({"digit": 7}, {"labels": True}):
-        response = indexed_http.post("/generate", json={"count": 1, "version": 99} | body)
+        response = small_http.post("/generate", json={"count": 1, "version": 99} | body)
         assert_problem(response, "version-not-found")
-    assert ask(indexed_http, count=3, digit=7, version=1).json()["version"] == 1
+    assert ask(small_http, count=3, digit=7, version=1).json()["version"] == 1
 
 
-def test_the_verdict_follows_the_calibrated_probability(indexed_http: httpx.Client) -> None:
+def test_the_verdict_follows_the_calibrated_probability(small_http: GatewayClient) -> None:
     """A logit of 1 is above zero and its probability below one half: fake."""
     verdicts = {}
     for digit in (4, 6, 8):
-        image = ask(indexed_http, "image/png", count=1, digit=digit).content
-        answer = indexed_http.post("/score?fit=never", content=image, headers={"Content-Type": "image/png"})
+        image = ask(small_http, "image/png", count=1, digit=digit).content
+        answer = small_http.post("/score?fit=never", content=image, headers={"Content-Type": "image/png"})
         (score,) = answer.json()["scores"]
         verdicts[score["logit"]] = (score["probability"] > 0.5, score["verdict"])
     assert verdicts == {-1.0: (False, "fake"), 1.0: (False, "fake"), 3.0: (True, "real")}
 
 
 def test_a_digit_stays_that_digit_while_versions_change(
-    models: Path, sockets: Path, program: str, tmp_path: Path
+    small_models: Path, sockets: Path, program: str, tmp_path: Path
 ) -> None:
     """Version 2 makes eights of the seeds of sevens; version 3 has no index."""
     for name in ("generator", "discriminator", "classifier"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "1").symlink_to(models / name / "1")
+        (tmp_path / name / "1").symlink_to(small_models / name / "1")
     answers: list[httpx.Response] = []
     enough = threading.Event()
 
@@ -221,7 +194,10 @@ def test_a_digit_stays_that_digit_while_versions_change(
     def wait_for(version: int) -> None:
         wait_until(lambda: bool(answers) and answers[-1].json().get("version") == version)
 
-    with serving(tmp_path, sockets / "changing.sock", program) as client:
+    with (
+        processes.model_server(tmp_path, sockets / "changing.sock", program) as server,
+        processes.serving(server.target) as client,
+    ):
 
         def keep_asking() -> None:
             while not enough.is_set():
@@ -247,27 +223,26 @@ def test_a_digit_stays_that_digit_while_versions_change(
             assert_problem(client.post("/generate", json={"count": 1} | body), "no-seed-index", *places)
         (image,) = ask(client, seeds=[5], labels=True).json()["images"]
         assert image["confidence"] == BY_CLASSIFIER
-        samples = read(client)
-        assert value(samples, "digitgan_seed_index_fetches_total", version="2") == 1
+        assert client.metric("seed_index_fetches_total", version="2") == 1
 
 
 class TestStart:
     """Page by page through the seeds, in place of random ones."""
 
-    def test_seeds_follow_from_the_start_on(self, indexed_http: httpx.Client) -> None:
-        response = ask(indexed_http, "application/x-npy", count=100, start=2**40)
+    def test_seeds_follow_from_the_start_on(self, small_http: GatewayClient) -> None:
+        response = ask(small_http, "application/x-npy", count=100, start=2**40)
         assert response.headers["x-seeds"] == f"{2**40}-{2**40 + 99}"
         seeds = list(range(2**40, 2**40 + 100))
-        assert np.array_equal(from_npy(response), from_npy(ask(indexed_http, "application/x-npy", seeds=seeds)))
+        assert np.array_equal(from_npy(response), from_npy(ask(small_http, "application/x-npy", seeds=seeds)))
 
     @pytest.mark.parametrize("kind", [{"digit": 7}, {"digit": 7, "curated": True}, {"curated": True}])
     def test_pages_of_a_kind_are_all_of_them_once_in_order(
-        self, indexed_http: httpx.Client, kind: dict[str, Any]
+        self, small_http: GatewayClient, kind: dict[str, Any]
     ) -> None:
         found, start = [], 0
         while True:
             body = {"count": 256, "start": start, **kind}
-            response = indexed_http.post("/generate", json=body, headers={"Accept": "application/x-npy"})
+            response = small_http.post("/generate", json=body, headers={"Accept": "application/x-npy"})
             if response.status_code != 200:
                 break
             found += [int(seed) for seed in response.headers["x-seeds"].split(",")]
@@ -280,15 +255,3 @@ class TestStart:
         if "curated" in kind:
             fitting &= indexed_models.curated(seeds)
         assert found == np.flatnonzero(fitting).tolist()
-
-    @pytest.mark.parametrize(
-        ("body", "places"),
-        [
-            ({"seeds": [1], "start": 0}, ["/start"]),
-            ({"count": 2, "start": 2**53 - 1}, ["/start"]),
-            ({"count": 2, "start": -1}, ["/start"]),
-            ({"count": 1, "start": INDEXED, "digit": 7}, ["/start"]),
-        ],
-    )
-    def test_a_wrong_start_is_named(self, indexed_http: httpx.Client, body: Any, places: list[str]) -> None:
-        assert_problem(indexed_http.post("/generate", json=body), "invalid-request", *places)

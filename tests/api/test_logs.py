@@ -3,13 +3,11 @@
 import json
 import logging
 import re
-import socket
 import sys
 import time
 from typing import Any
 
 import grpc
-import httpx
 import pytest
 from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext
@@ -18,20 +16,20 @@ from api.telemetry import observation
 from api.telemetry.logs import MAX_PER_MINUTE, JsonFormatter, LimitRepeats, TextFormatter
 from api.telemetry.observation import Observation
 from tests.api import processes
-from tests.api.misbehaving import MisbehavingServer, failing, honest
-from tests.api.test_metrics import read, value
+from tests.api.misbehaving import MisbehavingServer, failing
+from tests.api.processes import GatewayClient
 from tests.api.waiting import wait_until
 from tests.support.processes import ServerProcess
 
 
 @pytest.mark.parametrize("given", ["a", "5f2c-11", "Root=1-67891233-abcdef012345678912345678", "x" * 128])
-def test_a_valid_request_id_comes_back(http: httpx.Client, given: str) -> None:
+def test_a_valid_request_id_comes_back(http: GatewayClient, given: str) -> None:
     for path in ("/healthz/live", "/digits/7.png", "/nowhere"):
         assert http.get(path, headers={"X-Request-ID": given}).headers.get_list("x-request-id") == [given]
 
 
 @pytest.mark.parametrize("given", [None, "", "x" * 129, 'a"b', "a b", "a\tb", "é"])
-def test_any_other_is_replaced(http: httpx.Client, given: str | None) -> None:
+def test_any_other_is_replaced(http: GatewayClient, given: str | None) -> None:
     headers = {} if given is None else {b"X-Request-ID": given.encode("latin-1")}
     found = {http.get("/healthz/live", headers=headers).headers["x-request-id"] for _ in range(2)}
     assert len(found) == 2
@@ -43,17 +41,13 @@ def log_of(process: ServerProcess) -> list[dict[str, Any]]:
 
 
 def test_json_logs_have_an_object_a_line_and_one_line_a_request(faulty_server: MisbehavingServer) -> None:
-    with processes.gateway(faulty_server.target, log_format="json", access_log=True) as process:
-        with httpx.Client(base_url=processes.url_of(process)) as http:
-            made = http.get("/digits/7.png?scale=2", headers={"X-Request-ID": "made", "User-Agent": "me"})
-            http.get("/nowhere%0aGET%20/forged", headers={"X-Request-ID": "lost"})
-            faulty_server.behaviour = failing(grpc.StatusCode.INTERNAL, "oops")
-            try:
-                http.get("/digits/7.png", headers={"X-Request-ID": "failed"})
-            finally:
-                faulty_server.behaviour = honest
-        assert process.stop() == 0
-        lines = log_of(process)
+    with processes.serving(faulty_server.target, log_format="json", access_log=True) as http:
+        made = http.get("/digits/7.png?scale=2", headers={"X-Request-ID": "made", "User-Agent": "me"})
+        http.get("/nowhere%0aGET%20/forged", headers={"X-Request-ID": "lost"})
+        faulty_server.behaviour = failing(grpc.StatusCode.INTERNAL, "oops")
+        http.get("/digits/7.png", headers={"X-Request-ID": "failed"})
+        assert http.process.stop() == 0
+        lines = log_of(http.process)
     for line in lines:
         assert {"time", "level", "logger", "message"} <= set(line)
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", line["time"])
@@ -73,15 +67,13 @@ def test_json_logs_have_an_object_a_line_and_one_line_a_request(faulty_server: M
 
 
 def test_text_logs_have_the_id_in_brackets_and_no_requests_by_default(
-    faulty_server: MisbehavingServer, faulty_http: httpx.Client, faulty_gateway: ServerProcess
+    faulty_server: MisbehavingServer,
+    faulty_http: GatewayClient,
 ) -> None:
     faulty_server.behaviour = failing(grpc.StatusCode.INTERNAL, "oops")
-    try:
-        faulty_http.get("/digits/7.png", headers={"X-Request-ID": "a-request-of-mine"})
-    finally:
-        faulty_server.behaviour = honest
-    wait_until(lambda: "a-request-of-mine" in faulty_gateway.log)
-    (line,) = [line for line in faulty_gateway.log.splitlines() if "a-request-of-mine" in line]
+    faulty_http.get("/digits/7.png", headers={"X-Request-ID": "a-request-of-mine"})
+    wait_until(lambda: "a-request-of-mine" in faulty_http.process.log)
+    (line,) = [line for line in faulty_http.process.log.splitlines() if "a-request-of-mine" in line]
     assert line.startswith("WARNING api.http.errors: GET /digits/7.png: ")
     assert line.endswith(" [a-request-of-mine]")
 
@@ -90,29 +82,27 @@ def test_clients_cannot_fill_a_disk_with_what_is_no_request(faulty_server: Misbe
     """Nor with connections beyond the most there may be, nor with upgrades to what isn't spoken here."""
     upgrade = b"GET /healthz/live HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
     malformed, more = b"hello\r\n\r\n", 300
-    with processes.gateway(faulty_server.target, max_connections=1) as process:
-        address = ("127.0.0.1", int(processes.url_of(process).rpartition(":")[2]))
+    with processes.serving(faulty_server.target, max_connections=1) as http:
 
         def ask(request: bytes) -> bytes:
-            with socket.create_connection(address, timeout=60) as connection:
+            with http.connect() as connection:
                 connection.sendall(request)
                 return connection.recv(2**16)
 
         for _ in range(more):
             assert ask(malformed).startswith(b"HTTP/1.1 400 ")
             assert ask(upgrade).startswith(b"HTTP/1.1 200 ")
-        with socket.create_connection(address):
+        with http.connect():
             for _ in range(more):
                 assert ask(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").startswith(b"HTTP/1.1 503 ")
-        with httpx.Client(base_url=processes.url_of(process)) as http:
-            samples = read(http)
-        assert process.stop() == 0
-    warnings = [line for line in process.log.splitlines() if line.startswith("WARNING")]
+        metrics = http.metrics()
+        assert http.process.stop() == 0
+    warnings = [line for line in http.process.log.splitlines() if line.startswith("WARNING")]
     assert {line.count("left out") for line in warnings} <= {0, 1}
     assert len(warnings) <= 8 * MAX_PER_MINUTE
     for status, count in (("400", more), ("503", more)):
-        labels = {"route": "none", "method": "other", "status": status}
-        assert value(samples, "digitgan_http_requests_total", **labels) == count
+        labels = (("method", "other"), ("route", "none"), ("status", status))
+        assert metrics["digitgan_http_requests_total", labels] == count
 
 
 def record(message: str, *args: object, **fields: object) -> logging.LogRecord:
@@ -144,10 +134,6 @@ def test_an_object_is_one_line_with_its_exception_in_it() -> None:
     assert "\n" not in text
     assert "ValueError: on purpose" in json.loads(text)["exception"]
     assert "request_id" not in json.loads(text)
-
-
-def test_a_line_without_a_request_has_no_brackets() -> None:
-    assert TextFormatter().format(record("hello")) == "WARNING api.here: hello"
 
 
 def passing(limit: LimitRepeats, count: int, level: int = logging.WARNING, line: int = 1, kind: str = "") -> list[str]:
@@ -182,10 +168,3 @@ def test_a_flood_of_one_kind_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> 
     failed = record("oh")
     failed.exc_info = (ValueError, ValueError(), None)
     assert limit.filter(failed)
-
-
-def test_a_note_is_a_field_of_an_objects() -> None:
-    made = record("oh")
-    assert "note" not in json.loads(JsonFormatter().format(made))
-    made.note = "more"
-    assert json.loads(JsonFormatter().format(made))["note"] == "more"

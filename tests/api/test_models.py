@@ -1,73 +1,191 @@
-"""GET /models: versions and states as the model server tells them, cards as they lie beside the models."""
+"""The status of the models in readiness, GET /models and the metrics: of the newest version or the one with a label."""
 
+import asyncio
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
+import pytest
 
+from api.routes import health
+from api.telemetry.metrics import Metrics
+from api.upstream.inference import Inference
 from serving.apis import ModelVersionStatus
-from serving.contract import GENERATOR
+from serving.contract import DISCRIMINATOR, GENERATOR, MODELS
 from serving.pretrained import MODELS_DIR
+from serving.tf_serving.client import ModelClient
+from serving.tf_serving.server_config import MODELS_CONFIG
+from serving.versions.model_copy import add_versions
 from tests.api import processes
 from tests.api.misbehaving import MisbehavingServer
+from tests.api.problem import assert_problem
+from tests.api.processes import GatewayClient
 from tests.api.waiting import wait_until
+from tests.support.processes import ModelServerProcess, free_port
+
+AVAILABLE, END = ModelVersionStatus.AVAILABLE, ModelVersionStatus.END
 
 
-def test_the_pretrained_models_with_their_cards(http: httpx.Client) -> None:
+def model(http: httpx.Client, name: str) -> dict[str, Any]:
+    """Returns what GET /models says of a model."""
+    (found,) = [one for one in http.get("/models").json()["models"] if one["name"] == name]
+    return dict(found)
+
+
+def test_the_pretrained_models_are_ready_and_have_their_cards(http: GatewayClient) -> None:
+    assert http.get("/healthz/live").json() == {"status": "live"}
+    assert http.get("/healthz/ready").json() == {"status": "ready"}
+    assert http.head("/healthz/ready").status_code == 200
     models = http.get("/models").json()["models"]
-    assert [model["name"] for model in models] == ["generator", "discriminator", "classifier"]
-    for model in models:
-        card = json.loads((MODELS_DIR / model["name"] / "1" / "model.json").read_text("utf-8"))
-        assert (model["status"], model["detail"], model["serving"]) == ("available", None, 1)
-        assert model["versions"] == [{"version": 1, "state": "AVAILABLE", "error": None, "card": card}]
-
-
-def test_without_a_directory_there_are_no_cards(faulty_http: httpx.Client) -> None:
-    models = faulty_http.get("/models").json()["models"]
-    assert {version["card"] for model in models for version in model["versions"]} == {None}
+    assert [one["name"] for one in models] == ["generator", "discriminator", "classifier"]
+    for one in models:
+        card = json.loads((MODELS_DIR / one["name"] / "1" / "model.json").read_text("utf-8"))
+        assert (one["status"], one["detail"], one["serving"]) == ("available", None, 1)
+        assert one["versions"] == [{"version": 1, "state": "AVAILABLE", "error": None, "card": card}]
 
 
 def test_a_broken_or_missing_card_hides_no_version(faulty_server: MisbehavingServer, tmp_path: Path) -> None:
     card = tmp_path / "generator" / "1" / "model.json"
     card.parent.mkdir(parents=True)
     card.write_text("{broken", "utf-8")
-    with processes.gateway(faulty_server.target, models_dir=tmp_path) as process:
-        models = httpx.get(f"{processes.url_of(process)}/models").json()["models"]
-        assert [model["versions"][0]["card"] for model in models] == [None, None, None]
-        wait_until(lambda: str(card) in process.log)
+    with processes.serving(faulty_server.target, models_dir=tmp_path) as http:
+        assert [model(http, name)["versions"][0]["card"] for name in MODELS] == [None, None, None]
+        wait_until(lambda: str(card) in http.process.log)
 
 
-def test_a_version_that_failed_says_why(faulty_server: MisbehavingServer, faulty_http: httpx.Client) -> None:
-    faulty_server.statuses[GENERATOR] = [(2, ModelVersionStatus.END), (1, ModelVersionStatus.AVAILABLE)]
+@pytest.mark.parametrize("state", ["START", "LOADING", "UNLOADING", "END"])
+def test_a_model_that_is_not_available_is_named(
+    faulty_server: MisbehavingServer, faulty_http: GatewayClient, state: str
+) -> None:
+    assert faulty_http.get("/healthz/ready").status_code == 200
+    faulty_server.statuses[DISCRIMINATOR] = [(3, getattr(ModelVersionStatus, state))]
+    document = assert_problem(faulty_http.get("/healthz/ready"), "not-ready", "discriminator")
+    assert f"3 {state}" in document["errors"][0]["detail"]
+    assert faulty_http.get("/healthz/live").status_code == 200
+
+
+def test_a_version_that_failed_says_why_and_one_that_is_available_is_enough(
+    faulty_server: MisbehavingServer, faulty_http: GatewayClient
+) -> None:
+    faulty_server.statuses[GENERATOR] = [(2, END), (1, AVAILABLE)]
     faulty_server.errors[2] = (15, "the graph can't be parsed")
-    try:
-        generator = faulty_http.get("/models").json()["models"][0]
-    finally:
-        faulty_server.statuses[GENERATOR] = [(1, ModelVersionStatus.AVAILABLE)]
-        faulty_server.errors.clear()
+    generator = model(faulty_http, GENERATOR)
     assert (generator["status"], generator["serving"]) == ("degraded", 1)
     assert generator["detail"] == "version 2: DATA_LOSS: the graph can't be parsed; version 1 serves on"
-    assert generator["versions"][0] == {
-        "version": 2,
-        "state": "END",
-        "error": {"code": "DATA_LOSS", "message": "the graph can't be parsed"},
-        "card": None,
-    }
+    error = {"code": "DATA_LOSS", "message": "the graph can't be parsed"}
+    assert generator["versions"][0] == {"version": 2, "state": "END", "error": error, "card": None}
+    assert faulty_http.get("/healthz/ready").status_code == 200
 
 
-def test_a_model_that_the_server_does_not_know_has_no_versions(
-    faulty_server: MisbehavingServer, faulty_http: httpx.Client
+@pytest.mark.parametrize("known", [True, False])
+def test_a_model_without_versions_is_unavailable(
+    faulty_server: MisbehavingServer, faulty_http: GatewayClient, known: bool
 ) -> None:
-    before = faulty_server.statuses.pop(GENERATOR)
-    try:
-        models = faulty_http.get("/models").json()["models"]
-    finally:
-        faulty_server.statuses[GENERATOR] = before
-    (generator,) = [model for model in models if model["name"] == "generator"]
-    assert generator == {
+    faulty_server.statuses = {DISCRIMINATOR: [(1, AVAILABLE)]} | ({GENERATOR: []} if known else {})
+    names = set(MODELS) - {DISCRIMINATOR}
+    assert_problem(faulty_http.get("/healthz/ready"), "not-ready", *names)
+    assert model(faulty_http, GENERATOR) == {
         "name": "generator",
         "status": "unavailable",
         "detail": "no version is AVAILABLE (there are none)",
         "serving": None,
         "versions": [],
     }
+
+
+def test_a_model_server_too_busy_to_answer_has_its_last_status() -> None:
+    """Otherwise slowness alone would leave a Service without a gateway."""
+    with MisbehavingServer("127.0.0.1:0") as server, processes.serving(server.target) as http:
+        assert http.get("/healthz/ready").status_code == 200
+        server.silent = True
+        assert http.get("/healthz/ready").status_code == 200
+        with processes.serving(server.target, ready_timeout_s=0.2) as newcomer:
+            assert_problem(newcomer.get("/healthz/ready"), "not-ready", *MODELS)
+
+
+def test_the_last_status_does_not_count_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def ask() -> list[list[dict[str, str]]]:
+        with MisbehavingServer("127.0.0.1:0") as server:
+            lifecycle = health.Lifecycle()
+            client = ModelClient(server.target)
+            inference = Inference(client, Metrics())
+            answers = [await health.unready_models(inference, lifecycle, 5)]
+            server.silent = True
+            answers.append(await health.unready_models(inference, lifecycle, 0.2))
+            monkeypatch.setattr(health, "STALE_STATUS_S", 0.0)
+            answers.append(await health.unready_models(inference, lifecycle, 0.2))
+            await client.close()
+            return answers
+
+    known, silent, too_long = asyncio.run(ask())
+    assert (known, silent) == ([], [])
+    assert [one["model"] for one in too_long] == list(MODELS)
+
+
+def test_without_a_model_server_it_is_live_and_not_ready(sockets: Path) -> None:
+    with processes.serving(f"unix:{sockets}/nobody.sock") as http:
+        assert http.get("/healthz/live").status_code == 200
+        assert_problem(http.get("/healthz/ready"), "not-ready", *MODELS)
+        assert_problem(http.get("/models"), "model-server-unreachable")
+        assert_problem(http.get("/digits/7.png"), "model-server-unreachable")
+
+
+@pytest.fixture(scope="module")
+def labelled(server: MisbehavingServer) -> Iterator[GatewayClient]:
+    with processes.serving(server.target, version_label="stable") as client:
+        yield client
+
+
+class TestLabel:
+    """With DIGITGAN_VERSION_LABEL all of them ask for the version that the routes ask for."""
+
+    @pytest.fixture(autouse=True)
+    def _two_versions(self, server: MisbehavingServer) -> None:
+        server.behaviour = server.by_label
+        server.statuses = {name: [(2, AVAILABLE), (1, AVAILABLE)] for name in MODELS}
+
+    def test_a_model_with_the_label_is_available(self, server: MisbehavingServer, labelled: GatewayClient) -> None:
+        server.labels = {name: {"stable": 1} for name in MODELS}
+        assert labelled.get("/healthz/ready").status_code == 200
+        assert labelled.metric("model_available", model=GENERATOR) == 1
+        assert labelled.metric("model_serving_version", model=GENERATOR) == 1
+        generator = model(labelled, GENERATOR)
+        assert (generator["status"], generator["serving"]) == ("available", 1)
+        assert labelled.post("/generate", json={"seeds": [7]}).json()["version"] == 1
+
+    def test_a_model_without_the_label_is_not_available(
+        self, server: MisbehavingServer, labelled: GatewayClient
+    ) -> None:
+        server.labels = {name: {"stable": 1} for name in MODELS if name != DISCRIMINATOR}
+        document = assert_problem(labelled.get("/healthz/ready"), "not-ready", DISCRIMINATOR)
+        assert "stable" in document["errors"][0]["detail"]
+        assert labelled.get(f"/v2/models/{GENERATOR}/ready").status_code == 200
+        assert_problem(labelled.get(f"/v2/models/{DISCRIMINATOR}/ready"), "not-ready", DISCRIMINATOR)
+        assert [labelled.metric("model_available", model=name) for name in (GENERATOR, DISCRIMINATOR)] == [1, 0]
+        found = model(labelled, DISCRIMINATOR)
+        assert (found["status"], found["serving"]) == ("unavailable", None)
+        assert "stable" in found["detail"]
+
+    def test_without_any_label_every_model_is_named(self, labelled: GatewayClient) -> None:
+        assert labelled.post("/generate", json={"seeds": [7]}).status_code == 503
+        assert_problem(labelled.get("/healthz/ready"), "not-ready", *MODELS)
+
+
+def test_models_on_a_new_volume_serve_without_a_promotion(program: str, tmp_path: Path) -> None:
+    """``digitgan models add`` gives the label that the gateway asks for."""
+    add_versions(MODELS_DIR, tmp_path, tmp_path, print)
+    port = free_port()
+    flags = [
+        f"--port={port}",
+        f"--model_config_file={tmp_path / MODELS_CONFIG}",
+        "--allow_version_labels_for_unavailable_models=true",
+        "--enable_serialization_as_tensor_content=true",
+    ]
+    with (
+        ModelServerProcess(program, flags, f"127.0.0.1:{port}") as server,
+        processes.serving(server.target, version_label="stable", ready_timeout_s=30) as http,
+    ):
+        assert http.get("/healthz/ready").status_code == 200
+        assert http.get("/digits/7.png").status_code == 200

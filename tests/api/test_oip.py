@@ -1,16 +1,12 @@
 """The Open Inference Protocol: Triton's own client runs unchanged, and every failure is told in both ways."""
 
 import base64
-import io
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
-from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
@@ -18,26 +14,25 @@ from api.oip.messages import HEADER_LENGTH
 from serving.apis import ModelVersionStatus
 from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR, IMAGES, LOGITS, MODELS, NOISE, PROBABILITIES
 from serving.noise import noise_from_seeds
-from tests.api import processes
 from tests.api.misbehaving import MisbehavingServer
 from tests.api.problem import assert_problem
-from tests.support.processes import ServerProcess
+from tests.api.processes import GatewayClient
+from tests.support.pictures import pixels_of, saved
 
 SEEDS = [7, 8, 2**40]
 
 
 @pytest.fixture(scope="module")
-def triton(gateway: ServerProcess) -> Iterator[InferenceServerClient]:
-    address = processes.url_of(gateway).removeprefix("http://")
-    with InferenceServerClient(address, network_timeout=60, connection_timeout=60) as client:
+def triton(http: GatewayClient) -> Iterator[InferenceServerClient]:
+    with InferenceServerClient(f"127.0.0.1:{http.base_url.port}", network_timeout=60, connection_timeout=60) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
-def digits(http: httpx.Client) -> NDArray[np.uint8]:
+def digits(http: GatewayClient) -> NDArray[np.uint8]:
     """What /generate makes of SEEDS: uint8 [3, 28, 28, 1]."""
     made = http.post("/generate", json={"seeds": SEEDS}).json()["images"]
-    return np.stack([np.asarray(Image.open(io.BytesIO(base64.b64decode(one["png"]))))[..., None] for one in made])
+    return np.stack([pixels_of(base64.b64decode(one["png"]))[..., None] for one in made])
 
 
 def tensor(name: str, array: NDArray[Any], *, binary: bool) -> InferInput:
@@ -73,7 +68,7 @@ def test_the_client_lists_and_checks_the_models(triton: InferenceServerClient) -
 @pytest.mark.parametrize("binary_out", [False, True])
 @pytest.mark.parametrize("binary_in", [False, True])
 def test_the_client_runs_all_three_models(
-    triton: InferenceServerClient, digits: NDArray[np.uint8], http: httpx.Client, binary_in: bool, binary_out: bool
+    triton: InferenceServerClient, digits: NDArray[np.uint8], http: GatewayClient, binary_in: bool, binary_out: bool
 ) -> None:
     def infer(model: str, name: str, array: NDArray[Any], *outputs: str) -> Any:
         wanted = [InferRequestedOutput(output, binary_data=binary_out) for output in outputs]
@@ -86,7 +81,7 @@ def test_the_client_runs_all_three_models(
 
     scores = infer(DISCRIMINATOR, IMAGES, digits, PROBABILITIES, LOGITS)
     assert [output["name"] for output in scores.get_response()["outputs"]] == [PROBABILITIES, LOGITS]
-    files = [base64.b64encode(_png(digit)).decode() for digit in digits]
+    files = [base64.b64encode(saved(digit[..., 0])).decode() for digit in digits]
     for output, field in ((PROBABILITIES, "probability"), (LOGITS, "logit")):
         told = [score[field] for score in http.post("/score", json={"images": files}).json()["scores"]]
         np.testing.assert_allclose(scores.as_numpy(output), np.array(told, np.float32), rtol=1e-5)
@@ -94,12 +89,6 @@ def test_the_client_runs_all_three_models(
     read = infer(CLASSIFIER, IMAGES, digits, PROBABILITIES).as_numpy(PROBABILITIES)
     labelled = http.post("/generate", json={"seeds": SEEDS, "labels": True}).json()["images"]
     assert read.argmax(axis=1).tolist() == [one["digit"] for one in labelled]
-
-
-def _png(image: NDArray[np.uint8]) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(image[..., 0]).save(file, "PNG")
-    return file.getvalue()
 
 
 def test_the_client_gets_all_outputs_as_bytes_unless_it_names_some(
@@ -127,7 +116,7 @@ def test_more_rows_than_a_batch_are_one_answer(triton: InferenceServerClient) ->
     np.testing.assert_array_equal(result.as_numpy(IMAGES)[-1:], alone.as_numpy(IMAGES))
 
 
-def test_a_raw_body_is_the_input(http: httpx.Client, digits: NDArray[np.uint8]) -> None:
+def test_a_raw_body_is_the_input(http: GatewayClient, digits: NDArray[np.uint8]) -> None:
     response = http.post(
         "/v2/models/generator/infer", content=noise_from_seeds(SEEDS).tobytes(), headers={HEADER_LENGTH: "0"}
     )
@@ -187,13 +176,13 @@ def request(**changes: Any) -> dict[str, Any]:
         (request() | {"id": 7}, "/id"),
     ],
 )
-def test_wrong_requests_name_the_field(http: httpx.Client, body: dict[str, Any], place: str) -> None:
+def test_wrong_requests_name_the_field(http: GatewayClient, body: dict[str, Any], place: str) -> None:
     response = http.post("/v2/models/generator/infer", json=body)
     assert_problem(response, "invalid-request", place)
 
 
 @pytest.mark.parametrize("data", [[-1], [256], [0.5], [True] * 784])
-def test_pixels_are_integers_that_fit(http: httpx.Client, data: list[Any]) -> None:
+def test_pixels_are_integers_that_fit(http: GatewayClient, data: list[Any]) -> None:
     pixels = (data + [0] * 784)[:784]
     tensor = {"name": "images", "shape": [1, 28, 28, 1], "datatype": "UINT8", "data": pixels}
     response = http.post("/v2/models/classifier/infer", json={"inputs": [tensor]})
@@ -201,7 +190,7 @@ def test_pixels_are_integers_that_fit(http: httpx.Client, data: list[Any]) -> No
 
 
 @pytest.mark.parametrize("nested", [False, True])
-def test_data_may_be_nested_or_flat_and_unknown_fields_are_let_pass(http: httpx.Client, nested: bool) -> None:
+def test_data_may_be_nested_or_flat_and_unknown_fields_are_let_pass(http: GatewayClient, nested: bool) -> None:
     noise = noise_from_seeds(SEEDS)
     body = request(
         shape=[3, 100], data=(noise if nested else noise.ravel()).tolist(), parameters={"content_type": "np"}
@@ -212,7 +201,7 @@ def test_data_may_be_nested_or_flat_and_unknown_fields_are_let_pass(http: httpx.
     assert "id" not in answers.json()
 
 
-def test_null_optional_members_are_absent_ones(http: httpx.Client) -> None:
+def test_null_optional_members_are_absent_ones(http: GatewayClient) -> None:
     """As MLServer's answers have them, which Seldon Core's pipelines pass on as the next request."""
     nulls: list[dict[str, Any]] = [
         {"id": None, "parameters": None, "outputs": None} | request(parameters=None),
@@ -230,12 +219,12 @@ def test_null_optional_members_are_absent_ones(http: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("length", ["-1", "1e3", "999999", "x"])
-def test_a_wrong_header_length_is_malformed(http: httpx.Client, length: str) -> None:
+def test_a_wrong_header_length_is_malformed(http: GatewayClient, length: str) -> None:
     response = http.post("/v2/models/generator/infer", content=b"{}", headers={HEADER_LENGTH: length})
     assert_problem(response, "malformed-request")
 
 
-def test_other_failures_below_v2_are_told_in_both_ways(http: httpx.Client) -> None:
+def test_other_failures_below_v2_are_told_in_both_ways(http: GatewayClient) -> None:
     assert_problem(http.get("/v2/nothing"), "not-found")
     assert_problem(http.get("/v2/models/generator/infer"), "method-not-allowed")
     assert_problem(http.get("/v2/models/generator/versions/one"), "invalid-request", "version")
@@ -247,44 +236,33 @@ def test_other_failures_below_v2_are_told_in_both_ways(http: httpx.Client) -> No
         assert_problem(http.get(path), "model-not-found")
 
 
-def test_what_is_asked_this_way_is_counted_too(http: httpx.Client, digits: NDArray[np.uint8]) -> None:
-    def counted() -> dict[str, float]:
-        families = text_string_to_metric_families(http.get("/metrics").text)
-        totals: dict[str, float] = {}
-        for sample in (sample for family in families for sample in family.samples):
-            totals[sample.name] = totals.get(sample.name, 0) + sample.value
-        return totals
-
-    before = counted()
+def test_what_is_asked_this_way_is_counted_too(http: GatewayClient, digits: NDArray[np.uint8]) -> None:
+    grown = http.growth()
     for model, array in ((GENERATOR, noise_from_seeds(SEEDS)), (DISCRIMINATOR, digits)):
         response = http.post(f"/v2/models/{model}/infer", content=array.tobytes(), headers={HEADER_LENGTH: "0"})
         assert response.status_code == 200
-    after = counted()
-    for name in ("digitgan_images_generated_total", "digitgan_scores_total"):
-        assert after[name] - before.get(name, 0) == 3
+    assert grown("images_generated_total", version="1") == 3
+    assert sum(grown("scores_total", version="1", verdict=verdict) for verdict in ("real", "fake")) == 3
 
 
 def test_a_version_that_failed_is_not_ready_and_says_why(
-    faulty_server: MisbehavingServer, faulty_http: httpx.Client
+    faulty_server: MisbehavingServer, faulty_http: GatewayClient
 ) -> None:
     faulty_server.statuses[GENERATOR] = [(2, ModelVersionStatus.END), (1, ModelVersionStatus.AVAILABLE)]
     faulty_server.errors[2] = (15, "no graph")
-    try:
-        assert faulty_http.get("/v2/models/generator/versions/1/ready").json() == {"name": "generator", "ready": True}
-        assert_problem(faulty_http.get("/v2/models/generator/versions/2/ready"), "not-ready", "generator")
-        assert faulty_http.get("/v2/models/generator").json()["versions"] == ["1"]
-        listed = faulty_http.post("/v2/repository/index", json={}).json()
-        assert listed[0] == {
-            "name": "generator",
-            "version": "2",
-            "state": "UNAVAILABLE",
-            "reason": "DATA_LOSS: no graph",
-        }
-        faulty_server.statuses[GENERATOR] = [(2, ModelVersionStatus.END)]
-        assert_problem(faulty_http.get("/v2/health/ready"), "not-ready", "generator")
-        assert_problem(faulty_http.get("/v2/models/generator/ready"), "not-ready", "generator")
-        assert faulty_http.get("/v2/health/live").json() == {"live": True}
-    finally:
-        faulty_server.statuses[GENERATOR] = [(1, ModelVersionStatus.AVAILABLE)]
-        faulty_server.errors.clear()
+    assert faulty_http.get("/v2/models/generator/versions/1/ready").json() == {"name": "generator", "ready": True}
+    assert_problem(faulty_http.get("/v2/models/generator/versions/2/ready"), "not-ready", "generator")
+    assert faulty_http.get("/v2/models/generator").json()["versions"] == ["1"]
+    listed = faulty_http.post("/v2/repository/index", json={}).json()
+    assert listed[0] == {
+        "name": "generator",
+        "version": "2",
+        "state": "UNAVAILABLE",
+        "reason": "DATA_LOSS: no graph",
+    }
+    faulty_server.statuses[GENERATOR] = [(2, ModelVersionStatus.END)]
+    assert_problem(faulty_http.get("/v2/health/ready"), "not-ready", "generator")
+    assert_problem(faulty_http.get("/v2/models/generator/ready"), "not-ready", "generator")
+    assert faulty_http.get("/v2/health/live").json() == {"live": True}
+    faulty_server.reset()
     assert faulty_http.get("/v2/health/ready").json() == {"live": True, "ready": True}

@@ -14,15 +14,10 @@ from PIL import Image
 
 from benchmarks.drawings import KINDS, drawn
 from tests.api.problem import assert_problem
+from tests.support.pictures import saved
 
 Pixels = NDArray[np.uint8]
 PLAIN = {"probability", "logit", "verdict", "fitted", "ink", "polarity", "box", "reason"}
-
-
-def encoded(image: Pixels | Image.Image, kind: str = "PNG") -> bytes:
-    file = io.BytesIO()
-    (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(file, kind)
-    return file.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +66,7 @@ def test_json_multipart_and_raw_give_the_same_scores(http: httpx.Client, digits:
 def test_a_photograph_of_a_digit_is_fitted_and_the_answer_says_so(http: httpx.Client, kind: str) -> None:
     page = np.full((300, 200), 240, np.uint8)
     page[100:200, 90:110] = 20
-    files = {"images": ("one", encoded(page, kind))}
+    files = {"images": ("one", saved(page, kind))}
     assert scores(http.post("/score", files=files))[0]["fitted"] is True
 
 
@@ -83,7 +78,7 @@ def test_as_many_as_allowed_are_scored_in_order(http: httpx.Client, digits: list
     assert logits[0] != pytest.approx(logits[1])
 
 
-@pytest.mark.parametrize("image", [encoded(np.full((64, 64), 255, np.uint8)), encoded(np.zeros((28, 28), np.uint8))])
+@pytest.mark.parametrize("image", [saved(np.full((64, 64), 255, np.uint8)), saved(np.zeros((28, 28), np.uint8))])
 def test_without_ink_there_is_no_verdict_and_no_digit_and_a_reason(http: httpx.Client, image: bytes) -> None:
     (score,) = scores(post(http, [image], labels=True))
     assert score["ink"] is False
@@ -101,7 +96,7 @@ def curated(http: httpx.Client) -> list[tuple[int, Pixels]]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_of_drawing_is_read_right(http: httpx.Client, curated: list[tuple[int, Pixels]], kind: str) -> None:
     random = np.random.default_rng(3)
-    images = [encoded(KINDS[kind](drawn(pixels, random), random)) for _, pixels in curated]
+    images = [saved(KINDS[kind](drawn(pixels, random), random)) for _, pixels in curated]
     found = scores(post(http, images, labels=True))
     assert sum(score["digit"] == digit for score, (digit, _) in zip(found, curated, strict=True)) >= 19
     assert all(score["ink"] and score["fitted"] and score["polarity"] and len(score["box"]) == 4 for score in found)
@@ -127,8 +122,8 @@ def test_fit_is_a_query_parameter_a_member_and_a_form_field(http: httpx.Client, 
 
 
 def test_never_takes_28_by_28_gray_pixels_and_says_so(http: httpx.Client) -> None:
-    noise = encoded(np.random.default_rng(1).integers(0, 256, (28, 28), np.uint8))
-    page = encoded(np.full((30, 40), 255, np.uint8))
+    noise = saved(np.random.default_rng(1).integers(0, 256, (28, 28), np.uint8))
+    page = saved(np.full((30, 40), 255, np.uint8))
     assert scores(post(http, [noise], fit="never"))[0]["fitted"] is False
     response = post(http, [noise, page], fit="never")
     assert_problem(response, "invalid-request", "/images/1")
@@ -177,7 +172,7 @@ def test_labels_tell_what_the_classifier_reads(http: httpx.Client) -> None:
 def test_the_pixels_that_were_scored_are_given_back(http: httpx.Client, digits: list[bytes]) -> None:
     page = np.full((300, 200), 240, np.uint8)
     page[100:200, 90:110] = 20
-    sent = [encoded(page), digits[0]]
+    sent = [saved(page), digits[0]]
     body = {"images": [base64.b64encode(image).decode() for image in sent], "fitted_images": True}
     first = scores(http.post("/score", json=body))
     pngs = [base64.b64decode(score["png"]) for score in first]

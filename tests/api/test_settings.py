@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
 
 from api.settings import SettingsError, load_settings
 
@@ -60,8 +59,3 @@ def test_targets(target: str) -> None:
 def test_wrong_targets(target: str) -> None:
     with pytest.raises(SettingsError, match=r"DIGITGAN_MODEL_SERVER=.*should be host:port"):
         load_settings(model_server=target)
-
-
-def test_settings_do_not_change() -> None:
-    with pytest.raises(ValidationError):
-        load_settings().port = 1

@@ -5,11 +5,10 @@
 
 import json
 import re
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -19,6 +18,7 @@ from api.middleware.connections import STREAM_BYTES, allow_connections
 from tests.api import processes
 from tests.api.misbehaving import MisbehavingServer
 from tests.api.problem import assert_problem
+from tests.api.waiting import wait_until
 from tests.support.processes import ServerProcess
 from tests.support.slow_clients import SLOW, hanging, port_of, request
 
@@ -45,31 +45,20 @@ def hasty_gateway(faulty_server: MisbehavingServer) -> Iterator[ServerProcess]:
         yield process
 
 
-def metric(process: ServerProcess, name: str) -> float:
-    lines = httpx.get(f"{processes.url_of(process)}/metrics").text
-    found = re.search(rf"^{re.escape(name)} (\S+)$", lines, re.MULTILINE)
-    return float(found[1]) if found else 0.0
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < end, "the condition did not come true"
-        time.sleep(0.1)
-
-
-def status_of(connection: socket.socket) -> int:
-    connection.settimeout(DEADLINE_S)
-    return int(connection.recv(2**16).split(b" ", 2)[1])
+def metric(process: ServerProcess, name: str, **labels: str) -> float:
+    with processes.GatewayClient(process) as http:
+        return http.metric(name, **labels)
 
 
 @pytest.mark.parametrize("name", UNREAD)
 def test_an_answer_that_nobody_takes_is_not_kept(hasty_gateway: ServerProcess, name: str) -> None:
-    cut_off = 'digitgan_http_cut_off_total{why="unread answers"}'
-    before = metric(hasty_gateway, cut_off)
+    def cut_off() -> float:
+        return metric(hasty_gateway, "http_cut_off_total", why="unread answers")
+
+    before = cut_off()
     with hanging(port_of(hasty_gateway), SLOW[name], 3):
-        wait_until(lambda: metric(hasty_gateway, cut_off) - before == 3)
-        wait_until(lambda: metric(hasty_gateway, "digitgan_http_requests_in_flight") == 1)  # which asks
+        wait_until(lambda: cut_off() - before == 3)
+        wait_until(lambda: metric(hasty_gateway, "http_requests_in_flight") == 1)  # which asks
 
 
 def test_an_answer_that_is_taken_slowly_arrives(hasty_gateway: ServerProcess) -> None:
@@ -96,16 +85,16 @@ def test_of_many_unread_answers_few_are_kept(gateway: ServerProcess, name: str) 
     before = gateway.resident_bytes()
     with hanging(port_of(gateway), SLOW[name], MOST_CONNECTIONS - 5):
         most = MOST_WAITING_BYTES // STREAM_BYTES
-        wait_until(lambda: metric(gateway, "digitgan_http_requests_in_flight") <= most + 1)
+        wait_until(lambda: metric(gateway, "http_requests_in_flight") <= most + 1)
         assert httpx.get(f"{processes.url_of(gateway)}/digits/7.png").status_code == 200
     assert gateway.resident_bytes() - before < 100e6
-    wait_until(lambda: metric(gateway, "digitgan_http_connections") <= 2)
+    wait_until(lambda: metric(gateway, "http_connections") <= 2)
 
 
 def test_an_idle_connection_closes_after_its_time(faulty_server: MisbehavingServer) -> None:
     with (
-        processes.gateway(faulty_server.target, keep_alive_s=1) as process,
-        socket.create_connection(("127.0.0.1", port_of(process)), DEADLINE_S) as connection,
+        processes.serving(faulty_server.target, keep_alive_s=1) as http,
+        http.connect() as connection,
     ):
         connection.sendall(b"GET /healthz/live HTTP/1.1\r\nHost: x\r\n\r\n")
         assert connection.recv(12) == b"HTTP/1.1 200"
@@ -119,28 +108,28 @@ def test_unfinished_large_bodies_delay_large_bodies_only(gateway: ServerProcess)
     url = f"{processes.url_of(gateway)}/generate"
     large = b" " * 2**20 + b'{"seeds": [7]}'
     with ThreadPoolExecutor() as pool, hanging(port_of(gateway), opening, 2) as connections:
-        wait_until(lambda: metric(gateway, "digitgan_http_requests_in_flight") == 3)
+        wait_until(lambda: metric(gateway, "http_requests_in_flight") == 3)
         headers = {"Content-Type": "application/json"}
         waiting = pool.submit(httpx.post, url, content=large, headers=headers, timeout=DEADLINE_S)
-        wait_until(lambda: metric(gateway, "digitgan_http_requests_in_flight") == 4)
+        wait_until(lambda: metric(gateway, "http_requests_in_flight") == 4)
         assert httpx.post(url, json={"seeds": [7]}).status_code == 200
         assert not waiting.done()
         connections[0].close()
         assert waiting.result().status_code == 200
-    wait_until(lambda: metric(gateway, "digitgan_http_connections") <= 2)
+    wait_until(lambda: metric(gateway, "http_connections") <= 2)
 
 
 def test_a_connection_too_many_is_told_so_and_probes_are_answered(gateway: ServerProcess) -> None:
     url = processes.url_of(gateway)
     with hanging(port_of(gateway), b"GET /", MOST_CONNECTIONS):
-        wait_until(lambda: metric(gateway, "digitgan_http_connections") >= MOST_CONNECTIONS)
+        wait_until(lambda: metric(gateway, "http_connections") >= MOST_CONNECTIONS)
         refused = httpx.get(f"{url}/digits/7.png")
         assert refused.status_code == 503
         assert refused.headers["content-type"] == "application/problem+json"
         assert refused.headers["retry-after"] == "1"
         assert refused.json()["type"] == "/problems/busy"
         assert httpx.get(f"{url}/healthz/ready").status_code == 200
-    wait_until(lambda: metric(gateway, "digitgan_http_connections") <= 2)
+    wait_until(lambda: metric(gateway, "http_connections") <= 2)
     assert httpx.get(f"{url}/digits/7.png").status_code == 200
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import grpc
-import httpx
 import numpy as np
 import pytest
 
@@ -15,10 +14,10 @@ from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR, IMAGES, LOGIT
 from tests.api import processes
 from tests.api.misbehaving import MisbehavingServer, answer
 from tests.api.problem import assert_problem
+from tests.api.processes import GatewayClient, noise_input
 from tests.api.test_wrong_input import png
 
 NPY = {"Accept": "application/x-npy"}
-NOISE = {"name": "noise", "datatype": "FP32", "shape": [300, 100], "data": [0.0] * 30_000}
 SCORED = {"images": [base64.b64encode(png()).decode()] * 300, "labels": True}
 DATASET = {"count": 1000, "confidence_floor": 0, "logit_floor": 0, "balance": "natural"}
 """The discriminator's first answer is below the floor: so nothing is sent yet when the second block is asked for."""
@@ -32,7 +31,7 @@ CASES = [
     ("/dataset", DATASET, NPY, DISCRIMINATOR),
     ("/score", SCORED, {}, DISCRIMINATOR),
     ("/score", SCORED, {}, CLASSIFIER),
-    ("/v2/models/generator/infer", {"inputs": [NOISE]}, {}, GENERATOR),
+    ("/v2/models/generator/infer", noise_input(300), {}, GENERATOR),
 ]
 
 
@@ -67,23 +66,14 @@ class Swap:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[MisbehavingServer]:
-    with MisbehavingServer("127.0.0.1:0") as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def http(server: MisbehavingServer) -> Iterator[httpx.Client]:
-    with (
-        processes.gateway(server.target, max_score_images=1000) as process,
-        httpx.Client(base_url=processes.url_of(process), timeout=60) as client,
-    ):
+def http(server: MisbehavingServer) -> Iterator[GatewayClient]:
+    with processes.serving(server.target, max_score_images=1000) as client:
         yield client
 
 
 @pytest.mark.parametrize(("path", "body", "headers", "model"), CASES)
 def test_the_successor_makes_the_whole_answer(
-    http: httpx.Client, server: MisbehavingServer, path: str, body: dict[str, Any], headers: dict[str, str], model: str
+    http: GatewayClient, server: MisbehavingServer, path: str, body: dict[str, Any], headers: dict[str, str], model: str
 ) -> None:
     Swap(server, model)
     response = http.post(path, json=body, headers=headers)
@@ -92,11 +82,11 @@ def test_the_successor_makes_the_whole_answer(
         assert response.headers[f"x-{model if model == DISCRIMINATOR else 'model'}-version"] == "2"
 
 
-def test_a_model_that_is_swapped_again_and_again_is_unavailable(http: httpx.Client, server: MisbehavingServer) -> None:
+def test_a_model_that_is_swapped_again_and_again_is_unavailable(http: GatewayClient, server: MisbehavingServer) -> None:
     Swap(server, GENERATOR, swaps=9)
     assert_problem(http.post("/generate", json={"count": 300}), "model-not-served")
 
 
-def test_a_version_that_the_request_names_has_no_successor(http: httpx.Client, server: MisbehavingServer) -> None:
+def test_a_version_that_the_request_names_has_no_successor(http: GatewayClient, server: MisbehavingServer) -> None:
     Swap(server, GENERATOR)
     assert_problem(http.post("/generate", json={"count": 300, "version": 1}), "version-not-found")

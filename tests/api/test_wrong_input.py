@@ -1,51 +1,35 @@
 """Every wrong input gets the right 4xx as a problem document that names the fault, and the server goes on."""
 
 import base64
-import io
-import struct
-import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
 from PIL import Image
 
 from tests.api.problem import assert_problem
+from tests.support.pictures import png_of, saved
 from tests.support.processes import ServerProcess
 
 ZEROS = [0.0] * 100
 
 
-def png(width: int = 28, height: int = 28, mode: str = "L") -> bytes:
-    file = io.BytesIO()
-    Image.new(mode, (width, height)).save(file, "PNG")
-    return file.getvalue()
-
-
-def jpeg() -> bytes:
-    file = io.BytesIO()
-    Image.new("L", (28, 28)).save(file, "JPEG")
-    return file.getvalue()
-
-
-def chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+def png(width: int = 28, height: int = 28) -> bytes:
+    return saved(Image.new("L", (width, height)))
 
 
 def bomb(side: int) -> bytes:
     """A small PNG that says it has side × side pixels."""
-    header = struct.pack(">2I5B", side, side, 8, 0, 0, 0, 0)
-    pixels = zlib.compress(bytes(1 << 20), 9)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    return png_of(side, side, bytes(1 << 20))
 
 
 def animated() -> bytes:
-    file = io.BytesIO()
-    frames = [Image.fromarray(np.full((28, 28), shade, np.uint8)) for shade in (0, 128, 255)]
-    frames[0].save(file, "PNG", save_all=True, append_images=frames[1:])
-    return file.getvalue()
+    first, *others = (Image.new("L", (28, 28), shade) for shade in (0, 128, 255))
+    return saved(first, save_all=True, append_images=others)
+
+
+JPEG = saved(Image.new("L", (28, 28)), "JPEG")
 
 
 def text(image: bytes) -> str:
@@ -238,7 +222,7 @@ class TestScore:
         [
             pytest.param(b"", id="nothing"),
             pytest.param(b"hello", id="text"),
-            pytest.param(jpeg(), id="a JPEG"),
+            pytest.param(JPEG, id="a JPEG"),
             pytest.param(png()[:45], id="truncated"),
             pytest.param(png().replace(b"IDAT", b"IDAX"), id="no pixels inside"),
             pytest.param(bomb(65_000), id="a bomb"),
@@ -255,7 +239,7 @@ class TestScore:
     @pytest.mark.parametrize("media_type", ["image/jpeg", "image/gif", "text/plain", None])
     def test_another_content_type_is_refused(self, http: httpx.Client, media_type: str | None) -> None:
         headers = {"Content-Type": media_type} if media_type else {}
-        response = http.post("/score", content=jpeg(), headers=headers)
+        response = http.post("/score", content=JPEG, headers=headers)
         assert_problem(response, "unsupported-media-type")
         assert response.headers["accept"] == "application/json, multipart/form-data, image/png"
 

@@ -1,7 +1,6 @@
 """Writing a digit, by pointer and by keyboard, and the game that is played with it."""
 
 import gzip
-import io
 import struct
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import PHONE, Open
 from tests.browser.test_wall import pixels_of
+from tests.support.pictures import saved
 
 SPRITE = Path(__file__).parents[2] / "api" / "studio" / "mnist.png"
 SEVEN = [(75, 70), (205, 70), (165, 150), (135, 235)]
@@ -50,9 +50,7 @@ def test_what_is_written_is_read_and_the_scored_pixels_are_shown(
     expect(yours).to_contain_text("reads as 7")
     page.wait_for_load_state("networkidle")
     shown = pixels_of(page, "#opinion-yours canvas")
-    file = io.BytesIO()
-    Image.fromarray(shown).save(file, "PNG")
-    score = httpx.post(f"{studio}/score", content=file.getvalue(), headers={"Content-Type": "image/png"}).json()
+    score = httpx.post(f"{studio}/score", content=saved(shown), headers={"Content-Type": "image/png"}).json()
     assert score["scores"][0]["fitted"] is False
     said = yours.locator(".gauge").get_attribute("aria-label")
     assert said

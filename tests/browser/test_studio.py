@@ -51,8 +51,7 @@ def request_of(command: str) -> tuple[str, dict[str, str], str]:
     return url, headers, body
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["1280", "390"])
+@pytest.mark.parametrize(("size", "scheme"), [(DESKTOP, "light"), (PHONE, "dark")], ids=["desktop", "phone"])
 @pytest.mark.parametrize("view", FILLED)
 def test_axe_finds_no_violation_and_nothing_sticks_out(
     open_page: Open, view: str, size: tuple[int, int], scheme: str

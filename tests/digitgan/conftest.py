@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from digitgan import Client
-from tests.api import indexed_models, processes
-from tests.api.conftest import gateway, model_server
+from tests.api import processes
+from tests.api.conftest import gateway, http, model_server, small_models
 from tests.digitgan.talker import Talker, talking
 from tests.support.processes import ServerProcess
 
-__all__ = ["gateway", "model_server"]
+__all__ = ["gateway", "http", "model_server", "small_models"]
 
 
 @pytest.fixture(scope="session")
@@ -24,15 +24,6 @@ def url(gateway: ServerProcess) -> str:
 def client(url: str) -> Iterator[Client]:
     with Client(url) as client:
         yield client
-
-
-@pytest.fixture(scope="session")
-def small_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("small")
-    indexed_models.save_generator(root / "generator" / "1")
-    indexed_models.save_discriminator(root / "discriminator" / "1")
-    indexed_models.save_classifier(root / "classifier" / "1")
-    return root
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ A few seconds as part of the tests; ``make fuzz`` goes on for ``FUZZ_MINUTES`` (
 
 import asyncio
 import contextlib
-import io
 import json
 import os
 import struct
@@ -35,6 +34,7 @@ from api.oip.messages import read_request
 from api.settings import load_settings
 from api.upstream.inference import MAX_BATCH, joined
 from serving.contract import MODELS
+from tests.support import pictures
 
 MINUTES: Final = float(os.environ.get("FUZZ_MINUTES", "0"))
 TARGETS: Final = 6
@@ -69,12 +69,9 @@ def fuzz(**inputs: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]], Ca
 
 
 def saved(mode: str, kind: str, side: int, **options: Any) -> bytes:
-    file = io.BytesIO()
     exif = Image.Exif()
     exif[0x0112] = 6
-    ramp = Image.linear_gradient("L").resize((side, side)).convert(mode)
-    ramp.save(file, kind, exif=exif, **options)
-    return file.getvalue()
+    return pictures.saved(Image.linear_gradient("L").resize((side, side)).convert(mode), kind, exif=exif, **options)
 
 
 WHOLE: Final = [
@@ -121,10 +118,7 @@ def chunked(draw: st.DrawFn) -> bytes:
     )
     parts = [(b"IHDR", header), *draw(st.lists(st.tuples(kinds, st.binary(max_size=60)), max_size=8))]
     parts += [(b"IDAT", zlib.compress(draw(st.binary(max_size=3000)))), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-        for kind, content in parts
-    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(pictures.chunk(*part) for part in parts)
 
 
 @fuzz(file=st.one_of(damaged(), chunked(), st.binary(max_size=200)), raw=st.booleans(), fit=st.sampled_from(FITS))

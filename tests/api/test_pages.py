@@ -1,4 +1,4 @@
-"""The studio's page and the API's: nothing from elsewhere, nothing inline, and relative addresses only."""
+"""The pages: nothing from elsewhere or inline, relative addresses; and the header fields that protect every answer."""
 
 import gzip
 import re
@@ -7,7 +7,8 @@ from urllib.parse import urljoin
 import httpx
 import pytest
 
-from api.middleware.security_headers import PAGE
+from api.middleware.security_headers import NOTHING, PAGE
+from tests.api.misbehaving import MisbehavingServer
 from tests.api.problem import assert_problem
 from tests.support.path_prefix import stripping_proxy
 
@@ -44,16 +45,55 @@ def test_a_browser_asks_each_time_whether_a_file_has_changed(http: httpx.Client)
         assert http.head(path).headers["etag"] == answer.headers["etag"]
 
 
-def test_nothing_is_inline_and_nothing_comes_from_elsewhere(http: httpx.Client) -> None:
-    page = http.get("/")
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_nothing_is_inline_and_nothing_comes_from_elsewhere(http: httpx.Client, path: str) -> None:
+    page = http.get(path)
     assert page.headers["content-type"] == "text/html; charset=utf-8"
-    assert page.headers["content-security-policy"] == PAGE
-    assert not re.search(r"<style|style=|<script(?![^>]*src=)|\son\w+=|(?:src|href)=\"/", page.text)
-    for path in LINKS.findall(page.text):
-        answer = http.get(f"/{path}")
-        assert answer.headers["x-content-type-options"] == "nosniff"
-        if path.startswith("studio/") and not path.endswith(".png"):
-            assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", answer.text), path
+    assert_guarded(page, PAGE)
+    assert "unsafe" not in PAGE
+    assert not re.search(r"<style|style=|<script(?![^>]*src=)|\son\w+=|javascript:|(?:src|href)=\"/", page.text)
+    for link in LINKS.findall(page.text):
+        answer = http.get(f"/{link}")
+        assert_guarded(answer, PAGE if answer.headers["content-type"].startswith("text/html") else NOTHING)
+        if link.startswith("studio/") and not link.endswith(".png"):
+            assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", answer.text), link
+
+
+def assert_guarded(answer: httpx.Response, policy: str) -> None:
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["referrer-policy"] == "no-referrer"
+    assert "camera=()" in answer.headers["permissions-policy"]
+    assert answer.headers["content-security-policy"] == policy
+    assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/healthz/live", 200),
+        ("GET", "/digits/7.png", 200),
+        ("GET", "/openapi.json", 200),
+        ("GET", "/metrics", 200),
+        ("GET", "/problems/timeout", 200),
+        ("GET", "/nothing", 404),
+        ("PUT", "/generate", 405),
+        ("GET", "/digits/x.png", 422),
+    ],
+)
+def test_every_answer_is_guarded(faulty_http: httpx.Client, method: str, path: str, status: int) -> None:
+    answer = faulty_http.request(method, path, headers={"Origin": "https://evil.example"})
+    assert answer.status_code == status
+    assert_guarded(answer, NOTHING)
+
+
+def test_failures_are_guarded(faulty_http: httpx.Client, faulty_server: MisbehavingServer) -> None:
+    faulty_server.behaviour = lambda request, context: b"\xff"
+    assert_guarded(faulty_http.get("/digits/7.png"), NOTHING)
+
+
+def test_without_configured_origins_a_preflight_request_is_refused(faulty_http: httpx.Client) -> None:
+    asked = {"Origin": "https://example.org", "Access-Control-Request-Method": "POST"}
+    assert_problem(faulty_http.options("/generate", headers=asked), "method-not-allowed")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,287 @@
+"""Calls of the model server: shared, limited in time, and cancelled when clients leave."""
+
+import asyncio
+import json
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+import httpx
+import numpy as np
+import pytest
+
+from api.http.deadlines import HEADER
+from api.middleware.admission import MIN_CHARGE_IMAGES
+from api.upstream.coalescing import CALLS_IN_FLIGHT, LARGE_AT_ONCE, Coalescer, Kind, Rows
+from api.upstream.inference import SLICE_ROWS
+from serving.apis import PredictRequest
+from serving.contract import IMAGES, NOISE
+from serving.tf_serving.client import Prediction
+from serving.tf_serving.tensors import to_array
+from tests.api import processes
+from tests.api.misbehaving import Holding, MisbehavingServer, answer, honest
+from tests.api.problem import assert_problem
+from tests.api.processes import GatewayClient, noise_input
+from tests.api.waiting import wait_until
+
+LIMIT_S = 60.0
+SOON_S = 0.3
+
+BAD = 77.0
+"""Noise that the model server refuses."""
+
+
+@pytest.fixture(scope="module")
+def http(server: MisbehavingServer) -> Iterator[GatewayClient]:
+    with processes.serving(server.target, request_timeout_s=LIMIT_S, max_images_in_flight=2048) as client:
+        yield client
+
+
+Submit = Callable[[Any], "Future[httpx.Response]"]
+
+
+@contextmanager
+def busy(server: MisbehavingServer, http: GatewayClient) -> Iterator[tuple[Submit, list[int], Holding]]:
+    """A model server that holds its calls: gives a function that sends a request, and the rows of all calls."""
+    holding = Holding()
+    rows: list[int] = []
+
+    def behaviour(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
+        noise = to_array(request.inputs[NOISE])
+        rows.append(len(noise))
+        if (noise == BAD).any():
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "on purpose")
+        return holding(request, context)
+
+    server.behaviour = behaviour
+    with ThreadPoolExecutor(64) as pool:
+        try:
+            yield (lambda body: pool.submit(http.post, "/generate", json=body)), rows, holding
+        finally:
+            holding.release()
+            server.behaviour = honest
+
+
+def fill(submit: Submit, holding: Holding) -> "list[Future[httpx.Response]]":
+    """Sends as many requests as calls can be in flight, one in each."""
+    sent = []
+    for place in range(CALLS_IN_FLIGHT):
+        sent.append(submit({"seeds": [place]}))
+        wait_until(lambda count=place + 1: holding.held == count)  # type: ignore[misc]
+    return sent
+
+
+def waiting(http: GatewayClient, requests: int) -> Callable[[], bool]:
+    return lambda: http.metric("http_requests_in_flight") == requests + 1  # and this one
+
+
+def test_requests_that_wait_share_a_call(server: MisbehavingServer, http: GatewayClient) -> None:
+    with busy(server, http) as (submit, rows, holding):
+        first = fill(submit, holding)
+        others = [submit({"seeds": [seed]}) for seed in range(20)]
+        wait_until(waiting(http, CALLS_IN_FLIGHT + 20))
+        assert rows == [1] * CALLS_IN_FLIGHT
+        holding.release()
+        answers = [one.result() for one in first + others]
+    assert [one.status_code for one in answers] == [200] * len(answers)
+    assert [one.json()["images"][0]["seed"] for one in answers[CALLS_IN_FLIGHT:]] == list(range(20))
+    assert rows[CALLS_IN_FLIGHT:] == [20]
+
+
+def test_a_request_that_the_model_server_refuses_fails_alone(server: MisbehavingServer, http: GatewayClient) -> None:
+    with busy(server, http) as (submit, rows, holding):
+        first = fill(submit, holding)
+        good = [submit({"noise": [[0.5] * 100]}) for _ in range(3)]
+        bad = submit({"noise": [[BAD] * 100]})
+        wait_until(waiting(http, CALLS_IN_FLIGHT + 4))
+        holding.release()
+        assert [one.result().status_code for one in first + good] == [200] * 5
+        assert bad.result().status_code == 502
+    assert rows[CALLS_IN_FLIGHT:] == [4, 1, 1, 1, 1]
+
+
+def test_large_requests_are_made_in_slices_and_few_of_them_wait_before_a_small_one(
+    server: MisbehavingServer, http: GatewayClient
+) -> None:
+    with busy(server, http) as (submit, rows, holding):
+        large = [submit({"count": 1000}) for _ in range(2 * LARGE_AT_ONCE)]
+        wait_until(lambda: sum(rows) == LARGE_AT_ONCE * SLICE_ROWS)
+        small = submit({"seeds": [7]})
+        wait_until(waiting(http, 2 * LARGE_AT_ONCE + 1))
+        holding.release()
+        assert small.result().status_code == 200
+        assert [one.result().status_code for one in large] == [200] * len(large)
+    place = next(place for place, count in enumerate(rows) if count % 8 == 1)
+    assert place <= CALLS_IN_FLIGHT + 1, "the small request is in the next call"
+    assert sum(rows) == 1000 * len(large) + 1
+    assert max(rows) <= 2 * SLICE_ROWS
+
+
+def test_a_call_that_is_cancelled_before_it_begins_blocks_no_other() -> None:
+    async def run_call(kind: Kind, parts: Sequence[Rows], deadline: float) -> Prediction:
+        return Prediction(kind.model, 1, {})
+
+    async def cancel_early() -> None:
+        coalescer = Coalescer(run_call)
+        kind = Kind("generator", "serving_default", None)
+        for _ in range(2 * CALLS_IN_FLIGHT):
+            request = asyncio.create_task(coalescer.predict(kind, [7]))
+            await asyncio.sleep(0)  # it is in the queue, and the call is sent in this round of the event loop
+            request.cancel()
+            await asyncio.gather(request, return_exceptions=True)
+        async with asyncio.timeout(60):
+            assert (await coalescer.predict(kind, [7])).version == 1
+
+    asyncio.run(cancel_early())
+
+
+def asking(http: GatewayClient, path: str, body: Any, accept: str = "*/*") -> socket.socket:
+    """Returns a connection on which a request waits for its answer."""
+    connection = http.connect()
+    content = json.dumps(body).encode()
+    fields = f"Host: x\r\nAccept: {accept}\r\nContent-Type: application/json\r\nContent-Length: {len(content)}"
+    connection.sendall(f"POST {path} HTTP/1.1\r\n{fields}\r\n\r\n".encode() + content)
+    return connection
+
+
+def assert_nothing_runs(http: GatewayClient) -> None:
+    def quiet() -> bool:
+        names = ("digitgan_model_calls_in_flight", "digitgan_images_in_flight")
+        return not any(number for (name, _), number in http.metrics().items() if name in names)
+
+    wait_until(quiet)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "accept"),
+    [
+        ("/generate", {"seeds": [1]}, "application/json"),
+        ("/generate", {"seeds": [1, 2]}, "image/png"),
+        ("/generate", {"count": 1024}, "application/json"),
+        ("/generate", {"count": 1024}, "application/x-npy"),
+        ("/generate", {"count": 1024}, "application/zip"),
+        ("/dataset", {"count": 10}, "application/zip"),
+        ("/interpolate", {"seeds": [1, 2], "steps": 300}, "image/gif"),
+        ("/v2/models/generator/infer", noise_input(), "*/*"),
+    ],
+)
+def test_a_call_is_cancelled_when_its_client_leaves(
+    http: GatewayClient, holding: Holding, path: str, body: Any, accept: str
+) -> None:
+    with asking(http, path, body, accept):
+        wait_until(lambda: holding.held == 1)
+    wait_until(lambda: (holding.held, holding.cancelled) == (0, 1))
+    assert_nothing_runs(http)
+    assert "Traceback" not in http.process.log
+
+
+def test_one_that_waits_for_its_turn_leaves_the_queue_and_takes_nobody_along(
+    http: GatewayClient, server: MisbehavingServer, holding: Holding
+) -> None:
+    connections = [asking(http, "/generate", {"seeds": [seed]}) for seed in range(5)]
+    wait_until(lambda: holding.held == 2)
+    wait_until(lambda: http.metric("images_in_flight", size="small") == 5 * MIN_CHARGE_IMAGES)
+    calls = server.calls
+    for connection in connections[3:]:
+        connection.close()
+    wait_until(lambda: http.metric("images_in_flight", size="small") == 3 * MIN_CHARGE_IMAGES)
+    holding.release()
+    for connection in connections[:3]:
+        assert connection.recv(12) == b"HTTP/1.1 200"
+        connection.close()
+    assert server.calls == calls + 1
+    assert holding.cancelled == 0
+
+
+def test_those_who_left_are_counted_as_such(http: GatewayClient, holding: Holding) -> None:
+    grown = http.growth()
+    with asking(http, "/generate", {"seeds": [1]}):
+        wait_until(lambda: holding.held == 1)
+    wait_until(lambda: grown("http_requests_total", route="/generate", method="POST", status="499") == 1)
+
+
+def test_a_large_request_makes_no_further_calls(
+    http: GatewayClient, server: MisbehavingServer, holding: Holding
+) -> None:
+    calls = server.calls
+    with asking(http, "/generate", {"count": 4096}):
+        wait_until(lambda: holding.held == 1)
+    wait_until(lambda: holding.cancelled == 1)
+    holding.release()
+    assert_nothing_runs(http)
+    assert http.get("/digits/1.png").status_code == 200
+    assert server.calls == calls + 2
+
+
+@pytest.mark.parametrize("limit", ["", "0", "0.0", "-1", "nan", "inf", "1e3", "soon", "1,5", "9999999"])
+def test_a_limit_that_is_none_is_named(http: GatewayClient, limit: str) -> None:
+    image = http.get("/digits/1.png").content
+    headers = {HEADER: limit}
+    for response in (
+        http.post("/generate", json={"seeds": [1]}, headers=headers),
+        http.get("/digits/1.png", headers=headers),
+        http.post("/interpolate", json={"seeds": [1, 2]}, headers=headers),
+        http.post("/dataset", json={"count": 1}, headers=headers),
+        http.post("/score", content=image, headers=headers | {"Content-Type": "image/png"}),
+        http.post("/v2/models/generator/infer", json=noise_input(), headers=headers),
+    ):
+        assert_problem(response, "invalid-request", HEADER)
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/x-npy"])
+def test_a_requests_own_limit_ends_the_call_and_its_answer_says_where(
+    http: GatewayClient, holding: Holding, accept: str
+) -> None:
+    grown = http.growth()
+    response = http.post("/generate", json={"seeds": [1]}, headers={HEADER: str(SOON_S), "Accept": accept})
+    assert "at the model server" in assert_problem(response, "timeout")["detail"]
+    wait_until(lambda: holding.cancelled == 1)  # the model server knows the deadline too
+    assert holding.seconds_left[0] < LIMIT_S / 2
+    assert grown("timeouts_total", part="model") == 1
+
+
+def test_no_request_has_more_time_than_the_service_allows(http: GatewayClient, holding: Holding) -> None:
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(http.get, "/digits/1.png", headers={HEADER: "3600"})
+        wait_until(lambda: holding.held == 1)
+        holding.release()
+        assert asked.result().status_code == 200
+    assert holding.seconds_left[0] < 2 * LIMIT_S
+
+
+def test_who_waits_for_a_turn_until_the_end_is_told_so_and_never_sent(
+    http: GatewayClient, server: MisbehavingServer, holding: Holding
+) -> None:
+    grown = http.growth()
+    with ThreadPoolExecutor() as pool:
+        asked = [pool.submit(http.get, f"/digits/{seed}.png") for seed in range(2)]
+        asked += [pool.submit(http.post, "/generate", json={"count": 100}) for _ in range(2)]
+        wait_until(lambda: holding.held == 2)
+        calls = server.calls
+        for late in ({"seeds": [1]}, {"count": 100}):
+            response = http.post("/generate", json=late, headers={HEADER: str(SOON_S)})
+            assert "in the queue for the model server" in assert_problem(response, "timeout")["detail"]
+        assert server.calls == calls
+        holding.release()
+        assert [one.result().status_code for one in asked] == [200] * 4
+    assert grown("timeouts_total", part="turn") == 2
+
+
+def test_an_answer_that_takes_too_long_is_given_up(http: GatewayClient, server: MisbehavingServer) -> None:
+    def noisy(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
+        rows = request.inputs[NOISE].tensor_shape.dim[0].size
+        return answer(request, {IMAGES: np.random.default_rng().integers(0, 256, (rows, 28, 28, 1), np.uint8)})
+
+    server.behaviour = noisy
+    body = {"seeds": [1, 2], "steps": 650, "scale": 8, "loop": True}  # 65 million pixels of noise as WebP: a second
+    found = ""
+    limit = 0.2
+    while "while the answer was being made" not in found:  # a slower machine needs more time for the calls before
+        limit *= 1.5
+        assert limit < LIMIT_S, found
+        response = http.post("/interpolate", json=body, headers={HEADER: f"{limit:.2f}", "Accept": "image/webp"})
+        found = assert_problem(response, "timeout")["detail"]
+    server.behaviour = honest

@@ -1,0 +1,38 @@
+"""Image files: written, put together by hand, and read."""
+
+import io
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Pixels = NDArray[np.uint8]
+
+
+def saved(picture: Image.Image | NDArray[Any], kind: str = "PNG", **options: Any) -> bytes:
+    """Returns a picture as a file."""
+    file = io.BytesIO()
+    (Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture).save(file, kind, **options)
+    return file.getvalue()
+
+
+def chunk(kind: bytes, content: bytes = b"") -> bytes:
+    """Returns a chunk of a PNG."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png_of(width: int, height: int, pixels: bytes, *, bits: int = 8, colour: int = 0, before: bytes = b"") -> bytes:
+    """Returns a PNG whose header says so, with compressed ``pixels``; ``before`` are chunks before them."""
+    header = struct.pack(">2I5B", width, height, bits, colour, 0, 0, 0)
+    parts = (chunk(b"IHDR", header), before, chunk(b"IDAT", zlib.compress(pixels, 9)), chunk(b"IEND"))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def pixels_of(png: bytes) -> Pixels:
+    """Returns the pixels of a grayscale PNG."""
+    image = Image.open(io.BytesIO(png))
+    assert (image.format, image.mode) == ("PNG", "L")
+    return np.asarray(image)
