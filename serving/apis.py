@@ -3,8 +3,8 @@
     request = apis.PredictRequest(model_spec={"name": "generator"})
 
 The package tensorflow-serving-api imports the whole TensorFlow runtime. Here the same messages are built from
-``apis.binpb``, a serialised ``FileDescriptorSet`` that ``python -m serving.apis_build`` takes from that package. They
-live in a descriptor pool of their own, so that one process can use both. ``apis.pyi`` lists the messages.
+``apis.binpb``, a serialised ``FileDescriptorSet`` that ``python -m tests.support.apis_build`` takes from that package.
+They live in a descriptor pool of their own, so that one process can use both. ``apis.pyi`` lists the messages.
 """
 
 from importlib.resources import files

@@ -17,16 +17,42 @@ from PIL import Image
 
 import digitgan
 import digitgan.client
-from digitgan.client import Client, InvalidRequestError, VersionNotFoundError
+from digitgan.client import AsyncClient, Client, InvalidRequestError, VersionNotFoundError
 from serving.noise import noise_from_seeds
-from tests.digitgan.both import Both
 from tests.support import commands
+
+
+class Both:
+    """Calls a method of the sync or of the async client, and returns its result; ``dataset`` as a list."""
+
+    def __init__(self, kind: str, url: str) -> None:
+        self._runner = asyncio.Runner() if kind == "async" else None
+        self._client: Any = (AsyncClient if self._runner else Client)(url)
+
+    def end(self) -> None:
+        self.close()
+        if self._runner:
+            self._runner.close()
+
+    def __getattr__(self, name: str) -> Any:
+        method, runner = getattr(self._client, name), self._runner
+        if runner is None:
+            return (lambda *a, **k: list(method(*a, **k))) if name == "dataset" else method
+
+        def called(*arguments: Any, **named: Any) -> Any:
+            async def collected() -> list[Any]:
+                return [part async for part in method(*arguments, **named)]
+
+            return runner.run(collected() if name == "dataset" else method(*arguments, **named))
+
+        return called
 
 
 @pytest.fixture(scope="module", params=["sync", "async"])
 def client(request: pytest.FixtureRequest, url: str) -> Iterator[Both]:
-    with Both(request.param, url) as both:
-        yield both
+    both = Both(request.param, url)
+    yield both
+    both.end()
 
 
 def pixels_in(png: bytes) -> NDArray[np.uint8]:

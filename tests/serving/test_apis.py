@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
-from serving import apis, apis_build
+from serving import apis
 from serving.tf_serving import tensors
+from tests.support import apis_build
 
 GENERATED = {
     "PredictRequest": "predict_pb2",

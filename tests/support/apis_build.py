@@ -1,6 +1,6 @@
-"""Writes ``apis.binpb``, the descriptors behind ``serving.apis``: ``python -m serving.apis_build``.
+"""Writes ``apis.binpb``, the descriptors behind ``serving.apis``: ``python -m tests.support.apis_build``.
 
-Needs tensorflow-serving-api (and so TensorFlow), which nothing else in this package does.
+It needs tensorflow-serving-api, and so TensorFlow.
 """
 
 from importlib import import_module
@@ -9,7 +9,9 @@ from typing import Any, Final
 
 from google.protobuf import descriptor_pb2
 
-TARGET: Final = Path(__file__).with_name("apis.binpb")
+from serving import apis
+
+TARGET: Final = Path(apis.__file__).with_name(apis.DESCRIPTORS)
 SOURCES: Final = (
     "tensorflow_serving.apis.prediction_service_pb2",
     "tensorflow_serving.apis.model_service_pb2",
