@@ -13,7 +13,7 @@ from rich.table import Table
 
 from digitgan.errors import UserError, as_user_error
 from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR
-from serving.storage import find_versions
+from serving.storage import find_versions, newest_version
 from serving.tf_serving.server_config import MODELS_CONFIG
 from serving.versions.model_card import CardError, read_card
 from serving.versions.quality_gate import (
@@ -223,10 +223,10 @@ def _number(version: str, directory: Path) -> int:
         if not version.isdecimal():
             raise UserError(f"VERSION is a number or '{NEWEST}', not '{version}'")
         return int(version)
-    found = find_versions(directory) if directory.is_dir() else {}
-    if not found:
+    newest = newest_version(directory)
+    if newest is None:
         raise UserError(f"{directory} holds no version")
-    return max(found)
+    return int(newest.name)
 
 
 def _judged(directory: Path, model: str, thresholds: Thresholds) -> tuple[list[str], str, list[str]]:
