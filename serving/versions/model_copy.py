@@ -22,7 +22,9 @@ class CopyError(RuntimeError):
     """Versions that were not copied. The message names them, and gives the next step."""
 
 
-def add_versions(source: Path, target: Path, mount_point: PurePosixPath | Path, say: Callable[[str], None]) -> None:
+def add_versions(
+    source: Path, target: Path, mount_point: PurePosixPath | Path, progress: Callable[[str], None]
+) -> None:
     """Copies the versions that ``target`` does not have, and writes ``models.config`` if there is none.
 
     The new ``models.config`` gives the label ``stable`` to the newest version of each model in ``target``. One that is
@@ -32,7 +34,7 @@ def add_versions(source: Path, target: Path, mount_point: PurePosixPath | Path, 
         source: a base directory.
         target: the base directory that the model servers read.
         mount_point: ``target`` as the model servers see it.
-        say: gets a sentence for each step.
+        progress: gets a sentence for each step.
 
     Raises:
         ConfigError: ``source`` holds no version.
@@ -45,15 +47,15 @@ def add_versions(source: Path, target: Path, mount_point: PurePosixPath | Path, 
         for model in models:
             for version, stored in sorted(find_versions(source / model).items()):
                 if _add(stored.path, target / model / str(version)):
-                    say(f"{model} version {version}: copied")
+                    progress(f"{model} version {version}: copied")
                 elif source.samefile(target) or read_card(target / model / str(version)) == read_card(stored.path):
-                    say(f"{model} version {version}: is there")
+                    progress(f"{model} version {version}: is there")
                 else:
                     others.append(f"{model} {version}")
         if not (target / MODELS_CONFIG).exists():
             stable = {model: {STABLE: max(find_versions(target / model))} for model in models}
             write_atomically(target / MODELS_CONFIG, models_config(models, mount_point, stable))
-            say(f"{MODELS_CONFIG}: written, with the newest versions as {STABLE}")
+            progress(f"{MODELS_CONFIG}: written, with the newest versions as {STABLE}")
     except OSError as error:
         raise CopyError(
             f"{error.filename}: {error.strerror}. This process has to be able to write to {target}"

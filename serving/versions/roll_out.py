@@ -39,7 +39,7 @@ CONFIRM_S: Final = 60.0
 """How long a server may take to serve labels that it has accepted."""
 _LOOK_EVERY_S: Final = 0.05
 
-Say = Callable[[str], None]
+Progress = Callable[[str], None]
 Labels = Mapping[str, int]
 
 
@@ -162,13 +162,18 @@ class RollOut:
     """Changes of the labels in one base directory's ``models.config``, on all model servers that follow it."""
 
     def __init__(
-        self, base: Path, servers: Sequence[ModelServer], say: Say, timeout_s: float = 300.0, poll_s: float = 1.0
+        self,
+        base: Path,
+        servers: Sequence[ModelServer],
+        progress: Progress,
+        timeout_s: float = 300.0,
+        poll_s: float = 1.0,
     ) -> None:
         """
         Args:
             base: the base directory, with a ``models.config``.
             servers: those that follow it.
-            say: gets a sentence for each step.
+            progress: gets a sentence for each step.
             timeout_s: for loading.
             poll_s: how often the servers look for versions (``--file_system_poll_wait_seconds``).
 
@@ -177,7 +182,7 @@ class RollOut:
         """
         self.base = base
         self.servers = servers
-        self.say = say
+        self.progress = progress
         self.timeout_s = timeout_s
         self.poll_s = poll_s
         self.config = model_config.read_proto(base / MODELS_CONFIG)
@@ -214,14 +219,14 @@ class RollOut:
                 raise RollOutError(
                     f"{model} version {version} is what serves already; a canary needs another beside it"
                 )
-            wanted = {**change.labels, STABLE: before, CANARY: version}
+            target = {**change.labels, STABLE: before, CANARY: version}
         else:
-            wanted = {**change.labels, STABLE: version}
-            if wanted.get(CANARY) == version:
-                del wanted[CANARY]
+            target = {**change.labels, STABLE: version}
+            if target.get(CANARY) == version:
+                del target[CANARY]
             if before is not None and before != version:
-                wanted[PREVIOUS] = before
-        change.make(wanted)
+                target[PREVIOUS] = before
+        change.make(target)
 
     def rollback(self, model: str) -> None:
         """Makes the version that was stable before stable again; done twice, nothing has changed.
@@ -259,7 +264,7 @@ class RollOut:
                 raise RollOutError(
                     f"{model} version {version} falls short: {figures}. --force promotes it all the same"
                 )
-            self.say(f"{model} version {version} falls short, and is promoted anyway: {figures}")
+            self.progress(f"{model} version {version} falls short, and is promoted anyway: {figures}")
 
     def entry(self, model: str) -> apis.ModelConfig:
         """Returns a model's part of the configuration. Raises RollOutError if there is none."""
@@ -306,29 +311,29 @@ class _Change:
         self._now = {each.address: _changed(roll_out.config, each.labels) for each in self._snapshots}
         self._file = _changed(roll_out.config, merged)
 
-    def make(self, wanted: Labels) -> None:
-        """Brings all servers, and the file, to the labels ``wanted``. Raises RollOutError."""
-        model, new = self._model, set(wanted.values())
-        say = self._roll_out.say
+    def make(self, target: Labels) -> None:
+        """Brings all servers, and the file, to the labels ``target``. Raises RollOutError."""
+        model, new = self._model, set(target.values())
+        progress = self._roll_out.progress
         try:
             if missing := new - self._available:
-                say(f"Loading {model} version {_listed(missing)} beside the others")
+                progress(f"Loading {model} version {_listed(missing)} beside the others")
             self._apply(self.kept | new, {})
             self._wait_until_available(new)
-            self._apply(self.kept | new, {model: wanted})
-            self._wait_until_served(wanted)
+            self._apply(self.kept | new, {model: target})
+            self._wait_until_served(target)
         except RollOutError as error:
             left = "".join(f"; {one}" for one in self._take_back())
             now = format_labels(self.labels) or "without labels"
             raise RollOutError(f"{error}. Nothing changed: {model} is {now}{left}") from error
-        say(f"{model}: {format_labels(wanted)}")
+        progress(f"{model}: {format_labels(target)}")
         if unloaded := self.kept - new:
-            say(f"Unloading {model} version {_listed(unloaded)}, which has no label any more")
+            progress(f"Unloading {model} version {_listed(unloaded)}, which has no label any more")
             try:
-                self._apply(new, {model: wanted})
+                self._apply(new, {model: target})
                 self._wait_until_unloaded(unloaded)
             except RollOutError as error:
-                now = format_labels(wanted)
+                now = format_labels(target)
                 raise RollOutError(f"{error}. The labels have moved everywhere: {model} is {now}") from error
 
     def _apply(self, versions: set[int], labels: Mapping[str, Labels]) -> None:
@@ -409,25 +414,25 @@ class _Change:
 
         _wait(complaint, self._roll_out.timeout_s)
 
-    def _wait_until_served(self, wanted: Labels) -> None:
-        """Waits until every server has served the labels ``wanted`` for the time of a poll.
+    def _wait_until_served(self, target: Labels) -> None:
+        """Waits until every server has served the labels ``target`` for the time of a poll.
 
         A server that read the file just before it was written may go back to the old labels, until its next poll.
         Raises RollOutError for a server that keeps other labels.
         """
-        names = {*LABELS, *self.labels, *wanted}
+        names = {*LABELS, *self.labels, *target}
         settled = time.monotonic()
 
         def complaint() -> str:
             nonlocal settled
             for server in self._servers:
-                if (found := server.labels(self._model, names)) != wanted:
+                if (found := server.labels(self._model, names)) != target:
                     settled = time.monotonic()
                     here = format_labels(found) or "no label"
-                    return f"{server.address} serves {here} in place of {format_labels(wanted)}"
+                    return f"{server.address} serves {here} in place of {format_labels(target)}"
             return "" if time.monotonic() - settled >= self._roll_out.poll_s else "the labels go back and forth"
 
-        _wait(complaint, CONFIRM_S)
+        _wait(complaint, CONFIRM_S + self._roll_out.poll_s)
 
 
 def _wait(complaint: Callable[[], str], timeout_s: float) -> None:
