@@ -360,11 +360,11 @@ class _Change:
         """Restores the file and the servers. Returns a sentence for each server that failed.
 
         A server forgets that a version failed at a poll without it. Until then, it would not try the version again. So
-        this waits for a poll, with a margin.
+        this waits for a poll, with a margin for a busy server.
         """
         self._roll_out.write(self._file)
         failures = self._reload(self._now)
-        time.sleep(3 * self._roll_out.poll_s)
+        time.sleep(2 * self._roll_out.poll_s + 1)
         return [
             f"{address} may serve otherwise until it reads {MODELS_CONFIG} ({error})"
             for address, error in failures.items()
