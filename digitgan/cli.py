@@ -25,171 +25,43 @@ app: Final = typer.Typer(
 _models: Final = typer.Typer(help="Choose the version of a model that serves, by labels.", **_SETTINGS)
 
 
-def _add(
-    name: str, command: Callable[..., None], panel: str | None, examples: str, group: typer.Typer = app, **options: Any
-) -> None:
-    """Adds a command. Its docstring is the help text, and ``examples`` are the last lines of it."""
-    paragraphs = (command.__doc__ or "").split("\n\n")
+def _add(group: typer.Typer, name: str, command: Callable[..., None], panel: str | None = None, **options: Any) -> None:
+    """Adds a command. Its docstring is the help text; the part below "Examples:" ends the help page."""
+    text, _, examples = inspect.cleandoc(command.__doc__ or "").partition("\n\nExamples:\n")
     group.command(
         name,
-        help="\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs),
+        help="\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n")),
         epilog="Examples:\n" + inspect.cleandoc(examples),
         rich_help_panel=panel,
         **options,
     )(command)
 
 
+_add(app, "up", serving.up, "Serve")
 _add(
-    "up",
-    serving.up,
-    "Serve",
-    """
-    digitgan up                        the models in the package
-    digitgan up --models RUN/models    your own, and new versions as they appear
-    """,
-)
-_add(
+    app,
     "serve",
     serving.serve,
     "Serve",
-    """
-    digitgan serve --models RUN/models
-    digitgan serve --config models.config --port 8501
-    """,
     cls=serving.ServeCommand,
     context_settings={"token_normalize_func": serving.our_name},
 )
-_add(
-    "gateway",
-    serving.gateway,
-    "Serve",
-    """
-    digitgan gateway --model-server localhost:8500
-    DIGITGAN_LOG_FORMAT=json digitgan gateway --port 8001
-    """,
-)
-_add(
-    "generate",
-    client.generate,
-    "Make digits",
-    """
-    digitgan generate --count 5 --digit 3 --curated            five clear threes
-    digitgan generate --count 1000 --labels --out digits.zip   with labels.csv
-    """,
-)
-_add(
-    "score",
-    client.score,
-    "Make digits",
-    """
-    digitgan score 7.png photo.jpg
-    digitgan score digits/            all images of a folder
-    """,
-)
-_add(
-    "dataset",
-    dataset.dataset,
-    "Make digits",
-    """
-    digitgan dataset digits                              60,000 and 10,000
-    digitgan dataset digits --count 6000 --format png    folders, as ImageFolder
-    """,
-)
-_add(
-    "train",
-    training.train,
-    "Train",
-    """
-    digitgan train --steps 1000                    a few minutes on two cores
-    digitgan train --data mnist.npz --epochs 40    as the model in the package
-    """,
-)
-_add(
-    "evaluate",
-    evaluation.evaluate,
-    "Train",
-    """
-    digitgan evaluate RUN                   the newest models of a run
-    digitgan evaluate serving/pretrained    the models in the package
-    """,
-)
-_add(
-    "report",
-    report.report,
-    "Train",
-    """
-    digitgan report RUN
-    digitgan report RUN --out public/
-    """,
-)
-_add(
-    "export",
-    training.export,
-    "Train",
-    """
-    digitgan export RUN
-    digitgan export RUN --models /models
-    """,
-)
-_add(
-    "train-classifier",
-    evaluation.train_classifier,
-    "Train",
-    """
-    digitgan train-classifier --data mnist.npz
-    digitgan train-classifier --data letters.npz --models models
-    """,
-)
-_add(
-    "key",
-    key.key,
-    "Manage",
-    """
-    digitgan key alice
-    digitgan key bob --images 600    at most 600 images a minute
-    """,
-)
+_add(app, "gateway", serving.gateway, "Serve")
+_add(app, "generate", client.generate, "Make digits")
+_add(app, "score", client.score, "Make digits")
+_add(app, "dataset", dataset.dataset, "Make digits")
+_add(app, "train", training.train, "Train")
+_add(app, "evaluate", evaluation.evaluate, "Train")
+_add(app, "report", report.report, "Train")
+_add(app, "export", training.export, "Train")
+_add(app, "train-classifier", evaluation.train_classifier, "Train")
+_add(app, "key", key.key, "Manage")
 app.add_typer(_models, name="models", rich_help_panel="Manage")
-_add(
-    "list",
-    models.list_models,
-    None,
-    """
-    digitgan models list
-    digitgan models list --models /models --model-server localhost:8500
-    """,
-    _models,
-)
-_add(
-    "promote",
-    models.promote,
-    None,
-    """
-    digitgan models promote generator 4 --canary    for requests that name it
-    digitgan models promote generator 4             for all requests
-    """,
-    _models,
-)
-_add(
-    "rollback",
-    models.rollback,
-    None,
-    """
-    digitgan models rollback generator
-    digitgan models rollback generator --model-server localhost:8500
-    """,
-    _models,
-)
-_add(
-    "add",
-    models.add,
-    None,
-    """
-    digitgan models add RUN/models
-    digitgan models add RUN/models --models /models
-    """,
-    _models,
-)
+_add(_models, "list", models.list_models)
+_add(_models, "promote", models.promote)
+_add(_models, "rollback", models.rollback)
+_add(_models, "add", models.add)
+
 
 _OF_DISKS: Final = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Reading and writing fail with these errors, without the name of the file."""

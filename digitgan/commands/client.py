@@ -80,7 +80,12 @@ def generate(
     url: UrlOption = None,
     local: LocalOption = False,
 ) -> None:
-    """Make digits, and draw them in the terminal or write them into a file."""
+    """Make digits, and draw them in the terminal or write them into a file.
+
+    Examples:
+        digitgan generate --count 5 --digit 3 --curated            five clear threes
+        digitgan generate --count 1000 --labels --out digits.zip   with labels.csv
+    """
     seeds = _seeds(seed) if seed else None
     if seeds and count is not None:
         raise UserError("--seed and --count both say which digits: give one of them")
@@ -153,6 +158,10 @@ def score(
 
     A 28×28 image in MNIST's form is scored as it is. In all other images, of any size, the ink is found first and
     fitted into MNIST's form.
+
+    Examples:
+        digitgan score 7.png photo.jpg
+        digitgan score digits/            all images of a folder
     """
     require("client", "httpx", "numpy", "PIL")
     images = [path for file in files for path in _images(file)]

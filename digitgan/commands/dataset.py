@@ -68,6 +68,10 @@ def dataset(
     The gateway at --url makes the digits. If there is none, the command starts a service and ends it afterwards. A
     command that was stopped continues where it stopped. dataset.json lists the models, the seeds and the hashes of
     the files; labels.csv has the seed, confidence and logit of each digit.
+
+    Examples:
+        digitgan dataset digits                              60,000 and 10,000
+        digitgan dataset digits --count 6000 --format png    folders, as ImageFolder
     """
     require("client", "httpx", "numpy", "PIL")
     from digitgan.dataset import job

@@ -31,6 +31,10 @@ def train_classifier(
 
     The package has a trained classifier. Part of the training images is held out to calibrate the new one. The test
     images are used once, at the end, for the model card.
+
+    Examples:
+        digitgan train-classifier --data mnist.npz
+        digitgan train-classifier --data letters.npz --models models
     """
     require("training", "tensorflow", "scipy")
     from training import data as datasets
@@ -74,6 +78,10 @@ def evaluate(
 
     A run is measured on its own data by its own classifier. A base directory of models is measured by the classifier in
     it, or else by the package's; that has to be trained on the same data, if --classifier does not name it.
+
+    Examples:
+        digitgan evaluate RUN                   the newest models of a run
+        digitgan evaluate serving/pretrained    the models in the package
     """
     require("training", "tensorflow", "scipy", "sklearn", "matplotlib", "jinja2", "PIL")
     from training import data as datasets

@@ -17,6 +17,10 @@ def key(
 
     Give the key to the client: it is stored nowhere. The entry has only its SHA-256 hash. Add the entry to the
     gateway's DIGITGAN_API_KEYS, separated by commas. Without entries, every client has access.
+
+    Examples:
+        digitgan key alice
+        digitgan key bob --images 600    at most 600 images a minute
     """
     require("gateway", "fastapi", "uvicorn")
     from api.middleware.keys import hash_of, keys_of, new_key

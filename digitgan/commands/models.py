@@ -80,6 +80,10 @@ def list_models(
 
     Below the list are: differences between the model servers and models.config, the thresholds that a version misses,
     and the error of a version that failed to load. Without a model server, the labels come from models.config.
+
+    Examples:
+        digitgan models list
+        digitgan models list --models /models --model-server localhost:8500
     """
     from serving.versions.roll_out import RollOutError, format_labels
 
@@ -156,6 +160,10 @@ def promote(
     The version must pass the quality gate. Every model server loads it beside the stable version. The label moves when
     it is AVAILABLE at all of them. If one of them cannot load it, nothing changes. The version that was stable stays
     loaded, with the label previous. A gateway with DIGITGAN_VERSION_LABEL=stable follows the label.
+
+    Examples:
+        digitgan models promote generator 4 --canary    for requests that name it
+        digitgan models promote generator 4             for all requests
     """
     from serving.versions.roll_out import CANARY, STABLE
 
@@ -174,6 +182,10 @@ def rollback(
     """Make the version with the label previous the stable one again.
 
     It is still loaded, so it serves at once.
+
+    Examples:
+        digitgan models rollback generator
+        digitgan models rollback generator --model-server localhost:8500
     """
     with _roll_out(models, model_server, timeout_s, poll_s) as roll_out:
         roll_out.rollback(model)
@@ -189,6 +201,10 @@ def add(
     """Copy versions into the base directory that model servers read.
 
     Existing versions and models.config are kept. Without a models.config, the newest versions get the label stable.
+
+    Examples:
+        digitgan models add RUN/models
+        digitgan models add RUN/models --models /models
     """
     from serving.tf_serving.model_config import ConfigError
     from serving.versions.model_copy import CopyError, add_versions

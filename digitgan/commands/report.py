@@ -18,6 +18,10 @@ def report(
     It shows the same seeds at every milestone, both losses and whether they were stable, and the figures during the
     run. After digitgan evaluate it also shows the final figures beside those of real images, samples of each digit,
     interpolations, the nearest training images, and how good the discriminator's score is.
+
+    Examples:
+        digitgan report RUN
+        digitgan report RUN --out public/
     """
     require("training", "tensorflow", "scipy", "sklearn", "matplotlib", "jinja2", "PIL")
     from training import job

@@ -105,6 +105,10 @@ def serve(
     It loads the newest version of each model, and new versions as they appear. If a new version is broken, the old one
     stays in service. docs/model-server.md lists the differences from TensorFlow Serving. The flags of
     tensorflow_model_server work too.
+
+    Examples:
+        digitgan serve --models RUN/models
+        digitgan serve --config models.config --port 8501
     """
     from digitgan.supervisor import require_model_server
 
@@ -178,6 +182,10 @@ def gateway(
     """Start the HTTP gateway alone, in front of a running model server.
 
     All settings are environment variables (docs/reference.md). An option here takes precedence.
+
+    Examples:
+        digitgan gateway --model-server localhost:8500
+        DIGITGAN_LOG_FORMAT=json digitgan gateway --port 8001
     """
     require("gateway", "fastapi", "uvicorn")
     settings = _settings("gateway", host, port, {"model_server": model_server} if model_server else {})
@@ -195,6 +203,10 @@ def up(
 
     The model server is tensorflow_model_server where it is on the PATH, and the embedded one otherwise. Ctrl-C ends
     both, after the requests under way.
+
+    Examples:
+        digitgan up                        the models in the package
+        digitgan up --models RUN/models    your own, and new versions as they appear
     """
     require("gateway", "fastapi", "uvicorn")
     from digitgan.supervisor import ModelServerEndedError, running_model_server
