@@ -4,7 +4,6 @@ import re
 import shlex
 import subprocess
 import sys
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,7 +26,7 @@ def places() -> Iterator[tuple[str, str]]:
     """Gives the kind and the name of each workload that a command names, with a container."""
     for text in TEXTS.values():
         for kind, name, rest in re.findall(r"kubectl -n digitgan .*?\b(deployment|job)/([\w-]+)(.*)", text):
-            container = re.search(r"--container (\S+)", rest)
+            container = re.search(r"--container ([\w-]+)", rest)
             yield f"{kind}/{name}", container[1] if container else ""
 
 
@@ -50,13 +49,15 @@ def test_each_workload_that_a_command_names_exists() -> None:
     assert set(places()) - found == set()
 
 
-def test_the_backup_holds_the_models(tmp_path: Path) -> None:
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "models.config").write_text("stable")
-    found = re.search(r'-- python -c "(import sys, tarfile.*?)" > models.tar', TEXTS[K8S / "README.md"], re.DOTALL)
-    assert found
-    code = found[1].replace("'/models'", repr(str(tmp_path / "models")))
-    with (tmp_path / "models.tar").open("wb") as file:
-        subprocess.run([sys.executable, "-c", code], check=True, stdout=file)
-    with tarfile.open(tmp_path / "models.tar") as backup:
-        assert backup.getnames() == ["models", "models/models.config"]
+def test_a_restore_brings_the_models_of_the_backup_back(tmp_path: Path) -> None:
+    config, backup = tmp_path / "models" / "models.config", tmp_path / "models.tar"
+    config.parent.mkdir()
+    config.write_text("stable 2")
+    found = re.findall(r'-- python -c "(import sys, tarfile.*?)" [<>] models.tar', TEXTS[K8S / "README.md"], re.DOTALL)
+    save, restore = (code.replace("'/", f"'{tmp_path}/") for code in found)
+    with backup.open("wb") as file:
+        subprocess.run([sys.executable, "-c", save], check=True, stdout=file)
+    config.write_text("stable 1")
+    with backup.open("rb") as file:
+        subprocess.run([sys.executable, "-c", restore], check=True, stdin=file)
+    assert config.read_text() == "stable 2"

@@ -95,7 +95,7 @@ def test_the_emulation_rounds_what_a_gpu_rounds() -> None:
 
 
 def test_tf32_moves_more_pixels_than_rounding_does(shipped: Any) -> None:
-    """What a model server without NVIDIA_TF32_OVERRIDE=0 would send (k8s/README.md)."""
+    """What a model server without NVIDIA_TF32_OVERRIDE=0 would send (k8s/base/README.md)."""
     exact = draw(shipped, 500)
     with emulated_tf32():
         difference = np.abs(draw(shipped, 500) - exact)
