@@ -36,6 +36,8 @@ PATIENCE_S: Final = 600
 """Memory is what counts here, however slow the machine."""
 
 LEAKING_GATEWAY: Final = """
+import sys
+
 from api import main
 create_app = main.create_app
 kept = []
