@@ -1,8 +1,6 @@
 """How models reach the pods, and what pods wait for: the manifests' own commands, as processes on this machine."""
 
-import json
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -20,6 +18,7 @@ from tests.kubernetes.rendering import (
     ROOT,
     Manifest,
     container,
+    containers,
     find,
     overlay,
     pod_of,
@@ -27,12 +26,9 @@ from tests.kubernetes.rendering import (
 )
 from tests.support.processes import ServerProcess
 
+COPYING: Final = ("image", "models")
+"""The init containers that copy: from the image, and from there to the volume."""
 SIGTERM_STATUS: Final = 143
-VERSION_1: Final = {name: {1} for name in MODELS}
-
-
-def versions(directory: Path) -> dict[str, set[int]]:
-    return {name: set(find_versions(directory / name)) for name in MODELS}
 
 
 def places(one: Manifest, volumes: Path) -> dict[str, Path]:
@@ -49,54 +45,19 @@ def here(words: list[str], found: Mapping[str, Path]) -> list[str]:
     return [known.sub(lambda place: str(found[place[0]]), word) for word in words]
 
 
-def copy_from_image(one: Manifest, volumes: Path, image: Path = MODELS_DIR) -> None:
-    """Runs a container of the image digitgan/models. ``image``: the models in the image."""
+@pytest.mark.parametrize("workload", ["gateway", "model-server", "roll-out"])
+def test_the_models_of_the_image_arrive(workload: str, tmp_path: Path) -> None:
+    """What `digitgan models add` copies, and what it keeps, test_model_copy.py shows."""
+    objects = render("model-volume") if workload == "roll-out" else render()
+    copy, *add = [one for one in containers([find(objects, "Deployment", workload)]) if one["name"] in COPYING]
     stage = (ROOT / "Dockerfile").read_text().partition("FROM scratch AS models")[2]
-    found = re.search(r"^ENTRYPOINT (.*)$", stage, re.MULTILINE)
-    assert found
-    program: list[str] = json.loads(found[1])
-    assert program[-1] == "/models/."
-    assert "/models" not in [mount["mountPath"] for mount in one["volumeMounts"]], "it hides the image's models"
-    subprocess.run([*program[:-1], f"{image}/.", *here(one["args"], places(one, volumes))], check=True)
-
-
-def roll_out(volumes: Path, image: Path = MODELS_DIR) -> subprocess.CompletedProcess[str]:
-    """Runs both init containers of the Deployment roll-out."""
-    copy, add = (container(render("model-volume"), "Deployment", "roll-out", name) for name in ("image", "models"))
-    copy_from_image(copy, volumes, image)
-    command = [sys.executable, "-m", "digitgan", *here(add["args"], places(add, volumes))]
-    return subprocess.run(command, capture_output=True, text=True)
-
-
-@pytest.mark.parametrize("workload", ["gateway", "model-server"])
-def test_the_models_arrive_in_the_base(workload: str, tmp_path: Path) -> None:
-    copy_from_image(container(render(), "Deployment", workload, "models"), tmp_path)
-    assert versions(tmp_path / "models") == VERSION_1
-
-
-def test_roll_out_copies_what_is_missing_and_keeps_the_labels(tmp_path: Path) -> None:
-    volume = tmp_path / "models"
-    done = roll_out(tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert versions(volume) == VERSION_1
-    assert "stable" in (volume / MODELS_CONFIG).read_text()
-    # A later release: what is there stays, to the byte.
-    image = tmp_path / "later"
-    shutil.copytree(MODELS_DIR, image)
-    shutil.copytree(image / "generator" / "1", image / "generator" / "2")
-    (volume / MODELS_CONFIG).write_text((volume / MODELS_CONFIG).read_text() + "# promoted\n")
-    config = (volume / MODELS_CONFIG).read_bytes()
-    done = roll_out(tmp_path, image)
-    assert done.returncode == 0, done.stderr
-    assert versions(volume) == VERSION_1 | {"generator": {1, 2}}
-    assert (volume / MODELS_CONFIG).read_bytes() == config
-
-
-def test_a_release_without_models_fails(tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    done = roll_out(tmp_path, tmp_path / "empty")
-    assert done.returncode != 0
-    assert "holds no models" in done.stderr
+    assert 'ENTRYPOINT ["/bin/cp", "-R", "/models/."]' in stage
+    assert "/models" not in [mount["mountPath"] for mount in copy["volumeMounts"]], "it hides the image's models"
+    subprocess.run(["cp", "-R", f"{MODELS_DIR}/.", *here(copy["args"], places(copy, tmp_path))], check=True)
+    for one in add:
+        subprocess.run([sys.executable, "-m", "digitgan", *here(one["args"], places(one, tmp_path))], check=True)
+        assert "stable" in (tmp_path / "models" / MODELS_CONFIG).read_text()
+    assert all(find_versions(tmp_path / "models" / name).keys() == {1} for name in MODELS)
 
 
 def test_a_new_tag_can_be_applied_and_copies_again() -> None:
