@@ -80,6 +80,7 @@ def test_it_is_balanced_labelled_and_tells_where_it_comes_from(whole: Path) -> N
     table = (whole / "labels.csv").read_text().splitlines()
     assert table[0] == "part,place,seed,digit,confidence,logit"
     assert len({line.split(",")[2] for line in table[1:]}) == COUNT + TEST
+    assert all(str(np.float32(number)) == number for line in table[1:] for number in line.split(",")[4:])
 
 
 def test_stopped_and_resumed_it_has_the_same_bytes(small_url: str, whole: Path, tmp_path: Path) -> None:
