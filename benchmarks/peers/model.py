@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.quiet import quiet_tensorflow_import
+from training.gan.convolution import four_product_transforms
 
 Array = NDArray[Any]
 
@@ -24,12 +25,14 @@ def weights(version: Path) -> dict[str, Array]:
     Raises UnknownGraphError.
     """
     constants = _constants(version / "saved_model.pb")
-    # The dense layer writes a row for each position, and the next one's spectra are made of its kernel at loading.
-    dense = _only(constants, (49, 100, 256))
-    first = _only(constants, (25, 256 * 128)).reshape(5, 5, 256, 128)
+    # The dense layer writes a row for each position. Of the next one there are the spectra of its kernel.
+    dense = _only(constants, (49, 1, 100, 256))[:, 0]
+    _, of_kernel, _ = four_product_transforms(7, 5, True)
+    spectra = _only(constants, (len(of_kernel) // 2, 2, 256, 128)).reshape(len(of_kernel), -1)
+    first = np.linalg.lstsq(of_kernel, spectra)[0].reshape(5, 5, 256, 128)
     return {
         "dense_kernel": np.ascontiguousarray(dense.transpose(1, 0, 2)).reshape(100, -1),
-        "dense_bias": _only(constants, (49, 1, 256)).reshape(-1),
+        "dense_bias": _only(constants, (49, 1, 1, 256)).reshape(-1),
         "first_kernel": np.ascontiguousarray(first.transpose(0, 1, 3, 2)),
         "first_bias": _only(constants, (128,)),
         "second_kernel": _transposed(constants, 128, 64),
