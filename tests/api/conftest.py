@@ -9,6 +9,7 @@ from serving.pretrained import MODELS_DIR
 from tests.api import indexed_models, processes
 from tests.api.misbehaving import Holding, MisbehavingServer
 from tests.api.processes import GatewayClient
+from tests.support.built_once import built_once
 from tests.support.processes import ServerProcess
 
 FAULT_TIMEOUT_S = 1.0
@@ -35,7 +36,7 @@ def gateway(http: GatewayClient) -> ServerProcess:
 @pytest.fixture(scope="session")
 def small_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base directory with models whose digits can be told from their pixels."""
-    return indexed_models.save_all(tmp_path_factory.mktemp("small"))
+    return built_once(tmp_path_factory, "small-models", indexed_models.save_all)
 
 
 @pytest.fixture(scope="session")

@@ -131,9 +131,8 @@ def save_discriminator(path: Path) -> None:
     tf.saved_model.save(tf.Module(), str(path), signatures)
 
 
-def save_all(root: Path) -> Path:
-    """Saves version 1 of all three models, and returns ``root``. The generator has the story TOLD."""
+def save_all(root: Path) -> None:
+    """Saves version 1 of all three models in ``root``. The generator has the story TOLD."""
     save_generator(root / "generator" / "1", story=TOLD)
     save_discriminator(root / "discriminator" / "1")
     save_classifier(root / "classifier" / "1")
-    return root

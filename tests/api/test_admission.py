@@ -1,39 +1,58 @@
-"""Admission control: a bound on the images in flight, 503 at once beyond it, and room for every size."""
+"""Admission control: 503 beyond the limit of images in progress, whatever other clients do."""
 
 import asyncio
 import json
 import random
+import signal
 import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
+import grpc
 import httpx
+import numpy as np
 import pytest
 
 from api.app import create_app
 from api.http.deadlines import HEADER
 from api.middleware.admission import LARGEST_SMALL, MIN_CHARGE_IMAGES, AdmissionControl, image_route
+from api.middleware.keys import hash_of, new_key
 from api.settings import load_settings
 from api.telemetry.metrics import Metrics
+from serving.apis import PredictRequest
+from serving.contract import IMAGES, NOISE
 from tests.api import processes
 from tests.api.misbehaving import Holding, MisbehavingServer, honest
+from tests.api.misbehaving import answer as predicted
 from tests.api.problem import assert_problem
 from tests.api.processes import GatewayClient, noise_input
 from tests.api.waiting import wait_until
 from tests.support.slow_clients import answer
+from tests.support.slow_clients import request as json_request
 
-MOST_IMAGES = 64
+MOST_IMAGES = 32
 ROOM = MOST_IMAGES // MIN_CHARGE_IMAGES
 """Requests for one digit that find room."""
 
 PNG = {"Content-Type": "image/png"}
+BIG = json_request("/generate", b'{"count": 1024}')
+ONE = json_request("/generate", b'{"seeds": [7]}')
 
 
 @pytest.fixture(scope="module")
 def http(server: MisbehavingServer) -> Iterator[GatewayClient]:
     with processes.serving(server.target, max_images_in_flight=MOST_IMAGES, request_timeout_s=60) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def logged(server: MisbehavingServer) -> Iterator[GatewayClient]:
+    """A client of a gateway with an access log: the application makes all of its answers."""
+    settings = {"max_images_in_flight": MOST_IMAGES, "request_timeout_s": 60, "send_timeout_s": 3600}
+    with processes.serving(server.target, access_log=True, **settings) as client:
         yield client
 
 
@@ -49,7 +68,7 @@ def _nothing_stays_counted(server: MisbehavingServer, http: GatewayClient) -> It
     wait_until(lambda: in_flight(http, "small") == in_flight(http, "large") == 0)
 
 
-def in_flight(http: GatewayClient, size: str) -> float:
+def in_flight(http: GatewayClient, size: str = "small") -> float:
     return http.metric("images_in_flight", size=size)
 
 
@@ -264,17 +283,108 @@ def test_streams_that_nobody_reads_keep_no_small_request_out(http: GatewayClient
         assert in_flight(http, "small") == 0
 
 
-def test_with_an_access_log_refusals_are_logged(server: MisbehavingServer) -> None:
-    settings = {"max_images_in_flight": MIN_CHARGE_IMAGES, "access_log": True, "request_timeout_s": 60}
-    with processes.serving(server.target, **settings) as http:
-        with held(server) as (holding, pool):
-            asked = pool.submit(http.get, "/digits/1.png")
-            wait_until(lambda: holding.held == 1)
-            response = http.get("/digits/2.png")
-            assert_problem(response, "overloaded")
-        assert asked.result().status_code == 200
-        wait_until(lambda: '"GET /digits/2.png" 503' in http.process.log)
-        assert response.headers["x-request-id"] in http.process.log
+def test_with_an_access_log_refusals_are_logged(server: MisbehavingServer, logged: GatewayClient) -> None:
+    with full(server, logged):
+        response = logged.get("/digits/2.png")
+        assert_problem(response, "overloaded")
+    wait_until(lambda: '"GET /digits/2.png" 503' in logged.process.log)
+    assert response.headers["x-request-id"] in logged.process.log
+
+
+@pytest.mark.parametrize("gateway", ["http", "logged"])
+def test_small_requests_do_not_block_large_ones(
+    server: MisbehavingServer, request: pytest.FixtureRequest, gateway: str
+) -> None:
+    http: GatewayClient = request.getfixturevalue(gateway)
+    with full(server, http), ExitStack() as stack:
+        for body in (b'{"count": 4096}', b'{"seeds": [' + b"7, " * 299 + b"7]}"):
+            assert http.get("/digits/7.png").status_code == 503
+            assert http.post("/generate", json={"seeds": [7]}).status_code == 503
+            large = stack.enter_context(http.connect())
+            large.sendall(json_request("/generate", body))
+            wait_until(lambda: in_flight(http, "large") == LARGEST_SMALL)
+            large.close()
+            wait_until(lambda: in_flight(http, "large") == 0)
+    wait_until(lambda: in_flight(http) == 0)
+
+
+def noisy(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
+    """Images that PNG can't compress."""
+    rows = request.inputs[NOISE].tensor_shape.dim[0].size
+    return predicted(request, {IMAGES: np.random.default_rng().integers(0, 256, (rows, 28, 28, 1), np.uint8)})
+
+
+@contextmanager
+def unread(server: MisbehavingServer, http: GatewayClient) -> Iterator[list[socket.socket]]:
+    """As many connections as fill the service. Each has an unread answer of megabytes: no other can be written."""
+    server.behaviour = noisy
+    with ExitStack() as stack:
+        connections = []
+        for _ in range(ROOM):
+            grown = http.growth()
+            connection = stack.enter_context(socket.socket())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(("127.0.0.1", http.base_url.port))
+            connection.sendall(BIG)
+            wait_until(partial(grown, "http_requests_total", route="/generate", method="POST", status="200"))
+            connections.append(connection)
+        server.behaviour = honest
+        yield connections
+
+
+def test_a_refusal_that_is_not_read_holds_no_place(server: MisbehavingServer, logged: GatewayClient) -> None:
+    """The header arrives while the service is full, the body when it has room again."""
+    body = ONE.partition(b"\r\n\r\n")[2]
+    with unread(server, logged) as connections:
+        with full(server, logged):
+            for connection in connections:
+                connection.sendall(ONE[: -len(body)])
+            started = ROOM + 1  # and the request for the metrics
+            wait_until(lambda: logged.metric("http_requests_in_flight") == started + ROOM)
+        wait_until(lambda: in_flight(logged) == 0)
+        for connection in connections:
+            connection.sendall(body)
+        wait_until(lambda: logged.get("/digits/7.png").status_code == 200)
+    wait_until(lambda: in_flight(logged) == 0)
+    assert logged.post("/generate", json={"seeds": [7]}).status_code == 200
+
+
+def test_an_error_that_is_not_read_holds_no_place(server: MisbehavingServer, logged: GatewayClient) -> None:
+    wrong = ONE.replace(b"application/json", b"application/pdf")
+    body = ONE.partition(b"\r\n\r\n")[2]
+    with unread(server, logged) as connections:
+        for connection in connections:
+            connection.sendall(wrong[: -len(body)])
+        wait_until(lambda: logged.metric("http_requests_in_flight") == ROOM + 1)
+        for connection in connections:
+            connection.sendall(body)
+        for _ in range(3):
+            assert logged.post("/generate", json={"seeds": [7]}).status_code == 200
+        assert in_flight(logged) == 0
+
+
+def test_requests_without_a_key_take_no_place_from_those_with_one(server: MisbehavingServer) -> None:
+    """All arrive at the same moment: the gateway is stopped while they are sent."""
+    key = new_key()
+    settings = {
+        "max_images_in_flight": MOST_IMAGES,
+        "api_keys": f"me:{hash_of(key)}",
+    }
+    with processes.serving(server.target, **settings) as http, ExitStack() as stack:
+        with_key = ONE.replace(b"\r\n\r\n", f"\r\nAuthorization: Bearer {key}\r\n\r\n".encode())
+        connections = [stack.enter_context(http.connect()) for _ in range(40)]
+        for connection in connections:  # the gateway has accepted them all
+            connection.sendall(b"GET /healthz/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert answer(connection)[0].split()[1] == b"200"
+        http.process.process.send_signal(signal.SIGSTOP)
+        try:
+            for connection in connections[:-2]:
+                connection.sendall(ONE)
+            for connection in connections[-2:]:
+                connection.sendall(with_key)
+        finally:
+            http.process.process.send_signal(signal.SIGCONT)
+        assert [answer(connection)[0].split()[1] for connection in connections] == [b"401"] * 38 + [b"200"] * 2
 
 
 @pytest.mark.parametrize("counts", [True, False], ids=["no keys", "keys"])

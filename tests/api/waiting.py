@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
     """Returns once ``condition`` is true. Raises AssertionError if that takes longer than ``seconds``."""
     clock = threading.Event()
     for _ in range(int(seconds / 0.02)):

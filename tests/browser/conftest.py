@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 
 from tests import story_models
 from tests.api import processes
+from tests.support.built_once import built_once
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 ARGUMENTS = [
@@ -42,8 +43,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="package")
 def studio(browser: Browser, tmp_path_factory: pytest.TempPathFactory, program: str) -> Iterator[str]:
     """The URL of a gateway before the models in the package, the generator of which tells a story too."""
-    models = tmp_path_factory.mktemp("studio") / "models"
-    story_models.save(models)
+    models = built_once(tmp_path_factory, "story-models", story_models.save)
     with tempfile.TemporaryDirectory(prefix="digitgan-") as sockets:
         address = Path(sockets) / "models.sock"
         with processes.model_server(models, address, program), processes.gateway(f"unix:{address}") as gateway:
