@@ -23,7 +23,7 @@ ARGUMENTS = [
     "--disable-sync",
     "--no-first-run",
 ]
-DESKTOP, PHONE = (1280, 860), (390, 844)
+DESKTOP, PHONE = (1440, 900), (390, 844)
 
 expect.set_options(timeout=60_000)
 
@@ -52,18 +52,18 @@ def studio(browser: Browser, tmp_path_factory: pytest.TempPathFactory, program: 
 
 @pytest.fixture
 def open_page(browser: Browser, studio: str) -> Iterator[Open]:
-    """Opens the studio at a view, in a window and a scheme; at the end no page may have had an error to tell."""
+    """Opens the studio at a view, in a window. At the end no page may have reported an error."""
     contexts: list[BrowserContext] = []
     complaints: list[str] = []
 
     def complain(what: Any) -> None:
         complaints.append(str(what))
 
-    def opened(view: str = "", size: tuple[int, int] = DESKTOP, scheme: Any = "light") -> Page:
+    def opened(view: str = "", size: tuple[int, int] = DESKTOP) -> Page:
         context = browser.new_context(
             base_url=studio,
             viewport={"width": size[0], "height": size[1]},
-            color_scheme=scheme,
+            has_touch=size == PHONE,
             permissions=["clipboard-read", "clipboard-write"],
         )
         contexts.append(context)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import PHONE, Open
+from tests.browser.conftest import DESKTOP, PHONE, Open
 from tests.browser.test_wall import pixels_of
 from tests.support.pictures import saved
 
@@ -24,12 +24,20 @@ def ready(page: Page) -> None:
     page.get_by_role("button", name="Save the picture").wait_for()
 
 
-def write(page: Page, points: list[tuple[int, int]]) -> None:
-    """Writes a stroke; the points are those of a pad of 280×280."""
+def write(page: Page, points: list[tuple[int, int]], *, touch: bool = False) -> None:
+    """Writes a stroke with the mouse or a finger; the points are those of a pad of 280×280."""
     box = page.locator("#pad").bounding_box()
     assert box
     scale = box["width"] / 280
     x, y = (np.array(points) * scale + [box["x"], box["y"]]).T
+    if touch:
+        finger = page.context.new_cdp_session(page)
+        kinds = ["touchStart", *["touchMove"] * (len(points) - 1)]
+        for kind, left, top in zip(kinds, x, y, strict=True):
+            places = [{"x": float(left), "y": float(top)}]
+            finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": places})
+        finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        return
     page.mouse.move(x[0], y[0])
     page.mouse.down()
     for place in zip(x[1:], y[1:], strict=True):
@@ -37,7 +45,7 @@ def write(page: Page, points: list[tuple[int, int]]) -> None:
     page.mouse.up()
 
 
-@pytest.mark.parametrize("size", [(1280, 860), PHONE], ids=["1280", "390"])
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["mouse", "finger"])
 def test_what_is_written_is_read_and_the_scored_pixels_are_shown(
     open_page: Open, studio: str, size: tuple[int, int]
 ) -> None:
@@ -45,7 +53,7 @@ def test_what_is_written_is_read_and_the_scored_pixels_are_shown(
     ready(page)
     page.locator("#pad").scroll_into_view_if_needed()
     with page.expect_response("**/score"):
-        write(page, SEVEN)
+        write(page, SEVEN, touch=size == PHONE)
     yours, other = page.locator("#opinion-yours"), page.locator("#opinion-other")
     expect(yours).to_contain_text("reads as 7")
     page.wait_for_load_state("networkidle")
