@@ -1,4 +1,4 @@
-"""The digit classifier: it labels what the generator makes, and its penultimate layer is what the evaluation sees.
+"""The digit classifier: it labels generated images, and its penultimate layer gives the features of an evaluation.
 
 A small convolutional network in the style of VGG (Simonyan & Zisserman 2015) with batch normalisation, trained on
 randomly turned, sheared, scaled and shifted digits.
@@ -205,17 +205,10 @@ def _calibrate(network: Any, images: NDArray[np.uint8], labels: NDArray[np.uint8
 
 
 def measure_classifier(network: Any, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> dict[str, Any]:
-    """How well the network reads images that it has never met.
+    """Measures how well the network classifies images that it was not trained on.
 
-    Args:
-        network: the Keras network.
-        images: uint8 [N, 28, 28].
-        labels: uint8 [N].
-
-    Returns:
-        ``images``, their number; ``accuracy``; ``expected_calibration_error`` of the top probability, in 15 bins of
-        equal width (Naeini et al. 2015; Guo et al. 2017, equation 3); ``legible``, the share with a top probability
-        of at least 0.99, and ``accuracy_when_legible`` among those (null where there are none).
+    The calibration error is that of the top probability. ``legible`` is the share with a top probability of at least
+    0.99; ``accuracy_when_legible`` is null if there is none.
     """
     probabilities = softmax(logits_of(network, images).astype(np.float64), axis=1)
     confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
@@ -230,7 +223,7 @@ def measure_classifier(network: Any, images: NDArray[np.uint8], labels: NDArray[
 
 
 def classifier_facts(config: ClassifierConfig, dataset: Dataset, network: Any) -> dict[str, Any]:
-    """What the classifier's model card tells: how it was trained, on what, and how it reads the test images."""
+    """What the classifier's model card says: how it was trained, on what, and its figures on the test images."""
     return {
         "training": {
             **asdict(config),

@@ -1,8 +1,8 @@
-"""The discriminator as a detector: after the two networks' game it goes on learning, against a generator that stands.
+"""The discriminator as a detector: after the GAN training it continues to learn, with the generator fixed.
 
 While both are trained, the discriminator is only ever a step ahead of its generator, and at the end of a good run its
-logit says next to nothing. With the generator fixed, the same layers learn what tells its images, those of earlier
-generators, and everything else that people send from real digits; then the logit is calibrated.
+logit says next to nothing. With the generator fixed, the same layers learn to distinguish real digits from its images,
+those of earlier generators, and other images that people send. Then the logit is calibrated.
 """
 
 import json
@@ -33,7 +33,7 @@ Generate = Callable[[Any], Any]
 
 DIRECTORY: Final = "detector"
 GAIN: Final = 4.0
-"""How many times as fast the first layer's kernel may grow, since it has to tell neighbouring levels of gray apart."""
+"""How many times as fast the first layer's kernel may grow, since it has to distinguish neighbouring levels of gray."""
 _VALIDATION, _TEST = 1, 2
 """What fakes are fresh for: the second number of their seed. Training takes (seed, 3 + step)."""
 
@@ -45,7 +45,7 @@ class DetectorConfig:
     Attributes:
         steps: of one batch each.
         real: real images a batch.
-        fakes: images a batch of the generator that stands, from fresh noise.
+        fakes: images a batch of the fixed generator, from fresh noise.
         earlier: images a batch of earlier generators, which take turns.
         impostors: images a batch of everything else (:mod:`training.evaluation.negative_examples`).
         learning_rate: Adam's greatest step size; it falls along a cosine (Loshchilov & Hutter 2017).
@@ -91,7 +91,7 @@ def detector_of_run(
     Args:
         run: the run directory.
         name: names the generator that is served, and the length of the training.
-        discriminator: the Keras discriminator, as it stood at the end of the run.
+        discriminator: the Keras discriminator at the end of the run.
         generators: Keras generators in float32: the one that is served, then earlier ones, if there are any.
         dataset: the run's images.
         config: how to train it.
@@ -113,7 +113,7 @@ def detector_of_run(
 def train_detector(
     weights: list[NDArray[Any]], generators: Sequence[Generate], dataset: Dataset, config: DetectorConfig
 ) -> Detector:
-    """Trains the discriminator's layers to tell real digits from all others, and calibrates the logit.
+    """Trains the discriminator's layers to distinguish real digits from all other images, and calibrates the logit.
 
     The validation images calibrate it and are not trained on; the test images are used once, for the figures.
 
@@ -160,7 +160,7 @@ def _train(
 ) -> None:
     """Trains the network in place; what it ends with is the average of its weights.
 
-    What tells generated digits best is faint: a level or two of gray where MNIST is black. Beside the large and
+    What distinguishes generated digits best is faint: a level or two of gray where MNIST is black. Beside the large and
     constant activations that black itself makes (-1 inside, and 0 beyond the frame), its gradient would be lost. So the
     same function is trained in other coordinates, as inputs are centred and scaled elsewhere (LeCun et al. 1998,
     "Efficient BackProp", section 4.3): the first layer's kernel, as a share of GAIN, acts on ink, which is 0 for black,

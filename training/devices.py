@@ -130,7 +130,7 @@ class Agreement:
         self._count = count
 
     def __call__(self, wish: bool) -> bool:
-        """Returns whether anybody wishes it. All workers have to call it equally often."""
+        """Returns whether any worker wishes it. All workers have to call it equally often."""
         return wish if self._alone else bool(self._count(tf.constant(float(wish))) > 0)
 
 

@@ -161,7 +161,7 @@ def default_run(preset: str) -> Path:
 
 
 def card_facts(config: TrainingConfig, run: Path, step: int) -> dict[str, Any]:
-    """What the model cards tell about a run: how it was trained, on what, and how it stood at the end.
+    """What the model cards say about a run: how it was trained, on what, and its losses at the end.
 
     ``last_interval`` is the last line of the log: both losses and the discriminator's accuracy, which show whether
     the two were in balance, not how good the digits are.

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from serving.contract import MODELS, SIGNATURE
 from serving.pretrained import MODELS_DIR
-from tests.training.test_inference import INPUTS, assert_openvino_converts, assert_same, outputs_of
+from tests.training.test_export import INPUTS, assert_openvino_converts, assert_same, outputs_of
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -11,6 +11,7 @@ import tensorflow as tf
 from serving.contract import BATCH_SIZES, CLASSIFIER, MODELS
 from serving.versions.model_card import read_card, verify
 from tests.support.commands import digitgan_here
+from tests.training.test_export import assert_checks_its_input
 from training.classifier import (
     ClassifierConfig,
     features_and_probabilities,
@@ -82,6 +83,7 @@ def test_both_signatures_are_the_contracts_and_the_weights_are_saved_once(publis
         }
         outputs = {key: (t.dtype.name, tuple(t.shape)) for key, t in signatures[name].structured_outputs.items()}
         assert outputs == {output: ("float32", (None, width))}
+    assert_checks_its_input(CLASSIFIER, version)
     assert (version / "saved_model.pb").stat().st_size < 1.5 * 4 * read_card(version)["training"]["parameters"]
     records = tf.data.TFRecordDataset(str(version / "assets.extra" / "tf_serving_warmup_requests"))
     assert len(list(records)) == len(BATCH_SIZES)

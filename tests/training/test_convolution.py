@@ -10,6 +10,7 @@ from scipy.signal import correlate2d
 
 from training.gan import convolution
 from training.gan.convolution import four_product_transforms, three_product_transforms
+from training.gan.generator_graph import sub_pixel
 
 SIDE = 7
 LAYERS = {
@@ -87,3 +88,11 @@ def test_float32_rounds_no_more_than_kerass_own() -> None:
         outputs.append(np.float64(in_training(layer, tf.constant(np.float32(x), dtype))))
     errors = [np.sqrt(np.mean((output - outputs[2]) ** 2)) for output in outputs[:2]]
     assert errors[0] < 2 * errors[1]
+
+
+def test_a_sub_pixel_convolution_is_the_transposed_one() -> None:
+    rng = np.random.default_rng(0)
+    kernel, maps = rng.normal(size=(5, 5, 3, 8)), np.float32(rng.normal(size=(2, 7, 7, 8)))
+    plain = tf.nn.conv2d_transpose(maps, np.float32(kernel), [2, 14, 14, 3], 2)
+    phases = tf.nn.conv2d(maps, sub_pixel(kernel), strides=1, padding="SAME")
+    np.testing.assert_allclose(tf.nn.depth_to_space(phases, 2), plain, atol=1e-5)

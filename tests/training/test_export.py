@@ -8,10 +8,12 @@ from typing import Any
 
 import keras
 import numpy as np
+import openvino
 import pytest
 import tensorflow as tf
 from google.protobuf import text_format
 from numpy.typing import NDArray
+from openvino.tools.ovc import convert_model
 from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
@@ -20,9 +22,12 @@ from serving.contract import (
     CLASSIFIER,
     DISCRIMINATOR,
     GENERATOR,
+    IMAGES,
     INDEX_PAGE,
     MODELS,
+    NOISE,
     NOT_INDEXED,
+    SIGNATURE,
     STORY,
     STORY_BYTES,
     STORY_PAGE,
@@ -262,3 +267,83 @@ def test_the_card_is_json_for_people_too(base: Path) -> None:
     text = (base / GENERATOR / "1" / "model.json").read_text()
     assert json.loads(text)["export"]["tensorflow"] == tf.__version__
     assert text.count("\n") > 10
+
+
+def test_no_operation_rounds_otherwise_in_another_release(base: Path) -> None:
+    """TensorFlow 2.19's tanh isn't 2.20's: some pixels differ."""
+    graph = tf.saved_model.load(str(base / GENERATOR / "1")).signatures[SIGNATURE].graph.as_graph_def()
+    operations = {node.op for function in graph.library.function for node in function.node_def}
+    assert "Sigmoid" in operations
+    assert "Tanh" not in operations
+
+
+def test_a_session_computes_it_too_and_fuses_a_convolution_with_what_follows(
+    base: Path, networks: dict[str, Any]
+) -> None:
+    """TensorFlow Serving runs SavedModels in sessions."""
+    v1 = tf.compat.v1
+    with v1.Graph().as_default(), v1.Session() as session:
+        signature = v1.saved_model.load(session, ["serve"], str(base / GENERATOR / "1")).signature_def[SIGNATURE]
+        ran = v1.RunMetadata()
+        pixels = session.run(
+            signature.outputs[IMAGES].name,
+            {signature.inputs[NOISE].name: noise_from_seeds(range(8))},
+            options=v1.RunOptions(output_partition_graphs=True),
+            run_metadata=ran,
+        )
+    images = np.asarray(networks[GENERATOR](noise_from_seeds(range(8)), training=False))
+    np.testing.assert_allclose(pixels, images * 127.5 + 127.5, atol=0.51)
+    fused = [list(node.attr["fused_ops"].list.s) for graph in ran.partition_graphs for node in graph.node]
+    assert [b"BiasAdd", b"LeakyRelu"] in fused
+
+
+INPUTS = {
+    GENERATOR: {NOISE: noise_from_seeds(range(6))},
+    DISCRIMINATOR: {IMAGES: np.random.default_rng(0).integers(0, 256, (6, 28, 28, 1), np.uint8)},
+    CLASSIFIER: {IMAGES: np.random.default_rng(0).integers(0, 256, (6, 28, 28, 1), np.uint8)},
+}
+
+
+def outputs_of(directory: Path, inputs: dict[str, Any]) -> dict[str, Any]:
+    served = tf.saved_model.load(str(directory)).signatures[SIGNATURE]
+    return {name: value.numpy() for name, value in served(**{k: tf.constant(v) for k, v in inputs.items()}).items()}
+
+
+def assert_checks_its_input(name: str, directory: Path) -> None:
+    """Passes when the graph compares the shape of its input with the contract before anything else.
+
+    TensorFlow Serving does not, and some operations crash on a wrong rank.
+    """
+    graph = tf.saved_model.load(str(directory)).signatures[SIGNATURE].graph.as_graph_def()
+    checks = [node for function in graph.library.function for node in function.node_def if node.op == "EnsureShape"]
+    spec = MODELS[name].input
+    assert [[dim.size for dim in node.attr["shape"].shape.dim] for node in checks] == [[-1, *spec.shape]]
+    takers = [node.op for function in graph.library.function for node in function.node_def if spec.name in node.input]
+    assert takers == ["EnsureShape"]
+
+
+@pytest.mark.parametrize("name", [GENERATOR, DISCRIMINATOR])
+def test_the_graph_checks_the_shape_of_its_input(base: Path, name: str) -> None:
+    """tests/training/test_classifier.py has the classifier."""
+    assert_checks_its_input(name, base / name / "1")
+
+
+def assert_same(name: str, converted: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Passes when pixels differ by one level at most, and everything else by rounding."""
+    assert converted.keys() == expected.keys()
+    for key, value in expected.items():
+        tolerance = 1 if name == GENERATOR else 1e-3 * np.abs(value).max()
+        np.testing.assert_allclose(np.float64(converted[key]), np.float64(value), rtol=0, atol=tolerance)
+
+
+def assert_openvino_converts(name: str, directory: Path) -> None:
+    """Passes when the model that OpenVINO's converter makes computes the same."""
+    model = openvino.compile_model(convert_model(str(directory)), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    expected = outputs_of(directory, INPUTS[name])
+    found = model(INPUTS[name])
+    assert_same(name, {key: found[key] for key in expected}, expected)
+
+
+def test_openvino_converts_the_generator(base: Path) -> None:
+    """tests/slow/test_converters.py has the other models, and TFLite."""
+    assert_openvino_converts(GENERATOR, base / GENERATOR / "1")

@@ -1,4 +1,4 @@
-"""The digit classifier that an evaluation sees images through."""
+"""The digit classifier that gives an evaluation its features and labels."""
 
 from functools import lru_cache
 from pathlib import Path

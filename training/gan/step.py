@@ -116,7 +116,7 @@ class Trainer(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
     def _accuracies(self, losses: AdversarialLosses) -> Any:
         """The shares of real and of generated images that the discriminator classifies correctly, float32 [2]."""
         recipe = self.config.recipe
-        # A relativistic discriminator's logits have no zero of their own: the mean of all stands for it.
+        # A relativistic discriminator's logits have no zero of their own: the mean of all takes its place.
         middle = 0.0
         if recipe.loss == "relativistic":
             mean = (tf.reduce_mean(losses.real_logits) + tf.reduce_mean(losses.fake_logits)) / 2
@@ -166,5 +166,5 @@ class Trainer(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
         return averaged_generator(weights, recipe.batch_size, self.config.seed)
 
     def last_discriminator(self) -> Any:
-        """The discriminator as it stands, as a float32 copy."""
+        """A float32 copy of the current discriminator."""
         return float32_copy(lambda: build_discriminator(self.config.recipe.dropout), self.discriminator.get_weights())

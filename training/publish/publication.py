@@ -24,7 +24,7 @@ from training.run.metrics import evaluations
 from training.run.selection import CRITERION, Validation, average_of, kept_generators
 
 EARLIER: Final = 6
-"""The detector sees so many earlier generators, the last ones."""
+"""How many earlier generators, the last ones, the detector learns from."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def publish_run(run: Path, config: TrainingConfig, trainer: Any, dataset: Datase
     Args:
         run: the run directory; the detector is kept there for the next time.
         config: the run's.
-        trainer: its networks, as they stood last (training.gan.step.Trainer).
+        trainer: its networks after the last step (training.gan.step.Trainer).
         dataset: the run's images.
         publish: where and how.
 

@@ -25,7 +25,7 @@ from training.bar import TaskBar
 SEEDS: Final = 65_536
 CONFIDENCE_FLOOR: Final = 0.99
 LOGIT_QUANTILE: Final = 0.25
-"""Of the digits that the classifier is sure of, the share that the discriminator turns away."""
+"""The share of the digits that the classifier is sure of, but whose logit is too low for the curated ones."""
 _BATCH: Final = 256
 
 Look = Callable[[NDArray[Any]], NDArray[Any]]
@@ -50,7 +50,7 @@ class SeedIndex:
     logit_floors: tuple[float | None, ...]
 
     def facts(self) -> dict[str, Any]:
-        """What the model card tells: how many seeds, the floors, and how many seeds of each digit, all and curated."""
+        """What the model card says: how many seeds, the floors, and how many seeds of each digit, all and curated."""
         return {
             "seeds": len(self.digits),
             "confidence_floor": CONFIDENCE_FLOOR,

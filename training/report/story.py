@@ -1,6 +1,6 @@
 """The story of a run as one document: story.json, GET /story, and the source of the report's and the studio's pictures.
 
-``docs/story.md`` describes its fields. The generator carries it as the signature ``story``.
+The generator carries it as the signature ``story``. docs/quality.md describes the stages and the verdict.
 """
 
 import base64
@@ -86,7 +86,7 @@ def facts(story: bytes) -> dict[str, Any]:
 def stage(background: float, legible: float | None) -> str | None:
     """Names the stage of images by what is measured in them, whatever the step.
 
-    While less than half of their pixels are background they are noise: no stroke stands out. This comes first because
+    While less than half of their pixels are background they are noise. This comes first because
     a classifier that never saw noise can be very sure of it. After that the share of legible digits decides.
 
     Args:

@@ -44,8 +44,8 @@ def train(
 ) -> Outcome:
     """Trains from the run directory's last checkpoint, or from the beginning where there is none, to the end.
 
-    SIGINT and SIGTERM end it after the step in hand, with a checkpoint, so that the next call goes on exactly there. Of
-    several workers one has to be told, and all of them end.
+    SIGINT and SIGTERM end it after the current step, with a checkpoint, so that the next call continues exactly there.
+    If one of several workers gets the signal, all of them end.
 
     Args:
         config: the resolved configuration.
@@ -116,7 +116,7 @@ def is_complete(config: TrainingConfig, run: Path) -> bool:
 
 
 def restore(config: TrainingConfig, run: Path, strategy: Any) -> Trainer:
-    """The networks as they stood at a run's last checkpoint. Raises ConfigError where there is none."""
+    """Returns the networks of a run's last checkpoint. Raises ConfigError if there is none."""
     latest = tf.train.latest_checkpoint(str(run / CHECKPOINTS))
     if latest is None:
         raise ConfigError(f"{run} has no checkpoint yet")
