@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from digitgan.errors import UserError, check_parent, require
 
@@ -165,7 +165,7 @@ def score(
     """
     require("client", "httpx", "numpy", "PIL")
     images = [path for file in files for path in _images(file)]
-    table = Table("image", "verdict", "probability of being real", "logit", "reads as", "fitted")
+    table = Table(Column("image", overflow="fold"), "verdict", "real", "logit", "reads as", "fitted")
     counts = {"real": 0, "fake": 0}
     refused: list[str] = []
     with open_client(url, local=local) as client:

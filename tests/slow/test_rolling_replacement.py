@@ -240,7 +240,9 @@ class Outcome:
 def measure(work: Callable[[Cluster], None], made: Cluster, requests: int, rate: float) -> Outcome:
     """Sends ``requests`` at ``rate`` a second, and more until ``work`` on the cluster is done."""
     outcome = Outcome()
-    with ThreadPoolExecutor(64) as pool, httpx.Client(timeout=60, limits=httpx.Limits(max_connections=64)) as client:
+    # Never expiring: httpx may close an expired connection that another thread has just taken.
+    limits = httpx.Limits(max_connections=64, keepalive_expiry=None)
+    with ThreadPoolExecutor(64) as pool, httpx.Client(timeout=60, limits=limits) as client:
 
         def ask(number: int) -> None:
             try:
