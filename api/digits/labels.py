@@ -23,13 +23,6 @@ class Labels:
     digits: NDArray[np.uint8]
     confidences: NDArray[np.float32]
 
-    @classmethod
-    def joined(cls, parts: Sequence["Labels"]) -> "Labels | None":
-        """Returns the labels of all ``parts`` in order; None if there are no parts."""
-        if not parts:
-            return None
-        return cls(np.concatenate([one.digits for one in parts]), np.concatenate([one.confidences for one in parts]))
-
     def pairs(self) -> list[tuple[int, float]]:
         """Returns the digit and the rounded confidence of each image."""
         confidences = np.round(self.confidences.astype(np.float64), _DECIMALS)

@@ -45,59 +45,63 @@ class Digits:
 
 @dataclass(frozen=True)
 class Generation:
-    """Digits while they are generated from ``rows``: ``first`` is the first batch, ``rest`` yields the others."""
+    """Digits made from ``rows``: ``first`` is all of them, or the first batch; then ``rest`` yields the others."""
 
     rows: Rows
     first: Digits
-    rest: AsyncGenerator[Digits]
+    rest: AsyncGenerator[Digits] | None = None
 
 
 async def generate(
     state: GatewayState, query: Rows | IndexedSeeds, version: int | None, *, labelled: bool, whole: bool
 ) -> Generation:
-    """Generates the first batch, and returns the generation.
+    """Generates all digits, or only the first batch unless ``whole``.
 
     Args:
         query: seeds, noise float32 [N, 100], or a query for seeds of a kind.
         version: the version that the request names; None means the newest.
         labelled: whether to label the digits.
-        whole: whether the first batch has all digits.
 
     Raises ModelServerError, ProblemError.
     """
 
     async def attempt() -> Generation:
-        rows, batches = await _begin(state, query, version, labelled)
-        first = _joined([batch async for batch in batches]) if whole else await anext(batches)
-        return Generation(rows, first, batches)
+        rows, pinned = await _rows(state, query, version)
+        if whole:
+            prediction = await state.inference.predict_whole(GENERATOR, rows, version=pinned)
+            return Generation(rows, await _digits(state, prediction, rows, labelled))
+        batches = _batches(state, rows, pinned, labelled)
+        return Generation(rows, await anext(batches), batches)
 
     return await retry_on_swap(GENERATOR, version, attempt, state.indexes.forget_newest)
 
 
-async def _begin(
-    state: GatewayState, query: Rows | IndexedSeeds, version: int | None, labelled: bool
-) -> tuple[Rows, AsyncGenerator[Digits]]:
+async def _rows(state: GatewayState, query: Rows | IndexedSeeds, version: int | None) -> tuple[Rows, int | None]:
+    """Returns what to generate the digits from, and the version that has to: seeds of a kind belong to one."""
     if not isinstance(query, IndexedSeeds):
-        return query, _batches(state, query, version, labelled)
+        return query, version
     index = await state.indexes.of(version)
     if index is None:
         raise query.no_index()
-    seeds = query.choose(index)
-    return seeds, _batches(state, seeds, index.version, labelled)
+    return query.choose(index), index.version
 
 
 async def _batches(state: GatewayState, rows: Rows, version: int | None, labelled: bool) -> AsyncGenerator[Digits]:
     done = 0
-    async with aclosing(state.inference.predict_all(GENERATOR, rows, version=version)) as answers:
-        async for prediction in answers:
-            images = prediction.outputs[IMAGES]
-            seeds = None if isinstance(rows, np.ndarray) else rows[done : done + len(images)]
-            done += len(images)
-            labels = None
-            if labelled:
-                index = None if seeds is None else await _index(state, prediction.version)
-                labels = await label(images, seeds, index, state.inference, state.metrics)
-            yield digits_of(prediction, state.metrics, seeds, labels)
+    async with aclosing(state.inference.predict_all(GENERATOR, rows, version=version)) as predictions:
+        async for prediction in predictions:
+            batch = rows[done : done + len(prediction.outputs[IMAGES])]
+            done += len(batch)
+            yield await _digits(state, prediction, batch, labelled)
+
+
+async def _digits(state: GatewayState, prediction: Prediction, rows: Rows, labelled: bool) -> Digits:
+    seeds = None if isinstance(rows, np.ndarray) else rows
+    labels = None
+    if labelled:
+        index = None if seeds is None else await _index(state, prediction.version)
+        labels = await label(prediction.outputs[IMAGES], seeds, index, state.inference, state.metrics)
+    return digits_of(prediction, state.metrics, seeds, labels)
 
 
 async def _index(state: GatewayState, version: int) -> SeedIndex | None:
@@ -114,16 +118,3 @@ def digits_of(
     pixels: Pixels = prediction.outputs[IMAGES][..., 0]
     metrics.images.labels(str(prediction.version)).inc(len(pixels))
     return Digits(prediction.model, prediction.version, pixels, seeds, labels)
-
-
-def _joined(batches: Sequence[Digits]) -> Digits:
-    first = batches[0]
-    if len(batches) == 1:
-        return first
-    return Digits(
-        first.model,
-        first.version,
-        np.concatenate([batch.pixels for batch in batches]),
-        None if first.seeds is None else [seed for batch in batches for seed in batch.seeds or ()],
-        Labels.joined([batch.labels for batch in batches if batch.labels]),
-    )

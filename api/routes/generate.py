@@ -100,6 +100,7 @@ async def respond(
             pixels = first.pixels.size * body.scale**2
             encoded = await answers.encode(pixels, form.encode, first, body.scale, frame_ms)
             return Response(encoded, 200, headers, media_type), generation.rows
+    assert generation.rest is not None
     batches = state.admission.stream(count, limit_s, first, generation.rest)
     if form.length:
         headers["Content-Length"] = str(form.length(len(generation.rows), body.scale))
