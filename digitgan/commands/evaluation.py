@@ -53,8 +53,8 @@ def train_classifier(
         version, facts = publish_classifier(config, dataset, models, PurePosixPath(mount_point))
     test = facts["test"]
     typer.echo(
-        f"Published version {version} of the classifier in {models}. It reads {test['accuracy']:.2%} of "
-        f"{test['images']:,} test images rightly."
+        f"Published version {version} of the classifier in {models}. It classifies {test['accuracy']:.2%} of "
+        f"{test['images']:,} test images correctly."
     )
 
 
