@@ -30,9 +30,9 @@ from training.report.story import STAGES
 from training.run.selection import Validation
 
 STEPS = 4
-IMAGES = 120
+IMAGES = 60
 INDEXED = 300
-ARGUMENTS = ("--seed", "5", "--set", "batch_size=8", "--set", "log_every=1", "--set", "evaluate_every=2")
+ARGUMENTS = ("--seed", "5", "--set", "batch_size=4", "--set", "log_every=1", "--set", "evaluate_every=2")
 NO_FEATURES = ("--set", "feature_weight=0")
 """Without feature discriminators, whose classifiers take half a minute: tests/slow/test_training.py has them."""
 PICTURED = ("story", "digits", "nearest", "least-legible", "score")
@@ -107,7 +107,7 @@ def test_a_run_explains_itself(run: Path, data: Path) -> None:
     config = json.loads((run / "config.json").read_text())
     assert config["preset"] == "best"
     assert config["data"] == str(data)
-    assert (config["steps"], config["recipe"]["batch_size"], config["seed"]) == (STEPS, 8, 5)
+    assert (config["steps"], config["recipe"]["batch_size"], config["seed"]) == (STEPS, 4, 5)
     assert (config["hold_out"], config["classifier"]) == ("stratified", "own")
     logged = rows(run / "metrics.jsonl")
     assert [row["step"] for row in logged] == list(range(1, STEPS + 1))
