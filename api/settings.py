@@ -1,4 +1,4 @@
-"""The gateway's settings: read once from the environment, checked, and handed in (``docs/settings.md``)."""
+"""The gateway's settings: read once from the environment, checked, and handed in (``docs/reference.md``)."""
 
 from importlib.util import find_spec
 from pathlib import Path

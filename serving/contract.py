@@ -16,7 +16,7 @@ SIGNATURE: Final = "serving_default"
 SEED_INDEX: Final = "seed_index"
 """A signature of the generator: what the digits of the seeds 0, 1, 2, … look like. A version may lack it."""
 STORY: Final = "story"
-"""A signature of the generator, and its output: how it learned, as JSON (``docs/story.md``). A version may lack it."""
+"""A signature of the generator, and its output: how it learned, as JSON (docs/quality.md). A version may lack it."""
 FEATURES: Final = "features"
 """A signature of the classifier, and its output: what the evaluation measures distances in."""
 

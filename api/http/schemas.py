@@ -332,7 +332,7 @@ class StoryMilestone(BaseModel):
 
 
 class StoryResponse(BaseModel):
-    """The story of a training run (docs/story.md)."""
+    """The story of a training run (docs/quality.md)."""
 
     run: dict[str, Any] = Field(
         description="preset, loss, steps, epochs, batch_size, images; chosen_step, whose generator is served (null: the"
