@@ -63,12 +63,12 @@ class Settings(BaseSettings):
     )
     version_label: str | None = Field(
         None,
-        description="The version that is asked where a request names none, by its label in `models.config`, such as "
-        "`stable`. Without: the newest.",
+        description="The label in `models.config`, such as `stable`, of the version that serves requests without a "
+        "version. Without a label, the newest version serves them.",
     )
     model_server_tls_ca: Path | None = Field(
         None,
-        description="TLS to the model server: a PEM file with the certificates that its own has to come from.",
+        description="TLS to the model server: a PEM file with the certificates of the authorities that signed its own.",
     )
     model_server_tls_cert: Path | None = Field(
         None, description="For mutual TLS: a PEM file with the gateway's own certificate."
@@ -84,17 +84,17 @@ class Settings(BaseSettings):
         10.0,
         gt=0,
         le=3600,
-        description="Seconds that a request has, or a batch of a stream; its header `Request-Timeout` can say less.",
+        description="Seconds for a request, or for each batch of a stream. The header `Request-Timeout` can lower it.",
     )
     max_images_in_flight: int = Field(
         512,
         ge=1,
         le=2**20,
-        description="The images being made at a time, for small requests (up to 64 images) and for large ones each. "
-        "Requests beyond are refused with 503 ([security.md](security.md#load)).",
+        description="The most images in progress, for small requests (up to 64 images) and for large ones each "
+        "([security.md](security.md#load)).",
     )
     ready_timeout_s: float = Field(
-        1.0, gt=0, le=60, description="Seconds that the model server has to tell its models' states."
+        1.0, gt=0, le=60, description="Seconds for the model server's answer about the states of its models."
     )
     shutdown_delay_s: float = Field(
         0.0,
@@ -103,7 +103,7 @@ class Settings(BaseSettings):
         description="Seconds from becoming unready on SIGTERM to refusing connections.",
     )
     shutdown_timeout_s: int = Field(
-        30, ge=1, le=3600, description="Seconds that requests under way then have to finish."
+        30, ge=1, le=3600, description="Seconds that requests in progress then have to finish."
     )
     max_body_bytes: int = Field(8 * 2**20, ge=1024, description="The largest request body.")
     max_images: int = Field(
@@ -142,38 +142,37 @@ class Settings(BaseSettings):
         65,
         ge=1,
         le=3600,
-        description="Seconds that an idle connection stays open: longer than at a reverse proxy (nginx: 60 s), so "
-        "that the proxy sends no request on a connection that closes.",
+        description="Seconds that an idle connection stays open. A reverse proxy in front should close first "
+        "(nginx: 60 s).",
     )
     max_connections: int = Field(
-        2048, ge=1, le=2**20, description="The most connections of a process; beyond it only probes are answered."
+        2048, ge=1, le=2**20, description="The most connections of a process. Beyond them, only probes get an answer."
     )
     max_waiting_bytes: int = Field(
         128 * 2**20,
         ge=2**20,
-        description="The most memory for large request bodies, and as much for answers that clients have not read. "
-        "Beyond it, further bodies wait, and the slowest readers are disconnected.",
+        description="The most memory for large request bodies, and as much for answers that clients have not read "
+        "([security.md](security.md#slow-clients)).",
     )
     api_keys: Annotated[str, AfterValidator(_key_list)] = Field(
         "",
         repr=False,
-        description="The API keys: `name:sha256` or `name:sha256:images` for each API key, separated by commas, as "
-        "`digitgan key` prints them. Empty: no key is needed.",
+        description="The API keys, as `digitgan key` prints them: `name:sha256` or `name:sha256:images`, separated by "
+        "commas. Empty: no key is needed.",
     )
     key_images_per_minute: int = Field(
-        60_000, ge=0, description="The images a minute of an API key that names no number; 0 is no limit."
+        60_000, ge=0, description="Images a minute for an API key without a number of its own; 0 is no limit."
     )
     cors_origins: Annotated[str, AfterValidator(_origin_list)] = Field(
         "",
-        description="The origins whose pages may use the API, separated by commas: `https://example.org`; `*` is any; "
-        "empty for none but the gateway's own.",
+        description="Other origins whose pages may use the API, separated by commas; `*` is any.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged.")
     log_format: Literal["text", "json"] = Field("text", description="Lines of text, or a JSON object for each event.")
     access_log: bool = Field(False, description="Whether each request is logged.")
     tracing: Annotated[bool, AfterValidator(_installed)] = Field(
         False,
-        description="Whether requests are traced. Where to, and how many, is up to OpenTelemetry's own variables.",
+        description="Whether requests are traced, as OpenTelemetry's own variables say.",
     )
 
     @property

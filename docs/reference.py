@@ -3,7 +3,6 @@
 make docs
 """
 
-import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -23,11 +22,16 @@ PAGE: Final = Path(__file__).parent / "reference.md"
 _INTRODUCTION: Final = """\
 # Reference
 
-`make docs` writes this page from the code, and a test compares the two. A running gateway has more detail:
-`GET /docs` shows each route with its fields, answers and problems, and `GET /problems/…` explains a problem type.
+To look up routes, fields, problems, settings, commands and metrics. `make docs` writes this page from the code.
+`GET /docs` of a gateway shows more of each route, `GET /problems/…` explains a problem, and `digitgan COMMAND --help`
+lists options.
 """
+_ABOUT_ROUTES: Final = (
+    "Errors are problem documents. [http.md](http.md) has the rules for all routes, and the "
+    "[Open Inference Protocol](http.md#open-inference-protocol) below `/v2`."
+)
 _ABOUT_SETTINGS: Final = (
-    "The gateway reads these environment variables once, at its start. It names a wrong value and does not start. "
+    "The gateway reads these environment variables at its start, and does not start with a wrong value. "
     "An empty variable counts as absent."
 )
 _NUMBERS: Final = {2**53 - 1: "2^53 − 1", (2 - 2**-23) * 2.0**127: "3.4e38", -(2 - 2**-23) * 2.0**127: "−3.4e38"}
@@ -37,44 +41,33 @@ def page() -> str:
     """Returns the text of the page."""
     document = create_app(load_settings()).openapi()
     sections = {
-        "HTTP routes": "\n\n".join(_routes(document)),
-        "Request bodies": "\n\n".join(_bodies(document)),
+        "HTTP routes": f"{_ABOUT_ROUTES}\n\n{_routes(document)}",
+        "Fields": "\n\n".join(_inputs(document)),
         "Problems": _table(
             ("type", "status", "title"),
             ((_code(f"/problems/{one.slug}"), str(one.status), one.title) for one in problems.TYPES),
         ),
         "Settings of the gateway": f"{_ABOUT_SETTINGS}\n\n{_settings()}",
-        "Commands": "`digitgan COMMAND --help` lists the options, with examples.\n\n"
-        + _table(("command", ""), _commands()),
-        "Metrics": "`GET /metrics` gives them in Prometheus' format, with the process's own.\n\n"
-        + _table(("metric", "type", "labels", ""), _metrics()),
+        "Commands": _table(("command", ""), _commands()),
+        "Metrics": _table(("metric", "labels", ""), _metrics()),
     }
     return _INTRODUCTION + "".join(f"\n## {title}\n\n{text}\n" for title, text in sections.items())
 
 
-def _routes(document: dict[str, Any]) -> Iterator[str]:
-    operations = [
-        (method.upper(), path, operation)
-        for path, item in document["paths"].items()
-        for method, operation in item.items()
-    ]
-    yield _table(
+def _operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path, item in document["paths"].items():
+        if not path.startswith("/v2"):
+            for method, operation in item.items():
+                yield f"{method.upper()} {path}", operation
+
+
+def _routes(document: dict[str, Any]) -> str:
+    return _table(
         ("route", "", "answers with"),
         (
-            (_code(f"{method} {path}"), operation.get("summary", ""), ", ".join(map(_code, _formats(operation))))
-            for method, path, operation in operations
+            (_code(route), operation.get("summary", ""), ", ".join(map(_code, _formats(operation))))
+            for route, operation in _operations(document)
         ),
-    )
-    parameters: dict[str, tuple[tuple[str, ...], list[str]]] = {}
-    for method, path, operation in operations:
-        for one in operation.get("parameters", ()):
-            schema = one["schema"]
-            row = (_code(one["name"]), one["in"], _accepts(schema, {}), _default(schema), one["description"])
-            parameters.setdefault(json.dumps(row), (row, []))[1].append(f"{method} {path}")
-    yield "Parameters:"
-    yield _table(
-        ("parameter", "in", "accepts", "default", "", "routes"),
-        ((*row, ", ".join(map(_code, routes))) for row, routes in parameters.values()),
     )
 
 
@@ -83,22 +76,27 @@ def _formats(operation: dict[str, Any]) -> list[str]:
     return [media_type for answer in answers for media_type in answer.get("content", ())]
 
 
-def _bodies(document: dict[str, Any]) -> Iterator[str]:
+def _inputs(document: dict[str, Any]) -> Iterator[str]:
+    """Yields a table for each route: the fields of its body, or its parameters if it has no body."""
     schemas = document["components"]["schemas"]
-    for path, item in document["paths"].items():
-        for method, operation in item.items():
-            content = operation.get("requestBody", {}).get("content", {})
-            if content and not path.startswith("/v2"):
-                yield f"`{method.upper()} {path}`: {', '.join(map(_code, content))}"
-                schema = _resolved(next(iter(content.values()))["schema"], schemas)
-                yield _table(("field", "accepts", "default", ""), _fields(schema, schemas))
+    for route, operation in _operations(document):
+        content = operation.get("requestBody", {}).get("content", {})
+        if content:
+            yield f"`{route}`: {', '.join(map(_code, content))}"
+            schema = _resolved(next(iter(content.values()))["schema"], schemas)
+            yield _table(("field", "accepts", "default", ""), _fields(schema, schemas))
+        elif parameters := [one for one in operation.get("parameters", ()) if one["in"] != "header"]:
+            yield f"`{route}`:"
+            properties = {one["name"]: {**one["schema"], "description": one["description"]} for one in parameters}
+            yield _table(("parameter", "accepts", "default", ""), _fields({"properties": properties}, schemas))
 
 
 def _fields(schema: dict[str, Any], schemas: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
     required = schema.get("required", ())
-    for name, about in schema.get("properties", {}).items():
+    for name, about in schema["properties"].items():
         default = _default(about) or ("required" if name in required else "")
-        yield _code(name), _accepts(about, schemas), default, about.get("description", "")
+        sentence, *_ = re.split(r"(?<=\.) ", about.get("description", ""))
+        yield _code(name), _accepts(about, schemas), default, sentence
 
 
 def _settings() -> str:
@@ -121,12 +119,12 @@ def _commands(command: Any = None, name: str = "digitgan") -> Iterator[tuple[str
             yield _code(f"{name} {subname}"), " ".join(subcommand.help.strip().split("\n\n")[0].split())
 
 
-def _metrics() -> Iterator[tuple[str, str, str, str]]:
+def _metrics() -> Iterator[tuple[str, str, str]]:
     for metric in vars(Metrics()).values():
         if isinstance(metric, MetricWrapperBase):
             described = next(iter(metric.describe()))
             suffix = "_total" if described.type == "counter" else ""
-            yield _code(described.name + suffix), described.type, ", ".join(metric._labelnames), described.documentation
+            yield _code(described.name + suffix), ", ".join(metric._labelnames), described.documentation
 
 
 def _resolved(schema: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:

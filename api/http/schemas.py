@@ -115,11 +115,11 @@ class GenerateRequest(_Sourced):
     count: int = Field(
         default_factory=int,
         ge=1,
-        description="So many digits, from seeds that the service chooses and names in its answer.",
+        description="The number of digits, from seeds that the service chooses and returns.",
     )
     start: Seed | None = Field(
         None,
-        description="With count: the digits of the seeds from this one on, in ascending order, in place of random ones."
+        description="With count: the first seed, in place of random seeds; the others follow in ascending order."
         " With digit or curated it skips the seeds that do not fit. At the end of the index there may be fewer than"
         " count.",
     )
@@ -128,10 +128,12 @@ class GenerateRequest(_Sourced):
     )
     curated: bool = Field(
         False,
-        description="With count: only images above a floor of the classifier's confidence and one of the"
-        " discriminator's score. The generator's model card has both floors.",
+        description="With count: only images with a high confidence of the classifier and a high score of the"
+        " discriminator. The generator's model card has both limits.",
     )
-    labels: bool = Field(False, description="Return the digit that each image shows, and the confidence of that.")
+    labels: bool = Field(
+        False, description="Adds the digit that the classifier reads in each image, and its confidence."
+    )
 
     @model_validator(mode="after")
     def _kinds_need_count(self) -> Self:
@@ -162,8 +164,8 @@ class InterpolateRequest(_Sourced):
     )
     method: Literal["slerp", "lerp"] = Field(
         "slerp",
-        description="`slerp`: on an arc (spherical interpolation), at the length that normal noise has. `lerp`: on a"
-        " straight line, through lengths that the generator was not trained on.",
+        description="The path: `slerp` an arc (spherical interpolation), `lerp` a straight line. An arc keeps the"
+        " length that normal noise has; a line has lengths that the generator was not trained on.",
     )
     loop: bool = Field(
         False,
@@ -196,11 +198,11 @@ class InterpolateResponse(_Generated):
 class DatasetRequest(_Body):
     """The digits to collect: the first ``count`` that pass, in the order of their seeds."""
 
-    count: int = Field(ge=1, description="So many digits.")
+    count: int = Field(ge=1, description="The number of digits.")
     balance: Balance = Field(
         "uniform",
-        description="How many of each digit: `uniform` the same number of each, `mnist` in the proportions of MNIST's"
-        " training images, `natural` as they come.",
+        description="The share of each digit: equal shares (`uniform`), MNIST's (`mnist`), or as the digits come"
+        " (`natural`).",
     )
     quotas: list[Annotated[int, Field(ge=0)]] | None = Field(
         None,
@@ -208,9 +210,7 @@ class DatasetRequest(_Body):
         max_length=CLASSES,
         description="In place of balance: the most of each digit, from 0 to 9.",
     )
-    confidence_floor: float = Field(
-        CONFIDENCE_FLOOR, ge=0, le=1, description="The least confidence of the classifier in what it reads."
-    )
+    confidence_floor: float = Field(CONFIDENCE_FLOOR, ge=0, le=1, description="The least confidence of the classifier.")
     logit_floor: float | None = Field(
         None,
         allow_inf_nan=False,
@@ -255,10 +255,10 @@ class GenerateResponse(_Generated):
 
 
 FIT = (
-    "Which images are fitted into 28×28 pixels: `auto` all but those that are already as MNIST's, `always` all, `never`"
-    " none (then each should have 28×28 gray, opaque pixels)."
+    "Which images are fitted into 28×28 pixels: all but those that are already like MNIST's (`auto`), all, or none."
+    " With `never` each image should have 28×28 gray, opaque pixels."
 )
-SCORE_LABELS = "Adds which digit each image reads as, and with what confidence."
+SCORE_LABELS = "Adds the digit that the classifier reads in each image, and its confidence."
 FITTED_IMAGES = "Adds the 28×28 pixels that were scored."
 
 
