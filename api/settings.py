@@ -167,8 +167,10 @@ class Settings(BaseSettings):
         "",
         description="Other origins whose pages may use the API, separated by commas; `*` is any.",
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged.")
-    log_format: Literal["text", "json"] = Field("text", description="Lines of text, or a JSON object for each event.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="`debug`, `info`, `warning` or `error`."
+    )
+    log_format: Literal["text", "json"] = Field("text", description="`text`, or a `json` object for each event.")
     access_log: bool = Field(False, description="Whether each request is logged.")
     tracing: Annotated[bool, AfterValidator(_installed)] = Field(
         False,

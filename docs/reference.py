@@ -27,14 +27,14 @@ To look up routes, fields, problems, settings, commands and metrics. `make docs`
 lists options.
 """
 _ABOUT_ROUTES: Final = (
-    "Errors are problem documents. [http.md](http.md) has the rules for all routes, and the "
+    "[http.md](http.md) has the rules for all routes, and the "
     "[Open Inference Protocol](http.md#open-inference-protocol) below `/v2`."
 )
 _ABOUT_SETTINGS: Final = (
     "The gateway reads these environment variables at its start, and does not start with a wrong value. "
     "An empty variable counts as absent."
 )
-_NUMBERS: Final = {2**53 - 1: "2^53 − 1", (2 - 2**-23) * 2.0**127: "3.4e38", -(2 - 2**-23) * 2.0**127: "−3.4e38"}
+_NUMBERS: Final = {2**53 - 1: "2^53−1", (2 - 2**-23) * 2.0**127: "3.4e38", -(2 - 2**-23) * 2.0**127: "−3.4e38"}
 
 
 def page() -> str:
@@ -43,10 +43,7 @@ def page() -> str:
     sections = {
         "HTTP routes": f"{_ABOUT_ROUTES}\n\n{_routes(document)}",
         "Fields": "\n\n".join(_inputs(document)),
-        "Problems": _table(
-            ("type", "status", "title"),
-            ((_code(f"/problems/{one.slug}"), str(one.status), one.title) for one in problems.TYPES),
-        ),
+        "Problems": _table(("status", "types"), _problems()),
         "Settings of the gateway": f"{_ABOUT_SETTINGS}\n\n{_settings()}",
         "Commands": _table(("command", ""), _commands()),
         "Metrics": _table(("metric", "labels", ""), _metrics()),
@@ -84,27 +81,32 @@ def _inputs(document: dict[str, Any]) -> Iterator[str]:
         if content:
             yield f"`{route}`: {', '.join(map(_code, content))}"
             schema = _resolved(next(iter(content.values()))["schema"], schemas)
-            yield _table(("field", "accepts", "default", ""), _fields(schema, schemas))
+            yield _table(("field", "accepts; default", ""), _fields(schema, schemas))
         elif parameters := [one for one in operation.get("parameters", ()) if one["in"] != "header"]:
             yield f"`{route}`:"
             properties = {one["name"]: {**one["schema"], "description": one["description"]} for one in parameters}
-            yield _table(("parameter", "accepts", "default", ""), _fields({"properties": properties}, schemas))
+            yield _table(("parameter", "accepts; default", ""), _fields({"properties": properties}, schemas))
 
 
-def _fields(schema: dict[str, Any], schemas: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+def _fields(schema: dict[str, Any], schemas: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     required = schema.get("required", ())
     for name, about in schema["properties"].items():
-        default = _default(about) or ("required" if name in required else "")
-        sentence, *_ = re.split(r"(?<=\.) ", about.get("description", ""))
-        yield _code(name), _accepts(about, schemas), default, sentence
+        accepts = _accepts(about, schemas) + " (required)" * (name in required)
+        sentence, *_ = re.split(r"(?<=\.) ", about["description"])
+        yield _code(name), f"{accepts}; {default}" if (default := _default(about)) else accepts, sentence
+
+
+def _problems() -> Iterator[tuple[str, str]]:
+    for status in sorted({one.status for one in problems.TYPES}):
+        yield str(status), ", ".join(_code(f"/problems/{one.slug}") for one in problems.TYPES if one.status == status)
 
 
 def _settings() -> str:
     properties = Settings.model_json_schema()["properties"]
     return _table(
-        ("variable", "default", "accepts", ""),
+        ("variable", "default", ""),
         (
-            (_code(f"{PREFIX}{name.upper()}"), _default(about), _accepts(about, {}), about["description"])
+            (_code(f"{PREFIX}{name.upper()}"), _default(about), about["description"])
             for name, about in properties.items()
         ),
     )

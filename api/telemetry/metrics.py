@@ -49,7 +49,7 @@ class Metrics:
         self.connections = gauge("digitgan_http_connections", "Connections open now.")
         self.cut_off = counter(
             "digitgan_http_cut_off",
-            "Clients disconnected, by what there was too much of: connections or unread answers.",
+            "Clients disconnected, by the reason: connections or unread answers.",
             "why",
         )
         self.model_seconds = histogram("digitgan_model_seconds", "One call of the model server.", "model", "version")
@@ -61,42 +61,42 @@ class Metrics:
             buckets=BATCH_SIZES,
         )
         self.calls_in_flight = gauge(
-            "digitgan_model_calls_in_flight", "Calls that the model server has now: in its queue, or running.", "model"
+            "digitgan_model_calls_in_flight", "Calls at the model server: in its queue, or running.", "model"
         )
         self.images_in_flight = gauge(
             "digitgan_images_in_flight",
-            "Images being made now, as admission counts them, by the size of their requests: small or large.",
+            "Images in progress, by the size of their requests: small or large.",
             "size",
         )
         self.refusals = counter(
             "digitgan_requests_refused",
-            "Requests refused because the service already made as many images as it can at a time (503).",
+            "Requests refused with 503, because the service was full.",
             "route",
         )
         self.timeouts = counter(
             "digitgan_timeouts",
-            "Requests that ran out of time (504), by the part that took too long: turn, model or answer.",
+            "Requests that ran out of time (504), by part: turn, model or answer.",
             "part",
         )
         self.images = counter("digitgan_images_generated", "Digits made by the generator.", "version")
         self.scores = counter("digitgan_scores", "Images scored by the discriminator.", "version", "verdict")
         self.labels = counter(
             "digitgan_images_labelled",
-            "Digits labelled, by the source of the label: the generator's seed index or the classifier.",
+            "Digits labelled, by the source: the seed index or the classifier.",
             "source",
         )
         self.index_fetches = counter(
-            "digitgan_seed_index_fetches", "Seed indexes of the generator fetched from the model server.", "version"
+            "digitgan_seed_index_fetches", "Seed indexes fetched from the model server.", "version"
         )
         self.upstream_errors = counter(
             "digitgan_upstream_errors",
-            "Calls of the model server that failed, by gRPC status code; BAD_ANSWER: it broke the contract.",
+            "Failed calls of the model server, by gRPC status code; BAD_ANSWER: a broken contract.",
             "model",
             "code",
         )
         self.model_available = gauge(
             "digitgan_model_available",
-            "1 if a version of the model is AVAILABLE (with DIGITGAN_VERSION_LABEL: the one with this label), else 0.",
+            "1 if a version that serves requests is AVAILABLE, else 0.",
             "model",
         )
         self.serving_version = gauge(
@@ -104,7 +104,7 @@ class Metrics:
         )
         self.newest_version = gauge(
             "digitgan_model_newest_version",
-            "The newest version that the model server knows, in whatever state.",
+            "The newest version that the model server knows, in any state.",
             "model",
         )
         self.newest_failed = gauge(
