@@ -60,17 +60,8 @@ def _operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]
 
 def _routes(document: dict[str, Any]) -> str:
     return _table(
-        ("route", "", "answers with"),
-        (
-            (_code(route), operation.get("summary", ""), ", ".join(map(_code, _formats(operation))))
-            for route, operation in _operations(document)
-        ),
+        ("route", ""), ((_code(route), operation.get("summary", "")) for route, operation in _operations(document))
     )
-
-
-def _formats(operation: dict[str, Any]) -> list[str]:
-    answers = (answer for status, answer in operation["responses"].items() if status.startswith("2"))
-    return [media_type for answer in answers for media_type in answer.get("content", ())]
 
 
 def _inputs(document: dict[str, Any]) -> Iterator[str]:
@@ -145,9 +136,9 @@ def _accepts(schema: dict[str, Any], schemas: dict[str, Any]) -> str:
         case "array":
             return f"list of{_size(schema)}: {_accepts(schema['items'], schemas)}"
         case "boolean":
-            return "`true` or `false`"
+            return "boolean"
         case "integer":
-            return f"whole number{_range(schema)}"
+            return f"integer{_range(schema)}"
         case "number":
             return f"number{_range(schema)}"
         case "string" if schema.get("format") == "path":
