@@ -2,7 +2,7 @@
 
 Batch normalisation is folded into the weights before it (in float64, rounded once). The layer with most of the products
 goes through the frequency domain, those with stride 2 are sub-pixel convolutions (Shi et al. 2016). All weights are
-constants. docs/performance.md has the time that each step saves.
+constants. docs/performance.md lists the steps.
 """
 
 from collections.abc import Callable

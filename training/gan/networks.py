@@ -23,7 +23,7 @@ LEAK: Final = 0.2
 
 STATISTICS_BATCHES: Final = 100
 """Batches of noise from which the statistics of averaged weights are estimated. From few of them they are so rough that
-the figures suffer (docs/recipe.md)."""
+the figures suffer."""
 
 
 def build_generator() -> Any:
