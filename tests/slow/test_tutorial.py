@@ -115,4 +115,4 @@ def test_the_run_has_what_the_text_shows(told: dict[str, str], desk: Path) -> No
 
 
 def test_the_gate_refuses_the_young_model_by_its_figures(told: dict[str, str]) -> None:
-    assert re.search(r"frechet_distance is \d+, and has to be at most 1;", said(told, "models promote"))
+    assert re.search(r"frechet_distance is [\d.]+, and has to be at most 1;", said(told, "models promote"))
