@@ -36,10 +36,10 @@ types: $(VENV)/.dev
 	@echo "== Types (mypy --strict)"
 	@$(BIN)/mypy
 
-# Three processes, since many tests wait; a file of tests at a time, since each file keeps its servers.
+# Four processes, since many tests wait; a file of tests at a time, since each file keeps its servers.
 unit: $(VENV)/.dev
 	@echo "== Tests (pytest): real servers on real sockets, a few minutes"
-	@$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	@$(BIN)/pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 SERVER_TESTS := tests/serving/model_server tests/api tests/digitgan/test_up.py \
   tests/serving/test_roll_out.py tests/serving/test_broken_version.py
