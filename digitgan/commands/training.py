@@ -1,5 +1,6 @@
 """``digitgan train`` and ``digitgan export``."""
 
+import shlex
 import sys
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,6 +25,7 @@ _LENGTH = "How long"
 _RUN = "The run directory"
 _COMPUTE = "How it computes"
 _SERVED = "What is served"
+_MOUNT_POINT = "/models"
 
 ModelsOption = Annotated[
     Path | None,
@@ -91,7 +93,7 @@ def train(
         ),
     ] = False,
     models: ModelsOption = None,
-    mount_point: MountPointOption = "/models",
+    mount_point: MountPointOption = _MOUNT_POINT,
     seed: Annotated[
         int | None,
         typer.Option(help="Root of weights, noise, dropout and order. Default: 0.", rich_help_panel=_COMPUTE),
@@ -190,9 +192,18 @@ def train(
         measuring = classifier_of_run(run, config, dataset) if devices.is_chief() else None
         outcome = loop.train(config, dataset, run, strategy, measuring)
     if outcome.signal:
+        later: dict[str, object] = {
+            "--models": models,
+            "--detector-steps": detector_steps,
+            "--index-seeds": index_seeds,
+        }
+        if mount_point != _MOUNT_POINT:
+            later["--mount-point"] = mount_point
+        options = [word for name, value in later.items() if value is not None for word in (name, str(value))]
+        options += [] if publish else ["--no-export"]
         typer.echo(
-            f"\nStopped by {outcome.signal.name}, saved at step {outcome.step} of {config.steps}. Go on with:\n"
-            f"  digitgan train --run {run} --resume"
+            f"\nStopped by {outcome.signal.name}, saved at step {outcome.step} of {config.steps}. Continue with:\n"
+            f"  {shlex.join(['digitgan', 'train', '--run', str(run), '--resume', *options])}"
         )
         sys.exit(128 + outcome.signal)
     if not devices.is_chief():
@@ -212,7 +223,7 @@ def export(
         typer.Option(help="The run's images, which the detector is trained on. Default: where the run had them from."),
     ] = None,
     models: ModelsOption = None,
-    mount_point: MountPointOption = "/models",
+    mount_point: MountPointOption = _MOUNT_POINT,
     detector_steps: DetectorStepsOption = None,
     index_seeds: IndexSeedsOption = None,
     classifier: Annotated[

@@ -216,7 +216,9 @@ def test_control_c_saves_a_run_and_stops(data: Path, tmp_path: Path) -> None:
     """How it goes on, to the last bit, is tested in tests/slow/test_training.py."""
     run = tmp_path / "run"
     few = ("--set", "batch_size=8", "--set", "evaluate_every=0", "--classifier", str(MODELS_DIR))
-    stopped(signal.SIGINT, run, "--data", data, "--steps", "500", "--preset", "deck", *few)
+    publishing = ("--index-seeds", "20", "--no-export")
+    output = stopped(signal.SIGINT, run, "--data", data, "--steps", "500", "--preset", "deck", *few, *publishing)
+    assert f"digitgan train --run {run} --resume --index-seeds 20 --no-export\n" in output
     assert 1 <= state(run)["trainer/generator_optimizer/_iterations/.ATTRIBUTES/VARIABLE_VALUE"] < 500
 
 
