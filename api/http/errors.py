@@ -147,5 +147,7 @@ async def _unknown(request: Request, error: Exception) -> Response:
     This answer passes no middleware, so it gets its id here.
     """
     under_way = observation.current.get()
-    headers = {observation.REQUEST_ID: under_way.request_id} if under_way else {}
+    headers = {"Connection": "close"}  # as uvicorn does after an exception: the client must not reuse it
+    if under_way:
+        headers[observation.REQUEST_ID] = under_way.request_id
     return _answer(request, ProblemError(INTERNAL_ERROR, "the service's log has the reason", headers=headers))

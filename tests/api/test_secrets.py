@@ -77,6 +77,7 @@ def test_an_exception_keeps_its_words_to_the_log(
     options = options | {"headers": options.get("headers", {}) | {"X-Request-ID": part}}
     answer = http.request(method, path, **options)
     assert_problem(answer, "internal-error")
+    assert answer.headers["connection"] == "close"
     for text in (answer.text, str(answer.headers)):
         assert SECRET not in text
         assert "SecretError" not in text
