@@ -62,6 +62,7 @@ def test_a_film_is_exported_and_shown(open_page: Open, tmp_path: Path, name: str
 
 def test_other_seeds_and_the_straight_line(open_page: Open, studio: str) -> None:
     page = open_page("walk?from=3&to=8")
+    page.locator("#walk-strip canvas:nth-child(11)").wait_for()  # the page has read its address
     page.get_by_label("to seed").fill("42")
     page.get_by_label("to seed").press("Tab")
     expect(page).to_have_url(f"{studio}/#walk?from=3&to=42")
