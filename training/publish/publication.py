@@ -53,7 +53,11 @@ def publish_classifier(
     base: Path,
     mount_point: PurePosixPath | Path = server_config.MOUNT_POINT,
 ) -> tuple[int, dict[str, Any]]:
-    """Trains a classifier on a data set, and publishes it. Returns its version and what its card says of it."""
+    """Trains a classifier on a data set, and publishes it. Returns its version and what its card says of it.
+
+    Raises OSError, before it trains, if the base directory can't be made.
+    """
+    base.mkdir(parents=True, exist_ok=True)
     network = train_classifier(config, dataset)
     facts = classifier_facts(config, dataset, network)
     return export({CLASSIFIER: network}, base, facts, mount_point), facts
