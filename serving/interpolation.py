@@ -1,4 +1,4 @@
-"""Ways through noise: from point to point in straight lines, or on arcs.
+"""Paths through noise: from point to point along straight lines or arcs.
 
 Normal noise of many dimensions lies near a sphere. A straight line between two points leaves it for lengths that the
 generator never met, and the digits on the way go pale; an arc stays on it (spherical interpolation: White 2016,
@@ -52,12 +52,12 @@ METHODS: Final[dict[Method, Callable[[Noise, Noise, NDArray[Any]], Noise]]] = {"
 
 
 def length(points: int, steps: int, loop: bool) -> int:
-    """Returns how many points :func:`walk` gives."""
+    """Returns how many points :func:`path` gives."""
     return points * steps if loop else (points - 1) * steps + 1
 
 
-def walk(points: Noise, steps: int, method: Method, loop: bool) -> Noise:
-    """Returns a way through all ``points``, the points themselves among it.
+def path(points: Noise, steps: int, method: Method, loop: bool) -> Noise:
+    """Returns a path through all ``points``, which contains the points.
 
     Args:
         points: float32 [K, D], K at least 2.

@@ -13,7 +13,7 @@ from api.middleware.keys import charge
 from api.routes.generate import respond
 from api.state import StateDep
 from api.threads import in_thread
-from serving import interpolation as walks
+from serving import interpolation
 from serving.interpolation import Noise
 from serving.noise import noise_from_seeds
 
@@ -33,7 +33,7 @@ router = APIRouter()
 async def interpolate(request: Request, state: StateDep) -> Response:
     media_type = negotiate(request, tuple(FORMATS))
     body = await bodies.read_json(request, InterpolateRequest)
-    frames = walks.length(len(body.seeds or body.noise), body.steps, body.loop)
+    frames = interpolation.length(len(body.seeds or body.noise), body.steps, body.loop)
     settings = state.settings
     fields = ("steps", "seeds" if body.seeds else "noise")
     check_size(media_type, frames, settings.max_images, body.scale, settings.max_pixels, fields)
@@ -50,4 +50,4 @@ async def interpolate(request: Request, state: StateDep) -> Response:
 def _path(body: InterpolateRequest) -> Noise:
     """Returns the noise of all frames: float32 [N, 100]."""
     points = noise_from_seeds(body.seeds) if body.seeds else np.array(body.noise, np.float32)
-    return walks.walk(points, body.steps, body.method, body.loop)
+    return interpolation.path(points, body.steps, body.method, body.loop)

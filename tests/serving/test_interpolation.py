@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from serving.interpolation import Method, length, lerp, slerp, walk
+from serving.interpolation import Method, length, lerp, path, slerp
 from serving.noise import noise_from_seeds
 
 
@@ -17,7 +17,7 @@ def test_an_arc_of_a_right_angle_worked_out_by_hand() -> None:
 
 def test_an_arc_keeps_the_length_that_a_line_loses() -> None:
     points = noise_from_seeds([1, 2])
-    arc, line = (np.linalg.norm(walk(points, 10, method, loop=False), axis=1) for method in ("slerp", "lerp"))
+    arc, line = (np.linalg.norm(path(points, 10, method, loop=False), axis=1) for method in ("slerp", "lerp"))
     assert arc.min() > 0.97 * min(arc[0], arc[-1])
     assert line.min() < 0.8 * min(line[0], line[-1])
 
@@ -26,12 +26,12 @@ def test_an_arc_keeps_the_length_that_a_line_loses() -> None:
 @pytest.mark.parametrize("loop", [False, True])
 def test_a_walk_meets_every_point_exactly(method: Method, loop: bool) -> None:
     points = noise_from_seeds([3, 4, 5])
-    way = walk(points, 7, method, loop)
+    way = path(points, 7, method, loop)
     assert way.dtype == np.float32
     assert len(way) == length(3, 7, loop) == (21 if loop else 15)
     np.testing.assert_array_equal(way[[0, 7, 14]], points)
     if loop:
-        np.testing.assert_array_equal(way[15], walk(points[[2, 0]], 7, method, loop=False)[1])
+        np.testing.assert_array_equal(way[15], path(points[[2, 0]], 7, method, loop=False)[1])
 
 
 @pytest.mark.parametrize("end", [[1, 2], [2, 4], [-1, -2], [0, 0]], ids=["same", "longer", "opposite", "zero"])
@@ -46,7 +46,7 @@ def test_an_arc_between_the_largest_numbers_stays_finite() -> None:
     most = np.finfo(np.float32).max
     start, end = np.full(100, most), np.full(100, most)
     end[50:] = -most
-    found = walk(np.stack([start, end]), 4, "slerp", loop=False)
+    found = path(np.stack([start, end]), 4, "slerp", loop=False)
     assert found.dtype == np.float32
     assert np.isfinite(found).all()
     assert np.array_equal(found[[0, -1]], np.stack([start, end]))

@@ -7,8 +7,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from serving import interpolation
 from serving.contract import CLASSES, IMAGE_SIDE
-from serving.interpolation import walk
 from serving.noise import noise_from_seeds
 from training.data import Images
 from training.evaluation.evaluator import Measurement
@@ -104,7 +104,7 @@ def _compared(digits: NDArray[np.int64], distances: NDArray[np.float64]) -> NDAr
 
 
 def _interpolation(start: int, end: int, generate: Generate) -> Images:
-    return generate(walk(noise_from_seeds([start, end]), STEPS - 1, "slerp", loop=False))
+    return generate(interpolation.path(noise_from_seeds([start, end]), STEPS - 1, "slerp", loop=False))
 
 
 def _png(digits: Images, columns: int) -> str:
