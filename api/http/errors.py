@@ -118,7 +118,7 @@ async def _http(request: Request, error: Exception) -> Response:
     if error.status_code == NOT_FOUND.status:
         if target := _without_slash(request):
             return RedirectResponse(target)
-        return _answer(request, ProblemError(NOT_FOUND, "no such path", headers=headers))
+        return _answer(request, ProblemError(NOT_FOUND, "no such path; GET /docs lists all", headers=headers))
     return _answer(request, ProblemError(MALFORMED_REQUEST, str(error.detail), headers=headers))
 
 
