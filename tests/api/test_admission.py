@@ -29,9 +29,9 @@ from tests.api.misbehaving import Holding, MisbehavingServer, honest
 from tests.api.misbehaving import answer as predicted
 from tests.api.problem import assert_problem
 from tests.api.processes import GatewayClient, noise_input
-from tests.api.waiting import wait_until
 from tests.support.slow_clients import answer
 from tests.support.slow_clients import request as json_request
+from tests.support.waiting import wait_until
 
 MOST_IMAGES = 32
 ROOM = MOST_IMAGES // MIN_CHARGE_IMAGES
@@ -235,7 +235,9 @@ def test_requests_that_begin_alike_are_refused_one_by_one_wherever_they_are_cut(
     assert len(set(ids)) == len(requests) - len(own) + 1
 
 
-def test_who_waits_for_100_continue_is_refused_and_let_go(server: MisbehavingServer, http: GatewayClient) -> None:
+def test_a_client_that_waits_for_100_continue_is_refused_and_disconnected(
+    server: MisbehavingServer, http: GatewayClient
+) -> None:
     head = b"GET /digits/7.png HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n"
     with full(server, http), http.connect() as connection:
         connection.sendall(head)
@@ -246,7 +248,7 @@ def test_who_waits_for_100_continue_is_refused_and_let_go(server: MisbehavingSer
 
 
 def test_a_body_on_its_way_takes_no_room(server: MisbehavingServer, http: GatewayClient) -> None:
-    """Otherwise a few slow clients would keep everybody out."""
+    """Otherwise a few slow clients would block all others."""
     head = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 13\r\n\r\n"
     connections = [http.connect() for _ in range(2 * ROOM)]
     for connection in connections:
@@ -273,7 +275,7 @@ def test_a_stream_whose_client_reads_slowly_keeps_no_large_request_out(
         assert http.post("/generate", json={"count": 300}).status_code == 200
 
 
-def test_streams_that_nobody_reads_keep_no_small_request_out(http: GatewayClient) -> None:
+def test_unread_streams_block_no_small_request(http: GatewayClient) -> None:
     body = {"count": 8, "scale": 32}
     with ExitStack() as streams:
         for _ in range(ROOM):

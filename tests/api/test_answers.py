@@ -40,7 +40,7 @@ async def outermost(parts: AsyncIterator[bytes], closed: list[str]) -> AsyncGene
 
 @pytest.mark.parametrize("leaves_at", ["http.response.start", "http.response.body", "never"])
 def test_a_stream_closes_what_it_is_made_from(leaves_at: str) -> None:
-    """Who leaves at the start leaves generators that have not begun, but for the innermost."""
+    """If the client disconnects at the start, only the innermost generator has begun."""
     closed: list[str] = []
 
     async def answer() -> None:

@@ -25,7 +25,7 @@ from tests.api import processes
 from tests.api.misbehaving import Holding, MisbehavingServer, answer, honest
 from tests.api.problem import assert_problem
 from tests.api.processes import GatewayClient, noise_input
-from tests.api.waiting import wait_until
+from tests.support.waiting import wait_until
 
 LIMIT_S = 60.0
 SOON_S = 0.3
@@ -178,7 +178,7 @@ def test_a_call_is_cancelled_when_its_client_leaves(
     assert "Traceback" not in http.process.log
 
 
-def test_one_that_waits_for_its_turn_leaves_the_queue_and_takes_nobody_along(
+def test_a_cancelled_request_leaves_the_queue_alone(
     http: GatewayClient, server: MisbehavingServer, holding: Holding
 ) -> None:
     connections = [asking(http, "/generate", {"seeds": [seed]}) for seed in range(5)]
@@ -196,7 +196,7 @@ def test_one_that_waits_for_its_turn_leaves_the_queue_and_takes_nobody_along(
     assert holding.cancelled == 0
 
 
-def test_those_who_left_are_counted_as_such(http: GatewayClient, holding: Holding) -> None:
+def test_disconnected_clients_are_counted(http: GatewayClient, holding: Holding) -> None:
     grown = http.growth()
     with asking(http, "/generate", {"seeds": [1]}):
         wait_until(lambda: holding.held == 1)
@@ -252,7 +252,7 @@ def test_no_request_has_more_time_than_the_service_allows(http: GatewayClient, h
     assert holding.seconds_left[0] < 2 * LIMIT_S
 
 
-def test_who_waits_for_a_turn_until_the_end_is_told_so_and_never_sent(
+def test_a_request_that_times_out_in_the_queue_is_never_sent(
     http: GatewayClient, server: MisbehavingServer, holding: Holding
 ) -> None:
     grown = http.growth()

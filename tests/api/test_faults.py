@@ -17,7 +17,7 @@ from tests.api.conftest import FAULT_TIMEOUT_S
 from tests.api.misbehaving import MisbehavingServer, answer, failing, honest
 from tests.api.problem import assert_problem
 from tests.api.processes import GatewayClient
-from tests.api.waiting import wait_until
+from tests.support.waiting import wait_until
 
 FORMATS = ["application/json", "image/png", "application/zip", "application/x-npy"]
 

@@ -77,7 +77,7 @@ def test_the_gateway_answers_with_the_files_of_its_image_alone(
     assert {"tensorflow", "openvino", "httpx", "pytest"} <= absent
     code = str(code_of_the_image(tmp_path))
     program = RUN.format(code=code, packages=sysconfig.get_path("purelib"), absent=sorted(absent))
-    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")  # traces are loaded, and nobody has to take them
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")  # traces are loaded, and none is sent
     with processes.gateway(faulty_server.target, ("-I", "-S", "-c", program), tracing=True) as process:
         with httpx.Client(base_url=processes.url_of(process), timeout=60) as http:
             assert http.get("/digits/7.png").headers["content-type"] == "image/png"

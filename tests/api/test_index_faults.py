@@ -35,7 +35,7 @@ from tests.api import processes
 from tests.api.misbehaving import MisbehavingServer, answer, failing
 from tests.api.problem import assert_problem
 from tests.api.processes import GatewayClient
-from tests.api.waiting import wait_until
+from tests.support.waiting import wait_until
 
 TIMEOUT_S = 3.0
 
@@ -141,7 +141,7 @@ def test_once_the_index_is_there_a_digit_takes_the_calls_of_any_request(
     assert set(versions.calls()) == {(SIGNATURE, version)}  # as many as it takes
 
 
-def test_many_who_ask_at_once_share_one_fetch(
+def test_many_requests_at_once_share_one_fetch(
     server: MisbehavingServer, http: GatewayClient, versions: Versions
 ) -> None:
     version = versions.available[-1]

@@ -1,4 +1,4 @@
-"""API keys: who is let in, what each may ask for, and what it is told. The gateway and its sockets are real."""
+"""API keys: access, limits, and answers to wrong keys. The gateway and its sockets are real."""
 
 import base64
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ def bearer(key: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("method", "path"), [("GET", "/digits/7.png"), ("POST", "/generate"), ("GET", "/v2"), ("GET", "/nothing")]
 )
-def test_without_a_key_nobody_is_let_in(
+def test_without_a_key_no_request_is_let_in(
     guarded: GatewayClient, method: str, path: str, authorization: str | None
 ) -> None:
     headers = {} if authorization is None else {"Authorization": authorization}

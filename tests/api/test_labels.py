@@ -17,8 +17,8 @@ from tests.api.indexed_models import BY_CLASSIFIER, BY_INDEX, DOUBTFUL, INDEXED,
 from tests.api.problem import assert_problem
 from tests.api.processes import GatewayClient
 from tests.api.test_generate import ask, from_json, from_npy
-from tests.api.waiting import wait_until
 from tests.support.pictures import pixels_of
+from tests.support.waiting import wait_until
 
 FORMATS = ["application/json", "image/png", "application/zip", "application/x-npy"]
 

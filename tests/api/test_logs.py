@@ -18,8 +18,8 @@ from api.telemetry.observation import Observation
 from tests.api import processes
 from tests.api.misbehaving import MisbehavingServer, failing
 from tests.api.processes import GatewayClient
-from tests.api.waiting import wait_until
 from tests.support.processes import ServerProcess
+from tests.support.waiting import wait_until
 
 
 @pytest.mark.parametrize("given", ["a", "5f2c-11", "Root=1-67891233-abcdef012345678912345678", "x" * 128])

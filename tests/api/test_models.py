@@ -22,8 +22,8 @@ from tests.api import processes
 from tests.api.misbehaving import MisbehavingServer
 from tests.api.problem import assert_problem
 from tests.api.processes import GatewayClient
-from tests.api.waiting import wait_until
 from tests.support.processes import ModelServerProcess, free_port
+from tests.support.waiting import wait_until
 
 AVAILABLE, END = ModelVersionStatus.AVAILABLE, ModelVersionStatus.END
 

@@ -109,7 +109,7 @@ def test_every_method_is_answered(http: httpx.Client, path: str) -> None:
                 assert set(answer.headers["allow"].split(", ")) == ROUTES[path]
 
 
-def test_a_method_that_nobody_knows_is_no_request(http: httpx.Client) -> None:
+def test_an_unknown_method_is_no_request(http: httpx.Client) -> None:
     """It ends in the parser, before there is a request that could have an id."""
     answer = http.request("BREW", "/generate")
     assert answer.status_code == 400

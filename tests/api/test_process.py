@@ -14,7 +14,7 @@ from serving.apis import PredictRequest
 from tests.api import processes
 from tests.api.misbehaving import MisbehavingServer, honest
 from tests.api.problem import assert_problem
-from tests.api.waiting import wait_until
+from tests.support.waiting import wait_until
 
 MAX_RESIDENT_BYTES = 120 * 10**6
 HEAVY = {"h5py", "keras", "matplotlib", "opentelemetry.sdk", "openvino", "rich", "sklearn", "tensorflow", "typer"}

@@ -12,8 +12,8 @@ import pytest
 from api.middleware.protocol import MAX_HEADER_BYTES, MAX_PIPELINED
 from tests.api import processes
 from tests.api.misbehaving import MisbehavingServer
-from tests.api.waiting import wait_until
 from tests.support.processes import ServerProcess
+from tests.support.waiting import wait_until
 
 TIMEOUT_S = 1.0
 

@@ -11,7 +11,7 @@ from tests.api import processes
 from tests.api.problem import assert_problem
 from tests.api.processes import GatewayClient, noise_input
 from tests.api.test_wrong_input import png
-from tests.api.waiting import wait_until
+from tests.support.waiting import wait_until
 
 SECRET = "secret-/srv/models-10.0.0.7"
 

@@ -1,4 +1,4 @@
-"""Slow clients cost little, are cut off when they are many, and hold up nobody: on bare sockets.
+"""Slow clients cost little, are cut off when they are many, and delay no other client: on bare sockets.
 
 ``tests/slow/test_slow_clients.py`` does the same with a thousand.
 """
@@ -18,9 +18,9 @@ from api.middleware.connections import STREAM_BYTES, allow_connections
 from tests.api import processes
 from tests.api.misbehaving import MisbehavingServer
 from tests.api.problem import assert_problem
-from tests.api.waiting import wait_until
 from tests.support.processes import ServerProcess
 from tests.support.slow_clients import SLOW, hanging, port_of, request
+from tests.support.waiting import wait_until
 
 SEND_TIMEOUT_S = 1.0
 MOST_CONNECTIONS = 60
@@ -51,7 +51,7 @@ def metric(process: ServerProcess, name: str, **labels: str) -> float:
 
 
 @pytest.mark.parametrize("name", UNREAD)
-def test_an_answer_that_nobody_takes_is_not_kept(hasty_gateway: ServerProcess, name: str) -> None:
+def test_an_unread_answer_is_not_kept(hasty_gateway: ServerProcess, name: str) -> None:
     def cut_off() -> float:
         return metric(hasty_gateway, "http_cut_off_total", why="unread answers")
 

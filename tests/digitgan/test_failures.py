@@ -71,7 +71,7 @@ def test_something_else_at_the_address_is_told(talker: Talker, answer: Answer, t
     assert not list(tmp_path.iterdir())
 
 
-def test_nobody_there() -> None:
+def test_an_unreachable_gateway() -> None:
     with Client("http://127.0.0.1:9", retry_s=0) as client:
         with pytest.raises(UnreachableError, match=r"127\.0\.0\.1:9"):
             client.models()

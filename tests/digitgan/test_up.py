@@ -15,8 +15,8 @@ from PIL import Image
 
 from serving.contract import MODELS
 from serving.pretrained import MODELS_DIR
-from tests.api.waiting import wait_until
 from tests.support.processes import digitgan_up
+from tests.support.waiting import wait_until
 
 DEADLINE_S = 300.0
 
@@ -129,7 +129,7 @@ def test_a_terminal_that_closes_leaves_no_model_server_behind() -> None:
 
 
 def test_sigterm_at_any_moment_leaves_no_model_server_behind() -> None:
-    """The first moments, before the gateway listens, are the ones in which nobody else would care for it."""
+    """Also before the gateway listens: then nothing else would end the model server."""
     command = [sys.executable, "-m", "digitgan", "up", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout

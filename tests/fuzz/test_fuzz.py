@@ -260,7 +260,7 @@ KEYS = (ApiKey("one", bytes.fromhex(hash_of(KEY))),)
 
 @fuzz(scheme=st.sampled_from(["", "Bearer ", "Basic ", "basic"]), rest=HEADER)
 def test_the_check_of_keys(scheme: str, rest: str) -> None:
-    """No header field but the key's own lets anybody in."""
+    """Only the key's own header field gives access."""
     statuses: list[int] = []
 
     async def inside(scope: Any, receive: Any, send: Any) -> None:

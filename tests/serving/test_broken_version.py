@@ -15,8 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving.contract import GENERATOR, MODEL_CARD, MODELS
 from serving.pretrained import MODELS_DIR
 from tests.api import processes
-from tests.api.waiting import wait_until
 from tests.serving.model_server import saved_models
+from tests.support.waiting import wait_until
 
 
 @dataclass
@@ -72,7 +72,7 @@ def test_a_broken_version_is_reported_while_the_one_before_serves_and_the_repair
     assert service.gauge("digitgan_model_newest_version_failed") == 0
 
     service.publish(2, broken=True)
-    wait_until(lambda: service.gauge("digitgan_model_newest_version_failed") == 1, 300)
+    wait_until(lambda: service.gauge("digitgan_model_newest_version_failed") == 1, seconds=300)
     assert service.http.get("/healthz/ready").status_code == 200
     assert service.serving() == 1
     assert service.gauge("digitgan_model_serving_version") == 1
@@ -84,7 +84,7 @@ def test_a_broken_version_is_reported_while_the_one_before_serves_and_the_repair
 
     # TensorFlow Serving does not try the failed number again.
     service.publish(3, broken=False)
-    wait_until(lambda: service.serving() == 3, 300)
+    wait_until(lambda: service.serving() == 3, seconds=300)
     assert service.gauge("digitgan_model_newest_version_failed") == 0
     assert service.http.get("/healthz/ready").status_code == 200
     assert (service.generator()["status"], service.generator()["detail"]) == ("available", None)

@@ -162,7 +162,7 @@ async def test_a_full_queue_is_overload_and_not_absence(server: MisbehavingServe
         await client.predict(GENERATOR, NOISE_ROWS, timeout_s=5)
 
 
-async def test_nobody_listening_is_reported_at_once(tmp_path: Path) -> None:
+async def test_an_unreachable_server_is_reported_at_once(tmp_path: Path) -> None:
     client = ModelClient(f"unix:{tmp_path}/nobody.sock")
     async with asyncio.timeout(5):
         with pytest.raises(UnreachableError):

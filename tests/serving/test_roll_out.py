@@ -31,8 +31,8 @@ from serving.tf_serving.server_config import MODELS_CONFIG
 from serving.versions.model_card import read_card, write_card
 from serving.versions.roll_out import STABLE, RollOut, RollOutError, connected
 from tests.api import processes
-from tests.api.waiting import wait_until
 from tests.support.processes import EMBEDDED, ModelServerProcess, free_port
+from tests.support.waiting import wait_until
 
 
 @dataclass
@@ -263,16 +263,16 @@ def test_any_version_is_promoted_forwards_and_backwards_without_a_failed_request
 
 
 def test_a_file_that_the_servers_refuse_is_mended_by_the_next_command(service: Service) -> None:
-    """Somebody has moved a label, by hand, to a version that is not loaded."""
+    """The file was edited by hand: a label is at a version that is not loaded."""
     serving = service.version()
     wrong = service.config()
     (entry,) = [one for one in wrong.model_config_list.config if one.name == GENERATOR]
     entry.model_version_policy.specific.versions[:] = [serving, 2]
     entry.version_labels["stable"] = 2
     with connected(service.target) as servers:
-        wait_until(lambda: {server.statuses(GENERATOR)[2].state for server in servers} == {"END"}, 90)
+        wait_until(lambda: {server.statuses(GENERATOR)[2].state for server in servers} == {"END"})
     (service.base / MODELS_CONFIG).write_text(text_format.MessageToString(wrong))
-    wait_until(lambda: all("not currently available" in server.log for server in service.servers), 90)
+    wait_until(lambda: all("not currently available" in server.log for server in service.servers))
     with pytest.raises(RollOutError, match="not currently available"), connected(service.target) as servers:
         servers[0].reload(wrong)
     listed = service.run("list").output
@@ -293,7 +293,7 @@ def test_a_server_that_is_replaced_serves_the_same(service: Service) -> None:
     service.servers[0] = new = ModelServerProcess(service.program, [*flags, f"--port={old.target[10:]}"], old.target)
     new.wait_until_ready()
     # It listens when each model has a version; the others follow.
-    wait_until(lambda: "/2" not in service.models("list").output, 90)
+    wait_until(lambda: "/2" not in service.models("list").output)
     assert "and models.config says" not in service.models("list").output
 
 

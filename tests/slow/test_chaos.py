@@ -24,7 +24,7 @@ import pytest
 
 from serving.pretrained import MODELS_DIR
 from tests.api import processes
-from tests.api.waiting import wait_until
+from tests.support.waiting import wait_until
 
 KILLS: Final = 10
 CLIENTS: Final = 8

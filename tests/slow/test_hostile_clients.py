@@ -16,9 +16,9 @@ import pytest
 
 from serving.pretrained import MODELS_DIR
 from tests.api import processes
-from tests.api.waiting import wait_until
 from tests.support.processes import ServerProcess
 from tests.support.slow_clients import port_of, request
+from tests.support.waiting import wait_until
 
 SECONDS: Final = 60.0
 CLIENTS: Final = 24

@@ -30,6 +30,7 @@ from serving.tf_serving.server_config import write_configs
 from tests.api import processes
 from tests.slow.headless_service import HeadlessService
 from tests.support.processes import EMBEDDED, ModelServerProcess, ServerProcess
+from tests.support.waiting import wait_until
 
 BASE: Final = Path(__file__).parents[2] / "k8s/base"
 UNKNOWN_FLAGS: Final = (
@@ -43,7 +44,7 @@ UNKNOWN_FLAGS: Final = (
 )
 """TensorFlow Serving's that the embedded server has no use for."""
 PROPAGATION_S: Final = 2.0
-"""Until everybody in a cluster has heard that a pod is ready, or isn't any more."""
+"""Until a cluster's clients know that a pod is ready, or no longer ready."""
 NOTICED_S: Final = 3.0
 """Until gRPC has asked the name again and connected: it does so a second after a connection broke, at the earliest,
 whatever the pace."""
@@ -108,7 +109,7 @@ def _probe(container: dict[str, Any]) -> Probe:
 
 @dataclass
 class Cluster:
-    """The pods, and who is thought to be ready."""
+    """The pods, and the addresses that count as ready."""
 
     settings: Settings
     stack: ExitStack
@@ -151,7 +152,7 @@ class Cluster:
     def replace_gateways(self) -> None:
         for old in list(self.gateways):
             new = self.add_gateway()
-            until(lambda new=new: processes.url_of(new) in self.ready)  # type: ignore[misc]
+            wait_until(lambda new=new: processes.url_of(new) in self.ready)  # type: ignore[misc]
             self.gateways.remove(old)
             self._leaving.submit(old.stop)
 
@@ -196,7 +197,7 @@ class Cluster:
             time.sleep(max(self.settings.propagation_s, NOTICED_S))
 
     def settle(self) -> None:
-        """Waits until everybody who was to leave has left."""
+        """Waits until every replaced process has ended."""
         self._leaving.shutdown()
 
 
@@ -222,7 +223,7 @@ def cluster(settings: Settings) -> Iterator[Cluster]:
         watching = threading.Thread(target=made.watch)
         watching.start()
         try:
-            until(lambda: len(made.ready) == REPLICAS)
+            wait_until(lambda: len(made.ready) == REPLICAS)
             yield made
         finally:
             made.ended.set()
@@ -274,15 +275,6 @@ def replace_everything(made: Cluster) -> None:
 def kill_each_server(made: Cluster) -> None:
     """Both model servers, one after the other, by SIGKILL."""
     made.kill_servers()
-
-
-def until(condition: Callable[[], bool], deadline_s: float = 120) -> None:
-    """Waits until it is so. Raises TimeoutError."""
-    end = time.monotonic() + deadline_s
-    while not condition():
-        if time.monotonic() > end:
-            raise TimeoutError("it never came true")
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 
 from serving.contract import GENERATOR
 from serving.versions.model_card import read_card
+from tests.support.waiting import wait_until
 
 DEADLINE_S = 300.0
 SETTINGS = (
@@ -33,11 +33,13 @@ SHORT = ("--steps", "4", "--index-seeds", "64", "--detector-steps")
 
 
 def wait_for(condition: Callable[[], bool], workers: list["subprocess.Popen[bytes]"]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, "the condition never came true"
+    """Waits until the condition is true, while both workers run."""
+
+    def fulfilled() -> bool:
         assert [worker.poll() for worker in workers] == [None, None]
-        time.sleep(0.02)
+        return condition()
+
+    wait_until(fulfilled, seconds=DEADLINE_S)
 
 
 @contextmanager

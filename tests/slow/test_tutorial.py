@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,6 +15,7 @@ from PIL import Image
 from serving.contract import GENERATOR
 from serving.versions.model_card import read_card
 from tests.support.processes import digitgan_up
+from tests.support.waiting import wait_until
 from tests.test_readme import curl
 
 ROOT = Path(__file__).parents[2]
@@ -83,10 +83,7 @@ def told(desk: Path, digits_npz: Path) -> Iterator[dict[str, str]]:
 
 
 def wait_for_version(version: int, client: httpx.Client) -> None:
-    deadline = time.monotonic() + 60
-    while client.get("/digits/7.png").headers["X-Model-Version"] != str(version):
-        assert time.monotonic() < deadline, "the new version never took over"
-        time.sleep(0.05)
+    wait_until(lambda: client.get("/digits/7.png").headers["X-Model-Version"] == str(version))
 
 
 def said(told: dict[str, str], words: str) -> str:

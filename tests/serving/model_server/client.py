@@ -1,7 +1,6 @@
 """A client of TensorFlow Serving's API, on the official stubs."""
 
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
@@ -20,6 +19,8 @@ from tensorflow_serving.apis import (
     predict_pb2,
     prediction_service_pb2_grpc,
 )
+
+from tests.support.waiting import wait_until
 
 SECONDS = 90.0
 """How long anything may take before a test fails."""
@@ -152,11 +153,3 @@ def refused(expected: grpc.StatusCode, *words: str) -> Iterator[None]:
     assert caught.value.code() is expected, caught.value
     message = caught.value.details() or ""
     assert [word for word in words if word not in message] == [], message
-
-
-def wait_until(condition: Callable[[], bool], complaint: Callable[[], str]) -> None:
-    """Waits for a condition, up to SECONDS."""
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, complaint()
-        time.sleep(0.02)

@@ -8,9 +8,10 @@ import grpc
 import pytest
 
 from tests.serving.model_server import saved_models
-from tests.serving.model_server.client import SECONDS, Client, code, refused, wait_until
+from tests.serving.model_server.client import SECONDS, Client, code, refused
 from tests.serving.model_server.conftest import Templates
 from tests.serving.model_server.process import config, connected, server_process
+from tests.support.waiting import wait_until
 
 INVALID_ARGUMENT = grpc.StatusCode.INVALID_ARGUMENT
 FAILED_PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION

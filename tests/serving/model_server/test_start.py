@@ -5,9 +5,9 @@ import signal
 from pathlib import Path
 
 from tests.serving.model_server import saved_models
-from tests.serving.model_server.client import wait_until
 from tests.serving.model_server.conftest import Templates
 from tests.serving.model_server.process import config, connected, server_process
+from tests.support.waiting import wait_until
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_server_with_its_name_version_and_cause(

@@ -7,10 +7,11 @@ import grpc
 import numpy as np
 import pytest
 
-from tests.serving.model_server.client import Client, refused, wait_until
+from tests.serving.model_server.client import Client, refused
 from tests.serving.model_server.conftest import Templates
 from tests.serving.model_server.process import config
 from tests.support.processes import ServerProcess
+from tests.support.waiting import wait_until
 
 
 def test_the_options_and_tensorflow_servings_flags_reach_the_server(

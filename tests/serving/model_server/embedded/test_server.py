@@ -20,11 +20,12 @@ from serving.model_server.server import ModelServer, ServerOptions, ServerStartE
 from serving.model_server.signature import Arrays
 from serving.tf_serving.model_config import ModelConfig
 from tests.serving.model_server import saved_models
-from tests.serving.model_server.client import SECONDS, Client, code, output, predict_request, refused, wait_until
+from tests.serving.model_server.client import SECONDS, Client, code, output, predict_request, refused
 from tests.serving.model_server.conftest import Templates
 from tests.serving.model_server.embedded.conftest import QUICK, Start
 from tests.serving.model_server.process import config, connected, server_process
 from tests.support.processes import EMBEDDED
+from tests.support.waiting import wait_until
 
 X = {"x": np.ones(1, np.float32)}
 
