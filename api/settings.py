@@ -165,7 +165,7 @@ class Settings(BaseSettings):
     )
     cors_origins: Annotated[str, AfterValidator(_origin_list)] = Field(
         "",
-        description="Other origins whose pages may use the API, separated by commas; `*` is any.",
+        description="Origins that may use the API from a browser, separated by commas; `*` allows all.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="`debug`, `info`, `warning` or `error`."

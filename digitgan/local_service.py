@@ -1,4 +1,4 @@
-"""A whole service on a free port, for as long as somebody in this process needs it.
+"""A whole service on a free port, for as long as this process needs it.
 
 It runs ``digitgan up`` in a child process, which ends when its standard input does: so it ends with its parent, however
 that ends.

@@ -206,7 +206,7 @@ class AsyncClient:
 
     @asynccontextmanager
     async def _streamed(self, path: str, accept: str, body: dict[str, Any]) -> AsyncIterator[httpx.Response]:
-        """Gives an answer whose status is 200 and whose body is still to come."""
+        """Gives an answer with status 200. Its body is still to come."""
         response = await self._send("POST", path, accept, stream=True, json=body)
         try:
             yield response
@@ -232,7 +232,7 @@ class AsyncClient:
         retry_s: float | None = None,
         **content: Any,
     ) -> httpx.Response:
-        """Returns an answer whose status is 200; raises the DigitganError that any other outcome is."""
+        """Returns an answer with status 200. Raises a DigitganError for any other outcome."""
         retries = Retries(self._retry_s if retry_s is None else retry_s)
         while True:
             request = self._http.build_request(method, path, headers={"Accept": accept}, **content)

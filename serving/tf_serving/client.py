@@ -373,7 +373,7 @@ class ModelClient:
 
 
 def _reconnect_ms(target: str) -> int:
-    """Returns the longest pause between two attempts to connect: short for a socket, whose service is starting."""
+    """Returns the longest pause between two attempts to connect. A Unix socket's server usually is about to start."""
     return 100 if target.startswith("unix:") else 1_000
 
 

@@ -41,7 +41,7 @@ def verify(version_dir: Path) -> None:
     """Compares a version's files with its card, which has to name exactly those that are there.
 
     It finds what changed since the export: an incomplete transfer, a failing disk, an added file. It is not a
-    signature: a person who can write the card can make it fit.
+    signature: with write access to the directory, files and card can be changed together.
 
     Raises:
         CardError: there is no card, or a file is missing, is not named by the card, can't be read, or has another

@@ -1,4 +1,4 @@
-"""The quality gate: a version whose model card falls short of the thresholds isn't promoted.
+"""The quality gate: a version is promoted only if its model card meets the thresholds.
 
 Thresholds are a JSON file: for each model, bounds for the figures at dotted paths of the model card::
 
