@@ -1,5 +1,6 @@
 """What every test shares: the option --model-server, a place for sockets, and handwritten digits."""
 
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,12 @@ pytest_plugins = ["tests.support.model_servers"]
 
 LONGEST = ("test_run.py", "test_classifier.py", "test_evaluation.py", "test_step.py", "test_admission.py")
 """Files that begin first, so that no process is left with one of them at the end."""
+
+
+def pytest_configure() -> None:
+    """Lets SIGINT and SIGHUP end the processes that tests start: under ``nohup`` or ``&`` they would ignore them."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
