@@ -61,7 +61,7 @@ schemathesis: $(VENV)/.dev ## Hold the live service to its own OpenAPI document,
 	@SCHEMATHESIS_EXAMPLES=$(SCHEMATHESIS_EXAMPLES) $(BIN)/pytest -s tests/fuzz/test_schemathesis.py
 
 train: $(VENV)/.dev ## Train on MNIST: make train [DATA=path/to/mnist.npz] [ARGS="--epochs 30"]
-	@$(BIN)/digitgan train $(if $(DATA),--data $(DATA)) $(ARGS)
+	@$(BIN)/digitgan train $(if $(DATA),--data "$$DATA") $(ARGS)
 
 bench: $(VENV)/.dev ## Run the benchmarks, and write their tables into docs/performance.md (needs wrk)
 	@$(BIN)/python -m benchmarks.gateway

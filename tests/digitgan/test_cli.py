@@ -270,3 +270,11 @@ def test_a_key_is_printed_with_the_entry_that_lets_it_in() -> None:
     refused = digitgan("key", "a b")
     assert refused.returncode == 2
     assert "is no name" in refused.stderr
+
+
+def test_make_train_takes_a_path_with_blanks_and_quotes(tmp_path: Path) -> None:
+    missing = tmp_path / "my brother's digits.npz"
+    options = ("--old-file", ".venv/.dev", f"BIN={Path(sys.executable).parent}", f"DATA={missing}")
+    root = Path(__file__).parents[2]
+    done = subprocess.run(["make", *options, "train"], cwd=root, capture_output=True, text=True, check=False)
+    assert f"{missing} does not exist" in done.stderr
