@@ -11,8 +11,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp
 
 from api import openapi
+from api.digits.carried import stories
 from api.digits.seed_index import seed_indexes
-from api.digits.story_store import stories
 from api.http import errors, problems
 from api.middleware.admission import AdmissionControl
 from api.middleware.body_limit import HeadAsGet, LimitBodies
@@ -54,8 +54,8 @@ def create_app(settings: Settings) -> FastAPI:
         client = ModelClient(settings.model_server, settings.version_label, interceptors, tls=tls)
         try:
             inference = Inference(client, metrics)
-            indexes = seed_indexes(inference, metrics, settings.request_timeout_s)
-            its_stories = stories(inference, metrics, settings.request_timeout_s)
+            indexes = seed_indexes(inference, settings.request_timeout_s)
+            its_stories = stories(inference, settings.request_timeout_s)
             yield {KEY: GatewayState(settings, metrics, admission, inference, indexes, its_stories)}
         finally:
             await client.close()

@@ -5,9 +5,8 @@ from typing import Annotated, Final
 
 from fastapi import Depends, Request
 
-from api.digits.carried import Carried
+from api.digits.carried import Carried, Story
 from api.digits.seed_index import SeedIndex
-from api.digits.story_store import Story
 from api.middleware.admission import AdmissionControl
 from api.settings import Settings
 from api.telemetry.metrics import Metrics

@@ -35,6 +35,6 @@ async def in_thread(work: Callable[[], _T], limiter: anyio.CapacityLimiter | Non
         raise
 
 
-async def in_thread_if_large(size: int, work: Callable[[], _T]) -> _T:
+async def in_thread_if_large(size: int, work: Callable[[], _T], limiter: anyio.CapacityLimiter | None = None) -> _T:
     """Returns what ``work`` returns. Work on more than INLINE_BYTES bytes is run in a thread."""
-    return work() if size <= INLINE_BYTES else await in_thread(work)
+    return work() if size <= INLINE_BYTES else await in_thread(work, limiter)

@@ -3,15 +3,15 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 import numpy as np
 
 from api.http import deadlines
 from api.http.deadlines import time_limit
-from api.telemetry.metrics import Metrics
 from api.upstream.inference import Inference
-from serving.contract import GENERATOR
+from serving.contract import GENERATOR, STORY, STORY_BYTES
 from serving.tf_serving.client import Array, ContractError, NoSignatureError, Prediction
 
 NEWEST_S: Final = 1.0
@@ -19,6 +19,8 @@ NEWEST_S: Final = 1.0
 
 PAGES_PER_CALL: Final = 16
 """One call returns the index of 65,536 seeds. Pages beyond the end are cut off."""
+
+MAX_STORY_BYTES: Final = 2**24
 
 _VERSIONS_KEPT: Final = 4
 
@@ -29,29 +31,27 @@ class Carried(Generic[_T]):
     """What the versions in use carry under a signature that gives it page by page.
 
     Args:
-        timeout_s: for each call of a fetch.
+        timeout_s: for a fetch.
         signature: the signature's name.
         length: the output that says how many entries there are in all. The pages of the others hold them.
-        max_length: the most entries; more break the contract.
+        lengths: the lengths that keep the contract.
         read: makes the result from the version and the entries by output. Raises ValueError for wrong entries.
     """
 
     def __init__(
         self,
         inference: Inference,
-        metrics: Metrics,
         timeout_s: float,
         signature: str,
         length: str,
-        max_length: int,
+        lengths: range,
         read: Callable[[int, Mapping[str, Array]], _T],
     ) -> None:
         self._inference = inference
-        self._metrics = metrics
         self._timeout_s = timeout_s
         self._signature = signature
         self._length = length
-        self._max_length = max_length
+        self._lengths = lengths
         self._read = read
         self._fetches: dict[int, asyncio.Task[_T | None]] = {}
         self._newest: int | None = None
@@ -64,26 +64,24 @@ class Carried(Generic[_T]):
 
         Raises ModelServerError; VersionNotFoundError if there is no such version any more.
         """
-        try:
-            number = await self._newest_version() if version is None else version
-        except NoSignatureError:
-            return None
-        if number not in self._fetches:
-            self._fetches[number] = asyncio.create_task(self._fetch(number))
-            self._fetches[number].add_done_callback(lambda task: self._keep_success(number, task))
+        if version is None:
+            if self._newest is None or time.monotonic() >= self._newest_until:
+                try:
+                    self._newest = (await self._call(range(1), None)).version
+                except NoSignatureError:
+                    return None
+                self._newest_until = time.monotonic() + NEWEST_S
+            version = self._newest
+        if version not in self._fetches:
+            self._fetches[version] = asyncio.create_task(self._fetch(version))
+            self._fetches[version].add_done_callback(lambda task: self._keep_success(version, task))
         with deadlines.part("model"):
             # Shielded: a request that ends early does not end the fetch of the others.
-            return await asyncio.shield(self._fetches[number])
+            return await asyncio.shield(self._fetches[version])
 
     def forget_newest(self) -> None:
         """Makes the next request ask the model server for its newest version."""
         self._newest = None
-
-    async def _newest_version(self) -> int:
-        if self._newest is None or time.monotonic() >= self._newest_until:
-            self._newest = (await self._call(range(1), None)).version
-            self._newest_until = time.monotonic() + NEWEST_S
-        return self._newest
 
     def _keep_success(self, version: int, task: "asyncio.Task[_T | None]") -> None:
         if task.cancelled() or task.exception():  # the requests that wait get the error, and the next one tries again
@@ -92,18 +90,18 @@ class Carried(Generic[_T]):
             del self._fetches[next(iter(self._fetches))]
 
     async def _fetch(self, version: int) -> _T | None:
-        try:
-            answers = [await self._fetched(range(PAGES_PER_CALL), version)]
-        except NoSignatureError:
-            return None
-        outputs = answers[0].outputs
-        length = int(outputs[self._length][0])
-        if not 0 <= length <= self._max_length:
-            raise self._broken(f"{length} entries")
-        entries_per_call = max(output.size for output in outputs.values())
-        for call in range(1, -(-length // entries_per_call)):
-            pages = range(call * PAGES_PER_CALL, (call + 1) * PAGES_PER_CALL)
-            answers.append(await self._fetched(pages, version))
+        async with time_limit(self._timeout_s):  # and not that of the request that began the fetch
+            try:
+                answers = [await self._call(range(PAGES_PER_CALL), version)]
+            except NoSignatureError:
+                return None
+            outputs = answers[0].outputs
+            length = int(outputs[self._length][0])
+            if length not in self._lengths:
+                raise self._broken(f"{length} entries")
+            entries_per_call = max(output.size for output in outputs.values())
+            later_calls = range(PAGES_PER_CALL, -(-length // entries_per_call) * PAGES_PER_CALL, PAGES_PER_CALL)
+            answers += [await self._call(range(page, page + PAGES_PER_CALL), version) for page in later_calls]
         entries = {
             name: np.concatenate([answer.outputs[name].ravel() for answer in answers])[:length] for name in outputs
         }
@@ -112,15 +110,28 @@ class Carried(Generic[_T]):
         except ValueError as error:
             raise self._broken(str(error)) from error
 
-    async def _fetched(self, pages: range, version: int) -> Prediction:
-        async with time_limit(self._timeout_s):  # and not that of the request that began the fetch
-            return await self._call(pages, version)
-
     async def _call(self, pages: range, version: int | None) -> Prediction:
         rows = np.array(pages, np.int64)
         return await self._inference.predict(GENERATOR, rows, signature=self._signature, version=version)
 
     def _broken(self, what: str) -> ContractError:
         error = ContractError(GENERATOR, "BAD_ANSWER", f"{self._signature}: {what}")
-        self._metrics.upstream_errors.labels(error.model, error.code).inc()
+        self._inference.metrics.upstream_errors.labels(error.model, error.code).inc()
         return error
+
+
+@dataclass(frozen=True)
+class Story:
+    """How a version of the generator learned: a JSON document."""
+
+    version: int
+    content: bytes
+
+
+def stories(inference: Inference, timeout_s: float) -> Carried[Story]:
+    """Returns the training stories of the versions in use. ``timeout_s``: for a fetch."""
+
+    def read(version: int, entries: Mapping[str, Array]) -> Story:
+        return Story(version, entries[STORY].tobytes())
+
+    return Carried(inference, timeout_s, STORY, STORY_BYTES, range(1, MAX_STORY_BYTES + 1), read)

@@ -9,21 +9,20 @@ so that their centre of mass is in the middle (Y. LeCun, C. Cortes and C. J. C. 
 import io
 import warnings
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from api.digits import containers
-from api.digits.ink import FAINTEST, LARGE_SIDE, Box, Ink, Pixels, Polarity, dilated, find_ink
+from api.digits.ink import FAINTEST, LARGE_SIDE, Box, Ink, Pixels, Polarity, box_of, dilated, find_ink
 from serving.contract import IMAGE_SIDE
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP")
 """The formats that are decoded. Pillow's other decoders cannot be reached."""
 
 Fit = Literal["auto", "always", "never"]
-FITS: Final[tuple[Fit, ...]] = get_args(Fit)
 
 INK_SIDE: Final = 20
 _STROKE_SIDE: Final = 160
@@ -128,13 +127,11 @@ def _is_as_mnist(pixels: Pixels) -> bool:
 
     MNIST's 70,000 images and nearly all that the generator makes keep well within these bounds.
     """
-    ink = pixels > 64
     if np.median(pixels) > 2 or pixels.max() < 200:
         return False
-    rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
-    size = max(np.ptp(rows), np.ptp(columns)) + 1
-    middle = np.array([_centre(pixels.sum(axis=axis)) for axis in (0, 1)])
-    return bool(13 <= size <= 24 and (np.abs(middle - IMAGE_SIDE / 2) <= 2).all())
+    left, top, right, bottom = box_of(pixels > 64)
+    in_middle = all(abs(_centre(pixels.sum(axis=axis)) - IMAGE_SIDE / 2) <= 2 for axis in (0, 1))
+    return 13 <= max(right - left, bottom - top) <= 24 and in_middle
 
 
 def _page(image: Image.Image, width: int, *, deep: bool) -> tuple[Image.Image, int, int, float]:
@@ -172,15 +169,15 @@ def _opaque(rgba: Pixels) -> tuple[Pixels, int, int]:
     alpha = rgba[..., 3]
     visible = rgba[..., :3][alpha > alpha.max() // 2]
     solid = alpha >= 0.9 * alpha.max()
-    rows, columns = np.flatnonzero(solid.any(axis=1)), np.flatnonzero(solid.any(axis=0))
-    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    left, top, right, bottom = box_of(solid)
+    box = slice(top, bottom), slice(left, right)
     if not visible.size or solid[box].mean() < _PAGE:
         return alpha, 0, 0
     paper = np.median(visible, axis=0)
     if np.quantile(np.abs(visible - paper).max(axis=1), 0.998) < 2 * FAINTEST:
         return alpha, 0, 0
     page = np.where(solid[..., np.newaxis], rgba[..., :3], paper.astype(np.uint8))
-    return page[box], int(columns[0]), int(rows[0])
+    return page[box], left, top
 
 
 def into_mnist(ink: Ink) -> Pixels:

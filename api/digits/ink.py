@@ -18,6 +18,7 @@ Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 Box = tuple[int, int, int, int]
+"""Left, top, right and bottom, right and bottom exclusive."""
 Polarity = Literal["dark-on-light", "light-on-dark"]
 
 LARGE_SIDE: Final = 200
@@ -40,11 +41,7 @@ MARGIN: Final = 0.12
 
 @dataclass(frozen=True)
 class Ink:
-    """The strokes of a digit.
-
-    ``strength``: float32 [h, w], 0 to 1, cut to the strokes. ``box``: left, top, right and bottom of the strokes in the
-    picture, right and bottom exclusive.
-    """
+    """The strokes of a digit. ``strength``: float32 [h, w], 0 to 1, cut to ``box``, which is theirs in the picture."""
 
     strength: Floats
     polarity: Polarity
@@ -62,13 +59,18 @@ def find_ink(picture: Image.Image) -> Ink | None:
     if strength is None:
         return None
     strokes = main_drawing(strength > INK)
-    rows, columns = np.flatnonzero(strokes.any(axis=1)), np.flatnonzero(strokes.any(axis=0))
-    if not rows.size or max(np.ptp(rows), np.ptp(columns)) + 1 < SMALLEST * max(strokes.shape):
+    left, top, right, bottom = box_of(strokes)
+    if max(right - left, bottom - top) < SMALLEST * max(strokes.shape):
         return None
-    top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
     strength = np.where(dilated(strokes, 1 + factor // 2), strength, 0)[top:bottom, left:right]
     box = left // factor, top // factor, -(-right // factor), -(-bottom // factor)
     return Ink(strength, polarity, box)
+
+
+def box_of(mask: Mask) -> Box:
+    """Returns the box of what is set in a mask; an empty one if nothing is."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1) if rows.size else (0, 0, 0, 0)
 
 
 def one_channel(page: Pixels) -> Pixels:

@@ -4,22 +4,25 @@ Digits of a kind (``digit``, ``curated``) come from seeds that the index of a ve
 version. The seeds are chosen from the index of the newest version, and that version is named in the call.
 """
 
+import secrets
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
 import numpy as np
 
 from api.digits.ink import Pixels
-from api.digits.labels import Labels, label
-from api.digits.seed_index import SeedIndex
-from api.digits.sources import IndexedSeeds
+from api.digits.seed_index import no_index
+from api.http.problems import at_pointer, invalid
+from api.http.schemas import GenerateRequest
 from api.state import GatewayState
-from api.telemetry.metrics import Metrics
 from api.upstream.coalescing import Rows
-from api.upstream.one_version import retry_on_swap
-from serving.contract import GENERATOR, IMAGES
-from serving.tf_serving.client import Prediction, VersionNotFoundError
+from api.upstream.inference import retry_on_swap
+from serving.contract import CLASSIFIER, GENERATOR, IMAGES, MAX_SEED, NOT_INDEXED, PROBABILITIES
+from serving.tf_serving.client import Array, Prediction, VersionNotFoundError
+
+_DECIMALS = 6
+"""Of a confidence in an answer; float32 has seven digits."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +32,14 @@ class Digits:
     Attributes:
         pixels: uint8 [N, 28, 28].
         seeds: their seeds; None if they come from noise.
-        labels: their labels; None if the request wants none.
+        labels: the digit that each shows, and the confidence of that; None if the request wants none.
     """
 
     model: str
     version: int
     pixels: Pixels
     seeds: Sequence[int] | None = None
-    labels: Labels | None = None
+    labels: Sequence[tuple[int, float]] | None = None
 
     @property
     def headers(self) -> dict[str, str]:
@@ -52,38 +55,54 @@ class Generation:
     rest: AsyncGenerator[Digits] | None = None
 
 
+def source_of(request: GenerateRequest) -> Rows | GenerateRequest:
+    """Returns the seeds or the noise of a request; the request itself if a seed index has to choose its seeds.
+
+    ``count`` means seeds from ``start`` or a random seed on. Raises ProblemError (422) if they go beyond the last one.
+    """
+    if request.source == "noise":
+        return np.array(request.noise, np.float32)
+    if request.source == "seeds":
+        return request.seeds
+    if request.digit is not None or request.curated:
+        return request
+    first = secrets.randbelow(MAX_SEED + 2 - request.count) if request.start is None else request.start
+    if first + request.count > MAX_SEED + 1:
+        raise invalid(at_pointer("/start", f"{request.count} seeds from here on would go beyond {MAX_SEED}"))
+    return range(first, first + request.count)
+
+
 async def generate(
-    state: GatewayState, query: Rows | IndexedSeeds, version: int | None, *, labelled: bool, whole: bool
+    state: GatewayState,
+    source: Rows | GenerateRequest,
+    version: int | None,
+    *,
+    labelled: bool = False,
+    whole: bool = True,
 ) -> Generation:
     """Generates all digits, or only the first batch unless ``whole``.
 
     Args:
-        query: seeds, noise float32 [N, 100], or a query for seeds of a kind.
+        source: seeds, noise float32 [N, 100], or a request whose seeds the index chooses.
         version: the version that the request names; None means the newest.
         labelled: whether to label the digits.
 
     Raises ModelServerError, ProblemError.
     """
+    if isinstance(source, GenerateRequest):
 
-    async def attempt() -> Generation:
-        rows, pinned = await _rows(state, query, version)
-        if whole:
-            prediction = await state.inference.predict_whole(GENERATOR, rows, version=pinned)
-            return Generation(rows, await _digits(state, prediction, rows, labelled))
-        batches = _batches(state, rows, pinned, labelled)
-        return Generation(rows, await anext(batches), batches)
+        async def attempt() -> Generation:
+            index = await state.indexes.of(version)
+            if index is None:
+                raise no_index(source)
+            return await generate(state, index.choose(source), index.version, labelled=labelled, whole=whole)
 
-    return await retry_on_swap(GENERATOR, version, attempt, state.indexes.forget_newest)
-
-
-async def _rows(state: GatewayState, query: Rows | IndexedSeeds, version: int | None) -> tuple[Rows, int | None]:
-    """Returns what to generate the digits from, and the version that has to: seeds of a kind belong to one."""
-    if not isinstance(query, IndexedSeeds):
-        return query, version
-    index = await state.indexes.of(version)
-    if index is None:
-        raise query.no_index()
-    return query.choose(index), index.version
+        return await retry_on_swap(GENERATOR, version, attempt, state.indexes.forget_newest)
+    if whole:
+        prediction = await state.inference.predict_whole(GENERATOR, source, version=version)
+        return Generation(source, await _digits(state, prediction, source, labelled))
+    batches = _batches(state, source, version, labelled)
+    return Generation(source, await anext(batches), batches)
 
 
 async def _batches(state: GatewayState, rows: Rows, version: int | None, labelled: bool) -> AsyncGenerator[Digits]:
@@ -96,25 +115,34 @@ async def _batches(state: GatewayState, rows: Rows, version: int | None, labelle
 
 
 async def _digits(state: GatewayState, prediction: Prediction, rows: Rows, labelled: bool) -> Digits:
+    images, version = prediction.outputs[IMAGES], prediction.version
     seeds = None if isinstance(rows, np.ndarray) else rows
-    labels = None
-    if labelled:
-        index = None if seeds is None else await _index(state, prediction.version)
-        labels = await label(prediction.outputs[IMAGES], seeds, index, state.inference, state.metrics)
-    return digits_of(prediction, state.metrics, seeds, labels)
+    labels = await _labels(state, images, seeds, version) if labelled else None
+    return Digits(prediction.model, version, images[..., 0], seeds, labels)
 
 
-async def _index(state: GatewayState, version: int) -> SeedIndex | None:
-    try:
-        return await state.indexes.of(version)
-    except VersionNotFoundError:  # withdrawn since: the classifier labels all images
-        return None
+async def _labels(
+    state: GatewayState, images: Array, seeds: Sequence[int] | None, version: int
+) -> list[tuple[int, float]]:
+    """Returns the digit that each image shows, and the confidence of that.
 
-
-def digits_of(
-    prediction: Prediction, metrics: Metrics, seeds: Sequence[int] | None = None, labels: Labels | None = None
-) -> Digits:
-    """Returns the images of a prediction of the generator, and counts them."""
-    pixels: Pixels = prediction.outputs[IMAGES][..., 0]
-    metrics.images.labels(str(prediction.version)).inc(len(pixels))
-    return Digits(prediction.model, prediction.version, pixels, seeds, labels)
+    The labels of seeds in the index of the version that made the images come from there; the classifier labels the
+    others. Raises ModelServerError.
+    """
+    digits, confidences = np.full(len(images), NOT_INDEXED, np.uint8), np.zeros(len(images), np.float32)
+    index = None
+    if seeds is not None:
+        with suppress(VersionNotFoundError):  # withdrawn since: the classifier labels all images
+            index = await state.indexes.of(version)
+    if index is not None:
+        places = np.array(seeds, np.int64)
+        inside = places < len(index.digits)
+        digits[inside], confidences[inside] = index.digits[places[inside]], index.confidences[places[inside]]
+    unknown = np.flatnonzero(digits == NOT_INDEXED)
+    if len(unknown):
+        answer = await state.inference.predict_whole(CLASSIFIER, images[unknown], version=None)
+        probabilities = answer.outputs[PROBABILITIES]
+        digits[unknown], confidences[unknown] = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    state.metrics.labels.labels("index").inc(len(images) - len(unknown))
+    state.metrics.labels.labels("classifier").inc(len(unknown))
+    return list(zip(digits.tolist(), confidences.astype(np.float64).round(_DECIMALS).tolist(), strict=True))

@@ -5,8 +5,7 @@ bounds wherever the scan begins, so a scan that continues at a seed gives what a
 """
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Final
 
@@ -15,8 +14,8 @@ from numpy.typing import NDArray
 
 from api.http.problems import ProblemError, at_pointer, invalid
 from api.http.schemas import DatasetRequest
-from api.telemetry.metrics import Metrics
-from api.upstream.inference import MAX_BATCH, Inference
+from api.upstream.coalescing import MAX_BATCH
+from api.upstream.inference import Inference, in_order
 from serving.contract import CLASSES, CLASSIFIER, DISCRIMINATOR, GENERATOR, IMAGES, LOGITS, MAX_SEED, PROBABILITIES
 from serving.dataset import Records, quotas, record
 from serving.tf_serving.client import Array
@@ -35,14 +34,11 @@ class SeedScan:
         versions: the versions of the models, which are the same for all digits; known after the first part.
     """
 
-    def __init__(self, body: DatasetRequest, inference: Inference, metrics: Metrics) -> None:
+    def __init__(self, body: DatasetRequest, inference: Inference) -> None:
         self.versions: dict[str, int] = {} if body.version is None else {GENERATOR: body.version}
-        self._first_seed = body.first_seed
-        self._confidence_floor = body.confidence_floor
-        self._logit_floor = body.logit_floor
+        self._body = body
         self._inference = inference
-        self._metrics = metrics
-        self._count = self._left = body.count
+        self._left = body.count
         of_each = body.quotas or quotas(body.count, body.balance) or [body.count] * CLASSES
         self._quotas = np.minimum(of_each, body.count)
 
@@ -54,7 +50,9 @@ class SeedScan:
         Raises ModelServerError; ProblemError (422) after MAX_SCANNED_WITHOUT_MATCH seeds that bring nothing.
         """
         without_match = 0
-        async with aclosing(self._blocks()) as blocks:
+        numbers = iter(range(self._body.first_seed // MAX_BATCH, (MAX_SEED + 1) // MAX_BATCH))
+        first = await self._block(next(numbers))  # it finds out the versions that the others name
+        async with aclosing(in_order(first, map(self._block, numbers), _BLOCKS_AHEAD)) as blocks:
             async for block in blocks:
                 on_scanned(MAX_BATCH)
                 kept = block[self._choose(block)]
@@ -63,29 +61,21 @@ class SeedScan:
                 if not self._left:
                     return
                 if without_match >= MAX_SCANNED_WITHOUT_MATCH:
-                    logit = "" if self._logit_floor is None else f" and a logit of {self._logit_floor:g}"
-                    passing = f"a digit that is left, with a confidence of {self._confidence_floor:g}{logit}"
+                    logit = "" if self._body.logit_floor is None else f" and a logit of {self._body.logit_floor:g}"
+                    passing = f"a digit that is left, with a confidence of {self._body.confidence_floor:g}{logit}"
                     raise self._unmet(f"none of {without_match} seeds in a row gives {passing}")
-        raise self._unmet(f"the last seed, {MAX_SEED}, is reached before there are {self._count} digits")
+        raise self._unmet(f"the last seed, {MAX_SEED}, is reached before there are {self._body.count} digits")
 
     def _unmet(self, detail: str) -> ProblemError:
         """Returns the problem of a scan that finds too few digits. ``detail`` says where it ended."""
-        fields = ["confidence_floor"] + ["logit_floor"] * (self._logit_floor is not None)
+        fields = ["confidence_floor"] + ["logit_floor"] * (self._body.logit_floor is not None)
         return invalid(*(at_pointer(f"/{field}", detail) for field in fields))
-
-    async def _blocks(self) -> AsyncGenerator[Records]:
-        """Yields the digits of every block of seeds from the first seed on, the next blocks on their way."""
-        numbers = iter(range(self._first_seed // MAX_BATCH, (MAX_SEED + 1) // MAX_BATCH))
-        yield await self._block(next(numbers))  # it finds out the versions that the others name
-        async with aclosing(_in_order(self._block(number) for number in numbers)) as blocks:
-            async for block in blocks:
-                yield block
 
     def _choose(self, block: Records) -> NDArray[np.int64]:
         """Returns the places of the digits that pass and that the quotas have room for, and takes them off."""
-        digits, passing = block["digit"], block["confidence"] >= np.float32(self._confidence_floor)
-        if self._logit_floor is not None:
-            passing &= block["logit"] >= self._logit_floor
+        digits, passing = block["digit"], block["confidence"] >= np.float32(self._body.confidence_floor)
+        if self._body.logit_floor is not None:
+            passing &= block["logit"] >= self._body.logit_floor
         chosen = np.zeros(len(block), np.bool_)
         for digit in range(CLASSES):
             chosen[np.flatnonzero(passing & (digits == digit))[: self._quotas[digit]]] = True
@@ -99,34 +89,16 @@ class SeedScan:
         # Always the whole block: a pixel may depend on the batch that it is computed in.
         seeds = range(number * MAX_BATCH, (number + 1) * MAX_BATCH)
         images = await self._predict(GENERATOR, IMAGES, seeds)
-        self._metrics.images.labels(str(self.versions[GENERATOR])).inc(len(images))
         probabilities, logits = await asyncio.gather(
             self._predict(CLASSIFIER, PROBABILITIES, images), self._predict(DISCRIMINATOR, LOGITS, images)
         )
-        self._metrics.labels.labels("classifier").inc(len(images))
+        self._inference.metrics.labels.labels("classifier").inc(len(images))
         found = np.empty(len(images), record())
         found["seed"], found["pixels"], found["logit"] = np.arange(seeds.start, seeds.stop), images[..., 0], logits
         found["digit"], found["confidence"] = probabilities.argmax(axis=1), probabilities.max(axis=1)
-        return found[found["seed"] >= np.uint64(self._first_seed)]
+        return found[found["seed"] >= np.uint64(self._body.first_seed)]
 
     async def _predict(self, model: str, output: str, rows: Array | range) -> Array:
-        version = self.versions.get(model)
-        prediction = await self._inference.predict(model, rows, version=version)
+        prediction = await self._inference.predict(model, rows, version=self.versions.get(model))
         self.versions[model] = prediction.version
         return prediction.outputs[output]
-
-
-async def _in_order(blocks: Iterator[Coroutine[None, None, Records]]) -> AsyncGenerator[Records]:
-    """Yields what each of ``blocks`` returns, in order, with _BLOCKS_AHEAD on their way while the caller works."""
-    on_their_way: deque[asyncio.Task[Records]] = deque()
-    try:
-        for block in blocks:
-            on_their_way.append(asyncio.create_task(block))
-            if len(on_their_way) > _BLOCKS_AHEAD:
-                yield await on_their_way.popleft()
-        while on_their_way:
-            yield await on_their_way.popleft()
-    finally:
-        for task in on_their_way:
-            task.cancel()
-        await asyncio.gather(*on_their_way, return_exceptions=True)

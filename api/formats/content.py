@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
+import numpy as np
 import orjson
 from PIL import Image
 
 from api.digits.making import Digits
 from api.formats import images
-from api.formats.answers import Files, as_zip, chunks
 from api.formats.images import NPY, PNG
-from api.formats.zipstream import ZIP
+from api.formats.streams import ZIP, Files, as_zip, chunks
 from api.http.bodies import JSON
 from api.http.problems import at_pointer, invalid
 from serving.contract import IMAGE_SIDE
@@ -26,7 +26,7 @@ class Format:
 
     Attributes:
         suffix: of a file in this format.
-        whole: encodes all digits: (digits, scale, milliseconds a frame).
+        encode: encodes all digits: (digits, scale, milliseconds a frame).
         batches: encodes digits batch by batch: (batches, count, scale). Memory doesn't grow with the count.
         length: bytes of the answer by count and scale, where they are known before.
         shape: height and width of the image by count, before scaling.
@@ -35,7 +35,7 @@ class Format:
     """
 
     suffix: str
-    whole: Callable[[Digits, int, int], bytes] | None = None
+    encode: Callable[[Digits, int, int], bytes] | None = None
     batches: Callable[[AsyncIterator[Digits], int, int], AsyncGenerator[bytes]] | None = None
     length: Callable[[int, int], int] | None = None
     shape: Callable[[int], tuple[int, int]] = lambda count: (count * IMAGE_SIDE, IMAGE_SIDE)
@@ -43,12 +43,7 @@ class Format:
     animated: bool = False
 
     def __post_init__(self) -> None:
-        assert (self.whole is None) != (self.batches is None), "a format is encoded whole or in batches"
-
-    def encode(self, digits: Digits, scale: int, frame_ms: int = 0) -> bytes:
-        """Returns all digits in a format that is encoded whole."""
-        assert self.whole
-        return self.whole(digits, scale, frame_ms)
+        assert (self.encode is None) != (self.batches is None), "a format is encoded whole or in batches"
 
 
 def _json(digits: Digits, scale: int, _frame_ms: int) -> bytes:
@@ -58,7 +53,7 @@ def _json(digits: Digits, scale: int, _frame_ms: int) -> bytes:
         for entry, seed in zip(entries, digits.seeds, strict=True):
             entry["seed"] = seed
     if digits.labels is not None:
-        for entry, (digit, confidence) in zip(entries, digits.labels.pairs(), strict=True):
+        for entry, (digit, confidence) in zip(entries, digits.labels, strict=True):
             entry.update(digit=digit, confidence=confidence)
     for entry, image in zip(entries, digits.pixels, strict=True):
         entry["png"] = base64.b64encode(images.png(image, scale)).decode()
@@ -84,12 +79,13 @@ def _animation(kind: str, options: dict[str, Any], digits: Digits, scale: int, f
 
 def _npy_length(count: int, scale: int) -> int:
     side = IMAGE_SIDE * scale
-    return len(images.npy_header(count, side)) + count * side * side
+    return len(images.npy_header(np.uint8, count, side, side)) + count * side * side
 
 
 async def _npy(batches: AsyncIterator[Digits], count: int, scale: int) -> AsyncGenerator[bytes]:
     """Yields an ``.npy`` file of uint8 [count, 28·scale, 28·scale]."""
-    yield images.npy_header(count, IMAGE_SIDE * scale)
+    side = IMAGE_SIDE * scale
+    yield images.npy_header(np.uint8, count, side, side)
     async for batch in batches:
         for chunk in chunks(len(batch.pixels), scale):
             yield images.enlarge(batch.pixels[chunk], scale).tobytes()
@@ -104,7 +100,7 @@ def _zip(batches: AsyncIterator[Digits], count: int, scale: int) -> AsyncGenerat
         names = [f"{place:0{width}}{seed and f'-{seed}'}.png" for place, seed in enumerate(seeds, start)]
         if digits.labels is None:
             return Files(names, digits.pixels, [])
-        rows = zip(names, seeds, digits.labels.pairs(), strict=True)
+        rows = zip(names, seeds, digits.labels, strict=True)
         lines = [f"{name},{seed},{digit},{confidence}\n" for name, seed, (digit, confidence) in rows]
         return Files(names, digits.pixels, lines)
 
@@ -112,16 +108,16 @@ def _zip(batches: AsyncIterator[Digits], count: int, scale: int) -> AsyncGenerat
 
 
 FORMATS: Final = {
-    JSON: Format("json", whole=_json, has_labels=True),
-    PNG: Format("png", whole=_sheet, shape=lambda count: images.sheet_shape(count, IMAGE_SIDE)),
+    JSON: Format("json", encode=_json, has_labels=True),
+    PNG: Format("png", encode=_sheet, shape=lambda count: images.sheet_shape(count, IMAGE_SIDE)),
     ZIP: Format("zip", batches=_zip, has_labels=True),
     NPY: Format("npy", batches=_npy, length=_npy_length),
-    "image/apng": Format("png", whole=partial(_animation, "PNG", {"compress_level": 6}), animated=True),
+    "image/apng": Format("png", encode=partial(_animation, "PNG", {"compress_level": 6}), animated=True),
     "image/webp": Format(
-        "webp", whole=partial(_animation, "WEBP", {"lossless": True, "quality": 20, "method": 0}), animated=True
+        "webp", encode=partial(_animation, "WEBP", {"lossless": True, "quality": 20, "method": 0}), animated=True
     ),
     # All 256 shades fit into the palette; without this option Pillow would look for a smaller one.
-    "image/gif": Format("gif", whole=partial(_animation, "GIF", {"optimize": False}), animated=True),
+    "image/gif": Format("gif", encode=partial(_animation, "GIF", {"optimize": False}), animated=True),
 }
 """Every format of digits by its media type, the best ones first."""
 
@@ -136,6 +132,6 @@ def check_size(media_type: str, count: int, most: int, scale: int, max_pixels: i
         raise invalid(*(at_pointer(f"/{field}", detail) for field in fields))
     height, width = FORMATS[media_type].shape(count)
     pixels = height * width * scale**2
-    if FORMATS[media_type].whole and pixels > max_pixels:
+    if FORMATS[media_type].encode and pixels > max_pixels:
         detail = f"{pixels} pixels; at most {max_pixels} are made as {media_type}"
         raise invalid(at_pointer("/scale", detail), at_pointer(f"/{fields[0]}", detail))

@@ -11,7 +11,7 @@ import zlib
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from zlib_ng import zlib_ng
 
 Pixels = NDArray[np.uint8]
@@ -89,17 +89,9 @@ def sheet(images: Pixels) -> Pixels:
     return np.pad(grid, ((0, SHEET_GAP), (0, SHEET_GAP)))
 
 
-def npy_header(count: int, side: int) -> bytes:
-    """Returns what comes before the pixels in an ``.npy`` file of uint8 [count, side, side]."""
-    return _npy_header("|u1", (count, side, side))
-
-
-def npy_records_header(count: int, dtype: np.dtype[np.void]) -> bytes:
-    """Returns what comes before the records in an ``.npy`` file of ``count`` records."""
-    return _npy_header(np.lib.format.dtype_to_descr(dtype), (count,))
-
-
-def _npy_header(descr: object, shape: tuple[int, ...]) -> bytes:
+def npy_header(dtype: DTypeLike, *shape: int) -> bytes:
+    """Returns what comes before the values in an ``.npy`` file of an array."""
     file = io.BytesIO()
-    np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
+    description = np.lib.format.dtype_to_descr(np.dtype(dtype))
+    np.lib.format.write_array_header_1_0(file, {"descr": description, "fortran_order": False, "shape": shape})
     return file.getvalue()

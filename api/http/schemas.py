@@ -254,24 +254,27 @@ class GenerateResponse(_Generated):
     images: list[GeneratedImage] = Field(description="A digit for each seed or noise vector.")
 
 
-FIT = (
-    "Which images are fitted into 28×28 pixels: all but those that are already like MNIST's (`auto`), all, or none."
-    " With `never` each image should have 28×28 gray, opaque pixels."
-)
-SCORE_LABELS = "Adds the digit that the classifier reads in each image, and its confidence."
-FITTED_IMAGES = "Adds the 28×28 pixels that were scored."
+class ScoreOptions(BaseModel):
+    """How images are scored: query parameters, members of the JSON, or form fields."""
+
+    fit: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="Which images are fitted into 28×28 pixels: all but those that are already like MNIST's (`auto`),"
+        " all, or none. With `never` each image should have 28×28 gray, opaque pixels.",
+    )
+    labels: bool = Field(
+        False, description="Adds the digit that the classifier reads in each image, and its confidence."
+    )
+    fitted_images: bool = Field(False, description="Adds the 28×28 pixels that were scored.")
 
 
-class ScoreRequest(_Body):
+class ScoreRequest(_Body, ScoreOptions):
     """Images to score."""
 
     images: list[Png] = Field(
         min_length=1,
         description="PNG, JPEG or WebP files. Data URLs, base64url, line breaks and missing padding are accepted too.",
     )
-    fit: Literal["auto", "always", "never"] = Field("auto", description=FIT)
-    labels: bool = Field(False, description=SCORE_LABELS)
-    fitted_images: bool = Field(False, description=FITTED_IMAGES)
 
 
 class Score(BaseModel):

@@ -1,22 +1,29 @@
 """The encoding of inference requests and answers: JSON, with the bytes of some tensors after it."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from api.http.bodies import parse_json
 from api.http.problems import MALFORMED_REQUEST, ProblemError, at_pointer, invalid
-from api.oip import tensors
 from api.oip.schemas import InferenceRequest, InputTensor
-from api.oip.tensors import DATATYPES, Array
 from serving.contract import ModelSpec, TensorSpec
 from serving.tf_serving.client import Prediction
 
+Array = NDArray[Any]
+
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 """The header that says how many bytes of a body are JSON, where it isn't all of them."""
+
+DATATYPES: Final = {"float32": "FP32", "uint8": "UINT8"}
+"""The protocol's names for the contract's dtypes."""
+
+_PLACE: Final = "/inputs/0"
 
 
 @dataclass(frozen=True)
@@ -46,33 +53,79 @@ def read_request(body: bytes, header_length: str | None, spec: ModelSpec, most_r
     if header_length is not None and json_bytes == 0:
         return ParsedInference(_raw(body, spec.input, most_rows), {output.name: True for output in spec.outputs})
     request = parse_json(body[:json_bytes], InferenceRequest)
-    rows = _input(request.inputs, body[json_bytes:], spec.input, most_rows)
+    if len(request.inputs) != 1:
+        raise invalid(at_pointer("/inputs", f"should be one tensor, {spec.input.name}"))
+    rows = _input(request.inputs[0], body[json_bytes:], spec.input, most_rows)
     return ParsedInference(rows, _outputs(request, spec), request.id)
 
 
 def _raw(body: bytes, spec: TensorSpec, most_rows: int) -> Array:
-    row_bytes = int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize
+    row_bytes = math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
     count, rest = divmod(len(body), row_bytes)
     if rest or not 1 <= count <= most_rows:
         detail = f"{len(body)} bytes; a row of {spec.name} has {row_bytes}, and 1 to {most_rows} rows are taken"
         raise invalid(at_pointer("", detail))
-    return tensors.from_bytes(body, (count, *spec.shape), spec, "")
+    return _finite(_from_bytes(body, spec), "").reshape(count, *spec.shape)
 
 
-def _input(inputs: Sequence[InputTensor], content: bytes, spec: TensorSpec, most_rows: int) -> Array:
-    if len(inputs) != 1:
-        raise invalid(at_pointer("/inputs", f"should be one tensor, {spec.name}"))
-    place, tensor = "/inputs/0", inputs[0]
+def _input(tensor: InputTensor, content: bytes, spec: TensorSpec, most_rows: int) -> Array:
+    """Returns the input of a model: the numbers in ``tensor``, nested or flat, or the bytes in ``content``.
+
+    Raises ProblemError (422) naming the field at fault.
+    """
+    if tensor.name != spec.name:
+        raise _wrong("name", f"the model's input is {spec.name}")
+    if tensor.datatype != DATATYPES[spec.dtype]:
+        raise _wrong("datatype", f"should be {DATATYPES[spec.dtype]}")
+    rows, *rest = tensor.shape or (0,)
+    if tuple(rest) != spec.shape or not 1 <= rows <= most_rows:
+        expected = ", ".join(map(str, ("N", *spec.shape)))
+        raise _wrong("shape", f"should be [{expected}], with N from 1 to {most_rows}")
     size = tensor.parameters.binary_data_size if tensor.parameters else None
     if (tensor.data is None) == (size is None):
-        raise invalid(at_pointer(f"{place}/data", "either data or parameters.binary_data_size should be given"))
+        raise _wrong("data", "either data or parameters.binary_data_size should be given")
     if len(content) != (size or 0):
-        where = f"{place}/parameters/binary_data_size"
-        raise invalid(at_pointer(where, f"is {size or 0}, and {len(content)} bytes come after the JSON"))
-    shape = tensors.shape_of(tensor, spec, most_rows, place)
-    if tensor.data is None:
-        return tensors.from_bytes(content, shape, spec, place)
-    return tensors.from_json(tensor.data, shape, spec, place)
+        detail = f"is {size or 0}, and {len(content)} bytes come after the JSON"
+        raise _wrong("parameters/binary_data_size", detail)
+    count = math.prod(tensor.shape)
+    if tensor.data is not None:
+        found = _from_json(tensor.data, tensor.shape, np.dtype(spec.dtype))
+    elif len(content) == count * np.dtype(spec.dtype).itemsize:
+        found = _from_bytes(content, spec)
+    else:
+        detail = f"{len(content)} bytes, where shape and datatype need {count * np.dtype(spec.dtype).itemsize}"
+        raise _wrong("parameters/binary_data_size", detail)
+    return _finite(found, f"{_PLACE}/data").reshape(tensor.shape)
+
+
+def _from_bytes(content: bytes, spec: TensorSpec) -> Array:
+    """Returns the numbers in ``content``: row-major, little-endian, without gaps."""
+    return np.frombuffer(content, np.dtype(spec.dtype).newbyteorder("<")).astype(spec.dtype, copy=False)
+
+
+def _from_json(data: list[Any], shape: list[int], dtype: np.dtype[Any]) -> Array:
+    try:
+        found = np.array(data)
+    except (ValueError, OverflowError) as error:  # ragged, or too deep
+        raise _wrong("data", "should be numbers, flat or nested as the shape says") from error
+    if found.shape not in (tuple(shape), (math.prod(shape),)):
+        raise _wrong("data", f"has the shape {list(found.shape)} in place of {shape} or {math.prod(shape)}")
+    if found.dtype.kind not in ("iu" if dtype.kind == "u" else "iuf"):
+        raise _wrong("data", f"should be {'integers' if dtype.kind == 'u' else 'numbers'}")
+    if dtype.kind == "u" and (found.min() < 0 or found.max() > np.iinfo(dtype).max):
+        raise _wrong("data", f"should be from 0 to {np.iinfo(dtype).max}")
+    with np.errstate(over="ignore"):
+        return found.astype(dtype)
+
+
+def _finite(array: Array, place: str) -> Array:
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise invalid(at_pointer(place, "should be finite float32 numbers"))
+    return array
+
+
+def _wrong(field: str, detail: str) -> ProblemError:
+    return invalid(at_pointer(f"{_PLACE}/{field}", detail))
 
 
 def _outputs(request: InferenceRequest, spec: ModelSpec) -> dict[str, bool]:
@@ -82,11 +135,11 @@ def _outputs(request: InferenceRequest, spec: ModelSpec) -> dict[str, bool]:
         return dict.fromkeys(known, default)
     chosen: dict[str, bool] = {}
     for index, output in enumerate(request.outputs):
-        place = f"/outputs/{index}"
+        place = f"/outputs/{index}/name"
         if output.name not in known:
-            raise invalid(at_pointer(f"{place}/name", f"the model's outputs are {' and '.join(known)}"))
+            raise invalid(at_pointer(place, f"the model's outputs are {' and '.join(known)}"))
         if output.name in chosen:
-            raise invalid(at_pointer(f"{place}/name", "is named twice"))
+            raise invalid(at_pointer(place, "is named twice"))
         binary = output.parameters.binary_data if output.parameters else None
         chosen[output.name] = default if binary is None else binary
     return chosen

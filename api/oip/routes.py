@@ -14,22 +14,14 @@ from api.http.deadlines import limit_of, time_limit
 from api.http.problems import ProblemError
 from api.http.schemas import VersionInQuery
 from api.middleware.keys import charge
-from api.oip import tensors
-from api.oip.messages import HEADER_LENGTH, read_request, write_answer
-from api.oip.schemas import (
-    InferenceRequest,
-    InferenceResponse,
-    ModelMetadata,
-    RepositoryEntry,
-    State,
-)
+from api.oip.messages import DATATYPES, HEADER_LENGTH, read_request, write_answer
+from api.oip.schemas import InferenceRequest, InferenceResponse, ModelMetadata, RepositoryEntry, State, TensorMetadata
 from api.routes import health
 from api.state import GatewayState, StateDep
-from api.telemetry.metrics import Metrics
 from api.telemetry.model_status import model_status
 from api.threads import in_thread_if_large
-from serving.contract import DISCRIMINATOR, GENERATOR, IMAGES, MODELS, PROBABILITIES, ModelSpec
-from serving.tf_serving.client import Prediction, VersionNotFoundError, VersionStatus
+from serving.contract import DISCRIMINATOR, MODELS, PROBABILITIES, ModelSpec, TensorSpec
+from serving.tf_serving.client import VersionNotFoundError, VersionStatus
 
 BINARY: Final = "application/octet-stream"
 PLATFORM: Final = "tensorflow_savedmodel"
@@ -134,8 +126,8 @@ async def metadata(model: ModelInPath, state: StateDep, version: Version = None)
         name=model,
         versions=[str(one.version) for one in versions if one.state == "AVAILABLE"],
         platform=PLATFORM,
-        inputs=[tensors.metadata(spec.input)],
-        outputs=[tensors.metadata(output) for output in spec.outputs],
+        inputs=[_metadata(spec.input)],
+        outputs=[_metadata(output) for output in spec.outputs],
     )
 
 
@@ -185,7 +177,9 @@ async def infer(
         charge(request, len(parsed.rows), "/inputs")
         async with time_limit(limit_of(request, state.settings.request_timeout_s)):
             prediction = await state.inference.predict_whole(model, parsed.rows, version=version)
-            _count(prediction, state.metrics)
+            if model == DISCRIMINATOR:
+                real = (prediction.outputs[PROBABILITIES] > 0.5).tolist()
+                state.metrics.count_scores(prediction.version, ["real" if one else "fake" for one in real])
             size = sum(prediction.outputs[name].nbytes for name in parsed.outputs)
             content, headers = await in_thread_if_large(size, lambda: write_answer(prediction, parsed))
     return Response(content, 200, headers | {"X-Model": model, "X-Model-Version": str(prediction.version)})
@@ -197,6 +191,10 @@ def _spec(model: str) -> ModelSpec:
     return MODELS[model]
 
 
+def _metadata(spec: TensorSpec) -> TensorMetadata:
+    return TensorMetadata(name=spec.name, datatype=DATATYPES[spec.dtype], shape=[-1, *spec.shape])
+
+
 async def _versions(model: str, version: int | None, state: GatewayState) -> list[VersionStatus]:
     """Returns the versions of ``model``, or only the named one. Raises VersionNotFoundError if there is no such one."""
     versions = (await model_status(state.inference.client, model, state.settings.request_timeout_s)).versions
@@ -204,12 +202,3 @@ async def _versions(model: str, version: int | None, state: GatewayState) -> lis
     if version is not None and not named:
         raise VersionNotFoundError(model, version)
     return named
-
-
-def _count(prediction: Prediction, metrics: Metrics) -> None:
-    outputs = prediction.outputs
-    if prediction.model == GENERATOR:
-        metrics.images.labels(str(prediction.version)).inc(len(outputs[IMAGES]))
-    elif prediction.model == DISCRIMINATOR:
-        verdicts = ["real" if probability > 0.5 else "fake" for probability in outputs[PROBABILITIES].tolist()]
-        metrics.count_scores(prediction.version, verdicts)

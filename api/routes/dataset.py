@@ -9,9 +9,9 @@ from starlette.responses import Response
 
 from api import openapi
 from api.digits.seed_scan import SeedScan
-from api.formats import answers, images
+from api.formats import images
 from api.formats.images import NPY
-from api.formats.zipstream import ZIP
+from api.formats.streams import ZIP, Files, Stream, as_zip, chunks
 from api.http import bodies
 from api.http.deadlines import limit_of, time_limit
 from api.http.negotiation import negotiate
@@ -19,8 +19,8 @@ from api.http.problems import at_pointer, invalid
 from api.http.schemas import DatasetRequest
 from api.middleware.keys import charge, charge_made
 from api.state import StateDep
-from api.upstream.inference import MAX_BATCH
-from api.upstream.one_version import retry_on_swap
+from api.upstream.coalescing import MAX_BATCH
+from api.upstream.inference import retry_on_swap
 from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR
 from serving.dataset import Records, record
 
@@ -61,7 +61,7 @@ async def dataset(request: Request, state: StateDep) -> Response:
         charge_made(request, min(images, max(0, scanned - body.count)))
 
     async def attempt() -> tuple[SeedScan, Records, AsyncGenerator[Records]]:
-        scan = SeedScan(body, state.inference, state.metrics)
+        scan = SeedScan(body, state.inference)
         parts = scan.parts(on_scanned)
         while True:
             async with time_limit(limit_s):  # for each block, as in the stream
@@ -83,17 +83,17 @@ async def dataset(request: Request, state: StateDep) -> Response:
         "Content-Disposition": f'attachment; filename="dataset.{"zip" if media_type == ZIP else "npy"}"',
     }
     if media_type == ZIP:
-        return answers.Stream(_as_zip(all_parts, body.count, body.scale), (parts, all_parts), headers, ZIP)
-    head = images.npy_records_header(body.count, record(body.scale))
+        return Stream(_as_zip(all_parts, body.count, body.scale), (parts, all_parts), headers, ZIP)
+    head = images.npy_header(record(body.scale), body.count)
     headers["Content-Length"] = str(len(head) + body.count * record(body.scale).itemsize)
-    return answers.Stream(_as_npy(all_parts, head, body.scale), (parts, all_parts), headers, NPY)
+    return Stream(_as_npy(all_parts, head, body.scale), (parts, all_parts), headers, NPY)
 
 
 async def _as_npy(parts: AsyncIterator[Records], head: bytes, scale: int) -> AsyncGenerator[bytes]:
     """Yields an ``.npy`` file of records."""
     yield head
     async for part in parts:
-        for chunk in answers.chunks(len(part), scale):
+        for chunk in chunks(len(part), scale):
             digits = part[chunk]
             enlarged = np.empty(len(digits), record(scale))
             for name in ("seed", "digit", "confidence", "logit"):
@@ -106,13 +106,13 @@ def _as_zip(parts: AsyncIterator[Records], count: int, scale: int) -> AsyncGener
     """Yields a zip with a PNG for each digit, in the folder of its digit, and a table of them as its last file."""
     width = len(str(count - 1))
 
-    def files(digits: Records, start: int) -> answers.Files:
+    def files(digits: Records, start: int) -> Files:
         names = [f"{one['digit']}/{place:0{width}}-{one['seed']}.png" for place, one in enumerate(digits, start)]
         # The str of a float32 is the shortest that reads back as the same float32.
         lines = [
             f"{name},{one['seed']},{one['digit']},{one['confidence']},{one['logit']}\n"
             for name, one in zip(names, digits, strict=True)
         ]
-        return answers.Files(names, digits["pixels"], lines)
+        return Files(names, digits["pixels"], lines)
 
-    return answers.as_zip(parts, files, LABELS_HEAD, scale)
+    return as_zip(parts, files, LABELS_HEAD, scale)

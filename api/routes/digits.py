@@ -6,14 +6,13 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
 from api import openapi
-from api.digits.making import digits_of
+from api.digits.making import generate
 from api.formats import images
 from api.formats.images import PNG
 from api.http import caching, deadlines, problems
 from api.http.deadlines import limit_of, time_limit
 from api.http.schemas import ScaleInQuery, SeedInPath, VersionInQuery
 from api.state import StateDep
-from serving.contract import GENERATOR
 
 router = APIRouter()
 
@@ -43,6 +42,5 @@ async def digit(
 ) -> Response:
     with state.admission.images(request, 1):
         async with time_limit(limit_of(request, state.settings.request_timeout_s)):
-            prediction = await state.inference.predict(GENERATOR, [seed], version=version)
-    digits = digits_of(prediction, state.metrics)
+            digits = (await generate(state, [seed], version)).first
     return caching.cacheable(request, images.png(digits.pixels[0], scale), PNG, digits.headers, version)

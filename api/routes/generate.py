@@ -1,15 +1,17 @@
 """POST /generate: digits from seeds, from noise, or from seeds that the server chooses."""
 
+from functools import partial
 from typing import Final
 
+import anyio
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from api import openapi
 from api.digits import making
-from api.digits.sources import IndexedSeeds, rows_of
-from api.formats import answers
+from api.digits.making import source_of
 from api.formats.content import FORMATS, check_size
+from api.formats.streams import Stream
 from api.http import bodies, problems, schemas
 from api.http.deadlines import limit_of, time_limit
 from api.http.negotiation import negotiate
@@ -17,6 +19,7 @@ from api.http.problems import at_pointer, invalid
 from api.http.schemas import GenerateRequest, InterpolateRequest
 from api.middleware.keys import charge
 from api.state import GatewayState, StateDep
+from api.threads import in_thread_if_large
 from api.upstream.coalescing import Rows
 
 router = APIRouter()
@@ -25,6 +28,10 @@ OFFERED: Final = tuple(name for name, form in FORMATS.items() if not form.animat
 LABELLED: Final = tuple(name for name, form in FORMATS.items() if form.has_labels)
 MAX_SEEDS_IN_HEADER: Final = 256
 """Seeds that do not follow each other are listed up to here: 1.5 KB, where proxies take 4 to 8 KB of headers."""
+
+_LARGE_PIXELS: Final = 2**22
+_LARGE: Final = anyio.CapacityLimiter(2)
+"""How many large answers are encoded at a time: each takes two bytes a pixel, 130 MB for the largest."""
 
 
 @router.post(
@@ -59,12 +66,12 @@ async def generate(request: Request, state: StateDep) -> Response:
     settings = state.settings
     most = settings.max_stream_images if form.batches and not body.noise else settings.max_images
     check_size(media_type, count, most, body.scale, settings.max_pixels, (body.source,))
-    query = rows_of(body)
+    source = source_of(body)
     with state.admission.images(request, count):
         charge(request, count, f"/{body.source}")
-        labelled = form.has_labels and (body.labels or isinstance(query, IndexedSeeds))
+        labelled = form.has_labels and (body.labels or source is body)
         headers = {"Content-Disposition": f'attachment; filename="digits.{form.suffix}"'} if form.batches else {}
-        response, rows = await respond(request, state, query, count, body, media_type, headers, labelled=labelled)
+        response, rows = await respond(request, state, source, count, body, media_type, headers, labelled=labelled)
     if isinstance(rows, range):
         response.headers["X-Seeds"] = f"{rows[0]}-{rows[-1]}"
     elif body.count and len(rows) <= MAX_SEEDS_IN_HEADER:
@@ -75,7 +82,7 @@ async def generate(request: Request, state: StateDep) -> Response:
 async def respond(
     request: Request,
     state: GatewayState,
-    query: Rows | IndexedSeeds,
+    source: Rows | GenerateRequest,
     count: int,
     body: GenerateRequest | InterpolateRequest,
     media_type: str,
@@ -93,16 +100,20 @@ async def respond(
     form = FORMATS[media_type]
     limit_s = limit_of(request, state.settings.request_timeout_s)
     async with time_limit(limit_s):
-        generation = await making.generate(state, query, body.version, labelled=labelled, whole=not form.batches)
+        generation = await making.generate(
+            state, source, body.version, labelled=labelled, whole=form.encode is not None
+        )
         first = generation.first
         headers = first.headers | {"Vary": "Accept"} | headers
-        if not form.batches:
+        if form.encode:
             pixels = first.pixels.size * body.scale**2
-            encoded = await answers.encode(pixels, form.encode, first, body.scale, frame_ms)
-            return Response(encoded, 200, headers, media_type), generation.rows
+            encode = partial(form.encode, first, body.scale, frame_ms)
+            content = await in_thread_if_large(pixels, encode, _LARGE if pixels > _LARGE_PIXELS else None)
+            return Response(content, 200, headers, media_type), generation.rows
     assert generation.rest is not None
+    assert form.batches is not None
     batches = state.admission.stream(count, limit_s, first, generation.rest)
     if form.length:
         headers["Content-Length"] = str(form.length(len(generation.rows), body.scale))
-    content = form.batches(batches, len(generation.rows), body.scale)
-    return answers.Stream(content, (generation.rest, batches), headers, media_type), generation.rows
+    parts = form.batches(batches, len(generation.rows), body.scale)
+    return Stream(parts, (generation.rest, batches), headers, media_type), generation.rows

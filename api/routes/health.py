@@ -1,6 +1,7 @@
 """GET /healthz/live and /healthz/ready: whether the process runs, and whether it can serve requests."""
 
 import asyncio
+import math
 import time
 from dataclasses import dataclass, field
 from typing import Final
@@ -67,21 +68,19 @@ async def ready(request: Request, state: StateDep) -> Health:
 
 async def unready_models(inference: Inference, lifecycle: Lifecycle, timeout_s: float) -> list[dict[str, str]]:
     """Returns ``model`` and ``detail`` for each model that isn't available; nothing if all of them are."""
-    found = await asyncio.gather(*(_unready(inference, lifecycle, name, timeout_s) for name in MODELS))
-    return [{"model": name, "detail": detail} for name, detail in zip(MODELS, found, strict=True) if detail]
-
-
-async def _unready(inference: Inference, lifecycle: Lifecycle, model: str, timeout_s: float) -> str:
-    """Returns why ``model`` isn't available; "" if it is."""
     seen = lifecycle.available_at
-    try:
-        status = await model_status(inference.client, model, timeout_s)
-    except DeadlineError as error:
-        silent_s = time.monotonic() - seen[model] if model in seen else STALE_STATUS_S
-        return "" if silent_s < STALE_STATUS_S else problem_of(error).detail
-    except ModelServerError as error:
-        return problem_of(error).detail
-    if status.serving is None:
-        return status.detail or ""
-    seen[model] = time.monotonic()
-    return ""
+
+    async def fault(model: str) -> str:
+        try:
+            status = await model_status(inference.client, model, timeout_s)
+        except DeadlineError as error:
+            is_stale = time.monotonic() - seen.get(model, -math.inf) >= STALE_STATUS_S
+            return problem_of(error).detail if is_stale else ""
+        except ModelServerError as error:
+            return problem_of(error).detail
+        if status.serving:
+            seen[model] = time.monotonic()
+        return "" if status.serving else status.detail or ""
+
+    found = zip(MODELS, await asyncio.gather(*map(fault, MODELS)), strict=True)
+    return [{"model": model, "detail": detail} for model, detail in found if detail]

@@ -13,7 +13,7 @@ from api.http.deadlines import time_limit
 from api.http.problems import ProblemError
 from api.http.schemas import StoryResponse, VersionInQuery
 from api.state import StateDep
-from api.upstream.one_version import retry_on_swap
+from api.upstream.inference import retry_on_swap
 from serving.contract import GENERATOR
 
 router = APIRouter()

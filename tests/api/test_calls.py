@@ -15,7 +15,7 @@ import pytest
 
 from api.http.deadlines import HEADER
 from api.middleware.admission import MIN_CHARGE_IMAGES
-from api.upstream.coalescing import CALLS_IN_FLIGHT, LARGE_AT_ONCE, Coalescer, Kind, Rows
+from api.upstream.coalescing import CALLS_IN_FLIGHT, LARGE_AT_ONCE, RequestQueue, Rows
 from api.upstream.inference import SLICE_ROWS
 from serving.apis import PredictRequest
 from serving.contract import IMAGES, NOISE
@@ -121,19 +121,18 @@ def test_large_requests_are_made_in_slices_and_few_of_them_wait_before_a_small_o
 
 
 def test_a_call_that_is_cancelled_before_it_begins_blocks_no_other() -> None:
-    async def run_call(kind: Kind, parts: Sequence[Rows], deadline: float) -> Prediction:
-        return Prediction(kind.model, 1, {})
+    async def run_call(parts: Sequence[Rows], deadline: float) -> Prediction:
+        return Prediction("generator", 1, {})
 
     async def cancel_early() -> None:
-        coalescer = Coalescer(run_call)
-        kind = Kind("generator", "serving_default", None)
+        queue = RequestQueue(run_call)
         for _ in range(2 * CALLS_IN_FLIGHT):
-            request = asyncio.create_task(coalescer.predict(kind, [7]))
+            request = asyncio.create_task(queue.predict([7]))
             await asyncio.sleep(0)  # it is in the queue, and the call is sent in this round of the event loop
             request.cancel()
             await asyncio.gather(request, return_exceptions=True)
         async with asyncio.timeout(60):
-            assert (await coalescer.predict(kind, [7])).version == 1
+            assert (await queue.predict([7])).version == 1
 
     asyncio.run(cancel_early())
 

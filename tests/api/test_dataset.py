@@ -119,27 +119,6 @@ def test_a_zip_has_a_folder_for_each_digit_and_a_table(small_http: GatewayClient
                 assert np.array_equal(np.asarray(image), one["pixels"])
 
 
-@pytest.mark.parametrize(
-    ("body", "places"),
-    [
-        ({}, ["/count"]),
-        ({"count": 0}, ["/count"]),
-        ({"count": 100_001}, ["/count"]),
-        ({"count": 5, "balance": "fair"}, ["/balance"]),
-        ({"count": 5, "quotas": [1] * 9}, ["/quotas"]),
-        ({"count": 5, "quotas": [-1] + [1] * 9}, ["/quotas/0"]),
-        ({"count": 11, "quotas": [1] * 10}, ["/quotas"]),
-        ({"count": 5, "quotas": [1] * 10, "balance": "mnist"}, ["/quotas", "/balance"]),
-        ({"count": 5, "confidence_floor": 1.1}, ["/confidence_floor"]),
-        ({"count": 5, "logit_floor": "high"}, ["/logit_floor"]),
-        ({"count": 5, "first_seed": 2**53}, ["/first_seed"]),
-        ({"count": 5, "seed": 1}, ["/seed"]),
-    ],
-)
-def test_what_is_wrong_is_named(small_http: GatewayClient, body: dict[str, Any], places: list[str]) -> None:
-    assert_problem(small_http.post("/dataset", json=body), "invalid-request", *places)
-
-
 def test_what_there_is_not_is_told_before_anything_is_sent(small_http: GatewayClient) -> None:
     """After many seeds without a digit to keep, or where the seeds end."""
     asked: dict[str, Any] = {"count": 5, "confidence_floor": 0.9, "logit_floor": 4, "quotas": [0, 5, *[0] * 8]}
@@ -148,7 +127,6 @@ def test_what_there_is_not_is_told_before_anything_is_sent(small_http: GatewayCl
     assert f"none of {MAX_SCANNED_WITHOUT_MATCH} seeds in a row" in problem["detail"]
     asked = {"count": 5, "confidence_floor": 0.95, "first_seed": MAX_SEED - 300}
     assert_problem(small_http.post("/dataset", json=asked), "invalid-request", "/confidence_floor")
-    assert_problem(small_http.post("/dataset", json={"count": 5, "version": 9}), "version-not-found")
 
 
 def test_each_block_has_the_time_of_a_request(faulty_server: MisbehavingServer, faulty_http: GatewayClient) -> None:

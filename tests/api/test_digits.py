@@ -66,10 +66,6 @@ def test_everything_wrong_is_named_at_once(http: httpx.Client) -> None:
     assert_problem(response, "invalid-request", "seed", "scale", "version")
 
 
-def test_a_version_that_does_not_exist_is_not_found(http: httpx.Client) -> None:
-    assert_problem(http.get("/digits/7.png?version=99"), "version-not-found")
-
-
 @pytest.mark.parametrize("path", ["/digits/7", "/digits/7.jpg", "/digits/.png", "/digits/", "/digits/7/8.png"])
 def test_other_paths_are_not_found(http: httpx.Client, path: str) -> None:
     assert_problem(http.get(path), "not-found")

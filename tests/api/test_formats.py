@@ -1,23 +1,20 @@
-"""Pixels as files: PNG, sheet, npy and zip, with every value kept."""
+"""Pixels as files: what ``test_generate`` doesn't see of PNG, sheets, zip and streams."""
 
+import asyncio
 import gc
 import io
 import sys
 import zipfile
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+from starlette.types import Message, Scope
 
 from api.formats import images
-from api.formats.zipstream import ZipStream
+from api.formats.streams import Stream, ZipStream
 from tests.support.pictures import pixels_of
-
-Pixels = NDArray[np.uint8]
-
-
-def some(count: int, side: int = 28) -> Pixels:
-    return np.random.default_rng(count).integers(1, 256, (count, side, side), np.uint8)
 
 
 def test_png_keeps_all_256_values() -> None:
@@ -25,56 +22,30 @@ def test_png_keeps_all_256_values() -> None:
     assert np.array_equal(pixels_of(images.png(ramp)), ramp)
 
 
-@pytest.mark.parametrize("scale", [1, 2, 32])
-def test_enlarging_repeats_every_pixel(scale: int) -> None:
-    small = some(1)[0]
-    large = pixels_of(images.png(small, scale))
-    assert large.shape == (28 * scale, 28 * scale)
-    for row, column in np.ndindex(scale, scale):
-        assert np.array_equal(large[row::scale, column::scale], small)
-
-
-def test_one_image_is_its_own_sheet() -> None:
-    assert np.array_equal(images.sheet(some(1)), some(1)[0])
-
-
 @pytest.mark.parametrize(
     ("count", "rows", "columns"),
     [(2, 1, 2), (3, 2, 2), (4, 2, 2), (5, 2, 3), (6, 2, 3), (7, 3, 3), (10, 3, 4), (16, 4, 4), (100, 10, 10)],
 )
-def test_a_sheet_is_as_near_to_a_square_as_the_number_allows(count: int, rows: int, columns: int) -> None:
-    sheet = images.sheet(some(count))
-    assert sheet.shape == (rows * 30 + 2, columns * 30 + 2)
-    assert sheet.shape == images.sheet_shape(count, 28)
-
-
-def test_a_sheet_holds_each_image_in_reading_order_on_black() -> None:
-    digits = some(5)
+def test_a_sheet_is_nearly_square_and_holds_each_image_in_reading_order_on_black(
+    count: int, rows: int, columns: int
+) -> None:
+    digits = np.random.default_rng(count).integers(1, 256, (count, 28, 28), np.uint8)
     sheet = images.sheet(digits).copy()
+    assert sheet.shape == images.sheet_shape(count, 28) == (rows * 30 + 2, columns * 30 + 2)
     for index, digit in enumerate(digits):
-        top, left = 2 + 30 * (index // 3), 2 + 30 * (index % 3)
+        top, left = 2 + 30 * (index // columns), 2 + 30 * (index % columns)
         assert np.array_equal(sheet[top : top + 28, left : left + 28], digit)
         sheet[top : top + 28, left : left + 28] = 0
     assert not sheet.any()
 
 
-def test_npy_header_and_pixels_are_a_file_that_numpy_loads() -> None:
-    digits = some(3)
-    file = images.npy_header(3, 28) + digits.tobytes()
-    assert np.array_equal(np.load(io.BytesIO(file)), digits)
-
-
-def archive_of(files: dict[str, bytes]) -> bytes:
+def archive_of(*names: str) -> bytes:
     archive = ZipStream()
-    return b"".join([*(archive.add(name, content) for name, content in files.items()), archive.finish()])
+    return b"".join([*(archive.add(name, b"a") for name in names), archive.finish()])
 
 
-def test_equal_files_are_equal_archives() -> None:
-    assert archive_of({"a": b"a"}) == archive_of({"a": b"a"})
-
-
-def test_files_are_readable_by_their_owner_and_stored() -> None:
-    with zipfile.ZipFile(io.BytesIO(archive_of({"a": b"a"}))) as opened:
+def test_files_of_an_archive_are_readable_by_their_owner_and_stored() -> None:
+    with zipfile.ZipFile(io.BytesIO(archive_of("a"))) as opened:
         (info,) = opened.infolist()
     assert info.external_attr >> 16 == 0o100644
     assert info.compress_type == zipfile.ZIP_STORED
@@ -84,7 +55,7 @@ def test_files_are_readable_by_their_owner_and_stored() -> None:
 def test_more_files_than_the_old_format_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a limit of 2 in place of 65,535: the directory is then the new format's."""
     monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 2)
-    archive = archive_of({str(index): b"" for index in range(3)})
+    archive = archive_of("0", "1", "2")
     assert b"PK\x06\x06" in archive
     with zipfile.ZipFile(io.BytesIO(archive)) as opened:
         assert opened.namelist() == ["0", "1", "2"]
@@ -100,3 +71,51 @@ def test_an_abandoned_archive_ends_without_an_error(monkeypatch: pytest.MonkeyPa
     del archive, archives
     gc.collect()
     assert not errors
+
+
+SCOPE: Scope = {"type": "http", "asgi": {"spec_version": "2.3"}}
+
+
+@pytest.mark.parametrize("leaves_at", ["http.response.start", "http.response.body", "never"])
+def test_a_stream_closes_what_it_is_made_from(leaves_at: str) -> None:
+    """If the client disconnects at the start, only the source has begun."""
+    closed: list[str] = []
+
+    async def source() -> AsyncGenerator[bytes]:
+        try:
+            for _ in range(3):
+                yield b"x"
+        finally:
+            await asyncio.sleep(0)  # as where a call is cancelled: others have their turn meanwhile
+            closed.append("source")
+
+    async def encoded(parts: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+        try:
+            async with aclosing(parts):
+                async for part in parts:
+                    yield part
+        finally:
+            closed.append("encoded")
+
+    async def answer() -> None:
+        parts = source()
+        await anext(parts)
+        body = encoded(parts)
+        left = asyncio.Event()
+
+        async def receive() -> Message:
+            await left.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Message) -> None:
+            if message["type"] == leaves_at:
+                left.set()
+                await asyncio.Event().wait()  # the client takes nothing more
+
+        await Stream(body, (parts,), {}, "application/zip")(SCOPE, receive, send)
+        for generator in (parts, body):
+            with pytest.raises(StopAsyncIteration):
+                await anext(generator)
+
+    asyncio.run(answer())
+    assert sorted(closed) == (["source"] if leaves_at == "http.response.start" else ["encoded", "source"])

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from serving.contract import MAX_SEED
 from serving.noise import noise_from_seeds
-from tests.api.problem import assert_problem
 from tests.support.pictures import pixels_of
 
 Pixels = NDArray[np.uint8]
@@ -71,18 +70,10 @@ def test_all_formats_hold_the_same_pixels(http: httpx.Client) -> None:
         assert response.headers["vary"] == "Accept"
 
 
-def test_one_seed_as_png_is_that_digit_without_a_margin(http: httpx.Client) -> None:
-    assert pixels_of(ask(http, "image/png", seeds=[7]).content).shape == (28, 28)
-
-
 def test_noise_gives_the_digit_of_the_seed_that_it_came_from(http: httpx.Client) -> None:
     response = ask(http, noise=noise_from_seeds(SEEDS).tolist())
     assert all(set(image) == {"png"} for image in response.json()["images"])
     assert np.array_equal(from_json(response), from_json(ask(http, seeds=SEEDS)))
-
-
-def test_noise_may_be_whole_numbers(http: httpx.Client) -> None:
-    assert from_json(ask(http, noise=[[0] * 100])).shape == (1, 28, 28)
 
 
 def test_whole_numbers_may_have_a_point(http: httpx.Client) -> None:
@@ -91,6 +82,7 @@ def test_whole_numbers_may_have_a_point(http: httpx.Client) -> None:
     assert with_points == ask(http, seeds=[7, 8], scale=2, version=1).json()
     assert [image["seed"] for image in with_points["images"]] == [7, 8]
     assert len(ask(http, count=2.0).json()["images"]) == 2
+    assert from_json(ask(http, noise=[[0] * 100])).shape == (1, 28, 28)
 
 
 def test_chosen_seeds_are_told_and_give_the_same_digits_again(http: httpx.Client) -> None:
@@ -123,12 +115,6 @@ def test_scale_repeats_pixels(http: httpx.Client, scale: int) -> None:
 def test_the_version_can_be_named(http: httpx.Client) -> None:
     assert ask(http, seeds=[1], version=1).json() == ask(http, seeds=[1]).json()
     assert ask(http, seeds=[1], version=None).json() == ask(http, seeds=[1]).json()
-
-
-@pytest.mark.parametrize("accept", ["application/json", "image/png", "application/zip", "application/x-npy"])
-def test_a_version_that_does_not_exist_is_the_callers_404(http: httpx.Client, accept: str) -> None:
-    response = http.post("/generate", json={"seeds": [1], "version": 99}, headers={"Accept": accept})
-    assert_problem(response, "version-not-found")
 
 
 def test_a_seeds_pixels_do_not_depend_on_its_batch(http: httpx.Client) -> None:

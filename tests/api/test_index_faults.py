@@ -14,7 +14,6 @@ import pytest
 from numpy.typing import NDArray
 
 from api.digits.seed_index import MAX_SEEDS
-from api.upstream.inference import MAX_BATCH
 from serving.apis import ModelVersionStatus, PredictRequest
 from serving.contract import (
     CLASSIFIER,
@@ -22,7 +21,6 @@ from serving.contract import (
     CURATED,
     DIGITS,
     GENERATOR,
-    IMAGES,
     INDEX_PAGE,
     INDEXED_SEEDS,
     NOT_INDEXED,
@@ -32,7 +30,7 @@ from serving.contract import (
 )
 from serving.tf_serving.tensors import to_array
 from tests.api import processes
-from tests.api.misbehaving import MisbehavingServer, answer, failing
+from tests.api.misbehaving import MisbehavingServer, answer
 from tests.api.problem import assert_problem
 from tests.api.processes import GatewayClient
 from tests.support.waiting import wait_until
@@ -159,23 +157,6 @@ def test_many_requests_at_once_share_one_fetch(
     assert versions.fetches() == 1
 
 
-def test_a_newer_version_is_noticed_within_a_second(server: MisbehavingServer, http: GatewayClient) -> None:
-    """Both versions stay available: until it is noticed the older one answers, with seeds of its own."""
-    old, new = next(numbers), next(numbers)
-    versions = Versions(server, old, new)
-    versions.publish(old)
-    seeds_of(sevens(http), old)
-    versions.publish(old, new)
-
-    def noticed() -> bool:
-        response = sevens(http)
-        seeds_of(response, response.json()["version"])
-        return bool(response.json()["version"] == new)
-
-    wait_until(noticed)
-    assert_problem(sevens(http, 2000, version=old), "invalid-request", "/count")
-
-
 @pytest.mark.parametrize("accept", ["application/json", "application/zip"])
 def test_if_the_version_is_withdrawn_its_successor_starts_again(
     server: MisbehavingServer, http: GatewayClient, accept: str
@@ -197,18 +178,10 @@ def test_if_the_version_is_withdrawn_its_successor_starts_again(
     assert {int(seed) % 2 for seed in response.headers["x-seeds"].split(",")} == {new % 2}
 
 
-def test_a_failure_is_not_kept(server: MisbehavingServer, http: GatewayClient, versions: Versions) -> None:
-    version = versions.available[-1]
-    server.behaviour = failing(grpc.StatusCode.UNAVAILABLE)
-    assert_problem(sevens(http), "model-server-unreachable")
-    server.behaviour = versions
-    seeds_of(sevens(http), version)
-
-
 def test_a_slow_index_is_504_after_the_requests_time(
     server: MisbehavingServer, http: GatewayClient, versions: Versions
 ) -> None:
-    """All calls for the index share the request's time, so only two of them begin."""
+    """All calls for the index share the request's time, so only two of them begin. The failure is not kept."""
     version = versions.available[-1]
     gone = threading.Event()
     calls = []
@@ -266,38 +239,18 @@ def test_an_index_of_more_pages_than_a_call_takes_comes_in_several(
     )
 
 
-class TestClassifier:
-    @pytest.mark.parametrize("accept", ["application/json", "application/zip"])
-    def test_without_it_labels_are_503_and_digits_of_the_index_are_not(
-        self, server: MisbehavingServer, http: GatewayClient, versions: Versions, accept: str
-    ) -> None:
-        def no_classifier(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
-            if request.model_spec.name == CLASSIFIER:
-                context.abort(grpc.StatusCode.NOT_FOUND, "Servable not found")
-            return versions(request, context)
+@pytest.mark.parametrize("accept", ["application/json", "application/zip"])
+def test_without_the_classifier_labels_are_503_and_digits_of_the_index_are_not(
+    server: MisbehavingServer, http: GatewayClient, versions: Versions, accept: str
+) -> None:
+    def no_classifier(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
+        if request.model_spec.name == CLASSIFIER:
+            context.abort(grpc.StatusCode.NOT_FOUND, "Servable not found")
+        return versions(request, context)
 
-        server.behaviour = no_classifier
-        headers = {"Accept": accept}
-        response = http.post("/generate", json={"seeds": [1000], "labels": True}, headers=headers)
-        assert CLASSIFIER in assert_problem(response, "model-not-served")["detail"]
-        for body in ({"seeds": [999], "labels": True}, {"count": 3, "digit": 7}):
-            assert http.post("/generate", json=body, headers=headers).status_code == 200
-
-    def test_a_stream_that_loses_it_breaks_off_where_the_client_sees_it(
-        self, server: MisbehavingServer, http: GatewayClient, versions: Versions
-    ) -> None:
-        rows = failed = 0
-
-        def once(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
-            nonlocal rows, failed
-            if request.model_spec.name == CLASSIFIER:
-                if rows >= MAX_BATCH:
-                    failed += 1
-                    context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
-                rows += request.inputs[IMAGES].tensor_shape.dim[0].size
-            return versions(request, context)
-
-        server.behaviour = once
-        with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
-            http.post("/generate", json={"count": 2000, "labels": True}, headers={"Accept": "application/zip"})
-        assert failed == 2  # one call, made twice
+    server.behaviour = no_classifier
+    headers = {"Accept": accept}
+    response = http.post("/generate", json={"seeds": [1000], "labels": True}, headers=headers)
+    assert CLASSIFIER in assert_problem(response, "model-not-served")["detail"]
+    for body in ({"seeds": [999], "labels": True}, {"count": 3, "digit": 7}):
+        assert http.post("/generate", json=body, headers=headers).status_code == 200

@@ -1,18 +1,23 @@
 """POST /interpolate: the same frames in seven formats, from end to end."""
 
 import io
+import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import grpc
 import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from serving.apis import PredictRequest
 from serving.interpolation import slerp
 from serving.noise import noise_from_seeds
-from tests.api.problem import assert_problem
+from tests.api.misbehaving import MisbehavingServer, honest
+from tests.api.processes import GatewayClient
 from tests.api.test_generate import from_json, from_npy
 from tests.support.pictures import pixels_of
 
@@ -71,6 +76,26 @@ def test_all_still_formats_hold_the_same_pixels(http: httpx.Client) -> None:
     assert np.array_equal(sheet[4:60, 4:60], expected[0])
 
 
+def test_the_path_of_4096_seeds_does_not_block_the_event_loop(
+    faulty_server: MisbehavingServer, faulty_http: GatewayClient
+) -> None:
+    """Other requests are answered before the first call for its digits."""
+    called = threading.Event()
+
+    def first_call(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
+        called.set()
+        return honest(request, context)
+
+    faulty_server.behaviour = first_call
+    answered = 0
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(faulty_http.post, "/interpolate", json={"seeds": list(range(4096)), "steps": 1})
+        while not called.is_set() and not asked.done():
+            answered += faulty_http.metric("http_requests_in_flight") == 2  # this one and the path
+    assert called.is_set(), asked.result().text
+    assert answered > 3
+
+
 @pytest.mark.parametrize("accept", FILMS)
 def test_a_film_holds_the_same_pixels_and_repeats(http: httpx.Client, accept: str) -> None:
     body: dict[str, Any] = {"seeds": [7, 42], "steps": 8, "loop": True, "frame_ms": 120, "scale": 2}
@@ -94,32 +119,3 @@ def test_more_frames_than_a_batch_come_in_order(http: httpx.Client) -> None:
     frames = from_npy(ask(http, seeds=[1, 2, 3], steps=200))
     assert len(frames) == 401
     assert np.array_equal(frames[200:], from_npy(ask(http, seeds=[2, 3], steps=200)))
-
-
-@pytest.mark.parametrize(
-    ("body", "places"),
-    [
-        ({}, [""]),
-        ({"seeds": [1]}, ["/seeds"]),
-        ({"seeds": [1, 2], "noise": [[0] * 100] * 2}, ["/seeds", "/noise"]),
-        ({"seeds": [1, -2]}, ["/seeds/1"]),
-        ({"noise": [[0] * 100, [0] * 99]}, ["/noise/1"]),
-        ({"seeds": [1, 2], "steps": 0}, ["/steps"]),
-        ({"seeds": [1, 2], "steps": 1001}, ["/steps"]),
-        ({"seeds": [1, 2], "method": "straight"}, ["/method"]),
-        ({"seeds": [1, 2], "loop": 1}, ["/loop"]),
-        ({"seeds": [1, 2], "frame_ms": 10}, ["/frame_ms"]),
-        ({"seeds": [1, 2], "count": 2}, ["/count"]),
-        ({"seeds": list(range(10)), "steps": 1000}, ["/seeds", "/steps"]),
-        ({"seeds": [1, 2], "steps": 1000, "scale": 32}, ["/scale", "/steps"]),
-    ],
-)
-def test_wrong_values_are_named(http: httpx.Client, body: Any, places: list[str]) -> None:
-    assert_problem(http.post("/interpolate", json=body), "invalid-request", *places)
-
-
-def test_unknown_versions_formats_and_bodies_are_refused(http: httpx.Client) -> None:
-    body = {"seeds": [1, 2]}
-    assert_problem(http.post("/interpolate", json=body | {"version": 99}), "version-not-found")
-    assert_problem(http.post("/interpolate", json=body, headers={"Accept": "video/mp4"}), "not-acceptable")
-    assert_problem(http.post("/interpolate", content=b"seeds"), "unsupported-media-type")

@@ -126,29 +126,6 @@ def test_formats_without_room_for_labels_say_which_have_it(small_http: GatewayCl
     assert "application/json and application/zip" in document["detail"]
 
 
-@pytest.mark.parametrize(
-    ("body", "places"),
-    [
-        ({"seeds": [1], "digit": 7}, ["/digit"]),
-        ({"noise": [[0.0] * 100], "curated": True}, ["/curated"]),
-        ({"seeds": [1], "digit": 0, "curated": True}, ["/digit", "/curated"]),
-        ({"count": 1, "digit": 10}, ["/digit"]),
-        ({"count": 1, "digit": -1}, ["/digit"]),
-        ({"count": 1, "digit": "7"}, ["/digit"]),
-        ({"count": 1, "digit": True}, ["/digit"]),
-        ({"count": 1, "curated": 1}, ["/curated"]),
-        ({"count": 1, "labels": "yes"}, ["/labels"]),
-        ({"digit": 7}, [""]),
-        ({"seeds": [1], "start": 0}, ["/start"]),
-        ({"count": 2, "start": 2**53 - 1}, ["/start"]),
-        ({"count": 2, "start": -1}, ["/start"]),
-        ({"count": 1, "start": INDEXED, "digit": 7}, ["/start"]),
-    ],
-)
-def test_wrong_values_are_named(small_http: GatewayClient, body: Any, places: list[str]) -> None:
-    assert_problem(small_http.post("/generate", json=body), "invalid-request", *places)
-
-
 def test_more_than_there_are_says_how_many_there_are(small_http: GatewayClient) -> None:
     curated = int(indexed_models.curated(np.arange(INDEXED)).sum())
     body = {"count": curated, "curated": True}
@@ -156,13 +133,6 @@ def test_more_than_there_are_says_how_many_there_are(small_http: GatewayClient) 
     response = small_http.post("/generate", json=body | {"count": curated + 1})
     document = assert_problem(response, "invalid-request", "/count")
     assert f"version 1 has {curated} curated digits" in document["detail"]
-
-
-def test_a_version_that_does_not_exist_is_the_callers_404(small_http: GatewayClient) -> None:
-    for body in ({"digit": 7}, {"labels": True}):
-        response = small_http.post("/generate", json={"count": 1, "version": 99} | body)
-        assert_problem(response, "version-not-found")
-    assert ask(small_http, count=3, digit=7, version=1).json()["version"] == 1
 
 
 def test_the_verdict_follows_the_calibrated_probability(small_http: GatewayClient) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
-from api.oip.messages import HEADER_LENGTH
+from api.oip.messages import DATATYPES, HEADER_LENGTH
 from serving.apis import ModelVersionStatus
 from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR, IMAGES, LOGITS, MODELS, NOISE, PROBABILITIES
 from serving.noise import noise_from_seeds
@@ -36,9 +36,8 @@ def digits(http: GatewayClient) -> NDArray[np.uint8]:
 
 
 def tensor(name: str, array: NDArray[Any], *, binary: bool) -> InferInput:
-    return InferInput(
-        name, list(array.shape), {"float32": "FP32", "uint8": "UINT8"}[array.dtype.name]
-    ).set_data_from_numpy(array, binary_data=binary)
+    found = InferInput(name, list(array.shape), DATATYPES[array.dtype.name])
+    return found.set_data_from_numpy(array, binary_data=binary)
 
 
 def test_the_client_lists_and_checks_the_models(triton: InferenceServerClient) -> None:
@@ -91,15 +90,10 @@ def test_the_client_runs_all_three_models(
     assert read.argmax(axis=1).tolist() == [one["digit"] for one in labelled]
 
 
-def test_the_client_gets_all_outputs_as_bytes_unless_it_names_some(
-    triton: InferenceServerClient, digits: NDArray[np.uint8]
-) -> None:
+def test_outputs_are_bytes_or_json_as_the_client_says(triton: InferenceServerClient, digits: NDArray[np.uint8]) -> None:
+    """All of them as bytes, unless it names some."""
     result = triton.infer(DISCRIMINATOR, [tensor(IMAGES, digits, binary=True)], "1")
     assert [output["parameters"] for output in result.get_response()["outputs"]] == [{"binary_data_size": 12}] * 2
-    assert result.as_numpy(LOGITS).shape == (3,)
-
-
-def test_json_and_bytes_mix_in_one_answer(triton: InferenceServerClient, digits: NDArray[np.uint8]) -> None:
     wanted = [InferRequestedOutput(LOGITS, binary_data=False), InferRequestedOutput(PROBABILITIES, binary_data=True)]
     result = triton.infer(DISCRIMINATOR, [tensor(IMAGES, digits, binary=True)], outputs=wanted)
     logits, probabilities = result.get_response()["outputs"]
@@ -150,19 +144,15 @@ def request(**changes: Any) -> dict[str, Any]:
         (request(name="images"), "/inputs/0/name"),
         (request(datatype="FP64"), "/inputs/0/datatype"),
         (request(shape=[]), "/inputs/0/shape"),
-        (request(shape=[200]), "/inputs/0/shape"),
         (request(shape=[0, 100], data=[]), "/inputs/0/shape"),
         (request(shape=[2**60, 100]), "/inputs/0/shape"),
         (request(shape=[-1, 100]), "/inputs/0/shape/0"),
         (request(shape=[2.0, 100]), "/inputs/0/shape/0"),
         (request(data=[0.5] * 199), "/inputs/0/data"),
-        (request(data=[[0.5] * 200]), "/inputs/0/data"),
         (request(data=[[0.5] * 100, [0.5] * 99]), "/inputs/0/data"),
         (request(data=["0.5"] * 200), "/inputs/0/data"),
-        (request(data=[None] * 200), "/inputs/0/data"),
         (request(data=[1e39] * 200), "/inputs/0/data"),
         (request(data=[10**400] * 200), "/inputs/0/data"),
-        (request(data="0.5"), "/inputs/0/data"),
         (request(data=None), "/inputs/0/data"),
         (request(parameters={"binary_data_size": 800}), "/inputs/0/data"),
         (request(data=None, parameters={"binary_data_size": 800}), "/inputs/0/parameters/binary_data_size"),
@@ -189,16 +179,14 @@ def test_pixels_are_integers_that_fit(http: GatewayClient, data: list[Any]) -> N
     assert_problem(response, "invalid-request", "/inputs/0/data")
 
 
-@pytest.mark.parametrize("nested", [False, True])
-def test_data_may_be_nested_or_flat_and_unknown_fields_are_let_pass(http: GatewayClient, nested: bool) -> None:
+def test_data_may_be_nested_or_flat_and_unknown_fields_are_let_pass(http: GatewayClient) -> None:
     noise = noise_from_seeds(SEEDS)
-    body = request(
-        shape=[3, 100], data=(noise if nested else noise.ravel()).tolist(), parameters={"content_type": "np"}
-    )
-    answers = http.post("/v2/models/generator/infer", json=body | {"model_name": "generator"})
-    assert answers.status_code == 200, answers.text
-    assert len(answers.json()["outputs"][0]["data"]) == 3 * 784
-    assert "id" not in answers.json()
+    for data in (noise.tolist(), noise.ravel().tolist()):
+        body = request(shape=[3, 100], data=data, parameters={"content_type": "np"}) | {"model_name": "generator"}
+        answer = http.post("/v2/models/generator/infer", json=body)
+        assert answer.status_code == 200, answer.text
+        assert len(answer.json()["outputs"][0]["data"]) == 3 * 784
+        assert "id" not in answer.json()
 
 
 def test_null_optional_members_are_absent_ones(http: GatewayClient) -> None:

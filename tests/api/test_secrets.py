@@ -19,8 +19,8 @@ SABOTAGED = f"""
 import sys
 import api.main, api.oip.routes
 import api.routes.generate, api.routes.health, api.routes.score
-from api.routes import digits
-from api.formats import zipstream
+from api.digits import making
+from api.formats import streams
 from api.telemetry import metrics, observation
 
 class SecretError(Exception):
@@ -37,13 +37,13 @@ def sabotage(module, name, part):
 
     setattr(module, name, failing)
 
-sabotage(digits, "digits_of", "digits")
+sabotage(making, "_digits", "digits")
 sabotage(api.routes.generate.bodies, "parse_json", "body")
 sabotage(api.routes.score, "read_digit", "fit")
 sabotage(metrics.Metrics, "exposition", "metrics")
 sabotage(api.routes.health, "unready_models", "status")
 sabotage(api.oip.routes, "write_answer", "inference")
-sabotage(zipstream.ZipStream, "add", "zip")
+sabotage(streams.ZipStream, "add", "zip")
 sys.exit(api.main.main())
 """
 """The gateway, with parts that fail for the requests whose id is their name."""

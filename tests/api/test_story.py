@@ -23,11 +23,6 @@ def test_the_story_is_the_one_that_was_exported(small_http: httpx.Client) -> Non
         assert (again.status_code, again.content) == (304, b"")
 
 
-def test_a_version_that_does_not_exist_and_a_wrong_one(small_http: httpx.Client) -> None:
-    assert_problem(small_http.get("/story?version=9"), "version-not-found")
-    assert_problem(small_http.get("/story?version=two"), "invalid-request", "version")
-
-
 def test_a_version_without_a_story_says_so(faulty_http: httpx.Client, faulty_server: MisbehavingServer) -> None:
     def without(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
         context.abort(grpc.StatusCode.FAILED_PRECONDITION, 'Serving signature key "story" not found.')

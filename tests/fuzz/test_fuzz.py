@@ -12,7 +12,7 @@ import time
 import zlib
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import numpy as np
 import orjson
@@ -22,9 +22,9 @@ from PIL import Image
 from starlette.requests import Request
 from starlette.types import Message
 
-from api.digits.fit import FITS, FORMATS, Fit, ImageError, into_mnist, read_digit
+from api.digits.fit import FORMATS, Fit, ImageError, into_mnist, read_digit
 from api.digits.ink import find_ink
-from api.digits.sources import IndexedSeeds, rows_of
+from api.digits.making import source_of
 from api.http.bodies import read_json
 from api.http.negotiation import negotiate
 from api.http.problems import ProblemError, problem_response
@@ -32,7 +32,8 @@ from api.http.schemas import GenerateRequest, ScoreRequest
 from api.middleware.keys import ApiKey, CheckKeys, hash_of, new_key
 from api.oip.messages import read_request
 from api.settings import load_settings
-from api.upstream.inference import MAX_BATCH, joined
+from api.upstream.coalescing import MAX_BATCH
+from api.upstream.inference import joined
 from serving.contract import MODELS
 from tests.support import pictures
 
@@ -121,7 +122,10 @@ def chunked(draw: st.DrawFn) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(pictures.chunk(*part) for part in parts)
 
 
-@fuzz(file=st.one_of(damaged(), chunked(), st.binary(max_size=200)), raw=st.booleans(), fit=st.sampled_from(FITS))
+FILE = st.one_of(damaged(), chunked(), st.binary(max_size=200))
+
+
+@fuzz(file=FILE, raw=st.booleans(), fit=st.sampled_from(get_args(Fit)))
 def test_the_image_decoder(file: bytes, raw: bool, fit: Fit) -> None:
     try:
         digit = read_digit(file, max_pixels=10**6, formats=("PNG",) if raw else FORMATS, fit=fit)
@@ -196,13 +200,13 @@ def test_the_noise_parser_and_other_bodies(content: bytes, score: bool) -> None:
             asyncio.run(read_json(request, ScoreRequest))
             return
         wanted = asyncio.run(read_json(request, GenerateRequest))
-        rows = rows_of(wanted)
+        rows = source_of(wanted)
     except ProblemError as error:
         answer = problem_response(error, "/generate")
         assert 400 <= answer.status_code < 500
         assert orjson.loads(answer.body)["status"] == answer.status_code
         return
-    if not isinstance(rows, IndexedSeeds):
+    if not isinstance(rows, GenerateRequest):
         noise = joined([rows[:MAX_BATCH]])
         assert noise.dtype == np.float32
         assert np.isfinite(noise).all()

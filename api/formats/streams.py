@@ -1,36 +1,31 @@
-"""Answers that take long to make: streams, zip archives, and the encoding of large answers in threads."""
+"""Answers that are generated while they are sent, such as zip archives: their memory doesn't grow with their length."""
 
+import io
 import logging
+import zipfile
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, aclosing
-from typing import Any, Final, NamedTuple, ParamSpec, TypeVar
+from functools import partial
+from typing import Any, Final, NamedTuple, TypeVar
 
-import anyio
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from api.formats import images
 from api.formats.images import Pixels
-from api.formats.zipstream import ZipStream
 from api.http.problems import ProblemError
-from api.threads import in_thread
+from api.threads import in_thread_if_large
 from serving.contract import IMAGE_SIDE
 from serving.tf_serving.client import ModelServerError
 
-_log: Final = logging.getLogger(__name__)
-
-_INLINE_PIXELS: Final = 16 * IMAGE_SIDE * IMAGE_SIDE
-"""Up to here encoding takes about a millisecond, less than a thread is worth."""
-
-_LARGE_PIXELS: Final = 2**22
-_LARGE: Final = anyio.CapacityLimiter(2)
-"""How many large answers are encoded at a time: each takes two bytes a pixel, 130 MB for the largest."""
-
-_CHUNK_BYTES: Final = 2**20
-
+ZIP: Final = "application/zip"
 LABELS_FILE: Final = "labels.csv"
 
-_P = ParamSpec("_P")
+_CHUNK_BYTES: Final = 2**20
+_REGULAR_FILE: Final = 0o100644 << 16
+
+_log: Final = logging.getLogger(__name__)
+
 _T = TypeVar("_T")
 
 
@@ -64,16 +59,6 @@ class Stream(StreamingResponse):
                 await super().__call__(scope, receive, send)
             except (ModelServerError, ProblemError) as error:
                 _log.warning("%s %s broke off: %s", scope["method"], scope["path"], error)
-
-
-async def encode(pixels: int, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """Returns ``function(*args)``, run in a thread if so many ``pixels`` would block the event loop.
-
-    Answers that take much memory are encoded two at a time.
-    """
-    if pixels <= _INLINE_PIXELS:
-        return function(*args, **kwargs)
-    return await in_thread(lambda: function(*args, **kwargs), _LARGE if pixels > _LARGE_PIXELS else None)
 
 
 def chunks(count: int, scale: int) -> Iterator[slice]:
@@ -110,7 +95,58 @@ async def as_zip(
         lines += new_lines
         done += len(names)
         for chunk in chunks(len(names), scale):
-            yield await encode(pixels[chunk].size * scale**2, add, names[chunk], pixels[chunk])
+            size = pixels[chunk].size * scale**2
+            yield await in_thread_if_large(size, partial(add, names[chunk], pixels[chunk]))
     if lines:
         yield archive.add(LABELS_FILE, "".join([table_head, *lines]).encode())
     yield archive.finish()
+
+
+class _Unsent(io.BytesIO):
+    """A file that holds only its last bytes: those after the first ``sent``."""
+
+    sent = 0
+
+    def tell(self) -> int:
+        return self.sent + super().tell()
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self.sent + super().seek(offset - self.sent if whence == io.SEEK_SET else offset, whence)
+
+    def take(self) -> bytes:
+        """Returns the bytes that the file holds, and counts them as sent."""
+        content = self.getvalue()
+        self.sent += len(content)
+        self.__init__()  # type: ignore[misc]
+        return content
+
+
+class _Archive(zipfile.ZipFile):
+    """An archive that may be abandoned before its end, as when the client disconnects."""
+
+    def __del__(self) -> None:
+        pass  # ZipFile's own writes the directory, which fails if the file was collected first
+
+
+class ZipStream:
+    """A zip archive that is sent while it is written. Files are stored, not deflated: PNG is compressed already.
+
+    Call ``add`` for each file and ``finish`` at the end, and send what they return, in this order. It keeps about 400
+    bytes of memory a file until the end.
+    """
+
+    def __init__(self) -> None:
+        self._unsent = _Unsent()
+        self._archive = _Archive(self._unsent, "w")
+
+    def add(self, name: str, content: bytes) -> bytes:
+        """Returns the bytes of one more file of the archive."""
+        info = zipfile.ZipInfo(name)  # with the earliest date that zip knows: equal requests give equal bytes
+        info.external_attr = _REGULAR_FILE
+        self._archive.writestr(info, content)
+        return self._unsent.take()
+
+    def finish(self) -> bytes:
+        """Returns the end of the archive: its directory."""
+        self._archive.close()
+        return self._unsent.take()
