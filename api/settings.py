@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from api.middleware.cors import origins_of
 from api.middleware.keys import keys_of
+from serving.errors import UserError
 from serving.tf_serving.tls import Tls, read_tls
 
 PREFIX = "DIGITGAN_"
@@ -16,7 +17,7 @@ _SECRET = ("api_keys",)  # where a key could stand by mistake
 _OTEL = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.grpc")
 
 
-class SettingsError(ValueError):
+class SettingsError(UserError, ValueError):
     """A setting has a value that it cannot have. The message names each variable and its value."""
 
 

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from digitgan.commands import client, dataset, evaluation, key, models, report, serving, training
-from digitgan.errors import Stopped, UserError, stop_on_signals
+from digitgan.errors import Stopped, stop_on_signals
+from serving.errors import UserError
 
 _SETTINGS: Final[dict[str, Any]] = {"no_args_is_help": True, "rich_markup_mode": "rich"}
 app: Final = typer.Typer(

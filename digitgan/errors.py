@@ -1,4 +1,4 @@
-"""Failures that the user of the command line can mend."""
+"""How a command ends early: it lacks a part, it cannot write where it should, or a signal stops it."""
 
 import json
 import os
@@ -10,11 +10,18 @@ from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
+from typing import Final
 from urllib.parse import unquote, urlsplit
 
+from serving.errors import UserError
 
-class UserError(Exception):
-    """What went wrong and what to do next, in a sentence or two."""
+_MODULES: Final = {
+    "client": ("httpx", "numpy", "PIL"),
+    "gateway": ("fastapi", "uvicorn"),
+    "model-server": ("openvino", "grpc_health"),
+    "training": ("tensorflow", "scipy", "sklearn", "matplotlib", "jinja2", "PIL"),
+}
+"""The top-level modules that each extra brings."""
 
 
 class Stopped(BaseException):
@@ -28,7 +35,10 @@ class Stopped(BaseException):
 
 
 def stop_on_signals() -> None:
-    """Raises Stopped in the main thread at SIGINT and SIGTERM. An ignored SIGINT (a background job) stays ignored."""
+    """Raises Stopped in the main thread at SIGINT and SIGTERM. A closed terminal counts as SIGTERM.
+
+    Signals that are ignored stay so: SIGINT in a background job, SIGHUP below nohup.
+    """
 
     def stop(number: int, _frame: FrameType | None) -> None:
         raise Stopped(number)
@@ -36,25 +46,30 @@ def stop_on_signals() -> None:
     signal.signal(signal.SIGTERM, stop)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, stop)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, lambda _number, _frame: signal.raise_signal(signal.SIGTERM))
 
 
 @contextmanager
-def as_user_error(*kinds: type[Exception]) -> Iterator[None]:
-    """Turns the given kinds of exception, whose messages are written for users, into UserError."""
+def deferred_signals() -> Iterator[None]:
+    """Holds SIGINT and SIGTERM back until the block is done."""
+    arrived: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda number, _frame: arrived.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield
-    except kinds as error:
-        raise UserError(str(error)) from error
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for each in arrived:
+            signal.raise_signal(each)
 
 
-def require(extra: str, *modules: str) -> None:
-    """Raises UserError if an optional part is not installed.
-
-    Args:
-        extra: the extra that brings it.
-        modules: top-level modules that it consists of.
-    """
-    if missing := [module for module in modules if find_spec(module) is None]:
+def require(extra: str) -> None:
+    """Raises UserError if an optional part, which an extra brings, is not installed."""
+    if missing := [module for module in _MODULES[extra] if find_spec(module) is None]:
         raise UserError(f"this needs {', '.join(missing)}. Install the extra '{extra}': {install_command(extra)}")
 
 

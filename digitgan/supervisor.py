@@ -4,37 +4,24 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
-import threading
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from digitgan.child_process import child_process
 from digitgan.errors import require
+from serving.errors import UserError
 from serving.tf_serving import model_config, server_config
 
 TENSORFLOW_MODEL_SERVER: Final = "tensorflow_model_server"
-STOP_SECONDS: Final = 10.0
-_STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
-_LAST_LINES: Final = 20
 _LOAD_FAILURES: Final = (
     # TensorFlow Serving's words, then the embedded server's.
     re.compile(r"{name: (?P<model>\S+) version: (?P<version>\d+)} due to error: (?P<cause>.*?)}, }"),
     re.compile(r"model (?P<model>\S+) version (?P<version>\d+) can't be loaded: (?P<cause>.*)\. Remove that version"),
 )
-
-
-class ModelServerEndedError(RuntimeError):
-    """The model server ended by itself. The message gives the cause, where it is known, and the next step."""
-
-
-def require_model_server() -> None:
-    """Raises UserError where the embedded model server isn't installed."""
-    require("model-server", "openvino", "grpc_health")
 
 
 @contextmanager
@@ -48,25 +35,27 @@ def running_model_server(models: Path) -> Iterator[str]:
         models: the base directory.
 
     Raises:
-        ModelServerEndedError: the model server ended by itself.
-        serving.tf_serving.model_config.ConfigError: there are no models.
+        UserError: there are no models, or the model server ended by itself. The message gives the cause, if known.
     """
     names = [model.name for model in model_config.from_directory(models)]
     binary = shutil.which(TENSORFLOW_MODEL_SERVER)
     if binary is None:
-        require_model_server()
+        require("model-server")
     with tempfile.TemporaryDirectory(prefix="digitgan-") as directory:
         socket = Path(directory) / "model-server.sock"
         program = [binary] if binary else [sys.executable, "-P", "-m", "digitgan", "serve"]
         # OpenVINO puts all CPUs to one batch.
         flags = model_server_flags(models, Path(directory), socket, (os.cpu_count() or 1) if binary else 1)
         print(f"Loading {' and '.join(names)} from {models}", flush=True)
-        with _child([*program, *flags]) as child:
+        # It gets a process group of its own, so that Ctrl-C reaches the gateway alone, which finishes its requests
+        # first. The session is the gateway's: Linux shares cores out between sessions before it does so within them
+        # (autogroups, sched(7)), so that in another one every request that arrives would interrupt the model server.
+        with child_process([*program, *flags], _log, _stop_this_process, process_group=0) as child:
             try:
                 yield f"unix:{socket}"
             finally:
-                if child.ended.is_set():
-                    raise ModelServerEndedError(child.cause())
+                if child.ended:
+                    raise UserError(_cause("".join(child.last_lines)))
 
 
 def model_server_flags(models: Path, directory: Path, socket: Path, batches: int) -> list[str]:
@@ -81,7 +70,7 @@ def model_server_flags(models: Path, directory: Path, socket: Path, batches: int
         batches: how many batches run at once.
 
     Raises:
-        serving.tf_serving.model_config.ConfigError: there are no models.
+        UserError: there are no models.
     """
     names = [model.name for model in model_config.from_directory(models)]
     server_config.write_configs(directory, names, models, batches)
@@ -101,85 +90,22 @@ def model_server_flags(models: Path, directory: Path, socket: Path, batches: int
     ]
 
 
-class _Child:
-    """The model server's process. Its log goes to stderr, and its last lines are kept."""
-
-    def __init__(self, command: list[str]) -> None:
-        self.ended = threading.Event()
-        """Set when the process has ended by itself."""
-        self.process = subprocess.Popen(  # noqa: S603 - built above, no shell
-            command,
-            process_group=0,
-            # TensorFlow Serving writes its last message, the cause, to stdout.
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        )
-        self._last: deque[str] = deque(maxlen=_LAST_LINES)
-        self._log = threading.Thread(target=self._pass_log, daemon=True)
-        self._log.start()
-
-    def _pass_log(self) -> None:
-        assert self.process.stdout
-        for line in self.process.stdout:
-            self._last.append(line)
-            with suppress(OSError, ValueError):  # The terminal may be gone; the server must still be able to log.
-                sys.stderr.write(line)
-                sys.stderr.flush()
-
-    def cause(self) -> str:
-        """Returns why the process ended, and what to do, in a sentence or two."""
-        self._log.join(STOP_SECONDS)
-        said = "".join(self._last)
-        for pattern in _LOAD_FAILURES:
-            if found := pattern.search(said):
-                return (
-                    f"{found['model']} version {found['version']} cannot be loaded: {found['cause'].strip()}. "
-                    "Remove that version, or publish it again under a new number; then start again"
-                )
-        return "the model server ended by itself, so the gateway did too; its last messages above give the cause"
+def _log(line: str) -> None:
+    with suppress(OSError, ValueError):  # The terminal may be gone; the server must still be able to log.
+        sys.stderr.write(line)
+        sys.stderr.flush()
 
 
-def _exit(number: int, _frame: object) -> None:
-    """Ends as an exception does, so that no model server is left behind."""
-    sys.exit(128 + number)
+def _stop_this_process() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
-@contextmanager
-def _child(command: list[str]) -> Iterator[_Child]:
-    """Runs the model server beside the block; when it ends before the block does, the block is sent SIGTERM.
-
-    It gets a process group of its own, so that Ctrl-C reaches the gateway alone, which finishes its requests first. The
-    session is the gateway's: Linux shares cores out between sessions before it does so within them (autogroups,
-    sched(7)), so that in another one the model server would be broken into by every request that arrives.
-    """
-    leaving = threading.Event()
-    early: list[int] = []
-    for number in _STOP_SIGNALS:  # An exception while the child starts would lose track of it.
-        signal.signal(number, lambda number, _frame: early.append(number))
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup has it ignored
-        signal.signal(signal.SIGHUP, lambda _number, _frame: os.kill(os.getpid(), signal.SIGTERM))
-    child = _Child(command)
-
-    def watch() -> None:
-        child.process.wait()
-        if not leaving.is_set():
-            child.ended.set()
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    try:
-        for number in _STOP_SIGNALS:  # Until the gateway listens, and takes over.
-            signal.signal(number, _exit)
-        if early:
-            _exit(early[0], None)
-        threading.Thread(target=watch, daemon=True).start()
-        yield child
-    finally:
-        leaving.set()
-        child.process.terminate()
-        try:
-            child.process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            child.process.kill()
-            child.process.wait()
+def _cause(log: str) -> str:
+    """Returns why a model server ended, and what to do, in a sentence or two."""
+    for pattern in _LOAD_FAILURES:
+        if found := pattern.search(log):
+            return (
+                f"{found['model']} version {found['version']} cannot be loaded: {found['cause'].strip()}. "
+                "Remove that version, or publish it again under a new number; then start again"
+            )
+    return "the model server ended by itself, so the gateway did too; its last messages above give the cause"

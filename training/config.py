@@ -6,6 +6,7 @@ from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, Self, get_type_hints
 
+from serving.errors import UserError
 from serving.files import write_atomically
 
 CONFIG_FILE: Final = "config.json"
@@ -19,7 +20,7 @@ METRICS: Final = ("generator_loss", "discriminator_loss", "accuracy_real", "accu
 classifies correctly."""
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError, ValueError):
     """A setting is impossible, or two contradict each other. The message names the one at fault."""
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.contract import IMAGE_SHAPE, IMAGE_SIDE
+from serving.errors import UserError
 from serving.quiet import quiet_tensorflow_import
 from training.config import LAST, STRATIFIED
 
@@ -34,7 +35,7 @@ LEAST_HELD_OUT: Final = 20
 LEAST_IMAGES: Final = 2 * LEAST_HELD_OUT
 
 
-class DataError(ValueError):
+class DataError(UserError, ValueError):
     """The data can't be had or isn't MNIST-like. The message names the file and the array at fault."""
 
 

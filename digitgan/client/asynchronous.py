@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -12,13 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from digitgan.client import protocol
-from digitgan.client.errors import (
-    BrokenStreamError,
-    SlowAnswerError,
-    UnavailableError,
-    UnreachableError,
-    problem_in,
-)
+from digitgan.client.errors import BrokenStreamError, SlowAnswerError, UnavailableError, UnreachableError, problem_in
 from digitgan.client.files import partial_file
 from digitgan.client.protocol import FORMATS, JSON, NPY, ZIP, Balance, ImageInput, Seeds, reading
 from digitgan.client.results import Digits, LabelledDigits, Model, Saved, Scores
@@ -126,7 +120,7 @@ class AsyncClient:
         if accept is None:
             raise ValueError(f"{target} should end in one of {', '.join(FORMATS)}")
         with partial_file(target) as file:
-            async with self._streamed("/generate", accept, body) as response:
+            async with aclosing(await self._send("POST", "/generate", accept, stream=True, json=body)) as response:
                 with reading(response):
                     model, version = protocol.maker_of(response)
                 async for chunk in self._chunks(response):
@@ -184,7 +178,7 @@ class AsyncClient:
             "version": version,
         }
         body = {"count": count, "first_seed": first_seed, "scale": scale} | protocol.given(options)
-        async with self._streamed("/dataset", NPY, body) as response:
+        async with aclosing(await self._send("POST", "/dataset", NPY, stream=True, json=body)) as response:
             with reading(response):
                 async for part in protocol.read_records(response, self._chunks(response), count, scale):
                     yield part
@@ -203,15 +197,6 @@ class AsyncClient:
             return False
         with reading(response):
             return bool(response.json()["status"] == "ready")
-
-    @asynccontextmanager
-    async def _streamed(self, path: str, accept: str, body: dict[str, Any]) -> AsyncIterator[httpx.Response]:
-        """Gives an answer with status 200. Its body is still to come."""
-        response = await self._send("POST", path, accept, stream=True, json=body)
-        try:
-            yield response
-        finally:
-            await response.aclose()
 
     async def _chunks(self, response: httpx.Response) -> AsyncIterator[bytes]:
         try:
@@ -232,15 +217,20 @@ class AsyncClient:
         retry_s: float | None = None,
         **content: Any,
     ) -> httpx.Response:
-        """Returns an answer with status 200. Raises a DigitganError for any other outcome."""
+        """Returns an answer with status 200; with ``stream``, its body is still to come. Raises DigitganError."""
         retries = Retries(self._retry_s if retry_s is None else retry_s)
-        while True:
-            request = self._http.build_request(method, path, headers={"Accept": accept}, **content)
-            outcome = await self._once(request, stream=stream)
-            pause_s = retries.pause_s(outcome)
-            if pause_s is None:
-                break
+        pause_s: float | None = 0.0
+        while pause_s is not None:
             await asyncio.sleep(pause_s)
+            request = self._http.build_request(method, path, headers={"Accept": accept}, **content)
+            outcome: Outcome
+            try:
+                outcome = await self._http.send(request, stream=stream)
+                if not outcome.is_success:
+                    await outcome.aread()
+            except httpx.TransportError as error:
+                outcome = error
+            pause_s = retries.pause_s(outcome)
         if isinstance(outcome, httpx.TimeoutException):
             raise SlowAnswerError(f"{self.url} didn't answer in time ({type(outcome).__name__})") from outcome
         if isinstance(outcome, httpx.TransportError):
@@ -248,13 +238,3 @@ class AsyncClient:
         if not outcome.is_success:
             raise problem_in(outcome)
         return outcome
-
-    async def _once(self, request: httpx.Request, *, stream: bool) -> Outcome:
-        try:
-            response = await self._http.send(request, stream=stream)
-            if stream and not response.is_success:
-                await response.aread()
-                await response.aclose()
-        except httpx.TransportError as error:
-            return error
-        return response

@@ -5,7 +5,7 @@ import re
 import shutil
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from digitgan.errors import UserError, check_parent, require
+from digitgan.errors import check_parent, require
+from serving.errors import UserError
 
 if TYPE_CHECKING:
     from digitgan.client import Client, Score, Scores
@@ -31,9 +32,10 @@ LocalOption = Annotated[
 
 _HINT: Final = "start one for this command alone by --local"
 _MOST_SEEDS: Final = 100_000
-_SCORED_AT_ONCE: Final = 16
-_BYTES_AT_ONCE: Final = 4 * 2**20
+_SCORED_AT_ONCE: Final = 8
 _LARGEST_SIDE: Final = 1024
+_OF_IMAGES: Final = (413, 422)
+"""The statuses of a request with images that are too large, or are not images."""
 _IMAGES: Final = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -45,7 +47,7 @@ def open_client(url: str | None, *, local: bool, retry_s: float = 0.0, hint: str
 
     Raises UserError for whatever the client raises in the block, with what to do next.
     """
-    require("client", "httpx", "numpy", "PIL")
+    require("client")
     from digitgan.client import Client, DigitganError, UnreachableError
     from digitgan.local_service import local_service
 
@@ -163,14 +165,14 @@ def score(
         digitgan score 7.png photo.jpg
         digitgan score digits/            all images of a folder
     """
-    require("client", "httpx", "numpy", "PIL")
+    require("client")
     images = [path for file in files for path in _images(file)]
     table = Table(Column("image", overflow="fold"), "verdict", "real", "logit", "reads as", "fitted")
     counts = {"real": 0, "fake": 0}
     refused: list[str] = []
     with open_client(url, local=local) as client:
-        for some in _batches(images):
-            for path, one, by in _scored(client, some, refused):
+        for first in range(0, len(images), _SCORED_AT_ONCE):
+            for path, one, by in _scored(client, images[first : first + _SCORED_AT_ONCE], refused):
                 colour = {"real": "green", "fake": "red"}.get(one.verdict or "", "yellow")
                 verdict = f"[{colour}]{one.verdict or 'no ink'}[/]"
                 digit = "" if one.digit is None else f"{one.digit} ({one.confidence:.0%})"
@@ -189,25 +191,22 @@ def score(
         raise UserError("not scored: " + "; ".join(refused))
 
 
-def _scored(
-    client: "Client", images: list[tuple[Path, bytes]], refused: list[str]
-) -> Iterator[tuple[Path, "Score", "Scores"]]:
-    """Yields the scores of the images that the gateway accepts, and adds to ``refused`` what it says of the others."""
-    from digitgan.client import InvalidRequestError
+def _scored(client: "Client", images: Sequence[Path], refused: list[str]) -> Iterator[tuple[Path, "Score", "Scores"]]:
+    """Yields the scores of images, and adds to ``refused`` what the gateway says of those that it does not accept."""
+    from digitgan.client import RefusedError
 
-    while images:
-        try:
-            scores = client.score([file for _, file in images], labels=True)
-        except InvalidRequestError as error:
-            places = [re.fullmatch(r"/images/(\d+)", one.place) for one in error.errors]
-            bad = {int(place[1]): one.detail for place, one in zip(places, error.errors, strict=True) if place}
-            if not bad:
-                raise
-            refused += [f"{images[index][0]}: {detail}" for index, detail in bad.items()]
-            images = [image for index, image in enumerate(images) if index not in bad]
+    try:
+        scores = client.score([_small(path) for path in images], labels=True)
+    except RefusedError as error:
+        if error.status not in _OF_IMAGES:
+            raise
+        if len(images) == 1:
+            refused.append(f"{images[0]}: {'; '.join(one.detail for one in error.errors) or error.detail}")
         else:
-            yield from ((path, one, scores) for (path, _), one in zip(images, scores.scores, strict=True))
-            return
+            for image in images:
+                yield from _scored(client, [image], refused)
+    else:
+        yield from ((path, one, scores) for path, one in zip(images, scores.scores, strict=True))
 
 
 def _images(path: Path) -> list[Path]:
@@ -221,20 +220,6 @@ def _images(path: Path) -> list[Path]:
     return inside
 
 
-def _batches(paths: list[Path]) -> Iterator[list[tuple[Path, bytes]]]:
-    """Yields the files in parts that fit into a request."""
-    some: list[tuple[Path, bytes]] = []
-    size = 0
-    for path in paths:
-        file = _small(path)
-        if some and (len(some) == _SCORED_AT_ONCE or size + len(file) > _BYTES_AT_ONCE):
-            yield some
-            some, size = [], 0
-        some.append((path, file))
-        size += len(file)
-    yield some
-
-
 def _small(path: Path) -> bytes:
     """Returns the content of an image file; of one with more than 1024 pixels a side, the image with fewer.
 
@@ -242,23 +227,19 @@ def _small(path: Path) -> bytes:
     """
     from PIL import Image, ImageOps
 
-    try:
-        file = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    file = path.read_bytes()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(file))
+            image: Image.Image = Image.open(io.BytesIO(file))
         if max(image.size) <= _LARGEST_SIDE or getattr(image, "n_frames", 1) > 1 or image.mode.startswith("I"):
             return file
-        image.draft(image.mode, (_LARGEST_SIDE, _LARGEST_SIDE))
+        if image.mode in ("1", "P"):
+            image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+        image.thumbnail((_LARGEST_SIDE, _LARGEST_SIDE))
         upright = ImageOps.exif_transpose(image)
-        if upright.mode == "P":
-            upright = upright.convert("RGBA" if upright.has_transparency_data else "RGB")
-        small = upright.reduce(max(1, -(-max(upright.size) // _LARGEST_SIDE)))
         target = io.BytesIO()
-        small.save(target, "PNG" if small.mode.endswith("A") else "JPEG", quality=90)
+        upright.save(target, "PNG" if upright.mode.endswith("A") else "JPEG", quality=90)
         return target.getvalue()
     except Exception:
         return file

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from digitgan.commands.client import UrlOption, open_client
-from digitgan.errors import Stopped, UserError, require
+from digitgan.errors import Stopped, require
+from serving.errors import UserError
 
 if TYPE_CHECKING:
     from digitgan.dataset.plan import Plan
@@ -73,7 +74,7 @@ def dataset(
         digitgan dataset digits                              60,000 and 10,000
         digitgan dataset digits --count 6000 --format png    folders, as ImageFolder
     """
-    require("client", "httpx", "numpy", "PIL")
+    require("client")
     from digitgan.dataset import job
     from digitgan.dataset.plan import Plan
 
@@ -113,7 +114,6 @@ def _make(out: Path, plan: "Plan", url: str | None, models: Path | None, opened:
     from digitgan.client import Client, DigitganError
     from digitgan.dataset import job
     from digitgan.local_service import local_service
-    from training.bar import TaskBar
 
     if url is None:
         with Client(retry_s=0) as usual:
@@ -127,17 +127,7 @@ def _make(out: Path, plan: "Plan", url: str | None, models: Path | None, opened:
     # A wrong address is an error at once. A later outage is waited out.
     with open_client(url, local=False, hint=_HINT) as once:
         once.models()
-    client = opened.enter_context(open_client(url, local=False, retry_s=_RETRY_S))
-    bars: dict[str, TaskBar] = {}
-
-    def advance(name: str, more: int, total: int) -> None:
-        if name not in bars:
-            for bar in bars.values():
-                bar.__exit__()
-            bars[name] = opened.enter_context(TaskBar(f"{name} digits", total))
-        bars[name].advance(more)
-
-    return job.make(out, plan, client, advance)
+    return job.make(out, plan, opened.enter_context(open_client(url, local=False, retry_s=_RETRY_S)))
 
 
 def _print_summary(manifest: dict[str, Any]) -> None:

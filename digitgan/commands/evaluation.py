@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from digitgan.commands.training import DataOption, MountPointOption, import_tensorflow
-from digitgan.errors import as_user_error, require
+from digitgan.errors import require
 
 
 def train_classifier(
@@ -36,21 +36,17 @@ def train_classifier(
         digitgan train-classifier --data mnist.npz
         digitgan train-classifier --data letters.npz --models models
     """
-    require("training", "tensorflow", "scipy")
+    require("training")
     from training import data as datasets
 
-    with as_user_error(datasets.DataError):
-        dataset = datasets.load(data.resolve() if data else None)
+    dataset = datasets.load(data.resolve() if data else None)
     import_tensorflow()  # only now: a mistake in an option is reported at once
     from training import classifier, devices
-    from training.config import ConfigError
-    from training.publish.export import ExportError
     from training.publish.publication import publish_classifier
 
-    with as_user_error(ConfigError, ExportError):
-        config = classifier.ClassifierConfig(epochs=epochs, seed=seed, mixed_precision=mixed_precision)
-        typer.echo(f"Training the classifier on {devices.describe()}, {epochs} epochs")
-        version, facts = publish_classifier(config, dataset, models, PurePosixPath(mount_point))
+    config = classifier.ClassifierConfig(epochs=epochs, seed=seed, mixed_precision=mixed_precision)
+    typer.echo(f"Training the classifier on {devices.describe()}, {epochs} epochs")
+    version, facts = publish_classifier(config, dataset, models, PurePosixPath(mount_point))
     test = facts["test"]
     typer.echo(
         f"Published version {version} of the classifier in {models}. It classifies {test['accuracy']:.2%} of "
@@ -83,34 +79,28 @@ def evaluate(
         digitgan evaluate RUN                   the newest models of a run
         digitgan evaluate serving/pretrained    the models in the package
     """
-    require("training", "tensorflow", "scipy", "sklearn", "matplotlib", "jinja2", "PIL")
-    from training import data as datasets
+    require("training")
     from training import job as training_job
-    from training.config import ConfigError
-    from training.evaluation.source import SourceError, find_generator, open_source
+    from training.evaluation.source import find_generator, open_source
 
     started = time.monotonic()
-    with as_user_error(ConfigError, datasets.DataError, SourceError):
-        find_generator(source)
-        dataset, classifiers = training_job.data_and_classifiers(source, data, classifier)
+    find_generator(source)
+    dataset, classifiers = training_job.data_and_classifiers(source, data, classifier)
     import_tensorflow()  # only now: a mistake in an option is reported at once
     from serving.files import write_atomically
     from training.evaluation import job
-    from training.evaluation.classifier import ClassifierError, newest_classifier
-    from training.evaluation.evaluator import EvaluationError
+    from training.evaluation.classifier import newest_classifier
     from training.report import EVALUATION_FILE, PICTURES_FILE, choose, report
 
-    with as_user_error(ConfigError, EvaluationError, ClassifierError, SourceError):
-        opened = open_source(source)
-        measuring = newest_classifier(classifiers)
-        evaluation = job.evaluate(opened, dataset, measuring, images)
+    opened = open_source(source)
+    measuring = newest_classifier(classifiers)
+    evaluation = job.evaluate(opened, dataset, measuring, images)
     target = out or opened.run or Path("evaluation")
     target.mkdir(parents=True, exist_ok=True)
     pictures = choose(evaluation.images, evaluation.measured, dataset.x_train, opened.generate)
     write_atomically(target / EVALUATION_FILE, json.dumps(evaluation.content, indent=2) + "\n")
     write_atomically(target / PICTURES_FILE, json.dumps(pictures) + "\n")
-    with as_user_error(ValueError):
-        page = report(target, target, opened.run, measuring.probabilities)
+    page = report(target, target, opened.run, measuring.probabilities)
     Console(highlight=False).print(_table(evaluation.content))
     if score := evaluation.content["score"]:
         typer.echo(

@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from digitgan.errors import UserError, require
+from digitgan.errors import require
+from serving.errors import UserError
 
 
 def key(
@@ -22,7 +23,7 @@ def key(
         digitgan key alice
         digitgan key bob --images 600    at most 600 images a minute
     """
-    require("gateway", "fastapi", "uvicorn")
+    require("gateway")
     from api.middleware.keys import hash_of, keys_of, new_key
 
     made = new_key()

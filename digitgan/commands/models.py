@@ -11,19 +11,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from digitgan.errors import UserError, as_user_error
 from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR
+from serving.errors import UserError
 from serving.storage import find_versions, newest_version
 from serving.tf_serving.server_config import MODELS_CONFIG
 from serving.versions.model_card import CardError, read_card
-from serving.versions.quality_gate import (
-    DEFAULT_THRESHOLDS,
-    Thresholds,
-    ThresholdsError,
-    figure,
-    read_thresholds,
-    shortfalls,
-)
+from serving.versions.quality_gate import DEFAULT_THRESHOLDS, Thresholds, figure, read_thresholds, shortfalls
 
 if TYPE_CHECKING:  # every command waits for what is imported here
     from serving.versions.roll_out import RollOut, Snapshot
@@ -206,17 +199,14 @@ def add(
         digitgan models add RUN/models
         digitgan models add RUN/models --models /models
     """
-    from serving.tf_serving.model_config import ConfigError
-    from serving.versions.model_copy import CopyError, add_versions
+    from serving.versions.model_copy import add_versions
 
-    with as_user_error(ConfigError, CardError, CopyError):
-        add_versions(source, models, PurePosixPath(mount_point), typer.echo)
+    add_versions(source, models, PurePosixPath(mount_point), typer.echo)
 
 
 @contextmanager
 def _roll_out(models: Path, target: str | None, timeout_s: float = 300.0, poll_s: float = 1.0) -> Iterator["RollOut"]:
-    from serving.tf_serving.model_config import ConfigError
-    from serving.versions.roll_out import RollOut, RollOutError, addresses, connected
+    from serving.versions.roll_out import RollOut, addresses, connected
 
     if not (models / MODELS_CONFIG).exists():
         here = models.absolute()
@@ -227,7 +217,7 @@ def _roll_out(models: Path, target: str | None, timeout_s: float = 300.0, poll_s
             else f"{models} is no folder: name the base directory of the models with --models"
         )
     target = target or DEFAULT_SERVER
-    with as_user_error(ConfigError, RollOutError, ThresholdsError), connected(target) as servers:
+    with connected(target) as servers:
         yield RollOut(models, servers, typer.echo, timeout_s, poll_s)
         if joined := set(addresses(target)) - {server.address for server in servers}:
             typer.echo(f"Model servers that joined meanwhile: {', '.join(sorted(joined))}. Repeat the command for them")

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from digitgan.commands.training import import_tensorflow
-from digitgan.errors import as_user_error, require
+from digitgan.errors import require
 
 
 def report(
@@ -23,12 +23,11 @@ def report(
         digitgan report RUN
         digitgan report RUN --out public/
     """
-    require("training", "tensorflow", "scipy", "sklearn", "matplotlib", "jinja2", "PIL")
+    require("training")
     from training import job
-    from training.config import ConfigError, TrainingConfig
+    from training.config import TrainingConfig
 
-    with as_user_error(ConfigError):
-        config = TrainingConfig.read(run)
+    config = TrainingConfig.read(run)
     import_tensorflow()
     from training.evaluation.classifier import ClassifierError, newest_classifier
     from training.report import report as write
@@ -40,6 +39,4 @@ def report(
         typer.echo(f"The stages of the run have no names: {error}", err=True)
     target = out or run
     target.mkdir(parents=True, exist_ok=True)
-    with as_user_error(ValueError):
-        path = write(target, run, run, classify)
-    typer.echo(f"The report: {path}")
+    typer.echo(f"The report: {write(target, run, run, classify)}")

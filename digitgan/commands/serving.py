@@ -2,9 +2,12 @@
 
 import errno
 import logging
+import os
 import re
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -12,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from typer.core import TyperCommand
 
-from digitgan.errors import UserError, as_user_error, check_parent, require
+from digitgan.errors import check_parent, require
+from serving.errors import UserError
 from serving.pretrained import MODELS_DIR
 from serving.tf_serving.server_config import GRPC_MAX_THREADS
 
@@ -110,9 +114,7 @@ def serve(
         digitgan serve --models RUN/models
         digitgan serve --config models.config --port 8501
     """
-    from digitgan.supervisor import require_model_server
-
-    require_model_server()
+    require("model-server")
     if models is not None and config is not None:
         raise UserError("--models and --config both say what to serve: give one of them")
     if grpc_socket_path is None:
@@ -122,8 +124,7 @@ def serve(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     from serving.tf_serving import model_config
 
-    with as_user_error(model_config.ConfigError):
-        hosted = model_config.read(config) if config else model_config.from_directory(models or MODELS_DIR)
+    hosted = model_config.read(config) if config else model_config.from_directory(models or MODELS_DIR)
     from serving.model_server.loaded_version import RunOptions
     from serving.model_server.model import LoadingOptions
     from serving.model_server.server import ServerOptions
@@ -187,7 +188,7 @@ def gateway(
         digitgan gateway --model-server localhost:8500
         DIGITGAN_LOG_FORMAT=json digitgan gateway --port 8001
     """
-    require("gateway", "fastapi", "uvicorn")
+    require("gateway")
     settings = _settings("gateway", host, port, {"model_server": model_server} if model_server else {})
     from api.main import run
 
@@ -198,6 +199,7 @@ def up(
     models: ModelsOption = None,
     host: HostOption = None,
     port: PortOption = None,
+    until_eof: Annotated[bool, typer.Option("--until-eof", hidden=True)] = False,
 ) -> None:
     """Start the whole service: the models, and the gateway in front of them.
 
@@ -208,28 +210,33 @@ def up(
         digitgan up                        the models in the package
         digitgan up --models RUN/models    your own, and new versions as they appear
     """
-    require("gateway", "fastapi", "uvicorn")
-    from digitgan.supervisor import ModelServerEndedError, running_model_server
-    from serving.tf_serving.model_config import ConfigError
+    require("gateway")
+    from digitgan.supervisor import running_model_server
 
+    if until_eof:  # for another command, which keeps the other end of standard input open
+        threading.Thread(target=_stop_at_eof, daemon=True).start()
     base = (models or MODELS_DIR).resolve()
     settings = _settings("up", host, port, {"models_dir": base, **_OWN_MODEL_SERVER})
-    with as_user_error(ConfigError, ModelServerEndedError), running_model_server(base) as target:
+    with running_model_server(base) as target:
         # The gateway's code is loaded while the model server loads its own, on another core.
         from api.main import run
 
         sys.exit(run(settings.model_copy(update={"model_server": target})))
 
 
+def _stop_at_eof() -> None:
+    os.read(sys.stdin.fileno(), 1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def _settings(command: str, host: str | None, port: int | None, others: Mapping[str, object]) -> "Settings":
     """Returns the gateway's settings. Raises UserError if one of them, or the address, cannot be used."""
-    from api.settings import SettingsError, load_settings
+    from api.settings import load_settings
 
     if port is not None:
         _check_port(command, port)
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
-    with as_user_error(SettingsError):
-        settings = load_settings(**given, **others)
+    settings = load_settings(**given, **others)
     _check_address(command, settings.host, settings.port)
     return settings
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from digitgan.errors import UserError, as_user_error, require
+from digitgan.errors import require
+from serving.errors import UserError
 from serving.quiet import quiet_tensorflow_import
 
 try:
@@ -150,28 +151,24 @@ def train(
         digitgan train --steps 1000                    a few minutes on two cores
         digitgan train --data mnist.npz --epochs 40    as the model in the package
     """
-    require("training", "tensorflow", "scipy", "sklearn", "matplotlib", "jinja2", "PIL")
-    from training import data as datasets
+    require("training")
     from training import job
-    from training.config import DEFAULT_PRESET, ConfigError, parse_setting
+    from training.config import DEFAULT_PRESET, parse_setting
 
     given = {"seed": seed, "mixed_precision": mixed_precision, "classifier": classifier and str(classifier)}
     overrides = {name: value for name, value in given.items() if value is not None}
-    with as_user_error(ConfigError):
-        overrides |= dict(parse_setting(text) for text in settings or [])
+    overrides |= dict(parse_setting(text) for text in settings or [])
     if run is None and resume:
         run = _newest_run()
     run = run or job.default_run(preset or DEFAULT_PRESET)
-    with as_user_error(ConfigError, datasets.DataError):
-        config, dataset = job.resolve(
-            run, data, resume=resume, preset=preset, epochs=epochs, steps=steps, overrides=overrides
-        )
+    config, dataset = job.resolve(
+        run, data, resume=resume, preset=preset, epochs=epochs, steps=steps, overrides=overrides
+    )
     typer.echo(config.to_json())
     if dry_run:
         return
     import_tensorflow()  # only now: a mistake in an option is reported at once
     from training import devices
-    from training.evaluation.classifier import ClassifierError
     from training.publish.publication import classifier_of_run
     from training.run import loop
 
@@ -188,17 +185,15 @@ def train(
         f"Training on {devices.describe()}, {config.steps} steps ({config.epochs_at(config.steps):.2f} epochs), "
         f"into {run}"
     )
-    with as_user_error(ConfigError, ClassifierError):
-        measuring = classifier_of_run(run, config, dataset) if devices.is_chief() else None
-        outcome = loop.train(config, dataset, run, strategy, measuring)
+    measuring = classifier_of_run(run, config, dataset) if devices.is_chief() else None
+    outcome = loop.train(config, dataset, run, strategy, measuring)
     if outcome.signal:
-        later: dict[str, object] = {
+        later = {
             "--models": models,
             "--detector-steps": detector_steps,
             "--index-seeds": index_seeds,
+            "--mount-point": mount_point if mount_point != _MOUNT_POINT else None,
         }
-        if mount_point != _MOUNT_POINT:
-            later["--mount-point"] = mount_point
         options = [word for name, value in later.items() if value is not None for word in (name, str(value))]
         options += [] if publish else ["--no-export"]
         typer.echo(
@@ -244,32 +239,26 @@ def export(
         digitgan export RUN
         digitgan export RUN --models /models
     """
-    require("training", "tensorflow", "scipy", "sklearn", "matplotlib", "PIL")
-    from training.config import ConfigError, TrainingConfig
+    require("training")
+    from training.config import TrainingConfig
 
-    with as_user_error(ConfigError):
-        config = TrainingConfig.read(run)
+    config = TrainingConfig.read(run)
     import_tensorflow()
     from training import data as datasets
     from training import devices
     from training.run import loop
 
     source = data or config.data_path
-    with as_user_error(ConfigError, datasets.DataError):
-        dataset = datasets.load(source.resolve() if source else None, config.hold_out)
-        trainer = loop.restore(config, run, devices.strategy())
+    dataset = datasets.load(source.resolve() if source else None, config.hold_out)
+    trainer = loop.restore(config, run, devices.strategy())
     how = (models or run / "models", PurePosixPath(mount_point), detector_steps, index_seeds, classifier)
     _publish(trainer, config, dataset, run, *how)
 
 
 def _publish(trainer: Any, config: "TrainingConfig", dataset: "Dataset", run: Path, base: Path, *how: Any) -> None:
-    from training.config import ConfigError
-    from training.evaluation.classifier import ClassifierError
-    from training.publish.export import ExportError
     from training.publish.publication import PublishConfig, publish_run
 
-    with as_user_error(ConfigError, ClassifierError, ExportError):
-        version = publish_run(run, config, trainer, dataset, PublishConfig(base, *how))
+    version = publish_run(run, config, trainer, dataset, PublishConfig(base, *how))
     typer.echo(f"Published version {version} of the models in {base}. Serve them with:")
     typer.echo(f"  digitgan up --models {base}")
 

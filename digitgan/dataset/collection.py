@@ -1,13 +1,12 @@
-"""Digits on their way from the gateway into a file, which a stop at any moment leaves fit to go on from.
+"""The digits of a dataset in a file, which a stop at any moment leaves fit to go on from.
 
 The file holds records (``serving.dataset.record``) in the order of the seeds. What is still to come follows from those
-that are there, so nothing else has to be kept: half a record at the end is cut off, and the walk goes on after the last
-seed.
+that are there: half a record at the end is cut off, and the next request begins after the last seed.
 """
 
 import os
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Final
@@ -16,16 +15,14 @@ import numpy as np
 
 from digitgan.client import BrokenStreamError, Client, LabelledDigits
 from digitgan.dataset.plan import Plan
-from digitgan.errors import UserError
 from serving.contract import CLASSES
 from serving.dataset import Records, record
+from serving.errors import UserError
 
 _PER_REQUEST: Final = 8192
 _ATTEMPTS: Final = 5
 """In a row that bring nothing."""
 _PAUSE_S: Final = 1.0
-
-Versions = dict[str, int]
 
 
 class Collection:
@@ -52,66 +49,46 @@ class Collection:
         """Returns what is there, mapped from the file, in the order of the seeds."""
         return np.memmap(self._path, record(), "r") if self._path.stat().st_size else np.empty(0, record())
 
-    def complete(self, client: Client, versions: Versions | None, began: Callable[[Versions], None]) -> Iterator[int]:
-        """Collects the rest, and yields how many digits came, again and again.
+    def add(self, part: LabelledDigits) -> None:
+        """Appends the digits to the file."""
+        records = np.empty(len(part), record())
+        records["seed"], records["digit"], records["pixels"] = part.seeds, part.labels, part.pixels
+        records["confidence"], records["logit"] = part.confidences, part.logits
+        with self._path.open("ab") as file:
+            file.write(records.tobytes())
+        self._counts += np.bincount(part.labels, minlength=CLASSES)
+        self._next_seed = int(part.seeds[-1]) + 1
 
-        If the answer breaks off, the missing digits are requested again.
+    def missing(self, client: Client, generator: int | None) -> Iterator[LabelledDigits]:
+        """Yields the missing digits in parts, each of which must be added before the next one.
+
+        If the answer breaks off, the digits that are still missing are requested again.
 
         Args:
             client: the gateway.
-            versions: of the models that made what is there; None if nothing is.
-            began: gets the versions when the first digits come, before they are kept.
+            generator: the version of the generator; None: the newest at the first request.
 
-        Raises:
-            UserError: the gateway has other versions of the models by now.
-            digitgan.client.DigitganError: it doesn't answer, again and again, or refuses.
+        Raises digitgan.client.DigitganError if the gateway doesn't answer, again and again, or refuses.
         """
-        failures = 0
-        with self._path.open("ab", buffering=0) as file:
-            while self.count < self._plan.count:
-                before = self.count
-                try:
-                    with closing(self._request(client, versions)) as parts:
-                        for part in parts:
-                            if versions is None:
-                                versions = part.versions
-                                began(versions)
-                            _check_same(versions, part.versions)
-                            file.write(_packed(part).tobytes())
-                            self._counts += np.bincount(part.labels, minlength=CLASSES)
-                            self._next_seed = int(part.seeds[-1]) + 1
-                            yield len(part)
-                except BrokenStreamError:  # the client itself repeats what fails before a stream begins
-                    failures = 0 if self.count > before else failures + 1
-                    if failures == _ATTEMPTS:
-                        raise
-                    time.sleep(_PAUSE_S)
-
-    def _request(self, client: Client, versions: Versions | None) -> Generator[LabelledDigits, None, None]:
-        plan = self._plan
-        quotas = plan.quotas
-        return client.dataset(
-            min(_PER_REQUEST, plan.count - self.count),
-            balance="natural" if quotas is None else None,
-            quotas=None if quotas is None else (np.array(quotas) - self._counts).tolist(),
-            confidence_floor=plan.confidence_floor,
-            logit_floor=plan.logit_floor,
-            first_seed=self._next_seed,
-            version=versions["generator"] if versions else plan.generator,
-        )
-
-
-def _packed(part: LabelledDigits) -> Records:
-    records = np.empty(len(part), record())
-    records["seed"], records["digit"], records["pixels"] = part.seeds, part.labels, part.pixels
-    records["confidence"], records["logit"] = part.confidences, part.logits
-    return records
-
-
-def _check_same(ours: Versions, theirs: Versions) -> None:
-    changed = [f"{model} {ours[model]} (now {theirs[model]})" for model in ours if ours[model] != theirs[model]]
-    if changed:
-        raise UserError(
-            f"the gateway has other models than those that this dataset began with: {', '.join(changed)}. Serve those "
-            "again, or delete the partial folder and begin anew"
-        )
+        plan, quotas, failures = self._plan, self._plan.quotas, 0
+        while self.count < plan.count:
+            before = self.count
+            parts = client.dataset(
+                min(_PER_REQUEST, plan.count - before),
+                balance="natural" if quotas is None else None,
+                quotas=None if quotas is None else (np.array(quotas) - self._counts).tolist(),
+                confidence_floor=plan.confidence_floor,
+                logit_floor=plan.logit_floor,
+                first_seed=self._next_seed,
+                version=generator,
+            )
+            try:
+                with closing(parts):
+                    for part in parts:
+                        generator = part.versions["generator"]
+                        yield part
+            except BrokenStreamError:  # the client itself repeats what fails before a stream begins
+                failures = 0 if self.count > before else failures + 1
+                if failures == _ATTEMPTS:
+                    raise
+                time.sleep(_PAUSE_S)

@@ -9,31 +9,29 @@ import fcntl
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from digitgan.client import Client
-from digitgan.dataset.collection import Collection, Versions
+from digitgan.dataset.collection import Collection
 from digitgan.dataset.formats import WRITERS, Part, write_labels
 from digitgan.dataset.plan import Plan
-from digitgan.errors import UserError
 from serving.contract import CLASSES, GENERATOR
-from serving.dataset import record
+from serving.dataset import Records, record
+from serving.errors import UserError
 from serving.files import sha256_of, write_atomically
+from training.bar import TaskBar
 
 MANIFEST: Final = "dataset.json"
 SUMS: Final = "SHA256SUMS"
 _PLAN: Final = "plan.json"
 _RECORDS: Final = "digits.records"
 _FILES: Final = "files"
-
-Advance = Callable[[str, int, int], None]
-"""Gets the name of the step, how many more digits are done, and how many there are in all."""
 
 
 def partial_folder(out: Path) -> Path:
@@ -63,7 +61,7 @@ def kept(out: Path) -> int:
     return path.stat().st_size // record().itemsize if path.exists() else 0
 
 
-def make(out: Path, plan: Plan, client: Client, advance: Advance) -> dict[str, Any]:
+def make(out: Path, plan: Plan, client: Client) -> dict[str, Any]:
     """Makes the dataset, or goes on with it, and returns its manifest.
 
     Raises:
@@ -76,18 +74,19 @@ def make(out: Path, plan: Plan, client: Client, advance: Advance) -> dict[str, A
     with _locked(work):
         state = _resumed(work, plan)
         collection = Collection(work / _RECORDS, plan)
-
-        def began(versions: Versions) -> None:
-            state.update(versions=versions, card=_card_hash(client, versions[GENERATOR]))
-            _write_json(work / _PLAN, state)
-
-        advance("making", collection.count, plan.count)
-        for more in collection.complete(client, state["versions"], began):
-            advance("making", more, plan.count)
+        version = state["versions"][GENERATOR] if state["versions"] else plan.generator
+        with TaskBar("making digits", plan.count, collection.count) as bar:
+            for part in collection.missing(client, version):
+                if state["versions"] is None:
+                    state.update(versions=part.versions, card=_card_hash(client, part.versions[GENERATOR]))
+                    _write_json(work / _PLAN, state)
+                _check_same(state["versions"], part.versions)
+                collection.add(part)
+                bar.advance(len(part))
         files = work / _FILES
         shutil.rmtree(files, ignore_errors=True)
         files.mkdir()
-        manifest = _write(files, plan, collection, state, advance)
+        manifest = _write(files, plan, collection.records(), state)
         out.parent.mkdir(parents=True, exist_ok=True)
         files.replace(out)
     shutil.rmtree(work)
@@ -119,22 +118,34 @@ def _resumed(work: Path, plan: Plan) -> dict[str, Any]:
     return state
 
 
-def _write(files: Path, plan: Plan, collection: Collection, state: dict[str, Any], advance: Advance) -> dict[str, Any]:
-    records = collection.records()
+def _check_same(ours: dict[str, int], theirs: dict[str, int]) -> None:
+    changed = [f"{model} {ours[model]} (now {theirs[model]})" for model in ours if ours[model] != theirs[model]]
+    if changed:
+        raise UserError(
+            f"the gateway has other models than those that this dataset began with: {', '.join(changed)}. Serve those "
+            "again, or delete the partial folder and begin anew"
+        )
+
+
+def _write(files: Path, plan: Plan, records: Records, state: dict[str, Any]) -> dict[str, Any]:
+    """Writes the dataset's files, and returns its manifest."""
     parts = tuple(
         Part(name, records, places, plan.scale)
         for name, places in zip(("train", "test"), plan.parts(records["digit"]), strict=True)
         if len(places)
     )
-    for part in parts:
-        for more in WRITERS[plan.format](files, part):
-            advance("writing", more, plan.count)
+    with TaskBar("writing digits", plan.count) as bar:
+        for part in parts:
+            for written in WRITERS[plan.format](files, part):
+                bar.advance(written)
     write_labels(files, parts)
-    sums = {path.relative_to(files).as_posix(): path for path in sorted(files.rglob("*")) if path.is_file()}
-    hashes = {name: sha256_of(path) for name, path in sums.items()}
+    paths = {path.relative_to(files).as_posix(): path for path in sorted(files.rglob("*")) if path.is_file()}
+    hashes = {name: sha256_of(path) for name, path in paths.items()}
     (files / SUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in hashes.items()), "utf-8")
+    if plan.format == "png":  # its many files are in SHA256SUMS alone
+        hashes, paths = {SUMS: sha256_of(files / SUMS)}, {SUMS: files / SUMS}
     manifest = {
-        "digitgan": version("digitgan"),
+        "digitgan": metadata.version("digitgan"),
         "options": plan.facts(),
         "models": state["versions"],
         "generator_card_sha256": state["card"],
@@ -142,9 +153,7 @@ def _write(files: Path, plan: Plan, collection: Collection, state: dict[str, Any
         "digits": {part.name: np.bincount(part.labels, minlength=CLASSES).tolist() for part in parts},
         "least_confidence": float(records["confidence"].min()),
         "least_logit": float(records["logit"].min()),
-        "files": {name: {"sha256": hashes[name], "bytes": sums[name].stat().st_size} for name in hashes}
-        if plan.format != "png"
-        else {SUMS: {"sha256": sha256_of(files / SUMS), "bytes": (files / SUMS).stat().st_size}},
+        "files": {name: {"sha256": hashes[name], "bytes": path.stat().st_size} for name, path in paths.items()},
     }
     _write_json(files / MANIFEST, manifest)
     return manifest

@@ -8,12 +8,13 @@ from typing import Final
 from google.protobuf import text_format
 
 from serving import apis
+from serving.errors import UserError
 from serving.storage import find_versions
 
 PLATFORM: Final = "tensorflow"
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError, ValueError):
     """A configuration that no server can follow. The message names the model at fault."""
 
 

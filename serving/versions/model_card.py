@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from serving.contract import MODEL_CARD
+from serving.errors import UserError
 from serving.files import sha256_of, write_atomically
 
 
-class CardError(ValueError):
+class CardError(UserError, ValueError):
     """A model card is missing, unreadable, or belies the files beside it. The message names the file."""
 
 

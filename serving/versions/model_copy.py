@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
+from serving.errors import UserError
 from serving.files import write_atomically
 from serving.storage import find_versions
 from serving.tf_serving.model_config import from_directory
@@ -18,7 +19,7 @@ from serving.versions.model_card import read_card, verify
 from serving.versions.roll_out import STABLE
 
 
-class CopyError(RuntimeError):
+class CopyError(UserError):
     """Versions that were not copied. The message names them, and gives the next step."""
 
 

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from serving.errors import UserError
+
 DEFAULT_THRESHOLDS: Final = Path(__file__).with_name("thresholds.json")
 
 Thresholds = Mapping[str, Mapping[str, float]]
@@ -21,7 +23,7 @@ Thresholds = Mapping[str, Mapping[str, float]]
 _WORDS: Final = {"min": "at least", "max": "at most"}
 
 
-class ThresholdsError(ValueError):
+class ThresholdsError(UserError, ValueError):
     """A thresholds file that can't be read, or says what can't be. The message names the file and the field."""
 
 

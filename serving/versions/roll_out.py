@@ -17,6 +17,7 @@ import grpc
 from google.protobuf import text_format
 
 from serving import apis
+from serving.errors import UserError
 from serving.files import write_atomically
 from serving.storage import find_versions
 from serving.tf_serving import model_config
@@ -43,7 +44,7 @@ Progress = Callable[[str], None]
 Labels = Mapping[str, int]
 
 
-class RollOutError(RuntimeError):
+class RollOutError(UserError):
     """A change that was not made, or was taken back. The message gives the cause, and what serves."""
 
 

@@ -22,9 +22,9 @@ from tensorflow.core.protobuf import saved_model_pb2
 from typer.testing import CliRunner
 
 from digitgan.cli import app
-from digitgan.errors import UserError
 from serving import apis
 from serving.contract import GENERATOR, MODEL_CARD, MODELS
+from serving.errors import UserError
 from serving.pretrained import MODELS_DIR
 from serving.tf_serving import model_config, server_config
 from serving.tf_serving.server_config import MODELS_CONFIG

@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from digitgan.errors import UserError
+from serving.errors import UserError
 from tests.support.commands import digitgan_here
 from tests.training.test_story import CONFIG, brightness, write_run
 from training.data import load
@@ -288,7 +288,7 @@ def test_the_command_writes_the_report_of_a_run(run: Path, tmp_path: Path) -> No
 
 def test_a_file_that_cannot_be_read_is_named(run: Path, tmp_path: Path) -> None:
     (tmp_path / "evaluation.json").write_text("[1")
-    with pytest.raises(ValueError, match=r"evaluation\.json can't be read"):
+    with pytest.raises(UserError, match=r"evaluation\.json can't be read"):
         report(tmp_path, tmp_path, None, None)
     with pytest.raises(UserError, match="holds no run"):
         digitgan_here("report", tmp_path)

@@ -17,9 +17,9 @@ import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from digitgan.errors import UserError
 from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR, SIGNATURE, STORY, STORY_BYTES
 from serving.contract import IMAGES as IMAGES_OUT
+from serving.errors import UserError
 from serving.noise import noise_from_seeds
 from serving.pretrained import MODELS_DIR
 from serving.versions.model_card import read_card

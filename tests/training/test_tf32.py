@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from digitgan.cli import app
-from digitgan.errors import UserError
 from serving.contract import GENERATOR, IMAGES, SIGNATURE
+from serving.errors import UserError
 from serving.noise import noise_from_seeds
 from serving.pretrained import MODELS_DIR
 from serving.versions.model_card import read_card

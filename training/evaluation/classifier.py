@@ -9,13 +9,14 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from serving.contract import CLASSIFIER, FEATURES, IMAGE_SHAPE, IMAGES, PROBABILITIES, SIGNATURE
+from serving.errors import UserError
 from serving.pretrained import MODELS_DIR
 from serving.storage import newest_version
 from serving.versions.model_card import CardError, read_card
 from training.data import in_batches
 
 
-class ClassifierError(ValueError):
+class ClassifierError(UserError, ValueError):
     """There is no usable classifier. The message names the directory."""
 
 

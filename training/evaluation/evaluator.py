@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
+from serving.errors import UserError
 from training.data import Images
 from training.evaluation import statistics
 from training.evaluation.classifier import EvaluationClassifier
@@ -18,7 +19,7 @@ DUPLICATE_DISTANCE: Final = 0.8
 60,000 training images are 0.82 apart."""
 
 
-class EvaluationError(ValueError):
+class EvaluationError(UserError, ValueError):
     """There are too few images. The message says which."""
 
 

@@ -19,6 +19,7 @@ from serving.contract import (
     PROBABILITIES,
     SIGNATURE,
 )
+from serving.errors import UserError
 from serving.noise import noise_from_seeds
 from serving.storage import newest_version
 from serving.versions.model_card import CardError, read_card
@@ -32,7 +33,7 @@ BATCH: Final = 256
 MODELS: Final = "models"
 
 
-class SourceError(ValueError):
+class SourceError(UserError, ValueError):
     """There are no models to evaluate. The message names the directory and what it should hold."""
 
 

@@ -32,6 +32,7 @@ from serving.contract import (
     STORY,
     WARMUP_REQUESTS,
 )
+from serving.errors import UserError
 from serving.noise import noise_from_seeds
 from serving.storage import find_versions
 from serving.tf_serving import server_config
@@ -54,7 +55,7 @@ TOLERANCE: Final = 1e-3
 """The same for logits, probabilities and features."""
 
 
-class ExportError(RuntimeError):
+class ExportError(UserError):
     """What was saved doesn't compute what the network computes, so nothing was published."""
 
 

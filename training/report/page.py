@@ -8,6 +8,7 @@ from typing import Any, Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from serving.contract import GENERATOR
+from serving.errors import UserError
 from serving.files import write_atomically
 from serving.storage import newest_version
 from serving.versions.model_card import CardError, read_card
@@ -27,7 +28,7 @@ STORY_FILE: Final = "story.json"
 def report(out: Path, evaluated: Path, run: Path | None, classify: Classify | None) -> Path:
     """Writes report.html, and the story of a run into the run. Returns the path of report.html.
 
-    A section without its data names the command that makes the data. Raises ValueError for a file that can't be read.
+    A section without its data names the command that makes the data. Raises UserError for a file that can't be read.
 
     Args:
         out: the directory for report.html.
@@ -76,13 +77,13 @@ def report(out: Path, evaluated: Path, run: Path | None, classify: Classify | No
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Reads a JSON object; None if there is no file. Raises ValueError, with the path, for any other content."""
+    """Reads a JSON object; None if there is no file. Raises UserError, with the path, for any other content."""
     try:
         return dict(json.loads(path.read_text("utf-8")))
     except FileNotFoundError:
         return None
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} can't be read: {error}") from error
+        raise UserError(f"{path} can't be read: {error}") from error
 
 
 def _chosen(version_dir: Path | None) -> dict[str, Any] | None:
