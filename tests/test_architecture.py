@@ -2,12 +2,13 @@
 
 import ast
 import re
-import subprocess
 import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+from tests.support.commands import python
 
 ROOT = Path(__file__).parent.parent
 ALLOWED = {
@@ -50,24 +51,18 @@ def test_only_the_model_server_and_the_training_name_tensorflow() -> None:
                 assert not imported(path) & {"tensorflow", "tensorflow_serving", "keras"}, path
 
 
-def test_the_gateways_code_brings_no_tensorflow_with_it() -> None:
-    code = "import sys, digitgan.cli, api.main; print(*{name.split('.')[0] for name in sys.modules})"
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    loaded = set(done.stdout.split())
-    assert {"api", "fastapi", "grpc"} <= loaded
-    assert not loaded & {"tensorflow", "tensorflow_serving", "keras", "matplotlib"}
-
-
-def test_the_client_needs_neither_the_gateway_nor_tensorflow_and_the_commands_load_it_late() -> None:
-    for code, there, absent in (
+@pytest.mark.parametrize(
+    ("code", "there", "absent"),
+    [
+        ("import digitgan.cli, api.main", {"api", "fastapi", "grpc"}, {"tensorflow", "keras", "matplotlib"}),
         ("from digitgan import Client", {"httpx", "numpy"}, {"api", "fastapi", "training", "tensorflow", "grpc"}),
         ("import digitgan.cli", {"typer"}, {"httpx", "PIL", "tensorflow"}),
-    ):
-        command = [sys.executable, "-c", f"{code}\nimport sys; print(*{{name.split('.')[0] for name in sys.modules}})"]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        loaded = set(done.stdout.split())
-        assert there <= loaded
-        assert not loaded & absent
+    ],
+)
+def test_an_import_brings_no_more_than_it_needs(code: str, there: set[str], absent: set[str]) -> None:
+    loaded = set(python(f"{code}\nimport sys; print(*{{name.split('.')[0] for name in sys.modules}})").stdout.split())
+    assert there <= loaded
+    assert not loaded & absent
 
 
 def test_training_has_no_import_cycle_and_its_evaluation_knows_no_report_and_no_run() -> None:

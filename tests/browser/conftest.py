@@ -5,7 +5,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
@@ -24,6 +23,14 @@ ARGUMENTS = [
     "--no-first-run",
 ]
 DESKTOP, PHONE = (1440, 900), (390, 844)
+FILLED = {
+    "wall": "#tiles button:nth-child(100)",
+    "walk": "#walk-strip canvas:nth-child(11)",
+    "draw": "#opinion-other:not(.blank) .bars .most",
+    "play": "#game:not([hidden])",
+    "learned": "#plots svg:nth-child(2)",
+}
+"""What is on the screen once a view has the answers to its first requests."""
 
 expect.set_options(timeout=60_000)
 
@@ -51,15 +58,25 @@ def studio(browser: Browser, tmp_path_factory: pytest.TempPathFactory, program: 
 
 
 @pytest.fixture
-def open_page(browser: Browser, studio: str) -> Iterator[Open]:
-    """Opens the studio at a view, in a window. At the end no page may have reported an error."""
-    contexts: list[BrowserContext] = []
+def watch() -> Iterator[Callable[[Page], None]]:
+    """Watches the console of a page. At the end no page may have reported an error."""
     complaints: list[str] = []
 
-    def complain(what: Any) -> None:
-        complaints.append(str(what))
+    def watched(page: Page) -> None:
+        page.set_default_timeout(20_000)
+        page.on("console", lambda line: complaints.append(line.text) if line.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
 
-    def opened(view: str = "", size: tuple[int, int] = DESKTOP) -> Page:
+    yield watched
+    assert not complaints
+
+
+@pytest.fixture
+def open_page(browser: Browser, studio: str, watch: Callable[[Page], None]) -> Iterator[Open]:
+    """Opens the studio at a view, in a window, and waits until the view is filled. No page may report an error."""
+    contexts: list[BrowserContext] = []
+
+    def opened(view: str = "wall", size: tuple[int, int] = DESKTOP, *, filled: bool = True) -> Page:
         context = browser.new_context(
             base_url=studio,
             viewport={"width": size[0], "height": size[1]},
@@ -68,13 +85,19 @@ def open_page(browser: Browser, studio: str) -> Iterator[Open]:
         )
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(20_000)
-        page.on("console", lambda line: complain(line.text) if line.type in ("error", "warning") else None)
-        page.on("pageerror", complain)
+        watch(page)
         page.goto(f"/#{view}")
+        if filled:
+            page.locator(FILLED[view.partition("?")[0]]).first.wait_for()
         return page
 
     yield opened
     for context in contexts:
         context.close()
-    assert not complaints
+
+
+@pytest.fixture
+def failing_page(browser: Browser, studio: str) -> Iterator[Page]:
+    """An empty page before the studio that may report errors, as Chromium does of each failed request."""
+    with browser.new_context(base_url=studio) as context:
+        yield context.new_page()

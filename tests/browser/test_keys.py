@@ -1,6 +1,6 @@
 """Where API keys are wanted, a browser asks its user for one, and the pages work."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -8,34 +8,32 @@ from playwright.sync_api import Browser, Page, expect
 from api.middleware.keys import hash_of, new_key
 from tests.api import processes
 from tests.api.misbehaving import MisbehavingServer
+from tests.browser.conftest import FILLED
 
 KEY = new_key()
 
 
 @pytest.fixture
-def guarded_page(browser: Browser) -> Iterator[Page]:
+def guarded_page(browser: Browser, watch: Callable[[Page], None]) -> Iterator[Page]:
     """A page of a browser whose user knows the key."""
-    complaints: list[str] = []
     with (
         MisbehavingServer("127.0.0.1:0") as server,
         processes.gateway(server.target, api_keys=f"me:{hash_of(KEY)}") as gateway,
+        browser.new_context(
+            base_url=processes.url_of(gateway),
+            http_credentials={"username": "me", "password": KEY},
+        ) as context,
     ):
-        known = {"username": "me", "password": KEY}
-        context = browser.new_context(base_url=processes.url_of(gateway), http_credentials=known)  # type: ignore[arg-type]
         page = context.new_page()
-        page.set_default_timeout(20_000)
-        page.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
+        watch(page)
         yield page
-        context.close()
-    assert not complaints
 
 
 def test_the_studio(guarded_page: Page) -> None:
     guarded_page.goto("/")
-    expect(guarded_page.locator("#tiles button:nth-child(100)")).to_be_visible()
+    expect(guarded_page.locator(FILLED["wall"])).to_be_visible()
     guarded_page.reload()
-    expect(guarded_page.locator("#tiles button:nth-child(100)")).to_be_visible()
+    expect(guarded_page.locator(FILLED["wall"])).to_be_visible()
 
 
 def test_the_api_to_click_through(guarded_page: Page) -> None:

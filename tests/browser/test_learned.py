@@ -1,7 +1,7 @@
 """How it learned: the milestones at the slider, over the curves, with the verdict in words."""
 
 import numpy as np
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import PHONE, Open
 from tests.browser.test_wall import pixels_of
@@ -28,7 +28,6 @@ def test_the_slider_leads_through_the_milestones(open_page: Open) -> None:
 def test_slider_and_curves_have_one_axis(open_page: Open) -> None:
     for size in ((1280, 860), PHONE):
         page = open_page("learned", size)
-        page.locator("#plots svg").nth(1).wait_for()
         slider = page.get_by_role("slider", name="Milestone")
         slider.focus()
         page.keyboard.press("ArrowLeft")
@@ -45,7 +44,6 @@ def test_slider_and_curves_have_one_axis(open_page: Open) -> None:
 
 def test_it_plays_once_through(open_page: Open) -> None:
     page = open_page("learned")
-    page.locator("#plots svg").nth(1).wait_for()
     page.get_by_role("button", name="Play").click()
     expect(page.locator("#lapse-where")).to_contain_text("step 1,")
     expect(page.locator("#lapse-where")).to_contain_text("step 1,000")
@@ -71,13 +69,9 @@ def test_the_verdict_is_in_words(open_page: Open) -> None:
     expect(page.locator("#verdict")).to_contain_text("do not mean that the digits are good")
 
 
-def test_a_version_without_a_story_says_so(browser: Browser, studio: str) -> None:
-    """Without the fixture: Chromium tells the console of every 404."""
-    context = browser.new_context(base_url=studio)
-    page = context.new_page()
+def test_a_version_without_a_story_says_so(failing_page: Page) -> None:
     problem = '{"title": "The generator\'s version has no story", "status": 404}'
-    page.route("**/story", lambda route: route.fulfill(status=404, body=problem))
-    page.goto("/#learned")
-    expect(page.locator("#learned-status")).to_contain_text("has no story")
-    expect(page.locator("#story")).to_be_hidden()
-    context.close()
+    failing_page.route("**/story", lambda route: route.fulfill(status=404, body=problem))
+    failing_page.goto("/#learned")
+    expect(failing_page.locator("#learned-status")).to_contain_text("has no story")
+    expect(failing_page.locator("#story")).to_be_hidden()

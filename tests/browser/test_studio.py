@@ -10,16 +10,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, Route, expect
 
-from tests.browser.conftest import DESKTOP, PHONE, Open
-
-# What is on the screen once a view has got what it asked for.
-FILLED = {
-    "wall": "#tiles button:nth-child(100)",
-    "walk": "#walk-strip canvas:nth-child(11)",
-    "draw": "#opinion-other:not(.blank) .bars .most",
-    "play": "#game:not([hidden])",
-    "learned": "#plots svg:nth-child(2)",
-}
+from tests.browser.conftest import DESKTOP, FILLED, PHONE, Open
 
 
 def recipe(page: Page, name: str) -> tuple[str, str]:
@@ -55,7 +46,6 @@ def request_of(command: str) -> tuple[str, dict[str, str], str]:
 @pytest.mark.parametrize("view", FILLED)
 def test_axe_finds_no_violation_and_nothing_sticks_out(open_page: Open, view: str, size: tuple[int, int]) -> None:
     page = open_page(view, size)
-    page.locator(FILLED[view]).wait_for()
     if view == "wall":
         page.locator("#tiles button").nth(3).click()
         page.locator("#dock-reading:not(:empty)").wait_for()
@@ -69,7 +59,7 @@ def test_axe_finds_no_violation_and_nothing_sticks_out(open_page: Open, view: st
 
 
 def test_views_are_reached_by_keyboard_and_by_address(open_page: Open) -> None:
-    page = open_page("")
+    page = open_page()
     expect(page.get_by_role("link", name="Wall")).to_have_attribute("aria-current", "page")
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
@@ -110,25 +100,19 @@ def test_the_recipe_of_a_drawing_sends_the_file(
 
 def test_a_copied_recipe_is_in_the_clipboard(open_page: Open) -> None:
     page = open_page("learned")
-    page.locator(FILLED["learned"]).wait_for()
     command, _ = recipe(page, "learned")
     page.get_by_role("button", name="Copy the curl").click()
     expect(page.get_by_role("button", name="Copy the curl")).to_have_text("Copied")
     assert page.evaluate("() => navigator.clipboard.readText()") == command
 
 
-def test_without_the_gateway_the_wall_says_so_and_goes_on_when_asked(browser: Any, studio: str) -> None:
-    """Without the fixture: Chromium tells the console of a request that is cut."""
-    context = browser.new_context(base_url=studio)
-    page = context.new_page()
-
+def test_without_the_gateway_the_wall_says_so_and_goes_on_when_asked(failing_page: Page) -> None:
     def cut(route: Route) -> None:
         route.abort()
 
-    page.route("**/generate", cut)
-    page.goto("/")
-    expect(page.locator("#wall-status")).to_contain_text("The gateway does not answer.")
-    page.unroute("**/generate", cut)
-    page.get_by_role("button", name="Try again").click()
-    page.locator(FILLED["wall"]).wait_for()
-    context.close()
+    failing_page.route("**/generate", cut)
+    failing_page.goto("/")
+    expect(failing_page.locator("#wall-status")).to_contain_text("The gateway does not answer.")
+    failing_page.unroute("**/generate", cut)
+    failing_page.get_by_role("button", name="Try again").click()
+    failing_page.locator(FILLED["wall"]).wait_for()

@@ -14,7 +14,6 @@ from tests.browser.test_wall import digit, pixels_of
 
 def test_dragging_leads_from_one_seed_to_the_other(open_page: Open, studio: str) -> None:
     page = open_page("walk?from=3&to=8")
-    page.locator("#walk-strip canvas:nth-child(11)").wait_for()
     for canvas, seed in (("#walk-from", 3), ("#walk-to", 8)):
         assert np.array_equal(pixels_of(page, canvas), digit(studio, seed))
     box = page.locator("#walk-now").bounding_box()
@@ -36,7 +35,6 @@ def test_dragging_leads_from_one_seed_to_the_other(open_page: Open, studio: str)
 
 def test_it_plays_and_stops(open_page: Open) -> None:
     page = open_page("walk")
-    page.locator("#walk-strip canvas:nth-child(11)").wait_for()
     page.get_by_role("button", name="Play").click()
     expect(page.locator("#walk-where")).not_to_have_text("50 % of the way")
     page.get_by_role("button", name="Pause").click()
@@ -46,7 +44,6 @@ def test_it_plays_and_stops(open_page: Open) -> None:
 @pytest.mark.parametrize(("name", "kind"), [("APNG", "PNG"), ("WebP", "WEBP"), ("GIF", "GIF")])
 def test_a_film_is_exported_and_shown(open_page: Open, tmp_path: Path, name: str, kind: str) -> None:
     page = open_page("walk?from=3&to=8")
-    page.locator("#walk-strip canvas:nth-child(11)").wait_for()
     page.get_by_role("radio", name=name).check(force=True)
     with page.expect_download() as waiting:
         page.get_by_role("button", name="Export").click()
@@ -62,7 +59,6 @@ def test_a_film_is_exported_and_shown(open_page: Open, tmp_path: Path, name: str
 
 def test_other_seeds_and_the_straight_line(open_page: Open, studio: str) -> None:
     page = open_page("walk?from=3&to=8")
-    page.locator("#walk-strip canvas:nth-child(11)").wait_for()  # the page has read its address
     page.get_by_label("to seed").fill("42")
     page.get_by_label("to seed").press("Tab")
     expect(page).to_have_url(f"{studio}/#walk?from=3&to=42")

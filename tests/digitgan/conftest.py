@@ -8,7 +8,7 @@ import pytest
 from digitgan import Client
 from tests.api import processes
 from tests.api.conftest import gateway, http, model_server, small_models
-from tests.digitgan.talker import Talker, talking
+from tests.support.http_servers import ScriptedServer, scripted_server
 from tests.support.processes import ServerProcess
 
 __all__ = ["gateway", "http", "model_server", "small_models"]
@@ -38,6 +38,6 @@ def small_url(small_models: Path, sockets: Path, program: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def talker() -> Iterator[Talker]:
-    with talking() as server:
+def server() -> Iterator[ScriptedServer]:
+    with scripted_server() as server:
         yield server

@@ -1,12 +1,10 @@
-"""The command line teaches, and tells mistakes in a sentence."""
+"""The command line teaches, and reports a mistake in a sentence."""
 
 import json
-import os
 import re
 import shlex
 import shutil
 import socket
-import subprocess
 import sys
 from functools import partial
 from importlib.metadata import version
@@ -61,59 +59,53 @@ def test_every_command_and_option_explains_itself(command: str) -> None:
         assert re.search(r"[a-z]{3} ", rest) or re.search(r"[a-z]{3}", rest.replace(option, "")), option
 
 
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        (["serve", "--models", "a", "--config", "b"], "--models and --config"),
-        (["serve", "--models", "NOWHERE"], "holds no models"),
-        (["serve", "--config", "NOWHERE"], "NOWHERE"),
-        (["gateway", "--port", "70000"], "Take a free one with: digitgan gateway --port 0"),
-        (["up", "--port", "99999"], "Take a free one with: digitgan up --port 0"),
-        (["serve", "--port", "-1"], "Take a free one with: digitgan serve --port 0"),
-        (["up", "--host", "192.0.2.1"], "cannot listen on 192.0.2.1:8000"),
-        (["serve", "--grpc-socket-path", "NOWHERE/socket"], "there is no folder"),
-        (["serve", "--config", "/proc/self/mem"], "/proc/self/mem"),
-        (["generate", "--seed", "7", "--out", "NOWHERE/7.png"], "there is no folder"),
-        (["dataset", "/dev/null/digits"], "/dev/null/digits.partial: Not a directory"),
-        (["models", "add", "NOWHERE"], "holds no models"),
-        (["gateway", "--model-server", "nonsense"], "DIGITGAN_MODEL_SERVER=nonsense"),
-        (["up", "--models", "NOWHERE"], "holds no models"),
-        (["export", "NOWHERE"], "holds no run"),
-        (["evaluate", "NOWHERE"], "is no run directory"),
-        (["evaluate", "NOWHERE", "--images", "3"], "--images"),
-        (["train-classifier", "--data", "NOWHERE"], "does not exist"),
-        (["export", "[bold]"], "[bold] holds no run"),
-    ],
+NO_GATEWAY = ("--url", "http://127.0.0.1:9")
+MISTAKES: tuple[tuple[list[str], str], ...] = (
+    (["serve", "--models", "a", "--config", "b"], "--models and --config"),
+    (["serve", "--models", "NOWHERE"], "holds no models"),
+    (["serve", "--config", "NOWHERE"], "NOWHERE"),
+    (["serve", "--config", "/proc/self/mem"], "/proc/self/mem"),
+    (["serve", "--port", "-1"], "Take a free one with: digitgan serve --port 0"),
+    (["serve", "--grpc-socket-path", "NOWHERE/socket"], "there is no folder"),
+    (["gateway", "--port", "70000"], "Take a free one with: digitgan gateway --port 0"),
+    (["gateway", "--model-server", "nonsense"], "DIGITGAN_MODEL_SERVER=nonsense"),
+    (["up", "--port", "99999"], "Take a free one with: digitgan up --port 0"),
+    (["up", "--host", "192.0.2.1"], "cannot listen on 192.0.2.1:8000"),
+    (["up", "--models", "NOWHERE"], "holds no models"),
+    (["generate", "--seed", "7", "--out", "NOWHERE/7.png"], "there is no folder"),
+    (["generate", "--seed", "1", "--count", "2"], "--seed and --count"),
+    (["generate", "--seed", "1", "--digit", "2"], "--digit and --curated go with --count"),
+    (["generate", "--seed", "9-1"], "--seed 9-1"),
+    (["generate", "--scale", "2"], "--scale is for files"),
+    (["generate", "--count", "3", *NO_GATEWAY], "digitgan up"),
+    (["score", "NOWHERE"], "NOWHERE does not exist"),
+    (["dataset", "/dev/null/digits"], "/dev/null/digits.partial: Not a directory"),
+    (["dataset", "out", "--count", "0"], "'--count'"),
+    (["dataset", "out", "--score-floor", "nan"], "--confidence and --score-floor should be finite"),
+    (["dataset", "out", "--models", "m", *NO_GATEWAY], "--url and --models"),
+    (["dataset", "out", "--count", "9", *NO_GATEWAY], "can't be reached"),
+    (["models", "add", "NOWHERE"], "holds no models"),
+    (["train", "--data", "NOWHERE"], "does not exist"),
+    (["train", "--steps", "0"], "--steps must be at least 1"),
+    (["train", "--preset", "none"], "--preset must be one of"),
+    (["train", "--set", "dropout=2"], "dropout must be"),
+    (["train", "--set", "dropping=0.1"], "dropping"),
+    (["export", "NOWHERE"], "holds no run"),
+    (["export", "[bold]"], "[bold] holds no run"),
+    (["report", "NOWHERE"], "holds no run"),
+    (["evaluate", "NOWHERE"], "is no run directory"),
+    (["evaluate", "NOWHERE", "--images", "3"], "--images"),
+    (["evaluate", str(MODELS_DIR), "--data", "NOWHERE"], "does not exist"),
+    (["train-classifier", "--data", "NOWHERE"], "does not exist"),
+    (["train-classifier", "--epochs", "0"], "'--epochs'"),
+    (["train-classifier", "--seed", "-1"], "'--seed'"),
 )
-def test_a_mistake_is_told_in_a_sentence(tmp_path: Path, arguments: list[str], told: str) -> None:
-    done = digitgan(*[word.replace("NOWHERE", str(tmp_path / "nowhere")) for word in arguments])
-    assert done.returncode == 2
-    assert told.replace("NOWHERE", "nowhere") in done.stderr
-    assert "Traceback" not in done.stderr
-    assert "Loading" not in done.stdout
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["train", "--data", "NOWHERE"],
-        ["train", "--steps", "0"],
-        ["train", "--preset", "none"],
-        ["train", "--set", "dropout=2"],
-        ["train", "--set", "dropping=0.1"],
-        ["export", "NOWHERE"],
-        ["evaluate", "NOWHERE"],
-        ["evaluate", str(MODELS_DIR), "--data", "NOWHERE"],
-        ["report", "NOWHERE"],
-        ["train-classifier", "--data", "NOWHERE"],
-        ["train-classifier", "--epochs", "0"],
-        ["train-classifier", "--seed", "-1"],
-        ["up", "--models", "NOWHERE"],
-        ["serve", "--models", "NOWHERE"],
-    ],
-    ids=" ".join,
-)
-def test_a_mistake_is_told_before_anything_that_takes_seconds_is_imported(tmp_path: Path, arguments: list[str]) -> None:
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=[" ".join(arguments) for arguments, _ in MISTAKES])
+def test_a_mistake_is_a_sentence_before_anything_that_takes_seconds_is_imported(
+    tmp_path: Path, arguments: list[str], message: str
+) -> None:
     code = (
         "import atexit, sys\n"
         "heavy = {'keras', 'matplotlib', 'openvino', 'sklearn', 'tensorflow'}\n"
@@ -122,10 +114,10 @@ def test_a_mistake_is_told_before_anything_that_takes_seconds_is_imported(tmp_pa
         "main()\n"
     )
     given = [word.replace("NOWHERE", str(tmp_path / "nowhere")) for word in arguments]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *given], capture_output=True, text=True, cwd=tmp_path, timeout=commands.LIMIT_S
-    )
+    done = commands.python(code, *given, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "\n"), done.stderr
+    assert message.replace("NOWHERE", "nowhere") in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("command", ["up", "gateway", "serve"])
@@ -162,10 +154,7 @@ def test_the_client_takes_no_module_of_the_users_own_for_one_of_this_package(own
     for name in ("numpy.py", "queue.py", "signal.py"):  # A program's own folder hides them from every library.
         (own_modules / name).unlink()
     code = "from digitgan import AsyncClient, Client; Client().close()"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=own_modules, timeout=commands.LIMIT_S
-    )
-    assert done.stderr == ""
+    assert commands.python(code, cwd=own_modules).stderr == ""
 
 
 def test_a_part_that_is_not_installed_is_told_with_the_way_to_install_it(tmp_path: Path) -> None:
@@ -179,17 +168,11 @@ def test_a_part_that_is_not_installed_is_told_with_the_way_to_install_it(tmp_pat
         "from digitgan.cli import main\n"
         "main()\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=commands.LIMIT_S
-    )
+    done = commands.python(code, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("digitgan: this needs tensorflow. Install the extra 'training': ")
-    assert done.stderr.endswith(f"-m pip install {from_checkout('training')}\n")
-
-
-def from_checkout(extra: str) -> str:
     root = Path(__file__).parents[2]
-    return f"--constraint {root}/requirements.lock --editable '{root}[{extra}]'"
+    assert done.stderr.endswith(f"-m pip install --constraint {root}/requirements.lock --editable '{root}[training]'\n")
 
 
 PIP = f"{sys.executable} -m pip install"
@@ -228,20 +211,13 @@ def test_an_extra_is_installed_as_the_package_was(
     if origin:
         (metadata / "direct_url.json").write_text(json.dumps(origin))
     code = "from digitgan.errors import install_command; print(install_command('client'))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
-    assert done.stdout.strip() == command
+    assert commands.python(code, cwd=tmp_path).stdout.strip() == command
 
 
-def test_the_shells_completion_can_be_installed(tmp_path: Path) -> None:
-    home = {
-        **os.environ,
-        "HOME": str(tmp_path),
-        "SHELL": "/bin/bash",
-        "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1",
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "digitgan", "--install-completion", "bash"], env=home, capture_output=True, text=True
-    )
+def test_the_shells_completion_can_be_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
+    done = digitgan("--install-completion", "bash")
     assert done.returncode == 0, done.stderr
     assert "completion installed" in done.stdout
     assert ".bash_completions" in (tmp_path / ".bashrc").read_text()

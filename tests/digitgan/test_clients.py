@@ -3,8 +3,6 @@
 import asyncio
 import io
 import json
-import subprocess
-import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -183,7 +181,7 @@ def test_the_models_and_readiness(client: Both) -> None:
 
 def test_a_client_that_is_not_closed_lets_the_program_end(url: str) -> None:
     code = f"from digitgan import Client; client = Client({url!r}); print(client.ready())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=commands.LIMIT_S)
+    done = commands.python(code)
     assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
 
 

@@ -1,10 +1,8 @@
 """``digitgan dataset``: balanced, complete or not there, the same bytes however often it is stopped, read by all."""
 
 import gzip
-import io
 import json
 import signal
-import struct
 import subprocess
 import sys
 import time
@@ -13,12 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
-from sklearn.datasets import load_files
 
 from digitgan.dataset.plan import SEEDS_APART, Plan
 from serving.dataset import record
 from tests.api.indexed_models import INDEXED, SHADE
+from tests.support.commands import digitgan
 from training import data
 
 DEADLINE_S = 300.0
@@ -26,21 +23,26 @@ COUNT, TEST = 2400, 600
 OPTIONS = ("--count", COUNT, "--test", TEST, "--confidence", 0.9)
 
 
-def command(out: Path, url: str, *options: object) -> list[str]:
-    return [sys.executable, "-m", "digitgan", "dataset", str(out), *map(str, OPTIONS + options), "--url", url]
+def arguments(out: Path, url: str, *options: object) -> list[str]:
+    return ["dataset", str(out), *map(str, OPTIONS + options), "--url", url]
 
 
 def run(out: Path, url: str, *options: object) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(command(out, url, *options), capture_output=True, text=True, timeout=DEADLINE_S)
-    assert done.returncode == 0, done.stderr
-    return done
+    return digitgan(*arguments(out, url, *options))
+
+
+def refusal(out: Path, url: str, *options: object) -> str:
+    done = digitgan(*arguments(out, url, *options), check=False)
+    assert done.returncode == 2
+    return done.stderr
 
 
 def stop(number: int, out: Path, url: str, after: int) -> subprocess.Popen[str]:
     """Runs the command until it has added ``after`` digits, and sends it a signal."""
     records = out.with_name(f"{out.name}.partial") / "digits.records"
     enough = after * record().itemsize + (records.stat().st_size if records.exists() else 0)
-    with subprocess.Popen(command(out, url), stderr=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, "-m", "digitgan", *arguments(out, url)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + DEADLINE_S
         while not records.exists() or records.stat().st_size < enough:
             assert process.poll() is None, "it ended before it could be stopped"
@@ -99,15 +101,12 @@ def test_stopped_and_resumed_it_has_the_same_bytes(small_url: str, whole: Path, 
 
 def test_what_is_there_is_not_made_again_nor_overwritten(small_url: str, whole: Path, tmp_path: Path) -> None:
     assert "is there already" in run(whole, small_url).stdout
-    refused = subprocess.run(command(whole, small_url, "--seed", 1), capture_output=True, text=True)
-    assert (refused.returncode, "other options" in refused.stderr) == (2, True)
+    assert "other options" in refusal(whole, small_url, "--seed", 1)
     (tmp_path / "mine.txt").write_text("mine")
-    refused = subprocess.run(command(tmp_path, small_url), capture_output=True, text=True)
-    assert (refused.returncode, "holds something else" in refused.stderr) == (2, True)
+    assert "holds something else" in refusal(tmp_path, small_url)
     out = tmp_path / "digits"
     stop(signal.SIGKILL, out, small_url, 100)
-    refused = subprocess.run(command(out, small_url, "--balance", "natural"), capture_output=True, text=True)
-    assert (refused.returncode, "begun with other options (balance uniform)" in refused.stderr) == (2, True)
+    assert "begun with other options (balance uniform)" in refusal(out, small_url, "--balance", "natural")
 
 
 @pytest.mark.parametrize("format_", ["npz", "png", "csv"])
@@ -117,10 +116,8 @@ def test_every_format_holds_the_same_digits(small_url: str, whole: Path, tmp_pat
     expected = data.load(whole)
     if format_ == "npz":
         found: Any = data.load(out / "digits.npz")
-        assert np.array_equal(found.x_train, expected.x_train)
-        assert np.array_equal(found.x_test, expected.x_test)
-        assert np.array_equal(found.y_train, expected.y_train)
-        assert np.array_equal(found.y_test, expected.y_test)
+        for name in ("x_train", "y_train", "x_test", "y_test"):
+            assert np.array_equal(getattr(found, name), getattr(expected, name))
     elif format_ == "csv":
         rows = np.loadtxt(out / "test.csv", np.uint8, delimiter=",", skiprows=1)
         assert np.array_equal(rows[:, 0], expected.y_test)
@@ -136,45 +133,21 @@ def test_every_format_holds_the_same_digits(small_url: str, whole: Path, tmp_pat
         pairs = list(images.as_numpy_iterator())
         assert np.array_equal([label for _, label in pairs], expected.y_test[by_digit])
         assert np.array_equal(np.stack([image[..., 0] for image, _ in pairs]), expected.x_test[by_digit])
-        by_sklearn = load_files(out / "test", shuffle=False)
-        assert by_sklearn.target_names == [str(digit) for digit in range(10)]
-        assert np.array_equal(by_sklearn.target, expected.y_test[by_digit])
-        with Image.open(io.BytesIO(by_sklearn.data[0])) as first:
-            assert np.array_equal(np.asarray(first), expected.x_test[by_digit[0]])
     assert (out / "labels.csv").read_bytes() == (whole / "labels.csv").read_bytes()
 
 
-def test_idx_is_where_and_what_torchvision_looks_for(whole: Path) -> None:
-    """torchvision.datasets.MNIST(root) wants all four uncompressed files in root/MNIST/raw, and goes by their heads:
-    the fourth byte is the rank, the third the type, then the lengths, big-endian."""
-    expected = data.load(whole)
+def test_the_idx_files_are_also_uncompressed_where_torchvision_looks_for_them(whole: Path) -> None:
     raw = whole / "MNIST" / "raw"
-    arrays = {
-        "train-images-idx3-ubyte": expected.x_train,
-        "train-labels-idx1-ubyte": expected.y_train,
-        "t10k-images-idx3-ubyte": expected.x_test,
-        "t10k-labels-idx1-ubyte": expected.y_test,
-    }
-    assert {path.name for path in raw.iterdir()} == set(arrays)
-    for name, array in arrays.items():
-        content = (raw / name).read_bytes()
-        zero, type_, rank = struct.unpack(">HBB", content[:4])
-        assert (zero, type_, rank) == (0, 8, array.ndim)
-        assert struct.unpack(f">{rank}I", content[4 : 4 + 4 * rank]) == array.shape
-        assert content[4 + 4 * rank :] == array.tobytes()
-        assert gzip.decompress((whole / f"{name}.gz").read_bytes()) == content
+    names = {f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")}
+    assert {path.name for path in raw.iterdir()} == names
+    for name in names:
+        assert gzip.decompress((whole / f"{name}.gz").read_bytes()) == (raw / name).read_bytes()
 
 
 def test_without_a_gateway_it_starts_one_and_leaves_none(small_models: Path, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "digits"
-    without_url = command(out, "", "--models", small_models)[:-2]
-    done = subprocess.run(without_url, capture_output=True, text=True, timeout=DEADLINE_S)
-    assert done.returncode == 0, done.stderr
+    digitgan(*arguments(out, "", "--models", small_models)[:-2])
     assert content(out) == content(whole)
-
-
-def test_datasets_of_different_seeds_share_no_digit() -> None:
-    assert Plan(60_000, 10_000, seed=1).first_seed - Plan(60_000, 10_000, seed=0).first_seed == SEEDS_APART
 
 
 def test_the_parts_are_dealt_by_the_balance_and_the_seed() -> None:
@@ -186,3 +159,4 @@ def test_the_parts_are_dealt_by_the_balance_and_the_seed() -> None:
     assert np.array_equal(Plan(1700, 100).parts(labels)[0], train)
     assert not np.array_equal(Plan(1700, 100, seed=1).parts(labels)[0], train)
     assert [len(part) for part in Plan(1700, 100, balance="natural").parts(labels)] == [1700, 100]
+    assert Plan(60_000, 10_000, seed=1).first_seed - Plan(60_000, 10_000).first_seed == SEEDS_APART

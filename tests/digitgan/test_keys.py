@@ -1,7 +1,5 @@
 """The client before a gateway that wants API keys: the key goes along, and what its quota refuses is waited for."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +7,7 @@ import pytest
 from api.middleware.keys import hash_of, new_key
 from digitgan.client import Client, RefusedError
 from tests.api import processes
+from tests.support.commands import digitgan
 
 ALICE, CAROL = new_key(), new_key()
 
@@ -47,17 +46,14 @@ def test_what_can_be_no_key_is_told(guarded_url: str) -> None:
 
 
 def test_the_commands_use_it_too(guarded_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    command = [sys.executable, "-m", "digitgan", "generate", "--url", guarded_url, "--seed", "7"]
-    refused = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert refused.returncode == 2
-    assert "API key" in refused.stderr
+    command = ("generate", "--url", guarded_url, "--seed", "7")
+    refused = digitgan(*command, check=False)
+    assert (refused.returncode, "API key" in refused.stderr) == (2, True)
     monkeypatch.setenv("DIGITGAN_API_KEY", CAROL)
-    assert subprocess.run(command, capture_output=True, text=True, check=False).returncode == 0
+    digitgan(*command)
 
 
 def test_a_service_for_a_command_alone_wants_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the environment says for a gateway that is started from it."""
     monkeypatch.setenv("DIGITGAN_API_KEYS", f"alice:{hash_of(ALICE)}")
-    command = [sys.executable, "-m", "digitgan", "generate", "--local", "--seed", "7"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    digitgan("generate", "--local", "--seed", "7")

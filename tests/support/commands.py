@@ -1,4 +1,4 @@
-"""The command ``digitgan``, as a user runs it, or in this process."""
+"""The command ``digitgan``, as a user runs it or in this process, and Python code in a process of its own."""
 
 import io
 import subprocess
@@ -16,6 +16,12 @@ def digitgan(*arguments: str | Path, check: bool = True, cwd: Path | None = None
     """Runs a command to its end. Raises CalledProcessError if it fails and ``check`` is set."""
     command = [sys.executable, "-m", "digitgan", *map(str, arguments)]
     return subprocess.run(command, check=check, capture_output=True, text=True, timeout=LIMIT_S, cwd=cwd)
+
+
+def python(code: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Runs Python code."""
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, cwd=cwd)
 
 
 def digitgan_here(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
