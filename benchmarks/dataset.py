@@ -22,17 +22,6 @@ from rich.console import Console
 from rich.table import Table
 
 
-def make(out: Path, count: int, arguments: list[str]) -> tuple[float, float]:
-    """Runs ``digitgan dataset`` and returns its seconds and its peak memory in MiB.
-
-    The memory is the largest of the command and what it started, so without --url that of a service.
-    """
-    command = [sys.executable, "-m", "digitgan", "dataset", str(out), "--count", str(count), *arguments]
-    start = time.monotonic()
-    subprocess.run(command, check=True)
-    return time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-
-
 def main(
     data: Annotated[Path, typer.Option(help="MNIST: an .npz as Keras lays it out, or a folder with its IDX files.")],
     dataset: Annotated[
@@ -53,7 +42,12 @@ def main(
     with tempfile.TemporaryDirectory() as directory:
         if dataset is None:
             dataset = Path(directory) / "digits"
-            seconds, mebibytes = make(dataset, count, ["--test", "10", *(["--url", url] if url else [])])
+            command = [sys.executable, "-m", "digitgan", "dataset", str(dataset), "--count", str(count), "--test", "10"]
+            start = time.monotonic()
+            subprocess.run([*command, *(["--url", url] if url else [])], check=True)
+            seconds = time.monotonic() - start
+            # The largest of the command and what it started: without --url, that of a service.
+            mebibytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
             manifest: dict[str, Any] = json.loads((dataset / "dataset.json").read_text("utf-8"))
             console.print(
                 f"{count:,} digits in {seconds:.0f} s, at most {mebibytes:.0f} MiB; of each class "

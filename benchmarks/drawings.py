@@ -6,15 +6,13 @@ python -m benchmarks.drawings --data mnist.npz --drawings FOLDER     # FOLDER/7/
 Without ``--drawings`` the table is written into docs/score.md too.
 """
 
-import argparse
-import io
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import numpy as np
+import typer
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from rich import box
@@ -25,6 +23,7 @@ from api.digits.fit import read_digit
 from benchmarks.marked import replace_between_marks
 from serving.model_server.saved_model import SavedModel, load
 from serving.pretrained import MODELS_DIR
+from tests.support.pictures import saved
 
 Floats = NDArray[np.float32]
 Random = np.random.Generator
@@ -123,12 +122,6 @@ KINDS: Final[dict[str, Callable[[Floats, Random], Image.Image]]] = {
 }
 
 
-def png(image: Image.Image) -> bytes:
-    file = io.BytesIO()
-    image.save(file, "PNG", compress_level=1)
-    return file.getvalue()
-
-
 def read(files: list[bytes], classifier: SavedModel) -> tuple[NDArray[np.intp], float, int]:
     """Returns what each file reads as, the milliseconds that fitting took a file, and how many had no ink."""
     started = time.process_time()
@@ -142,47 +135,40 @@ def read(files: list[bytes], classifier: SavedModel) -> tuple[NDArray[np.intp], 
     return read_as, took_ms, sum(not digit.ink for digit in digits)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="MNIST as Keras has it (mnist.npz).")
-    parser.add_argument("--drawings", type=Path, help="A folder of folders 0 to 9 of images.")
-    parser.add_argument("--count", type=int, default=1000, help="Drawings of each kind.")
-    arguments = parser.parse_args()
-    with np.load(arguments.data) as mnist:
-        images, digits = mnist["x_test"][: arguments.count], mnist["y_test"][: arguments.count]
+def main(
+    data: Annotated[Path, typer.Option(help="MNIST as Keras has it (mnist.npz).")],
+    drawings: Annotated[Path | None, typer.Option(help="A folder of folders 0 to 9 of images.")] = None,
+    count: Annotated[int, typer.Option(help="Drawings of each kind.")] = 1000,
+) -> None:
+    """Counts how many drawings are read correctly. Ends with status 1 if those are too few."""
+    with np.load(data) as mnist:
+        images, digits = mnist["x_test"][:count], mnist["y_test"][:count]
         every = np.concatenate([mnist["x_train"], mnist["x_test"]])
+    kinds = {"MNIST's own images": ([saved(pixels) for pixels in images], digits, 0.97)}
+    for name, draw in KINDS.items():
+        random = np.random.default_rng(1)
+        kinds[name] = ([saved(draw(drawn(pixels, random), random)) for pixels in images], digits, 0.97)
+    if drawings:
+        paths = sorted(path for path in drawings.glob("[0-9]/*") if path.is_file())
+        named = np.array([int(path.parent.name) for path in paths])
+        kinds["in the folder"] = ([path.read_bytes() for path in paths], named, 0.95)
     classifier = load(MODELS_DIR / "classifier" / "1")
     table = Table("drawings", "read right", "of", "no ink found", "ms each", box=box.MARKDOWN)
     good = True
-
-    def add(name: str, files: list[bytes], expected: NDArray[np.integer], bar: float) -> None:
-        nonlocal good
+    for name, (files, expected, bar) in kinds.items():
         read_as, took_ms, without_ink = read(files, classifier)
         right = float((read_as == expected).mean())
         good &= right >= bar
         table.add_row(name, f"{right:.1%}", f"{len(files)}", f"{without_ink}", f"{took_ms:.1f}")
-
-    add("MNIST's own images", [png(Image.fromarray(pixels)) for pixels in images], digits, 0.97)
-    for name, draw in KINDS.items():
-        random = np.random.default_rng(1)
-        add(name, [png(draw(drawn(pixels, random), random)) for pixels in images], digits, 0.97)
-    if arguments.drawings:
-        paths = sorted(path for path in arguments.drawings.glob("[0-9]/*") if path.is_file())
-        add(
-            "in the folder",
-            [path.read_bytes() for path in paths],
-            np.array([int(path.parent.name) for path in paths]),
-            0.95,
-        )
     console = Console(record=True, width=100)
     console.print(table)
-    if not arguments.drawings:
+    if not drawings:
         lines = [line.strip() for line in console.export_text().splitlines()]
         replace_between_marks(PAGE, "benchmarks.drawings", "\n".join(filter(None, lines)))
-    changed = sum(read_digit(png(Image.fromarray(pixels)), max_pixels=784).fitted for pixels in every)
+    changed = sum(read_digit(saved(pixels), max_pixels=784).fitted for pixels in every)
     print(f"of MNIST's {len(every)} images, {changed} are not kept as they are")
-    return 0 if good and not changed else 1
+    raise typer.Exit(0 if good and not changed else 1)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    typer.run(main)

@@ -9,24 +9,20 @@ parsing. Processor time is the gateway's.
 """
 
 import base64
-import io
 import os
 import statistics
 import tempfile
-import time
+import timeit
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-import httpx
 import numpy as np
 import orjson
 import typer
 from numpy.typing import NDArray
-from PIL import Image
-from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
 from api.formats import images
@@ -36,6 +32,7 @@ from benchmarks.peers.load import SCENARIOS, measure, require_wrk
 from benchmarks.peers.services import OURS, SERVICES, Running
 from serving.noise import noise_from_seeds
 from tests.api import processes
+from tests.support.pictures import saved
 from tests.support.processes import ServerProcess, digitgan_up
 
 DOCS: Final = Path(__file__).parent.parent / "docs/performance.md"
@@ -44,13 +41,6 @@ WARM_UP_S: Final = 1
 _TICKS_A_SECOND: Final = os.sysconf("SC_CLK_TCK")
 
 Pixels = NDArray[np.uint8]
-
-
-def by_pillow(image: Pixels) -> bytes:
-    """Returns what the gateway's own PNG is compared with: Pillow's, at its fastest level."""
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG", compress_level=1)
-    return file.getvalue()
 
 
 def stages(digits: Pixels) -> dict[str, Callable[[], object]]:
@@ -62,20 +52,14 @@ def stages(digits: Pixels) -> dict[str, Callable[[], object]]:
         "read and validate": lambda: GenerateRequest.model_validate(orjson.loads(body)),
         "seeds to noise": lambda: noise_from_seeds(seeds),
         "PNG": lambda: [images.png(digit) for digit in digits],
-        "(PNG by Pillow)": lambda: [by_pillow(digit) for digit in digits],
+        "(PNG by Pillow)": lambda: [saved(digit, compress_level=1) for digit in digits],
         "base64": lambda: [base64.b64encode(png).decode() for png in pngs],
     }
 
 
-def microseconds(function: Callable[[], object], seconds: float = 0.3) -> float:
+def microseconds(function: Callable[[], object]) -> float:
     """Returns the least time of a call: what it takes when nothing comes between."""
-    times: list[float] = []
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times) < 5:
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return 1e6 * min(times)
+    return 1e6 * min(timeit.repeat(function, number=1, repeat=100))
 
 
 @dataclass(frozen=True)
@@ -83,23 +67,17 @@ class Gateway:
     """A gateway that answers, and its process."""
 
     running: Running
-    pid: int
+    client: processes.GatewayClient
 
     def cpu_seconds(self) -> float:
         """Returns its processor time so far."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{self.client.process.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICKS_A_SECOND
 
     def own_seconds(self) -> tuple[float, float]:
         """Returns how long its requests took so far, without their waits for the model server, and their number."""
-        text = httpx.get(self.running.url.replace("/generate", "/metrics"), timeout=60).text
-        found = {
-            sample.name: sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-            if sample.labels == {"route": "/generate"}
-        }
-        return found["digitgan_gateway_seconds_sum"], found["digitgan_gateway_seconds_count"]
+        total, count = (self.client.metric(f"gateway_seconds_{name}", route="/generate") for name in ("sum", "count"))
+        return total, count
 
 
 @contextmanager
@@ -109,10 +87,10 @@ def gateway(digits: Path) -> Iterator[Gateway]:
         target = f"{directory}/replay.sock"
         with (
             ServerProcess("-m", "benchmarks.replay", digits, target),
-            processes.gateway(f"unix:{target}", max_images_in_flight=100_000) as process,
+            processes.serving(f"unix:{target}", max_images_in_flight=100_000) as client,
         ):
             service = next(one for one in SERVICES if one.name == OURS)
-            yield Gateway(Running(service, int(process.url.rpartition(":")[2]), 0.0, ""), process.process.pid)
+            yield Gateway(Running(service, client.base_url.port or 0, 0.0, ""), client)
 
 
 def main(

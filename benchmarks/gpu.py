@@ -142,8 +142,8 @@ def serve(models: Path, folder: Path, images: NDArray[np.uint8], has_gpu: bool) 
     for place, environment in places.items():
         start = time.perf_counter()
         answers = folder / f"{place}.npz"
-        environment = {"TF_FORCE_GPU_ALLOW_GROWTH": "true"} | environment
-        _, failure = run_process(SERVE_LIMIT_S, *command, "--requests", folder, "--answers", answers, **environment)
+        options = ("--requests", folder, "--answers", answers)
+        _, failure = run_process(SERVE_LIMIT_S, *command, *options, TF_FORCE_GPU_ALLOW_GROWTH="true", **environment)
         took = f"{time.perf_counter() - start:.1f} s"
         yield "serving", f"{place}: start, load, {SERVED} rows of {len(requests)} models", failure or took
         if failure:

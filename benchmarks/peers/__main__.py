@@ -126,16 +126,10 @@ def read() -> list[dict[str, Any]]:
 
 
 def _about(rounds: int) -> str:
-    cores = len(os.sched_getaffinity(0))
-    return f"{cores} cores of {_processor()}, medians of {rounds} interleaved rounds; ratios: median (least–most)."
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.machine()
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    machine = f"{len(os.sched_getaffinity(0))} cores of {(names or [platform.machine()])[0]}"
+    return f"{machine}, medians of {rounds} interleaved rounds; ratios: median (least–most)."
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from rich.console import Console
 from benchmarks.peers.model import weights
 from serving.contract import GENERATOR
 from serving.pretrained import MODELS_DIR
+from serving.storage import newest_version
 
 HERE: Final = Path(__file__).parent
 CACHE: Final = HERE.parent.parent / ".bench"
@@ -40,7 +41,8 @@ def python_of(peer: str, console: Console) -> Path:
 
 def onnx_generator(console: Console) -> Path:
     """Returns the path of the ONNX model of the package's newest generator."""
-    version = max((MODELS_DIR / GENERATOR).iterdir(), key=lambda path: int(path.name) if path.name.isdecimal() else -1)
+    version = newest_version(MODELS_DIR / GENERATOR)
+    assert version
     digest = hashlib.sha256((version / "saved_model.pb").read_bytes()).hexdigest()[:16]
     target = CACHE / f"generator-{digest}.onnx"
     if not target.is_file():

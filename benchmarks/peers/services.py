@@ -2,8 +2,8 @@
 
 import json
 import os
+import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +18,7 @@ import httpx
 from rich.console import Console
 
 from benchmarks.peers.environments import HERE, onnx_generator, python_of
+from tests.support.processes import free_port
 
 OURS: Final = "digitgan"
 START_S: Final = 120.0
@@ -29,10 +30,10 @@ _MARK: Final = "DIGITGAN_BENCHMARK_RUN"
 
 @dataclass(frozen=True)
 class Service:
-    """One service. ``command`` begins with a Python's arguments; "{port}" stands for the port."""
+    """One service. ``command`` has the arguments of a Python; "{port}" stands for the port."""
 
     name: str
-    command: tuple[str, ...]
+    command: str
     path: str = "/generate"
     environment: tuple[tuple[str, str], ...] = ()
 
@@ -57,31 +58,17 @@ class Service:
 
 
 SERVICES: Final = (
-    Service(OURS, ("-m", "digitgan", "up", "--port", "{port}")),
-    Service(
-        "fastapi",
-        ("-m", "uvicorn", "service:app", "--port", "{port}", "--log-level", "warning", "--no-access-log"),
-    ),
+    Service(OURS, "-m digitgan up --port {port}"),
+    Service("fastapi", "-m uvicorn service:app --port {port} --log-level warning --no-access-log"),
     Service(
         "bentoml",
-        (
-            "-m",
-            "bentoml",
-            "serve",
-            "--quiet",
-            "--do-not-track",
-            "--host",
-            "127.0.0.1",
-            "-p",
-            "{port}",
-            "service:Digits",
-        ),
+        "-m bentoml serve --quiet --do-not-track --host 127.0.0.1 -p {port} service:Digits",
         environment=(("BENTOML_DO_NOT_TRACK", "True"),),
     ),
-    Service("litserve", ("service.py",)),
+    Service("litserve", "service.py"),
     Service(
         "mlserver",
-        ("-c", "from mlserver.cli import main; main()", "start", "."),
+        "-c 'from mlserver.cli import main; main()' start .",
         path="/v2/models/generator/infer",
         environment=(
             ("MLSERVER_HOST", "127.0.0.1"),
@@ -92,7 +79,7 @@ SERVICES: Final = (
             ("MLSERVER_DEBUG", "false"),
         ),
     ),
-    Service("ray", ("service.py",), environment=(("RAY_USAGE_STATS_ENABLED", "0"), ("RAY_DEDUP_LOGS", "0"))),
+    Service("ray", "service.py", environment=(("RAY_USAGE_STATS_ENABLED", "0"), ("RAY_DEDUP_LOGS", "0"))),
 )
 
 
@@ -125,7 +112,7 @@ def running(service: Service, console: Console, log: Path) -> Iterator[Running]:
 
     Raises RuntimeError if it ends before its first digit, or makes none.
     """
-    port, other, third = _free_ports(3)
+    port, other, third = free_port(), free_port(), free_port()
     mark = uuid.uuid4().hex
     numbers = {"port": str(port), "other": str(other), "third": str(third)}
     environment = os.environ | {_MARK: mark, "PORT": str(port), "HOST": "127.0.0.1"}
@@ -136,7 +123,7 @@ def running(service: Service, console: Console, log: Path) -> Iterator[Running]:
         python, directory = python_of(service.name, console), HERE / service.name
         environment |= {"GENERATOR_ONNX": str(onnx_generator(console)), "PYTHONPATH": str(HERE / "shared")}
         environment["PATH"] = f"{python.parent}:{environment['PATH']}"
-    command = [str(python), *(part.format(**numbers) for part in service.command)]
+    command = [str(python), *shlex.split(service.command.format(**numbers))]
     with log.open("wb") as output:
         start = time.perf_counter()
         process = subprocess.Popen(
@@ -196,14 +183,3 @@ def _resident_bytes(pid: int) -> int:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return 0
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
