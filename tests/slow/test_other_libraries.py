@@ -1,0 +1,187 @@
+"""Other libraries read what the client returns and what ``digitgan dataset`` writes.
+
+The package is a wheel in a fresh virtual environment with the client alone; pip installs the libraries beside it.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from tests.support.commands import LIMIT_S
+from tests.support.processes import digitgan_up
+
+ROOT = Path(__file__).parents[2]
+COUNT, TEST = 120, 40
+
+pytestmark = pytest.mark.timeout(2 * LIMIT_S)  # pip installs PyTorch
+
+
+class Reader(NamedTuple):
+    """How a library reads the test digits of a dataset in ``folder``, as ``x``, uint8 [N, 28, 28], and ``y``."""
+
+    packages: tuple[str, ...]
+    format: str
+    code: str
+    by_digit: bool = False
+    """Whether it reads the digits by class, and in their order within each class."""
+
+
+READERS = {
+    "torchvision MNIST": Reader(
+        ("torchvision",),
+        "idx",
+        """
+from torchvision.datasets import MNIST
+
+assert len(MNIST(folder)) == 120
+test = MNIST(folder, train=False)
+x, y = [image for image, _ in test], [label for _, label in test]
+""",
+    ),
+    "torchvision ImageFolder": Reader(
+        ("torchvision",),
+        "png",
+        """
+from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import Compose, Grayscale, PILToTensor
+
+test = ImageFolder(f"{folder}/test", Compose([Grayscale(), PILToTensor()]))
+((images, y),) = DataLoader(test, batch_size=40)
+x = images[:, 0]
+""",
+        by_digit=True,
+    ),
+    "Hugging Face imagefolder": Reader(
+        ("datasets", "pillow"),
+        "png",
+        """
+from datasets import load_dataset
+
+loaded = load_dataset("imagefolder", data_dir=folder)
+assert {name: len(part) for name, part in loaded.items()} == {"train": 120, "test": 40}
+x, y = loaded["test"]["image"], loaded["test"]["label"]
+""",
+        by_digit=True,
+    ),
+    "scikit-learn load_files": Reader(
+        ("scikit-learn",),
+        "png",
+        """
+import io
+from PIL import Image
+from sklearn.datasets import load_files
+
+test = load_files(f"{folder}/test", shuffle=False)
+x, y = [Image.open(io.BytesIO(file)) for file in test.data], test.target
+""",
+        by_digit=True,
+    ),
+    "scikit-learn on rows": Reader(
+        ("scikit-learn", "pandas"),
+        "csv",
+        """
+import pandas
+from sklearn.neighbors import KNeighborsClassifier
+
+table = pandas.read_csv(f"{folder}/test.csv")
+rows, y = table.drop(columns="label"), table["label"]
+assert (KNeighborsClassifier(1).fit(rows, y).predict(rows) == y).all()
+x = rows.to_numpy(np.uint8).reshape(-1, 28, 28)
+""",
+    ),
+    "NumPy, as Keras loads MNIST": Reader(
+        (),
+        "npz",
+        """
+with np.load(f"{folder}/digits.npz") as file:
+    assert file["x_train"].shape == (120, 28, 28)
+    x, y = file["x_test"], file["y_test"]
+""",
+    ),
+}
+CODE = """
+import sys
+import numpy as np
+
+folder, out = sys.argv[1:]
+{}
+np.savez(out, x=np.stack([np.asarray(one) for one in x]), y=np.asarray(y))
+"""
+
+
+def run(*command: str | Path, **environment: str) -> str:
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, timeout=LIMIT_S, env=inherited | environment
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of a virtual environment with the wheel and its extra ``client``."""
+    folder = tmp_path_factory.mktemp("installed")
+    run(sys.executable, "-m", "venv", folder / "venv")
+    python = folder / "venv" / "bin" / "python"
+    run(python, "-m", "pip", "install", "build")
+    run(python, "-m", "build", "--wheel", "--outdir", folder, ROOT)
+    (wheel,) = folder.glob("digitgan-*.whl")
+    run(python, "-m", "pip", "install", "--constraint", ROOT / "requirements.lock", f"{wheel}[client]")
+    return python
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with digitgan_up() as (server, _):
+        yield server.url
+
+
+@pytest.fixture(scope="module")
+def expected(python: Path, url: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[np.ndarray, np.ndarray]:
+    """The test digits: the images and labels that the client returns for the seeds in ``labels.csv``."""
+    folder = make(python, url, tmp_path_factory.mktemp("expected"), "npz")
+    table = np.loadtxt(folder / "labels.csv", str, delimiter=",", skiprows=1)
+    seeds = table[table[:, 0] == "test", 2].tolist()
+    code = f"""
+import numpy as np
+from digitgan import Client
+
+with Client({url!r}) as client:
+    digits = client.generate(seeds={list(map(int, seeds))}, labels=True)
+np.savez({str(folder / "expected.npz")!r}, x=digits.pixels, y=digits.labels)
+"""
+    run(python, "-P", "-c", code)
+    with np.load(folder / "expected.npz") as file:
+        return file["x"], file["y"]
+
+
+def make(python: Path, url: str, folder: Path, format_: str) -> Path:
+    out = folder / format_
+    options = ("--count", str(COUNT), "--test", str(TEST), "--format", format_, "--url", url)
+    run(python.parent / "digitgan", "dataset", out, *options)
+    return out
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_library_reads_a_dataset(
+    python: Path, url: str, expected: tuple[np.ndarray, np.ndarray], tmp_path: Path, name: str
+) -> None:
+    reader = READERS[name]
+    if reader.packages:
+        run(python, "-m", "pip", "install", *reader.packages)
+    folder = make(python, url, tmp_path, reader.format)
+    offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache")}
+    run(python, "-P", "-c", CODE.format(reader.code), folder, tmp_path / "read.npz", **offline)
+    x, y = expected
+    order = np.argsort(y, kind="stable") if reader.by_digit else np.arange(TEST)
+    with np.load(tmp_path / "read.npz") as read:
+        assert np.array_equal(read["y"], y[order])
+        assert np.array_equal(read["x"], x[order])
