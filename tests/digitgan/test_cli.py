@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 import socket
+import subprocess
 import sys
 from functools import partial
 from importlib.metadata import version
