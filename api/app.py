@@ -16,8 +16,8 @@ from api.digits.seed_index import seed_indexes
 from api.http import errors, problems
 from api.middleware.admission import AdmissionControl
 from api.middleware.body_limit import HeadAsGet, LimitBodies
-from api.middleware.cors import CORS, origins_of
-from api.middleware.keys import CheckKeys, keys_of
+from api.middleware.cors import CORS
+from api.middleware.keys import CheckKeys
 from api.middleware.security_headers import SecurityHeaders
 from api.oip import routes as oip
 from api.routes import dataset, digits, generate, health, interpolate, models, pages, score, story
@@ -94,10 +94,10 @@ def create_app(settings: Settings) -> FastAPI:
         timeout_s=settings.body_timeout_s,
         max_large_bodies=max(1, settings.max_waiting_bytes // settings.max_body_bytes),
     )
-    if keys := keys_of(settings.api_keys):
-        app.add_middleware(CheckKeys, keys=keys, images_per_minute=settings.key_images_per_minute)
-    if origins := origins_of(settings.cors_origins):
-        app.add_middleware(CORSMiddleware, allow_origins=origins, **CORS)
+    if settings.api_keys:
+        app.add_middleware(CheckKeys, keys=settings.api_keys, images_per_minute=settings.key_images_per_minute)
+    if settings.cors_origins:
+        app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, **CORS)
     app.add_middleware(ObserveRequests, metrics=metrics, access_log=settings.access_log)
     app.add_middleware(HeadAsGet)
     return app

@@ -1,20 +1,18 @@
 """The gateway's settings: read once from the environment, checked, and handed in (``docs/reference.md``)."""
 
-from importlib.util import find_spec
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from api.middleware.cors import origins_of
-from api.middleware.keys import keys_of
+from api.middleware.keys import ApiKey, keys_of
 from serving.errors import UserError
 from serving.tf_serving.tls import Tls, read_tls
 
 PREFIX = "DIGITGAN_"
-_SECRET = ("api_keys",)  # where a key could stand by mistake
-_OTEL = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.grpc")
 
 
 class SettingsError(UserError, ValueError):
@@ -30,153 +28,96 @@ def _grpc_target(target: str) -> str:
     return target
 
 
-def _key_list(text: str) -> str:
-    keys_of(text)
-    return text
-
-
-def _origin_list(text: str) -> str:
-    origins_of(text)
-    return text
-
-
-def _installed(tracing: bool) -> bool:
-    try:
-        missing = tracing and any(find_spec(name) is None for name in _OTEL)
-    except ModuleNotFoundError:
-        missing = True
-    if missing:
-        raise ValueError("needs OpenTelemetry: pip install 'digitgan[otel]'")
+def _with_opentelemetry(tracing: bool) -> bool:
+    if tracing:
+        try:
+            import_module("api.telemetry.tracing")
+        except ImportError as error:
+            raise ValueError("needs OpenTelemetry: pip install 'digitgan[otel]'") from error
     return tracing
 
 
 class Settings(BaseSettings):
     """All that can be set. A variable's name is ``DIGITGAN_`` and the field's name in capitals."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        validate_default=False,
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+    )
 
-    host: str = Field("127.0.0.1", description="The address to listen on.")
-    port: int = Field(8000, ge=0, le=65535, description="The port to listen on; 0 takes a free one.")
-    model_server: Annotated[str, AfterValidator(_grpc_target)] = Field(
-        "127.0.0.1:8500",
-        description="The model server's gRPC address: `host:port`, `dns:///name:port`, `unix:/path`, "
-        "or several: `ipv4:address:port,address:port`.",
-    )
-    version_label: str | None = Field(
-        None,
-        description="The label in `models.config`, such as `stable`, of the version that serves requests without a "
-        "version. Without a label, the newest version serves them.",
-    )
-    model_server_tls_ca: Path | None = Field(
-        None,
-        description="TLS to the model server: a PEM file with the certificates of the authorities that signed its own.",
-    )
-    model_server_tls_cert: Path | None = Field(
-        None, description="For mutual TLS: a PEM file with the gateway's own certificate."
-    )
-    model_server_tls_key: Path | None = Field(
-        None, description="For mutual TLS: a PEM file with that certificate's private key."
-    )
-    models_dir: Path | None = Field(
-        None,
-        description="A directory with `<model>/<version>/model.json`, for the model cards in `GET /models`.",
-    )
-    request_timeout_s: float = Field(
-        10.0,
-        gt=0,
-        le=3600,
-        description="Seconds for a request, or for each batch of a stream. The header `Request-Timeout` can lower it.",
-    )
-    max_images_in_flight: int = Field(
-        512,
-        ge=1,
-        le=2**20,
-        description="The most images in progress, for small requests (up to 64 images) and for large ones each "
-        "([security.md](security.md#load)).",
-    )
-    ready_timeout_s: float = Field(
-        1.0, gt=0, le=60, description="Seconds for the model server's answer about the states of its models."
-    )
-    shutdown_delay_s: float = Field(
-        0.0,
-        ge=0,
-        le=600,
-        description="Seconds from becoming unready on SIGTERM to refusing connections.",
-    )
-    shutdown_timeout_s: int = Field(
-        30, ge=1, le=3600, description="Seconds that requests in progress then have to finish."
-    )
-    max_body_bytes: int = Field(8 * 2**20, ge=1024, description="The largest request body.")
-    max_images: int = Field(
-        4096,
-        ge=1,
-        le=2**20,
-        description="The most images in one answer as JSON or PNG, and the most noise vectors.",
-    )
-    max_stream_images: int = Field(
-        100_000, ge=1, le=2**24, description="The most images in one streamed answer (zip, npy)."
-    )
-    max_pixels: int = Field(
-        64 * 2**20,
-        ge=784,
-        le=2**30,
-        description="The most pixels in one answer as JSON or PNG, after scaling.",
-    )
-    max_score_images: int = Field(256, ge=1, le=2**16, description="The most images in one request to score.")
-    max_image_pixels: int = Field(
-        4096 * 4096,
-        ge=784,
-        le=2**27,
-        description="The most pixels of all images in one request to score; checked before decoding.",
-    )
-    header_timeout_s: float = Field(
-        10.0, gt=0, le=3600, description="Seconds that a request's header has to arrive, from the connection on."
-    )
-    body_timeout_s: float = Field(60.0, gt=0, le=3600, description="Seconds that a request's body has to arrive.")
-    send_timeout_s: float = Field(
-        30.0,
-        gt=0,
-        le=3600,
-        description="Seconds that a client has to take 64 KiB of its answer, or what is left of it.",
-    )
-    keep_alive_s: int = Field(
-        65,
-        ge=1,
-        le=3600,
-        description="Seconds that an idle connection stays open. A reverse proxy in front should close first "
-        "(nginx: 60 s).",
-    )
-    max_connections: int = Field(
-        2048, ge=1, le=2**20, description="The most connections of a process. Beyond them, only probes get an answer."
-    )
-    max_waiting_bytes: int = Field(
-        128 * 2**20,
-        ge=2**20,
-        description="The most memory for large request bodies, and as much for answers that clients have not read "
-        "([security.md](security.md#slow-clients)).",
-    )
-    api_keys: Annotated[str, AfterValidator(_key_list)] = Field(
-        "",
-        repr=False,
-        description="The API keys, as `digitgan key` prints them: `name:sha256` or `name:sha256:images`, separated by "
-        "commas. Empty: no key is needed.",
-    )
-    key_images_per_minute: int = Field(
-        60_000, ge=0, description="Images a minute for an API key without a number of its own; 0 is no limit."
-    )
-    cors_origins: Annotated[str, AfterValidator(_origin_list)] = Field(
-        "",
-        description="Origins that may use the API from a browser, separated by commas; `*` allows all.",
-    )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="`debug`, `info`, `warning` or `error`."
-    )
-    log_format: Literal["text", "json"] = Field("text", description="`text`, or a `json` object for each event.")
-    access_log: bool = Field(False, description="Whether each request is logged.")
-    tracing: Annotated[bool, AfterValidator(_installed)] = Field(
-        False,
-        description="Whether requests are traced, as OpenTelemetry's own variables say.",
-    )
+    host: str = "127.0.0.1"
+    """The address to listen on."""
+    port: int = Field(8000, ge=0, le=65535)
+    """The port to listen on; 0 takes a free one."""
+    model_server: Annotated[str, AfterValidator(_grpc_target)] = "127.0.0.1:8500"
+    """The model server's gRPC address: `host:port`, `dns:///name:port`, `unix:/path`, or several:
+    `ipv4:address:port,address:port`."""
+    version_label: str | None = None
+    """The label in `models.config`, such as `stable`, of the version that serves requests without a version. Without a
+    label, the newest version serves them."""
+    model_server_tls_ca: Path | None = None
+    """TLS to the model server: a PEM file with the certificates of the authorities that signed its own."""
+    model_server_tls_cert: Path | None = None
+    """For mutual TLS: a PEM file with the gateway's own certificate."""
+    model_server_tls_key: Path | None = None
+    """For mutual TLS: a PEM file with that certificate's private key."""
+    models_dir: Path | None = None
+    """A directory with `<model>/<version>/model.json`, for the model cards in `GET /models`."""
+    request_timeout_s: float = Field(10.0, gt=0, le=3600)
+    """Seconds for a request, or for each batch of a stream. The header `Request-Timeout` can lower it."""
+    max_images_in_flight: int = Field(512, ge=1, le=2**20)
+    """The most images in progress, for small requests (up to 64 images) and for large ones each
+    ([security.md](security.md#load))."""
+    ready_timeout_s: float = Field(1.0, gt=0, le=60)
+    """Seconds for the model server's answer about the states of its models."""
+    shutdown_delay_s: float = Field(0.0, ge=0, le=600)
+    """Seconds from becoming unready on SIGTERM to refusing connections."""
+    shutdown_timeout_s: int = Field(30, ge=1, le=3600)
+    """Seconds that requests in progress then have to finish."""
+    max_body_bytes: int = Field(8 * 2**20, ge=1024)
+    """The largest request body."""
+    max_images: int = Field(4096, ge=1, le=2**20)
+    """The most images in one answer as JSON or PNG, and the most noise vectors."""
+    max_stream_images: int = Field(100_000, ge=1, le=2**24)
+    """The most images in one streamed answer (zip, npy)."""
+    max_pixels: int = Field(64 * 2**20, ge=784, le=2**30)
+    """The most pixels in one answer as JSON or PNG, after scaling."""
+    max_score_images: int = Field(256, ge=1, le=2**16)
+    """The most images in one request to score."""
+    max_image_pixels: int = Field(4096 * 4096, ge=784, le=2**27)
+    """The most pixels of all images in one request to score; checked before decoding."""
+    header_timeout_s: float = Field(10.0, gt=0, le=3600)
+    """Seconds that a request's header has to arrive, from the connection on."""
+    body_timeout_s: float = Field(60.0, gt=0, le=3600)
+    """Seconds that a request's body has to arrive."""
+    send_timeout_s: float = Field(30.0, gt=0, le=3600)
+    """Seconds that a client has to take 64 KiB of its answer, or what is left of it."""
+    keep_alive_s: int = Field(65, ge=1, le=3600)
+    """Seconds that an idle connection stays open. A reverse proxy in front should close first (nginx: 60 s)."""
+    max_connections: int = Field(2048, ge=1, le=2**20)
+    """The most connections of a process. Beyond them, only probes get an answer."""
+    max_waiting_bytes: int = Field(128 * 2**20, ge=2**20)
+    """The most memory for large request bodies, and as much for answers that clients have not read
+    ([security.md](security.md#slow-clients))."""
+    api_keys: Annotated[tuple[ApiKey, ...], NoDecode, BeforeValidator(keys_of)] = Field((), repr=False)
+    """The API keys, as `digitgan key` prints them: `name:sha256` or `name:sha256:images`, separated by commas. Empty:
+    no key is needed."""
+    key_images_per_minute: int = Field(60_000, ge=0)
+    """Images a minute for an API key without a number of its own; 0 is no limit."""
+    cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(origins_of)] = ()
+    """Origins that may use the API from a browser, separated by commas; `*` allows all."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """`debug`, `info`, `warning` or `error`."""
+    log_format: Literal["text", "json"] = "text"
+    """`text`, or a `json` object for each event."""
+    access_log: bool = False
+    """Whether each request is logged."""
+    tracing: Annotated[bool, AfterValidator(_with_opentelemetry)] = False
+    """Whether requests are traced, as OpenTelemetry's own variables say."""
 
     @property
     def refuses_early(self) -> bool:
@@ -185,7 +126,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _tls_files(self) -> Self:
-        """Reads the files now, so that a wrong one is told by its name."""
+        """Reads the files at the start, so that the gateway does not start with a wrong one."""
         self.model_server_tls()
         return self
 
@@ -218,5 +159,6 @@ def load_settings(**overrides: Any) -> Settings:
 def _line(place: tuple[int | str, ...], value: object, message: str) -> str:
     if not place:
         return message  # of several variables, which it names
-    name = ".".join(map(str, place))
-    return f"{PREFIX}{name.upper()}={'…' if name in _SECRET else value!s}: {message}"
+    name = str(place[0])
+    shown = "…" if name == "api_keys" else value  # where a key could stand by mistake
+    return f"{PREFIX}{name.upper()}={shown}: {message}"

@@ -11,7 +11,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Match, Mount
 
 from api.http.bodies import parameter_errors
-from api.http.deadlines import OutOfTimeError, Part
+from api.http.deadlines import OutOfTimeError
 from api.http.problems import (
     BROKEN_CONTRACT,
     INTERNAL_ERROR,
@@ -68,86 +68,63 @@ def problem_of(error: ModelServerError) -> ProblemError:
 
 def install(app: FastAPI) -> None:
     """Makes every failure of ``app`` a problem document."""
-    app.add_exception_handler(ProblemError, _problem)
-    app.add_exception_handler(ModelServerError, _upstream)
-    app.add_exception_handler(RequestValidationError, _parameters)
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(ClientDisconnect, _client_disconnected)
-    app.add_exception_handler(Exception, _unknown)
+    for kind in (ProblemError, ModelServerError, RequestValidationError, HTTPException, ClientDisconnect, Exception):
+        app.add_exception_handler(kind, _answer)
 
 
-def _answer(request: Request, error: ProblemError) -> Response:
-    return problem_response(error, request.scope["path"])
+async def _answer(request: Request, error: Exception) -> Response:
+    """Answers a failure. An unknown one keeps its text for the log, where the request's id leads to it."""
+    match error:
+        case ProblemError():
+            problem = error
+        case ModelServerError():
+            problem = problem_of(error)
+            if not isinstance(error, VersionNotFoundError):
+                kind = error.model, error.code
+                _log.warning("%s %s: %s", request.method, request.url.path, error, extra={"kind": kind})
+        case RequestValidationError():
+            problem = invalid(*parameter_errors(error.errors()))
+        case HTTPException():
+            if target := _without_slash(request, error):
+                return RedirectResponse(target)
+            problem = _problem_of_starlette(error)
+        case ClientDisconnect():  # in the middle of its request: it does not get this answer
+            problem = ProblemError(MALFORMED_REQUEST, "the request broke off")
+        case _:
+            # This answer passes no middleware. Uvicorn closes the connection after an exception.
+            headers = {"Connection": "close"}
+            if under_way := observation.current.get():
+                headers[observation.REQUEST_ID] = under_way.request_id
+            problem = ProblemError(INTERNAL_ERROR, "the service's log has the reason", headers=headers)
+    if problem.problem is TIMEOUT:
+        state: GatewayState = request.scope["state"][KEY]
+        state.metrics.timeouts.labels(error.part if isinstance(error, OutOfTimeError) else "model").inc()
+    return problem_response(problem, request.scope["path"])
 
 
-def _count_timeout(request: Request, part: Part) -> None:
-    state: GatewayState = request.scope["state"][KEY]
-    state.metrics.timeouts.labels(part).inc()
-
-
-async def _problem(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ProblemError)
-    if isinstance(error, OutOfTimeError):
-        _count_timeout(request, error.part)
-    return _answer(request, error)
-
-
-async def _upstream(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ModelServerError)
-    if not isinstance(error, VersionNotFoundError):
-        kind = error.model, error.code
-        _log.warning("%s %s: %s", request.method, request.url.path, error, extra={"kind": kind})
-    if isinstance(error, DeadlineError):
-        _count_timeout(request, "model")
-    return _answer(request, problem_of(error))
-
-
-async def _parameters(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    return _answer(request, invalid(*parameter_errors(error.errors())))
-
-
-async def _http(request: Request, error: Exception) -> Response:
-    """Answers what Starlette refuses: an unknown path or method. A trailing slash is redirected."""
-    assert isinstance(error, HTTPException)
+def _problem_of_starlette(error: HTTPException) -> ProblemError:
+    """Returns the problem for what Starlette refuses, such as an unknown path or method."""
     headers = dict(error.headers or {})
     if error.status_code == METHOD_NOT_ALLOWED.status:
         allowed = {method.strip() for method in headers.get("Allow", "").split(",")}
         headers["Allow"] = ", ".join(sorted(allowed | ({"HEAD"} if "GET" in allowed else set())))
-        return _answer(request, ProblemError(METHOD_NOT_ALLOWED, f"takes {headers['Allow']}", headers=headers))
+        return ProblemError(METHOD_NOT_ALLOWED, f"takes {headers['Allow']}", headers=headers)
     if error.status_code == NOT_FOUND.status:
-        if target := _without_slash(request):
-            return RedirectResponse(target)
-        return _answer(request, ProblemError(NOT_FOUND, "no such path; GET /docs lists all", headers=headers))
-    return _answer(request, ProblemError(MALFORMED_REQUEST, str(error.detail), headers=headers))
+        return ProblemError(NOT_FOUND, "no such path; GET /docs lists all", headers=headers)
+    return ProblemError(MALFORMED_REQUEST, str(error.detail), headers=headers)
 
 
-def _without_slash(request: Request) -> str | None:
-    """Returns the address without its trailing slash if a route has it, relative to the request's own.
+def _without_slash(request: Request, error: HTTPException) -> str | None:
+    """Returns the address of an unknown path without its trailing slash if a route has it, relative to the request's.
 
     A relative address stays right behind a proxy that strips a path prefix; Starlette's own redirect does not.
     """
     path = request.url.path
+    if error.status_code != NOT_FOUND.status or not path.endswith("/"):
+        return None
     scope = {**request.scope, "path": path.rstrip("/")}
     routes = [route for route in request.app.routes if not isinstance(route, Mount)]
-    if not path.endswith("/") or all(route.matches(scope)[0] is Match.NONE for route in routes):
+    if all(route.matches(scope)[0] is Match.NONE for route in routes):
         return None
     query = f"?{request.url.query}" if request.url.query else ""
     return f"../{path.rstrip('/').rpartition('/')[2]}{query}"
-
-
-async def _client_disconnected(request: Request, error: Exception) -> Response:
-    """Answers a client that disconnected in the middle of its request. It does not get this answer."""
-    return _answer(request, ProblemError(MALFORMED_REQUEST, "the request broke off"))
-
-
-async def _unknown(request: Request, error: Exception) -> Response:
-    """Answers an unknown failure without its text: the request's id leads to the exception in the log.
-
-    This answer passes no middleware, so it gets its id here.
-    """
-    under_way = observation.current.get()
-    headers = {"Connection": "close"}  # as uvicorn does after an exception: the client must not reuse it
-    if under_way:
-        headers[observation.REQUEST_ID] = under_way.request_id
-    return _answer(request, ProblemError(INTERNAL_ERROR, "the service's log has the reason", headers=headers))

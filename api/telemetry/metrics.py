@@ -7,6 +7,7 @@ version "none".
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache, partial
 from importlib.metadata import version as version_of
 from typing import Final
 
@@ -26,108 +27,88 @@ class Metrics:
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(name, text, labels, registry=registry)
-
-        def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(name, text, labels, registry=registry)
-
-        def histogram(name: str, text: str, *labels: str, buckets: Sequence[float] = _SECONDS) -> Histogram:
-            return Histogram(name, text, labels, buckets=buckets, registry=registry)
+        counter = partial(Counter, registry=registry)
+        gauge = partial(Gauge, registry=registry)
+        seconds = partial(Histogram, registry=registry, buckets=_SECONDS)
 
         self.requests = counter(
-            "digitgan_http_requests", "Requests answered (499: the client left before).", "route", "method", "status"
+            "digitgan_http_requests",
+            "Requests answered (499: the client left before).",
+            ("route", "method", "status"),
         )
-        self.request_seconds = histogram(
-            "digitgan_http_request_seconds", "From a request's arrival to the end of its answer.", "route"
+        self.request_seconds = seconds(
+            "digitgan_http_request_seconds", "From a request's arrival to the end of its answer.", ("route",)
         )
-        self.gateway_seconds = histogram(
-            "digitgan_gateway_seconds", "A request's time without its waits for the model server.", "route"
+        self.gateway_seconds = seconds(
+            "digitgan_gateway_seconds", "A request's time without its waits for the model server.", ("route",)
         )
         self.in_flight = gauge("digitgan_http_requests_in_flight", "Requests being answered now.")
         self.connections = gauge("digitgan_http_connections", "Connections open now.")
         self.cut_off = counter(
-            "digitgan_http_cut_off",
-            "Clients disconnected, by the reason: connections or unread answers.",
-            "why",
+            "digitgan_http_cut_off", "Clients disconnected, by the reason: connections or unread answers.", ("why",)
         )
-        self.model_seconds = histogram("digitgan_model_seconds", "One call of the model server.", "model", "version")
-        self.batch_size = histogram(
+        self.model_seconds = seconds("digitgan_model_seconds", "One call of the model server.", ("model", "version"))
+        self.batch_size = Histogram(
             "digitgan_model_batch_size",
             "Rows in one call of the model server.",
-            "model",
-            "version",
+            ("model", "version"),
             buckets=BATCH_SIZES,
+            registry=registry,
         )
         self.calls_in_flight = gauge(
-            "digitgan_model_calls_in_flight", "Calls at the model server: in its queue, or running.", "model"
+            "digitgan_model_calls_in_flight", "Calls at the model server: in its queue, or running.", ("model",)
         )
         self.images_in_flight = gauge(
-            "digitgan_images_in_flight",
-            "Images in progress, by the size of their requests: small or large.",
-            "size",
+            "digitgan_images_in_flight", "Images in progress, by the size of their requests: small or large.", ("size",)
         )
         self.refusals = counter(
-            "digitgan_requests_refused",
-            "Requests refused with 503, because the service was full.",
-            "route",
+            "digitgan_requests_refused", "Requests refused with 503, because the service was full.", ("route",)
         )
         self.timeouts = counter(
-            "digitgan_timeouts",
-            "Requests that ran out of time (504), by part: turn, model or answer.",
-            "part",
+            "digitgan_timeouts", "Requests that ran out of time (504), by part: turn, model or answer.", ("part",)
         )
-        self.images = counter("digitgan_images_generated", "Digits made by the generator.", "version")
-        self.scores = counter("digitgan_scores", "Images scored by the discriminator.", "version", "verdict")
+        self.images = counter("digitgan_images_generated", "Digits made by the generator.", ("version",))
+        self.scores = counter("digitgan_scores", "Images scored by the discriminator.", ("version", "verdict"))
         self.labels = counter(
-            "digitgan_images_labelled",
-            "Digits labelled, by the source: the seed index or the classifier.",
-            "source",
+            "digitgan_images_labelled", "Digits labelled, by the source: the seed index or the classifier.", ("source",)
         )
         self.index_fetches = counter(
-            "digitgan_seed_index_fetches", "Seed indexes fetched from the model server.", "version"
+            "digitgan_seed_index_fetches", "Seed indexes fetched from the model server.", ("version",)
         )
         self.upstream_errors = counter(
             "digitgan_upstream_errors",
             "Failed calls of the model server, by gRPC status code; BAD_ANSWER: a broken contract.",
-            "model",
-            "code",
+            ("model", "code"),
         )
         self.model_available = gauge(
-            "digitgan_model_available",
-            "1 if a version that serves requests is AVAILABLE, else 0.",
-            "model",
+            "digitgan_model_available", "1 if a version that serves requests is AVAILABLE, else 0.", ("model",)
         )
         self.serving_version = gauge(
-            "digitgan_model_serving_version", "The version that answers requests without a version.", "model"
+            "digitgan_model_serving_version", "The version that answers requests without a version.", ("model",)
         )
         self.newest_version = gauge(
-            "digitgan_model_newest_version",
-            "The newest version that the model server knows, in any state.",
-            "model",
+            "digitgan_model_newest_version", "The newest version that the model server knows, in any state.", ("model",)
         )
         self.newest_failed = gauge(
             "digitgan_model_newest_version_failed",
             "1 if the newest version failed to load, else 0. GET /models shows the error.",
-            "model",
+            ("model",),
         )
-        self.build = gauge("digitgan_build_info", "1, with the gateway's version.", "version")
+        self.build = gauge("digitgan_build_info", "1, with the gateway's version.", ("version",))
         self.build.labels(version_of("digitgan")).set(1)
         # Finding a metric by its labels takes longer than counting.
-        self._of_request: dict[tuple[str, str, int], tuple[Counter, Histogram, Histogram]] = {}
-        self._of_call: dict[tuple[str, int | None], tuple[Histogram, Histogram]] = {}
-
-    def observe_request(self, route: str, method: str, status: int, seconds: float, model_seconds: float) -> None:
-        """Counts one request. ``model_seconds``: of it, spent waiting for the model server."""
-        key = route, method, status
-        if key not in self._of_request:
-            self._of_request[key] = (
-                self.requests.labels(route, method, str(status)),
+        self._of_request = cache(
+            lambda route, method, status: (
+                self.requests.labels(route, method, status),
                 self.request_seconds.labels(route),
                 self.gateway_seconds.labels(route),
             )
-        requests, request_seconds, gateway_seconds = self._of_request[key]
+        )
+        self._of_call = cache(lambda *labels: (self.model_seconds.labels(*labels), self.batch_size.labels(*labels)))
+
+    def observe_request(self, route: str, method: str, status: int, seconds: float, model_seconds: float) -> None:
+        """Counts one request. ``model_seconds``: of it, spent waiting for the model server."""
+        requests, request_seconds, gateway_seconds = self._of_request(route, method, status)
         requests.inc()
         request_seconds.observe(seconds)
         # Calls overlap the gateway's own work in large answers, so the difference can be negative.
@@ -140,11 +121,7 @@ class Metrics:
 
     def observe_call(self, model: str, version: int | None, rows: int, seconds: float) -> None:
         """Counts one call of the model server. ``version``: the one that answered, None if none did."""
-        key = model, version
-        if key not in self._of_call:
-            label = NO_VERSION if version is None else str(version)
-            self._of_call[key] = self.model_seconds.labels(model, label), self.batch_size.labels(model, label)
-        model_seconds, batch_size = self._of_call[key]
+        model_seconds, batch_size = self._of_call(model, NO_VERSION if version is None else version)
         model_seconds.observe(seconds)
         batch_size.observe(rows)
 
