@@ -8,7 +8,6 @@ from fastapi import FastAPI
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import PlainTextResponse, Response
-from starlette.types import ASGIApp
 
 from api import openapi
 from api.digits.carried import stories
@@ -16,14 +15,12 @@ from api.digits.seed_index import seed_indexes
 from api.http import errors, problems
 from api.middleware.admission import AdmissionControl
 from api.middleware.body_limit import HeadAsGet, LimitBodies
-from api.middleware.cors import CORS
 from api.middleware.keys import CheckKeys
 from api.middleware.security_headers import SecurityHeaders
 from api.oip import routes as oip
 from api.routes import dataset, digits, generate, health, interpolate, models, pages, score, story
-from api.routes.health import Lifecycle
 from api.settings import Settings
-from api.state import KEY, GatewayState, StateDep
+from api.state import KEY, GatewayState, Lifecycle, StateDep
 from api.telemetry.metrics import Metrics
 from api.telemetry.model_status import known_statuses
 from api.telemetry.observation import ObserveRequests
@@ -31,16 +28,10 @@ from api.upstream.inference import Inference
 from serving.tf_serving.client import ModelClient
 
 
-class _Gateway(FastAPI):
-    """FastAPI whose outermost layer isn't its own answer to unknown failures: that one gets security headers too."""
-
-    def build_middleware_stack(self) -> ASGIApp:
-        return SecurityHeaders(super().build_middleware_stack())
-
-
 def create_app(settings: Settings) -> FastAPI:
     """Returns a gateway with these settings. Several of them fit in one process."""
     metrics = Metrics()
+    admission = AdmissionControl(settings.max_images_in_flight, metrics, counts_arrivals=not settings.api_keys)
     traces = None
     if settings.tracing:
         from api.telemetry.tracing import Traces
@@ -56,13 +47,13 @@ def create_app(settings: Settings) -> FastAPI:
             inference = Inference(client, metrics)
             indexes = seed_indexes(inference, settings.request_timeout_s)
             its_stories = stories(inference, settings.request_timeout_s)
-            yield {KEY: GatewayState(settings, metrics, admission, inference, indexes, its_stories)}
+            yield {KEY: GatewayState(settings, Lifecycle(), metrics, admission, inference, indexes, its_stories)}
         finally:
             await client.close()
             if traces:
                 await traces.close()
 
-    app = _Gateway(
+    app = FastAPI(
         telemetry=traces.telemetry if traces else {"tracing": False, "metrics": False, "logs": False},
         title="digitgan",
         version=version("digitgan"),
@@ -74,11 +65,6 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,  # errors.py does it, with relative addresses
     )
-    app.state.lifecycle = Lifecycle()
-    app.state.metrics = metrics
-    admission = app.state.admission = AdmissionControl(
-        settings.max_images_in_flight, metrics, counts_arrivals=not settings.api_keys
-    )
     # In the order in which a request is compared with them: what comes most often first.
     for module in (generate, dataset, digits, interpolate, score, story, models, health, oip):
         app.include_router(module.router)
@@ -87,7 +73,7 @@ def create_app(settings: Settings) -> FastAPI:
     pages.mount(app)
     errors.install(app)
     openapi.install(app, settings)
-    # The last one added is the outermost.
+    # The last one added is the outermost of these.
     app.add_middleware(
         LimitBodies,
         max_bytes=settings.max_body_bytes,
@@ -97,9 +83,16 @@ def create_app(settings: Settings) -> FastAPI:
     if settings.api_keys:
         app.add_middleware(CheckKeys, keys=settings.api_keys, images_per_minute=settings.key_images_per_minute)
     if settings.cors_origins:
-        app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, **CORS)
-    app.add_middleware(ObserveRequests, metrics=metrics, access_log=settings.access_log)
-    app.add_middleware(HeadAsGet)
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=("GET", "HEAD", "POST"),
+            allow_headers=("*",),
+            expose_headers=("*",),
+        )
+    # Outside of Starlette's own outermost layer, so that its answers to unknown failures pass these too.
+    observed = ObserveRequests(app.build_middleware_stack(), metrics, access_log=settings.access_log)
+    app.middleware_stack = HeadAsGet(SecurityHeaders(observed))
     return app
 
 

@@ -2,28 +2,28 @@
 
 import asyncio
 import gc
+import resource
 import socket
 import sys
 from types import FrameType
 from typing import cast
 
 import uvicorn
-from fastapi import FastAPI
 
 from api.app import create_app
-from api.middleware.connections import ConnectionLimits, allow_connections, check_connections
-from api.middleware.protocol import Protocol, protocol
-from api.routes.health import Lifecycle, unready_models
+from api.middleware.connection import SPARE_CONNECTIONS, Connection, check_connections
+from api.routes.health import unready_models
 from api.settings import Settings, SettingsError, load_settings
-from api.state import KEY
+from api.state import KEY, GatewayState
 from api.telemetry import logs
-from api.telemetry.metrics import Metrics
 
 _READY_POLL_S = 0.1
 _SEND_BUFFER_BYTES = 256 * 2**10
 """What the system may hold of each answer, which is this process's memory too: left to itself it is up to 4 MB."""
 _YOUNG_OBJECTS = 10_000
 """Made before Python looks for unreachable ones among them: with its 700, that takes a tenth of the time under load."""
+_SPARE_FILES = SPARE_CONNECTIONS + 128
+"""File descriptors for everything else: the model server, logs, uploads on disk."""
 _FAILED = 1
 _WRONG_SETTINGS = 2
 
@@ -35,16 +35,14 @@ class _Server(uvicorn.Server):
     (https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-termination-flow).
     """
 
-    def __init__(
-        self, config: uvicorn.Config, app: FastAPI, limits: ConnectionLimits, settings: Settings, url: str
-    ) -> None:
+    def __init__(self, config: uvicorn.Config, url: str) -> None:
         super().__init__(config)
-        self._limits = limits
-        self._metrics: Metrics = app.state.metrics
-        self._lifecycle: Lifecycle = app.state.lifecycle
-        self._settings = settings
         self._url = url
         self._announcing: asyncio.Task[None] | None = None
+
+    @property
+    def _state(self) -> GatewayState:
+        return cast(GatewayState, self.lifespan.state[KEY])
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -59,9 +57,9 @@ class _Server(uvicorn.Server):
         self._announcing = asyncio.create_task(self._announce_ready())
 
     async def on_tick(self, counter: int) -> bool:
-        connections = cast("set[Protocol]", self.server_state.connections)
-        self._metrics.connections.set(len(connections))
-        check_connections(connections, self._loop.time(), self._limits)
+        connections = cast("set[Connection]", self.server_state.connections)
+        self._state.metrics.connections.set(len(connections))
+        check_connections(connections, self._loop.time(), self._state.settings.max_waiting_bytes)
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -70,18 +68,21 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     async def _announce_ready(self) -> None:
-        inference, timeout_s = self.lifespan.state[KEY].inference, self._settings.ready_timeout_s
-        while await unready_models(inference, self._lifecycle, timeout_s):  # noqa: ASYNC110 - another process's state
+        state = self._state
+        timeout_s = state.settings.ready_timeout_s
+        while await unready_models(state.inference, state.lifecycle, timeout_s):  # noqa: ASYNC110 - another process's
             await asyncio.sleep(_READY_POLL_S)
         print(f"Ready: the models are loaded. Try: curl -o 7.png {self._url}/digits/7.png", flush=True)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self._lifecycle.draining or not self.started:  # a second signal doesn't wait
+        if not self.started:
             self.should_exit = True
-            self.force_exit = self._lifecycle.draining
-            return
-        self._lifecycle.draining = True
-        self._loop.call_soon_threadsafe(self._loop.call_later, self._settings.shutdown_delay_s, self._stop)
+        elif self._state.lifecycle.draining:  # a second signal doesn't wait
+            self.should_exit = self.force_exit = True
+        else:
+            self._state.lifecycle.draining = True
+            delay_s = self._state.settings.shutdown_delay_s
+            self._loop.call_soon_threadsafe(self._loop.call_later, delay_s, self._stop)
 
     def _stop(self) -> None:
         self.should_exit = True
@@ -94,23 +95,17 @@ def run(settings: Settings) -> int:
     are there too; problems go to stderr.
     """
     try:
-        listener = _bind(settings.host, settings.port)
+        listener = _listen(settings.host, settings.port)
     except OSError as error:
         print(f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}", file=sys.stderr)
         return _FAILED
     logs.configure(settings.log_level, settings.log_format)
     with listener:
-        app = create_app(settings)
-        limits = ConnectionLimits(
-            allow_connections(settings.max_connections),
-            settings.header_timeout_s,
-            settings.send_timeout_s,
-            settings.max_waiting_bytes,
-        )
+        connections = allow_connections(settings.max_connections)
         config = uvicorn.Config(
-            app,
+            create_app(settings.model_copy(update={"max_connections": connections})),
             loop="uvloop",
-            http=protocol(limits, app.state.admission, app.state.metrics, refuses_early=settings.refuses_early),
+            http=Connection,
             ws="none",
             lifespan="on",
             log_config=None,
@@ -120,24 +115,26 @@ def run(settings: Settings) -> int:
             timeout_keep_alive=settings.keep_alive_s,
             timeout_graceful_shutdown=settings.shutdown_timeout_s,
         )
-        url = _url(settings.host, listener)
-        server = _Server(config, app, limits, settings, url)
+        server = _Server(config, _url(settings.host, listener))
         server.run(sockets=[listener])
     return 0 if server.started else _FAILED
 
 
-def _bind(host: str, port: int) -> socket.socket:
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)  # its connections inherit it
-        listener.bind(address)
-    except OSError:
-        listener.close()
-        raise
+def allow_connections(wanted: int) -> int:
+    """Raises the limit of open files for ``wanted`` connections. Returns how many the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + _SPARE_FILES
+    if soft < needed:
+        soft = min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return max(1, min(wanted, soft - _SPARE_FILES))
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    ipv6 = ":" in host
+    family = socket.AF_INET6 if ipv6 else socket.AF_INET
+    listener = socket.create_server((host, port), family=family, dualstack_ipv6=ipv6)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)  # its connections inherit it
     return listener
 
 

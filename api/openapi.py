@@ -1,12 +1,13 @@
 """What FastAPI does not see for the OpenAPI document: problems, and the bodies that ``api.http.bodies`` reads."""
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from types import MappingProxyType
 from typing import Any, Final
 
 from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
 from starlette.responses import Response
 
 from api.http import deadlines, problems, schemas
@@ -17,7 +18,7 @@ from api.settings import Settings
 
 _REF: Final = "#/components/schemas/{model}"
 
-_models: Final[dict[str, type[BaseModel]]] = {schemas.Problem.__name__: schemas.Problem}
+_models: Final[set[type[BaseModel]]] = {schemas.Problem}
 """The models that the document refers to and FastAPI does not see."""
 
 WITH_BODY: Final = (
@@ -96,41 +97,35 @@ def makes_images(
 
 def schema_of(model: type[BaseModel]) -> dict[str, Any]:
     """Returns the media type object of a body of the type ``model``, and adds its schema to the document."""
-    _models[model.__name__] = model
+    _models.add(model)
     return {"schema": {"$ref": _REF.format(model=model.__name__)}}
-
-
-def _add_keys(document: dict[str, Any]) -> None:
-    """Adds what every route with a key asks for, and how it refuses."""
-    document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-    for path, item in document["paths"].items():
-        for operation in item.values() if not path.startswith(keys.OPEN) else ():
-            operation["security"] = [{"key": []}]
-            refusals = failures(problems.UNAUTHENTICATED, problems.RATE_LIMITED)
-            operation["responses"] |= {str(status): response for status, response in refusals.items()}
 
 
 def install(app: FastAPI, settings: Settings) -> None:
     """Completes the document of ``app``, with the limits in ``settings``."""
+    document = app.openapi
+    app.openapi = cache(lambda: _completed(document(), settings))  # type: ignore[method-assign]
 
-    def openapi() -> dict[str, Any]:
-        if not app.openapi_schema:
-            document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-            known = document.setdefault("components", {}).setdefault("schemas", {})
-            for model in _models.values():
-                schema = model.model_json_schema(ref_template=_REF)
-                known.update(schema.pop("$defs", {}))
-                known[model.__name__] = schema
-            digits = known["GenerateRequest"]["properties"]
-            digits["seeds"]["maxItems"] = digits["count"]["maximum"] = settings.max_stream_images
-            known["DatasetRequest"]["properties"]["count"]["maximum"] = settings.max_stream_images
-            digits["noise"]["maxItems"] = settings.max_images
-            points = known["InterpolateRequest"]["properties"]
-            points["seeds"]["maxItems"] = points["noise"]["maxItems"] = settings.max_images
-            known["ScoreRequest"]["properties"]["images"]["maxItems"] = settings.max_score_images
-            if settings.api_keys:
-                _add_keys(document)
-            app.openapi_schema = document
-        return app.openapi_schema
 
-    app.openapi = openapi  # type: ignore[method-assign]
+def _completed(document: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    _, definitions = models_json_schema([(model, "validation") for model in _models], ref_template=_REF)
+    known = document["components"]["schemas"]
+    known |= definitions["$defs"]
+    for model, field, bound, most in (
+        ("GenerateRequest", "seeds", "maxItems", settings.max_stream_images),
+        ("GenerateRequest", "count", "maximum", settings.max_stream_images),
+        ("GenerateRequest", "noise", "maxItems", settings.max_images),
+        ("DatasetRequest", "count", "maximum", settings.max_stream_images),
+        ("InterpolateRequest", "seeds", "maxItems", settings.max_images),
+        ("InterpolateRequest", "noise", "maxItems", settings.max_images),
+        ("ScoreRequest", "images", "maxItems", settings.max_score_images),
+    ):
+        known[model]["properties"][field][bound] = most
+    if settings.api_keys:
+        document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        refusals = failures(problems.UNAUTHENTICATED, problems.RATE_LIMITED)
+        for path, item in document["paths"].items():
+            for operation in item.values() if not path.startswith(keys.OPEN) else ():
+                operation["security"] = [{"key": []}]
+                operation["responses"] |= {str(status): response for status, response in refusals.items()}
+    return document

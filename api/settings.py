@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from api.middleware.cors import origins_of
 from api.middleware.keys import ApiKey, keys_of
 from serving.errors import UserError
 from serving.tf_serving.tls import Tls, read_tls
@@ -26,6 +25,15 @@ def _grpc_target(target: str) -> str:
     if not (host and colon and port.isdecimal() and 0 < int(port) < 2**16):
         raise ValueError("should be host:port, dns:///name:port, unix:/path or ipv4:address:port,…")
     return target
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    found = tuple(text.replace(",", " ").split())
+    for origin in found:
+        scheme, _, host = origin.partition("://")
+        if origin != "*" and (scheme not in ("http", "https") or not host or set(host) & set("/?#@")):
+            raise ValueError("should be origins like https://example.org, separated by commas, or *")
+    return found
 
 
 def _with_opentelemetry(tracing: bool) -> bool:
@@ -108,7 +116,7 @@ class Settings(BaseSettings):
     no key is needed."""
     key_images_per_minute: int = Field(60_000, ge=0)
     """Images a minute for an API key without a number of its own; 0 is no limit."""
-    cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(origins_of)] = ()
+    cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_origins)] = ()
     """Origins that may use the API from a browser, separated by commas; `*` allows all."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """`debug`, `info`, `warning` or `error`."""

@@ -1,6 +1,6 @@
 """What lives as long as the app, and how endpoints receive it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Final
 
 from fastapi import Depends, Request
@@ -16,11 +16,25 @@ KEY: Final = "gateway"
 """Where the app's state has it, and with it every request's."""
 
 
+@dataclass
+class Lifecycle:
+    """What readiness depends on beside the model server.
+
+    Attributes:
+        draining: the gateway is about to stop: then it isn't ready, while it still answers.
+        available_at: when each model was AVAILABLE last, in the time of ``time.monotonic``.
+    """
+
+    draining: bool = False
+    available_at: dict[str, float] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class GatewayState:
-    """What ``lifespan`` opens and every request can reach."""
+    """What ``lifespan`` opens and every connection and request can reach."""
 
     settings: Settings
+    lifecycle: Lifecycle
     metrics: Metrics
     admission: AdmissionControl
     inference: Inference

@@ -49,7 +49,7 @@ def stages(digits: Pixels) -> dict[str, Callable[[], object]]:
     body = orjson.dumps({"seeds": seeds})
     pngs = [images.png(digit) for digit in digits]
     return {
-        "read and validate": lambda: GenerateRequest.model_validate(orjson.loads(body)),
+        "read and validate": lambda: GenerateRequest.model_validate_json(body),
         "seeds to noise": lambda: noise_from_seeds(seeds),
         "PNG": lambda: [images.png(digit) for digit in digits],
         "(PNG by Pillow)": lambda: [saved(digit, compress_level=1) for digit in digits],

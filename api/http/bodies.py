@@ -1,11 +1,9 @@
-"""Reading request bodies: the media type, JSON by orjson, and what pydantic finds wrong, as problems."""
+"""Reading request bodies: the media type, JSON, multipart, and their faults as problems."""
 
-import json
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
-import orjson
 from pydantic import BaseModel, ValidationError
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData
@@ -24,6 +22,11 @@ from api.threads import in_thread_if_large
 
 JSON: Final = "application/json"
 _MAX_ERRORS: Final = 20
+_MESSAGES: Final = {
+    "extra_forbidden": "There is no such field",
+    "none_required": "is not supported",
+}
+"""In place of pydantic's own, by the type of its error."""
 
 MAX_CONTAINERS: Final = 2**17
 """Lists and objects in a JSON body, each of which takes 60 bytes of memory and more; or one for each 128 bytes."""
@@ -72,38 +75,21 @@ def parse_json(body: bytes, model: type[_Model]) -> _Model:
     """
     _check_size(body)
     try:
-        content = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        content = _with_numbers_that_json_lacks(body, error)
-    try:
-        return model.model_validate(content)
+        return model.model_validate_json(body)
     except ValidationError as error:
-        raise invalid(*_body_errors(error.errors(include_url=False, include_input=False))) from error
+        errors = error.errors(include_url=False, include_input=False)
+        if errors[0]["type"] == "json_invalid":
+            raise ProblemError(MALFORMED_REQUEST, f"not JSON: {errors[0]['ctx']['error']}") from error
+        raise invalid(*_body_errors(errors)) from error
 
 
 class _Multipart(MultiPartParser):
-    """Starlette's parser, which also records whether the body is whole, and where it breaks off."""
+    """Starlette's parser, which also notes whether the body is whole."""
 
-    _begun = _ended = 0
-    _whole = False
-
-    def on_part_begin(self) -> None:
-        self._begun += 1
-        super().on_part_begin()
-
-    def on_part_end(self) -> None:
-        self._ended += 1
-        super().on_part_end()
+    is_whole = False
 
     def on_end(self) -> None:
-        self._whole = True
-
-    def check_whole(self) -> None:
-        """Raises ProblemError (400) if the body broke off."""
-        if not self._whole:
-            place = f"in part {self._begun}" if self._begun > self._ended else f"after part {self._ended}"
-            detail = f"the multipart body breaks off {place}: the boundary that ends it is missing"
-            raise ProblemError(MALFORMED_REQUEST, detail)
+        self.is_whole = True
 
 
 @asynccontextmanager
@@ -119,7 +105,8 @@ async def read_form(request: Request, *, max_files: int, max_fields: int) -> Asy
     except MultiPartException as error:
         raise ProblemError(MALFORMED_REQUEST, error.message) from error
     try:
-        parser.check_whole()
+        if not parser.is_whole:
+            raise ProblemError(MALFORMED_REQUEST, "the multipart body breaks off: its last boundary is missing")
         yield form
     finally:
         await form.close()
@@ -149,30 +136,12 @@ def _check_size(body: bytes) -> None:
             raise invalid(at_pointer("", f"the body has more than {most} {what}"))
 
 
-def _with_numbers_that_json_lacks(body: bytes, error: orjson.JSONDecodeError) -> Any:
-    """Returns a body that is JSON but for NaN, Infinity or 1e999, so that validation can name the field."""
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        where = f"line {error.lineno}, column {error.colno}"
-        raise ProblemError(MALFORMED_REQUEST, f"not JSON: {error.msg.partition(':')[0]} at {where}") from error
-
-
 def _body_errors(errors: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
     found = []
     for error in errors:
-        place = "".join(f"/{escaped(part)}" for part in error["loc"])
-        if error["type"] in ("exactly_one", "needs_count"):
-            fields = error["ctx"]["fields"]
-            found += [at_pointer(f"/{field}", error["msg"]) for field in fields] or [at_pointer("", error["msg"])]
-        elif error["type"] == "extra_forbidden":
-            found.append(at_pointer(place, "There is no such field"))
-        elif error["type"] == "none_required":
-            found.append(at_pointer(place, "is not supported"))
-        elif error["type"] == "model_type":
-            found.append(at_pointer(place, "Input should be a JSON object"))
-        else:
-            found.append(at_pointer(place, error["msg"]))
+        places = [f"/{field}" for field in error.get("ctx", {}).get("fields", ())]
+        places = places or ["".join(f"/{escaped(part)}" for part in error["loc"])]
+        found += [at_pointer(place, _MESSAGES.get(error["type"], error["msg"])) for place in places]
     return found[:_MAX_ERRORS]
 
 

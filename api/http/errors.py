@@ -29,7 +29,6 @@ from api.http.problems import (
     problem_response,
 )
 from api.state import KEY, GatewayState
-from api.telemetry import observation
 from serving.tf_serving.client import (
     ContractError,
     DeadlineError,
@@ -91,10 +90,7 @@ async def _answer(request: Request, error: Exception) -> Response:
         case ClientDisconnect():  # in the middle of its request: it does not get this answer
             problem = ProblemError(MALFORMED_REQUEST, "the request broke off")
         case _:
-            # This answer passes no middleware. Uvicorn closes the connection after an exception.
-            headers = {"Connection": "close"}
-            if under_way := observation.current.get():
-                headers[observation.REQUEST_ID] = under_way.request_id
+            headers = {"Connection": "close"}  # uvicorn closes it after an exception
             problem = ProblemError(INTERNAL_ERROR, "the service's log has the reason", headers=headers)
     if problem.problem is TIMEOUT:
         state: GatewayState = request.scope["state"][KEY]

@@ -50,6 +50,11 @@ Png = Annotated[str, Field(json_schema_extra={"contentEncoding": "base64", "cont
 """An image in JSON."""
 
 
+def _at(fields: list[str], message: str) -> PydanticCustomError:
+    """Returns an error of these fields; of the whole body if there are none."""
+    return PydanticCustomError("fields", message, {"fields": fields})
+
+
 def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
@@ -88,7 +93,7 @@ class _Sourced(_Body):
         if len(given) != 1:
             *others, last = self.SOURCES
             message = f"Exactly one of {', '.join(others)} and {last} should be given"
-            raise PydanticCustomError("exactly_one", message, {"fields": given})
+            raise _at(given, message)
         return self
 
     @property
@@ -140,8 +145,7 @@ class GenerateRequest(_Sourced):
         kinds = (("start", self.start is not None), ("digit", self.digit is not None), ("curated", self.curated))
         given = [name for name, is_given in kinds if is_given]
         if given and not self.count:
-            message = "Goes with count: seeds and noise determine the digits already"
-            raise PydanticCustomError("needs_count", message, {"fields": given})
+            raise _at(given, "Goes with count: seeds and noise determine the digits already")
         return self
 
 
@@ -223,15 +227,10 @@ class DatasetRequest(_Body):
 
     @model_validator(mode="after")
     def _quotas_are_enough(self) -> Self:
-        if self.quotas is not None:
-            if "balance" in self.model_fields_set:
-                fields = ["balance", "quotas"]
-                raise PydanticCustomError(
-                    "exactly_one", "Both say how many of each digit: give one", {"fields": fields}
-                )
-            if sum(self.quotas) < self.count:
-                message = "Together the quotas should be at least count"
-                raise PydanticCustomError("exactly_one", message, {"fields": ["quotas"]})
+        if self.quotas is not None and "balance" in self.model_fields_set:
+            raise _at(["balance", "quotas"], "Both say how many of each digit: give one")
+        if self.quotas is not None and sum(self.quotas) < self.count:
+            raise _at(["quotas"], "Together the quotas should be at least count")
         return self
 
 

@@ -12,15 +12,13 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from typing import Final, TypeVar
 
+from prometheus_client import Gauge
 from starlette.requests import Request
 
 from api.http.deadlines import time_limit
 from api.http.problems import OIP_PREFIX, OVERLOADED, ProblemError
 from api.telemetry.metrics import Metrics
 from api.upstream.coalescing import LARGEST_SMALL_ROWS
-
-LARGEST_SMALL: Final = LARGEST_SMALL_ROWS
-"""Images. A request for more is large: it is made in slices, and counts as this many."""
 
 MIN_CHARGE_IMAGES: Final = 8
 """Images that a request counts as at least: one image takes about as long as 4 to 8 images of a large request."""
@@ -55,10 +53,10 @@ def image_route(method: str, path: str) -> str | None:
 class ImageBudget:
     """The images in progress for requests of one size. The last request admitted may exceed ``limit``."""
 
-    def __init__(self, limit: int, size: str, metrics: Metrics) -> None:
+    def __init__(self, limit: int, gauge: Gauge) -> None:
         self.limit = limit
         self.in_progress = 0
-        self._gauge = metrics.images_in_flight.labels(size)
+        self._gauge = gauge
 
     @property
     def full(self) -> bool:
@@ -68,15 +66,13 @@ class ImageBudget:
     @contextmanager
     def charge(self, images: int) -> Iterator[None]:
         """Counts ``images`` as in progress during the block."""
-        self._add(images)
+        self.in_progress += images
+        self._gauge.inc(images)
         try:
             yield
         finally:
-            self._add(-images)
-
-    def _add(self, images: int) -> None:
-        self.in_progress += images
-        self._gauge.set(self.in_progress)
+            self.in_progress -= images
+            self._gauge.dec(images)
 
 
 class AdmissionControl:
@@ -89,8 +85,8 @@ class AdmissionControl:
     """
 
     def __init__(self, max_images: int, metrics: Metrics, *, counts_arrivals: bool) -> None:
-        self.small = ImageBudget(max_images, "small", metrics)
-        self.large = ImageBudget(max_images, "large", metrics)
+        self.small = ImageBudget(max_images, metrics.images_in_flight.labels("small"))
+        self.large = ImageBudget(max_images, metrics.images_in_flight.labels("large"))
         self._counts_arrivals = counts_arrivals
         self._metrics = metrics
         self._arrived = 0
@@ -135,27 +131,21 @@ class AdmissionControl:
                     return
                 yield part
 
-    def refuses_early(self, route: str, body: bytes | None = None) -> bool | None:
-        """Returns whether ``images`` would refuse a request to ``route`` now; None if that depends on its ``body``.
+    def refuses_early(self, route: str, body: bytes) -> bool:
+        """Returns whether ``images`` would surely refuse a request to ``route`` now.
 
         This is a cheap guess that changes nothing. A request that it lets pass can still be refused by its route.
         """
-        if not self.crowded:
-            return False
-        if self.large.full or route == _DIGIT:
-            return True
-        if route == _DATASET:
-            return False
-        return None if body is None else _surely_small(body)
+        return self.crowded and (self.large.full or (route != _DATASET and _surely_small(body)))
 
     def _budget(self, count: int) -> ImageBudget:
-        return self.small if count <= LARGEST_SMALL else self.large
+        return self.small if count <= LARGEST_SMALL_ROWS else self.large
 
 
 def _charged(count: int) -> int:
-    return min(max(count, MIN_CHARGE_IMAGES), LARGEST_SMALL)
+    return min(max(count, MIN_CHARGE_IMAGES), LARGEST_SMALL_ROWS)
 
 
 def _surely_small(body: bytes) -> bool:
-    """Whether a JSON body asks for at most LARGEST_SMALL images, judged without parsing it."""
-    return len(body) <= MAX_SMALL_BODY_BYTES and body.count(b",") < LARGEST_SMALL and not _LARGE_COUNT.search(body)
+    """Whether a JSON body asks for at most LARGEST_SMALL_ROWS images, judged without parsing it."""
+    return len(body) <= MAX_SMALL_BODY_BYTES and body.count(b",") < LARGEST_SMALL_ROWS and not _LARGE_COUNT.search(body)

@@ -1,4 +1,4 @@
-"""What every request passes before it reaches a route."""
+"""Limits on request bodies, and HEAD wherever there is GET."""
 
 import asyncio
 from typing import Final

@@ -89,9 +89,9 @@ async def live() -> dict[str, bool]:
     summary="Are all models ready?",
     responses=openapi.failures(problems.INTERNAL_ERROR, problems.NOT_READY),
 )
-async def ready(request: Request, state: StateDep) -> dict[str, bool]:
+async def ready(state: StateDep) -> dict[str, bool]:
     """As `GET /healthz/ready`."""
-    await health.ready(request, state)
+    await health.ready(state)
     return {"live": True, "ready": True}
 
 

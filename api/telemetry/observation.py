@@ -1,7 +1,7 @@
-"""What one request tells of itself: its id, its metrics, its line in the log.
+"""Observes requests: their ids, their metrics, their lines in the log.
 
-``current`` holds it for whatever the request causes: calls of the model server add their time, and every line that is
-logged meanwhile carries the request's id.
+``current`` is the request in progress: calls of the model server add their time to it, and every line of the log
+carries its id.
 """
 
 import logging
@@ -18,10 +18,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.telemetry.metrics import Metrics
 
-REQUEST_ID: Final = "X-Request-ID"
-HEADER: Final = REQUEST_ID.lower().encode()
+HEADER: Final = b"x-request-id"
 _VALID_ID: Final = re.compile(rb"[A-Za-z0-9._~:/+=@-]{1,128}")
-"""What can be logged, and sent on, without a thought."""
+"""What can be logged, and sent on, without escapes."""
 
 CLIENT_LEFT: Final = 499
 """In metrics and logs, the status of a request whose client left before there was one."""
@@ -87,10 +86,6 @@ class ObserveRequests:
         start = time.perf_counter()
         try:
             await self._app(scope, receive, noted)
-        except Exception:
-            if status == CLIENT_LEFT:
-                status = 500  # what the outer layers answer
-            raise
         finally:
             seconds = time.perf_counter() - start
             self._metrics.in_flight.dec()

@@ -1,10 +1,12 @@
-"""HTTP/1.1 by uvicorn, with limits on headers, pipelining and slow clients, and problem documents for errors.
+"""A client's connection: HTTP/1.1 by uvicorn, with limits, and with problem documents for errors.
 
-While the service is full, it also refuses requests for images before the application runs.
+While the service is full, requests for images are refused here, before the application runs. Slow clients are usually
+a reverse proxy's job; these limits keep the gateway's memory bounded without one.
 """
 
 import asyncio
 import re
+from collections.abc import Iterable
 from functools import lru_cache, partial
 from typing import Any, Final
 
@@ -21,17 +23,25 @@ from api.http.problems import (
     ProblemError,
     problem_response,
 )
-from api.middleware.admission import MAX_SMALL_BODY_BYTES, OVERLOAD, AdmissionControl, image_route
-from api.middleware.connections import MIN_READ_BYTES, SPARE_CONNECTIONS, ConnectionLimits
+from api.middleware.admission import MAX_SMALL_BODY_BYTES, OVERLOAD, image_route
 from api.middleware.keys import OPEN
 from api.middleware.security_headers import SecurityHeaders, add_security_headers
+from api.state import KEY, GatewayState
 from api.telemetry import observation
-from api.telemetry.metrics import Metrics
 
 MAX_HEADER_BYTES: Final = 64 * 2**10
 MAX_HEADER_FIELDS: Final = 100
 MAX_PIPELINED: Final = 100
 """Requests on a connection that wait for the answer before theirs."""
+
+MIN_READ_BYTES: Final = 64 * 2**10
+"""A client has to read this much of its answer within the timeout, or all that is left."""
+
+STREAM_BYTES: Final = 2**20
+"""Memory of an answer in progress besides its unread bytes: two batches, and what they are encoded to."""
+
+SPARE_CONNECTIONS: Final = 256
+"""Connections beyond the limit that get an answer: health checks theirs, all other requests 503."""
 
 _OPEN: Final = tuple(path.encode() for path in OPEN)
 _SURPLUS_TIMEOUT_S: Final = 1.0
@@ -39,24 +49,21 @@ _HOST: Final = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
 _MALFORMED: Final = ProblemError(MALFORMED_REQUEST, "not an HTTP/1.1 request")
 
 
-class Protocol(HttpToolsProtocol):
+class Connection(HttpToolsProtocol):
     """One connection.
 
     A request's task is cancelled when its client disconnects. An error in a request is answered after the answers to
     the requests before it; then the connection closes.
     """
 
-    limits = ConnectionLimits()
-    admission: AdmissionControl
-    metrics: Metrics
-    refuses_early = True
-
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        state: GatewayState = self.app_state[KEY]
+        self._settings, self._admission, self._metrics = state.settings, state.admission, state.metrics
+        self._refuses_early = state.settings.refuses_early
         self._task: asyncio.Task[Any] | None = None
         self._running: RequestResponseCycle | None = None
-        self._abandoned = self._ended = self._surplus = False
-        self._in_header = self._has_cycle = False
+        self._ended = self._surplus = self._in_header = self._has_cycle = False
         self._framing_bytes = 0
         self._header_since: float | None = None
         self._route: str | None = None
@@ -68,12 +75,12 @@ class Protocol(HttpToolsProtocol):
         """Starts the time for the first header. Refuses a connection far beyond the limit."""
         super().connection_made(transport)
         self._header_since = self.loop.time()
-        surplus = len(self.connections) - self.limits.connections
+        surplus = len(self.connections) - self._settings.max_connections
         self._surplus = surplus > 0
         if surplus > SPARE_CONNECTIONS:
             self.disconnect("connections")
         elif surplus > 0:
-            self.metrics.cut_off.labels("connections").inc()
+            self._metrics.cut_off.labels("connections").inc()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancels the work for the connection."""
@@ -88,6 +95,8 @@ class Protocol(HttpToolsProtocol):
         self._framing_bytes += len(data)
         try:
             self._parse(data)
+            if self._undecided is not None and not self._admission.crowded:
+                self._start()
         except httptools.HttpParserError as error:
             if not self._ended:
                 cause = error.__context__
@@ -104,49 +113,43 @@ class Protocol(HttpToolsProtocol):
         self._in_header, self._has_cycle, self._framing_bytes = True, False, 0
 
     def on_headers_complete(self) -> None:
-        """Checks a header. Starts or refuses its request, or waits for the body to decide. Raises ProblemError."""
+        """Checks a header, and starts its request or waits for the body. Raises ProblemError."""
         self._in_header, self._framing_bytes, self._header_since = False, 0, None
         self._check_header()
         if self.parser.should_upgrade():
             return
         self._route = None
-        refused: bool | None = False
-        if self.refuses_early and self._idle:
+        if self._refuses_early and self._idle and not self.expect_100_continue:
             path = self.url.partition(b"?")[0].decode("ascii", "replace")
             self._route = image_route(self.parser.get_method().decode("ascii"), path)
-            if self._route is not None:
-                refused = self.admission.refuses_early(self._route)
-        if refused:
-            self._refuse()
-        elif refused is None and not self.expect_100_continue:
-            self._undecided = bytearray()
-        else:
+        if self._route is None:
             self._start()
+        else:
+            self._undecided = bytearray()
 
     def on_body(self, body: bytes) -> None:
-        """Takes a piece of a body. Drops it if the request was refused."""
+        """Takes a piece of a body."""
         self._framing_bytes = 0
-        if self._undecided is not None:
-            self._undecided += body
-            if len(self._undecided) > MAX_SMALL_BODY_BYTES:
-                self._start()
-        elif self._has_cycle:
+        if self._undecided is None:
             super().on_body(body)
+            return
+        self._undecided += body
+        if len(self._undecided) > MAX_SMALL_BODY_BYTES:
+            self._start()
 
     def on_message_complete(self) -> None:
-        """Ends a request. One that waited for its body is refused or started."""
+        """Ends a request. One for images is refused if the service is full."""
         if self._undecided is not None:
             assert self._route
-            if self._idle and self.admission.refuses_early(self._route, bytes(self._undecided)):
-                self._undecided = None
+            if self._admission.refuses_early(self._route, bytes(self._undecided)):
                 self._refuse()
-            else:
-                self._start()
+                return
+            self._start()
         if self._has_cycle:
             super().on_message_complete()
             self._has_cycle = False
             if self._route is not None:
-                self.admission.note_arrival(self.loop)
+                self._admission.note_arrival(self.loop)
 
     def resume_writing(self) -> None:
         """Begins anew to measure how fast the client reads."""
@@ -155,7 +158,7 @@ class Protocol(HttpToolsProtocol):
 
     def check(self, now: float) -> int:
         """Ends the connection if its client is too slow; returns the bytes that the client has not read yet."""
-        timeout_s = self.limits.header_timeout_s if not self._surplus else _SURPLUS_TIMEOUT_S
+        timeout_s = self._settings.header_timeout_s if not self._surplus else _SURPLUS_TIMEOUT_S
         if self._header_since is not None and now - self._header_since >= timeout_s and not self._ended:
             if self._in_header or self._undecided is not None:
                 self._end(ProblemError(REQUEST_TIMEOUT, f"the request took more than {timeout_s:g} s"))
@@ -165,14 +168,14 @@ class Protocol(HttpToolsProtocol):
         if self._unread_bytes == 0 or self._unread_bytes - unread >= MIN_READ_BYTES:
             self._unread_bytes, self.unread_since = unread, now
         self._unread_bytes = max(self._unread_bytes, unread) if unread else 0
-        if unread and now - self.unread_since >= self.limits.send_timeout_s:
+        if unread and now - self.unread_since >= self._settings.send_timeout_s:
             self.disconnect("unread answers")
             return 0
         return unread
 
     def disconnect(self, why: str) -> None:
         """Closes the connection immediately and drops the rest of its answer."""
-        self.metrics.cut_off.labels(why).inc()
+        self._metrics.cut_off.labels(why).inc()
         self._ended = True
         self.transport.abort()
 
@@ -183,22 +186,21 @@ class Protocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
-        super()._start_asgi_task(cycle, partial(self._run, app))
+        super()._start_asgi_task(cycle, partial(self._run, app, cycle))
 
-    async def _run(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _run(self, app: ASGIApp, cycle: RequestResponseCycle, scope: Scope, receive: Receive, send: Send) -> None:
         """Runs the application for one request until ``_abandon``."""
         self._task = asyncio.current_task()
         try:
             await app(scope, receive, send)
         except asyncio.CancelledError:
-            if not self._abandoned:
+            if not cycle.disconnected:
                 raise
         finally:
             self._task = None
 
     def _abandon(self) -> None:
         """Cancels the request in progress."""
-        self._abandoned = True
         if self._running is not None:
             self._running.disconnected = True
         if self._task is not None:
@@ -242,7 +244,7 @@ class Protocol(HttpToolsProtocol):
         if len(self.pipeline) >= MAX_PIPELINED:
             raise ProblemError(MALFORMED_REQUEST, f"more than {MAX_PIPELINED} requests wait on the connection")
         if self._surplus and not self.url.startswith(_OPEN):
-            raise ProblemError(BUSY, f"there are {self.limits.connections} connections already")
+            raise ProblemError(BUSY, f"there are {self._settings.max_connections} connections already")
 
     def _start(self) -> None:
         """Hands the request to the application."""
@@ -253,11 +255,11 @@ class Protocol(HttpToolsProtocol):
             super().on_body(bytes(body))
 
     def _refuse(self) -> None:
-        """Answers that the service is full, and drops what is still to come of the request."""
+        """Answers that the service is full, without the application."""
         assert self._route
-        self.metrics.count_refusal(self._route, self.parser.get_method().decode("ascii"))
-        # A client that waits for 100 Continue may send the body or not: the next request could not be recognised.
-        close = self.expect_100_continue or not self.parser.should_keep_alive()
+        self._undecided = None
+        self._metrics.count_refusal(self._route, self.parser.get_method().decode("ascii"))
+        close = not self.parser.should_keep_alive()
         head, body = _refusal(OIP_PREFIX if self.url.startswith(OIP_PREFIX.encode()) else "", close)
         request_id = observation.request_id(self.headers).encode()
         self.transport.write(b"%b%b: %b\r\n\r\n%b" % (head, observation.HEADER, request_id, body))
@@ -269,39 +271,23 @@ class Protocol(HttpToolsProtocol):
         """Answers ``error`` in its turn and closes the connection. Nothing more is read from it."""
         self._ended = True
         self._undecided = None
-        self.metrics.requests.labels("none", "other", str(error.problem.status)).inc()
+        self._metrics.requests.labels("none", "other", str(error.problem.status)).inc()
+        broken = False
         if self._has_cycle and self.pipeline:
             self.pipeline.popleft()  # the request at fault
-        elif self._has_cycle and not self._idle:
+        elif self._has_cycle:
+            broken = self.cycle.response_started
             self._abandon()
-        broken = self._has_cycle and not self.pipeline and self.cycle.response_started
+            self.cycle = None  # type: ignore[assignment]
         if broken or self.transport.is_closing():
             self.transport.close()
             return
-        waits = not self._idle and not self.cycle.disconnected
-        scope: Any = {"type": "http", "method": "GET", "path": "", "headers": []}
-        self.cycle = RequestResponseCycle(
-            scope=scope,
-            transport=self.transport,
-            flow=self.flow,
-            logger=self.logger,
-            access_logger=self.access_logger,
-            access_log=False,
-            default_headers=[],
-            message_event=asyncio.Event(),
-            expect_100_continue=False,
-            keep_alive=False,
-            on_response=self.on_response_complete,
-        )
-        app: Any = SecurityHeaders(problem_response(error, ""))
-        if waits:
-            self.pipeline.appendleft((self.cycle, app))
-        else:
-            self._start_asgi_task(self.cycle, app)
-
-    def send_400_response(self, msg: str) -> None:
-        """Answers a malformed request by a problem document."""
-        self._end(_MALFORMED)
+        response = problem_response(error, "")
+        response.headers["connection"] = "close"
+        self.app = SecurityHeaders(response)
+        super().on_message_begin()
+        self.url = b"/"
+        super().on_headers_complete()
 
 
 @lru_cache(maxsize=4)
@@ -315,9 +301,15 @@ def _refusal(prefix: str, close: bool) -> tuple[bytes, bytes]:
     return STATUS_LINE[response.status_code] + lines, bytes(response.body)
 
 
-def protocol(
-    limits: ConnectionLimits, admission: AdmissionControl, metrics: Metrics, *, refuses_early: bool
-) -> type[Protocol]:
-    """Returns the protocol with these limits. ``refuses_early``: before the application runs."""
-    settings = {"limits": limits, "admission": admission, "metrics": metrics, "refuses_early": refuses_early}
-    return type("Protocol", (Protocol,), settings)
+def check_connections(connections: Iterable[Connection], now: float, max_unread_bytes: int) -> None:
+    """Ends the connections of slow clients; above the memory limit also those that wait the longest.
+
+    Call it several times a second. ``now`` is the event loop's time.
+    """
+    unread = {one: size + STREAM_BYTES for one in tuple(connections) if (size := one.check(now))}
+    total = sum(unread.values())
+    for one in sorted(unread, key=lambda one: one.unread_since):
+        if total <= max_unread_bytes:
+            break
+        total -= unread[one]
+        one.disconnect("unread answers")
