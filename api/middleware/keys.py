@@ -11,7 +11,7 @@ import math
 import re
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -70,15 +70,14 @@ def keys_of(text: str) -> tuple[ApiKey, ...]:
 class TokenBucket:
     """So many images a minute, and as many at once. A minute's worth is there at the start."""
 
-    def __init__(self, quota: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, quota: int) -> None:
         self.quota = quota
-        self._clock = clock
         self._level = float(quota)
-        self._at = clock()
+        self._at = time.monotonic()
 
     def take(self, images: int) -> float:
         """Takes ``images`` and returns 0, or takes nothing and returns in how many seconds there are enough."""
-        now = self._clock()
+        now = time.monotonic()
         self._level = min(self.quota, self._level + (now - self._at) * self.quota / WINDOW_S)
         self._at = now
         if self._level < images:

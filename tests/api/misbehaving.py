@@ -25,7 +25,7 @@ from serving.apis import (
     PredictRequest,
     PredictResponse,
 )
-from serving.contract import MODELS, SIGNATURE, SIGNATURES
+from serving.contract import IMAGES, MODELS, NOISE, SIGNATURE, SIGNATURES
 from serving.tf_serving.tensors import to_proto
 
 Behaviour = Callable[[PredictRequest, grpc.ServicerContext], bytes]
@@ -70,6 +70,12 @@ def failing(code: grpc.StatusCode, message: str = "on purpose") -> Behaviour:
         raise AssertionError
 
     return behaviour
+
+
+def noisy(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
+    """Answers for the generator with images that cannot be compressed."""
+    rows = request.inputs[NOISE].tensor_shape.dim[0].size
+    return answer(request, {IMAGES: np.random.default_rng().integers(0, 256, (rows, 28, 28, 1), np.uint8)})
 
 
 class Holding:

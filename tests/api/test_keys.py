@@ -1,26 +1,27 @@
 """API keys: access, limits, and answers to wrong keys. The gateway and its sockets are real."""
 
 import base64
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from api.middleware.keys import TokenBucket, hash_of, keys_of, new_key
+from api.middleware.keys import hash_of, new_key
 from api.settings import SettingsError, load_settings
 from tests.api import processes
 from tests.api.misbehaving import MisbehavingServer
 from tests.api.problem import assert_problem
 from tests.api.processes import GatewayClient, noise_input
 
-ALICE, BOB = new_key(), new_key()
+ALICE, BOB, CAROL = new_key(), new_key(), new_key()
 TEN = [new_key() for _ in range(4)]
 TENS = [f"ten{place}:{hash_of(key)}:10" for place, key in enumerate(TEN)]
-KEYS = f"alice:{hash_of(ALICE)}:10,bob:{hash_of(BOB)}"
+KEYS = f"alice:{hash_of(ALICE)}:10,bob:{hash_of(BOB)},carol:{hash_of(CAROL)}"
 
 
 @pytest.fixture(scope="module")
 def guarded(faulty_server: MisbehavingServer) -> Iterator[GatewayClient]:
-    """A gateway that takes alice's key (10 images a minute) and bob's (600)."""
+    """A gateway that takes alice's key (10 images a minute), bob's and carol's (600), and four more with 10."""
     settings = {
         "api_keys": ",".join([KEYS, *TENS]),
         "key_images_per_minute": 600,
@@ -39,25 +40,19 @@ def bearer(key: str) -> dict[str, str]:
     [None, "", "Bearer", f"Bearer {new_key()}", f"Bearer {BOB[:-1]}", BOB, f"Digest {BOB}", "Basic ?", "Basic Ym9i"],
     ids=["none", "empty", "no key", "unknown", "cut", "no scheme", "other scheme", "no base64", "no password"],
 )
-@pytest.mark.parametrize(
-    ("method", "path"), [("GET", "/digits/7.png"), ("POST", "/generate"), ("GET", "/v2"), ("GET", "/nothing")]
-)
-def test_without_a_key_no_request_is_let_in(
-    guarded: GatewayClient, method: str, path: str, authorization: str | None
-) -> None:
+def test_without_a_key_there_is_no_access(guarded: GatewayClient, authorization: str | None) -> None:
     headers = {} if authorization is None else {"Authorization": authorization}
-    refused = guarded.request(method, path, headers=headers)
-    assert_problem(refused, "unauthenticated")
-    assert refused.headers["www-authenticate"].startswith('Bearer realm="digitgan"')
-    assert "RateLimit" not in refused.headers
+    for method, path in (("GET", "/digits/7.png"), ("POST", "/generate"), ("GET", "/v2"), ("GET", "/nothing")):
+        refused = guarded.request(method, path, headers=headers)
+        assert_problem(refused, "unauthenticated")
+        assert refused.headers["www-authenticate"].startswith('Bearer realm="digitgan"')
+        assert "RateLimit" not in refused.headers
 
 
-OPEN = ("/healthz/live", "/healthz/ready", "/v2/health/live", "/v2/health/ready", "/metrics", "/problems/timeout")
-
-
-@pytest.mark.parametrize("path", OPEN)
-def test_probes_scrapers_and_problems_need_no_key(guarded: GatewayClient, path: str) -> None:
-    assert guarded.get(path).status_code == 200
+def test_probes_scrapers_and_problems_need_no_key(guarded: GatewayClient) -> None:
+    for path in ("/healthz/live", "/healthz/ready", "/v2/health/live", "/v2/health/ready", "/metrics"):
+        assert guarded.get(path).status_code == 200
+    assert guarded.get("/problems/timeout").status_code == 200
 
 
 def test_a_browser_may_send_the_key_as_a_password(guarded: GatewayClient) -> None:
@@ -71,7 +66,7 @@ def test_a_shared_cache_keeps_nothing_that_needs_a_key(guarded: GatewayClient) -
     assert "Authorization" in answer.headers["vary"]
 
 
-def test_images_are_counted_told_and_run_out(guarded: GatewayClient) -> None:
+def test_images_are_counted_and_run_out(guarded: GatewayClient) -> None:
     first = guarded.post("/generate", json={"count": 8}, headers=bearer(ALICE))
     assert first.status_code == 200
     assert first.headers["ratelimit-policy"] == '"images";q=10;w=60;qu="images"'
@@ -79,9 +74,14 @@ def test_images_are_counted_told_and_run_out(guarded: GatewayClient) -> None:
     refused = guarded.post("/generate", json={"seeds": [1, 2, 3, 4, 5]}, headers=bearer(ALICE))
     assert_problem(refused, "rate-limited")
     assert 1 <= int(refused.headers["retry-after"]) <= 30
-    too_many = guarded.post("/generate", json={"count": 11}, headers=bearer(ALICE))
-    assert too_many.status_code in (422, 429)
     assert guarded.get("/digits/7.png", headers=bearer(BOB)).status_code == 200, "each key has its own"
+
+
+def test_after_the_time_to_retry_there_are_images_again(guarded: GatewayClient) -> None:
+    while (refused := guarded.post("/generate", json={"count": 20}, headers=bearer(CAROL))).status_code == 200:
+        pass
+    time.sleep(int(refused.headers["retry-after"]))
+    assert guarded.post("/generate", json={"count": 20}, headers=bearer(CAROL)).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_images_are_counted_told_and_run_out(guarded: GatewayClient) -> None:
     ],
     ids=["interpolate", "dataset", "infer", "infer version"],
 )
-def test_images_count_however_they_are_asked_for(
+def test_every_route_counts_its_images(
     guarded: GatewayClient, key: str, path: str, body: dict[str, object], images: int
 ) -> None:
     for left in range(10 - images, -1, -images):
@@ -128,41 +128,26 @@ def test_a_preflight_request_needs_no_key(guarded: GatewayClient) -> None:
     allowed = guarded.options("/generate", headers=asked)
     assert allowed.status_code == 200
     assert allowed.headers["access-control-allow-origin"] == "https://example.org"
+    assert allowed.headers["access-control-allow-headers"] == "authorization,content-type"
+    answer = guarded.get("/healthz/live", headers={"Origin": "https://example.org"})
+    assert answer.headers["access-control-expose-headers"] == "*"
     other = guarded.options("/generate", headers=asked | {"Origin": "https://evil.example"})
     assert other.status_code == 400
     assert "access-control-allow-origin" not in other.headers
 
 
-def test_the_api_says_that_it_wants_a_key(guarded: GatewayClient) -> None:
+def test_the_openapi_document_has_the_key(guarded: GatewayClient) -> None:
     document = guarded.get("/openapi.json", headers=bearer(BOB)).json()
     assert document["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
     assert {"401", "429"} <= document["paths"]["/generate"]["post"]["responses"].keys()
     assert "security" not in document["paths"]["/healthz/live"]["get"]
 
 
-def test_a_bucket_refills_and_never_holds_more_than_a_minutes_worth() -> None:
-    now = 0.0
-    bucket = TokenBucket(60, lambda: now)
-    assert bucket.take(60) == 0
-    assert bucket.take(1) == pytest.approx(1.0)
-    now = 30.0
-    assert bucket.take(31) == pytest.approx(1.0)
-    assert bucket.take(30) == 0
-    now = 1e6
-    assert bucket.fields()["RateLimit"] == '"images";r=60;t=0'
-    assert bucket.take(61) > 0
-
-
 @pytest.mark.parametrize(
     "entry", ["alice", f"alice:{ALICE}", f"a b:{'0' * 64}", f"a:{'0' * 64}:0", f"a:{'0' * 63}"], ids=range(5)
 )
-def test_a_wrong_entry_is_named_and_not_printed(entry: str) -> None:
+def test_a_wrong_entry_is_refused_and_not_printed(entry: str) -> None:
     with pytest.raises(SettingsError, match="DIGITGAN_API_KEYS=…: should be name:sha256") as error:
         load_settings(api_keys=entry)
     assert ALICE not in str(error.value)
-
-
-def test_the_settings_hold_hashes_only() -> None:
-    (key, _) = keys_of(KEYS)
-    assert (key.name, key.images_per_minute) == ("alice", 10)
-    assert hash_of(ALICE) not in repr(load_settings(api_keys=KEYS))
+    assert "alice" not in repr(load_settings(api_keys=KEYS))

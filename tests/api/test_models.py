@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from api.routes import health
+from api.state import Lifecycle
 from api.telemetry.metrics import Metrics
 from api.upstream.inference import Inference
 from serving.apis import ModelVersionStatus
@@ -108,7 +109,7 @@ def test_a_model_server_too_busy_to_answer_has_its_last_status() -> None:
 def test_the_last_status_does_not_count_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     async def ask() -> list[list[dict[str, str]]]:
         with MisbehavingServer("127.0.0.1:0") as server:
-            lifecycle = health.Lifecycle()
+            lifecycle = Lifecycle()
             client = ModelClient(server.target)
             inference = Inference(client, Metrics())
             answers = [await health.unready_models(inference, lifecycle, 5)]

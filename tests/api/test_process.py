@@ -5,14 +5,12 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
-import grpc
 import httpx
 
-from serving.apis import PredictRequest
 from tests.api import processes
-from tests.api.misbehaving import MisbehavingServer, honest
+from tests.api.misbehaving import Holding, MisbehavingServer
 from tests.api.problem import assert_problem
 from tests.support.waiting import wait_until
 
@@ -69,38 +67,22 @@ def test_a_port_that_is_taken_is_named() -> None:
     assert f"cannot listen on 127.0.0.1:{port}" in ended.stderr
 
 
-def test_port_0_takes_a_free_one_and_says_which(faulty_server: MisbehavingServer) -> None:
+def test_port_0_takes_a_free_one_and_ctrl_c_ends_it_with_status_0(faulty_server: MisbehavingServer) -> None:
     with processes.gateway(faulty_server.target, host="localhost") as process:
-        assert processes.url_of(process).startswith("http://localhost:")
-        assert httpx.get(f"{processes.url_of(process)}/healthz/live").status_code == 200
-
-
-def test_ctrl_c_ends_it_with_status_0(faulty_server: MisbehavingServer) -> None:
-    with processes.gateway(faulty_server.target) as process:
+        url = processes.url_of(process)
+        assert url.startswith("http://localhost:")
+        assert httpx.get(f"{url}/healthz/live").status_code == 200
         assert process.stop(signal.SIGINT) == 0
 
 
-def test_it_is_unready_then_pauses_and_requests_under_way_are_answered(
-    faulty_server: MisbehavingServer,
-) -> None:
-    working, finish = threading.Event(), threading.Event()
-
-    def slow(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
-        working.set()
-        finish.wait(60)
-        return honest(request, context)
-
-    answers: list[int] = []
-    with processes.gateway(faulty_server.target, shutdown_delay_s=3) as process:
+def test_it_is_unready_then_pauses_and_requests_in_progress_are_answered(server: MisbehavingServer) -> None:
+    with processes.gateway(server.target, shutdown_delay_s=3) as process, ThreadPoolExecutor() as pool:
         url = processes.url_of(process)
         assert httpx.get(f"{url}/healthz/ready").status_code == 200
-        faulty_server.behaviour = slow
+        holding = server.behaviour = Holding()
         try:
-            request = threading.Thread(
-                target=lambda: answers.append(httpx.get(f"{url}/digits/1.png", timeout=60).status_code)
-            )
-            request.start()
-            assert working.wait(60)
+            digit = pool.submit(httpx.get, f"{url}/digits/1.png", timeout=60)
+            wait_until(lambda: holding.held == 1)
             process.process.send_signal(signal.SIGTERM)
             wait_until(lambda: httpx.get(f"{url}/healthz/ready").status_code == 503)
             assert_problem(httpx.get(f"{url}/healthz/ready"), "not-ready")
@@ -108,10 +90,8 @@ def test_it_is_unready_then_pauses_and_requests_under_way_are_answered(
             wait_until(lambda: refuses(url))
             assert process.process.poll() is None
         finally:
-            finish.set()
-            faulty_server.behaviour = honest
-        request.join(60)
-        assert answers == [200]
+            holding.release()
+        assert digit.result().status_code == 200
         assert process.process.wait(60) == 0
 
 

@@ -15,22 +15,13 @@ def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
-def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_come_from_arguments_then_the_environment_then_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIGITGAN_PORT", "1234")
     monkeypatch.setenv("DIGITGAN_MODELS_DIR", "/models")
+    monkeypatch.setenv("DIGITGAN_HOST", "")  # counts as absent
     settings = load_settings()
-    assert (settings.port, settings.models_dir) == (1234, Path("/models"))
-
-
-def test_what_is_handed_in_goes_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DIGITGAN_PORT", "1234")
+    assert (settings.port, settings.models_dir, settings.host) == (1234, Path("/models"), "127.0.0.1")
     assert load_settings(port=0).port == 0
-
-
-def test_an_empty_variable_counts_as_absent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DIGITGAN_PORT", "")
-    monkeypatch.setenv("DIGITGAN_MODELS_DIR", "")
-    assert (load_settings().port, load_settings().models_dir) == (8000, None)
 
 
 def test_all_wrong_variables_are_named_with_their_values(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,6 +29,14 @@ def test_all_wrong_variables_are_named_with_their_values(monkeypatch: pytest.Mon
     monkeypatch.setenv("DIGITGAN_LOG_LEVEL", "loud")
     with pytest.raises(SettingsError, match=r"DIGITGAN_PORT=http: (.|\n)*DIGITGAN_LOG_LEVEL=loud: "):
         load_settings()
+
+
+def test_origins() -> None:
+    assert load_settings(cors_origins="https://a.b:1, http://c").cors_origins == ("https://a.b:1", "http://c")
+    assert load_settings(cors_origins="*").cors_origins == ("*",)
+    for wrong in ("a.b", "ftp://a.b", "https://a.b/", "https://"):
+        with pytest.raises(SettingsError, match=r"DIGITGAN_CORS_ORIGINS=.*should be origins like https://example.org"):
+            load_settings(cors_origins=wrong)
 
 
 @pytest.mark.parametrize(

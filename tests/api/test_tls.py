@@ -11,6 +11,7 @@ import pytest
 import trustme
 
 from api.settings import SettingsError, load_settings
+from serving.contract import MODELS
 from tests.api import processes
 from tests.api.misbehaving import Handler, MisbehavingServer
 from tests.api.problem import assert_problem
@@ -52,10 +53,8 @@ def tls_server(authority: trustme.CA, *, host: str = "127.0.0.1", mutual: bool =
 
 def ask(target: str, **settings: object) -> tuple[httpx.Response, httpx.Response]:
     """Asks a gateway with these settings whether it is ready, and for a digit."""
-    with processes.gateway(target, **settings) as process:
-        url = processes.url_of(process)
-        digit = httpx.get(f"{url}/digits/7.png", timeout=60)
-        return httpx.get(f"{url}/healthz/ready", timeout=60), digit
+    with processes.serving(target, **settings) as http:
+        return http.get("/healthz/ready"), http.get("/digits/7.png")
 
 
 def test_mutual_tls(authority: trustme.CA, files: dict[str, Path]) -> None:
@@ -72,27 +71,24 @@ def test_tls_with_traces(authority: trustme.CA, files: dict[str, Path], monkeypa
     assert digit.headers["content-type"] == "image/png"
 
 
-def assert_handshake_failed(ready: httpx.Response, digit: httpx.Response) -> None:
-    document = assert_problem(ready, "not-ready", "generator", "discriminator", "classifier")
+@pytest.mark.parametrize("host", ["127.0.0.1", "other.example"], ids=["another authority", "another name"])
+def test_a_server_with_another_certificate_is_not_trusted(
+    authority: trustme.CA, files: dict[str, Path], host: str
+) -> None:
+    with tls_server(authority if host == "other.example" else trustme.CA(), host=host) as target:
+        ready, digit = ask(target, model_server_tls_ca=files["model_server_tls_ca"])
+    document = assert_problem(ready, "not-ready", *MODELS)
     assert "TLS handshake" in document["errors"][0]["detail"]
     assert "DIGITGAN_MODEL_SERVER_TLS" in document["errors"][0]["detail"]
     assert_problem(digit, "model-server-unreachable")
 
 
-def test_a_server_from_another_authority_is_not_trusted(files: dict[str, Path]) -> None:
-    with tls_server(trustme.CA()) as target:
-        assert_handshake_failed(*ask(target, model_server_tls_ca=files["model_server_tls_ca"]))
-
-
-def test_a_server_with_another_name_is_not_trusted(authority: trustme.CA, files: dict[str, Path]) -> None:
-    with tls_server(authority, host="other.example") as target:
-        assert_handshake_failed(*ask(target, model_server_tls_ca=files["model_server_tls_ca"]))
-
-
-def test_a_server_that_wants_a_certificate_gets_no_work_without(authority: trustme.CA, files: dict[str, Path]) -> None:
+def test_a_server_that_requires_a_certificate_gets_no_calls_without(
+    authority: trustme.CA, files: dict[str, Path]
+) -> None:
     with tls_server(authority, mutual=True) as target:
         ready, digit = ask(target, model_server_tls_ca=files["model_server_tls_ca"])
-    assert_problem(ready, "not-ready", "generator", "discriminator", "classifier")
+    assert_problem(ready, "not-ready", *MODELS)
     assert_problem(digit, "model-server-unreachable")
 
 

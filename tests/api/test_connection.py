@@ -1,0 +1,216 @@
+"""Connections: malformed, endless and slow headers and bodies, pipelining and upgrades, on bare sockets."""
+
+import contextlib
+import json
+import re
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from api.middleware.connection import MAX_HEADER_BYTES, MAX_PIPELINED
+from tests.api import processes
+from tests.api.misbehaving import MisbehavingServer
+from tests.api.processes import GatewayClient
+from tests.support.waiting import wait_until
+
+TIMEOUT_S = 1.0
+
+LIVE = b"GET /healthz/live HTTP/1.1\r\nHost: x\r\n\r\n"
+LAST = LIVE.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+DIGIT = b"GET /digits/7.png HTTP/1.1\r\nHost: x\r\n\r\n"
+POST = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def impatient(faulty_server: MisbehavingServer) -> Iterator[GatewayClient]:
+    """A client of a gateway that waits a second for a header, and a second for a body."""
+    timeouts = {"header_timeout_s": TIMEOUT_S, "body_timeout_s": TIMEOUT_S}
+    with processes.serving(faulty_server.target, **timeouts) as client:
+        yield client
+
+
+def read(connection: socket.socket) -> bytes:
+    """Everything until the gateway closes the connection."""
+    received = b""
+    with contextlib.suppress(ConnectionResetError):  # it closed while some of the request was unread
+        while piece := connection.recv(2**16):
+            received += piece
+    return received
+
+
+def statuses(answers: bytes) -> list[int]:
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", answers)]
+
+
+def assert_problem(answer: bytes, status: int, slug: str) -> None:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(f"HTTP/1.1 {status} ".encode()), answer
+    fields = head.lower()
+    assert b"content-type: application/problem+json" in fields
+    assert b"x-content-type-options: nosniff" in fields
+    assert b"connection: close" in fields
+    assert json.loads(body)["type"] == f"/problems/{slug}"
+    assert json.loads(body)["status"] == status
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"hello\r\n\r\n",
+        b"GET / HTTP/9.9\r\nHost: x\r\n\r\n",
+        b"GET /healthz/live\r\n\r\n",
+        b"GET /healthz/live HTTP/0.9\r\n\r\n",
+        b"GET /healthz/live HTTP/1.1\r\n\r\n",
+        b"GET /healthz/live HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+        b"GET /healthz/live HTTP/1.1\r\nHost: x/y\r\n\r\n",
+        b"GET /healthz/live HTTP/1.0\r\nHost: x\r\nHost: x\r\n\r\n",
+        b"POST /generate HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"BREW /generate HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nBad Name: 1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+        POST + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    ],
+)
+def test_what_is_no_request_gets_a_problem_document(impatient: GatewayClient, request_bytes: bytes) -> None:
+    with impatient.connect() as connection:
+        connection.sendall(request_bytes)
+        assert_problem(read(connection), 400, "malformed-request")
+
+
+@pytest.mark.parametrize(
+    "field", [b"X: " + b"x" * 2 * MAX_HEADER_BYTES + b"\r\n", b"X: y\r\n" * 101], ids=["large", "many"]
+)
+def test_a_large_header_is_refused(impatient: GatewayClient, field: bytes) -> None:
+    with impatient.connect() as connection:
+        connection.sendall(b"GET /healthz/live HTTP/1.1\r\nHost: x\r\n" + field + b"\r\n")
+        assert_problem(read(connection), 431, "header-too-large")
+
+
+@pytest.mark.parametrize(
+    ("start", "piece"),
+    [
+        pytest.param(b"GET /healthz/live HTTP/1.1\r\nHost: x\r\nX: ", b"x" * 2**14, id="a header"),
+        pytest.param(CHUNKED + b"0\r\n", b"X: yyyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n" * 500, id="trailers"),
+        pytest.param(CHUNKED + b"0\r\nX: ", b"y" * 2**14, id="a trailer"),
+        pytest.param(CHUNKED + b"5;", b"y" * 2**14, id="a chunk's extension"),
+        pytest.param(CHUNKED, b"0" * 2**14, id="a chunk's size"),
+    ],
+)
+def test_what_has_no_end_is_not_kept(impatient: GatewayClient, start: bytes, piece: bytes) -> None:
+    before = impatient.process.resident_bytes()
+    sent = 0
+    with impatient.connect() as connection, contextlib.suppress(OSError):
+        connection.sendall(start)
+        while sent < 50 * 2**20:
+            sent += connection.send(piece)
+    assert sent < 20 * 2**20, "what the sockets' buffers hold, and no more"
+    assert impatient.process.resident_bytes() - before < 20e6
+
+
+def test_requests_are_not_kept_if_their_answers_are_not_read(impatient: GatewayClient) -> None:
+    before = impatient.process.resident_bytes()
+    with impatient.connect() as connection, contextlib.suppress(OSError):
+        for _ in range(500):
+            connection.sendall(LIVE * 1000)
+    assert impatient.process.resident_bytes() - before < 30e6, "kept, they take 700 MB"
+
+
+def test_trailers_within_bounds_are_taken_and_http_1_0_needs_no_host(impatient: GatewayClient) -> None:
+    for request in (CHUNKED + b'c;x=y\r\n{"count": 1}\r\n0\r\nX: y\r\n\r\n', b"GET /healthz/live HTTP/1.0\r\n\r\n"):
+        with impatient.connect() as connection:
+            connection.sendall(request)
+            assert connection.recv(2**16).startswith(b"HTTP/1.1 200")
+
+
+def test_too_many_pipelined_requests_end_the_connection_without_a_traceback(impatient: GatewayClient) -> None:
+    """The answer that is on its way when they are refused has nowhere to go any more."""
+    one = POST + b'Content-Length: 13\r\n\r\n{"seeds":[7]}'
+    before = impatient.process.log.count("Traceback")
+    for _ in range(5):
+        with impatient.connect() as connection:
+            connection.sendall(one * 2 * MAX_PIPELINED)
+            read(connection)
+    assert impatient.get("/digits/7.png").status_code == 200
+    assert impatient.process.log.count("Traceback") == before
+
+
+@pytest.mark.parametrize("start", [b"", b"\r\n", b"GET /healthz/live HTTP/1.1\r\nHost: "])
+def test_the_gateway_does_not_wait_for_a_slow_header(impatient: GatewayClient, start: bytes) -> None:
+    """Nor for one that goes on arriving, a byte at a time."""
+    received = bytearray()
+    with impatient.connect() as connection:
+        connection.sendall(start)
+        connection.settimeout(0.1)
+
+        def is_closed() -> bool:
+            try:
+                piece = connection.recv(2**16)
+                received.extend(piece)
+                return not piece
+            except TimeoutError:
+                connection.sendall(start[-1:])
+                return False
+            except OSError:
+                return True
+
+        wait_until(is_closed)
+    if start.startswith(b"GET"):
+        assert_problem(bytes(received), 408, "request-timeout")
+
+
+def test_the_gateway_does_not_wait_for_a_slow_body(impatient: GatewayClient) -> None:
+    with impatient.connect() as connection:
+        connection.sendall(POST + b'Content-Length: 20\r\n\r\n{"count"')
+        assert_problem(read(connection), 408, "request-timeout")
+
+
+H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n"
+WEBSOCKET = b"Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+
+
+@pytest.mark.parametrize("pieces", [1, 40])
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+@pytest.mark.parametrize("upgrade", [H2C, WEBSOCKET], ids=["h2c", "websocket"])
+def test_a_request_to_upgrade_gets_the_answer_to_the_request(
+    impatient: GatewayClient, upgrade: bytes, chunked: bool, pieces: int
+) -> None:
+    """Its body is never taken for a request, even if it looks like one."""
+    stream = b""
+    for body in (b'{"seeds":[7]}', LIVE):
+        if chunked:
+            stream += POST + upgrade + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+        else:
+            stream += POST + upgrade + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+    stream += LAST.replace(b"Connection: close", b"Connection: close, Upgrade\r\nUpgrade: h2c")
+    with impatient.connect() as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        step = -(-len(stream) // pieces)
+        for start in range(0, len(stream), step):
+            connection.sendall(stream[start : start + step])
+            time.sleep(0.01 if pieces > 1 else 0)
+        assert statuses(read(connection)) == [200, 400, 200]
+
+
+BAD_CHUNK = CHUNKED + b"nonsense"
+
+
+@pytest.mark.parametrize("bad", [b"nonsense\r\n\r\n", LIVE.replace(b"Host: x\r\n", b""), BAD_CHUNK])
+@pytest.mark.parametrize("before", [0, 1, 3])
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_a_malformed_request_is_answered_in_its_turn(
+    impatient: GatewayClient, pieces: int, before: int, bad: bytes
+) -> None:
+    stream = DIGIT * before + bad + DIGIT
+    cut = len(stream) if pieces == 1 else len(DIGIT * before + bad) - 8
+    with impatient.connect() as connection:
+        connection.sendall(stream[:cut])
+        connection.sendall(stream[cut:])
+        assert statuses(read(connection)) == [200] * before + [400]
