@@ -69,7 +69,7 @@ def test_a_port_that_is_taken_is_named() -> None:
 
 def test_port_0_takes_a_free_one_and_ctrl_c_ends_it_with_status_0(faulty_server: MisbehavingServer) -> None:
     with processes.gateway(faulty_server.target, host="localhost") as process:
-        url = processes.url_of(process)
+        url = process.url
         assert url.startswith("http://localhost:")
         assert httpx.get(f"{url}/healthz/live").status_code == 200
         assert process.stop(signal.SIGINT) == 0
@@ -77,7 +77,7 @@ def test_port_0_takes_a_free_one_and_ctrl_c_ends_it_with_status_0(faulty_server:
 
 def test_it_is_unready_then_pauses_and_requests_in_progress_are_answered(server: MisbehavingServer) -> None:
     with processes.gateway(server.target, shutdown_delay_s=3) as process, ThreadPoolExecutor() as pool:
-        url = processes.url_of(process)
+        url = process.url
         assert httpx.get(f"{url}/healthz/ready").status_code == 200
         holding = server.behaviour = Holding()
         try:
@@ -97,7 +97,7 @@ def test_it_is_unready_then_pauses_and_requests_in_progress_are_answered(server:
 
 def test_a_second_signal_does_not_wait(faulty_server: MisbehavingServer) -> None:
     with processes.gateway(faulty_server.target, shutdown_delay_s=600) as process:
-        url = processes.url_of(process)
+        url = process.url
         process.process.send_signal(signal.SIGTERM)
         wait_until(lambda: httpx.get(f"{url}/healthz/ready").status_code == 503)
         assert process.stop() == 0
