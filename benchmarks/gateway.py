@@ -31,7 +31,7 @@ from benchmarks.marked import replace_between_marks
 from benchmarks.peers.load import SCENARIOS, measure, require_wrk
 from benchmarks.peers.services import OURS, SERVICES, Running
 from serving.noise import noise_from_seeds
-from tests.api import processes
+from tests.support import gateways
 from tests.support.pictures import saved
 from tests.support.processes import ServerProcess, digitgan_up
 
@@ -67,7 +67,7 @@ class Gateway:
     """A gateway that answers, and its process."""
 
     running: Running
-    client: processes.GatewayClient
+    client: gateways.GatewayClient
 
     def cpu_seconds(self) -> float:
         """Returns its processor time so far."""
@@ -87,7 +87,7 @@ def gateway(digits: Path) -> Iterator[Gateway]:
         target = f"{directory}/replay.sock"
         with (
             ServerProcess("-m", "benchmarks.replay", digits, target),
-            processes.serving(f"unix:{target}", max_images_in_flight=100_000) as client,
+            gateways.serving(f"unix:{target}", max_images_in_flight=100_000) as client,
         ):
             service = next(one for one in SERVICES if one.name == OURS)
             yield Gateway(Running(service, client.base_url.port or 0, 0.0, ""), client)

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from serving.pretrained import MODELS_DIR
-from tests.api import indexed_models, processes
+from tests.api import indexed_models
 from tests.api.misbehaving import Holding, MisbehavingServer
-from tests.api.processes import GatewayClient
+from tests.support import gateways
 from tests.support.built_once import built_once
+from tests.support.gateways import GatewayClient
 from tests.support.processes import ServerProcess
 
 FAULT_TIMEOUT_S = 1.0
@@ -18,13 +19,13 @@ FAULT_TIMEOUT_S = 1.0
 @pytest.fixture(scope="session")
 def model_server(sockets: Path, program: str) -> Iterator[str]:
     """The address of the model server under test, with the models of the package."""
-    with processes.model_server(MODELS_DIR, sockets / "model-server.sock", program):
+    with gateways.model_server(MODELS_DIR, sockets / "model-server.sock", program):
         yield f"unix:{sockets}/model-server.sock"
 
 
 @pytest.fixture(scope="session")
 def http(model_server: str) -> Iterator[GatewayClient]:
-    with processes.serving(model_server, models_dir=MODELS_DIR) as client:
+    with gateways.serving(model_server, models_dir=MODELS_DIR) as client:
         yield client
 
 
@@ -42,14 +43,14 @@ def small_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def small_server(small_models: Path, sockets: Path, program: str) -> Iterator[str]:
     """The address of a model server with the small models."""
-    with processes.model_server(small_models, sockets / "small.sock", program) as server:
+    with gateways.model_server(small_models, sockets / "small.sock", program) as server:
         yield server.target
 
 
 @pytest.fixture(scope="session")
 def small_http(small_server: str) -> Iterator[GatewayClient]:
     """A client of a gateway in front of the small models."""
-    with processes.serving(small_server) as client:
+    with gateways.serving(small_server) as client:
         yield client
 
 
@@ -62,7 +63,7 @@ def faulty_server() -> Iterator[MisbehavingServer]:
 @pytest.fixture(scope="session")
 def faulty_http(faulty_server: MisbehavingServer) -> Iterator[GatewayClient]:
     """A client of a gateway whose model server does what the test says."""
-    with processes.serving(faulty_server.target, request_timeout_s=FAULT_TIMEOUT_S) as client:
+    with gateways.serving(faulty_server.target, request_timeout_s=FAULT_TIMEOUT_S) as client:
         yield client
 
 

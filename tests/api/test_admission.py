@@ -19,10 +19,10 @@ from api.middleware.admission import MIN_CHARGE_IMAGES, image_route
 from api.middleware.keys import hash_of, new_key
 from api.settings import load_settings
 from api.upstream.coalescing import LARGEST_SMALL_ROWS
-from tests.api import processes
 from tests.api.misbehaving import Holding, MisbehavingServer, honest, noisy
-from tests.api.problem import assert_problem
-from tests.api.processes import GatewayClient, noise_input
+from tests.support import gateways
+from tests.support.gateways import GatewayClient, noise_input
+from tests.support.problems import assert_problem
 from tests.support.slow_clients import answer
 from tests.support.slow_clients import request as json_request
 from tests.support.waiting import wait_until
@@ -38,7 +38,7 @@ BODY = ONE.partition(b"\r\n\r\n")[2]
 
 @pytest.fixture(scope="module")
 def http(server: MisbehavingServer) -> Iterator[GatewayClient]:
-    with processes.serving(server.target, max_images_in_flight=MOST_IMAGES, request_timeout_s=60) as client:
+    with gateways.serving(server.target, max_images_in_flight=MOST_IMAGES, request_timeout_s=60) as client:
         yield client
 
 
@@ -46,7 +46,7 @@ def http(server: MisbehavingServer) -> Iterator[GatewayClient]:
 def logged(server: MisbehavingServer) -> Iterator[GatewayClient]:
     """A client of a gateway with an access log: the application makes all of its answers."""
     settings = {"max_images_in_flight": MOST_IMAGES, "request_timeout_s": 60, "send_timeout_s": 3600}
-    with processes.serving(server.target, access_log=True, **settings) as client:
+    with gateways.serving(server.target, access_log=True, **settings) as client:
         yield client
 
 
@@ -288,7 +288,7 @@ def test_requests_without_a_key_take_no_place_from_those_with_one(server: Misbeh
     """All arrive at the same moment: the gateway is stopped while they are sent."""
     key = new_key()
     settings = {"max_images_in_flight": MOST_IMAGES, "api_keys": f"me:{hash_of(key)}"}
-    with processes.serving(server.target, **settings) as http, ExitStack() as stack:
+    with gateways.serving(server.target, **settings) as http, ExitStack() as stack:
         with_key = ONE.replace(b"\r\n\r\n", f"\r\nAuthorization: Bearer {key}\r\n\r\n".encode())
         connections = [stack.enter_context(http.connect()) for _ in range(40)]
         for connection in connections:  # the gateway has accepted them all

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.api.problem import assert_problem
-from tests.api.processes import GatewayClient
+from tests.support.gateways import GatewayClient
+from tests.support.problems import assert_problem
 
 JSON = {"Content-Type": "application/json"}
 

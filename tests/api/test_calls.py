@@ -20,10 +20,10 @@ from serving.apis import PredictRequest
 from serving.contract import NOISE
 from serving.tf_serving.client import Prediction
 from serving.tf_serving.tensors import to_array
-from tests.api import processes
 from tests.api.misbehaving import Holding, MisbehavingServer, honest, noisy
-from tests.api.problem import assert_problem
-from tests.api.processes import GatewayClient, noise_input
+from tests.support import gateways
+from tests.support.gateways import GatewayClient, noise_input
+from tests.support.problems import assert_problem
 from tests.support.slow_clients import request as json_request
 from tests.support.waiting import wait_until
 
@@ -36,7 +36,7 @@ BAD = 77.0
 
 @pytest.fixture(scope="module")
 def http(server: MisbehavingServer) -> Iterator[GatewayClient]:
-    with processes.serving(server.target, request_timeout_s=LIMIT_S, max_images_in_flight=2048) as client:
+    with gateways.serving(server.target, request_timeout_s=LIMIT_S, max_images_in_flight=2048) as client:
         yield client
 
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import pytest
 
 from api.middleware.connection import MAX_HEADER_BYTES, MAX_PIPELINED
-from tests.api import processes
 from tests.api.misbehaving import MisbehavingServer
-from tests.api.processes import GatewayClient
+from tests.support import gateways
+from tests.support.gateways import GatewayClient
 from tests.support.waiting import wait_until
 
 TIMEOUT_S = 1.0
@@ -28,7 +28,7 @@ CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 def impatient(faulty_server: MisbehavingServer) -> Iterator[GatewayClient]:
     """A client of a gateway that waits a second for a header, and a second for a body."""
     timeouts = {"header_timeout_s": TIMEOUT_S, "body_timeout_s": TIMEOUT_S}
-    with processes.serving(faulty_server.target, **timeouts) as client:
+    with gateways.serving(faulty_server.target, **timeouts) as client:
         yield client
 
 

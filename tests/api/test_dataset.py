@@ -18,11 +18,12 @@ from api.middleware.keys import hash_of, new_key
 from serving.apis import PredictRequest
 from serving.contract import MAX_SEED
 from serving.dataset import MNIST_CLASSES, Records, quotas
-from tests.api import indexed_models, processes
+from tests.api import indexed_models
 from tests.api.indexed_models import BY_CLASSIFIER, INDEXED, SHADE
 from tests.api.misbehaving import MisbehavingServer, answer, failing
-from tests.api.problem import assert_problem
-from tests.api.processes import GatewayClient
+from tests.support import gateways
+from tests.support.gateways import GatewayClient
+from tests.support.problems import assert_problem
 
 NPY = "application/x-npy"
 
@@ -63,7 +64,7 @@ def test_the_first_digits_that_pass_come_in_the_order_of_their_seeds(
 def test_a_key_is_charged_for_every_image_that_is_made(small_server: str) -> None:
     key = new_key()
     settings = {"api_keys": f"me:{hash_of(key)}", "key_images_per_minute": 200}
-    with processes.serving(small_server, **settings) as http:
+    with gateways.serving(small_server, **settings) as http:
         http.headers["Authorization"] = f"Bearer {key}"
         body = {"count": 10, "confidence_floor": 0.9, "quotas": [10, *[0] * 9]}
         assert http.post("/dataset", json=body).status_code == 200

@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from tests.api.problem import assert_problem
+from tests.support.problems import assert_problem
 
 
 def test_it_is_the_digit_of_the_seed(http: httpx.Client) -> None:

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from serving.apis import PredictRequest
 from serving.contract import BATCH_SIZES, IMAGES, LOGITS, PROBABILITIES
-from tests.api import processes
 from tests.api.conftest import FAULT_TIMEOUT_S
 from tests.api.misbehaving import MisbehavingServer, answer, failing, honest
-from tests.api.problem import assert_problem
-from tests.api.processes import GatewayClient
+from tests.support import gateways
+from tests.support.gateways import GatewayClient
+from tests.support.problems import assert_problem
 from tests.support.waiting import wait_until
 
 FORMATS = ["application/json", "image/png", "application/zip", "application/x-npy"]
@@ -140,7 +140,7 @@ def test_a_stream_that_cannot_go_on_breaks_off_where_the_client_sees_it(
 
 def test_a_model_server_that_comes_back_is_used_again_without_a_restart(sockets: Path) -> None:
     address = f"unix:{sockets}/comes-and-goes.sock"
-    with processes.serving(address) as http:
+    with gateways.serving(address) as http:
         with MisbehavingServer(address):
             wait_until(lambda: http.get("/healthz/ready").status_code == 200)
             assert http.get("/digits/1.png").status_code == 200

@@ -14,8 +14,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.api import processes
 from tests.api.misbehaving import MisbehavingServer
+from tests.support import gateways
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,8 +78,8 @@ def test_the_gateway_answers_with_the_files_of_its_image_alone(
     code = str(code_of_the_image(tmp_path))
     program = RUN.format(code=code, packages=sysconfig.get_path("purelib"), absent=sorted(absent))
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")  # traces are loaded, and none is sent
-    with processes.gateway(faulty_server.target, ("-I", "-S", "-c", program), tracing=True) as process:
-        with httpx.Client(base_url=processes.url_of(process), timeout=60) as http:
+    with gateways.gateway(faulty_server.target, ("-I", "-S", "-c", program), tracing=True) as process:
+        with httpx.Client(base_url=process.url, timeout=60) as http:
             assert http.get("/digits/7.png").headers["content-type"] == "image/png"
             assert http.post("/generate", json={"count": 100}, headers={"Accept": "application/zip"}).is_success
             assert http.get("/").is_success

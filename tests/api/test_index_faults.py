@@ -29,10 +29,10 @@ from serving.contract import (
     SIGNATURE,
 )
 from serving.tf_serving.tensors import to_array
-from tests.api import processes
 from tests.api.misbehaving import MisbehavingServer, answer
-from tests.api.problem import assert_problem
-from tests.api.processes import GatewayClient
+from tests.support import gateways
+from tests.support.gateways import GatewayClient
+from tests.support.problems import assert_problem
 from tests.support.waiting import wait_until
 
 TIMEOUT_S = 3.0
@@ -93,7 +93,7 @@ class Versions:
 
 @pytest.fixture(scope="module")
 def http(server: MisbehavingServer) -> Iterator[GatewayClient]:
-    with processes.serving(server.target, request_timeout_s=TIMEOUT_S) as client:
+    with gateways.serving(server.target, request_timeout_s=TIMEOUT_S) as client:
         yield client
 
 

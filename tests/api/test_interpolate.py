@@ -17,8 +17,8 @@ from serving.apis import PredictRequest
 from serving.interpolation import slerp
 from serving.noise import noise_from_seeds
 from tests.api.misbehaving import MisbehavingServer, honest
-from tests.api.processes import GatewayClient
 from tests.api.test_generate import from_json, from_npy
+from tests.support.gateways import GatewayClient
 from tests.support.pictures import pixels_of
 
 Pixels = NDArray[np.uint8]

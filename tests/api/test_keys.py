@@ -8,10 +8,10 @@ import pytest
 
 from api.middleware.keys import hash_of, new_key
 from api.settings import SettingsError, load_settings
-from tests.api import processes
 from tests.api.misbehaving import MisbehavingServer
-from tests.api.problem import assert_problem
-from tests.api.processes import GatewayClient, noise_input
+from tests.support import gateways
+from tests.support.gateways import GatewayClient, noise_input
+from tests.support.problems import assert_problem
 
 ALICE, BOB, CAROL = new_key(), new_key(), new_key()
 TEN = [new_key() for _ in range(4)]
@@ -27,7 +27,7 @@ def guarded(faulty_server: MisbehavingServer) -> Iterator[GatewayClient]:
         "key_images_per_minute": 600,
         "cors_origins": "https://example.org",
     }
-    with processes.serving(faulty_server.target, **settings) as client:
+    with gateways.serving(faulty_server.target, **settings) as client:
         yield client
 
 

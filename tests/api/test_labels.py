@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.api import indexed_models, processes
+from tests.api import indexed_models
 from tests.api.indexed_models import BY_CLASSIFIER, BY_INDEX, DOUBTFUL, INDEXED, SHADE
-from tests.api.problem import assert_problem
-from tests.api.processes import GatewayClient
 from tests.api.test_generate import ask, from_json, from_npy
+from tests.support import gateways
+from tests.support.gateways import GatewayClient
 from tests.support.pictures import pixels_of
+from tests.support.problems import assert_problem
 from tests.support.waiting import wait_until
 
 FORMATS = ["application/json", "image/png", "application/zip", "application/x-npy"]
@@ -165,8 +166,8 @@ def test_a_digit_stays_that_digit_while_versions_change(
         wait_until(lambda: bool(answers) and answers[-1].json().get("version") == version)
 
     with (
-        processes.model_server(tmp_path, sockets / "changing.sock", program) as server,
-        processes.serving(server.target) as client,
+        gateways.model_server(tmp_path, sockets / "changing.sock", program) as server,
+        gateways.serving(server.target) as client,
     ):
 
         def keep_asking() -> None:

@@ -9,9 +9,9 @@ import grpc
 import pytest
 
 from api.telemetry.logs import MAX_PER_MINUTE, JsonFormatter
-from tests.api import processes
 from tests.api.misbehaving import MisbehavingServer, failing
-from tests.api.processes import GatewayClient
+from tests.support import gateways
+from tests.support.gateways import GatewayClient
 from tests.support.waiting import wait_until
 
 
@@ -30,7 +30,7 @@ def test_any_other_is_replaced(http: GatewayClient, given: str | None) -> None:
 
 
 def test_json_logs_have_an_object_a_line_and_one_line_a_request(faulty_server: MisbehavingServer) -> None:
-    with processes.serving(faulty_server.target, log_format="json", access_log=True) as http:
+    with gateways.serving(faulty_server.target, log_format="json", access_log=True) as http:
         made = http.get("/digits/7.png?scale=2", headers={"X-Request-ID": "made", "User-Agent": "me"})
         http.get("/nowhere%0aGET%20/forged", headers={"X-Request-ID": "lost"})
         faulty_server.behaviour = failing(grpc.StatusCode.INTERNAL, "oops")
@@ -69,7 +69,7 @@ def test_an_exception_stays_in_the_line_of_its_event() -> None:
 def test_text_logs_have_the_id_in_brackets_and_a_kind_of_warning_twenty_times_a_minute(
     faulty_server: MisbehavingServer,
 ) -> None:
-    with processes.serving(faulty_server.target) as http:
+    with gateways.serving(faulty_server.target) as http:
         faulty_server.behaviour = failing(grpc.StatusCode.INTERNAL, "oops")
         for place in range(3 * MAX_PER_MINUTE):
             http.get("/digits/7.png", headers={"X-Request-ID": f"number-{place}"})
@@ -89,7 +89,7 @@ def test_clients_cannot_fill_a_disk_with_what_is_no_request(faulty_server: Misbe
     """Nor with connections beyond the most there may be, nor with upgrades to another protocol."""
     upgrade = b"GET /healthz/live HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
     count = 100
-    with processes.serving(faulty_server.target, max_connections=1) as http:
+    with gateways.serving(faulty_server.target, max_connections=1) as http:
 
         def ask(request: bytes) -> bytes:
             with http.connect() as connection:

@@ -19,10 +19,10 @@ from serving.pretrained import MODELS_DIR
 from serving.tf_serving.client import ModelClient
 from serving.tf_serving.server_config import MODELS_CONFIG
 from serving.versions.model_copy import add_versions
-from tests.api import processes
 from tests.api.misbehaving import MisbehavingServer
-from tests.api.problem import assert_problem
-from tests.api.processes import GatewayClient
+from tests.support import gateways
+from tests.support.gateways import GatewayClient
+from tests.support.problems import assert_problem
 from tests.support.processes import ModelServerProcess, free_port
 from tests.support.waiting import wait_until
 
@@ -51,7 +51,7 @@ def test_a_broken_or_missing_card_hides_no_version(faulty_server: MisbehavingSer
     card = tmp_path / "generator" / "1" / "model.json"
     card.parent.mkdir(parents=True)
     card.write_text("{broken", "utf-8")
-    with processes.serving(faulty_server.target, models_dir=tmp_path) as http:
+    with gateways.serving(faulty_server.target, models_dir=tmp_path) as http:
         assert [model(http, name)["versions"][0]["card"] for name in MODELS] == [None, None, None]
         wait_until(lambda: str(card) in http.process.log)
 
@@ -98,11 +98,11 @@ def test_a_model_without_versions_is_unavailable(
 
 def test_a_model_server_too_busy_to_answer_has_its_last_status() -> None:
     """Otherwise slowness alone would leave a Service without a gateway."""
-    with MisbehavingServer("127.0.0.1:0") as server, processes.serving(server.target) as http:
+    with MisbehavingServer("127.0.0.1:0") as server, gateways.serving(server.target) as http:
         assert http.get("/healthz/ready").status_code == 200
         server.silent = True
         assert http.get("/healthz/ready").status_code == 200
-        with processes.serving(server.target, ready_timeout_s=0.2) as newcomer:
+        with gateways.serving(server.target, ready_timeout_s=0.2) as newcomer:
             assert_problem(newcomer.get("/healthz/ready"), "not-ready", *MODELS)
 
 
@@ -126,7 +126,7 @@ def test_the_last_status_does_not_count_for_long(monkeypatch: pytest.MonkeyPatch
 
 
 def test_without_a_model_server_it_is_live_and_not_ready(sockets: Path) -> None:
-    with processes.serving(f"unix:{sockets}/nobody.sock") as http:
+    with gateways.serving(f"unix:{sockets}/nobody.sock") as http:
         assert http.get("/healthz/live").status_code == 200
         assert_problem(http.get("/healthz/ready"), "not-ready", *MODELS)
         assert_problem(http.get("/models"), "model-server-unreachable")
@@ -135,7 +135,7 @@ def test_without_a_model_server_it_is_live_and_not_ready(sockets: Path) -> None:
 
 @pytest.fixture(scope="module")
 def labelled(server: MisbehavingServer) -> Iterator[GatewayClient]:
-    with processes.serving(server.target, version_label="stable") as client:
+    with gateways.serving(server.target, version_label="stable") as client:
         yield client
 
 
@@ -186,7 +186,7 @@ def test_models_on_a_new_volume_serve_without_a_promotion(program: str, tmp_path
     ]
     with (
         ModelServerProcess(program, flags, f"127.0.0.1:{port}") as server,
-        processes.serving(server.target, version_label="stable", ready_timeout_s=30) as http,
+        gateways.serving(server.target, version_label="stable", ready_timeout_s=30) as http,
     ):
         assert http.get("/healthz/ready").status_code == 200
         assert http.get("/digits/7.png").status_code == 200

@@ -15,9 +15,9 @@ from serving.apis import ModelVersionStatus
 from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR, IMAGES, LOGITS, MODELS, NOISE, PROBABILITIES
 from serving.noise import noise_from_seeds
 from tests.api.misbehaving import MisbehavingServer
-from tests.api.problem import assert_problem
-from tests.api.processes import GatewayClient
+from tests.support.gateways import GatewayClient
 from tests.support.pictures import pixels_of, saved
+from tests.support.problems import assert_problem
 
 SEEDS = [7, 8, 2**40]
 

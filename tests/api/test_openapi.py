@@ -9,7 +9,7 @@ import pytest
 from api.app import create_app
 from api.http import problems
 from api.settings import load_settings
-from tests.api.problem import assert_problem
+from tests.support.problems import assert_problem
 
 
 @pytest.fixture(scope="module")

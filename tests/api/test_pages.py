@@ -9,8 +9,8 @@ import pytest
 
 from api.middleware.security_headers import NOTHING, PAGE
 from tests.api.misbehaving import MisbehavingServer
-from tests.api.problem import assert_problem
 from tests.support.http_servers import stripping_proxy
+from tests.support.problems import assert_problem
 
 LINKS = re.compile(r'(?:href|src)="((?!#|https?:)[^"]+)"')
 IMPORTS = re.compile(r'(?:from|import)\s*\(?"(\./[^"]+)"')

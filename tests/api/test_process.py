@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
-from tests.api import processes
 from tests.api.misbehaving import Holding, MisbehavingServer
-from tests.api.problem import assert_problem
+from tests.support import gateways
+from tests.support.problems import assert_problem
 from tests.support.waiting import wait_until
 
 MAX_RESIDENT_BYTES = 120 * 10**6
@@ -35,7 +35,7 @@ def test_the_app_brings_nothing_heavy() -> None:
 
 def test_it_stays_small_while_it_serves(model_server: str) -> None:
     """A gateway of its own: 200 MB go through it as one stream, and the memory of a few batches stays."""
-    with processes.serving(model_server) as http:
+    with gateways.serving(model_server) as http:
         gateway = http.process
         for seed in range(20):
             assert http.get(f"/digits/{seed}.png").status_code == 200
@@ -68,7 +68,7 @@ def test_a_port_that_is_taken_is_named() -> None:
 
 
 def test_port_0_takes_a_free_one_and_ctrl_c_ends_it_with_status_0(faulty_server: MisbehavingServer) -> None:
-    with processes.gateway(faulty_server.target, host="localhost") as process:
+    with gateways.gateway(faulty_server.target, host="localhost") as process:
         url = process.url
         assert url.startswith("http://localhost:")
         assert httpx.get(f"{url}/healthz/live").status_code == 200
@@ -76,7 +76,7 @@ def test_port_0_takes_a_free_one_and_ctrl_c_ends_it_with_status_0(faulty_server:
 
 
 def test_it_is_unready_then_pauses_and_requests_in_progress_are_answered(server: MisbehavingServer) -> None:
-    with processes.gateway(server.target, shutdown_delay_s=3) as process, ThreadPoolExecutor() as pool:
+    with gateways.gateway(server.target, shutdown_delay_s=3) as process, ThreadPoolExecutor() as pool:
         url = process.url
         assert httpx.get(f"{url}/healthz/ready").status_code == 200
         holding = server.behaviour = Holding()
@@ -96,7 +96,7 @@ def test_it_is_unready_then_pauses_and_requests_in_progress_are_answered(server:
 
 
 def test_a_second_signal_does_not_wait(faulty_server: MisbehavingServer) -> None:
-    with processes.gateway(faulty_server.target, shutdown_delay_s=600) as process:
+    with gateways.gateway(faulty_server.target, shutdown_delay_s=600) as process:
         url = process.url
         process.process.send_signal(signal.SIGTERM)
         wait_until(lambda: httpx.get(f"{url}/healthz/ready").status_code == 503)

@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from benchmarks.drawings import KINDS, drawn
-from tests.api.problem import assert_problem
 from tests.support.pictures import pixels_of, saved
+from tests.support.problems import assert_problem
 
 Pixels = NDArray[np.uint8]
 PLAIN = {"probability", "logit", "verdict", "fitted", "ink", "polarity", "box", "reason"}

@@ -6,10 +6,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api import processes
-from tests.api.problem import assert_problem
-from tests.api.processes import GatewayClient, noise_input
 from tests.api.test_wrong_input import png
+from tests.support import gateways
+from tests.support.gateways import GatewayClient, noise_input
+from tests.support.problems import assert_problem
 from tests.support.waiting import wait_until
 
 SECRET = "secret-/srv/models-10.0.0.7"
@@ -60,7 +60,7 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def http(model_server: str) -> Iterator[GatewayClient]:
-    with processes.serving(model_server, ("-c", SABOTAGED)) as client:
+    with gateways.serving(model_server, ("-c", SABOTAGED)) as client:
         yield client
 
 

@@ -15,10 +15,10 @@ from functools import partial
 import pytest
 
 from api.middleware.connection import STREAM_BYTES
-from tests.api import processes
 from tests.api.misbehaving import MisbehavingServer
-from tests.api.problem import assert_problem
-from tests.api.processes import GatewayClient
+from tests.support import gateways
+from tests.support.gateways import GatewayClient
+from tests.support.problems import assert_problem
 from tests.support.slow_clients import SLOW, hanging, port_of, request
 from tests.support.waiting import wait_until
 
@@ -33,7 +33,7 @@ UNREAD = [name for name in SLOW if name.startswith("unread")]
 def http(faulty_server: MisbehavingServer) -> Iterator[GatewayClient]:
     """A client of a gateway with tight limits, but for the time to read an answer."""
     limits = {"max_connections": MOST_CONNECTIONS, "max_waiting_bytes": MOST_WAITING_BYTES, "send_timeout_s": 3600}
-    with processes.serving(faulty_server.target, **limits) as client:
+    with gateways.serving(faulty_server.target, **limits) as client:
         yield client
 
 
@@ -46,7 +46,7 @@ def _no_client_stays(http: GatewayClient) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def hasty(faulty_server: MisbehavingServer) -> Iterator[GatewayClient]:
     """A client of a gateway that waits a second for a client to read its answer."""
-    with processes.serving(faulty_server.target, send_timeout_s=SEND_TIMEOUT_S) as client:
+    with gateways.serving(faulty_server.target, send_timeout_s=SEND_TIMEOUT_S) as client:
         yield client
 
 
@@ -88,7 +88,7 @@ def test_of_many_unread_answers_few_are_kept(http: GatewayClient, name: str) -> 
 
 
 def test_an_idle_connection_closes_after_its_time(faulty_server: MisbehavingServer) -> None:
-    with processes.serving(faulty_server.target, keep_alive_s=1) as client, client.connect() as connection:
+    with gateways.serving(faulty_server.target, keep_alive_s=1) as client, client.connect() as connection:
         connection.sendall(b"GET /healthz/live HTTP/1.1\r\nHost: x\r\n\r\n")
         assert connection.recv(12) == b"HTTP/1.1 200"
         while connection.recv(2**16):
@@ -110,7 +110,7 @@ def test_unfinished_large_bodies_delay_large_bodies_only(http: GatewayClient) ->
 
 
 def test_beyond_the_most_connections_only_probes_are_answered(http: GatewayClient) -> None:
-    with hanging(port_of(http.process), b"GET /", MOST_CONNECTIONS), processes.GatewayClient(http.process) as surplus:
+    with hanging(port_of(http.process), b"GET /", MOST_CONNECTIONS), gateways.GatewayClient(http.process) as surplus:
         wait_until(lambda: http.metric("http_connections") >= MOST_CONNECTIONS)
         refused = surplus.get("/digits/7.png")
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")

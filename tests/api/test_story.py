@@ -9,7 +9,7 @@ from serving.apis import PredictRequest
 from serving.contract import STORY, STORY_BYTES, STORY_PAGE
 from tests.api import indexed_models
 from tests.api.misbehaving import MisbehavingServer, answer
-from tests.api.problem import assert_problem
+from tests.support.problems import assert_problem
 
 
 def test_the_story_is_the_one_that_was_exported(small_http: httpx.Client) -> None:

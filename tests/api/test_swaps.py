@@ -11,11 +11,11 @@ import pytest
 
 from serving.apis import ModelVersionStatus, PredictRequest
 from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR, IMAGES, LOGITS, MODELS
-from tests.api import processes
 from tests.api.misbehaving import MisbehavingServer, answer
-from tests.api.problem import assert_problem
-from tests.api.processes import GatewayClient, noise_input
 from tests.api.test_wrong_input import png
+from tests.support import gateways
+from tests.support.gateways import GatewayClient, noise_input
+from tests.support.problems import assert_problem
 
 NPY = {"Accept": "application/x-npy"}
 SCORED = {"images": [base64.b64encode(png()).decode()] * 300, "labels": True}
@@ -67,7 +67,7 @@ class Swap:
 
 @pytest.fixture(scope="module")
 def http(server: MisbehavingServer) -> Iterator[GatewayClient]:
-    with processes.serving(server.target, max_score_images=1000) as client:
+    with gateways.serving(server.target, max_score_images=1000) as client:
         yield client
 
 

@@ -12,9 +12,9 @@ import trustme
 
 from api.settings import SettingsError, load_settings
 from serving.contract import MODELS
-from tests.api import processes
 from tests.api.misbehaving import Handler, MisbehavingServer
-from tests.api.problem import assert_problem
+from tests.support import gateways
+from tests.support.problems import assert_problem
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def tls_server(authority: trustme.CA, *, host: str = "127.0.0.1", mutual: bool =
 
 def ask(target: str, **settings: object) -> tuple[httpx.Response, httpx.Response]:
     """Asks a gateway with these settings whether it is ready, and for a digit."""
-    with processes.serving(target, **settings) as http:
+    with gateways.serving(target, **settings) as http:
         return http.get("/healthz/ready"), http.get("/digits/7.png")
 
 

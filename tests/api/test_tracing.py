@@ -19,9 +19,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from serving.apis import PredictRequest
-from tests.api import processes
 from tests.api.misbehaving import MisbehavingServer, failing, honest
-from tests.api.processes import GatewayClient
+from tests.support import gateways
+from tests.support.gateways import GatewayClient
 from tests.support.waiting import wait_until
 
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
@@ -85,7 +85,7 @@ def traced(server: MisbehavingServer, collector: Collector) -> Iterator[GatewayC
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.port}")
         patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
-        with processes.serving(server.target, tracing=True, log_format="json", access_log=True) as http:
+        with gateways.serving(server.target, tracing=True, log_format="json", access_log=True) as http:
             yield http
 
 
@@ -153,7 +153,7 @@ def test_an_unreachable_receiver_costs_no_request_and_no_stop(
     faulty_server: MisbehavingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
-    with processes.serving(faulty_server.target, tracing=True) as http:
+    with gateways.serving(faulty_server.target, tracing=True) as http:
         assert http.get("/digits/7.png").status_code == 200
         assert http.process.stop() == 0
 

@@ -8,8 +8,8 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.api.problem import assert_problem
 from tests.support.pictures import png_of, saved
+from tests.support.problems import assert_problem
 from tests.support.processes import ServerProcess
 
 ZEROS = [0.0] * 100

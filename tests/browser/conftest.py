@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from tests import story_models
-from tests.api import processes
+from tests.support import gateways
 from tests.support.built_once import built_once
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
@@ -53,8 +53,8 @@ def studio(browser: Browser, tmp_path_factory: pytest.TempPathFactory, program: 
     models = built_once(tmp_path_factory, "story-models", story_models.save)
     with tempfile.TemporaryDirectory(prefix="digitgan-") as sockets:
         address = Path(sockets) / "models.sock"
-        with processes.model_server(models, address, program), processes.gateway(f"unix:{address}") as gateway:
-            yield processes.url_of(gateway)
+        with gateways.model_server(models, address, program), gateways.gateway(f"unix:{address}") as gateway:
+            yield gateway.url
 
 
 @pytest.fixture

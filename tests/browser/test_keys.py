@@ -6,9 +6,9 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from api.middleware.keys import hash_of, new_key
-from tests.api import processes
 from tests.api.misbehaving import MisbehavingServer
 from tests.browser.conftest import FILLED
+from tests.support import gateways
 
 KEY = new_key()
 
@@ -18,9 +18,9 @@ def guarded_page(browser: Browser, watch: Callable[[Page], None]) -> Iterator[Pa
     """A page of a browser whose user knows the key."""
     with (
         MisbehavingServer("127.0.0.1:0") as server,
-        processes.gateway(server.target, api_keys=f"me:{hash_of(KEY)}") as gateway,
+        gateways.gateway(server.target, api_keys=f"me:{hash_of(KEY)}") as gateway,
         browser.new_context(
-            base_url=processes.url_of(gateway),
+            base_url=gateway.url,
             http_credentials={"username": "me", "password": KEY},
         ) as context,
     ):

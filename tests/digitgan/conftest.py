@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from digitgan import Client
-from tests.api import processes
 from tests.api.conftest import gateway, http, model_server, small_models
+from tests.support import gateways
 from tests.support.http_servers import ScriptedServer, scripted_server
 from tests.support.processes import ServerProcess
 
@@ -17,7 +17,7 @@ __all__ = ["gateway", "http", "model_server", "small_models"]
 @pytest.fixture(scope="session")
 def url(gateway: ServerProcess) -> str:
     """The address of a gateway with the pretrained models."""
-    return processes.url_of(gateway)
+    return gateway.url
 
 
 @pytest.fixture(scope="session")
@@ -31,10 +31,10 @@ def small_url(small_models: Path, sockets: Path, program: str) -> Iterator[str]:
     """The address of a gateway with the small models, whose digits can be told from their pixels."""
     address = sockets / "small.sock"
     with (
-        processes.model_server(small_models, address, program),
-        processes.gateway(f"unix:{address}") as process,
+        gateways.model_server(small_models, address, program),
+        gateways.gateway(f"unix:{address}") as process,
     ):
-        yield processes.url_of(process)
+        yield process.url
 
 
 @pytest.fixture

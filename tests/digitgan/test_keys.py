@@ -6,7 +6,7 @@ import pytest
 
 from api.middleware.keys import hash_of, new_key
 from digitgan.client import Client, RefusedError
-from tests.api import processes
+from tests.support import gateways
 from tests.support.commands import digitgan
 
 ALICE, CAROL = new_key(), new_key()
@@ -16,8 +16,8 @@ ALICE, CAROL = new_key(), new_key()
 def guarded_url(model_server: str) -> Iterator[str]:
     """A gateway where alice has an image a second, and carol the default."""
     keys = f"alice:{hash_of(ALICE)}:60,carol:{hash_of(CAROL)}"
-    with processes.gateway(model_server, api_keys=keys) as process:
-        yield processes.url_of(process)
+    with gateways.gateway(model_server, api_keys=keys) as process:
+        yield process.url
 
 
 def test_without_the_key_the_gateway_refuses(guarded_url: str) -> None:

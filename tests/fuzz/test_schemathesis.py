@@ -13,7 +13,7 @@ from typing import Final
 import pytest
 
 from serving.pretrained import MODELS_DIR
-from tests.api import processes
+from tests.support import gateways
 
 EXAMPLES: Final = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "0"))
 
@@ -28,8 +28,8 @@ expected-statuses = ["2xx", "3xx", "4xx", 504]
 @pytest.fixture(scope="module")
 def url(model_server: str) -> Iterator[str]:
     limits = {"max_images": 64, "max_stream_images": 64, "max_pixels": 2**22}  # so that cases are many and not large
-    with processes.gateway(model_server, models_dir=MODELS_DIR, **limits) as process:
-        yield processes.url_of(process)
+    with gateways.gateway(model_server, models_dir=MODELS_DIR, **limits) as process:
+        yield process.url
         before, traceback, after = process.log.partition("Traceback")
         assert not traceback, before[-1000:] + traceback + after[:6000]
 

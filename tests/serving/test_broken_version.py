@@ -14,8 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from serving.contract import GENERATOR, MODEL_CARD, MODELS
 from serving.pretrained import MODELS_DIR
-from tests.api import processes
 from tests.serving.model_server import saved_models
+from tests.support import gateways
 from tests.support.waiting import wait_until
 
 
@@ -59,9 +59,9 @@ def service(tmp_path_factory: pytest.TempPathFactory, sockets: Path, program: st
     for name in MODELS:
         shutil.copytree(MODELS_DIR / name / "1", base / name / "1")
     with (
-        processes.model_server(base, sockets / "broken.sock", program) as server,
-        processes.gateway(server.target, models_dir=base, ready_timeout_s=30) as gateway,
-        httpx.Client(base_url=processes.url_of(gateway), timeout=60) as http,
+        gateways.model_server(base, sockets / "broken.sock", program) as server,
+        gateways.gateway(server.target, models_dir=base, ready_timeout_s=30) as gateway,
+        httpx.Client(base_url=gateway.url, timeout=60) as http,
     ):
         yield Service(base / GENERATOR, http)
 

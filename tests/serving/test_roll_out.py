@@ -30,7 +30,7 @@ from serving.tf_serving import model_config, server_config
 from serving.tf_serving.server_config import MODELS_CONFIG
 from serving.versions.model_card import read_card, write_card
 from serving.versions.roll_out import STABLE, RollOut, RollOutError, connected
-from tests.api import processes
+from tests.support import gateways
 from tests.support.processes import EMBEDDED, ModelServerProcess, free_port
 from tests.support.waiting import wait_until
 
@@ -157,8 +157,8 @@ def service(program: str) -> Iterator[Service]:
         for server in servers:
             stack.enter_context(server)
         target = "ipv4:" + ",".join(server.target for server in servers)
-        gateway = stack.enter_context(processes.gateway(target, version_label="stable", models_dir=base))
-        client = stack.enter_context(httpx.Client(base_url=processes.url_of(gateway), timeout=60))
+        gateway = stack.enter_context(gateways.gateway(target, version_label="stable", models_dir=base))
+        client = stack.enter_context(httpx.Client(base_url=gateway.url, timeout=60))
         service = Service(base, program, client, servers)
         stack.callback(lambda: [server.stop() for server in service.servers])
         for name in MODELS:

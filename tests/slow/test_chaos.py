@@ -23,7 +23,7 @@ import httpx
 import pytest
 
 from serving.pretrained import MODELS_DIR
-from tests.api import processes
+from tests.support import gateways
 from tests.support.waiting import wait_until
 
 KILLS: Final = 10
@@ -74,8 +74,8 @@ class Chaos:
 
     def __enter__(self) -> Self:
         self._start_server()
-        gateway = processes.gateway(f"unix:{self._socket}", request_timeout_s=TIMEOUT_S)
-        self.url = processes.url_of(self._stack.enter_context(gateway))
+        gateway = gateways.gateway(f"unix:{self._socket}", request_timeout_s=TIMEOUT_S)
+        self.url = self._stack.enter_context(gateway).url
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -95,7 +95,7 @@ class Chaos:
             client.result()
 
     def _start_server(self) -> None:
-        self._server = self._stack.enter_context(processes.model_server(MODELS_DIR, self._socket))
+        self._server = self._stack.enter_context(gateways.model_server(MODELS_DIR, self._socket))
 
     def _send(self, number: int) -> None:
         with httpx.Client(base_url=self.url, timeout=6 * TIMEOUT_S) as http:

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from serving.pretrained import MODELS_DIR
-from tests.api import processes
+from tests.support import gateways
 from tests.support.processes import ServerProcess
 from tests.support.slow_clients import port_of, request
 from tests.support.waiting import wait_until
@@ -71,8 +71,8 @@ def gateway(sockets: Path, request: pytest.FixtureRequest) -> Iterator[ServerPro
     }
     socket_path = sockets / f"hostile-{request.param}.sock"
     with (
-        processes.model_server(MODELS_DIR, socket_path),
-        processes.gateway(f"unix:{socket_path}", **settings) as process,
+        gateways.model_server(MODELS_DIR, socket_path),
+        gateways.gateway(f"unix:{socket_path}", **settings) as process,
     ):
         yield process
 
@@ -115,7 +115,7 @@ def hostile_client(port: int, seed: int, ended: threading.Event) -> None:
 
 def gauges(process: ServerProcess) -> dict[str, float]:
     """Returns the gauges of work in progress. The request for them counts itself."""
-    text = httpx.get(f"{processes.url_of(process)}/metrics", timeout=60).text
+    text = httpx.get(f"{process.url}/metrics", timeout=60).text
     found = re.findall(rf"^digitgan_({'|'.join(GAUGES)})(\{{.*\}})? (\S+)$", text, re.MULTILINE)
     return {name + labels: float(number) for name, labels, number in found}
 
@@ -133,9 +133,7 @@ def test_hostile_clients_leave_the_service_open(gateway: ServerProcess) -> None:
         for client in clients:
             client.result()
     wait_until(is_quiet(gateway))
-    with httpx.Client(
-        base_url=processes.url_of(gateway), headers={"Authorization": f"Bearer {KEY}"}, timeout=60
-    ) as http:
+    with httpx.Client(base_url=gateway.url, headers={"Authorization": f"Bearer {KEY}"}, timeout=60) as http:
         for body in ({"seeds": [7]}, {"count": 1000}):
             answer = http.post("/generate", json=body)
             assert answer.status_code == 200, answer.text

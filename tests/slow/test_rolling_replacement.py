@@ -27,8 +27,8 @@ import yaml
 from serving.contract import MODELS
 from serving.pretrained import MODELS_DIR
 from serving.tf_serving.server_config import write_configs
-from tests.api import processes
 from tests.slow.headless_service import HeadlessService
+from tests.support import gateways
 from tests.support.processes import EMBEDDED, ModelServerProcess, ServerProcess
 from tests.support.waiting import wait_until
 
@@ -131,7 +131,7 @@ class Cluster:
     def add_gateway(self) -> ServerProcess:
         environment = self.settings.gateway_env
         settings = {name.removeprefix("DIGITGAN_").lower(): value for name, value in environment.items()}
-        process = processes.gateway(self.name.target(self._port), **settings)
+        process = gateways.gateway(self.name.target(self._port), **settings)
         self.gateways.append(self.stack.enter_context(process))
         return process
 
@@ -140,7 +140,7 @@ class Cluster:
         probe, failed = self.settings.gateway_probe, dict[str, int]()
         with httpx.Client(timeout=probe.timeout_s) as client:
             while not self.ended.wait(min(probe.period_s, 0.5)):
-                urls = [processes.url_of(gateway) for gateway in list(self.gateways)]
+                urls = [gateway.url for gateway in list(self.gateways)]
                 for url in urls:
                     failed[url] = 0 if _is_ready(client, url) else failed.get(url, probe.failures) + 1
                 ready = [url for url in urls if failed[url] < probe.failures]
@@ -152,7 +152,7 @@ class Cluster:
     def replace_gateways(self) -> None:
         for old in list(self.gateways):
             new = self.add_gateway()
-            wait_until(lambda new=new: processes.url_of(new) in self.ready)  # type: ignore[misc]
+            wait_until(lambda new=new: new.url in self.ready)  # type: ignore[misc]
             self.gateways.remove(old)
             self._leaving.submit(old.stop)
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from serving.pretrained import MODELS_DIR
-from tests.api import processes
+from tests.support import gateways
 from tests.support.slow_clients import BODY_LIMIT, SLOW, hanging, port_of, request
 
 CONNECTIONS: Final = 1000
@@ -88,13 +88,13 @@ def target(sockets: Path) -> Iterator[str]:
     """The address of a model server, for a process that may have many connections."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    with processes.model_server(MODELS_DIR, sockets / "slow.sock"):
+    with gateways.model_server(MODELS_DIR, sockets / "slow.sock"):
         yield f"unix:{sockets}/slow.sock"
 
 
 @pytest.mark.parametrize("name", SLOW)
 def test_slow_clients_cost_little_memory_and_disturb_no_other_client(target: str, name: str) -> None:
-    with processes.gateway(target) as gateway, OneMore(processes.url_of(gateway)) as other:
+    with gateways.gateway(target) as gateway, OneMore(gateway.url) as other:
         time.sleep(SETTLE_S)
         memory, before = gateway.resident_bytes(), other.taken()
         with hanging(port_of(gateway), SLOW[name], CONNECTIONS):
@@ -115,8 +115,8 @@ def test_slow_clients_cost_little_memory_and_disturb_no_other_client(target: str
 @pytest.mark.parametrize("kind", LARGE_BODIES)
 def test_bodies_of_ten_times_the_limit_cost_little_memory(target: str, kind: str) -> None:
     head, piece, status = LARGE_BODIES[kind]
-    with processes.gateway(target) as gateway:
-        with httpx.Client(base_url=processes.url_of(gateway)) as client:
+    with gateways.gateway(target) as gateway:
+        with httpx.Client(base_url=gateway.url) as client:
             client.post("/generate", content=b"[" * (BODY_LIMIT - 1), headers={"Content-Type": "application/json"})
         memory = gateway.resident_bytes()
         assert {_upload(port_of(gateway), head, piece) for _ in range(BODIES)} == {status}

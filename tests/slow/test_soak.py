@@ -25,7 +25,7 @@ import pytest
 from PIL import Image
 
 from serving.pretrained import MODELS_DIR
-from tests.api import processes
+from tests.support import gateways
 from tests.support.processes import ServerProcess
 
 MOST_GROWTH_BYTES: Final = 30 * 10**6
@@ -157,8 +157,8 @@ def service(leak: str | None) -> Iterator[tuple[ServerProcess, ServerProcess]]:
         patch = LEAKING_MODEL_SERVER if leak == "model-server" else ""
         program = ("-c", LEAKING_GATEWAY) if leak == "gateway" else ("-m", "api.main")
         with (
-            processes.model_server(MODELS_DIR, path, before=patch) as model_server,
-            processes.gateway(f"unix:{path}", program, models_dir=MODELS_DIR, request_timeout_s=PATIENCE_S) as gateway,
+            gateways.model_server(MODELS_DIR, path, before=patch) as model_server,
+            gateways.gateway(f"unix:{path}", program, models_dir=MODELS_DIR, request_timeout_s=PATIENCE_S) as gateway,
         ):
             yield gateway, model_server
 
@@ -173,7 +173,7 @@ def soak(requests: int, leak: str | None) -> tuple[Curve, Curve]:
 
         def ask(share: int) -> None:
             order = random.Random(share)
-            with httpx.Client(base_url=processes.url_of(gateway), timeout=2 * PATIENCE_S) as http:
+            with httpx.Client(base_url=gateway.url, timeout=2 * PATIENCE_S) as http:
                 for _ in range(EACH // CLIENTS):
                     status, request = order.choice(REQUESTS)
                     answer = request(http, next(numbers))

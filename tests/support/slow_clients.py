@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from tests.api import processes
 from tests.support.processes import ServerProcess
 
 BODY_LIMIT: Final = 8 * 2**20
@@ -39,7 +38,7 @@ SLOW: Final = {
 
 def port_of(gateway: ServerProcess) -> int:
     """Returns the port that a gateway listens on."""
-    return int(processes.url_of(gateway).rpartition(":")[2])
+    return int(gateway.url.rpartition(":")[2])
 
 
 @contextmanager

@@ -29,21 +29,16 @@ def model_server(models_dir: Path, socket: Path, program: str = EMBEDDED, *, bef
 
 
 def gateway(target: str, program: Sequence[str] = ("-m", "api.main"), /, **settings: object) -> ServerProcess:
-    """Returns a gateway on a free port, in front of the model server at ``target``; ``url_of`` tells its URL."""
+    """Returns a gateway on a free port, in front of the model server at ``target``."""
     named = {f"DIGITGAN_{name.upper()}": str(value) for name, value in settings.items()}
     return ServerProcess(*program, environment={"DIGITGAN_PORT": "0", "DIGITGAN_MODEL_SERVER": target} | named)
-
-
-def url_of(process: ServerProcess) -> str:
-    """Returns the URL that a gateway says it listens on."""
-    return process.url
 
 
 class GatewayClient(httpx.Client):
     """A client of the gateway ``process``."""
 
     def __init__(self, process: ServerProcess) -> None:
-        super().__init__(base_url=url_of(process), timeout=60, limits=httpx.Limits(max_connections=None))
+        super().__init__(base_url=process.url, timeout=60, limits=httpx.Limits(max_connections=None))
         self.process = process
 
     def connect(self) -> socket.socket:
