@@ -41,8 +41,10 @@ RUN apt-get update \
  && echo 'digitgan:x:65532:' > /runtime/etc/group \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /runtime/usr
+# Compiled once, here: where nothing can be written, Python would compile what it imports at each start.
 RUN rm -rf share/bug share/doc share/lintian share/locale share/man lib/x86_64-linux-gnu/gconv \
-      lib/python3.11/ensurepip lib/python3.11/lib2to3 lib/python3.11/pydoc_data
+      lib/python3.11/ensurepip lib/python3.11/lib2to3 lib/python3.11/pydoc_data lib/python3.11/test \
+ && python3 -m compileall -q --invalidation-mode unchecked-hash lib/python3.11
 
 FROM scratch AS python
 COPY --from=runtime /runtime /
@@ -74,11 +76,11 @@ ENV PIP_CONSTRAINT=/src/requirements.lock \
 COPY pyproject.toml requirements.lock README.md LICENSE ./
 RUN mkdir api digitgan serving training && python3 -m venv --without-pip /opt/venv
 
-# A package's own tests and the headers to compile against it are nothing that a server needs.
+# A package's own tests, and what compiles against it, are nothing that a server needs.
 FROM dependencies AS gateway-dependencies
 RUN python3 -m pip --python /opt/venv/bin/python install --quiet '.[gateway,otel]' \
  && python3 -m pip --python /opt/venv/bin/python uninstall --quiet --yes digitgan \
- && find /opt/venv -depth -type d \( -name tests -o -name include \) -exec rm -rf {} + \
+ && find /opt/venv -depth -type d \( -name tests -o -name include -o -name f2py -o -name distutils \) -exec rm -rf {} + \
  && find /opt/venv -name '*.pyi' -delete
 
 # It runs models in OpenVINO: there is no TensorFlow in it.

@@ -11,7 +11,7 @@ import pytest
 
 from api.routes import health
 from api.telemetry.metrics import Metrics
-from serving.contract import BATCH_SIZES, MODELS
+from serving.contract import BATCH_SIZES, GENERATOR, MODELS
 from serving.tf_serving import server_config
 from tests.kubernetes.rendering import (
     COMBINATIONS,
@@ -31,6 +31,8 @@ KUBERNETES: Final = ("1.30", "1.37")
 """The oldest version that knows everything used (preStop sleep), and the newest whose schemas there are."""
 CUSTOM_KINDS: Final = {"ServiceMonitor", "PrometheusRule", "HTTPRoute"}
 """The Prometheus operator's and the Gateway API's: a cluster has them only with their CRDs."""
+NAME_CACHE_S: Final = 30
+"""How long CoreDNS may answer with addresses that have gone: the ``ttl`` and ``cache`` of its usual Corefile."""
 POD_SECURITY: Final = {
     "runAsNonRoot": True,
     "runAsUser": 65532,
@@ -128,14 +130,22 @@ def test_tensorflow_serving_has_the_flags_that_fit() -> None:
     name, _, release = server["image"].partition(":")
     assert name == "docker.io/tensorflow/serving"
     assert f"TensorFlow {release}, " in "".join(page.read_text() for page in K8S.rglob("README.md"))
-    # TensorFlow Serving does not drain, so it serves on until every connection has been renewed once: gRPC spreads the
-    # age by a tenth, and the name lives 5 s.
+    # TensorFlow Serving does not drain, so it serves on until every connection has been renewed once, and not by an old
+    # answer of the name service: gRPC spreads the age by a tenth.
     age = re.search(r"grpc.max_connection_age_ms=(\d+)", flags["grpc_channel_arguments"])
     assert age
     sleep = server["lifecycle"]["preStop"]["sleep"]["seconds"]
-    assert pod["terminationGracePeriodSeconds"] > sleep >= int(age[1]) / 1000 * 1.1 + 5
+    assert pod["terminationGracePeriodSeconds"] > sleep >= int(age[1]) / 1000 * 1.1 + NAME_CACHE_S
     assert pod["shareProcessNamespace"] is True
     assert server["command"] == ["/usr/bin/tensorflow_model_server"]
+
+
+def test_a_model_server_is_ready_when_it_serves_the_label_that_gateways_ask_for() -> None:
+    """A server without the label answers each of their calls with an error."""
+    objects = render("model-volume")
+    env = {each["name"]: each.get("value") for each in container(objects, "Deployment", "gateway")["env"]}
+    path = container(objects, "Deployment", "model-server")["readinessProbe"]["httpGet"]["path"]
+    assert path == f"/v1/models/{GENERATOR}/labels/{env['DIGITGAN_VERSION_LABEL']}/metadata"
 
 
 def test_a_gateway_has_the_time_to_drain() -> None:
