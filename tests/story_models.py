@@ -13,7 +13,7 @@ from PIL import Image
 
 from serving.contract import GENERATOR
 from serving.pretrained import MODELS_DIR
-from training.publish.pages import story_graph
+from training.publish.signatures import story_signature
 
 
 def story() -> dict[str, Any]:
@@ -70,5 +70,5 @@ def save_again(version: Path, target: Path, **signatures: Any) -> None:
 def save(models: Path, content: bytes | None = None) -> None:
     """Copies the package's models to ``models``; the generator gets a story, by default :func:`story`."""
     shutil.copytree(MODELS_DIR, models, ignore=shutil.ignore_patterns(GENERATOR))
-    told = story_graph(content or json.dumps(story()).encode())
+    told = story_signature(content or json.dumps(story()).encode()).graph
     save_again(MODELS_DIR / GENERATOR / "1", models / GENERATOR / "1", story=told)

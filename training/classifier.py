@@ -19,7 +19,7 @@ from scipy.special import log_softmax, softmax
 
 from serving.contract import CLASSES, FEATURES, IMAGE_SHAPE, IMAGE_SIDE
 from training.bar import TaskBar
-from training.config import ConfigError
+from training.config import Count, Seed, check
 from training.data import Dataset, Images, index_batches
 from training.devices import describe
 from training.evaluation.calibration import calibration_error, reliability
@@ -47,16 +47,13 @@ class ClassifierConfig:
         mixed_precision: compute in bfloat16 and keep weights in float32.
     """
 
-    epochs: int = 12
-    seed: int = 0
+    epochs: Count = 12
+    seed: Seed = 0
     mixed_precision: bool = False
 
     def __post_init__(self) -> None:
         """Raises ConfigError for a value outside its range."""
-        if self.epochs < 1:
-            raise ConfigError(f"epochs must be at least 1, not {self.epochs}")
-        if not 0 <= self.seed < 2**31:
-            raise ConfigError(f"seed must be from 0 to 2147483647, not {self.seed}")
+        check(self)
 
 
 def build_classifier(dropout: float = 0.0) -> Any:
@@ -96,15 +93,6 @@ def build_classifier(dropout: float = 0.0) -> Any:
         ],
         name="classifier",
     )
-
-
-def features_and_probabilities(
-    network: Any, images: NDArray[np.uint8]
-) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """What the Keras network computes for images uint8 [N, 28, 28, 1]: features [N, 128] and probabilities [N, 10]."""
-    both = keras.Model(network.inputs[0], [network.get_layer(FEATURES).output, network.outputs[0]])
-    features, logits = both(to_unit(images), training=False)
-    return np.asarray(features), softmax(np.asarray(logits, np.float64), axis=1)
 
 
 def train_classifier(config: ClassifierConfig, dataset: Dataset) -> Any:
@@ -231,7 +219,6 @@ def classifier_facts(config: ClassifierConfig, dataset: Dataset, network: Any) -
             "data_sha256": dataset.fingerprint(),
             "images": len(dataset.training[0]),
             "validation_images": len(dataset.validation[0]),
-            "hold_out": dataset.hold_out,
             "parameters": int(network.count_params()),
             "tensorflow": tf.__version__,
             "device": describe(),

@@ -2,17 +2,16 @@
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Final, Self, get_type_hints
+from typing import Annotated, Any, Final, Self, get_type_hints
 
 from serving.errors import UserError
 from serving.files import write_atomically
 
 CONFIG_FILE: Final = "config.json"
 LOSS_NAMES: Final = ("non-saturating", "relativistic")
-STRATIFIED, LAST = HOLD_OUTS = ("stratified", "last")
-"""Which training images are held out: every twelfth of each class, or the last ones of the set."""
 PACKAGED, OWN = "package", "own"
 """Which classifier measures a run: the one in the package, or one that is trained on the run's images."""
 METRICS: Final = ("generator_loss", "discriminator_loss", "accuracy_real", "accuracy_fake")
@@ -22,6 +21,30 @@ classifies correctly."""
 
 class ConfigError(UserError, ValueError):
     """A setting is impossible, or two contradict each other. The message names the one at fault."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What holds for the value of a field, and how an error says it. It stands in the field's annotation."""
+
+    holds: Callable[[Any], bool]
+    words: str
+
+
+def check(settings: Any) -> None:
+    """Raises ConfigError for the first field of a dataclass whose value breaks the rule in its annotation."""
+    for name, hint in get_type_hints(type(settings), include_extras=True).items():
+        value = getattr(settings, name)
+        for rule in getattr(hint, "__metadata__", ()):
+            if not rule.holds(value):
+                raise ConfigError(f"{name} must be {rule.words}, not {value}")
+
+
+Count = Annotated[int, Rule(lambda value: value >= 1, "at least 1")]
+Seed = Annotated[int, Rule(lambda value: 0 <= value < 2**31, "from 0 to 2147483647")]
+Positive = Annotated[float, Rule(lambda value: value > 0, "positive")]
+Weight = Annotated[float, Rule(lambda value: 0 <= value < math.inf, "0 (off) or positive")]
+Share = Annotated[float, Rule(lambda value: 0 <= value < 1, "from 0 up to, not including, 1")]
 
 
 @dataclass(frozen=True)
@@ -47,71 +70,43 @@ class Recipe:
             and pictured in place of the last weights (Yazıcı et al. 2019); 0 turns it off.
     """
 
-    batch_size: int
-    generator_learning_rate: float
-    discriminator_learning_rate: float
-    beta_1: float
-    beta_2: float
-    final_learning_rate: float
-    loss: str
-    gradient_penalty: float
-    feature_weight: float
-    feature_penalty: float
-    dropout: float
-    ema_decay: float
+    batch_size: Annotated[int, Rule(lambda value: value >= 2, "at least 2 (batch normalisation needs a batch)")]
+    generator_learning_rate: Positive
+    discriminator_learning_rate: Positive
+    beta_1: Share
+    beta_2: Share
+    final_learning_rate: Annotated[float, Rule(lambda value: 0 <= value <= 1, "from 0 to 1")]
+    loss: Annotated[str, Rule(LOSS_NAMES.__contains__, f"one of {', '.join(LOSS_NAMES)}")]
+    gradient_penalty: Weight
+    feature_weight: Weight
+    feature_penalty: Weight
+    dropout: Share
+    ema_decay: Share
 
     def __post_init__(self) -> None:
         """Raises ConfigError for a value outside its range."""
-        rules = (
-            ("batch_size", self.batch_size >= 2, "at least 2 (batch normalisation needs a batch)"),
-            ("generator_learning_rate", self.generator_learning_rate > 0, "positive"),
-            ("discriminator_learning_rate", self.discriminator_learning_rate > 0, "positive"),
-            ("beta_1", 0 <= self.beta_1 < 1, "from 0 up to, not including, 1"),
-            ("beta_2", 0 <= self.beta_2 < 1, "from 0 up to, not including, 1"),
-            ("final_learning_rate", 0 <= self.final_learning_rate <= 1, "from 0 to 1"),
-            ("loss", self.loss in LOSS_NAMES, f"one of {', '.join(LOSS_NAMES)}"),
-            ("gradient_penalty", 0 <= self.gradient_penalty < math.inf, "0 (off) or positive"),
-            ("feature_weight", 0 <= self.feature_weight < math.inf, "0 (off) or positive"),
-            ("feature_penalty", 0 <= self.feature_penalty < math.inf, "0 (off) or positive"),
-            ("dropout", 0 <= self.dropout < 1, "from 0 up to, not including, 1"),
-            ("ema_decay", 0 <= self.ema_decay < 1, "from 0 (off) up to, not including, 1"),
-        )
-        for name, holds, rule in rules:
-            if not holds:
-                raise ConfigError(f"{name} must be {rule}, not {getattr(self, name)}")
+        check(self)
 
 
+DECK: Final = Recipe(
+    batch_size=256,
+    generator_learning_rate=1e-4,
+    discriminator_learning_rate=1e-4,
+    beta_1=0.9,
+    beta_2=0.999,
+    final_learning_rate=1.0,
+    loss="non-saturating",
+    gradient_penalty=0.0,
+    feature_weight=0.0,
+    feature_penalty=0.0,
+    dropout=0.2,
+    ema_decay=0.0,
+)
+"""The course deck's own recipe, as it stands."""
 PRESETS: Final[dict[str, Recipe]] = {
-    # The course deck's own recipe, as it stands.
-    "deck": Recipe(
-        batch_size=256,
-        generator_learning_rate=1e-4,
-        discriminator_learning_rate=1e-4,
-        beta_1=0.9,
-        beta_2=0.999,
-        final_learning_rate=1.0,
-        loss="non-saturating",
-        gradient_penalty=0.0,
-        feature_weight=0.0,
-        feature_penalty=0.0,
-        dropout=0.2,
-        ema_decay=0.0,
-    ),
+    "deck": DECK,
     # Step size and momentum of Radford et al. 2016 (section 4), and the average of the generator's weights.
-    "dcgan": Recipe(
-        batch_size=256,
-        generator_learning_rate=2e-4,
-        discriminator_learning_rate=2e-4,
-        beta_1=0.5,
-        beta_2=0.999,
-        final_learning_rate=1.0,
-        loss="non-saturating",
-        gradient_penalty=0.0,
-        feature_weight=0.0,
-        feature_penalty=0.0,
-        dropout=0.2,
-        ema_decay=0.999,
-    ),
+    "dcgan": replace(DECK, generator_learning_rate=2e-4, discriminator_learning_rate=2e-4, beta_1=0.5, ema_decay=0.999),
     # What won the trials of docs/recipe.md: the relativistic loss with both gradient penalties and Adam's momenta of
     # Huang et al. 2024 (R3GAN), feature discriminators (Sauer et al. 2021), no dropout, half the batch, large steps
     # that decay, and the average of the weights.
@@ -131,8 +126,6 @@ PRESETS: Final[dict[str, Recipe]] = {
     ),
 }
 DEFAULT_PRESET: Final = "best"
-_RENAMED: Final = {"feature_critics": "feature_weight"}
-"""Fields of a recipe in older runs."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +140,6 @@ class TrainingConfig:
         images: size of the training set without its validation images; an epoch is one pass over it.
         data: where the images came from, ``"keras"`` or a path.
         data_sha256: SHA-256 of the training images' pixels, so that a resumed run sees the same ones.
-        hold_out: which training images neither network sees, for choices and calibrations: one of HOLD_OUTS.
         classifier: what measures and labels the run's digits: PACKAGED, OWN, or a base directory's path.
         mixed_precision: compute in bfloat16 and keep weights in float32.
         xla: compile the step with XLA; only for recipes without feature discriminators.
@@ -159,30 +151,21 @@ class TrainingConfig:
 
     preset: str
     recipe: Recipe
-    seed: int
-    steps: int
-    images: int
+    seed: Seed
+    steps: Count
+    images: Count
     data: str
     data_sha256: str
-    hold_out: str = STRATIFIED
     classifier: str = PACKAGED
     mixed_precision: bool = False
     xla: bool = False
-    log_every: int = 10
-    checkpoint_every: int = 215
-    evaluate_every: int = 1075
+    log_every: Count = 10
+    checkpoint_every: Count = 215
+    evaluate_every: Annotated[int, Rule(lambda value: value >= 0, "0 (never) or positive")] = 1075
 
     def __post_init__(self) -> None:
         """Raises ConfigError for a value outside its range."""
-        for name in ("steps", "images", "log_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.evaluate_every < 0:
-            raise ConfigError(f"evaluate_every must be 0 (never) or positive, not {self.evaluate_every}")
-        if self.hold_out not in HOLD_OUTS:
-            raise ConfigError(f"hold_out must be one of {', '.join(HOLD_OUTS)}, not {self.hold_out}")
-        if not 0 <= self.seed < 2**31:
-            raise ConfigError(f"seed must be from 0 to 2147483647, not {self.seed}")
+        check(self)
         if self.xla and self.recipe.feature_weight:
             # The gradient of their max pooling: "do not yet have a deterministic XLA implementation".
             raise ConfigError(
@@ -219,8 +202,7 @@ class TrainingConfig:
         """Reads what :meth:`write` wrote. Raises ConfigError if the directory holds no run."""
         try:
             values: dict[str, Any] = json.loads((run / CONFIG_FILE).read_text("utf-8"))
-            recipe = {_RENAMED.get(name, name): value for name, value in values["recipe"].items()}
-            return cls(**{"hold_out": LAST, **values, "recipe": Recipe(**recipe)})  # Old runs do not name a hold-out.
+            return cls(**{**values, "recipe": Recipe(**values["recipe"])})
         except FileNotFoundError as error:
             raise ConfigError(f"{run} holds no run: there is no {CONFIG_FILE} in it") from error
         except (ValueError, TypeError, KeyError, AttributeError) as error:

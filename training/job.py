@@ -9,7 +9,7 @@ from typing import Any, Final
 from serving.contract import CLASSIFIER
 from serving.pretrained import MODELS_DIR
 from serving.storage import newest_version
-from serving.versions.model_card import CardError, read_card
+from serving.versions.model_card import find_card
 from training import data
 from training.config import (
     CONFIG_FILE,
@@ -17,12 +17,11 @@ from training.config import (
     OWN,
     PACKAGED,
     PRESETS,
-    STRATIFIED,
     ConfigError,
     Recipe,
     TrainingConfig,
 )
-from training.run.metrics import log_rows
+from training.run.metrics import METRICS_FILE, read_log
 
 DEFAULT_EPOCHS: Final = 40.0
 OWN_CLASSIFIER: Final = "classifier"
@@ -72,8 +71,7 @@ def resolve(
         raise ConfigError(f"{run} holds a run already: add --resume to go on with it, or choose another --run")
     stored = TrainingConfig.read(run) if begun else None
     path = data_path or (stored.data_path if stored else None)
-    hold_out = stored.hold_out if stored else overrides.get("hold_out", STRATIFIED)
-    dataset = data.load(path.resolve() if path else None, hold_out)  # A run may be resumed from elsewhere.
+    dataset = data.load(path.resolve() if path else None)  # A run may be resumed from elsewhere.
     if stored:
         config = stored
         _refuse_changes(stored, {**({"preset": preset} if preset else {}), **overrides})
@@ -148,11 +146,9 @@ def data_and_classifiers(source: Path, data_path: Path | None, classifiers: Path
 
 def learned_from(classifiers: Path) -> str | None:
     """Returns the fingerprint of the images that the newest classifier was trained on; None if it is not known."""
-    version_dir = newest_version(classifiers / CLASSIFIER)
-    try:
-        return read_card(version_dir)["training"]["data_sha256"] if version_dir else None
-    except (CardError, KeyError):
-        return None
+    card = find_card(newest_version(classifiers / CLASSIFIER))
+    fingerprint: str | None = card.get("training", {}).get("data_sha256")
+    return fingerprint
 
 
 def default_run(preset: str) -> Path:
@@ -170,7 +166,7 @@ def card_facts(config: TrainingConfig, run: Path, step: int) -> dict[str, Any]:
 
     from training.devices import describe as describe_device
 
-    rows = log_rows(run)
+    rows = read_log(run / METRICS_FILE)
     return {
         "training": {
             **asdict(config),

@@ -81,7 +81,7 @@ def evaluate(
     """
     require("training")
     from training import job as training_job
-    from training.evaluation.source import find_generator, open_source
+    from training.evaluation.source import Source, find_generator
 
     started = time.monotonic()
     find_generator(source)
@@ -90,40 +90,41 @@ def evaluate(
     from serving.files import write_atomically
     from training.evaluation import job
     from training.evaluation.classifier import newest_classifier
-    from training.report import EVALUATION_FILE, PICTURES_FILE, choose, report
+    from training.report.page import EVALUATION_FILE, PICTURES_FILE, report
+    from training.report.pictures import choose
 
-    opened = open_source(source)
+    opened = Source(source)
     measuring = newest_classifier(classifiers)
-    evaluation = job.evaluate(opened, dataset, measuring, images)
+    evaluation, generated, measured = job.evaluate(opened, dataset, measuring, images)
     target = out or opened.run or Path("evaluation")
     target.mkdir(parents=True, exist_ok=True)
-    pictures = choose(evaluation.images, evaluation.measured, dataset.x_train, opened.generate)
-    write_atomically(target / EVALUATION_FILE, json.dumps(evaluation.content, indent=2) + "\n")
+    pictures = choose(generated, measured, dataset.x_train, opened.generate)
+    write_atomically(target / EVALUATION_FILE, json.dumps(evaluation, indent=2) + "\n")
     write_atomically(target / PICTURES_FILE, json.dumps(pictures) + "\n")
     page = report(target, target, opened.run, measuring.probabilities)
-    Console(highlight=False).print(_table(evaluation.content))
-    if score := evaluation.content["score"]:
+    Console(highlight=False).print(_table(evaluation))
+    if score := evaluation["score"]:
         typer.echo(
             f"The discriminator: area under the curve {score['auc']:.4f}, accuracy {score['accuracy']:.2%}, "
             f"expected calibration error {score['expected_calibration_error']:.4f}"
         )
-    _update_card(opened.version_dir, evaluation.content)
+    _update_card(opened.version_dir, evaluation)
     typer.echo(f"{time.monotonic() - started:.0f} seconds. The report: {page}")
 
 
 def _table(content: Mapping[str, Any]) -> Table:
-    from training.report.criteria import CRITERIA
+    from training.evaluation.figures import MEASURES
+    from training.report import criteria
 
     table = Table(
         Column("", no_wrap=True),
         *(Column(name, no_wrap=True) for name in ("here", "reference", "target (× reference)")),
         title=f"{content['images']:,} images, compared with the {content['compared_with']} images",
     )
-    for each in CRITERIA:
-        mark = {True: " ✓", False: " ✗", None: ""}[each.met(content)]
-        here = each.show(content["figures"], content["intervals"])
-        reference = each.show(content["reference"], content["reference_intervals"])
-        table.add_row(each.name, here, reference, each.target + mark)
+    for each in MEASURES:
+        mark = {True: " ✓", False: " ✗", None: ""}[criteria.met(each, content)]
+        here, reference = (criteria.shown(each, content, of) for of in ("figures", "reference"))
+        table.add_row(each.name, here, reference, criteria.target(each) + mark)
     return table
 
 

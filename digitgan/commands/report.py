@@ -30,7 +30,7 @@ def report(
     config = TrainingConfig.read(run)
     import_tensorflow()
     from training.evaluation.classifier import ClassifierError, newest_classifier
-    from training.report import report as write
+    from training.report.page import report as write
 
     try:
         classify = newest_classifier(job.classifiers_of(run, config)).probabilities

@@ -249,16 +249,16 @@ def export(
     from training.run import loop
 
     source = data or config.data_path
-    dataset = datasets.load(source.resolve() if source else None, config.hold_out)
+    dataset = datasets.load(source.resolve() if source else None)
     trainer = loop.restore(config, run, devices.strategy())
     how = (models or run / "models", PurePosixPath(mount_point), detector_steps, index_seeds, classifier)
     _publish(trainer, config, dataset, run, *how)
 
 
 def _publish(trainer: Any, config: "TrainingConfig", dataset: "Dataset", run: Path, base: Path, *how: Any) -> None:
-    from training.publish.publication import PublishConfig, publish_run
+    from training.publish.publication import publish_run
 
-    version = publish_run(run, config, trainer, dataset, PublishConfig(base, *how))
+    version = publish_run(run, config, trainer, dataset, base, *how)
     typer.echo(f"Published version {version} of the models in {base}. Serve them with:")
     typer.echo(f"  digitgan up --models {base}")
 

@@ -38,6 +38,14 @@ def read_card(version_dir: Path) -> dict[str, Any]:
     return card
 
 
+def find_card(version_dir: Path | None) -> dict[str, Any]:
+    """Reads a version's card; an empty one if there is no version, or no card that can be read."""
+    try:
+        return read_card(version_dir) if version_dir else {}
+    except CardError:
+        return {}
+
+
 def verify(version_dir: Path) -> None:
     """Compares a version's files with its card, which has to name exactly those that are there.
 

@@ -33,7 +33,7 @@ from serving.contract import (
     STORY_PAGE,
 )
 from serving.noise import noise_from_seeds
-from training.publish.pages import story_graph
+from training.publish.signatures import story_signature
 
 INDEXED = 10_000
 SHADE = 25
@@ -78,7 +78,7 @@ def save_generator(path: Path, *, shift: int = 0, indexed: int | None = INDEXED,
     if indexed is not None:
         signatures[SEED_INDEX] = _seed_index(indexed, shift)
     if story is not None:
-        signatures[STORY] = story_graph(story).get_concrete_function()
+        signatures[STORY] = story_signature(story).graph.get_concrete_function()
     tf.saved_model.save(tf.Module(), str(path), signatures)
 
 

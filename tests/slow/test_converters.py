@@ -19,4 +19,4 @@ def test_tflite_converts_it(name: str) -> None:
     saved = MODELS_DIR / name / "1"
     converter = tf.lite.TFLiteConverter.from_saved_model(str(saved), signature_keys=[SIGNATURE])
     runner = tf.lite.Interpreter(model_content=converter.convert()).get_signature_runner(SIGNATURE)
-    assert_same(name, runner(**INPUTS[name]), outputs_of(saved, INPUTS[name]))
+    assert_same(name, runner(**INPUTS[name]), outputs_of(saved, **INPUTS[name]))

@@ -1,39 +1,19 @@
 """Settings are decided once, refused when impossible, and come back from disk as they were."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from serving.pretrained import MODELS_DIR
 from serving.versions.model_card import read_card
 from training import job
-from training.config import PRESETS, ConfigError, Recipe, TrainingConfig, parse_setting
+from training.classifier import ClassifierConfig
+from training.config import PRESETS, ConfigError, TrainingConfig, parse_setting
 
 DECK = PRESETS["deck"]
 CONFIG = TrainingConfig("deck", DECK, seed=0, steps=1000, images=60_000, data="keras", data_sha256="0" * 64)
-
-
-def test_the_deck_preset_is_the_decks_recipe() -> None:
-    """The course's step sizes, batch and dropout; Adam's momenta as Keras has them; nothing that it doesn't know."""
-    expected = Recipe(
-        batch_size=256,
-        generator_learning_rate=1e-4,
-        discriminator_learning_rate=1e-4,
-        beta_1=0.9,
-        beta_2=0.999,
-        final_learning_rate=1.0,
-        loss="non-saturating",
-        gradient_penalty=0.0,
-        feature_weight=0.0,
-        feature_penalty=0.0,
-        dropout=0.2,
-        ema_decay=0.0,
-    )
-    assert expected == DECK
 
 
 def test_an_epoch_is_one_pass_over_the_training_set() -> None:
@@ -57,42 +37,32 @@ def test_a_directory_without_a_readable_run_is_named(tmp_path: Path, content: st
 
 
 @pytest.mark.parametrize(
-    ("field", "value"),
+    ("settings", "field", "value"),
     [
-        ("batch_size", 1),
-        ("generator_learning_rate", 0.0),
-        ("discriminator_learning_rate", float("nan")),
-        ("beta_1", 1.0),
-        ("beta_2", -0.1),
-        ("final_learning_rate", 1.1),
-        ("loss", "hinge"),
-        ("gradient_penalty", -1.0),
-        ("gradient_penalty", float("inf")),
-        ("feature_weight", -1.0),
-        ("feature_penalty", -1.0),
-        ("dropout", -0.1),
-        ("ema_decay", 1.5),
+        (DECK, "batch_size", 1),
+        (DECK, "generator_learning_rate", 0.0),
+        (DECK, "discriminator_learning_rate", float("nan")),
+        (DECK, "beta_1", 1.0),
+        (DECK, "beta_2", -0.1),
+        (DECK, "final_learning_rate", 1.1),
+        (DECK, "loss", "hinge"),
+        (DECK, "gradient_penalty", float("inf")),
+        (DECK, "feature_weight", -1.0),
+        (DECK, "feature_penalty", -1.0),
+        (DECK, "dropout", -0.1),
+        (DECK, "ema_decay", 1.5),
+        (CONFIG, "steps", 0),
+        (CONFIG, "log_every", 0),
+        (CONFIG, "checkpoint_every", -1),
+        (CONFIG, "seed", 2**31),
+        (CONFIG, "evaluate_every", -1),
+        (ClassifierConfig(), "epochs", 0),
+        (ClassifierConfig(), "seed", -1),
     ],
 )
-def test_an_impossible_recipe_names_its_field(field: str, value: object) -> None:
-    with pytest.raises(ConfigError, match=field):
-        replace(DECK, **{field: value})  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("steps", 0),
-        ("log_every", 0),
-        ("checkpoint_every", -1),
-        ("seed", 2**31),
-        ("evaluate_every", -1),
-        ("hold_out", "first"),
-    ],
-)
-def test_an_impossible_setting_names_its_field(field: str, value: object) -> None:
-    with pytest.raises(ConfigError, match=field):
-        replace(CONFIG, **{field: value})  # type: ignore[arg-type]
+def test_an_impossible_setting_names_its_field(settings: Any, field: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=f"{field} must be .*, not {value}"):
+        replace(settings, **{field: value})
 
 
 def test_overrides_go_before_the_preset(tmp_path: Path, digits_npz: Path) -> None:
@@ -119,16 +89,11 @@ def test_options_that_contradict_or_make_no_sense_are_named(
         job.resolve(tmp_path, digits_npz, **changes)  # type: ignore[arg-type]
 
 
-def test_a_run_is_never_overwritten(tmp_path: Path, digits_npz: Path) -> None:
-    config, _ = job.resolve(tmp_path, digits_npz)
-    config.write(tmp_path)
-    with pytest.raises(ConfigError, match="--resume"):
-        job.resolve(tmp_path, digits_npz)
-
-
-def test_a_resumed_run_keeps_its_settings_and_may_only_grow_longer(tmp_path: Path, digits_npz: Path) -> None:
+def test_a_run_is_not_overwritten_and_a_resumed_one_may_only_grow_longer(tmp_path: Path, digits_npz: Path) -> None:
     begun, _ = job.resolve(tmp_path, digits_npz, preset="deck", steps=7, overrides={"seed": 3})
     begun.write(tmp_path)
+    with pytest.raises(ConfigError, match="--resume"):
+        job.resolve(tmp_path, digits_npz)
     resumed, _ = job.resolve(tmp_path, None, resume=True)
     assert resumed == begun
     longer, _ = job.resolve(tmp_path, digits_npz, resume=True, steps=9, overrides={"seed": 3})
@@ -142,19 +107,6 @@ def test_a_resumed_run_keeps_its_settings_and_may_only_grow_longer(tmp_path: Pat
     for change, named in changes:
         with pytest.raises(ConfigError, match=named):
             job.resolve(tmp_path, digits_npz, resume=True, **change)
-
-
-def test_a_run_names_its_hold_out_and_an_older_one_has_the_last_images(tmp_path: Path, digits_npz: Path) -> None:
-    begun, dataset = job.resolve(tmp_path, digits_npz)
-    assert begun.hold_out == dataset.hold_out == "stratified"
-    begun.write(tmp_path)
-    older = json.loads((tmp_path / "config.json").read_text())
-    del older["hold_out"], older["classifier"]
-    older["recipe"]["feature_critics"] = older["recipe"].pop("feature_weight")
-    (tmp_path / "config.json").write_text(json.dumps(older))
-    resumed, dataset = job.resolve(tmp_path, None, resume=True)
-    assert resumed == replace(begun, hold_out="last", classifier="package")
-    np.testing.assert_array_equal(dataset.validation[0], dataset.x_train[-125:])
 
 
 def test_other_data_than_mnist_has_a_classifier_of_its_own(tmp_path: Path, digits_npz: Path) -> None:

@@ -1,7 +1,6 @@
 """Training data is read whole or refused with its fault named; batches are the same stream from any step on."""
 
 import gzip
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,11 +62,15 @@ def test_an_array_that_is_not_mnist_like_is_named(tmp_path: Path, name: str, val
         data.load(path)
 
 
-def test_too_few_images_are_refused_with_the_number_that_is_needed(tmp_path: Path) -> None:
-    arrays = good()
-    np.savez(tmp_path / "data.npz", **{**arrays, "x_train": arrays["x_train"][:39], "y_train": arrays["y_train"][:39]})
+def test_too_few_images_and_missing_arrays_are_named(tmp_path: Path) -> None:
+    few = {name: array[:39] for name, array in good().items()}
+    np.savez(tmp_path / "few.npz", **few)
     with pytest.raises(data.DataError, match="x_train has 39 images, and 40 are needed"):
-        data.load(tmp_path / "data.npz")
+        data.load(tmp_path / "few.npz")
+    del few["y_test"]
+    np.savez(tmp_path / "lacking.npz", **few)
+    with pytest.raises(data.DataError, match="lacks y_test"):
+        data.load(tmp_path / "lacking.npz")
 
 
 @pytest.mark.parametrize("images", [40, 100, 240])
@@ -95,41 +98,24 @@ def test_the_hold_out_is_every_twelfth_image_of_each_digit(digits_npz: Path) -> 
     assert len(dataset.training[0]) == len(dataset.training[1]) == len(dataset.x_train) - len(images)
 
 
-def test_an_old_run_keeps_the_last_images_as_its_hold_out(digits_npz: Path) -> None:
-    dataset = data.load(digits_npz, "last")
-    np.testing.assert_array_equal(dataset.validation[0], dataset.x_train[-125:])
-    np.testing.assert_array_equal(dataset.training[1], dataset.y_train[:-125])
-
-
-def test_a_missing_array_is_named(tmp_path: Path) -> None:
-    arrays = good()
-    del arrays["y_test"]
-    np.savez(tmp_path / "data.npz", **arrays)
-    with pytest.raises(data.DataError, match="lacks y_test"):
-        data.load(tmp_path / "data.npz")
-
-
-@pytest.mark.parametrize("content", [b"", b"digits", b"PK\x03\x04 and no more", gzip.compress(b"x")])
-def test_a_file_that_is_no_archive_is_named(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (None, "does not exist"),
+        (b"", r"is not an \.npz archive\. Save .* numpy\.savez"),
+        (b"label,pixel0", r"is not an \.npz archive\. Save .* numpy\.savez"),
+        (gzip.compress(b"x"), r"is not an \.npz archive\. Save .* numpy\.savez"),
+        (b"PK\x03\x04 and no more", "is not"),
+    ],
+)
+def test_a_file_that_is_no_archive_is_named_with_the_way_to_make_one(
+    tmp_path: Path, content: bytes | None, fault: str
+) -> None:
     path = tmp_path / "data.npz"
-    path.write_bytes(content)
-    with pytest.raises(data.DataError, match=r"data\.npz"):
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(data.DataError, match=rf"data\.npz {fault}"):
         data.load(path)
-
-
-def test_another_format_is_named_with_the_way_to_convert_it(tmp_path: Path) -> None:
-    np.save(tmp_path / "x.npy", np.zeros(3))
-    (tmp_path / "mnist.csv").write_text("label,pixel0\n")
-    (tmp_path / "mnist.mat").write_bytes(b"MATLAB 5.0 MAT-file")
-    (tmp_path / "mnist.pkl").write_bytes(pickle.dumps([1]))
-    for name, kind in (
-        ("x.npy", "a single array"),
-        ("mnist.csv", "another kind of file"),
-        ("mnist.mat", "a MATLAB file"),
-        ("mnist.pkl", "a pickle"),
-    ):
-        with pytest.raises(data.DataError, match=rf"{name} is not an \.npz archive but {kind}\. Save .* numpy\.savez"):
-            data.load(tmp_path / name)
 
 
 @pytest.mark.parametrize("rename", [lambda name: name, lambda name: name.replace("-idx", ".idx")])
@@ -139,11 +125,6 @@ def test_idx_files_are_read_unzipped(digits_npz: Path, tmp_path: Path, rename: C
         (tmp_path / rename(path.stem)).write_bytes(gzip.decompress(path.read_bytes()))
         path.unlink()
     assert data.load(tmp_path).fingerprint() == npz.fingerprint()
-
-
-def test_a_path_that_does_not_exist_is_named(tmp_path: Path) -> None:
-    with pytest.raises(data.DataError, match="nowhere"):
-        data.load(tmp_path / "nowhere.npz")
 
 
 @pytest.mark.parametrize(
@@ -176,22 +157,15 @@ def marked(count: int) -> NDArray[np.uint8]:
     return np.arange(count, dtype=np.uint8)[:, None, None] * np.ones((1, 28, 28), np.uint8)
 
 
-def test_batches_are_pixels_in_the_networks_range() -> None:
-    batches = take(marked(256), 32)
-    assert batches.shape == (32, 8, 28, 28, 1)
-    assert (batches.min(), batches.max()) == (-1.0, 1.0)
-
-
 def test_every_image_is_seen_once_an_epoch_and_each_epoch_has_an_order_of_its_own() -> None:
     """20 images in batches of 8: five batches are two epochs, the third of them lying across both."""
-    seen = np.rint(take(marked(20), 5)[..., 0, 0, 0] * 127.5 + 127.5).astype(int).ravel()
+    batches = take(marked(20), 5)
+    assert batches.shape == (5, 8, 28, 28, 1)
+    seen = np.rint(batches[..., 0, 0, 0] * 127.5 + 127.5).astype(int).ravel()
     first, second = seen[:20], seen[20:]
     assert sorted(first) == sorted(second) == list(range(20))
     assert list(first) != list(second)
-
-
-def test_the_order_depends_on_the_seed() -> None:
-    assert not np.array_equal(take(marked(20), 2, seed=0), take(marked(20), 2, seed=1))
+    assert not np.array_equal(take(marked(20), 2, seed=1), batches[:2])
 
 
 @pytest.mark.parametrize("first_step", [1, 2, 3, 7])

@@ -1,7 +1,6 @@
 """What is published computes what was trained, is whole, and says where it came from; or nothing is published."""
 
 import hashlib
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,9 @@ from serving.contract import (
     MODELS,
     NOISE,
     NOT_INDEXED,
+    SEED_INDEX,
     SIGNATURE,
+    SIGNATURES,
     STORY,
     STORY_BYTES,
     STORY_PAGE,
@@ -38,11 +39,16 @@ from serving.versions import model_card
 from serving.versions.model_card import read_card
 from training.evaluation.calibration import Calibration
 from training.gan.networks import build_discriminator, build_generator
-from training.publish.export import ExportError, export, versions
+from training.publish.export import ExportError, export
 
-CALIBRATION = Calibration(slope=0.5, offset=-0.25)
 TOLD = b"{}" + b" " * STORY_PAGE
 LABELLED: dict[str, Any] = {"classifier": MODELS_DIR / CLASSIFIER / "1", "index_seeds": 300}
+ROWS = np.random.default_rng(0).integers(0, 256, (6, 28, 28, 1), np.uint8)
+INPUTS: dict[str, Any] = {
+    GENERATOR: {NOISE: noise_from_seeds(range(6))},
+    DISCRIMINATOR: {IMAGES: ROWS},
+    CLASSIFIER: {IMAGES: ROWS},
+}
 
 
 def trained(network: Any) -> Any:
@@ -64,118 +70,112 @@ def networks() -> dict[str, Any]:
 def base(networks: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("models")
     details = {DISCRIMINATOR: {"detector": {"auc": 0.9}}}
+    calibration = Calibration(slope=0.5, offset=-0.25)
+    tf.config.experimental.enable_tensor_float_32_execution(True)
     facts = {"training": {"preset": "deck"}}
-    assert export(networks, base, facts, details=details, calibration=CALIBRATION, story=TOLD, **LABELLED) == 1
+    assert export(networks, base, facts, details=details, calibration=calibration, story=TOLD, **LABELLED) == 1
+    assert not tf.config.experimental.tensor_float_32_execution_enabled(), "a GPU would compute other pixels"
     return base
 
 
-def run(base: Path, name: str, inputs: NDArray[Any], signature: str = "serving_default") -> dict[str, NDArray[Any]]:
-    served = tf.saved_model.load(str(base / name / "1")).signatures[signature]
-    return {key: value.numpy() for key, value in served(tf.constant(inputs)).items()}
+def outputs_of(version: Path, signature: str = SIGNATURE, **inputs: NDArray[Any]) -> dict[str, Any]:
+    """What a saved model computes for an input."""
+    served = tf.saved_model.load(str(version)).signatures[signature]
+    return {name: value.numpy() for name, value in served(**{k: tf.constant(v) for k, v in inputs.items()}).items()}
 
 
-def test_the_generators_pixels_are_the_networks(base: Path, networks: dict[str, Any]) -> None:
+def versions(model_base: Path) -> set[str]:
+    return {path.name for path in model_base.iterdir()}
+
+
+def test_the_pixels_and_scores_are_the_networks(base: Path, networks: dict[str, Any]) -> None:
     noise = np.random.default_rng(1).normal(size=(50, 100)).astype(np.float32)
-    pixels = run(base, GENERATOR, noise)["images"]
-    images = np.asarray(networks[GENERATOR](noise, training=False))
-    assert pixels.dtype == np.dtype(np.uint8)
-    assert pixels.shape == (50, 28, 28, 1)
+    pixels = outputs_of(base / GENERATOR / "1", noise=noise)[IMAGES]
     assert pixels.std() > 10
-    np.testing.assert_allclose(pixels, images * 127.5 + 127.5, atol=0.51)
-
-
-def test_the_discriminators_logits_are_the_networks(base: Path, networks: dict[str, Any]) -> None:
+    drawn = np.asarray(networks[GENERATOR](noise, training=False)) * 127.5 + 127.5
+    np.testing.assert_allclose(pixels, drawn, atol=0.51)
     images = np.random.default_rng(1).integers(0, 256, (50, 28, 28, 1), np.uint8)
-    outputs = run(base, DISCRIMINATOR, images)
+    outputs = outputs_of(base / DISCRIMINATOR / "1", images=images)
     logits = np.asarray(networks[DISCRIMINATOR](images / np.float32(127.5) - 1, training=False))[:, 0]
-    assert outputs["logits"].shape == outputs["probabilities"].shape == (50,)
     np.testing.assert_allclose(outputs["logits"], logits, atol=1e-4)
     np.testing.assert_allclose(outputs["probabilities"], 1 / (1 + np.exp(-(0.5 * logits - 0.25))), atol=1e-5)
 
 
-def test_an_uncalibrated_probability_is_the_logits_sigmoid(networks: dict[str, Any], tmp_path: Path) -> None:
-    export({DISCRIMINATOR: networks[DISCRIMINATOR]}, tmp_path, {})
-    outputs = run(tmp_path, DISCRIMINATOR, np.random.default_rng(1).integers(0, 256, (50, 28, 28, 1), np.uint8))
-    np.testing.assert_allclose(outputs["probabilities"], 1 / (1 + np.exp(-outputs["logits"])), atol=1e-5)
-
-
-def test_the_seed_index_tells_what_the_served_models_tell(base: Path) -> None:
-    """Asked for by page; a page that isn't there is the nearest one that is."""
-    index = run(base, GENERATOR, np.array([0, 7, -3]), "seed_index")
-    assert {name: (table.dtype.name, table.shape) for name, table in index.items()} == {
-        "digits": ("uint8", (3, INDEX_PAGE)),
-        "confidences": ("float32", (3, INDEX_PAGE)),
-        "logits": ("float32", (3, INDEX_PAGE)),
-        "curated": ("uint8", (3, INDEX_PAGE)),
-        "indexed_seeds": ("int64", (3,)),
-    }
+def test_the_seed_index_says_what_the_served_models_say(base: Path) -> None:
+    """A page that is not there is the nearest one that is."""
+    index = outputs_of(base / GENERATOR / "1", SEED_INDEX, pages=np.array([0, 7, -3]))
     for table in index.values():
         assert (table == table[0]).all()
     assert index["indexed_seeds"][0] == 300
     digits, confidences, logits, curated = (index[name][0] for name in ("digits", "confidences", "logits", "curated"))
+    assert len(digits) == INDEX_PAGE
     assert (digits[300:] == NOT_INDEXED).all()
     assert not confidences[300:].any()
     assert not curated[300:].any()
 
-    images = run(base, GENERATOR, noise_from_seeds(range(256)))["images"]
-    probabilities = run(base, CLASSIFIER, images)["probabilities"]
+    images = outputs_of(base / GENERATOR / "1", noise=noise_from_seeds(range(256)))[IMAGES]
+    probabilities = outputs_of(base / CLASSIFIER / "1", images=images)["probabilities"]
     np.testing.assert_array_equal(digits[:256], probabilities.argmax(1))
     np.testing.assert_allclose(confidences[:256], probabilities.max(1), atol=1e-6)
-    np.testing.assert_allclose(logits[:256], run(base, DISCRIMINATOR, images)["logits"], atol=1e-3)
+    scores = outputs_of(base / DISCRIMINATOR / "1", images=images)
+    np.testing.assert_allclose(logits[:256], scores["logits"], atol=1e-3)
 
-    card = model_card.read_card(base / GENERATOR / "1")["seed_index"]
+    card = read_card(base / GENERATOR / "1")["seed_index"]
     assert (card["seeds"], card["classifier"]) == (300, 1)
     assert card["digits"] == np.bincount(digits[:300], minlength=10).tolist()
     assert card["curated"] == np.bincount(digits[curated == 1], minlength=10).tolist()
-    floors = np.array([np.inf if floor is None else floor for floor in card["logit_floors"]])
-    qualify = (confidences[:300] >= card["confidence_floor"]) & (logits[:300] >= floors[digits[:300]])
-    np.testing.assert_array_equal(curated[:300] == 1, qualify)
 
 
 def test_the_story_is_served_as_it_was_given(base: Path) -> None:
-    answer = run(base, GENERATOR, np.array([0, 1]), STORY)
-    assert answer[STORY].tobytes()[: len(TOLD)] == TOLD
+    answer = outputs_of(base / GENERATOR / "1", STORY, pages=np.array([0, 1]))
+    assert answer[STORY].tobytes().rstrip(b"\0") == TOLD
     assert answer[STORY_BYTES].tolist() == [len(TOLD)] * 2
-    assert read_card(base / GENERATOR / "1")["story"] == {
-        "bytes": len(TOLD),
-        "sha256": hashlib.sha256(TOLD).hexdigest(),
-    }
+    sha256 = hashlib.sha256(TOLD).hexdigest()
+    assert read_card(base / GENERATOR / "1")["story"] == {"bytes": len(TOLD), "sha256": sha256}
 
 
 def test_the_classifier_is_published_once(base: Path, networks: dict[str, Any], tmp_path: Path) -> None:
-    card = model_card.read_card(base / CLASSIFIER / "1")
-    assert card["test"] == model_card.read_card(LABELLED["classifier"])["test"]
+    card = read_card(base / CLASSIFIER / "1")
+    assert card["test"] == read_card(LABELLED["classifier"])["test"]
     model_card.verify(base / CLASSIFIER / "1")
     shutil.copytree(base / CLASSIFIER / "1", tmp_path / CLASSIFIER / "3")
     few = LABELLED | {"index_seeds": 2}
     export(networks, tmp_path, {}, **few)
-    assert versions(tmp_path / CLASSIFIER) == [3]
-    assert model_card.read_card(tmp_path / GENERATOR / "1")["seed_index"]["classifier"] == 3
+    assert versions(tmp_path / CLASSIFIER) == {"3"}
+    assert read_card(tmp_path / GENERATOR / "1")["seed_index"]["classifier"] == 3
 
     (tmp_path / CLASSIFIER / "3" / "model.json").unlink()
     export(networks, tmp_path, {}, **few)
-    assert versions(tmp_path / CLASSIFIER) == [3, 4]
-    assert model_card.read_card(tmp_path / CLASSIFIER / "4")["version"] == 4
-    assert model_card.read_card(tmp_path / GENERATOR / "2")["seed_index"]["classifier"] == 4
+    assert versions(tmp_path / CLASSIFIER) == {"3", "4"}
+    assert read_card(tmp_path / CLASSIFIER / "4")["version"] == 4
+    assert read_card(tmp_path / GENERATOR / "2")["seed_index"]["classifier"] == 4
 
 
-def test_nothing_is_published_without_the_classifier(networks: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="the classifier can't be published"):
-        export(networks, tmp_path / "models", {}, classifier=tmp_path, index_seeds=2)
-    assert not list(tmp_path.rglob("*.pb"))
+def assert_follows_contract(name: str, version: Path) -> None:
+    """Passes when each signature has the contract's tensors, and a graph of images or noise checks its input's shape.
+
+    TensorFlow Serving does not compare shapes, and some operations crash on a wrong rank.
+    """
+    saved = tf.saved_model.load(str(version))
+    for spec in (spec for spec in SIGNATURES.values() if spec.name == name):
+        signature = saved.signatures[spec.signature]
+        _, inputs = signature.structured_input_signature
+        for tensors, specs in ((inputs, [spec.input]), (signature.structured_outputs, spec.outputs)):
+            assert {key: (tensor.dtype.name, tuple(tensor.shape)) for key, tensor in tensors.items()} == {
+                each.name: (each.dtype, (None, *each.shape)) for each in specs
+            }
+        if spec.input.shape:
+            functions = signature.graph.as_graph_def().library.function
+            takers = [node for function in functions for node in function.node_def if spec.input.name in node.input]
+            shapes = [[dim.size for dim in node.attr["shape"].shape.dim] for node in takers if node.op == "EnsureShape"]
+            assert shapes == [[-1, *spec.input.shape]] * len(takers)
+            assert takers
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_the_signature_is_the_contracts(base: Path, name: str) -> None:
-    signature = tf.saved_model.load(str(base / name / "1")).signatures["serving_default"]
-    spec = MODELS[name]
-    _, inputs = signature.structured_input_signature
-    assert {key: (t.dtype.name, tuple(t.shape)) for key, t in inputs.items()} == {
-        spec.input.name: (spec.input.dtype, (None, *spec.input.shape))
-    }
-    assert {key: (t.dtype.name, tuple(t.shape)) for key, t in signature.structured_outputs.items()} == {
-        output.name: (output.dtype, (None, *output.shape)) for output in spec.outputs
-    }
+@pytest.mark.parametrize("name", [GENERATOR, DISCRIMINATOR])
+def test_the_signatures_are_the_contracts(base: Path, name: str) -> None:
+    """tests/training/test_classifier.py has the classifier."""
+    assert_follows_contract(name, base / name / "1")
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -194,13 +194,8 @@ def test_warm_up_requests_cover_every_batch_size(base: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_card_names_every_file_and_a_changed_byte_belies_it(base: Path, name: str, tmp_path: Path) -> None:
-    version = tmp_path / "1"
-    for path in (base / name / "1").rglob("*"):
-        if path.is_file():
-            copy = version / path.relative_to(base / name / "1")
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_bytes(path.read_bytes())
-    card = model_card.read_card(version)
+    version = shutil.copytree(base / name / "1", tmp_path / "1")
+    card = read_card(version)
     assert (card["model"], card["version"]) == (name, 1)
     assert name == CLASSIFIER or card["training"] == {"preset": "deck"}
     assert ("detector" in card) == (name == DISCRIMINATOR)
@@ -219,10 +214,10 @@ def test_the_card_names_every_file_and_a_changed_byte_belies_it(base: Path, name
 def test_both_models_get_the_next_number_and_nothing_else_is_left(networks: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / GENERATOR / "4").mkdir(parents=True)
     assert export(networks, tmp_path, {}) == 5
-    assert versions(tmp_path / GENERATOR) == [4, 5]
-    assert versions(tmp_path / DISCRIMINATOR) == [5]
-    assert {path.name for path in (tmp_path / GENERATOR).iterdir()} == {"4", "5"}
-    assert {path.name for path in (tmp_path / DISCRIMINATOR).iterdir()} == {"5"}
+    assert versions(tmp_path / GENERATOR) == {"4", "5"}
+    assert versions(tmp_path / DISCRIMINATOR) == {"5"}
+    outputs = outputs_of(tmp_path / DISCRIMINATOR / "5", images=ROWS)
+    np.testing.assert_allclose(outputs["probabilities"], 1 / (1 + np.exp(-outputs["logits"])), atol=1e-5)
 
 
 def test_tensorflow_serving_reads_the_models_config(base: Path) -> None:
@@ -237,95 +232,47 @@ def test_tensorflow_serving_reads_the_models_config(base: Path) -> None:
 class Drifting:
     """A network whose answers are other ones after it was traced."""
 
-    def __init__(self, network: Any) -> None:
-        self._network = network
+    def __init__(self, network: Any, drift: float) -> None:
+        self._network, self._drift = network, np.float32(drift)
         self.layers, self.weights = network.layers, network.weights
 
     def __call__(self, inputs: Any, training: bool) -> Any:
         outputs = self._network(inputs, training=training)
-        return outputs + np.float32(0.02) if tf.executing_eagerly() else outputs
+        return outputs + self._drift if tf.executing_eagerly() else outputs
 
 
-@pytest.mark.parametrize("name", [GENERATOR, DISCRIMINATOR])
+@pytest.mark.parametrize(("name", "drift"), [(GENERATOR, 0.02), (DISCRIMINATOR, 0.02), (DISCRIMINATOR, np.nan)])
 def test_a_graph_that_differs_from_the_network_is_not_published(
-    networks: dict[str, Any], tmp_path: Path, name: str
+    networks: dict[str, Any], tmp_path: Path, name: str, drift: float
 ) -> None:
     with pytest.raises(ExportError, match=f"{name}: at batch size 1, .* nothing was published"):
-        export({**networks, name: Drifting(networks[name])}, tmp_path, {})
-    assert versions(tmp_path / GENERATOR) == versions(tmp_path / DISCRIMINATOR) == []
+        export({**networks, name: Drifting(networks[name], drift)}, tmp_path, {})
     assert not list(tmp_path.rglob("*.pb"))
 
 
-def test_a_network_that_gives_nan_is_not_published(tmp_path: Path) -> None:
-    broken = build_discriminator(0.2)
-    broken.set_weights([np.full_like(weight, np.nan) for weight in broken.get_weights()])
-    with pytest.raises(ExportError, match="differs"):
-        export({DISCRIMINATOR: broken}, tmp_path, {})
+def test_nothing_is_published_without_the_classifier(networks: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="the classifier can't be published"):
+        export(networks, tmp_path / "models", {}, classifier=tmp_path, index_seeds=2)
+    assert not list(tmp_path.rglob("*.pb"))
 
 
-def test_the_card_is_json_for_people_too(base: Path) -> None:
-    text = (base / GENERATOR / "1" / "model.json").read_text()
-    assert json.loads(text)["export"]["tensorflow"] == tf.__version__
-    assert text.count("\n") > 10
-
-
-def test_no_operation_rounds_otherwise_in_another_release(base: Path) -> None:
-    """TensorFlow 2.19's tanh isn't 2.20's: some pixels differ."""
-    graph = tf.saved_model.load(str(base / GENERATOR / "1")).signatures[SIGNATURE].graph.as_graph_def()
-    operations = {node.op for function in graph.library.function for node in function.node_def}
-    assert "Sigmoid" in operations
-    assert "Tanh" not in operations
-
-
-def test_a_session_computes_it_too_and_fuses_a_convolution_with_what_follows(
-    base: Path, networks: dict[str, Any]
-) -> None:
-    """TensorFlow Serving runs SavedModels in sessions."""
+def test_a_session_computes_the_same_and_fuses_a_convolution_with_what_follows(base: Path) -> None:
+    """TensorFlow Serving runs SavedModels in sessions. TensorFlow 2.19's tanh isn't 2.20's: some pixels differ."""
     v1 = tf.compat.v1
     with v1.Graph().as_default(), v1.Session() as session:
         signature = v1.saved_model.load(session, ["serve"], str(base / GENERATOR / "1")).signature_def[SIGNATURE]
         ran = v1.RunMetadata()
         pixels = session.run(
             signature.outputs[IMAGES].name,
-            {signature.inputs[NOISE].name: noise_from_seeds(range(8))},
+            {signature.inputs[NOISE].name: INPUTS[GENERATOR][NOISE]},
             options=v1.RunOptions(output_partition_graphs=True),
             run_metadata=ran,
         )
-    images = np.asarray(networks[GENERATOR](noise_from_seeds(range(8)), training=False))
-    np.testing.assert_allclose(pixels, images * 127.5 + 127.5, atol=0.51)
-    fused = [list(node.attr["fused_ops"].list.s) for graph in ran.partition_graphs for node in graph.node]
-    assert [b"BiasAdd", b"LeakyRelu"] in fused
-
-
-INPUTS = {
-    GENERATOR: {NOISE: noise_from_seeds(range(6))},
-    DISCRIMINATOR: {IMAGES: np.random.default_rng(0).integers(0, 256, (6, 28, 28, 1), np.uint8)},
-    CLASSIFIER: {IMAGES: np.random.default_rng(0).integers(0, 256, (6, 28, 28, 1), np.uint8)},
-}
-
-
-def outputs_of(directory: Path, inputs: dict[str, Any]) -> dict[str, Any]:
-    served = tf.saved_model.load(str(directory)).signatures[SIGNATURE]
-    return {name: value.numpy() for name, value in served(**{k: tf.constant(v) for k, v in inputs.items()}).items()}
-
-
-def assert_checks_its_input(name: str, directory: Path) -> None:
-    """Passes when the graph compares the shape of its input with the contract before anything else.
-
-    TensorFlow Serving does not, and some operations crash on a wrong rank.
-    """
-    graph = tf.saved_model.load(str(directory)).signatures[SIGNATURE].graph.as_graph_def()
-    checks = [node for function in graph.library.function for node in function.node_def if node.op == "EnsureShape"]
-    spec = MODELS[name].input
-    assert [[dim.size for dim in node.attr["shape"].shape.dim] for node in checks] == [[-1, *spec.shape]]
-    takers = [node.op for function in graph.library.function for node in function.node_def if spec.name in node.input]
-    assert takers == ["EnsureShape"]
-
-
-@pytest.mark.parametrize("name", [GENERATOR, DISCRIMINATOR])
-def test_the_graph_checks_the_shape_of_its_input(base: Path, name: str) -> None:
-    """tests/training/test_classifier.py has the classifier."""
-    assert_checks_its_input(name, base / name / "1")
+    expected = outputs_of(base / GENERATOR / "1", **INPUTS[GENERATOR])[IMAGES]
+    assert np.abs(pixels.astype(int) - expected).max() <= 1
+    nodes = [node for graph in ran.partition_graphs for node in graph.node]
+    assert [b"BiasAdd", b"LeakyRelu"] in [list(node.attr["fused_ops"].list.s) for node in nodes]
+    assert "Tanh" not in {node.op for node in nodes}
 
 
 def assert_same(name: str, converted: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -339,7 +286,7 @@ def assert_same(name: str, converted: dict[str, Any], expected: dict[str, Any]) 
 def assert_openvino_converts(name: str, directory: Path) -> None:
     """Passes when the model that OpenVINO's converter makes computes the same."""
     model = openvino.compile_model(convert_model(str(directory)), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    expected = outputs_of(directory, INPUTS[name])
+    expected = outputs_of(directory, **INPUTS[name])
     found = model(INPUTS[name])
     assert_same(name, {key: found[key] for key in expected}, expected)
 

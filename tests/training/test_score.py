@@ -37,7 +37,7 @@ def test_the_calibration_error_by_hand() -> None:
         (pytest.approx(0.9), 0.5, 2),
     ]
     assert calibration_error(points) == pytest.approx(0.5 * 0.1 + 0.5 * 0.4)
-    assert [point["images"] for point in reliability(np.array([0.0, 1.0]), np.array([0, 1]), np.full(2, 0.5))] == [1, 1]
+    assert [point["images"] for point in reliability(np.array([0.0, 1.0]), np.array([0, 1]))] == [1, 1]
 
 
 def by_brightness(images: NDArray[np.uint8]) -> tuple[NDArray[Any], NDArray[Any]]:

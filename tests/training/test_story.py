@@ -12,16 +12,13 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from serving.contract import STORY_PAGE
 from training.config import METRICS, PRESETS, TrainingConfig
-from training.publish.pages import story_graph
 from training.report.story import (
     FRAME_MS,
     LAST_FRAME_MS,
     build_story,
     caption,
     encode,
-    facts,
     stage,
     time_lapse,
 )
@@ -150,14 +147,3 @@ def test_a_short_log_is_kept_whole_and_a_diverged_one_has_gaps() -> None:
     ]
     assert thinned(rows)["generator_loss"] == [0.5, None, 0.25]
     assert thinned([])["step"] == []
-
-
-@pytest.mark.parametrize("length", [1, STORY_PAGE, STORY_PAGE + 1])
-def test_the_pages_are_the_story(length: int) -> None:
-    story = bytes(np.random.default_rng(length).integers(1, 256, length, np.uint8))
-    pages = story_graph(story)(np.array([0, 1, 2], np.int64))
-    assert pages["story"].shape == (3, STORY_PAGE)
-    filled = -(-length // STORY_PAGE)
-    assert pages["story"].numpy()[:filled].tobytes()[:length] == story
-    assert pages["story_bytes"].numpy().tolist() == [length] * 3
-    assert facts(story)["bytes"] == length

@@ -12,7 +12,7 @@ from serving.contract import CLASSIFIER, FEATURES, IMAGE_SHAPE, IMAGES, PROBABIL
 from serving.errors import UserError
 from serving.pretrained import MODELS_DIR
 from serving.storage import newest_version
-from serving.versions.model_card import CardError, read_card
+from serving.versions.model_card import find_card
 from training.data import in_batches
 
 
@@ -24,6 +24,7 @@ class EvaluationClassifier:
     """A classifier's SavedModel.
 
     Attributes:
+        version_dir: where it was loaded from.
         facts: ``version``, ``accuracy`` on the test images and the model's ``sha256``; null where the card lacks them.
     """
 
@@ -46,7 +47,13 @@ class EvaluationClassifier:
             return signatures[FEATURES](images)[FEATURES], signatures[SIGNATURE](images)[PROBABILITIES]
 
         self._predict = predict
-        self.facts = _facts(version_dir)
+        self.version_dir = version_dir
+        card = find_card(version_dir)
+        self.facts = {
+            "version": card.get("version"),
+            "accuracy": card.get("test", {}).get("accuracy"),
+            "sha256": card.get("files", {}).get("saved_model.pb", {}).get("sha256"),
+        }
 
     def predict(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Computes features, float32 [N, 128], and probabilities, float32 [N, 10], of images, uint8 [N, 28, 28]."""
@@ -71,18 +78,4 @@ def newest_classifier(models: Path = MODELS_DIR) -> EvaluationClassifier:
     return _load(version_dir)
 
 
-@lru_cache(maxsize=2)
-def _load(version_dir: Path) -> EvaluationClassifier:
-    return EvaluationClassifier(version_dir)
-
-
-def _facts(version_dir: Path) -> dict[str, Any]:
-    try:
-        card = read_card(version_dir)
-    except CardError:
-        card = {}
-    return {
-        "version": card.get("version"),
-        "accuracy": card.get("test", {}).get("accuracy"),
-        "sha256": card.get("files", {}).get("saved_model.pb", {}).get("sha256"),
-    }
+_load = lru_cache(maxsize=2)(EvaluationClassifier)

@@ -1,7 +1,6 @@
 """One evaluation of a source: what ``digitgan evaluate`` computes."""
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,49 +10,49 @@ from serving.versions.model_card import read_card, verify, write_card
 from training.bar import TaskBar
 from training.data import Dataset, Images
 from training.evaluation.classifier import EvaluationClassifier
-from training.evaluation.evaluator import Evaluator, Measurement
+from training.evaluation.evaluator import Evaluator
+from training.evaluation.figures import Measurement
 from training.evaluation.score import score_figures
 from training.evaluation.source import Source
+from training.evaluation.statistics import Advance
 
 SCORED: Final = 2000
 """Test images, and generated images, that the discriminator is measured on."""
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """The result of an evaluation.
-
-    Attributes:
-        content: what evaluation.json holds: ``images`` (how many), ``compared_with`` (which images are the
-            reference), ``source``, ``classifier``, ``figures`` with their 95 % ``intervals``, the same of
-            real images (``reference``, ``reference_intervals``), and the discriminator's ``score`` (null without a
-            discriminator).
-        images: uint8 [N, 28, 28], the generated images of the seeds 0 … N-1.
-        measured: what was measured on them.
-    """
-
-    content: dict[str, Any]
-    images: Images
-    measured: Measurement
-
-
-def evaluate(source: Source, dataset: Dataset, classifier: EvaluationClassifier, count: int) -> Evaluation:
+def evaluate(
+    source: Source, dataset: Dataset, classifier: EvaluationClassifier, count: int
+) -> tuple[dict[str, Any], Images, Measurement]:
     """Measures the images of the seeds 0 … count-1, and as many training images, against the test images.
 
     The same source, data and classifier always give the same figures. Shows a progress bar. Raises EvaluationError if
     there are too few images.
+
+    Returns:
+        What evaluation.json holds: ``images`` (how many), ``compared_with`` (which images are the reference),
+        ``source``, ``classifier``, ``figures`` with their 95 % ``intervals``, the same of real images (``reference``,
+        ``reference_intervals``), and the discriminator's ``score`` (null without a discriminator).
+
+        The images, uint8 [count, 28, 28], and what was measured on them.
     """
     # Three searches among the training images take most of the time; generating the images takes most of the rest.
     size = min(count, len(dataset.x_train))
     with TaskBar("evaluating", 2 * count + size + len(dataset.x_test)) as bar:
-        images = source.images(count, lambda more: bar.advance(more, "generating images"))
-        evaluator = Evaluator(classifier, dataset.x_test, dataset.y_test, dataset.x_train)
-        bar.advance(0, "nearest training images of test images")
-        assert evaluator.reference_distance >= 0  # Computed here, where the bar names it.
-        bar.advance(len(dataset.x_test))
-        measured = evaluator.measure(images, advance=lambda more: bar.advance(more, "nearest training images"))
-        real = evaluator.measure_real(count, advance=lambda more: bar.advance(more, "the same of training images"))
-        score = _score(source, dataset, images)
+
+        def advance(text: str) -> Advance:
+            return lambda more: bar.advance(more, text)
+
+        images = source.images(count, advance("generating images"))
+        test = dataset.x_test, dataset.y_test
+        nearest = advance("nearest training images of test images")
+        evaluator = Evaluator(classifier, *test, dataset.x_train, advance=nearest)
+        measured = evaluator.measure(images, advance=advance("nearest training images"))
+        real = evaluator.measure_real(count, advance("the same of training images"))
+        score = None
+        if source.has_score:
+            # Test images drawn from all of them: their first half is the easier one.
+            drawn = np.random.default_rng(0).choice(len(test[0]), min(SCORED, len(test[0])), replace=False)
+            score = score_figures(source.score, dataset.x_test[np.sort(drawn)], images[:SCORED])
     content = {
         "images": count,
         "compared_with": "test",
@@ -65,16 +64,7 @@ def evaluate(source: Source, dataset: Dataset, classifier: EvaluationClassifier,
         "reference_intervals": real.intervals,
         "score": score,
     }
-    return Evaluation(content, images, measured)
-
-
-def _score(source: Source, dataset: Dataset, images: Images) -> dict[str, Any] | None:
-    """The discriminator's figures, on test images drawn from all of them: their first half is the easier one."""
-    if source.score is None:
-        return None
-    count = min(SCORED, len(dataset.x_test))
-    drawn = np.sort(np.random.default_rng(0).choice(len(dataset.x_test), count, replace=False))
-    return score_figures(source.score, dataset.x_test[drawn], images[:SCORED])
+    return content, images, measured
 
 
 def update_card(version_dir: Path, content: dict[str, Any]) -> bool:

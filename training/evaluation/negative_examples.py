@@ -19,6 +19,7 @@ MIN_SHIFT: Final = 4
 """Pixels that a shifted digit moves at least. MNIST centres its digits to the pixel by their mass."""
 MAX_SHIFT: Final = 8
 _PATCH: Final = 7
+_HALF: Final = IMAGE_SIDE // 2
 
 
 def mixed(images: Images, labels: NDArray[np.uint8], rng: np.random.Generator) -> Images:
@@ -44,23 +45,11 @@ def _uniform(images: Images, rng: np.random.Generator, low: float, high: float) 
     return rng.uniform(low, high, (len(images), 1, 1))
 
 
-def _normal_noise(images: Images, rng: np.random.Generator) -> Images:
-    return _pixels(rng.normal(_uniform(images, rng, 0, 255), _uniform(images, rng, 5, 128), images.shape))
-
-
-def _specks(images: Images, rng: np.random.Generator) -> Images:
-    return np.where(rng.random(images.shape) < _uniform(images, rng, 0, 1), 255, 0).astype(np.uint8)
-
-
 def _blank(images: Images, rng: np.random.Generator) -> Images:
     """Black, white or any gray; some with a little grain."""
     level, grain = rng.random((2, len(images), 1, 1))
     levels = np.where(level < 0.3, 0, np.where(level < 0.5, 255, rng.integers(0, 256, level.shape)))
     return _pixels(levels + rng.normal(0, 3, images.shape) * (grain < 0.3))
-
-
-def _shuffled(images: Images, rng: np.random.Generator) -> Images:
-    return rng.permuted(images.reshape(len(images), -1), axis=1).reshape(images.shape)
 
 
 def _shuffled_patches(images: Images, rng: np.random.Generator) -> Images:
@@ -83,21 +72,13 @@ def _shifted(images: Images, rng: np.random.Generator) -> Images:
 
 def _resized(images: Images, rng: np.random.Generator) -> Images:
     """Too small in a black frame, or too large and cropped."""
-    made = np.zeros_like(images)
-    for target, image in zip(made, images, strict=True):
+    made = []
+    for image in images:
         side = int(rng.choice([*range(10, 21, 2), *range(36, 57, 2)]))
-        resized = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR))
-        margin = abs(IMAGE_SIDE - side) // 2
-        if side < IMAGE_SIDE:
-            target[margin : margin + side, margin : margin + side] = resized
-        else:
-            target[:] = resized[margin : margin + IMAGE_SIDE, margin : margin + IMAGE_SIDE]
-    return made
-
-
-def _half_and_half(images: Images, rng: np.random.Generator) -> Images:
-    """The upper half of one digit and the lower half of another."""
-    return np.concatenate([images[:, : IMAGE_SIDE // 2], _others(images)[:, IMAGE_SIDE // 2 :]], axis=1)
+        frame, margin = Image.new("L", (IMAGE_SIDE, IMAGE_SIDE)), (IMAGE_SIDE - side) // 2
+        frame.paste(Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR), (margin, margin))
+        made.append(np.asarray(frame))
+    return np.array(made)
 
 
 def _others(images: Images) -> Images:
@@ -110,12 +91,14 @@ def _pixels(levels: NDArray[np.floating[Any]]) -> Images:
 
 NEGATIVE_EXAMPLES: Final[Mapping[str, Make]] = {
     "noise": lambda images, rng: rng.integers(0, 256, images.shape, np.uint8),
-    "normal_noise": _normal_noise,
-    "specks": _specks,
+    "normal_noise": lambda images, rng: _pixels(
+        rng.normal(_uniform(images, rng, 0, 255), _uniform(images, rng, 5, 128), images.shape)
+    ),
+    "specks": lambda images, rng: np.uint8(255) * (rng.random(images.shape) < _uniform(images, rng, 0, 1)),
     "noisy": lambda images, rng: _pixels(images + rng.normal(0, _uniform(images, rng, 10, 100), images.shape)),
     "blank": _blank,
     "inverted": lambda images, rng: 255 - images,
-    "shuffled": _shuffled,
+    "shuffled": lambda images, rng: rng.permuted(images.reshape(len(images), -1), axis=1).reshape(images.shape),
     "shuffled_patches": _shuffled_patches,
     "mirrored": lambda images, rng: images[:, :, ::-1],
     "upside_down": lambda images, rng: images[:, ::-1],
@@ -124,6 +107,7 @@ NEGATIVE_EXAMPLES: Final[Mapping[str, Make]] = {
     "wrapped": lambda images, rng: np.roll(images, rng.integers(7, 22, 2).tolist(), axis=(1, 2)),
     "resized": _resized,
     "overlaid": lambda images, rng: np.maximum(images, _others(images)),
-    "half_and_half": _half_and_half,
+    # The upper half of one digit and the lower half of another.
+    "half_and_half": lambda images, rng: np.hstack([images[:, :_HALF], _others(images)[:, _HALF:]]),
 }
 """By kind."""

@@ -113,12 +113,9 @@ def kernel_distance(generated: Floats, reference: Floats) -> tuple[float, float]
 
 def _kernel_sums(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
     """The sums of the kernel's values over the pairs of each group of x with each group of y: float64 [20, 20]."""
-    rows = []
-    for group in range(KERNEL_GROUPS):
-        part = x[group::KERNEL_GROUPS]
-        columns = polynomial_kernel(part, y, degree=3, gamma=1 / y.shape[1], coef0=1).sum(0)
-        rows.append([columns[k::KERNEL_GROUPS].sum() for k in range(KERNEL_GROUPS)])
-    return np.array(rows)
+    groups = [slice(k, None, KERNEL_GROUPS) for k in range(KERNEL_GROUPS)]
+    columns = [polynomial_kernel(x[rows], y, degree=3, gamma=1 / y.shape[1], coef0=1).sum(0) for rows in groups]
+    return np.array([[sums[rows].sum() for rows in groups] for sums in columns])
 
 
 @dataclass(frozen=True)
@@ -143,50 +140,34 @@ class Manifold:
         return cls(wide, distances[:, PRECISION_NEIGHBOURS - 1], distances[:, DENSITY_NEIGHBOURS - 1])
 
 
-@dataclass(frozen=True)
-class Overlap:
-    """How the manifolds of N generated and M reference features lie to each other.
+def overlap(generated: Manifold, reference: Manifold) -> dict[str, Any]:
+    """Compares all pairs of N generated and M reference features.
 
-    Attributes:
-        precise: bool [N], whether a generated feature lies in the precision ball of any reference feature.
-        recalled: bool [M], whether a reference feature lies in the precision ball of any generated feature.
-        balls: int [N], in how many density balls of reference features a generated feature lies.
-        covered: bool [M], whether any generated feature lies in the density ball of a reference feature.
+    Precision and recall: Kynkäänniemi et al. 2019, equations 1 and 2. Density and coverage: Naeem et al. 2020,
+    equations 3 and 4.
+
+    Returns:
+        ``precise``: bool [N], whether a generated feature lies in the precision ball of any reference feature.
+        ``recalled``: bool [M], whether a reference feature lies in the precision ball of any generated feature.
+        ``balls``: int64 [N], in how many density balls of reference features a generated feature lies.
+        ``covered``: bool [M], whether any generated feature lies in the density ball of a reference feature.
     """
-
-    precise: NDArray[np.bool_]
-    recalled: NDArray[np.bool_]
-    balls: NDArray[np.int64]
-    covered: NDArray[np.bool_]
-
-    @classmethod
-    def of(cls, generated: Manifold, reference: Manifold) -> "Overlap":
-        """Compares all pairs of a generated and a reference feature."""
-        precise, balls = np.zeros(len(generated.features), bool), np.zeros(len(generated.features), np.int64)
-        recalled, covered = [], []
-        first = 0
-        for distances in pairwise_distances_chunked(reference.features, generated.features, working_memory=_CHUNK_MIB):
-            rows = slice(first, first + len(distances))
-            first += len(distances)
-            precise |= (distances <= reference.precision_radii[rows, None]).any(0)
-            recalled.append((distances <= generated.precision_radii).any(1))
-            within = distances <= reference.density_radii[rows, None]
-            balls += within.sum(0)
-            covered.append(within.any(1))
-        return cls(precise, np.concatenate(recalled), balls, np.concatenate(covered))
-
-    def figures(self) -> dict[str, float]:
-        """Returns precision, recall, density and coverage.
-
-        Precision and recall: Kynkäänniemi et al. 2019, equations 1 and 2, k = 3. Density and coverage: Naeem et al.
-        2020, equations 3 and 4, k = 5. Density may exceed 1.
-        """
-        return {
-            "precision": float(self.precise.mean()),
-            "recall": float(self.recalled.mean()),
-            "density": float(self.balls.mean() / DENSITY_NEIGHBOURS),
-            "coverage": float(self.covered.mean()),
-        }
+    precise, balls = np.zeros(len(generated.features), bool), np.zeros(len(generated.features), np.int64)
+    recalled, covered, first = [], [], 0
+    for distances in pairwise_distances_chunked(reference.features, generated.features, working_memory=_CHUNK_MIB):
+        rows = slice(first, first + len(distances))
+        first = rows.stop
+        precise |= (distances <= reference.precision_radii[rows, None]).any(0)
+        recalled.append((distances <= generated.precision_radii).any(1))
+        within = distances <= reference.density_radii[rows, None]
+        balls += within.sum(0)
+        covered.append(within.any(1))
+    return {
+        "precise": precise,
+        "recalled": np.concatenate(recalled),
+        "balls": balls,
+        "covered": np.concatenate(covered),
+    }
 
 
 def digit_score(probabilities: Floats) -> float:
@@ -207,11 +188,6 @@ def legible_share(probabilities: Floats) -> float:
 def class_shares(digits: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
     """The share of each digit, float64 [10], of digits [N]."""
     return np.bincount(digits, minlength=CLASSES) / len(digits)
-
-
-def class_divergence(shares: NDArray[np.float64], reference: NDArray[np.float64]) -> float:
-    """The KL divergence (Kullback & Leibler 1951), in nats, of the classes' shares from the reference's."""
-    return float(entropy(shares, reference))
 
 
 def nearest_images(

@@ -1,13 +1,12 @@
 """From trained networks to model versions that a model server can load: saved, compared, then published by a rename."""
 
+import hashlib
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -18,14 +17,10 @@ from serving.contract import (
     BATCH_SIZES,
     CLASSIFIER,
     DISCRIMINATOR,
-    FEATURES,
     GENERATOR,
-    IMAGE_SHAPE,
     IMAGES,
-    INDEXED_SEEDS,
     LOGITS,
     MODELS,
-    PIXEL_SCALE,
     PROBABILITIES,
     SEED_INDEX,
     SIGNATURE,
@@ -33,48 +28,19 @@ from serving.contract import (
     WARMUP_REQUESTS,
 )
 from serving.errors import UserError
-from serving.noise import noise_from_seeds
-from serving.storage import find_versions
+from serving.storage import newest_version
 from serving.tf_serving import server_config
 from serving.tf_serving.tensors import to_proto
-from serving.versions.model_card import CardError, read_card, verify, write_card
-from training.classifier import features_and_probabilities
+from serving.versions.model_card import CardError, find_card, read_card, verify, write_card
 from training.devices import prepare_tensorflow
 from training.evaluation.calibration import Calibration
-from training.pixels import to_unit
 from training.publish import seed_index
-from training.publish.inference import InferenceModule, inference_module
-from training.publish.pages import paged, story_graph, story_table
 from training.publish.seed_index import SEEDS
-from training.report import story as run_story
-
-CHECKED_SIZES: Final = (1, 2, 3, 7, 64, 256)
-PIXEL_TOLERANCE: Final = 0.5 + 0.01
-"""How far a pixel may lie from the network's unrounded value: its own rounding, and float32's noise at 255."""
-TOLERANCE: Final = 1e-3
-"""The same for logits, probabilities and features."""
+from training.publish.signatures import Signature, example_inputs, index_signature, signatures_of, story_signature
 
 
 class ExportError(UserError):
     """What was saved doesn't compute what the network computes, so nothing was published."""
-
-
-@dataclass(frozen=True)
-class Reference:
-    """What a saved signature has to compute for some inputs, and how far an output may be from it."""
-
-    outputs: Callable[[Any], Mapping[str, NDArray[Any]]]
-    inputs: Sequence[NDArray[Any]]
-    tolerance: float
-
-
-@dataclass(frozen=True)
-class Published:
-    """A model on its way to be published; ``facts`` is what the model card says of this model alone."""
-
-    module: InferenceModule
-    references: dict[str, Reference]
-    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def export(
@@ -116,126 +82,63 @@ def export(
         ExportError: a saved graph differs from its network by more than rounding, or there is no ``classifier``.
     """
     prepare_tensorflow()
-    version = 1 + max((number for name in networks for number in versions(base / name)), default=0)
-    staged: list[tuple[Path, Path]] = []
-
-    def stage(name: str, number: int) -> Path:
-        staging = base / name / f".{number}.{os.getpid()}.partial"
-        staged.append((staging, base / name / str(number)))
-        return staging
-
+    version = max(_next_version(base / name) for name in networks)
+    staged: dict[Path, Path] = {}
+    cards = {name: {**facts, **(details or {}).get(name, {})} for name in networks}
+    signatures = {
+        name: signatures_of(name, network, calibration or Calibration()) for name, network in networks.items()
+    }
     try:
-        models = {
-            name: Published(
-                inference_module(name, network, calibration),
-                _references(name, network, calibration or Calibration()),
-                dict((details or {}).get(name, {})),
-            )
-            for name, network in networks.items()
-        }
         if classifier:
-            number = _stage_classifier(classifier, base / CLASSIFIER, stage)
-            _add_seed_index(models, classifier, number, index_seeds)
+            labelling = _stage_classifier(classifier, base / CLASSIFIER, staged)
+            columns, index_facts = _index(signatures, classifier, index_seeds)
+            signatures[GENERATOR][SEED_INDEX] = index_signature(columns)
+            cards[GENERATOR][SEED_INDEX] = {**index_facts, CLASSIFIER: labelling}
         if story:
-            _add_story(models[GENERATOR], story)
-        for name in sorted(models, key=lambda name: name == GENERATOR):
-            staging = stage(name, version)
-            tf.saved_model.save(models[name].module, str(staging), signatures=dict(models[name].module.graphs))
+            signatures[GENERATOR][STORY] = story_signature(story)
+            cards[GENERATOR][STORY] = {"bytes": len(story), "sha256": hashlib.sha256(story).hexdigest()}
+        for name in sorted(networks, key=lambda name: name == GENERATOR):
+            staging = _stage(base / name, version, staged)
+            module = tf.Module()
+            # The generator's weights are constants of its graph.
+            module.weights = [weight.value for weight in networks[name].weights if name != GENERATOR]
+            graphs = {signature: each.graph for signature, each in signatures[name].items()}
+            tf.saved_model.save(module, str(staging), signatures=graphs)
             _write_warm_up_requests(name, staging)
-            difference = _compare(name, models[name].references, staging)
             card = {
                 "model": name,
                 "version": version,
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
-                **facts,
-                **models[name].facts,
-                "export": {"tensorflow": tf.__version__, "greatest_difference_from_network": difference},
+                **cards[name],
+                "export": {
+                    "tensorflow": tf.__version__,
+                    "greatest_difference_from_network": _compare(name, signatures[name], staging),
+                },
             }
             write_card(staging, card)
-        for staging, final in staged:
+        for staging, final in staged.items():
             staging.rename(final)
     finally:
-        for staging, _ in staged:
+        for staging in staged:
             shutil.rmtree(staging, ignore_errors=True)
-    hosted = [name for name in MODELS if versions(base / name)]
+    hosted = [name for name in MODELS if newest_version(base / name)]
     server_config.write_configs(base, hosted, mount_point, os.cpu_count() or 1)
     return version
 
 
-def _references(name: str, network: Any, calibration: Calibration) -> dict[str, Reference]:
-    """Returns what the signatures of a network have to compute, by Keras's own way."""
-    inputs = [_example_inputs(name, size) for size in CHECKED_SIZES]
-
-    def pixels(noise: Any) -> Mapping[str, NDArray[Any]]:
-        return {IMAGES: np.asarray(network(noise, training=False), np.float64) * PIXEL_SCALE + PIXEL_SCALE}
-
-    def scores(images: Any) -> Mapping[str, NDArray[Any]]:
-        logits = np.asarray(network(to_unit(images), training=False))[:, 0]
-        return {LOGITS: logits, PROBABILITIES: calibration.probabilities(logits)}
-
-    def classes(images: Any) -> Mapping[str, NDArray[Any]]:
-        return {PROBABILITIES: features_and_probabilities(network, images)[1]}
-
-    def features(images: Any) -> Mapping[str, NDArray[Any]]:
-        return {FEATURES: features_and_probabilities(network, images)[0]}
-
-    if name == GENERATOR:
-        return {SIGNATURE: Reference(pixels, inputs, PIXEL_TOLERANCE)}
-    if name == DISCRIMINATOR:
-        return {SIGNATURE: Reference(scores, inputs, TOLERANCE)}
-    return {SIGNATURE: Reference(classes, inputs, TOLERANCE), FEATURES: Reference(features, inputs, TOLERANCE)}
+def _next_version(model_base: Path) -> int:
+    newest = newest_version(model_base)
+    return int(newest.name) + 1 if newest else 1
 
 
-def _add_seed_index(models: Mapping[str, Published], classifier: Path, number: int, seeds: int) -> None:
-    """Labels the digits of the first seeds, and adds the index of them to the generator."""
-    generate, score = (models[name].module.graphs[SIGNATURE] for name in (GENERATOR, DISCRIMINATOR))
-    saved = tf.saved_model.load(str(classifier))
-    classify = saved.signatures[SIGNATURE]
-    index = seed_index.build(
-        lambda noise: np.asarray(generate(tf.constant(noise))[IMAGES]),
-        lambda images: np.asarray(classify(tf.constant(images))[PROBABILITIES]),
-        lambda images: np.asarray(score(tf.constant(images))[LOGITS]),
-        seeds,
-    )
-    generator, tables = models[GENERATOR], index.tables()
-    generator.module.graphs[SEED_INDEX] = paged(tables, INDEXED_SEEDS, seeds)
-    generator.references[SEED_INDEX] = _all_pages(tables)
-    generator.facts[SEED_INDEX] = {**index.facts(), CLASSIFIER: number}
+def _stage(model_base: Path, version: int, staged: dict[Path, Path]) -> Path:
+    """Returns the directory to write a version in, and adds it to those that are renamed at the end."""
+    staging = model_base / f".{version}.{os.getpid()}.partial"
+    staged[staging] = model_base / str(version)
+    return staging
 
 
-def _add_story(generator: Published, story: bytes) -> None:
-    generator.module.graphs[STORY] = story_graph(story)
-    generator.references[STORY] = _all_pages(story_table(story))
-    generator.facts[STORY] = run_story.facts(story)
-
-
-def _all_pages(tables: Mapping[str, NDArray[Any]]) -> Reference:
-    pages = len(next(iter(tables.values())))
-    return Reference(lambda _: tables, [np.arange(pages)], 0.0)
-
-
-def _compare(name: str, references: Mapping[str, Reference], directory: Path) -> float:
-    """Loads a saved model and compares each signature with its reference.
-
-    Returns the greatest difference, in pixel levels, logits, probabilities or features.
-    """
-    saved = tf.saved_model.load(str(directory))
-    greatest = 0.0
-    for signature, reference in references.items():
-        for inputs in reference.inputs:
-            outputs = saved.signatures[signature](tf.constant(inputs))
-            for output, expected in reference.outputs(inputs).items():
-                difference = float(np.abs(np.subtract(outputs[output].numpy(), expected, dtype=np.float64)).max())
-                if not difference <= reference.tolerance:  # NaN must fail too.
-                    raise ExportError(
-                        f"{name}: at batch size {len(inputs)}, {output} of the saved graph ({signature}) differs from "
-                        f"the network by {difference:.3g}, more than {reference.tolerance:.3g}; nothing was published"
-                    )
-                greatest = max(greatest, difference)
-    return greatest
-
-
-def _stage_classifier(source: Path, target: Path, stage: Callable[[str, int], Path]) -> int:
+def _stage_classifier(source: Path, target: Path, staged: dict[Path, Path]) -> int:
     """Stages a copy of a classifier, unless the newest one that is published has the same files.
 
     Returns:
@@ -246,22 +149,51 @@ def _stage_classifier(source: Path, target: Path, stage: Callable[[str, int], Pa
         card = read_card(source)
     except CardError as error:
         raise ExportError(f"the classifier can't be published: {error}") from error
-    newest = max(versions(target), default=0)
-    if newest:
-        with suppress(CardError):
-            if read_card(target / str(newest)).get("files") == card["files"]:
-                return newest
-    staging = stage(CLASSIFIER, newest + 1)
+    version = _next_version(target)
+    if find_card(newest_version(target)).get("files") == card["files"]:
+        return version - 1
+    staging = _stage(target, version, staged)
     for name in card["files"]:
         (staging / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / name, staging / name)
-    write_card(staging, {**{key: value for key, value in card.items() if key != "files"}, "version": newest + 1})
-    return newest + 1
+    del card["files"]
+    write_card(staging, {**card, "version": version})
+    return version
 
 
-def versions(model_base: Path) -> list[int]:
-    """The version numbers of a model base directory, ascending."""
-    return sorted(find_versions(model_base)) if model_base.is_dir() else []
+def _index(
+    signatures: Mapping[str, Mapping[str, Signature]], classifier: Path, seeds: int
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Labels the digits of the first seeds by the graphs that are published."""
+    saved = tf.saved_model.load(str(classifier))
+    generate, score = (signatures[name][SIGNATURE].graph for name in (GENERATOR, DISCRIMINATOR))
+    return seed_index.build(
+        lambda noise: np.asarray(generate(tf.constant(noise))[IMAGES]),
+        lambda images: np.asarray(saved.signatures[SIGNATURE](tf.constant(images))[PROBABILITIES]),
+        lambda images: np.asarray(score(tf.constant(images))[LOGITS]),
+        seeds,
+    )
+
+
+def _compare(name: str, signatures: Mapping[str, Signature], directory: Path) -> float:
+    """Loads a saved model and compares each signature with what it has to compute.
+
+    Returns the greatest difference, in pixel levels, logits, probabilities or features.
+    """
+    saved = tf.saved_model.load(str(directory))
+    greatest = 0.0
+    for signature, reference in signatures.items():
+        for inputs in reference.inputs:
+            expected = reference.expected(inputs)
+            for output, found in saved.signatures[signature](tf.constant(inputs)).items():
+                difference = float(np.abs(np.subtract(found.numpy(), expected[output], dtype=np.float64)).max())
+                if not difference <= reference.tolerance:  # NaN must fail too.
+                    raise ExportError(
+                        f"{name}: at batch size {len(inputs)}, {output} of the saved graph ({signature}) differs from "
+                        f"the network by {difference:.3g}, more than {reference.tolerance:.3g}; nothing was published"
+                    )
+                greatest = max(greatest, difference)
+    return greatest
 
 
 def _write_warm_up_requests(name: str, directory: Path) -> None:
@@ -273,11 +205,5 @@ def _write_warm_up_requests(name: str, directory: Path) -> None:
             request = log.predict_log.request
             request.model_spec.name = name
             request.model_spec.signature_name = SIGNATURE
-            request.inputs[MODELS[name].input.name].CopyFrom(to_proto(_example_inputs(name, size)))
+            request.inputs[MODELS[name].input.name].CopyFrom(to_proto(example_inputs(name, size)))
             writer.write(log.SerializeToString())
-
-
-def _example_inputs(name: str, rows: int) -> NDArray[Any]:
-    if name == GENERATOR:
-        return noise_from_seeds(range(rows))
-    return np.random.default_rng(rows).integers(0, 256, (rows, *IMAGE_SHAPE), np.uint8)

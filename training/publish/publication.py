@@ -1,14 +1,13 @@
 """From a run to what is served: the chosen generator, its seed index and its story, the detector, the classifier."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR
 from serving.storage import newest_version
 from serving.tf_serving import server_config
-from serving.versions.model_card import CardError, read_card
+from serving.versions.model_card import find_card
 from training import job
 from training.bar import announce
 from training.classifier import ClassifierConfig, classifier_facts, train_classifier
@@ -17,34 +16,14 @@ from training.data import Dataset
 from training.detector import DetectorConfig, detector_of_run
 from training.evaluation.classifier import EvaluationClassifier, newest_classifier
 from training.evaluation.source import MODELS
-from training.publish.export import ExportError, export
+from training.publish.export import export
 from training.publish.seed_index import SEEDS
 from training.report import story
-from training.run.metrics import evaluations
+from training.run.metrics import EVALUATIONS_FILE, read_log
 from training.run.selection import CRITERION, Validation, average_of, kept_generators
 
 EARLIER: Final = 6
 """How many earlier generators, the last ones, the detector learns from."""
-
-
-@dataclass(frozen=True)
-class PublishConfig:
-    """How a run is published.
-
-    Attributes:
-        base: the model base directories' parent.
-        mount_point: ``base`` as the model server will see it.
-        detector_steps: steps of the detector's training; None: the default, or as many as the run had if those are
-            fewer.
-        index_seeds: seeds in the index; None: the default.
-        classifiers: base directory of the classifier that labels the digits and is published; None: the run's.
-    """
-
-    base: Path
-    mount_point: PurePosixPath | Path = server_config.MOUNT_POINT
-    detector_steps: int | None = None
-    index_seeds: int | None = None
-    classifiers: Path | None = None
 
 
 def publish_classifier(
@@ -71,8 +50,18 @@ def classifier_of_run(run: Path, config: TrainingConfig, dataset: Dataset) -> Ev
     return newest_classifier(base)
 
 
-def publish_run(run: Path, config: TrainingConfig, trainer: Any, dataset: Dataset, publish: PublishConfig) -> int:
-    """Publishes a run's models as one new version.
+def publish_run(
+    run: Path,
+    config: TrainingConfig,
+    trainer: Any,
+    dataset: Dataset,
+    base: Path,
+    mount_point: PurePosixPath | Path = server_config.MOUNT_POINT,
+    detector_steps: int | None = None,
+    index_seeds: int | None = None,
+    classifiers: Path | None = None,
+) -> int:
+    """Publishes a run's models as one new version, and returns its number.
 
     The generator is the one that does best on the validation images, of those that the run measured and the average of
     the last half of them; or the last one, where it measured none. Its model card keeps the evaluation of the run's
@@ -83,10 +72,12 @@ def publish_run(run: Path, config: TrainingConfig, trainer: Any, dataset: Datase
         config: the run's.
         trainer: its networks after the last step (training.gan.step.Trainer).
         dataset: the run's images.
-        publish: where and how.
-
-    Returns:
-        The version.
+        base: the model base directories' parent.
+        mount_point: ``base`` as the model server will see it.
+        detector_steps: steps of the detector's training; None: the default, or as many as the run had if those are
+            fewer.
+        index_seeds: seeds in the index; None: the default.
+        classifiers: base directory of the classifier that labels the digits and is published; None: the run's.
 
     Raises:
         ConfigError: the images are not those of the run, or the weights of a measured generator are missing.
@@ -96,20 +87,14 @@ def publish_run(run: Path, config: TrainingConfig, trainer: Any, dataset: Datase
     if dataset.fingerprint() != config.data_sha256:
         raise ConfigError("data: these aren't the images that this run began with")
     classifier = classifier_of_run(run, config, dataset)
-    classifiers = publish.classifiers or job.classifiers_of(run, config)
-    labelling = newest_version(classifiers / CLASSIFIER)
-    if labelling is None:
-        raise ExportError(
-            f"{classifiers / CLASSIFIER} holds no version of a classifier: digitgan train-classifier "
-            f"--models {classifiers} makes one"
-        )
+    labelling = newest_classifier(classifiers) if classifiers else classifier
     announce("Choosing the generator")
     kept = kept_generators(run)
     if kept:
         generator, name, chosen = _choose(run, config, kept, Validation(dataset, classifier))
     else:
         generator, name, chosen = trainer.averaged_generator(), f"last-{trainer.step}", None
-    steps = publish.detector_steps or min(DetectorConfig.steps, trainer.step)
+    steps = detector_steps or min(DetectorConfig.steps, trainer.step)
     earlier = [each for each in kept.values() if each is not generator][-EARLIER:]
     detector = detector_of_run(
         run,
@@ -126,24 +111,20 @@ def publish_run(run: Path, config: TrainingConfig, trainer: Any, dataset: Datase
     announce("Saving the models and comparing each with its network")
     return export(
         {DISCRIMINATOR: detector.network, GENERATOR: generator},
-        publish.base,
+        base,
         job.card_facts(config, run, trainer.step),
-        publish.mount_point,
+        mount_point,
         details=details,
         calibration=detector.calibration,
-        classifier=labelling,
-        index_seeds=publish.index_seeds or SEEDS,
+        classifier=labelling.version_dir,
+        index_seeds=index_seeds or SEEDS,
         story=story.encode(document) if document["milestones"] else None,
     )
 
 
 def _evaluation_of(run: Path, chosen: Mapping[str, Any]) -> dict[str, Any]:
     """What the card of the run's newest version says of its evaluation, if the same generator was chosen for it."""
-    newest = newest_version(run / MODELS / GENERATOR)
-    try:
-        card = read_card(newest) if newest else {}
-    except CardError:
-        return {}
+    card = find_card(newest_version(run / MODELS / GENERATOR))
     return {"evaluation": card["evaluation"]} if "evaluation" in card and card.get("chosen") == chosen else {}
 
 
@@ -154,7 +135,7 @@ def _choose(
 
     Returns it, a name of the choice as a part of a file name, and what the model card says of the choice.
     """
-    distances = {row["step"]: row[CRITERION] for row in evaluations(run)}
+    distances = {row["step"]: row[CRITERION] for row in read_log(run / EVALUATIONS_FILE)}
     step = min(distances, key=distances.__getitem__)
     generator, distance, name, of = kept[step], distances[step], f"step-{step}", {}
     if average := average_of(kept, config):

@@ -4,21 +4,13 @@ The export computes it once, and it is served with the generator. So a request f
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.contract import (
-    CLASSES,
-    CONFIDENCES,
-    CURATED,
-    DIGITS,
-    INDEX_PAGE,
-    LOGITS,
-    NOT_INDEXED,
-)
+from serving import contract
+from serving.contract import CLASSES
 from serving.noise import noise_from_seeds
 from training.bar import TaskBar
 
@@ -31,50 +23,9 @@ _BATCH: Final = 256
 Look = Callable[[NDArray[Any]], NDArray[Any]]
 
 
-@dataclass(frozen=True)
-class SeedIndex:
-    """An index of the seeds 0 … N-1.
-
-    Attributes:
-        digits: uint8 [N], what the classifier reads.
-        confidences: float32 [N], its probability for that.
-        logits: float32 [N], the discriminator's raw logit.
-        curated: bool [N], whether confidence and logit are both at least their floors.
-        logit_floors: for each digit; None for one that no seed shows with enough confidence.
-    """
-
-    digits: NDArray[np.uint8]
-    confidences: NDArray[np.float32]
-    logits: NDArray[np.float32]
-    curated: NDArray[np.bool_]
-    logit_floors: tuple[float | None, ...]
-
-    def facts(self) -> dict[str, Any]:
-        """What the model card says: how many seeds, the floors, and how many seeds of each digit, all and curated."""
-        return {
-            "seeds": len(self.digits),
-            "confidence_floor": CONFIDENCE_FLOOR,
-            "logit_floors": list(self.logit_floors),
-            "digits": np.bincount(self.digits, minlength=CLASSES).tolist(),
-            "curated": np.bincount(self.digits[self.curated], minlength=CLASSES).tolist(),
-        }
-
-    def tables(self) -> dict[str, NDArray[Any]]:
-        """What the signature ``seed_index`` answers for all pages: output -> [pages, INDEX_PAGE]."""
-        padding = -len(self.digits) % INDEX_PAGE
-
-        def paged(values: NDArray[Any], beyond: int) -> NDArray[Any]:
-            return np.pad(values, (0, padding), constant_values=beyond).reshape(-1, INDEX_PAGE)
-
-        return {
-            DIGITS: paged(self.digits, NOT_INDEXED),
-            CONFIDENCES: paged(self.confidences, 0),
-            LOGITS: paged(self.logits, 0),
-            CURATED: paged(self.curated.astype(np.uint8), 0),
-        }
-
-
-def build(generate: Look, classify: Look, score: Look, seeds: int = SEEDS) -> SeedIndex:
+def build(
+    generate: Look, classify: Look, score: Look, seeds: int = SEEDS
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Looks at the digit of every seed from 0 up to ``seeds``, with a progress bar.
 
     A seed is curated if the classifier is sure enough, and if the discriminator's logit is among the upper three
@@ -86,6 +37,13 @@ def build(generate: Look, classify: Look, score: Look, seeds: int = SEEDS) -> Se
         classify: from those to probabilities, float32 [N, 10].
         score: from those to logits, float32 [N].
         seeds: how many, at least 1.
+
+    Returns:
+        The columns of the index, by the contract's names: the most likely digit of each seed, uint8 [seeds]; its
+        probability and the discriminator's raw logit, float32 [seeds]; and whether it is curated, uint8 [seeds].
+
+        What the model card says: how many seeds, the floors (of the logit for each digit; null for a digit that no
+        seed shows with enough confidence), and how many seeds of each digit, all and curated.
     """
     probabilities = np.empty((seeds, CLASSES), np.float32)
     logits = np.empty(seeds, np.float32)
@@ -97,12 +55,24 @@ def build(generate: Look, classify: Look, score: Look, seeds: int = SEEDS) -> Se
             probabilities[rows] = classify(images)[: rows.stop - first]
             logits[rows] = score(images)[: rows.stop - first]
             bar.advance(rows.stop - first)
-    digits = probabilities.argmax(1).astype(np.uint8)
-    confidences = probabilities.max(1)
+    digits, confidences = probabilities.argmax(1).astype(np.uint8), probabilities.max(1)
     sure = confidences >= CONFIDENCE_FLOOR
     floors = [
         float(np.quantile(logits[shown], LOGIT_QUANTILE)) if (shown := sure & (digits == digit)).any() else None
         for digit in range(CLASSES)
     ]
     thresholds = np.array([np.inf if floor is None else floor for floor in floors])
-    return SeedIndex(digits, confidences, logits, sure & (logits >= thresholds[digits]), tuple(floors))
+    curated = sure & (logits >= thresholds[digits])
+    columns = {
+        contract.DIGITS: digits,
+        contract.CONFIDENCES: confidences,
+        contract.LOGITS: logits,
+        contract.CURATED: curated.astype(np.uint8),
+    }
+    return columns, {
+        "seeds": seeds,
+        "confidence_floor": CONFIDENCE_FLOOR,
+        "logit_floors": floors,
+        "digits": np.bincount(digits, minlength=CLASSES).tolist(),
+        "curated": np.bincount(digits[curated], minlength=CLASSES).tolist(),
+    }

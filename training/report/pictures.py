@@ -1,7 +1,6 @@
 """The pictures of a report: a few hundred digits, chosen from the thousands of an evaluation."""
 
 from base64 import b64encode
-from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -11,7 +10,8 @@ from serving import interpolation
 from serving.contract import CLASSES, IMAGE_SIDE
 from serving.noise import noise_from_seeds
 from training.data import Images
-from training.evaluation.evaluator import Measurement
+from training.evaluation.figures import Measurement
+from training.evaluation.source import Generate
 from training.evaluation.statistics import nearest_images
 from training.run.samples import png_of, sheet
 
@@ -21,21 +21,13 @@ COMPARED: Final = 10
 NEIGHBOURS: Final = 3
 LEAST_LEGIBLE: Final = 18
 
-Generate = Callable[[NDArray[np.float32]], Images]
-"""From noise float32 [N, 100] to images uint8 [N, 28, 28]."""
-
-
-def png_uri(png: bytes) -> str:
-    """Returns a PNG as a data URI."""
-    return "data:image/png;base64," + b64encode(png).decode()
-
 
 def choose(images: Images, measured: Measurement, training_images: Images, generate: Generate) -> dict[str, Any]:
     """Chooses the pictures from an evaluation. The same images always give the same pictures.
 
     Args:
         images: uint8 [N, 28, 28], the images of the seeds 0 … N-1.
-        measured: a full measurement of them.
+        measured: a measurement of them, not a light one.
         training_images: uint8 [M, 28, 28].
         generate: the generator.
 
@@ -50,40 +42,41 @@ def choose(images: Images, measured: Measurement, training_images: Images, gener
         - ``least_legible``: the images that the classifier is least sure of: ``seed``, ``png``, ``digit``,
           ``confidence``.
     """
-    assert measured.distances is not None, "a light measurement has no distances"
-    digits, confidences = measured.digits, measured.confidences
+    assert measured.to_training is not None, "a light measurement has no distances"
+    digits, confidences = measured.probabilities.argmax(1), measured.probabilities.max(1)
     first_of_each = [np.flatnonzero(digits == digit)[:PER_DIGIT] for digit in range(CLASSES)]
     columns = np.zeros((PER_DIGIT, CLASSES, IMAGE_SIDE, IMAGE_SIDE), np.uint8)
     for digit, seeds in enumerate(first_of_each):
         columns[: len(seeds), digit] = images[seeds]
     surest = [int(seeds[np.argmax(confidences[seeds])]) for seeds in first_of_each if len(seeds)]
-    compared = _compared(digits, measured.distances)
+    compared = _compared(digits, measured.to_training)
     distances, neighbours = nearest_images(images[compared], training_images, NEIGHBOURS)
+
+    def one(seed: int) -> dict[str, Any]:
+        return {"seed": int(seed), "png": _png(images[seed][None], 1)}
+
+    def between(start: int, end: int) -> Images:
+        return generate(interpolation.path(noise_from_seeds([start, end]), STEPS - 1, "slerp", loop=False))
+
     return {
         "by_digit": {
             "png": _png(columns.reshape(-1, IMAGE_SIDE, IMAGE_SIDE), CLASSES),
             "absent": [digit for digit, seeds in enumerate(first_of_each) if not len(seeds)],
         },
         "interpolations": [
-            {"start": start, "end": end, "png": _png(_interpolation(start, end, generate), STEPS)}
+            {"start": start, "end": end, "png": _png(between(start, end), STEPS)}
             for start, end in zip(surest[::2], surest[1::2], strict=False)
         ],
         "nearest": [
             {
-                "seed": int(seed),
-                "png": _png(images[seed][None], 1),
+                **one(seed),
                 "neighbours": _png(training_images[neighbours[row]], NEIGHBOURS),
                 "distances": distances[row].tolist(),
             }
             for row, seed in enumerate(compared)
         ],
         "least_legible": [
-            {
-                "seed": int(seed),
-                "png": _png(images[seed][None], 1),
-                "digit": int(digits[seed]),
-                "confidence": float(confidences[seed]),
-            }
+            {**one(seed), "digit": int(digits[seed]), "confidence": float(confidences[seed])}
             for seed in np.argsort(confidences, kind="stable")[:LEAST_LEGIBLE]
         ],
     }
@@ -103,10 +96,11 @@ def _compared(digits: NDArray[np.int64], distances: NDArray[np.float64]) -> NDAr
     return np.concatenate([nearest, np.sort(drawn)]).astype(np.int64)
 
 
-def _interpolation(start: int, end: int, generate: Generate) -> Images:
-    return generate(interpolation.path(noise_from_seeds([start, end]), STEPS - 1, "slerp", loop=False))
-
-
 def _png(digits: Images, columns: int) -> str:
     """Digits in rows, as a data URI of a PNG in their own size."""
     return png_uri(png_of(sheet(digits, columns)))
+
+
+def png_uri(png: bytes) -> str:
+    """Returns a PNG as a data URI."""
+    return "data:image/png;base64," + b64encode(png).decode()

@@ -4,7 +4,6 @@ The generator carries it as the signature ``story``. docs/quality.md describes t
 """
 
 import base64
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from io import BytesIO
@@ -15,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from training.config import TrainingConfig
+from training.config import METRICS, TrainingConfig
 from training.evaluation.statistics import legible_share
-from training.run.metrics import evaluations, log_rows, rounded, thinned
+from training.run.metrics import EVALUATIONS_FILE, METRICS_FILE, read_log, rounded, thinned
 from training.run.samples import GRID_SIDE, SAMPLES, enlarged, png_of, read_grid, sheet
 from training.run.stability import chance_losses, verdict
 
@@ -47,8 +46,7 @@ def build_story(
         classify: a digit classifier; without it the stages after the noise have no names.
         chosen: which generator is published, as its model card says it; None if the last one, or none yet.
     """
-    rows = log_rows(run)
-    generator, discriminator = (rounded(each) for each in chance_losses(config.recipe.loss))
+    rows = read_log(run / METRICS_FILE)
     milestones = [_milestone(path, config, classify) for path in sorted((run / SAMPLES).glob("step-*.png"))]
     steps = max([0, *(each["step"] for each in milestones), *(int(row["step"]) for row in rows[-1:])])
     return {
@@ -65,9 +63,9 @@ def build_story(
         "seeds": GRID_SIDE**2,
         "milestones": milestones,
         "log": thinned(rows),
-        "guessing": {"generator_loss": generator, "discriminator_loss": discriminator},
+        "guessing": dict(zip(METRICS[:2], map(rounded, chance_losses(config.recipe.loss)), strict=True)),
         "stability": _rounded(verdict(rows, config.recipe.loss)),
-        "evaluations": [_rounded(each) for each in evaluations(run)],
+        "evaluations": _rounded(read_log(run / EVALUATIONS_FILE)),
     }
 
 
@@ -76,11 +74,6 @@ def encode(story: Mapping[str, Any]) -> bytes:
     on_the_way = [{k: v for k, v in each.items() if k != "reference"} for each in story["evaluations"]]
     content = {**story, "evaluations": on_the_way}
     return json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
-
-
-def facts(story: bytes) -> dict[str, Any]:
-    """Returns what the model card says about a story: its length and its SHA-256."""
-    return {"bytes": len(story), "sha256": hashlib.sha256(story).hexdigest()}
 
 
 def stage(background: float, legible: float | None) -> str | None:
@@ -152,8 +145,4 @@ def _milestone(path: Path, config: TrainingConfig, classify: Classify | None) ->
 
 def _rounded(value: Any) -> Any:
     """Rounds the numbers in a JSON value; those that are not finite become None."""
-    if isinstance(value, Mapping):
-        return {key: _rounded(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_rounded(one) for one in value]
-    return rounded(value) if isinstance(value, float) else value
+    return json.loads(json.dumps(value), parse_float=lambda text: rounded(float(text)), parse_constant=lambda _: None)

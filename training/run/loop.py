@@ -18,7 +18,6 @@ from training.devices import Agreement, is_chief, scratch
 from training.evaluation.classifier import EvaluationClassifier
 from training.gan.step import Trainer
 from training.run import metrics, samples
-from training.run.milestones import milestones
 from training.run.selection import Selection, Validation
 
 CHECKPOINTS: Final = "checkpoints"
@@ -74,7 +73,7 @@ def train(
     (run / samples.SAMPLES).mkdir(parents=True, exist_ok=True)
     config.write(run)
     log = metrics.RunLog(run / metrics.METRICS_FILE, first_step)
-    pictured = milestones(config)
+    pictured = samples.milestones(config)
     selection = None
     if config.evaluate_every and classifier:
         selection = Selection(run, Validation(dataset, classifier), first_step)

@@ -14,7 +14,9 @@ from training.run import plots
 from training.run.stability import chance_losses
 
 METRICS_FILE: Final = "metrics.jsonl"
+"""METRICS, each the mean over the steps since the line before."""
 EVALUATIONS_FILE: Final = "evaluations.jsonl"
+"""The figures of the averaged generator, and the reference."""
 PLOT_FILE: Final = "losses.png"
 POINTS: Final = 400
 """The most points of a thinned log."""
@@ -27,7 +29,7 @@ class RunLog:
     def __init__(self, path: Path, first_step: int) -> None:
         """Opens the log; drops lines after ``first_step``, which a resumed run writes again."""
         self._path = path
-        kept = [line for line in _lines(path) if line["step"] <= first_step]
+        kept = [line for line in read_log(path) if line["step"] <= first_step]
         write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def append(self, step: int, epoch: float, figures: Mapping[str, Any]) -> None:
@@ -36,17 +38,15 @@ class RunLog:
             file.write(json.dumps({"step": step, "epoch": round(epoch, 4), **figures}) + "\n")
 
 
-def log_rows(run: Path) -> list[dict[str, float]]:
-    """Reads a run's metrics.jsonl, oldest line first: METRICS, each the mean over the steps since the line before.
-
-    Leaves out a last line that a crash cut short.
-    """
-    return _lines(run / METRICS_FILE)
-
-
-def evaluations(run: Path) -> list[dict[str, Any]]:
-    """Reads the evaluations during a run, oldest first: ``step``, ``epoch`` and the figures. May be empty."""
-    return _lines(run / EVALUATIONS_FILE)
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Reads a log, oldest line first; empty if there is no file. Leaves out a last line that a crash cut short."""
+    rows = []
+    for line in path.read_text("utf-8").splitlines() if path.exists() else ():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
 
 
 def thinned(rows: Sequence[Mapping[str, float]]) -> dict[str, list[float | None]]:
@@ -75,15 +75,4 @@ def rounded(number: float) -> float | None:
 
 def plot(run: Path, loss: str) -> None:
     """Draws the losses and the discriminator's accuracy of a run with the recipe's ``loss`` into losses.png."""
-    write_atomically(run / PLOT_FILE, plots.losses(thinned(log_rows(run)), *chance_losses(loss)))
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    rows = []
-    if path.exists():
-        for line in path.read_text("utf-8").splitlines():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-    return rows
+    write_atomically(run / PLOT_FILE, plots.losses(thinned(read_log(run / METRICS_FILE)), *chance_losses(loss)))

@@ -1,4 +1,4 @@
-"""Pictures of what a generator makes."""
+"""Pictures of what a generator makes at the milestones of a run."""
 
 from io import BytesIO
 from pathlib import Path
@@ -11,12 +11,27 @@ from PIL import Image
 from serving.contract import IMAGE_SIDE
 from serving.files import write_atomically
 from serving.noise import noise_from_seeds
+from training.config import TrainingConfig
 from training.pixels import to_pixels
 
 SAMPLES: Final = "samples"
 """The directory of a run's pictures."""
 GRID_SIDE: Final = 8
 SCALE: Final = 2
+STEPS: Final = (1, 200, 300, 600, 700, 900, 1000)
+"""The course deck's stages, in steps."""
+
+
+def milestones(config: TrainingConfig) -> frozenset[int]:
+    """The steps after which the same fixed noise is pictured.
+
+    The deck's seven stages; after them the end of each epoch, thinned as the run grows long (every epoch up to the
+    10th, every 5th up to the 50th, every 25th beyond); and the last step.
+    """
+    epochs = range(1, int(config.epochs_at(config.steps)) + 1)
+    kept = (epoch for epoch in epochs if epoch <= 10 or (epoch <= 50 and epoch % 5 == 0) or epoch % 25 == 0)
+    ends = {step for step in map(config.step_of_epoch, kept) if step > STEPS[-1]}
+    return frozenset(step for step in {*STEPS, *ends, config.steps} if step <= config.steps)
 
 
 def write_grid(path: Path, generator: Any) -> None:

@@ -12,7 +12,7 @@ from training.evaluation.classifier import EvaluationClassifier
 from training.evaluation.evaluator import Evaluator
 from training.gan.networks import averaged_generator, build_generator, float32_copy, read_weights, write_weights
 from training.pixels import to_pixels
-from training.run.metrics import EVALUATIONS_FILE, RunLog, evaluations
+from training.run.metrics import EVALUATIONS_FILE, RunLog, read_log
 
 GENERATORS: Final = "generators"
 CRITERION: Final = "frechet_distance"
@@ -23,18 +23,18 @@ class Validation:
 
     def __init__(self, dataset: Dataset, classifier: EvaluationClassifier) -> None:
         """Raises EvaluationError where the validation images are too few."""
-        self._evaluator = Evaluator(classifier, *dataset.validation, dataset.training[0])
+        self._evaluator = Evaluator(classifier, *dataset.validation, dataset.training[0], light=True)
         images, _ = dataset.validation
         self._noise = noise_from_seeds(range(len(images)))
 
     def figures(self, generator: Any) -> dict[str, Any]:
         """Returns the figures of a light evaluation of a generator in float32."""
         images = in_batches(lambda noise: to_pixels(generator(noise, training=False)), self._noise)
-        return self._evaluator.measure(images[..., 0], light=True).figures
+        return self._evaluator.measure(images[..., 0]).figures
 
     def reference(self) -> dict[str, Any]:
         """Returns those of as many training images."""
-        return self._evaluator.measure_real(len(self._noise), light=True).figures
+        return self._evaluator.measure_real(len(self._noise)).figures
 
 
 class Selection:
@@ -64,7 +64,7 @@ def kept_generators(run: Path) -> dict[int, Any]:
 
     Raises ConfigError if the weights of one are missing: another one would be served in its place.
     """
-    files = {row["step"]: _weights_file(run, row["step"]) for row in evaluations(run)}
+    files = {row["step"]: _weights_file(run, row["step"]) for row in read_log(run / EVALUATIONS_FILE)}
     if missing := [str(file) for file in files.values() if not file.exists()]:
         raise ConfigError(f"{', '.join(missing)}: the weights of a generator that was measured are missing")
     return {step: float32_copy(build_generator, read_weights(file)) for step, file in sorted(files.items())}

@@ -7,6 +7,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from training.config import METRICS
+
 RELATIVISTIC: Final = "relativistic"
 """The name of the relativistic pairing loss (Jolicoeur-Martineau 2019) among the recipes' losses."""
 
@@ -56,30 +58,25 @@ def verdict(rows: Rows, loss: str) -> dict[str, Any]:
     """
     for row in rows:
         if not (math.isfinite(row["generator_loss"]) and math.isfinite(row["discriminator_loss"])):
-            return _judgement(
-                "failed",
-                f"The run diverged: at step {int(row['step']):,} a loss was not a finite number.",
-                "Try a smaller learning rate, or float32 instead of mixed precision.",
-            )
+            words = f"The run diverged: at step {int(row['step']):,} a loss was not a finite number."
+            hint = "Try a smaller learning rate, or float32 instead of mixed precision."
+            return {"state": "failed", "words": f"{words} {hint}"}
     part = [row for row in rows if row["step"] > rows[-1]["step"] * (1 - LAST_PART)]
     if len(part) < MIN_LINES:
-        return _judgement(
-            "unclear",
-            f"The run is too short: its last third has {len(part)} lines of log, and a confidence interval needs at "
-            f"least {MIN_LINES}.",
-        )
-    steps = np.array([row["step"] for row in part], np.float64)
+        words = f"The run is too short: its last third has {len(part)} lines of log, and a confidence interval needs at"
+        return {"state": "unclear", "words": f"{words} least {MIN_LINES}."}
+    columns = {name: np.array([row[name] for row in part], np.float64) for name in ("step", *METRICS)}
     trends = {
-        name: _trend(steps, np.array([row[f"{name}_loss"] for row in part], np.float64), chance)
+        name: _trend(columns["step"], columns[f"{name}_loss"], chance)
         for name, chance in zip(("generator", "discriminator"), chance_losses(loss), strict=True)
     }
-    accuracy = {name: float(np.mean([row[name] for row in part])) for name in ("accuracy_real", "accuracy_fake")}
+    accuracy = {name: float(columns[name].mean()) for name in ("accuracy_real", "accuracy_fake")}
     state, reason = _state(trends)
+    first, last = (int(columns["step"][place]) for place in (0, -1))
     # Only differences of a relativistic discriminator's logits have a meaning (training.gan.step.Trainer).
     threshold = ", with the middle of its logits as the threshold" if loss == RELATIVISTIC else ""
-    return _judgement(
-        state,
-        f"In the last third of the run (steps {int(steps[0]):,} to {int(steps[-1]):,}) {reason}.",
+    sentences = [
+        f"In the last third of the run (steps {first:,} to {last:,}) {reason}.",
         *(
             f"The {name}'s loss: mean {trend['mean']:.3f}, change {trend['change']:+.3f} "
             f"(95 % interval {trend['change_low']:+.3f} to {trend['change_high']:+.3f}); "
@@ -88,14 +85,8 @@ def verdict(rows: Rows, loss: str) -> dict[str, Any]:
         ),
         f"The discriminator classified {_percent(accuracy['accuracy_real'])} of the real and "
         f"{_percent(accuracy['accuracy_fake'])} of the generated images correctly{threshold}; guessing gives 50 %.",
-        first_step=int(steps[0]),
-        **accuracy,
-        **trends,
-    )
-
-
-def _judgement(state: str, *sentences: str, **numbers: Any) -> dict[str, Any]:
-    return {"state": state, "words": " ".join(sentences), **numbers}
+    ]
+    return {"state": state, "words": " ".join(sentences), "first_step": first, **accuracy, **trends}
 
 
 def _trend(steps: NDArray[np.float64], losses: NDArray[np.float64], chance: float) -> dict[str, float]:
