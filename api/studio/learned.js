@@ -39,10 +39,9 @@ let current = 0;
 /** @type {((step: number) => void)[]} */
 let cursors = [];
 
-const lastStep = () => {
-  const steps = story?.log.step ?? [];
-  return steps[steps.length - 1] ?? story?.run.steps ?? 1;
-};
+/** The end of the axis. */
+const lastStep = () =>
+  Math.max(1, ...(story?.log.step.slice(-1) ?? []).map(Number), ...(story?.milestones ?? []).map(({ step }) => step));
 
 async function load() {
   try {
@@ -132,8 +131,8 @@ function drawPlots({ log, guessing, evaluations }) {
     "The discriminator’s accuracy over the steps",
     steps,
     [
-      { name: "D right on real", kind: "real", values: log.accuracy_real, guess: 0.5 },
-      { name: "D right on generated", kind: "fake", values: log.accuracy_fake },
+      { name: "accuracy on real", kind: "real", values: log.accuracy_real, guess: 0.5 },
+      { name: "accuracy on generated", kind: "fake", values: log.accuracy_fake },
     ],
     { ...shares, height: measured ? 134 : 150, axis: !measured },
   );
@@ -166,17 +165,15 @@ function show(index) {
     .join(", ");
   one("#lapse-caption", HTMLElement).textContent = words;
   one("#lapse-where", HTMLElement).textContent = `step ${thousands(step)}, epoch ${epoch.toFixed(epoch < 10 ? 2 : 0)}`;
-  slider.value = `${Math.round(along(Math.min(step, lastStep()), lastStep()) * MARKS)}`;
+  slider.value = `${Math.round(along(step, lastStep()) * MARKS)}`;
   slider.setAttribute("aria-valuetext", `step ${step}${words ? `, ${words}` : ""}`);
-  for (const mark of cursors) mark(Math.min(step, lastStep()));
+  for (const mark of cursors) mark(step);
 }
 
 /** The slider stops at milestones only. */
 function nearest() {
   const share = Number(slider.value) / MARKS;
-  const distances = (story?.milestones ?? []).map(({ step }) =>
-    Math.abs(along(Math.min(step, lastStep()), lastStep()) - share),
-  );
+  const distances = (story?.milestones ?? []).map(({ step }) => Math.abs(along(step, lastStep()) - share));
   show(distances.indexOf(Math.min(...distances)));
 }
 

@@ -59,7 +59,9 @@ function ticks(last) {
 export function plot(title, steps, curves, { last, top, label, marks, width, height, axis }) {
   const bottom = height - (axis ? FOOT : 6);
   const x = (/** @type {number} */ step) => LEFT + along(step, last) * (width - LEFT - RIGHT);
-  const y = (/** @type {number} */ value) => bottom - (Math.min(value, top) / top) * (bottom - TOP);
+  const y = (/** @type {number} */ value) => bottom - (value / top) * (bottom - TOP);
+  const inside = `inside-${curves[0].kind}`; // A curve leaves the plot at its top.
+  const frame = draw("rect", { x: LEFT, y: TOP - 6, width: width - LEFT - RIGHT, height: bottom - TOP + 7 });
   const legend = curves.map((curve, index) =>
     draw("text", { x: LEFT + LEGEND * index, y: 12, class: `key ${curve.kind}` }, curve.name),
   );
@@ -78,7 +80,7 @@ export function plot(title, steps, curves, { last, top, label, marks, width, hei
       if (value !== null) path += `${pen}${x(steps[index]).toFixed(1)} ${y(value).toFixed(1)}`;
       pen = value === null ? "M" : "L";
     });
-    return draw("path", { d: path, class: `curve ${kind}` });
+    return draw("path", { d: path, class: `curve ${kind}`, "clip-path": `url(#${inside})` });
   });
   const guesses = curves.flatMap(({ guess, kind }) =>
     guess === undefined
@@ -86,14 +88,18 @@ export function plot(title, steps, curves, { last, top, label, marks, width, hei
       : [draw("line", { x1: LEFT, x2: width - RIGHT, y1: y(guess), y2: y(guess), class: `guess ${kind}` })],
   );
   const feet = axis
-    ? ticks(last).map((step) =>
-        draw("text", { x: x(step), y: height - 6, "text-anchor": "middle", class: "foot" }, thousands(step)),
-      )
+    ? [
+        draw("text", { x: LEFT - 12, y: height - 6, "text-anchor": "end", class: "foot" }, "step"),
+        ...ticks(last).map((step) =>
+          draw("text", { x: x(step), y: height - 6, "text-anchor": "middle", class: "foot" }, thousands(step)),
+        ),
+      ]
     : [];
   const cursor = draw("line", { x1: LEFT, x2: LEFT, y1: TOP - 6, y2: bottom, class: "cursor" });
   const svg = draw(
     "svg",
     { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": title },
+    draw("clipPath", { id: inside }, frame),
     ...grid,
     ...guesses,
     ...lines,

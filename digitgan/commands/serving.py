@@ -33,6 +33,8 @@ ModelsOption = Annotated[
 ]
 
 
+MAX_PORT: Final = 65535
+
 _TENSORFLOW_SERVING: Final = typer.Option(hidden=True)
 """A flag of ``tensorflow_model_server``, by which either server can stand in for the other."""
 
@@ -61,7 +63,7 @@ def serve(
         ),
     ] = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The gRPC port; 0 takes a free one.")] = 8500,
+    port: Annotated[int, typer.Option(help="The gRPC port; 0 takes a free one.", min=0, max=MAX_PORT)] = 8500,
     grpc_socket_path: Annotated[
         Path | None, typer.Option(help="A Unix socket to listen on, instead of --host and --port.")
     ] = None,
@@ -161,7 +163,9 @@ def _announce(server: "ModelServer") -> None:
 
 
 HostOption = Annotated[str | None, typer.Option(help="The address to listen on. Default: 127.0.0.1.")]
-PortOption = Annotated[int | None, typer.Option(help="The port to listen on; 0 takes a free one. Default: 8000.")]
+PortOption = Annotated[
+    int | None, typer.Option(help="The port to listen on; 0 takes a free one. Default: 8000.", min=0, max=MAX_PORT)
+]
 
 _OWN_MODEL_SERVER: Final = {
     "model_server": "unix:",  # its path is known when it starts
@@ -233,22 +237,14 @@ def _settings(command: str, host: str | None, port: int | None, others: Mapping[
     """Returns the gateway's settings. Raises UserError if one of them, or the address, cannot be used."""
     from api.settings import load_settings
 
-    if port is not None:
-        _check_port(command, port)
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     settings = load_settings(**given, **others)
     _check_address(command, settings.host, settings.port)
     return settings
 
 
-def _check_port(command: str, port: int) -> None:
-    if not 0 <= port <= 65535:
-        raise UserError(f"--port {port}: should be from 0 to 65535. Take a free one with: digitgan {command} --port 0")
-
-
 def _check_address(command: str, host: str, port: int) -> None:
     """Raises UserError if no server can listen there. It costs nothing, while models take seconds to load."""
-    _check_port(command, port)
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         with socket.socket(family) as listener:

@@ -25,7 +25,8 @@ def children(process: subprocess.Popen[str]) -> list[int]:
     return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
 
 
-def test_the_pretrained_model_answers_and_ends_cleanly() -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=["Ctrl-C", "the terminal closes"])
+def test_the_pretrained_model_answers_and_ends_cleanly(number: int) -> None:
     with digitgan_up() as (server, client):
         process = server.process
         png = client.get("/digits/7.png")
@@ -37,8 +38,9 @@ def test_the_pretrained_model_answers_and_ends_cleanly() -> None:
         (model_server,) = children(process)
         assert os.getsid(model_server) == os.getsid(process.pid)
         assert os.getpgid(model_server) != os.getpgid(process.pid)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         assert process.wait(DEADLINE_S) == 0
+        assert not Path(f"/proc/{model_server}").exists()
 
 
 def test_the_model_server_on_the_path_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,15 +119,6 @@ def test_a_model_that_cannot_be_loaded_ends_everything_and_is_named(tmp_path: Pa
     assert re.search(r"^digitgan: generator version 1 cannot be loaded: (DATA_LOSS|OUT_OF_RANGE): .+", last)
     assert "Remove that version, or publish it again under a new number; then start again" in last
     assert "Traceback" not in done.stderr
-
-
-def test_a_terminal_that_closes_leaves_no_model_server_behind() -> None:
-    with digitgan_up() as (server, _):
-        process = server.process
-        (model_server,) = children(process)
-        process.send_signal(signal.SIGHUP)
-        assert process.wait(DEADLINE_S) == 0
-        assert not Path(f"/proc/{model_server}").exists()
 
 
 def test_sigterm_at_any_moment_leaves_no_model_server_behind() -> None:
