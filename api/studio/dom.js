@@ -30,9 +30,9 @@ export function make(tag, attributes = {}, ...children) {
 
 /** @param {number} share 0 to 1 */
 export function percent(share) {
-  if (share > 0 && share < 0.001) return "less than 0.1 %";
+  if (share > 0 && share < 0.001) return "less than 0.1\u00a0%"; // A line does not end before the sign.
   const digits = share > 0.99 || share < 0.01 ? 1 : 0;
-  return `${(Math.floor(share * 100 * 10 ** digits) / 10 ** digits).toFixed(digits)} %`;
+  return `${(Math.floor(share * 100 * 10 ** digits) / 10 ** digits).toFixed(digits)}\u00a0%`;
 }
 
 /** @param {number} number */

@@ -97,7 +97,7 @@ async function guess(index) {
   try {
     const { scores } = await (await send({ path: "/score", body: { images: pngs } })).json();
     discriminator = (scores[0].logit < scores[1].logit ? 0 : 1) === fake;
-    verdict = ` The discriminator is ${discriminator ? "right" : "wrong"}: it gives the generated digit ${percent(scores[fake].probability)} real, the other ${percent(scores[1 - fake].probability)}.`;
+    verdict = ` The discriminator is ${discriminator ? "right" : "wrong"}: it rates the generated digit ${percent(scores[fake].probability)} real, and the other ${percent(scores[1 - fake].probability)}.`;
   } catch (error) {
     verdict = ` The discriminator did not answer: ${/** @type {Error} */ (error).message}`;
   }

@@ -10,13 +10,13 @@ from tests.browser.test_wall import pixels_of
 def test_the_slider_leads_through_the_milestones(open_page: Open) -> None:
     page = open_page("learned")
     slider = page.get_by_role("slider", name="Milestone")
-    expect(slider).to_have_attribute("aria-valuetext", "step 1000, mature, 90 % legible")
+    expect(slider).to_have_attribute("aria-valuetext", "step 1000, mature, 90\u00a0% legible")
     slider.focus()
     for key, words, shade in (
-        ("ArrowLeft", "step 200, patterns, 40 % legible", 100),
+        ("ArrowLeft", "step 200, patterns, 40\u00a0% legible", 100),
         ("ArrowLeft", "step 1, noise", 50),
         ("ArrowLeft", "step 1, noise", 50),
-        ("End", "step 1000, mature, 90 % legible", 150),
+        ("End", "step 1000, mature, 90\u00a0% legible", 150),
     ):
         page.keyboard.press(key)
         expect(slider).to_have_attribute("aria-valuetext", words)
@@ -31,7 +31,7 @@ def test_slider_and_curves_have_one_axis(open_page: Open) -> None:
         slider = page.get_by_role("slider", name="Milestone")
         slider.focus()
         page.keyboard.press("ArrowLeft")
-        expect(slider).to_have_attribute("aria-valuetext", "step 200, patterns, 40 % legible")
+        expect(slider).to_have_attribute("aria-valuetext", "step 200, patterns, 40\u00a0% legible")
         box = slider.bounding_box()
         assert box
         thumb = box["x"] + 8 + (box["width"] - 16) * float(slider.input_value()) / 1000

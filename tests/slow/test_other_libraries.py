@@ -15,6 +15,7 @@ import pytest
 
 from tests.support.commands import LIMIT_S
 from tests.support.processes import digitgan_up
+from training.data import Dataset, load
 
 ROOT = Path(__file__).parents[2]
 COUNT, TEST = 120, 40
@@ -83,17 +84,29 @@ x, y = [Image.open(io.BytesIO(file)) for file in test.data], test.target
 """,
         by_digit=True,
     ),
-    "scikit-learn on rows": Reader(
+    "pandas read_csv": Reader(
+        ("pandas",),
+        "csv",
+        """
+import pandas
+
+table = pandas.read_csv(f"{folder}/test.csv")
+x, y = table.drop(columns="label").to_numpy(np.uint8).reshape(-1, 28, 28), table["label"]
+""",
+    ),
+    "scikit-learn on the client's arrays": Reader(
         ("scikit-learn", "pandas"),
         "csv",
         """
 import pandas
+from digitgan import Client
 from sklearn.neighbors import KNeighborsClassifier
 
-table = pandas.read_csv(f"{folder}/test.csv")
-rows, y = table.drop(columns="label"), table["label"]
+table = pandas.read_csv(f"{folder}/labels.csv")
+digits = Client().generate(seeds=table["seed"][table["part"] == "test"], labels=True)
+x, y = digits.pixels, digits.labels
+rows = x.reshape(-1, 784)
 assert (KNeighborsClassifier(1).fit(rows, y).predict(rows) == y).all()
-x = rows.to_numpy(np.uint8).reshape(-1, 28, 28)
 """,
     ),
     "NumPy, as Keras loads MNIST": Reader(
@@ -145,22 +158,9 @@ def url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def expected(python: Path, url: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[np.ndarray, np.ndarray]:
-    """The test digits: the images and labels that the client returns for the seeds in ``labels.csv``."""
-    folder = make(python, url, tmp_path_factory.mktemp("expected"), "npz")
-    table = np.loadtxt(folder / "labels.csv", str, delimiter=",", skiprows=1)
-    seeds = table[table[:, 0] == "test", 2].tolist()
-    code = f"""
-import numpy as np
-from digitgan import Client
-
-with Client({url!r}) as client:
-    digits = client.generate(seeds={list(map(int, seeds))}, labels=True)
-np.savez({str(folder / "expected.npz")!r}, x=digits.pixels, y=digits.labels)
-"""
-    run(python, "-P", "-c", code)
-    with np.load(folder / "expected.npz") as file:
-        return file["x"], file["y"]
+def expected(python: Path, url: str, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """The dataset as this project reads it."""
+    return load(make(python, url, tmp_path_factory.mktemp("expected"), "idx"))
 
 
 def make(python: Path, url: str, folder: Path, format_: str) -> Path:
@@ -171,16 +171,14 @@ def make(python: Path, url: str, folder: Path, format_: str) -> Path:
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_a_library_reads_a_dataset(
-    python: Path, url: str, expected: tuple[np.ndarray, np.ndarray], tmp_path: Path, name: str
-) -> None:
+def test_a_library_reads_a_dataset(python: Path, url: str, expected: Dataset, tmp_path: Path, name: str) -> None:
     reader = READERS[name]
     if reader.packages:
         run(python, "-m", "pip", "install", *reader.packages)
     folder = make(python, url, tmp_path, reader.format)
-    offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache")}
-    run(python, "-P", "-c", CODE.format(reader.code), folder, tmp_path / "read.npz", **offline)
-    x, y = expected
+    environment = {"DIGITGAN_URL": url, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache")}
+    run(python, "-P", "-c", CODE.format(reader.code), folder, tmp_path / "read.npz", **environment)
+    x, y = expected.x_test, expected.y_test
     order = np.argsort(y, kind="stable") if reader.by_digit else np.arange(TEST)
     with np.load(tmp_path / "read.npz") as read:
         assert np.array_equal(read["y"], y[order])
