@@ -186,40 +186,27 @@ def main_drawing(strokes: Mask) -> Mask:
     if not strokes.any():
         return strokes
     height, width = strokes.shape
-    parts = connected_parts(strokes)
-    top, bottom, left, right = parts.top, parts.bottom, parts.left, parts.right
+    label, area, (left, top, right, bottom) = connected_parts(strokes)
     touching = (top == 0) | (left == 0) | (bottom == height) | (right == width)
     beside = (bottom < height * MARGIN) | (top > height * (1 - MARGIN))
     beside |= (right < width * MARGIN) | (left > width * (1 - MARGIN))
     length, breadth = np.maximum(bottom - top, right - left), np.minimum(bottom - top, right - left)
     line = beside & (length > 6 * breadth) & (length > 0.2 * max(height, width))
     towards_middle = np.minimum.outer(_distance_to_edge(height), _distance_to_edge(width))
-    mass = np.bincount(parts.label[strokes], towards_middle[strokes] + 0.02, top.size)
+    mass = np.bincount(label[strokes], towards_middle[strokes] + 0.02, top.size)
     mass[line | (touching & beside)] *= 0.02
     main = int(mass.argmax())
-    kept = ~touching & ~line & (length > 0.15 * length[main]) & (parts.area > 0.04 * parts.area[main])
+    kept = ~touching & ~line & (length > 0.15 * length[main]) & (area > 0.04 * area[main])
     kept[main] = True
-    drawing: Mask = strokes & kept[parts.label]
+    drawing: Mask = strokes & kept[label]
     return drawing
 
 
-@dataclass(frozen=True)
-class Parts:
-    """Connected parts of a mask, counted from 0. ``label``: [h, w], the part of each pixel of the mask.
+def connected_parts(mask: Mask) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    """Returns the part of each pixel of a mask, [h, w], the area of each part, [P], and their boxes, [4, P].
 
-    ``area``, ``top``, ``bottom``, ``left``, ``right``: of each part; bottom and right are exclusive.
+    Joins the runs of set pixels in each row with those that they touch in the next one, corners included.
     """
-
-    label: NDArray[np.intp]
-    area: NDArray[np.intp]
-    top: NDArray[np.intp]
-    bottom: NDArray[np.intp]
-    left: NDArray[np.intp]
-    right: NDArray[np.intp]
-
-
-def connected_parts(mask: Mask) -> Parts:
-    """Joins the runs of set pixels in each row with those that they touch in the next one, corners included."""
     height, width = mask.shape
     stride = width + 2
     change = np.diff(np.pad(mask, 1).ravel().astype(np.int8))
@@ -239,12 +226,12 @@ def connected_parts(mask: Mask) -> Parts:
     label = np.zeros(mask.shape, np.intp)
     label[mask] = np.repeat(part, lengths)
     row, left = starts // stride - 1, starts % stride - 1
-    edges = [np.full(names.size, start) for start in (height, 0, width, 0)]
-    for edge, least_or_most, values in zip(
-        edges, (np.minimum, np.maximum) * 2, (row, row + 1, left, left + lengths), strict=True
-    ):
-        least_or_most.at(edge, part, values)
-    return Parts(label, np.bincount(part, lengths), *edges)
+    boxes = np.repeat([[width], [height], [0], [0]], names.size, axis=1)
+    for edges, least in zip(boxes[:2], (left, row), strict=True):
+        np.minimum.at(edges, part, least)
+    for edges, most in zip(boxes[2:], (left + lengths, row + 1), strict=True):
+        np.maximum.at(edges, part, most)
+    return label, np.bincount(part, lengths), boxes
 
 
 def dilated(values: NDArray[Any], by: int) -> NDArray[Any]:

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from api.digits.ink import Pixels
-from api.digits.seed_index import no_index
-from api.http.problems import at_pointer, invalid
+from api.http.problems import NO_SEED_INDEX, ProblemError, at_pointer, invalid
 from api.http.schemas import GenerateRequest
 from api.state import GatewayState
 from api.upstream.coalescing import Rows
@@ -94,7 +93,9 @@ async def generate(
         async def attempt() -> Generation:
             index = await state.indexes.of(version)
             if index is None:
-                raise no_index(source)
+                detail = "the generator's version has no index of its seeds"
+                fields = ["digit"] * (source.digit is not None) + ["curated"] * source.curated
+                raise ProblemError(NO_SEED_INDEX, detail, errors=[at_pointer(f"/{one}", detail) for one in fields])
             return await generate(state, index.choose(source), index.version, labelled=labelled, whole=whole)
 
         return await retry_on_swap(GENERATOR, version, attempt, state.indexes.forget_newest)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from api.digits.carried import Carried
-from api.http.problems import NO_SEED_INDEX, ProblemError, at_pointer, invalid
+from api.http.problems import at_pointer, invalid
 from api.http.schemas import GenerateRequest
 from api.upstream.inference import Inference
 from serving.contract import CLASSES, CONFIDENCES, CURATED, DIGITS, INDEXED_SEEDS, NOT_INDEXED, SEED_INDEX
@@ -70,13 +70,6 @@ class SeedIndex:
             fitting &= self.confidences >= MIN_CONFIDENCE
             self._found[key] = np.flatnonzero(fitting & self.curated if curated else fitting).astype(np.uint32)
         return self._found[key]
-
-
-def no_index(request: GenerateRequest) -> ProblemError:
-    """Returns the problem (409) of a version without an index."""
-    detail = "the generator's version has no index of its seeds"
-    fields = ["digit"] * (request.digit is not None) + ["curated"] * request.curated
-    return ProblemError(NO_SEED_INDEX, detail, errors=[at_pointer(f"/{field}", detail) for field in fields])
 
 
 def seed_indexes(inference: Inference, timeout_s: float) -> Carried[SeedIndex]:
