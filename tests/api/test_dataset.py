@@ -2,13 +2,11 @@
 
 import csv
 import io
-import threading
 import time
 import zipfile
 from typing import Any
 
 import grpc
-import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -20,7 +18,7 @@ from serving.contract import MAX_SEED
 from serving.dataset import MNIST_CLASSES, Records, quotas
 from tests.api import indexed_models
 from tests.api.indexed_models import BY_CLASSIFIER, INDEXED, SHADE
-from tests.api.misbehaving import MisbehavingServer, answer, failing
+from tests.api.misbehaving import MisbehavingServer, answer
 from tests.support import gateways
 from tests.support.gateways import GatewayClient
 from tests.support.problems import assert_problem
@@ -141,25 +139,3 @@ def test_each_block_has_the_time_of_a_request(faulty_server: MisbehavingServer, 
     asked = {"count": 1, "confidence_floor": 0.9, "first_seed": MAX_SEED - 40 * 256}
     response = faulty_http.post("/dataset", json=asked, headers={"Request-Timeout": "4"})
     assert_problem(response, "invalid-request", "/confidence_floor")
-
-
-def test_a_stream_that_breaks_off_is_shorter_than_announced(
-    faulty_server: MisbehavingServer, faulty_http: GatewayClient
-) -> None:
-    """The models answer zeros: every digit is a 0, with no confidence."""
-    calls, lock = [0], threading.Lock()
-
-    def failing_later(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
-        with lock:
-            calls[0] += 1
-        if calls[0] > 55:
-            return failing(grpc.StatusCode.UNAVAILABLE)(request, context)
-        return answer(request)
-
-    faulty_server.behaviour = failing_later
-    body = {"count": 5000, "confidence_floor": 0, "balance": "natural"}
-    with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
-        faulty_http.post("/dataset", json=body, headers={"Accept": NPY})
-    assert calls[0] > 55
-    faulty_server.behaviour = failing(grpc.StatusCode.UNAVAILABLE)
-    assert_problem(faulty_http.post("/dataset", json=body), "model-server-unreachable")

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
-from sklearn.datasets import load_digits
 
 from api.digits.fit import Digit, Fit, ImageError, read_digit
 from serving.model_server.saved_model import load
@@ -63,19 +62,6 @@ def test_proportions_are_kept() -> None:
     fitted = fit(wide)
     assert np.flatnonzero(fitted.any(axis=0)).size == 20
     assert np.flatnonzero(fitted.max(axis=1) > 64).size == 2
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (2, 2), (27, 29)])
-def test_any_size_fits(shape: tuple[int, int]) -> None:
-    assert fit(np.random.default_rng(1).integers(0, 256, shape, np.uint8)).shape == (28, 28)
-
-
-def test_enlarged_digits_come_back() -> None:
-    """Real handwriting (scikit-learn's digits), fitted from a large page and from a small one."""
-    for digit in (load_digits().images[:50] * 15.9).astype(np.uint8):
-        small = fit(np.pad(np.asarray(Image.fromarray(digit).resize((64, 64))), 20))
-        large = fit(np.pad(np.asarray(Image.fromarray(digit).resize((400, 400))), ((30, 90), (100, 10))))
-        assert_close(small, large, 18)
 
 
 class TestAsItIs:

@@ -112,9 +112,6 @@ def test_a_zip_ends_with_a_table_of_the_labels(small_http: GatewayClient) -> Non
         *indexed_models.confidences(np.arange(INDEXED - 300, INDEXED)),
         *[BY_CLASSIFIER] * 300,
     ]
-
-
-def test_a_zip_of_noise_has_no_seeds_in_its_table(small_http: GatewayClient) -> None:
     response = ask(small_http, "application/zip", noise=[[0.0] * 100], labels=True)
     with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
         assert archive.read("labels.csv") == b"file,seed,digit,confidence\n0.png,,5,0.91\n"
