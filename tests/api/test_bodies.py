@@ -1,7 +1,14 @@
 """Bodies made to cost much are refused before they do."""
 
-import pytest
+import asyncio
 
+import orjson
+import pytest
+from starlette.requests import Request
+from starlette.types import Message
+
+from api.http.bodies import read_json
+from api.http.schemas import GenerateRequest
 from tests.support.gateways import GatewayClient
 from tests.support.problems import assert_problem
 
@@ -39,3 +46,30 @@ def test_what_is_echoed_is_short(faulty_http: GatewayClient) -> None:
     response = faulty_http.post("/generate", content=b"{}", headers={"Content-Type": "x" * 60_000})
     assert_problem(response, "unsupported-media-type")
     assert len(response.content) < 1000
+
+
+def test_a_large_body_is_read_beside_other_work() -> None:
+    """The event loop gets to other work while 500,000 seeds are parsed and checked."""
+    turns = 0
+    body = orjson.dumps({"seeds": list(range(500_000))})
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def read() -> None:
+        nonlocal turns
+        counting = asyncio.create_task(others())
+        await asyncio.sleep(0)
+        turns = 0
+        scope = {"type": "http", "headers": [(b"content-type", b"application/json")]}
+        await read_json(Request(scope, receive), GenerateRequest)
+        counting.cancel()
+
+    asyncio.run(read())
+    assert turns > 3
