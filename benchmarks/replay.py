@@ -12,7 +12,7 @@ import numpy as np
 
 from serving.apis import PredictRequest
 from serving.contract import IMAGES, NOISE
-from tests.api.misbehaving import MisbehavingServer, answer
+from tests.support.misbehaving import MisbehavingServer, answer
 
 if __name__ == "__main__":
     digits = np.load(sys.argv[1])[..., np.newaxis]

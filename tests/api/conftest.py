@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 
 from serving.pretrained import MODELS_DIR
-from tests.api import indexed_models
-from tests.api.misbehaving import Holding, MisbehavingServer
-from tests.support import gateways
+from tests.support import gateways, indexed_models
 from tests.support.built_once import built_once
 from tests.support.gateways import GatewayClient
+from tests.support.misbehaving import Holding, MisbehavingServer
 from tests.support.processes import ServerProcess
 
 FAULT_TIMEOUT_S = 1.0

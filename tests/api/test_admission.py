@@ -19,9 +19,9 @@ from api.middleware.admission import MIN_CHARGE_IMAGES, image_route
 from api.middleware.keys import hash_of, new_key
 from api.settings import load_settings
 from api.upstream.coalescing import LARGEST_SMALL_ROWS
-from tests.api.misbehaving import Holding, MisbehavingServer, honest, noisy
 from tests.support import gateways
 from tests.support.gateways import GatewayClient, noise_input
+from tests.support.misbehaving import Holding, MisbehavingServer, honest, noisy
 from tests.support.problems import assert_problem
 from tests.support.slow_clients import answer
 from tests.support.slow_clients import request as json_request

@@ -20,9 +20,9 @@ from serving.apis import PredictRequest
 from serving.contract import NOISE
 from serving.tf_serving.client import Prediction
 from serving.tf_serving.tensors import to_array
-from tests.api.misbehaving import Holding, MisbehavingServer, honest, noisy
 from tests.support import gateways
 from tests.support.gateways import GatewayClient, noise_input
+from tests.support.misbehaving import Holding, MisbehavingServer, honest, noisy
 from tests.support.problems import assert_problem
 from tests.support.slow_clients import request as json_request
 from tests.support.waiting import wait_until

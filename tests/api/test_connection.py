@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import pytest
 
 from api.middleware.connection import MAX_HEADER_BYTES, MAX_PIPELINED
-from tests.api.misbehaving import MisbehavingServer
 from tests.support import gateways
 from tests.support.gateways import GatewayClient
+from tests.support.misbehaving import MisbehavingServer
 from tests.support.waiting import wait_until
 
 TIMEOUT_S = 1.0

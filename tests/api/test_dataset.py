@@ -16,11 +16,10 @@ from api.middleware.keys import hash_of, new_key
 from serving.apis import PredictRequest
 from serving.contract import MAX_SEED
 from serving.dataset import MNIST_CLASSES, Records, quotas
-from tests.api import indexed_models
-from tests.api.indexed_models import BY_CLASSIFIER, INDEXED, SHADE
-from tests.api.misbehaving import MisbehavingServer, answer
-from tests.support import gateways
+from tests.support import gateways, indexed_models
 from tests.support.gateways import GatewayClient
+from tests.support.indexed_models import BY_CLASSIFIER, INDEXED, SHADE
+from tests.support.misbehaving import MisbehavingServer, answer
 from tests.support.problems import assert_problem
 
 NPY = "application/x-npy"

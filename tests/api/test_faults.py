@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from serving.apis import PredictRequest
 from serving.contract import BATCH_SIZES, IMAGES, LOGITS, PROBABILITIES
 from tests.api.conftest import FAULT_TIMEOUT_S
-from tests.api.misbehaving import MisbehavingServer, answer, failing, honest
 from tests.support import gateways
 from tests.support.gateways import GatewayClient
+from tests.support.misbehaving import MisbehavingServer, answer, failing, honest
 from tests.support.problems import assert_problem
 from tests.support.waiting import wait_until
 

@@ -14,8 +14,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.api.misbehaving import MisbehavingServer
 from tests.support import gateways
+from tests.support.misbehaving import MisbehavingServer
 
 ROOT = Path(__file__).parents[2]
 

@@ -29,9 +29,9 @@ from serving.contract import (
     SIGNATURE,
 )
 from serving.tf_serving.tensors import to_array
-from tests.api.misbehaving import MisbehavingServer, answer
 from tests.support import gateways
 from tests.support.gateways import GatewayClient
+from tests.support.misbehaving import MisbehavingServer, answer
 from tests.support.problems import assert_problem
 from tests.support.waiting import wait_until
 

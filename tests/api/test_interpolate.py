@@ -16,9 +16,9 @@ from PIL import Image
 from serving.apis import PredictRequest
 from serving.interpolation import slerp
 from serving.noise import noise_from_seeds
-from tests.api.misbehaving import MisbehavingServer, honest
 from tests.api.test_generate import from_json, from_npy
 from tests.support.gateways import GatewayClient
+from tests.support.misbehaving import MisbehavingServer, honest
 from tests.support.pictures import pixels_of
 
 Pixels = NDArray[np.uint8]

@@ -8,9 +8,9 @@ import pytest
 
 from api.middleware.keys import hash_of, new_key
 from api.settings import SettingsError, load_settings
-from tests.api.misbehaving import MisbehavingServer
 from tests.support import gateways
 from tests.support.gateways import GatewayClient, noise_input
+from tests.support.misbehaving import MisbehavingServer
 from tests.support.problems import assert_problem
 
 ALICE, BOB, CAROL = new_key(), new_key(), new_key()

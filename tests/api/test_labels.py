@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.api import indexed_models
-from tests.api.indexed_models import BY_CLASSIFIER, BY_INDEX, DOUBTFUL, INDEXED, SHADE
 from tests.api.test_generate import ask, from_json, from_npy
-from tests.support import gateways
+from tests.support import gateways, indexed_models
 from tests.support.gateways import GatewayClient
+from tests.support.indexed_models import BY_CLASSIFIER, BY_INDEX, DOUBTFUL, INDEXED, SHADE
 from tests.support.pictures import pixels_of
 from tests.support.problems import assert_problem
 from tests.support.waiting import wait_until

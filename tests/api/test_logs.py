@@ -9,9 +9,9 @@ import grpc
 import pytest
 
 from api.telemetry.logs import MAX_PER_MINUTE, JsonFormatter
-from tests.api.misbehaving import MisbehavingServer, failing
 from tests.support import gateways
 from tests.support.gateways import GatewayClient
+from tests.support.misbehaving import MisbehavingServer, failing
 from tests.support.waiting import wait_until
 
 

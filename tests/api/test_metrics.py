@@ -7,8 +7,8 @@ import grpc
 
 from serving.apis import ModelVersionStatus
 from serving.contract import GENERATOR
-from tests.api.misbehaving import Holding, MisbehavingServer, failing
 from tests.support.gateways import GatewayClient
+from tests.support.misbehaving import Holding, MisbehavingServer, failing
 from tests.support.waiting import wait_until
 
 

@@ -13,9 +13,9 @@ from serving.contract import DISCRIMINATOR, GENERATOR, MODELS
 from serving.pretrained import MODELS_DIR
 from serving.tf_serving.server_config import MODELS_CONFIG
 from serving.versions.model_copy import add_versions
-from tests.api.misbehaving import MisbehavingServer
 from tests.support import gateways
 from tests.support.gateways import GatewayClient
+from tests.support.misbehaving import MisbehavingServer
 from tests.support.problems import assert_problem
 from tests.support.processes import ModelServerProcess, free_port
 from tests.support.waiting import wait_until

@@ -14,8 +14,8 @@ from api.oip.messages import DATATYPES, HEADER_LENGTH
 from serving.apis import ModelVersionStatus
 from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR, IMAGES, LOGITS, MODELS, NOISE, PROBABILITIES
 from serving.noise import noise_from_seeds
-from tests.api.misbehaving import MisbehavingServer
 from tests.support.gateways import GatewayClient
+from tests.support.misbehaving import MisbehavingServer
 from tests.support.pictures import pixels_of, saved
 from tests.support.problems import assert_problem
 

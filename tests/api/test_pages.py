@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from api.middleware.security_headers import NOTHING, PAGE
-from tests.api.misbehaving import MisbehavingServer
 from tests.support.http_servers import stripping_proxy
+from tests.support.misbehaving import MisbehavingServer
 from tests.support.problems import assert_problem
 
 LINKS = re.compile(r'(?:href|src)="((?!#|https?:)[^"]+)"')

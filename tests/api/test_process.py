@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
-from tests.api.misbehaving import Holding, MisbehavingServer
 from tests.support import gateways
+from tests.support.misbehaving import Holding, MisbehavingServer
 from tests.support.problems import assert_problem
 from tests.support.waiting import wait_until
 

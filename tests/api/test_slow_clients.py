@@ -15,9 +15,9 @@ from functools import partial
 import pytest
 
 from api.middleware.connection import STREAM_BYTES
-from tests.api.misbehaving import MisbehavingServer
 from tests.support import gateways
 from tests.support.gateways import GatewayClient
+from tests.support.misbehaving import MisbehavingServer
 from tests.support.problems import assert_problem
 from tests.support.slow_clients import SLOW, hanging, port_of, request
 from tests.support.waiting import wait_until

@@ -7,8 +7,8 @@ import pytest
 
 from serving.apis import PredictRequest
 from serving.contract import STORY, STORY_BYTES, STORY_PAGE
-from tests.api import indexed_models
-from tests.api.misbehaving import MisbehavingServer, answer
+from tests.support import indexed_models
+from tests.support.misbehaving import MisbehavingServer, answer
 from tests.support.problems import assert_problem
 
 

@@ -11,10 +11,10 @@ import pytest
 
 from serving.apis import ModelVersionStatus, PredictRequest
 from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR, IMAGES, LOGITS, MODELS
-from tests.api.misbehaving import MisbehavingServer, answer
 from tests.api.test_wrong_input import png
 from tests.support import gateways
 from tests.support.gateways import GatewayClient, noise_input
+from tests.support.misbehaving import MisbehavingServer, answer
 from tests.support.problems import assert_problem
 
 NPY = {"Accept": "application/x-npy"}

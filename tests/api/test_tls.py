@@ -12,8 +12,8 @@ import trustme
 
 from api.settings import SettingsError, load_settings
 from serving.contract import MODELS
-from tests.api.misbehaving import Handler, MisbehavingServer
 from tests.support import gateways
+from tests.support.misbehaving import Handler, MisbehavingServer
 from tests.support.problems import assert_problem
 
 

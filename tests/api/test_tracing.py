@@ -19,9 +19,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from serving.apis import PredictRequest
-from tests.api.misbehaving import MisbehavingServer, failing, honest
 from tests.support import gateways
 from tests.support.gateways import GatewayClient
+from tests.support.misbehaving import MisbehavingServer, failing, honest
 from tests.support.waiting import wait_until
 
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"

@@ -6,9 +6,9 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from api.middleware.keys import hash_of, new_key
-from tests.api.misbehaving import MisbehavingServer
 from tests.browser.conftest import FILLED
 from tests.support import gateways
+from tests.support.misbehaving import MisbehavingServer
 
 KEY = new_key()
 

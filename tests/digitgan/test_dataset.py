@@ -14,8 +14,8 @@ import pytest
 
 from digitgan.dataset.plan import SEEDS_APART, Plan
 from serving.dataset import record
-from tests.api.indexed_models import INDEXED, SHADE
 from tests.support.commands import digitgan
+from tests.support.indexed_models import INDEXED, SHADE
 from training import data
 
 DEADLINE_S = 300.0

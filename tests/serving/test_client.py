@@ -37,8 +37,8 @@ from serving.tf_serving.client import (
     VersionNotFoundError,
     VersionStatus,
 )
-from tests.api.misbehaving import MisbehavingServer, answer, failing, honest
 from tests.slow.headless_service import HeadlessService
+from tests.support.misbehaving import MisbehavingServer, answer, failing, honest
 
 pytestmark = pytest.mark.anyio
 
