@@ -44,10 +44,11 @@ class LimitBodies:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        too_large = ProblemError(BODY_TOO_LARGE, f"the body may have {self._max_bytes} bytes at most")
+        too_large = f"the body may have {self._max_bytes} bytes at most"
         announced = Headers(scope=scope).get("content-length", "0")
         if announced.isdecimal() and int(announced) > self._max_bytes:
-            await problem_response(too_large, scope["path"])(scope, receive, send)
+            error = ProblemError(BODY_TOO_LARGE, too_large)
+            await problem_response(error, scope["path"])(scope, receive, send)
             return
         deadline = asyncio.get_running_loop().time() + self._timeout_s
         size, complete, is_large = 0, False, False
@@ -67,7 +68,7 @@ class LimitBodies:
             except TimeoutError as error:
                 raise _last(REQUEST_TIMEOUT, f"the body took more than {self._timeout_s:g} s") from error
             if size > self._max_bytes:
-                raise too_large
+                raise ProblemError(BODY_TOO_LARGE, too_large)
             return message
 
         try:

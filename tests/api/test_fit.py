@@ -253,23 +253,17 @@ def test_files_hold_the_same_drawing_in_many_ways(file: bytes) -> None:
     assert_close(read(file), fit(page()))
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_turned_by_exif(orientation: int) -> None:
-    undo = {
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_90,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_270,
-    }
+UNDO = ["FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_90", "TRANSVERSE", "ROTATE_270"]
+"""How Pillow names what undoes each of EXIF's orientations from 2 on."""
+
+
+@pytest.mark.parametrize(("orientation", "undo"), enumerate([None, *UNDO], 1))
+def test_turned_by_exif(orientation: int, undo: str | None) -> None:
     image = Image.fromarray(page())
-    if orientation in undo:
-        image = image.transpose(undo[orientation])
     exif = Image.Exif()
     exif[0x0112] = orientation
-    assert np.array_equal(read(saved(image, exif=exif)), fit(page()))
+    turned = image.transpose(Image.Transpose[undo]) if undo else image
+    assert np.array_equal(read(saved(turned, exif=exif)), fit(page()))
 
 
 FRAMES = [Image.new("L", (28, 28), shade) for shade in (0, 99)]

@@ -31,11 +31,6 @@ from serving.tf_serving.tensors import to_proto
 Behaviour = Callable[[PredictRequest, grpc.ServicerContext], bytes]
 
 
-def outputs(model: str, signature: str, rows: int) -> dict[str, NDArray[Any]]:
-    """What the contract promises of a model's signature for so many rows, all zeros."""
-    return {spec.name: np.zeros((rows, *spec.shape), spec.dtype) for spec in SIGNATURES[model, signature].outputs}
-
-
 def answer(
     request: PredictRequest,
     changes: dict[str, NDArray[Any] | None] | None = None,
@@ -43,15 +38,13 @@ def answer(
     model: str | None = None,
     version: int | None = 1,
 ) -> bytes:
-    """A correct answer to ``request``, but for the outputs in ``changes`` (None leaves one out)."""
-    name, signature = request.model_spec.name, request.model_spec.signature_name or SIGNATURE
-    rows = request.inputs[SIGNATURES[name, signature].input.name].tensor_shape.dim[0].size
-    tensors = outputs(name, signature, rows) | (changes or {})
-    spec: dict[str, object] = {"name": name if model is None else model}
-    if version is not None:
-        spec["version"] = {"value": version}
+    """What the contract promises in answer to ``request``, all zeros, but for ``changes`` (None leaves one out)."""
+    spec = SIGNATURES[request.model_spec.name, request.model_spec.signature_name or SIGNATURE]
+    rows = request.inputs[spec.input.name].tensor_shape.dim[0].size
+    tensors = {one.name: np.zeros((rows, *one.shape), one.dtype) for one in spec.outputs} | (changes or {})
+    used = {} if version is None else {"version": {"value": version}}
     return PredictResponse(
-        model_spec=spec,
+        model_spec={"name": spec.name if model is None else model, **used},
         outputs={key: to_proto(value) for key, value in tensors.items() if value is not None},
     ).SerializeToString()
 
@@ -163,13 +156,9 @@ class MisbehavingServer:
         return response.SerializeToString()
 
     def metadata(self, request: bytes, context: grpc.ServicerContext) -> bytes:
-        if self.silent:
-            self.release.wait()
         spec = GetModelMetadataRequest.FromString(request).model_spec
-        version = self.labelled(spec, context)
-        return GetModelMetadataResponse(
-            model_spec={"name": spec.name, "version": {"value": version}}
-        ).SerializeToString()
+        used = {"name": spec.name, "version": {"value": self.labelled(spec, context)}}
+        return GetModelMetadataResponse(model_spec=used).SerializeToString()
 
     def by_label(self, request: PredictRequest, context: grpc.ServicerContext) -> bytes:
         """A behaviour: answers for labels that exist."""
