@@ -29,7 +29,6 @@ class Format:
         encode: encodes all digits: (digits, scale, milliseconds a frame).
         batches: encodes digits batch by batch: (batches, count, scale). Memory doesn't grow with the count.
         length: bytes of the answer by count and scale, where they are known before.
-        shape: height and width of the image by count, before scaling.
         has_labels: whether it has room for labels.
         animated: whether it shows the digits one after the other.
     """
@@ -38,7 +37,6 @@ class Format:
     encode: Callable[[Digits, int, int], bytes] | None = None
     batches: Callable[[AsyncIterator[Digits], int, int], AsyncGenerator[bytes]] | None = None
     length: Callable[[int, int], int] | None = None
-    shape: Callable[[int], tuple[int, int]] = lambda count: (count * IMAGE_SIDE, IMAGE_SIDE)
     has_labels: bool = False
     animated: bool = False
 
@@ -109,7 +107,7 @@ def _zip(batches: AsyncIterator[Digits], count: int, scale: int) -> AsyncGenerat
 
 FORMATS: Final = {
     JSON: Format("json", encode=_json, has_labels=True),
-    PNG: Format("png", encode=_sheet, shape=lambda count: images.sheet_shape(count, IMAGE_SIDE)),
+    PNG: Format("png", encode=_sheet),
     ZIP: Format("zip", batches=_zip, has_labels=True),
     NPY: Format("npy", batches=_npy, length=_npy_length),
     "image/apng": Format("png", encode=partial(_animation, "PNG", {"compress_level": 6}), animated=True),
@@ -130,7 +128,7 @@ def check_size(media_type: str, count: int, most: int, scale: int, max_pixels: i
     if count > most:
         detail = f"{count} images; at most {most} are made as {media_type}"
         raise invalid(*(at_pointer(f"/{field}", detail) for field in fields))
-    height, width = FORMATS[media_type].shape(count)
+    height, width = images.sheet_shape(count) if media_type == PNG else (count * IMAGE_SIDE, IMAGE_SIDE)
     pixels = height * width * scale**2
     if FORMATS[media_type].encode and pixels > max_pixels:
         detail = f"{pixels} pixels; at most {max_pixels} are made as {media_type}"

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from zlib_ng import zlib_ng
 
+from serving.contract import IMAGE_SIDE
+
 Pixels = NDArray[np.uint8]
 
 PNG: Final = "image/png"
@@ -21,6 +23,7 @@ NPY: Final = "application/x-npy"
 
 SHEET_GAP: Final = 2
 """Pixels, before scaling, around each digit of a sheet."""
+_CELL: Final = IMAGE_SIDE + SHEET_GAP
 
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _GRAY_8_BIT: Final = bytes((8, 0, 0, 0, 0))
@@ -61,32 +64,26 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I4s", len(content), kind) + content + struct.pack(">I", zlib.crc32(content, zlib.crc32(kind)))
 
 
-def sheet_shape(count: int, side: int) -> tuple[int, int]:
-    """Returns height and width in pixels, before scaling, of a sheet of ``count`` square images; one has no margin."""
+def sheet_shape(count: int) -> tuple[int, int]:
+    """Returns height and width in pixels, before scaling, of a sheet of ``count`` digits; one has no margin."""
     if count == 1:
-        return side, side
+        return IMAGE_SIDE, IMAGE_SIDE
     columns = math.isqrt(count - 1) + 1
     rows = -(-count // columns)
-    cell = side + SHEET_GAP
-    return rows * cell + SHEET_GAP, columns * cell + SHEET_GAP
+    return rows * _CELL + SHEET_GAP, columns * _CELL + SHEET_GAP
 
 
-def sheet(images: Pixels) -> Pixels:
-    """Returns ``images`` [N, S, S] row by row on one black sheet, as near to a square as N allows.
-
-    One image is returned as it is, without a margin.
-    """
-    count, side, _ = images.shape
-    if count == 1:
-        alone: Pixels = images[0]
+def sheet(digits: Pixels) -> Pixels:
+    """Returns ``digits`` [N, 28, 28] row by row on a black sheet, as near to a square as N allows."""
+    if len(digits) == 1:
+        alone: Pixels = digits[0]
         return alone
-    height, width = sheet_shape(count, side)
-    cell = side + SHEET_GAP
-    rows, columns = height // cell, width // cell
-    cells = np.zeros((rows * columns, cell, cell), np.uint8)
-    cells[:count, SHEET_GAP:, SHEET_GAP:] = images
-    grid = cells.reshape(rows, columns, cell, cell).swapaxes(1, 2).reshape(rows * cell, columns * cell)
-    return np.pad(grid, ((0, SHEET_GAP), (0, SHEET_GAP)))
+    pixels = np.zeros(sheet_shape(len(digits)), np.uint8)
+    columns = pixels.shape[1] // _CELL
+    for place, digit in enumerate(digits):
+        top, left = (SHEET_GAP + _CELL * index for index in divmod(place, columns))
+        pixels[top : top + IMAGE_SIDE, left : left + IMAGE_SIDE] = digit
+    return pixels
 
 
 def npy_header(dtype: DTypeLike, *shape: int) -> bytes:

@@ -31,7 +31,7 @@ def test_a_sheet_is_nearly_square_and_holds_each_image_in_reading_order_on_black
 ) -> None:
     digits = np.random.default_rng(count).integers(1, 256, (count, 28, 28), np.uint8)
     sheet = images.sheet(digits).copy()
-    assert sheet.shape == images.sheet_shape(count, 28) == (rows * 30 + 2, columns * 30 + 2)
+    assert sheet.shape == images.sheet_shape(count) == (rows * 30 + 2, columns * 30 + 2)
     for index, digit in enumerate(digits):
         top, left = 2 + 30 * (index // columns), 2 + 30 * (index % columns)
         assert np.array_equal(sheet[top : top + 28, left : left + 28], digit)
