@@ -257,7 +257,7 @@ UNDO = ["FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE
 """How Pillow names what undoes each of EXIF's orientations from 2 on."""
 
 
-@pytest.mark.parametrize(("orientation", "undo"), enumerate([None, *UNDO], 1))
+@pytest.mark.parametrize(("orientation", "undo"), [*enumerate([None, *UNDO], 1)])
 def test_turned_by_exif(orientation: int, undo: str | None) -> None:
     image = Image.fromarray(page())
     exif = Image.Exif()
