@@ -34,10 +34,6 @@ LEAST_HELD_OUT: Final = 20
 LEAST_IMAGES: Final = 2 * LEAST_HELD_OUT
 
 
-class DataError(UserError, ValueError):
-    """The data can't be had or isn't MNIST-like. The message names the file and the array at fault."""
-
-
 @dataclass(frozen=True)
 class Dataset:
     """Handwritten digits with their labels, in two disjoint parts.
@@ -88,7 +84,7 @@ def load(path: Path | None) -> Dataset:
             as they are published (``train-images-idx3-ubyte.gz`` and so on), or unzipped.
 
     Raises:
-        DataError: there is nothing to read, or it isn't MNIST-like.
+        UserError: there is nothing to read, or it isn't MNIST-like.
     """
     if path is None:
         source, arrays = "keras", _download()
@@ -99,7 +95,7 @@ def load(path: Path | None) -> Dataset:
     for part in ("train", "test"):
         _check(source, part, arrays[f"x_{part}"], arrays[f"y_{part}"])
     if len(arrays["x_train"]) < LEAST_IMAGES:
-        raise DataError(
+        raise UserError(
             f"{source}: x_train has {len(arrays['x_train'])} images, and {LEAST_IMAGES} are needed: "
             f"{LEAST_HELD_OUT} are held out to choose the generator by"
         )
@@ -114,7 +110,7 @@ def _download() -> dict[str, NDArray[Any]]:
     try:
         (x_train, y_train), (x_test, y_test) = keras.datasets.mnist.load_data()
     except Exception as error:  # Keras raises a bare Exception when the download fails.
-        raise DataError(
+        raise UserError(
             "MNIST could not be downloaded. Pass --data PATH instead: an mnist.npz as Keras lays it out, or a "
             f"directory with MNIST's four IDX files. ({error})"
         ) from error
@@ -123,9 +119,9 @@ def _download() -> dict[str, NDArray[Any]]:
 
 def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
     if not path.exists():
-        raise DataError(f"{path} does not exist")
+        raise UserError(f"{path} does not exist")
     if not zipfile.is_zipfile(path):
-        raise DataError(
+        raise UserError(
             f"{path} is not an .npz archive. Save the images (uint8 [N, 28, 28]) and labels with "
             "numpy.savez(path, x_train=…, y_train=…, x_test=…, y_test=…), or give a folder with MNIST's four IDX files"
         )
@@ -133,12 +129,10 @@ def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
         # NumPy leaves a file that it opened itself open where the archive in it is broken.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             if missing := [name for name in IDX_FILES if name not in archive]:
-                raise DataError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(archive) or 'nothing'}")
+                raise UserError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(archive) or 'nothing'}")
             return {name: archive[name] for name in IDX_FILES}
     except (OSError, EOFError, zipfile.BadZipFile, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path} is not a readable .npz archive: {error}") from error
+        raise UserError(f"{path} is not a readable .npz archive: {error}") from error
 
 
 def _idx_file(folder: Path, name: str) -> Path:
@@ -147,7 +141,7 @@ def _idx_file(folder: Path, name: str) -> Path:
     for candidate in (name, plain, f"{name.replace('-idx', '.idx')}", plain.replace("-idx", ".idx")):
         if (folder / candidate).exists():
             return folder / candidate
-    raise DataError(f"{folder} lacks {name}; it needs {', '.join(IDX_FILES.values())}, zipped or not")
+    raise UserError(f"{folder} lacks {name}; it needs {', '.join(IDX_FILES.values())}, zipped or not")
 
 
 def _read_idx(path: Path) -> NDArray[np.uint8]:
@@ -156,32 +150,32 @@ def _read_idx(path: Path) -> NDArray[np.uint8]:
         try:
             content = gzip.decompress(content)
         except (OSError, EOFError) as error:
-            raise DataError(f"{path} is not a gzip file: {error}") from error
+            raise UserError(f"{path} is not a gzip file: {error}") from error
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] != _IDX_UBYTE:
-        raise DataError(f"{path} is not an IDX file of unsigned bytes: it begins with {content[:4].hex(' ')}")
+        raise UserError(f"{path} is not an IDX file of unsigned bytes: it begins with {content[:4].hex(' ')}")
     rank = content[3]
     shape = tuple(int(n) for n in np.frombuffer(content, ">u4", rank, 4)) if len(content) >= 4 + 4 * rank else ()
     if len(shape) != rank or len(content) - 4 - 4 * rank != int(np.prod(shape)):
-        raise DataError(f"{path} is cut short or too long for its header, which says {list(shape)}")
+        raise UserError(f"{path} is cut short or too long for its header, which says {list(shape)}")
     return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
 
 
 def _check(source: str, part: str, images: NDArray[Any], labels: NDArray[Any]) -> None:
     x, y = f"{source}: x_{part}", f"{source}: y_{part}"
     if images.ndim != 3 or images.shape[1:] != (IMAGE_SIDE, IMAGE_SIDE) or not len(images):
-        raise DataError(f"{x} must have the shape [N, {IMAGE_SIDE}, {IMAGE_SIDE}], not {list(images.shape)}")
+        raise UserError(f"{x} must have the shape [N, {IMAGE_SIDE}, {IMAGE_SIDE}], not {list(images.shape)}")
     if images.dtype != np.uint8:
-        raise DataError(f"{x} must be uint8 (pixels 0 to 255), not {images.dtype}")
+        raise UserError(f"{x} must be uint8 (pixels 0 to 255), not {images.dtype}")
     if labels.shape != (len(images),):
-        raise DataError(f"{y} must have one label for each of {len(images)} images, not the shape {list(labels.shape)}")
+        raise UserError(f"{y} must have one label for each of {len(images)} images, not the shape {list(labels.shape)}")
     if labels.dtype.kind not in "iu":
-        raise DataError(f"{y} must hold integers, not {labels.dtype}")
+        raise UserError(f"{y} must hold integers, not {labels.dtype}")
     if labels.min() < 0 or labels.max() > 9:
-        raise DataError(f"{y} must hold digits from 0 to 9; it holds {labels.min()} to {labels.max()}")
+        raise UserError(f"{y} must hold digits from 0 to 9; it holds {labels.min()} to {labels.max()}")
     if images.max() == images.min():
-        raise DataError(f"{x} is blank: every pixel is {images.max()}")
+        raise UserError(f"{x} is blank: every pixel is {images.max()}")
     if images.max() == 1:
-        raise DataError(
+        raise UserError(
             f"{x} has only the pixels 0 and 1, which are black: 255 is full ink. Were they floats from 0 to 1? "
             "Multiply by 255 before the cast to uint8"
         )

@@ -51,7 +51,7 @@ def resolve(
 
     Raises:
         ConfigError: the settings contradict each other, or the run that they would resume.
-        data.DataError: the data can't be had or isn't MNIST-like.
+        UserError: the data can't be had or isn't MNIST-like.
     """
     overrides = dict(overrides or {})
     if epochs is not None and steps is not None:
@@ -125,7 +125,7 @@ def data_and_classifiers(source: Path, data_path: Path | None, classifiers: Path
 
     Raises:
         ConfigError: the images are not the run's, or no classifier is known for them.
-        data.DataError: the data can't be had or isn't MNIST-like.
+        UserError: the data can't be had or isn't MNIST-like.
     """
     config = TrainingConfig.read(source) if (source / CONFIG_FILE).is_file() else None
     path = data_path or (config.data_path if config else None)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from serving.errors import UserError
 from training import data
 
 
@@ -58,18 +59,18 @@ def good() -> dict[str, Any]:
 def test_an_array_that_is_not_mnist_like_is_named(tmp_path: Path, name: str, value: Any, fault: str) -> None:
     path = tmp_path / "data.npz"
     np.savez(path, **{**good(), name: value})
-    with pytest.raises(data.DataError, match=fault):
+    with pytest.raises(UserError, match=fault):
         data.load(path)
 
 
 def test_too_few_images_and_missing_arrays_are_named(tmp_path: Path) -> None:
     few = {name: array[:39] for name, array in good().items()}
     np.savez(tmp_path / "few.npz", **few)
-    with pytest.raises(data.DataError, match="x_train has 39 images, and 40 are needed"):
+    with pytest.raises(UserError, match="x_train has 39 images, and 40 are needed"):
         data.load(tmp_path / "few.npz")
     del few["y_test"]
     np.savez(tmp_path / "lacking.npz", **few)
-    with pytest.raises(data.DataError, match="lacks y_test"):
+    with pytest.raises(UserError, match="lacks y_test"):
         data.load(tmp_path / "lacking.npz")
 
 
@@ -114,7 +115,7 @@ def test_a_file_that_is_no_archive_is_named_with_the_way_to_make_one(
     path = tmp_path / "data.npz"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(data.DataError, match=rf"data\.npz {fault}"):
+    with pytest.raises(UserError, match=rf"data\.npz {fault}"):
         data.load(path)
 
 
@@ -143,7 +144,7 @@ def test_a_broken_idx_file_is_named(tmp_path: Path, digits_npz: Path, content: b
     file.unlink()
     if content is not None:
         file.write_bytes(content)
-    with pytest.raises(data.DataError, match=fault):
+    with pytest.raises(UserError, match=fault):
         data.load(tmp_path)
 
 

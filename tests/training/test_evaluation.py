@@ -10,15 +10,16 @@ import pytest
 from numpy.typing import NDArray
 
 from serving.contract import GENERATOR, MODEL_CARD
+from serving.errors import UserError
 from serving.pretrained import MODELS_DIR
 from serving.versions.model_card import CardError, read_card, verify, write_card
 from tests.support.commands import digitgan_here
 from training.data import Dataset, load
 from training.evaluation import job
 from training.evaluation.classifier import newest_classifier
-from training.evaluation.evaluator import EvaluationError, Evaluator
+from training.evaluation.evaluator import Evaluator
 from training.evaluation.figures import MEASURES
-from training.evaluation.source import Source, SourceError
+from training.evaluation.source import Source
 
 FIGURES = [each.key for each in MEASURES]
 IMAGES = 150
@@ -83,7 +84,7 @@ def test_a_light_evaluation_is_the_same_without_the_search(evaluator: Evaluator,
     assert full.keys() - light.keys() == {"nearest_distance", "nearest_distance_ratio"}
     assert light == {key: full[key] for key in light}
     assert set(FIGURES) - full.keys() == {"class_kl"}
-    with pytest.raises(EvaluationError, match="images: 19 are too few; at least 20 are needed"):
+    with pytest.raises(UserError, match="images: 19 are too few; at least 20 are needed"):
         evaluator.measure(dataset.x_test[:19])
 
 
@@ -168,8 +169,8 @@ def test_a_card_keeps_the_evaluation_of_more_images_and_its_own_hashes(tmp_path:
 
 
 def test_a_directory_without_models_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"is no run directory .* and no base directory of models"):
+    with pytest.raises(UserError, match=r"is no run directory .* and no base directory of models"):
         Source(tmp_path)
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(SourceError, match=r"has no models yet; run: digitgan export"):
+    with pytest.raises(UserError, match=r"has no models yet; run: digitgan export"):
         Source(tmp_path)

@@ -33,13 +33,14 @@ from serving.contract import (
     STORY_BYTES,
     STORY_PAGE,
 )
+from serving.errors import UserError
 from serving.noise import noise_from_seeds
 from serving.pretrained import MODELS_DIR
 from serving.versions import model_card
 from serving.versions.model_card import read_card
 from training.evaluation.calibration import Calibration
 from training.gan.networks import build_discriminator, build_generator
-from training.publish.export import ExportError, export
+from training.publish.export import export
 
 TOLD = b"{}" + b" " * STORY_PAGE
 LABELLED: dict[str, Any] = {"classifier": MODELS_DIR / CLASSIFIER / "1", "index_seeds": 300}
@@ -245,13 +246,13 @@ class Drifting:
 def test_a_graph_that_differs_from_the_network_is_not_published(
     networks: dict[str, Any], tmp_path: Path, name: str, drift: float
 ) -> None:
-    with pytest.raises(ExportError, match=f"{name}: at batch size 1, .* nothing was published"):
+    with pytest.raises(UserError, match=f"{name}: at batch size 1, .* nothing was published"):
         export({**networks, name: Drifting(networks[name], drift)}, tmp_path, {})
     assert not list(tmp_path.rglob("*.pb"))
 
 
 def test_nothing_is_published_without_the_classifier(networks: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="the classifier can't be published"):
+    with pytest.raises(UserError, match="the classifier can't be published"):
         export(networks, tmp_path / "models", {}, classifier=tmp_path, index_seeds=2)
     assert not list(tmp_path.rglob("*.pb"))
 

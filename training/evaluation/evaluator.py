@@ -13,10 +13,6 @@ from training.evaluation.figures import Measurement
 from training.evaluation.statistics import Advance, Gaussian, Manifold, nearest_images
 
 
-class EvaluationError(UserError, ValueError):
-    """There are too few images. The message says which."""
-
-
 class Evaluator:
     """Measures images against a reference."""
 
@@ -30,7 +26,7 @@ class Evaluator:
         light: bool = False,
         advance: Advance = lambda _: None,
     ) -> None:
-        """Measures the reference. Raises EvaluationError if it is too small.
+        """Measures the reference. Raises UserError if it is too small.
 
         Args:
             classifier: gives the features and the digits.
@@ -54,7 +50,7 @@ class Evaluator:
         }
 
     def measure(self, images: Images, *, in_training: bool = False, advance: Advance = lambda _: None) -> Measurement:
-        """Measures images. Raises EvaluationError if there are too few.
+        """Measures images. Raises UserError if there are too few.
 
         Args:
             images: uint8 [N, 28, 28].
@@ -86,4 +82,4 @@ class Evaluator:
 
 def _check_size(what: str, images: Images) -> None:
     if len(images) < statistics.MIN_IMAGES:
-        raise EvaluationError(f"{what}: {len(images)} are too few; at least {statistics.MIN_IMAGES} are needed")
+        raise UserError(f"{what}: {len(images)} are too few; at least {statistics.MIN_IMAGES} are needed")

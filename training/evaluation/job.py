@@ -25,7 +25,7 @@ def evaluate(
 ) -> tuple[dict[str, Any], Images, Measurement]:
     """Measures the images of the seeds 0 … count-1, and as many training images, against the test images.
 
-    The same source, data and classifier always give the same figures. Shows a progress bar. Raises EvaluationError if
+    The same source, data and classifier always give the same figures. Shows a progress bar. Raises UserError if
     there are too few images.
 
     Returns:

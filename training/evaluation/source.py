@@ -22,10 +22,6 @@ BATCH: Final = 256
 MODELS: Final = "models"
 
 
-class SourceError(UserError, ValueError):
-    """There are no models to evaluate. The message names the directory and what it should hold."""
-
-
 class Source:
     """The newest generator and discriminator of a run or of a base directory of models.
 
@@ -37,7 +33,7 @@ class Source:
     """
 
     def __init__(self, path: Path) -> None:
-        """Loads the models. Raises SourceError if there is no generator."""
+        """Loads the models. Raises UserError if there is no generator."""
         self.version_dir = find_generator(path)
         self.run = path if (path / CONFIG_FILE).is_file() else None
         training = find_card(self.version_dir).get("training") or {}
@@ -83,13 +79,13 @@ class Source:
 
 
 def find_generator(path: Path) -> Path:
-    """Returns the version directory of the newest generator of a run or of a base directory, or raises SourceError."""
+    """Returns the version directory of the newest generator of a run or of a base directory, or raises UserError."""
     run = path if (path / CONFIG_FILE).is_file() else None
     version_dir = newest_version((path / MODELS if run else path) / contract.GENERATOR)
     if version_dir is None and run:
-        raise SourceError(f"{run} has no models yet; run: digitgan export {run}")
+        raise UserError(f"{run} has no models yet; run: digitgan export {run}")
     if version_dir is None:
-        raise SourceError(
+        raise UserError(
             f"{path} is no run directory (it has no {CONFIG_FILE}) and no base directory of models (it has no "
             f"{contract.GENERATOR}/<version>/saved_model.pb)"
         )
@@ -103,6 +99,6 @@ def _load(version_dir: Path) -> Callable[[Any], Any]:
     try:
         saved = tf.saved_model.load(str(version_dir))
     except OSError as error:
-        raise SourceError(f"{version_dir} holds no model that can be loaded: {error}") from error
+        raise UserError(f"{version_dir} holds no model that can be loaded: {error}") from error
     # Reading the signature from the model each time keeps the model, and so its variables.
     return lambda rows: saved.signatures[contract.SIGNATURE](tf.constant(rows))

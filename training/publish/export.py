@@ -39,10 +39,6 @@ from training.publish.seed_index import SEEDS
 from training.publish.signatures import Signature, example_inputs, index_signature, signatures_of, story_signature
 
 
-class ExportError(UserError):
-    """What was saved doesn't compute what the network computes, so nothing was published."""
-
-
 def export(
     networks: Mapping[str, Any],
     base: Path,
@@ -79,7 +75,7 @@ def export(
         The version.
 
     Raises:
-        ExportError: a saved graph differs from its network by more than rounding, or there is no ``classifier``.
+        UserError: a saved graph differs from its network by more than rounding, or there is no ``classifier``.
     """
     prepare_tensorflow()
     version = max(_next_version(base / name) for name in networks)
@@ -148,7 +144,7 @@ def _stage_classifier(source: Path, target: Path, staged: dict[Path, Path]) -> i
         verify(source)
         card = read_card(source)
     except CardError as error:
-        raise ExportError(f"the classifier can't be published: {error}") from error
+        raise UserError(f"the classifier can't be published: {error}") from error
     version = _next_version(target)
     if find_card(newest_version(target)).get("files") == card["files"]:
         return version - 1
@@ -188,7 +184,7 @@ def _compare(name: str, signatures: Mapping[str, Signature], directory: Path) ->
             for output, found in saved.signatures[signature](tf.constant(inputs)).items():
                 difference = float(np.abs(np.subtract(found.numpy(), expected[output], dtype=np.float64)).max())
                 if not difference <= reference.tolerance:  # NaN must fail too.
-                    raise ExportError(
+                    raise UserError(
                         f"{name}: at batch size {len(inputs)}, {output} of the saved graph ({signature}) differs from "
                         f"the network by {difference:.3g}, more than {reference.tolerance:.3g}; nothing was published"
                     )

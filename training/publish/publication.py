@@ -82,7 +82,7 @@ def publish_run(
     Raises:
         ConfigError: the images are not those of the run, or the weights of a measured generator are missing.
         ClassifierError: there is no classifier.
-        ExportError: nothing was published; the message says why.
+        UserError: nothing was published; the message says why.
     """
     if dataset.fingerprint() != config.data_sha256:
         raise ConfigError("data: these aren't the images that this run began with")

@@ -22,7 +22,7 @@ class Validation:
     """Measures generators on as many images as there are validation images, against those."""
 
     def __init__(self, dataset: Dataset, classifier: EvaluationClassifier) -> None:
-        """Raises EvaluationError where the validation images are too few."""
+        """Raises UserError where the validation images are too few."""
         self._evaluator = Evaluator(classifier, *dataset.validation, dataset.training[0], light=True)
         images, _ = dataset.validation
         self._noise = noise_from_seeds(range(len(images)))
