@@ -31,13 +31,15 @@ def _patched(component: str) -> set[str]:
     return {name for patch in content.get("patches", []) for name in patch["target"]["name"].split("|")}
 
 
-COMBINATIONS: Final = (
+_COMBINATIONS: Final = (
     (),
     *((component,) for component in COMPONENTS),
     *(pair for pair in combinations(COMPONENTS, 2) if _patched(pair[0]) & _patched(pair[1])),
     COMPONENTS,
 )
 """Of components: none, each one, each pair that patches the same object, and all of them."""
+
+every_set = pytest.mark.parametrize("name", [*OVERLAYS, *(" ".join(["base", *names]) for names in _COMBINATIONS)])
 
 
 @cache
@@ -61,6 +63,11 @@ def render(*components: str, directory: Path = K8S / "base") -> list[Manifest]:
 
 def overlay(name: str) -> list[Manifest]:
     return render(directory=K8S / "overlays" / name)
+
+
+def objects_of(name: str) -> list[Manifest]:
+    """Returns an overlay, or the base with the components of a name such as "base ingress tracing"."""
+    return overlay(name) if name in OVERLAYS else render(*name.split()[1:])
 
 
 def needed_by(name: str) -> list[Manifest]:

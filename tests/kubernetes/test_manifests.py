@@ -14,14 +14,14 @@ from api.telemetry.metrics import Metrics
 from serving.contract import BATCH_SIZES, GENERATOR, MODELS
 from serving.tf_serving import server_config
 from tests.kubernetes.rendering import (
-    COMBINATIONS,
     K8S,
     OVERLAYS,
-    Manifest,
     container,
     containers,
+    every_set,
     find,
     needed_by,
+    objects_of,
     overlay,
     pod_of,
     render,
@@ -50,12 +50,6 @@ KEPT_KINDS: Final = {"Namespace", "PersistentVolumeClaim"}
 """An uninstall keeps them, by their label."""
 
 
-def objects_of(name: str) -> list[Manifest]:
-    """Returns an overlay, or the base with the components of a name such as "base ingress tracing"."""
-    return overlay(name) if name in OVERLAYS else render(*name.split()[1:])
-
-
-every_set = pytest.mark.parametrize("name", [*OVERLAYS, *(" ".join(["base", *names]) for names in COMBINATIONS)])
 every_deployment = pytest.mark.parametrize("name", ["gateway", "model-server"])
 
 

@@ -3,19 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-import pytest
-
-from tests.kubernetes.rendering import (
-    COMBINATIONS,
-    K8S,
-    OVERLAYS,
-    Manifest,
-    containers,
-    needed_by,
-    overlay,
-    pod_of,
-    render,
-)
+from tests.kubernetes.rendering import K8S, Manifest, containers, every_set, needed_by, objects_of, pod_of
 
 NAMESPACE: Final = "digitgan"
 FROM_OUTSIDE: Final = {("Secret", "digitgan-tls"), ("Secret", "digitgan-api-keys")}
@@ -37,14 +25,9 @@ POD_SELECTORS: Final = ("labelSelector", "podSelector", "selector")
 """Fields that select pods, except in a ServiceMonitor, which selects Services."""
 
 
-@pytest.mark.parametrize("name", OVERLAYS)
-def test_the_references_of_an_overlay_resolve(name: str) -> None:
-    assert list(problems([*overlay(name), *needed_by(name)])) == []
-
-
-@pytest.mark.parametrize("components", COMBINATIONS, ids=" ".join)
-def test_the_references_of_the_base_with_components_resolve(components: tuple[str, ...]) -> None:
-    assert list(problems(render(*components))) == []
+@every_set
+def test_each_reference_resolves(name: str) -> None:
+    assert list(problems([*objects_of(name), *needed_by(name)])) == []
 
 
 def test_a_readme_names_what_comes_from_outside() -> None:

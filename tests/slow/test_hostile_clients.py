@@ -1,22 +1,21 @@
 """Hostile clients at random for a minute: afterwards no gauge is stuck, and the service is open."""
 
+import contextlib
 import hashlib
+import itertools
 import random
-import re
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-import httpx
 import pytest
 
 from serving.pretrained import MODELS_DIR
 from tests.support import gateways
-from tests.support.processes import ServerProcess
+from tests.support.gateways import GatewayClient
+from tests.support.repeating import repeating
 from tests.support.slow_clients import port_of, request
 from tests.support.waiting import wait_until
 
@@ -24,7 +23,6 @@ SECONDS: Final = 60.0
 CLIENTS: Final = 24
 MAX_IMAGES: Final = 128
 KEY: Final = "a key for the tests"
-GAUGES: Final = ("images_in_flight", "model_calls_in_flight", "http_requests_in_flight")
 
 BODIES: Final = (
     b'{"seeds": [7]}',
@@ -57,7 +55,7 @@ FIELDS: Final = (
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["without a log", "with an access log"])
-def gateway(sockets: Path, request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
+def gateway(sockets: Path, request: pytest.FixtureRequest) -> Iterator[GatewayClient]:
     settings = {
         "max_images_in_flight": MAX_IMAGES,
         "api_keys": f"me:{hashlib.sha256(KEY.encode()).hexdigest()}",
@@ -69,12 +67,11 @@ def gateway(sockets: Path, request: pytest.FixtureRequest) -> Iterator[ServerPro
         "max_connections": 200,
         "max_waiting_bytes": 32 * 2**20,
     }
-    socket_path = sockets / f"hostile-{request.param}.sock"
     with (
-        gateways.model_server(MODELS_DIR, socket_path),
-        gateways.gateway(f"unix:{socket_path}", **settings) as process,
+        gateways.model_server(MODELS_DIR, sockets / f"hostile-{request.param}.sock"),
+        gateways.serving(f"unix:{sockets}/hostile-{request.param}.sock", **settings) as client,
     ):
-        yield process
+        yield client
 
 
 def hostile_request(chance: random.Random) -> bytes:
@@ -90,51 +87,30 @@ def hostile_request(chance: random.Random) -> bytes:
     return content
 
 
-def hostile_client(port: int, seed: int, ended: threading.Event) -> None:
-    """Connects again and again; sends requests in pieces, reads some of the answers, and leaves at any time."""
-    chance = random.Random(seed)
-    while not ended.is_set():
-        with socket.socket() as connection:
-            try:
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, chance.choice((4096, 2**18)))
-                connection.settimeout(chance.choice((0.01, 0.3, 2.0)))
-                connection.connect(("127.0.0.1", port))
-                for _ in range(chance.randrange(1, 6)):
-                    content = hostile_request(chance) * chance.choice((1, 1, 1, 3, 120))
-                    cut = chance.choice((len(content), chance.randrange(len(content))))
-                    connection.sendall(content[:cut])
-                    if chance.random() < 0.5:
-                        time.sleep(chance.random() * chance.choice((0.05, 1.0)))
-                    if chance.random() < 0.8:
-                        connection.sendall(content[cut:])
-                    if chance.random() < 0.6:
-                        connection.recv(chance.choice((10, 2**16)))
-            except OSError:
-                pass
+def hostile_connection(port: int, chance: random.Random) -> None:
+    """Connects, sends requests in pieces, reads some of the answers, and leaves at any time."""
+    with contextlib.suppress(OSError), socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, chance.choice((4096, 2**18)))
+        connection.settimeout(chance.choice((0.01, 0.3, 2.0)))
+        connection.connect(("127.0.0.1", port))
+        for _ in range(chance.randrange(1, 6)):
+            content = hostile_request(chance) * chance.choice((1, 1, 1, 3, 120))
+            cut = chance.choice((len(content), chance.randrange(len(content))))
+            connection.sendall(content[:cut])
+            if chance.random() < 0.5:
+                time.sleep(chance.random() * chance.choice((0.05, 1.0)))
+            if chance.random() < 0.8:
+                connection.sendall(content[cut:])
+            if chance.random() < 0.6:
+                connection.recv(chance.choice((10, 2**16)))
 
 
-def gauges(process: ServerProcess) -> dict[str, float]:
-    """Returns the gauges of work in progress. The request for them counts itself."""
-    text = httpx.get(f"{process.url}/metrics", timeout=60).text
-    found = re.findall(rf"^digitgan_({'|'.join(GAUGES)})(\{{.*\}})? (\S+)$", text, re.MULTILINE)
-    return {name + labels: float(number) for name, labels, number in found}
-
-
-def is_quiet(process: ServerProcess) -> Callable[[], bool]:
-    return lambda: all(number == (name == "http_requests_in_flight") for name, number in gauges(process).items())
-
-
-def test_hostile_clients_leave_the_service_open(gateway: ServerProcess) -> None:
-    ended = threading.Event()
-    with ThreadPoolExecutor(CLIENTS) as pool:
-        clients = [pool.submit(hostile_client, port_of(gateway), seed, ended) for seed in range(CLIENTS)]
+def test_hostile_clients_leave_the_service_open(gateway: GatewayClient) -> None:
+    seeds = itertools.count()
+    with repeating(lambda: hostile_connection(port_of(gateway.process), random.Random(next(seeds))), CLIENTS):
         time.sleep(SECONDS)
-        ended.set()
-        for client in clients:
-            client.result()
-    wait_until(is_quiet(gateway))
-    with httpx.Client(base_url=gateway.url, headers={"Authorization": f"Bearer {KEY}"}, timeout=60) as http:
-        for body in ({"seeds": [7]}, {"count": 1000}):
-            answer = http.post("/generate", json=body)
-            assert answer.status_code == 200, answer.text
-    assert "Traceback" not in gateway.log
+    wait_until(lambda: gateway.in_flight() == 0)
+    for body in ({"seeds": [7]}, {"count": 1000}):
+        answer = gateway.post("/generate", json=body, headers={"Authorization": f"Bearer {KEY}"})
+        assert answer.status_code == 200, answer.text
+    assert "Traceback" not in gateway.process.log

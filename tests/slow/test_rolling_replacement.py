@@ -8,16 +8,13 @@ has slept as its preStop hook says, by SIGKILL, since TensorFlow Serving drains 
 killed once without any notice, and its address stays in the name until a probe has missed it.
 """
 
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import httpx
@@ -27,9 +24,9 @@ import yaml
 from serving.contract import MODELS
 from serving.pretrained import MODELS_DIR
 from serving.tf_serving.server_config import write_configs
-from tests.slow.headless_service import HeadlessService
 from tests.support import gateways
-from tests.support.processes import EMBEDDED, ModelServerProcess, ServerProcess
+from tests.support.headless_service import HeadlessService
+from tests.support.processes import EMBEDDED, ModelServerProcess, ServerProcess, free_port
 from tests.support.waiting import wait_until
 
 BASE: Final = Path(__file__).parents[2] / "k8s/base"
@@ -46,159 +43,114 @@ UNKNOWN_FLAGS: Final = (
 PROPAGATION_S: Final = 2.0
 """Until a cluster's clients know that a pod is ready, or no longer ready."""
 NOTICED_S: Final = 3.0
-"""Until gRPC has asked the name again and connected: it does so a second after a connection broke, at the earliest,
-whatever the pace."""
+"""Until gRPC has asked the name again and connected: it does so a second after a connection broke, at the earliest."""
 REPLICAS: Final = 2
+RATE: Final = 50
+"""Requests a second."""
 
 
-@dataclass(frozen=True)
-class Probe:
-    """A readiness probe: seconds, and failures in a row."""
-
-    period_s: float
-    timeout_s: float
-    failures: int
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What k8s/base says. ``pace`` shortens its pauses, and no limit."""
-
-    gateway_env: dict[str, str]
-    gateway_probe: Probe
-    server_flags: list[str]
-    server_probe: Probe
-    server_sleep_s: float
-    server_min_ready_s: float
-    propagation_s: float
-
-    @classmethod
-    def of_base(cls, pace: float) -> "Settings":
-        gateway, server = (_deployment(BASE / f"{name}.yaml") for name in ("gateway", "model-server"))
-        (container,) = gateway["template"]["spec"]["containers"]
-        env = {one["name"]: one["value"] for one in container["env"] if "value" in one}
-        env["DIGITGAN_SHUTDOWN_DELAY_S"] = str(float(env["DIGITGAN_SHUTDOWN_DELAY_S"]) * pace)
-        for name in ("DIGITGAN_MODEL_SERVER", "DIGITGAN_MODELS_DIR"):
-            del env[name]
-        (server_container,) = server["template"]["spec"]["containers"]
-        flags = [arg for arg in server_container["args"] if arg[2:].split("=")[0] not in UNKNOWN_FLAGS]
-        (age,) = [flag for flag in flags if flag.startswith("--grpc_channel_arguments=grpc.max_connection_age_ms=")]
-        milliseconds = int(age.split("=")[2].split(",")[0])
-        flags[flags.index(age)] = age.replace(f"{milliseconds},", f"{milliseconds * pace:.0f},")
-        return cls(
-            env,
-            _probe(container),
-            flags,
-            _probe(server_container),
-            server_container["lifecycle"]["preStop"]["sleep"]["seconds"] * pace,
-            server["minReadySeconds"] * pace,
-            PROPAGATION_S * pace,
-        )
+def deployment(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the specification of a Deployment in k8s/base, and that of its container."""
+    content = yaml.safe_load_all((BASE / f"{name}.yaml").read_text())
+    (spec,) = [one["spec"] for one in content if one["kind"] == "Deployment"]
+    (container,) = spec["template"]["spec"]["containers"]
+    return spec, container
 
 
-def _deployment(path: Path) -> dict[str, Any]:
-    (found,) = [one for one in yaml.safe_load_all(path.read_text()) if one["kind"] == "Deployment"]
-    spec: dict[str, Any] = found["spec"]
-    return spec
-
-
-def _probe(container: dict[str, Any]) -> Probe:
-    probe = container["readinessProbe"]
-    return Probe(probe["periodSeconds"], probe["timeoutSeconds"], probe["failureThreshold"])
-
-
-@dataclass
 class Cluster:
-    """The pods, and the addresses that count as ready."""
+    """The pods, and the gateways that count as ready for the client."""
 
-    settings: Settings
-    stack: ExitStack
-    name: HeadlessService
-    models_config: Path
-    gateways: list[ServerProcess] = field(default_factory=list)
-    servers: dict[str, ServerProcess] = field(default_factory=dict)
-    ready: list[str] = field(default_factory=list)
-    ended: threading.Event = field(default_factory=threading.Event)
-
-    def __post_init__(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self._port = free.getsockname()[1]
+    def __init__(self, stack: ExitStack, models_config: Path) -> None:
+        self._stack = stack
+        self._name = stack.enter_context(HeadlessService())
+        self._port = free_port()
         self._hosts = (f"127.0.0.{number}" for number in count(11))
         self._leaving = ThreadPoolExecutor(8)
+        self._ended = threading.Event()
+        _, self._gateway = deployment("gateway")
+        environment = {one["name"]: one["value"] for one in self._gateway["env"] if "value" in one}
+        self._settings = {name.removeprefix("DIGITGAN_").lower(): value for name, value in environment.items()}
+        for name in ("model_server", "models_dir"):
+            del self._settings[name]
+        self._server_spec, self._server = deployment("model-server")
+        self._flags = [
+            flag.replace("/etc/model-server", str(models_config.parent)).replace("=8500", f"={self._port}")
+            for flag in self._server["args"]
+            if flag[2:].split("=")[0] not in UNKNOWN_FLAGS
+        ]
+        self.gateways: list[ServerProcess] = []
+        self.servers: dict[str, ServerProcess] = {}
+        self.ready: list[str] = []
 
-    # Gateways
+    def start(self) -> None:
+        """Returns when all pods are ready."""
+        for _ in range(REPLICAS):
+            self._add_server()
+        for _ in range(REPLICAS):
+            self._add_gateway()
+        watching = threading.Thread(target=self._watch)
+        self._stack.callback(watching.join)
+        self._stack.callback(self._ended.set)
+        watching.start()
+        wait_until(lambda: len(self.ready) == REPLICAS)
 
-    def add_gateway(self) -> ServerProcess:
-        environment = self.settings.gateway_env
-        settings = {name.removeprefix("DIGITGAN_").lower(): value for name, value in environment.items()}
-        process = gateways.gateway(self.name.target(self._port), **settings)
-        self.gateways.append(self.stack.enter_context(process))
-        return process
+    def pids(self) -> set[int]:
+        return {process.process.pid for process in (*self.gateways, *self.servers.values())}
 
-    def watch(self) -> None:
-        """Probes the gateways, and tells the client with the delay that a cluster has."""
-        probe, failed = self.settings.gateway_probe, dict[str, int]()
-        with httpx.Client(timeout=probe.timeout_s) as client:
-            while not self.ended.wait(min(probe.period_s, 0.5)):
-                urls = [gateway.url for gateway in list(self.gateways)]
-                for url in urls:
-                    failed[url] = 0 if _is_ready(client, url) else failed.get(url, probe.failures) + 1
-                ready = [url for url in urls if failed[url] < probe.failures]
-                threading.Timer(self.settings.propagation_s, self._tell, [ready]).start()
-
-    def _tell(self, ready: list[str]) -> None:
-        self.ready = ready
-
-    def replace_gateways(self) -> None:
+    def replace_everything(self) -> None:
+        """A new image of each."""
         for old in list(self.gateways):
-            new = self.add_gateway()
+            new = self._add_gateway()
             wait_until(lambda new=new: new.url in self.ready)  # type: ignore[misc]
             self.gateways.remove(old)
             self._leaving.submit(old.stop)
-
-    # Model servers
-
-    def add_server(self) -> None:
-        """Starts one; it counts as ready when it listens, which it does when its models are loaded."""
-        host = next(self._hosts)
-        flags = [
-            flag.replace("/etc/model-server", str(self.models_config.parent)).replace("=8500", f"={self._port}")
-            for flag in self.settings.server_flags
-        ]
-        process = self.stack.enter_context(
-            ModelServerProcess(EMBEDDED, [f"--host={host}", *flags], f"{host}:{self._port}")
-        )
-        self.servers[host] = process
-        self._resolve()
-
-    def _resolve(self) -> None:
-        self.name.addresses = list(self.servers)
-
-    def replace_servers(self) -> None:
         for host in list(self.servers):
-            self.add_server()
-            time.sleep(self.settings.server_min_ready_s)
-            old = self.servers.pop(host)
-            self._resolve()
-            self._leaving.submit(self._end_after_sleep, old)
+            self._add_server()
+            time.sleep(self._server_spec["minReadySeconds"])
+            self._leaving.submit(self._end_after_sleep, self._remove_server(host))
+        self._leaving.shutdown()
 
-    def _end_after_sleep(self, server: ServerProcess) -> None:
-        time.sleep(self.settings.server_sleep_s)
-        server.process.kill()
-
-    def kill_servers(self) -> None:
-        probe = self.settings.server_probe
+    def kill_each_server(self) -> None:
+        """Both model servers, one after the other, by SIGKILL."""
+        probe = self._server["readinessProbe"]
         for host in list(self.servers):
             self.servers[host].process.kill()
-            time.sleep(probe.period_s * probe.failures)
-            del self.servers[host]
-            self._resolve()
-            self.add_server()
-            time.sleep(max(self.settings.propagation_s, NOTICED_S))
+            time.sleep(probe["periodSeconds"] * probe["failureThreshold"])
+            self._remove_server(host)
+            self._add_server()
+            time.sleep(max(PROPAGATION_S, NOTICED_S))
 
-    def settle(self) -> None:
-        """Waits until every replaced process has ended."""
-        self._leaving.shutdown()
+    def _add_gateway(self) -> ServerProcess:
+        process = gateways.gateway(self._name.target(self._port), **self._settings)
+        self.gateways.append(self._stack.enter_context(process))
+        return process
+
+    def _watch(self) -> None:
+        """Probes the gateways, and tells the client with the delay that a cluster has."""
+        probe, failed = self._gateway["readinessProbe"], dict[str, int]()
+        with httpx.Client(timeout=probe["timeoutSeconds"]) as client:
+            while not self._ended.wait(min(probe["periodSeconds"], 0.5)):
+                urls = [gateway.url for gateway in list(self.gateways)]
+                for url in urls:
+                    failed[url] = 0 if _is_ready(client, url) else failed.get(url, probe["failureThreshold"]) + 1
+                ready = [url for url in urls if failed[url] < probe["failureThreshold"]]
+                threading.Timer(PROPAGATION_S, setattr, [self, "ready", ready]).start()
+
+    def _add_server(self) -> None:
+        """Starts one; it counts as ready when it listens, which it does when its models are loaded."""
+        host = next(self._hosts)
+        server = ModelServerProcess(EMBEDDED, [f"--host={host}", *self._flags], f"{host}:{self._port}")
+        self.servers[host] = self._stack.enter_context(server)
+        self._name.addresses = list(self.servers)
+
+    def _remove_server(self, host: str) -> ServerProcess:
+        server = self.servers.pop(host)
+        self._name.addresses = list(self.servers)
+        return server
+
+    def _end_after_sleep(self, server: ServerProcess) -> None:
+        time.sleep(self._server["lifecycle"]["preStop"]["sleep"]["seconds"])
+        server.process.kill()
 
 
 def _is_ready(client: httpx.Client, url: str) -> bool:
@@ -208,91 +160,46 @@ def _is_ready(client: httpx.Client, url: str) -> bool:
         return False
 
 
-@contextmanager
-def cluster(settings: Settings) -> Iterator[Cluster]:
-    """Gives a cluster whose pods are ready."""
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    directory = tmp_path_factory.mktemp("cluster")
+    write_configs(directory, MODELS, MODELS_DIR, threads=2)
     with ExitStack() as stack:
-        name = stack.enter_context(HeadlessService())
-        directory = Path(stack.enter_context(TemporaryDirectory()))
-        write_configs(directory, MODELS, MODELS_DIR, threads=2)
-        made = Cluster(settings, stack, name, directory / "models.config")
-        for _ in range(REPLICAS):
-            made.add_server()
-        for _ in range(REPLICAS):
-            made.add_gateway()
-        watching = threading.Thread(target=made.watch)
-        watching.start()
-        try:
-            wait_until(lambda: len(made.ready) == REPLICAS)
-            yield made
-        finally:
-            made.ended.set()
-            watching.join()
+        cluster = Cluster(stack, directory / "models.config")
+        cluster.start()
+        yield cluster
 
 
-@dataclass
-class Outcome:
-    """How many requests were sent, and what became of those that failed."""
-
-    sent: int = 0
-    failures: list[str] = field(default_factory=list)
-
-
-def measure(work: Callable[[Cluster], None], made: Cluster, requests: int, rate: float) -> Outcome:
-    """Sends ``requests`` at ``rate`` a second, and more until ``work`` on the cluster is done."""
-    outcome = Outcome()
+def failures(cluster: Cluster, work: Callable[[], None], requests: int) -> list[str]:
+    """Sends ``requests`` at RATE, and more until ``work`` is done. Returns what became of those that failed."""
     # Never expiring: httpx may close an expired connection that another thread has just taken.
     limits = httpx.Limits(max_connections=64, keepalive_expiry=None)
     with ThreadPoolExecutor(64) as pool, httpx.Client(timeout=60, limits=limits) as client:
 
-        def ask(number: int) -> None:
+        def ask(number: int) -> str:
             try:
-                answer = client.get(f"{made.ready[number % len(made.ready)]}/digits/{number}.png")
-                if answer.status_code != 200:
-                    outcome.failures.append(answer.text)
+                answer = client.get(f"{cluster.ready[number % len(cluster.ready)]}/digits/{number}.png")
             except (httpx.HTTPError, ZeroDivisionError) as error:
-                outcome.failures.append(repr(error))
+                return repr(error)
+            return "" if answer.status_code == 200 else answer.text
 
-        working = threading.Thread(target=work, args=(made,))
-        working.start()
+        working = pool.submit(work)
         began = time.perf_counter()
-        for number in count():
-            time.sleep(max(0.0, began + number / rate - time.perf_counter()))
-            pool.submit(ask, number)
-            outcome.sent += 1
-            if number + 1 >= requests and not working.is_alive():
-                break
-    return outcome
-
-
-def replace_everything(made: Cluster) -> None:
-    """A new image of each."""
-    made.replace_gateways()
-    made.replace_servers()
-    made.settle()
-
-
-def kill_each_server(made: Cluster) -> None:
-    """Both model servers, one after the other, by SIGKILL."""
-    made.kill_servers()
-
-
-@pytest.fixture(scope="module")
-def made() -> Iterator[Cluster]:
-    with cluster(Settings.of_base(pace=1.0)) as made:
-        yield made
+        answers: list[Future[str]] = []
+        while len(answers) < requests or not working.done():
+            time.sleep(max(0.0, began + len(answers) / RATE - time.perf_counter()))
+            answers.append(pool.submit(ask, len(answers)))
+        working.result()
+        return [failure for answer in answers if (failure := answer.result())]
 
 
 @pytest.mark.timeout(1800)
-def test_nothing_is_lost_while_everything_is_replaced(made: Cluster) -> None:
-    before = {process.process.pid for process in (*made.gateways, *made.servers.values())}
-    outcome = measure(replace_everything, made, requests=3000, rate=50)
-    assert outcome.sent >= 3000
-    assert outcome.failures == []
-    assert before.isdisjoint({process.process.pid for process in (*made.gateways, *made.servers.values())})
+def test_nothing_is_lost_while_everything_is_replaced(cluster: Cluster) -> None:
+    before = cluster.pids()
+    assert failures(cluster, cluster.replace_everything, requests=3000) == []
+    assert before.isdisjoint(cluster.pids())
 
 
 @pytest.mark.timeout(1800)
-def test_nothing_is_lost_when_each_model_server_is_killed(made: Cluster) -> None:
-    outcome = measure(kill_each_server, made, requests=200, rate=50)
-    assert outcome.failures == []
+def test_nothing_is_lost_when_each_model_server_is_killed(cluster: Cluster) -> None:
+    assert failures(cluster, cluster.kill_each_server, requests=200) == []

@@ -4,11 +4,12 @@ Each kind of client has a gateway of its own, in front of the real model server.
 the other; its times are printed.
 """
 
+import contextlib
 import resource
 import socket
-import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,7 @@ import pytest
 
 from serving.pretrained import MODELS_DIR
 from tests.support import gateways
+from tests.support.repeating import repeating
 from tests.support.slow_clients import BODY_LIMIT, SLOW, hanging, port_of, request
 
 CONNECTIONS: Final = 1000
@@ -41,42 +43,6 @@ LARGE_BODIES: Final = {
 }
 
 
-class OneMore:
-    """Another client, which requests one digit after the other in a thread. A context manager."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._ask)
-        self._times: list[float] = []
-        self.failures: list[str] = []
-
-    def __enter__(self) -> "OneMore":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def taken(self) -> list[float]:
-        """Returns the seconds of each request since the last time."""
-        times, self._times = self._times, []
-        return times
-
-    def _ask(self) -> None:
-        with httpx.Client(base_url=self._url, timeout=60) as client:
-            while not self._ended.wait(0.01):
-                start = time.perf_counter()
-                try:
-                    answer = client.get("/digits/7.png")
-                    if answer.status_code != 200:
-                        self.failures.append(answer.text)
-                except httpx.HTTPError as error:
-                    self.failures.append(repr(error))
-                self._times.append(time.perf_counter() - start)
-
-
 def in_ms(times: Sequence[float]) -> str:
     """Returns the median, the 99th percentile and the longest."""
     p50, p99 = np.percentile(times, [50, 99]) if times else (0, 0)
@@ -94,22 +60,35 @@ def target(sockets: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("name", SLOW)
 def test_slow_clients_cost_little_memory_and_disturb_no_other_client(target: str, name: str) -> None:
-    with gateways.gateway(target) as gateway, OneMore(gateway.url) as other:
-        time.sleep(SETTLE_S)
-        memory, before = gateway.resident_bytes(), other.taken()
-        with hanging(port_of(gateway), SLOW[name], CONNECTIONS):
-            time.sleep(WORK_S)  # a burst of a thousand connections is overload: some requests may get 503
-            connecting = other.taken()
-            other.failures.clear()
-            time.sleep(HANG_S)
-            during = other.taken()
-            grown = gateway.resident_bytes() - memory
-    print(f"{name}: +{grown / 1e6:.0f} MB")
-    for when, times in (("before", before), ("while they connect", connecting), ("while they hang", during)):
-        print(f"  {when:20} ms p50, p99, max: {in_ms(times)}   ({len(times)} requests)")
-    assert during
-    assert other.failures == []
-    assert grown < MOST_GROWTH_BYTES
+    with gateways.serving(target) as http:
+
+        def digit() -> tuple[int, float]:
+            """Requests a digit. Returns the status, 0 without an answer, and the seconds that it took."""
+            time.sleep(0.01)
+            begun, status = time.perf_counter(), 0
+            with contextlib.suppress(httpx.HTTPError):
+                status = http.get("/digits/7.png").status_code
+            return status, time.perf_counter() - begun
+
+        with repeating(digit) as answers:
+            time.sleep(SETTLE_S)
+            memory, settled = http.process.resident_bytes(), len(answers)
+            with hanging(port_of(http.process), SLOW[name], CONNECTIONS):
+                time.sleep(WORK_S)  # a burst of a thousand connections is overload: some requests may get 503
+                connected = len(answers)
+                time.sleep(HANG_S)
+                grown = http.process.resident_bytes() - memory
+                hung = len(answers)
+        print(f"{name}: +{grown / 1e6:.0f} MB; ms p50, p99, max")
+        times = [seconds for _, seconds in answers]
+        for when, some in (
+            ("before", times[:settled]),
+            ("while they connect", times[settled:connected]),
+            ("while they hang", times[connected:hung]),
+        ):
+            print(f"  {when:20} {in_ms(some)}   ({len(some)} requests)")
+        assert {status for status, _ in answers[connected:hung]} == {200}
+        assert grown < MOST_GROWTH_BYTES
 
 
 @pytest.mark.parametrize("kind", LARGE_BODIES)
@@ -125,28 +104,12 @@ def test_bodies_of_ten_times_the_limit_cost_little_memory(target: str, kind: str
 
 def _upload(port: int, head: bytes, piece: bytes) -> int:
     """Sends up to ten times the limit and returns the status of the answer, which may come earlier."""
-    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
-        received = bytearray()
-        reading = threading.Thread(target=_read, args=(connection, received))
-        reading.start()
-        try:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection, ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(connection.recv, 2**16)
+        with contextlib.suppress(OSError):  # the gateway has heard enough
             connection.sendall(head)
             for _ in range(10 * BODY_LIMIT // len(piece)):
-                connection.sendall(piece)
-                if received:
+                if answer.done():
                     break
-        except OSError:
-            pass  # it has heard enough
-        reading.join()
-    return int(received.split(b" ", 2)[1]) if received else 0
-
-
-def _read(connection: socket.socket, received: bytearray) -> None:
-    try:
-        while not received:
-            piece = connection.recv(2**16)
-            received += piece
-            if not piece:
-                return
-    except OSError:
-        pass
+                connection.sendall(piece)
+        return int(answer.result().split(b" ", 2)[1])

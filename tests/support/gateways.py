@@ -38,7 +38,9 @@ class GatewayClient(httpx.Client):
     """A client of the gateway ``process``."""
 
     def __init__(self, process: ServerProcess) -> None:
-        super().__init__(base_url=process.url, timeout=60, limits=httpx.Limits(max_connections=None))
+        # Never expiring: httpx may close an expired connection that another thread has just taken.
+        limits = httpx.Limits(max_connections=None, keepalive_expiry=None)
+        super().__init__(base_url=process.url, timeout=60, limits=limits)
         self.process = process
 
     def connect(self) -> socket.socket:
@@ -59,6 +61,10 @@ class GatewayClient(httpx.Client):
     def metric(self, name: str, **labels: str) -> float:
         """Returns the value of a metric; 0 before it has one."""
         return self.metrics().get((f"digitgan_{name}", tuple(sorted(labels.items()))), 0.0)
+
+    def in_flight(self) -> float:
+        """Returns the sum of the gauges of work in progress, without the request for them."""
+        return sum(value for (name, _), value in self.metrics().items() if name.endswith("_in_flight")) - 1
 
     def growth(self) -> Callable[..., float]:
         """Returns a function that returns by how much a metric has grown since, from its name and labels."""
