@@ -72,6 +72,7 @@ class StatusProto(Proto):
 class ModelVersionStatus(Proto):
     """Where one version stands in its life."""
 
+    State: Any
     START: Final[int]
     LOADING: Final[int]
     AVAILABLE: Final[int]

@@ -86,14 +86,10 @@ class ModelSpec:
     signature: str = SIGNATURE
 
 
-MODELS: Final[dict[str, ModelSpec]] = {
-    spec.name: spec
+SIGNATURES: Final[dict[tuple[str, str], ModelSpec]] = {
+    (spec.name, spec.signature): spec
     for spec in (
-        ModelSpec(
-            GENERATOR,
-            TensorSpec(NOISE, "float32", (NOISE_DIM,)),
-            (TensorSpec(IMAGES, "uint8", IMAGE_SHAPE),),
-        ),
+        ModelSpec(GENERATOR, TensorSpec(NOISE, "float32", (NOISE_DIM,)), (TensorSpec(IMAGES, "uint8", IMAGE_SHAPE),)),
         ModelSpec(
             DISCRIMINATOR,
             TensorSpec(IMAGES, "uint8", IMAGE_SHAPE),
@@ -104,14 +100,6 @@ MODELS: Final[dict[str, ModelSpec]] = {
             TensorSpec(IMAGES, "uint8", IMAGE_SHAPE),
             (TensorSpec(PROBABILITIES, "float32", (CLASSES,)),),
         ),
-    )
-}
-"""Every model that the project serves, by name, with its ``serving_default``."""
-
-SIGNATURES: Final[dict[tuple[str, str], ModelSpec]] = {
-    (spec.name, spec.signature): spec
-    for spec in (
-        *MODELS.values(),
         ModelSpec(
             GENERATOR,
             TensorSpec(PAGES, "int64", ()),
@@ -139,3 +127,6 @@ SIGNATURES: Final[dict[tuple[str, str], ModelSpec]] = {
     )
 }
 """Every signature, by model and name."""
+
+MODELS: Final = {spec.name: spec for spec in SIGNATURES.values() if spec.signature == SIGNATURE}
+"""Every model that the project serves, by name, with its ``serving_default``."""

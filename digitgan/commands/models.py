@@ -108,7 +108,9 @@ def list_models(
                     "\n".join(figures),
                     opinion,
                 )
-                remarks += [f"{model} {version}: {error}" for error in sorted({one.error for one in statuses} - {""})]
+                remarks += [
+                    f"{model} {version}: {error}" for error in sorted({one.error_message for one in statuses} - {""})
+                ]
                 remarks += [f"{model} {version} falls short: {one}" for one in lacks]
             remarks += [
                 f"{model}: {server.address} serves {format_labels(server.labels[model]) or 'no label'}, and "

@@ -22,7 +22,6 @@ from serving.tf_serving.server_config import GRPC_MAX_THREADS
 
 if TYPE_CHECKING:
     from api.settings import Settings
-    from serving.model_server.server import ModelServer
 
 ModelsOption = Annotated[
     Path | None,
@@ -138,9 +137,7 @@ def serve(
     channel_arguments = (pair.partition("=") for pair in grpc_channel_arguments.split(",") if pair)
     options = ServerOptions(
         hosted,
-        host=host,
-        port=None if grpc_socket_path else port,
-        grpc_socket_path=grpc_socket_path,
+        address=f"unix:{grpc_socket_path.absolute()}" if grpc_socket_path else f"{host}:{port}",
         model_config_file=config,
         model_config_file_poll_wait_seconds=model_config_file_poll_wait_seconds,
         loading=LoadingOptions(poll_seconds, max_num_load_retries, load_retry_interval_micros / 1e6),
@@ -154,12 +151,8 @@ def serve(
             (name, int(value) if value.isdecimal() else value) for name, _, value in channel_arguments
         ),
     )
-    sys.exit(serve_models(options, ready=_announce))
-
-
-def _announce(server: "ModelServer") -> None:
-    address = server.options.grpc_socket_path or f"{server.options.host}:{server.port}"
-    logging.getLogger("digitgan").info("The model server listens on %s (gRPC)", address)
+    log = logging.getLogger("digitgan")
+    sys.exit(serve_models(options, ready=lambda address: log.info("The model server listens on %s (gRPC)", address)))
 
 
 HostOption = Annotated[str | None, typer.Option(help="The address to listen on. Default: 127.0.0.1.")]

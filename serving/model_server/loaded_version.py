@@ -6,7 +6,7 @@ images = version.run("serving_default", {"noise": noise})["images"]
 
 import logging
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -21,11 +21,9 @@ from serving.contract import BATCH_SIZES, MODEL_CARD, WARMUP_REQUESTS
 from serving.model_server import signature as signatures
 from serving.model_server.errors import ServingError
 from serving.model_server.saved_model import SavedModel, load
-from serving.model_server.signature import Arrays, Signature
+from serving.model_server.signature import Arrays
 from serving.versions.model_card import CardError, verify
 
-MAX_WARMUP_REQUESTS: Final = 1000
-"""As many as TensorFlow Serving accepts."""
 ROWS_AT_ONCE: Final = 64
 """A row costs no less in larger pieces, and memory more."""
 
@@ -55,19 +53,9 @@ class LoadedVersion:
     """
 
     def __init__(self, model: SavedModel, max_batch_size: int | None) -> None:
-        self._model = model
+        self.model = model
         self._max_batch_size = max_batch_size
         self._free = Lock()
-
-    @property
-    def signatures(self) -> Mapping[str, Signature]:
-        """The signatures by name."""
-        return self._model.signatures
-
-    @property
-    def signature_defs(self) -> apis.SignatureDefMap:
-        """The signatures as the API describes them."""
-        return self._model.signature_defs
 
     def run(self, signature_name: str, inputs: Arrays, is_active: Callable[[], bool] = lambda: True) -> Arrays:
         """Returns all outputs of a signature.
@@ -90,29 +78,19 @@ class LoadedVersion:
         with self._free:
             if not is_active():
                 raise ServingError(StatusCode.CANCELLED, "the client left before its turn came")
-            return self._in_pieces(signature_name, inputs, rows) if rows else self._model.run(signature_name, inputs)
-
-    def close(self) -> None:
-        """Frees the model's memory. No ``run`` may follow."""
-        self._model.close()
-
-    def _in_pieces(self, signature_name: str, inputs: Arrays, rows: int) -> Arrays:
-        pieces = [
-            self._filled_up(
-                signature_name, {name: array[first : first + ROWS_AT_ONCE] for name, array in inputs.items()}
-            )
-            for first in range(0, rows, ROWS_AT_ONCE)
-        ]
-        return (
-            pieces[0] if len(pieces) == 1 else {name: np.concatenate([p[name] for p in pieces]) for name in pieces[0]}
-        )
+            if not rows:
+                return self.model.run(signature_name, inputs)
+            pieces = [
+                self._filled_up(signature_name, {name: array[at : at + ROWS_AT_ONCE] for name, array in inputs.items()})
+                for at in range(0, rows, ROWS_AT_ONCE)
+            ]
+        return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
     def _filled_up(self, signature_name: str, inputs: Arrays) -> Arrays:
-        rows = len(next(iter(inputs.values())))
+        rows = _rows(inputs)
         size = next(size for size in BATCH_SIZES if size >= rows)
-        if size > rows:
-            inputs = {name: np.concatenate([a, np.repeat(a[-1:], size - rows, axis=0)]) for name, a in inputs.items()}
-        outputs = self._model.run(signature_name, inputs)
+        filling = [*range(rows), *[rows - 1] * (size - rows)]
+        outputs = self.model.run(signature_name, {name: array[filling] for name, array in inputs.items()})
         for name, output in outputs.items():
             if output.ndim == 0 or len(output) != size:
                 raise ServingError(
@@ -145,7 +123,7 @@ def load_version(path: Path, options: RunOptions) -> LoadedVersion:
     try:
         _warm_up(version, path / WARMUP_REQUESTS)
     except BaseException:
-        version.close()
+        version.model.close()
         raise
     return version
 
@@ -165,17 +143,12 @@ def _verify(path: Path, require_card: bool) -> None:
 
 def _warm_up(version: LoadedVersion, path: Path) -> None:
     """Runs the requests of a TFRecord file of PredictionLog, as TensorFlow Serving does. No file is fine."""
-    if not path.is_file():
-        return
-    count = 0
-    try:
-        for record in _records(path.read_bytes()):
-            count += 1
-            if count > MAX_WARMUP_REQUESTS:
-                raise ServingError(StatusCode.INVALID_ARGUMENT, f"more than {MAX_WARMUP_REQUESTS} warm-up requests")
+    content = path.read_bytes() if path.is_file() else b""
+    for count, record in enumerate(_records(content), 1):
+        try:
             _replay(version, record)
-    except ServingError as error:
-        raise ServingError(error.code, f"warm-up request {count}: {error.message}") from error
+        except ServingError as error:
+            raise ServingError(error.code, f"warm-up request {count}: {error.message}") from error
 
 
 def _records(content: bytes) -> Iterator[bytes]:
@@ -188,7 +161,7 @@ def _records(content: bytes) -> Iterator[bytes]:
         size = struct.unpack_from("<Q", content, first)[0] if len(content) - first >= 12 else 0
         end = first + 12 + size
         if size == 0 or len(content) < end + 4:
-            raise ServingError(StatusCode.DATA_LOSS, "the file is cut short after it")
+            raise ServingError(StatusCode.DATA_LOSS, "the file of warm-up requests is cut short")
         yield content[first + 12 : end]
         first = end + 4
 
@@ -201,6 +174,6 @@ def _replay(version: LoadedVersion, record: bytes) -> None:
     if log.WhichOneof("log_type") != "predict_log":
         raise ServingError(StatusCode.UNIMPLEMENTED, "only calls of Predict can be replayed")
     request = log.predict_log.request
-    signature = signatures.choose(version.signatures, request.model_spec.signature_name)
+    signature = signatures.choose(version.model.signatures, request.model_spec.signature_name)
     signatures.choose_outputs(signature, request.output_filter)
     version.run(signature.name, signatures.read_inputs(signature, request.inputs))

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -11,24 +11,11 @@ from grpc import StatusCode
 
 from serving.model_server.errors import ServingError
 from serving.model_server.loaded_version import LoadedVersion
-from serving.model_server.model import LoadingOptions, Model, State, not_found
+from serving.model_server.model import LoadingOptions, Model, Version, not_found
 from serving.tf_serving.model_config import ModelConfig
 
 CANCELLED_SECONDS: Final = 0.2
 """How long it takes, at most, until waiting for models ends when it is cancelled."""
-
-
-class ModelNotLoadedError(Exception):
-    """A model of which no version could be loaded. The message names model, version and cause."""
-
-
-@dataclass(frozen=True)
-class VersionStatus:
-    """What is told about one version: a failed one is END with its error."""
-
-    number: int
-    state: State
-    error: ServingError | None
 
 
 class Manager:
@@ -50,8 +37,8 @@ class Manager:
 
         Raises:
             ServingError: FAILED_PRECONDITION, and nothing has changed: a label that exists would move to a version that
-                isn't available. (A new label can be there before its version.)
-            ModelNotLoadedError: every version of a new model that was tried has failed for the first time.
+                isn't available. (A new label can be there before its version.) UNKNOWN: every version of a new model
+                that was tried has failed for the first time.
         """
         with self._configuring:
             for config in configs:
@@ -91,23 +78,18 @@ class Manager:
         with model.use(number) as version:
             yield version
 
-    def statuses(self, name: str, number: int | None) -> list[VersionStatus]:
-        """Returns the status of one version or of all, newest first; also of models that aren't served any
-        more.
+    def versions(self, name: str, number: int | None) -> list[Version]:
+        """Returns one version or all, newest first, as they are now; also of a model that isn't served any more.
 
         Raises ServingError NOT_FOUND when there is no such version.
         """
         with self._changed:
             model = self._models.get(name) or self._retired.get(name)
-            statuses = [
-                VersionStatus(version.number, version.state, version.error)
-                for version in (model.versions() if model else ())
-                if number in (None, version.number)
-            ]
-        if not statuses:
-            version = "any versions" if number is None else f"version {number}"
-            raise ServingError(StatusCode.NOT_FOUND, f"Could not find {version} of model {name}")
-        return statuses
+            versions = [replace(one) for one in (model.versions() if model else ()) if number in (None, one.number)]
+        if not versions:
+            missing = "any versions" if number is None else f"version {number}"
+            raise ServingError(StatusCode.NOT_FOUND, f"Could not find {missing} of model {name}")
+        return versions
 
     def stop(self) -> None:
         """Unloads everything and waits for it."""
@@ -147,5 +129,7 @@ class Manager:
         failed = [version for version in versions if version.error is not None]
         if model.polled and failed and len(failed) == len(versions):
             newest = failed[0]
-            raise ModelNotLoadedError(f"model {name} version {newest.number} can't be loaded: {newest.error}")
+            raise ServingError(
+                StatusCode.UNKNOWN, f"model {name} version {newest.number} can't be loaded: {newest.error}"
+            )
         return False

@@ -10,16 +10,16 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
 from grpc import StatusCode
 
+from serving import apis
 from serving.model_server.errors import ServingError
 from serving.model_server.loaded_version import LoadedVersion
 from serving.storage import StoredVersion, find_versions
-from serving.tf_serving.model_config import ModelConfig, Specific
+from serving.tf_serving.model_config import ModelConfig
 
 WARNING_SECONDS: Final = 30.0
 """How often a base path without a wanted version is mentioned."""
@@ -39,19 +39,9 @@ class LoadingOptions:
     load_retry_interval_seconds: float = 60.0
 
 
-class State(IntEnum):
-    """The states of a version's life, in their order, with the numbers of the API."""
-
-    START = 10
-    """Wanted, not begun."""
-    LOADING = 20
-    """Being loaded and warmed up, or waiting for another try."""
-    AVAILABLE = 30
-    """Answering requests."""
-    UNLOADING = 40
-    """Answering the last of its requests, accepting none."""
-    END = 50
-    """Unloaded, or failed to load."""
+State: Final = apis.ModelVersionStatus
+"""The states of a version's life: START (wanted, not begun), LOADING (or waiting for another try), AVAILABLE,
+UNLOADING (answering the last of its requests, accepting none), END (unloaded, or failed to load)."""
 
 
 @dataclass
@@ -60,7 +50,7 @@ class Version:
 
     number: int
     stored: StoredVersion
-    state: State = State.START
+    state: int = State.START
     error: ServingError | None = None
     """Why the last attempt to load failed."""
     wanted: bool = True
@@ -120,7 +110,7 @@ class Model:
 
     def available(self) -> list[Version]:
         """Returns the available versions, newest first."""
-        return [version for version in self.versions() if version.state is State.AVAILABLE]
+        return [version for version in self.versions() if version.state == State.AVAILABLE]
 
     @contextmanager
     def use(self, number: int | None) -> Iterator[tuple[int, LoadedVersion]]:
@@ -139,7 +129,7 @@ class Model:
         finally:
             with self._changed:
                 version.requests -= 1
-                if version.state is State.UNLOADING:
+                if version.state == State.UNLOADING:
                     self._changed.notify_all()
 
     def _follow(self) -> None:
@@ -151,7 +141,7 @@ class Model:
             self._unload(version)
 
     def _seconds_to_next_round(self) -> float:
-        retries = [each.retry_at - time.monotonic() for each in self.versions() if each.state is State.LOADING]
+        retries = [each.retry_at - time.monotonic() for each in self.versions() if each.state == State.LOADING]
         return min([self._options.file_system_poll_wait_seconds, *(due for due in retries if due > 0)])
 
     def _round(self) -> None:
@@ -161,7 +151,7 @@ class Model:
         except OSError as error:
             self._warn(f"waiting for its base path {config.base_path}: {error}")
         else:
-            wanted = {number: found[number] for number in config.policy.choose(found)}
+            wanted = {number: found[number] for number in config.choose(found)}
             self._warn_of_missing(config, found)
             self._update_wanted(wanted)
             self._load_due(wanted)
@@ -171,21 +161,17 @@ class Model:
             self._changed.notify_all()
 
     def _warn_of_missing(self, config: ModelConfig, found: Collection[int]) -> None:
-        """Says which version is not there, in TensorFlow Serving's words, and what is."""
-        if not found:
-            missing, remark = (
-                f"No versions of servable {config.name} found",
-                (" Did you forget to name your leaf directory as a number (eg. '/1/'), without leading zeros?"),
-            )
-        elif isinstance(config.policy, Specific) and (absent := config.policy.versions - set(found)):
-            missing, remark = (
-                f"Version {min(absent)} of servable {config.name}, which was requested to be served as a 'specific' "
-                "version in the servable's version policy, was not found",
-                "",
-            )
+        """Says which version is not there, and what is."""
+        if absent := config.specific - set(found):
+            missing = f"version {min(absent)} is not"
+        elif not found:
+            missing = "no version is"
         else:
             return
-        self._warn(f"{missing} under base path {config.base_path}.{remark} It holds: {_listed(config.base_path)}")
+        self._warn(
+            f"{missing} under its base path {config.base_path}, which holds: {_listed(config.base_path)}. A version is "
+            "a directory named by a number without leading zeros"
+        )
 
     def _warn(self, sentence: str) -> None:
         now = time.monotonic()
@@ -202,7 +188,7 @@ class Model:
                     version.state = State.END
             for number, stored in wanted.items():
                 known = self._versions.get(number)
-                if known is None or (known.state is State.END and (not known.wanted or known.stored != stored)):
+                if known is None or (known.state == State.END and (not known.wanted or known.stored != stored)):
                     self._versions[number] = Version(number, stored)
 
     def _load_due(self, wanted: dict[int, StoredVersion]) -> None:
@@ -243,19 +229,19 @@ class Model:
                     self._unload(version)
 
     def _unload(self, version: Version) -> None:
-        if version.state is not State.AVAILABLE or version.loaded is None:
-            if version.state is not State.END:
+        if version.state != State.AVAILABLE or version.loaded is None:
+            if version.state != State.END:
                 self._enter(version, State.END, version.error)
             return
         self._enter(version, State.UNLOADING)
         with self._changed:
             self._changed.wait_for(lambda: version.requests == 0)
-        version.loaded.close()
+        version.loaded.model.close()
         version.loaded = None
         self._enter(version, State.END)
         _log.info("%s version %d: unloaded", self.config.name, version.number)
 
-    def _enter(self, version: Version, state: State, error: ServingError | None = None) -> None:
+    def _enter(self, version: Version, state: int, error: ServingError | None = None) -> None:
         with self._changed:
             version.state = state
             version.error = error

@@ -1,10 +1,12 @@
 """The embedded model server: options, start, stop, and running as a program."""
 
 import logging
+import re
 import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,15 +18,12 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from serving.model_server.errors import ServingError
 from serving.model_server.loaded_version import RunOptions, load_version
-from serving.model_server.manager import Manager, ModelNotLoadedError
+from serving.model_server.manager import Manager
 from serving.model_server.model import LoadingOptions
 from serving.model_server.service import Service
 from serving.tf_serving import model_config
 from serving.tf_serving.model_config import ModelConfig
 from serving.tf_serving.server_config import GRPC_MAX_THREADS
-
-DEFAULT_PORT: Final = 8500
-"""TensorFlow Serving's gRPC port."""
 
 SIGNAL_CHECK_SECONDS: Final = 0.5
 """How long a signal waits for its handler, at most."""
@@ -46,11 +45,8 @@ class ServerOptions:
     """
 
     models: tuple[ModelConfig, ...]
-    host: str = "127.0.0.1"
-    port: int | None = DEFAULT_PORT
-    """The TCP port: 0 for any that is free, None to listen on the socket only."""
-    grpc_socket_path: Path | None = None
-    """A Unix domain socket to listen on."""
+    address: str = "127.0.0.1:0"
+    """``host:port``, with the port 0 for any that is free, or ``unix:/path``."""
     model_config_file: Path | None = None
     """Where ``models`` come from, for ``model_config_file_poll_wait_seconds``."""
     model_config_file_poll_wait_seconds: float = 0.0
@@ -66,47 +62,39 @@ class ServerOptions:
 
 
 class ModelServer:
-    """A model server in this process: ``with ModelServer(options) as server: … server.port``."""
+    """A model server in this process: ``with ModelServer(options) as server: … server.address``."""
 
     def __init__(self, options: ServerOptions) -> None:
         self.options = options
-        self.port: int | None = None
-        """The TCP port it listens on."""
+        self.address: str | None = None
+        """Where it listens, as ``ServerOptions.address``; None before it does."""
         self._stopping = threading.Event()
-        self._manager: Manager | None = None
-        self._server: grpc.Server | None = None
-        self._threads: ThreadPoolExecutor | None = None
-        self._following: threading.Thread | None = None
+        self._started = ExitStack()
         self._health = health.HealthServicer()
 
-    def start(self) -> int | None:
-        """Loads the models, then listens. Returns the TCP port, None without one.
+    def start(self) -> None:
+        """Loads the models, then listens.
 
         Waits for models that aren't on disk yet, until a stop is requested. Raises ServerStartError, and
         leaves nothing running, when a model or an address makes it impossible.
         """
-        self._manager = Manager(partial(load_version, options=self.options.run), self.options.loading)
+        manager = Manager(partial(load_version, options=self.options.run), self.options.loading)
+        self._started.callback(manager.stop)
         try:
-            self._manager.configure(self.options.models, self._stopping)
+            manager.configure(self.options.models, self._stopping)
             if not self._stopping.is_set():
-                self._listen(self._manager)
-        except ModelNotLoadedError as error:
+                self._listen(manager)
+        except ServingError as error:
             self.stop()
             raise ServerStartError(
-                f"{error}. Remove that version, or publish it again under a new number; then start again"
+                f"{error.message}. Remove that version, or publish it again under a new number; then start again"
             ) from error
         except RuntimeError as error:  # gRPC's word for an address that is taken
             self.stop()
             raise ServerStartError(
-                f"cannot listen on {self._addresses()}: it is in use, or this machine does not have it. Choose another "
-                "port, host or socket"
+                f"cannot listen on {self.options.address}: it is in use, or this machine does not have it. Choose "
+                "another port, host or socket"
             ) from error
-        return self.port
-
-    @property
-    def listening(self) -> bool:
-        """Whether it has got as far as listening."""
-        return self._server is not None
 
     def request_stop(self) -> None:
         """Ends ``start`` where it waits for models, and ``wait``."""
@@ -122,14 +110,7 @@ class ModelServer:
         """Accepts no more calls, gives those in progress the grace period, and frees everything."""
         self._stopping.set()
         self._health.enter_graceful_shutdown()
-        if self._server is not None:
-            self._server.stop(self.options.shutdown_grace_seconds).wait()
-        if self._threads is not None:
-            self._threads.shutdown()
-        if self._following is not None:
-            self._following.join()
-        if self._manager is not None:
-            self._manager.stop()
+        self._started.close()
 
     def __enter__(self) -> Self:
         self.start()
@@ -142,9 +123,12 @@ class ModelServer:
 
     def _listen(self, manager: Manager) -> None:
         options = self.options
-        self._threads = ThreadPoolExecutor(options.grpc_max_threads, thread_name_prefix="grpc")
-        self._server = grpc.server(
-            self._threads,
+        if options.model_config_file and options.model_config_file_poll_wait_seconds > 0:
+            following = threading.Thread(target=self._follow, args=(manager, options.model_config_file))
+            following.start()
+            self._started.callback(following.join)
+        server = grpc.server(
+            self._started.enter_context(ThreadPoolExecutor(options.grpc_max_threads, thread_name_prefix="grpc")),
             maximum_concurrent_rpcs=options.grpc_max_threads,
             options=[
                 ("grpc.max_receive_message_length", -1),
@@ -155,22 +139,13 @@ class ModelServer:
                 *options.grpc_channel_arguments,
             ],
         )
-        for handler in Service(manager).handlers():
-            self._server.add_generic_rpc_handlers((handler,))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._started.callback(lambda: server.stop(options.shutdown_grace_seconds).wait())
+        server.add_generic_rpc_handlers((Service(manager),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         self._health.set("", health_pb2.HealthCheckResponse.SERVING)
-        if options.grpc_socket_path is not None:
-            self._server.add_insecure_port(f"unix:{options.grpc_socket_path.absolute()}")
-        if options.port is not None:
-            self.port = self._server.add_insecure_port(f"{options.host}:{options.port}")
-        self._server.start()
-        if options.model_config_file and options.model_config_file_poll_wait_seconds > 0:
-            self._following = threading.Thread(target=self._follow, args=(manager, options.model_config_file))
-            self._following.start()
-
-    def _addresses(self) -> str:
-        tcp, unix = self.options.port, self.options.grpc_socket_path
-        return " and ".join([f"{self.options.host}:{tcp}"] * (tcp is not None) + [f"unix:{unix}"] * (unix is not None))
+        port = server.add_insecure_port(options.address)
+        server.start()
+        self.address = re.sub(":0$", f":{port}", options.address)
 
     def _follow(self, manager: Manager, path: Path) -> None:
         """Serves what the file says, at each poll. A file that can't be followed changes nothing."""
@@ -179,17 +154,17 @@ class ModelServer:
             try:
                 manager.configure(model_config.read(path), self._stopping)
                 refused = ""
-            except (model_config.ConfigError, ServingError, ModelNotLoadedError) as error:
+            except (model_config.ConfigError, ServingError) as error:
                 if refused != str(error):
                     refused = str(error)
                     _log.error("%s can't be followed: %s", path, error)
 
 
-def serve(options: ServerOptions, ready: Callable[[ModelServer], None] = lambda server: None) -> int:
+def serve(options: ServerOptions, ready: Callable[[str], None] = lambda address: None) -> int:
     """Runs a server until SIGTERM or SIGINT, in the main thread; returns the exit status.
 
     That is 0 after a signal, once the calls in progress are answered, and 1 when the server can't start;
-    the log says why. ``ready`` is called when it listens.
+    the log says why. ``ready`` is called with the address when it listens.
     """
     server = ModelServer(options)
 
@@ -197,17 +172,16 @@ def serve(options: ServerOptions, ready: Callable[[ModelServer], None] = lambda 
         # In a thread: the main thread may hold the very lock that a stop request needs.
         threading.Thread(target=server.request_stop).start()
 
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
     try:
         server.start()
-        if server.listening:
-            ready(server)
+        if server.address:
+            ready(server.address)
         server.wait()
     except ServerStartError as error:
         _log.error("%s", error)
         return 1
     finally:
         server.stop()
-        for number, handler in before.items():
-            signal.signal(number, handler)
     return 0

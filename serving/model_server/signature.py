@@ -21,25 +21,29 @@ METHODS: Final = tuple(f"tensorflow/serving/{method}" for method in ("predict", 
 
 @dataclass(frozen=True)
 class Signature:
-    """What can be run: ``dtypes`` are TensorFlow's numbers by input name, ``outputs`` the outputs' names,
-    and ``shapes`` the inputs' shapes, -1 for a free size, None for a free number of dimensions.
+    """What can be run.
+
+    Attributes:
+        name: its name in the SavedModel.
+        method_name: one of METHODS, if Predict runs it.
+        dtypes: TensorFlow's numbers by input name.
+        shapes: by input name, -1 for a free size.
+        outputs: the names of the outputs.
     """
 
     name: str
     method_name: str
     dtypes: Mapping[str, int]
-    outputs: tuple[str, ...]
-    shapes: Mapping[str, Sequence[int] | None]
+    shapes: Mapping[str, Sequence[int]]
+    outputs: Sequence[str]
 
     @classmethod
     def from_proto(cls, name: str, proto: apis.SignatureDef) -> "Signature":
         """Returns the signature that a SavedModel keeps under ``name``."""
-        dtypes = {key: info.dtype for key, info in sorted(proto.inputs.items())}
-        shapes = {
-            key: None if info.tensor_shape.unknown_rank else [dim.size for dim in info.tensor_shape.dim]
-            for key, info in proto.inputs.items()
-        }
-        return cls(name, proto.method_name, dtypes, tuple(sorted(proto.outputs)), shapes)
+        inputs = dict(sorted(proto.inputs.items()))
+        dtypes = {key: info.dtype for key, info in inputs.items()}
+        shapes = {key: [dim.size for dim in info.tensor_shape.dim] for key, info in inputs.items()}
+        return cls(name, proto.method_name, dtypes, shapes, sorted(proto.outputs))
 
 
 def choose(signatures: Mapping[str, Signature], name: str) -> Signature:
@@ -86,10 +90,10 @@ def read_inputs(signature: Signature, inputs: Mapping[str, apis.TensorProto]) ->
             arrays[name] = tensors.to_array(proto)
         except tensors.TensorError as error:
             raise ServingError(StatusCode.INVALID_ARGUMENT, f"tensor parsing error: {name}: {error}") from error
-        if not _fits(arrays[name].shape, signature.shapes[name]):
+        shape, declared = arrays[name].shape, signature.shapes[name]
+        if len(shape) != len(declared) or any(own not in (-1, size) for own, size in zip(declared, shape, strict=True)):
             raise ServingError(
-                StatusCode.INVALID_ARGUMENT,
-                f"input {name} should be of shape {list(signature.shapes[name] or ())}, not {list(arrays[name].shape)}",
+                StatusCode.INVALID_ARGUMENT, f"input {name} should be of shape {declared}, not {list(shape)}"
             )
     return arrays
 
@@ -111,12 +115,6 @@ def choose_outputs(signature: Signature, output_filter: Sequence[str]) -> Sequen
             StatusCode.INVALID_ARGUMENT, f"duplicate output tensor alias among {', '.join(output_filter)}"
         )
     return output_filter or signature.outputs
-
-
-def _fits(shape: Sequence[int], declared: Sequence[int] | None) -> bool:
-    return declared is None or (
-        len(shape) == len(declared) and all(size in (-1, own) for own, size in zip(shape, declared, strict=True))
-    )
 
 
 def _set(names: Any) -> str:

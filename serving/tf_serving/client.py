@@ -27,21 +27,8 @@ import numpy as np
 from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 
-from serving.apis import (
-    GET_MODEL_METADATA,
-    GET_MODEL_STATUS,
-    PREDICT,
-    GetModelMetadataRequest,
-    GetModelMetadataResponse,
-    GetModelStatusRequest,
-    GetModelStatusResponse,
-    ModelSpec,
-    ModelVersionStatus,
-    PredictRequest,
-    PredictResponse,
-)
-from serving.contract import SIGNATURE, SIGNATURES, TensorSpec
-from serving.contract import ModelSpec as ContractSpec
+from serving import apis
+from serving.contract import SIGNATURE, SIGNATURES, ModelSpec, TensorSpec
 from serving.tf_serving.tensors import TensorError, to_array, to_proto
 from serving.tf_serving.tls import Tls
 
@@ -50,13 +37,7 @@ _M = TypeVar("_M", bound=Message)
 
 MAX_MESSAGE_BYTES: Final = 64 * 2**20
 
-STATES: Final[dict[int, str]] = {
-    ModelVersionStatus.START: "START",
-    ModelVersionStatus.LOADING: "LOADING",
-    ModelVersionStatus.AVAILABLE: "AVAILABLE",
-    ModelVersionStatus.UNLOADING: "UNLOADING",
-    ModelVersionStatus.END: "END",
-}
+STATES: Final[dict[int, str]] = {number: name for name, number in apis.ModelVersionStatus.State.items()}
 _ON_THE_WAY: Final = ("START", "LOADING", "AVAILABLE")
 _STATUS_NAMES: Final = {code.value[0]: code.name for code in grpc.StatusCode}
 
@@ -85,11 +66,6 @@ _RESOLVE_AGAIN_S: Final = 1.0
 """The least time between two channels for a name without addresses."""
 _CLOSE_S: Final = 60.0
 """How long calls under way may take on a channel that has been replaced."""
-_REQUESTS: Final[dict[str, Any]] = {
-    PREDICT: PredictRequest,
-    GET_MODEL_STATUS: GetModelStatusRequest,
-    GET_MODEL_METADATA: GetModelMetadataRequest,
-}
 
 _CHANNEL_OPTIONS: Final[Sequence[tuple[str, Any]]] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -167,23 +143,13 @@ _UNKNOWN_LABEL: Final = "servable version label"
 
 ERRORS: Final[dict[grpc.StatusCode, type[ModelServerError]]] = {
     grpc.StatusCode.CANCELLED: UnreachableError,
-    grpc.StatusCode.UNKNOWN: ContractError,
-    grpc.StatusCode.INVALID_ARGUMENT: ContractError,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineError,
     grpc.StatusCode.NOT_FOUND: ModelNotServedError,
-    grpc.StatusCode.ALREADY_EXISTS: ContractError,
-    grpc.StatusCode.PERMISSION_DENIED: ContractError,
     grpc.StatusCode.RESOURCE_EXHAUSTED: OverloadedError,
-    grpc.StatusCode.FAILED_PRECONDITION: ContractError,
     grpc.StatusCode.ABORTED: UnreachableError,
-    grpc.StatusCode.OUT_OF_RANGE: ContractError,
-    grpc.StatusCode.UNIMPLEMENTED: ContractError,
-    grpc.StatusCode.INTERNAL: ContractError,
     grpc.StatusCode.UNAVAILABLE: UnreachableError,
-    grpc.StatusCode.DATA_LOSS: ContractError,
-    grpc.StatusCode.UNAUTHENTICATED: ContractError,
 }
-"""What each failing status code means, before the two cases that need a closer look: see ``_translate``."""
+"""What the status codes mean, except where ``_translate`` looks closer. Any other code is a ContractError."""
 
 
 @dataclass(frozen=True)
@@ -233,7 +199,9 @@ class ModelClient:
         self._open()
 
     def _open(self) -> None:
-        options = [*_CHANNEL_OPTIONS, ("grpc.max_reconnect_backoff_ms", _reconnect_ms(self._target))]
+        # A Unix socket's server usually is about to start.
+        longest_pause_ms = 100 if self._target.startswith("unix:") else 1_000
+        options = [*_CHANNEL_OPTIONS, ("grpc.max_reconnect_backoff_ms", longest_pause_ms)]
         target, tls, interceptors = self._target, self._tls, self._interceptors
         if tls is None:
             self._channel = grpc.aio.insecure_channel(target, options=options, interceptors=interceptors)
@@ -241,11 +209,6 @@ class ModelClient:
             credentials = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.cert)
             self._channel = grpc.aio.secure_channel(target, credentials, options=options, interceptors=interceptors)
         self._opened = time.monotonic()
-        # Answers are parsed here rather than by gRPC, so that garbage is told from a lost connection.
-        self._methods: dict[str, grpc.aio.UnaryUnaryMultiCallable[Any, bytes]] = {
-            method: self._channel.unary_unary(method, request.SerializeToString, None)
-            for method, request in _REQUESTS.items()
-        }
 
     async def close(self) -> None:
         """Closes the connection; calls under way fail with UnreachableError."""
@@ -277,15 +240,15 @@ class ModelClient:
             "no rows" if not len(rows) else ""
         ):
             raise ValueError(f"{model}: {spec.input.name}: {problem}")
-        request = PredictRequest(model_spec=self._model_spec(spec, version), inputs={spec.input.name: to_proto(rows)})
+        request = apis.PredictRequest(
+            model_spec=self._model_spec(spec, version), inputs={spec.input.name: to_proto(rows)}
+        )
         try:
-            answer = await self._call(PREDICT, request, timeout_s)
+            answer = await self._call(apis.PREDICT, request, timeout_s)
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.NOT_FOUND and version is not None:
                 raise await self._what_is_missing(model, version, timeout_s) from error
-            if _lacks_signature(spec, error):
-                raise NoSignatureError(model, error.code().name, f"no signature {signature}") from error
-            raise _translate(model, error) from error
+            raise _translate(model, error, signature) from error
         return _checked(spec, version, answer, len(rows))
 
     async def model_versions(self, model: str, *, timeout_s: float) -> list[VersionStatus]:
@@ -293,17 +256,9 @@ class ModelClient:
 
         Raises ModelServerError: ModelNotServedError if the server doesn't know the model.
         """
-        request = GetModelStatusRequest(model_spec={"name": model})
-        answer = await self._query(GET_MODEL_STATUS, request, GetModelStatusResponse, model, timeout_s)
-        return [
-            VersionStatus(
-                one.version,
-                STATES.get(one.state, "UNKNOWN"),
-                _STATUS_NAMES.get(one.status.error_code, "UNKNOWN"),
-                one.status.error_message,
-            )
-            for one in answer.model_version_status
-        ]
+        request = apis.GetModelStatusRequest(model_spec={"name": model})
+        answer = await self._query(apis.GET_MODEL_STATUS, request, apis.GetModelStatusResponse, model, timeout_s)
+        return version_statuses(answer)
 
     async def labelled_version(self, model: str, *, timeout_s: float) -> int | None:
         """Returns the version that answers for ``version_label``; None if the server has no AVAILABLE one.
@@ -312,11 +267,13 @@ class ModelClient:
 
         Raises ModelServerError.
         """
-        request = GetModelMetadataRequest(
+        request = apis.GetModelMetadataRequest(
             model_spec={"name": model, "version_label": self.version_label}, metadata_field=["signature_def"]
         )
         try:
-            answer = await self._query(GET_MODEL_METADATA, request, GetModelMetadataResponse, model, timeout_s)
+            answer = await self._query(
+                apis.GET_MODEL_METADATA, request, apis.GetModelMetadataResponse, model, timeout_s
+            )
         except ModelNotServedError:
             return None
         version: int = answer.model_spec.version.value
@@ -332,8 +289,11 @@ class ModelClient:
             raise ContractError(model, "BAD_ANSWER", f"not a {answer.DESCRIPTOR.name}") from error
 
     async def _call(self, method: str, request: Message, timeout_s: float) -> bytes:
+        # The answer is parsed by the caller rather than by gRPC, so that garbage is told from a lost connection.
+        call: Any = self._channel.unary_unary(method, type(request).SerializeToString)
         try:
-            return await self._methods[method](request, timeout=timeout_s)
+            answer: bytes = await call(request, timeout=timeout_s)
+            return answer
         except grpc.aio.AioRpcError as error:
             self._resolve_again(error)
             raise
@@ -351,13 +311,13 @@ class ModelClient:
             closing.add_done_callback(self._closing.discard)
             self._open()
 
-    def _model_spec(self, asked: ContractSpec, version: int | None) -> ModelSpec:
+    def _model_spec(self, asked: ModelSpec, version: int | None) -> dict[str, object]:
         spec: dict[str, object] = {"name": asked.name, "signature_name": asked.signature}
         if version is not None:
             spec["version"] = {"value": version}
         elif self.version_label is not None:
             spec["version_label"] = self.version_label
-        return ModelSpec(**spec)
+        return spec
 
     async def _what_is_missing(self, model: str, version: int, timeout_s: float) -> ModelServerError:
         """Returns which of the two NOT_FOUND meant: the named version alone, or all that we serve."""
@@ -372,21 +332,24 @@ class ModelClient:
         return VersionNotFoundError(model, version)
 
 
-def _reconnect_ms(target: str) -> int:
-    """Returns the longest pause between two attempts to connect. A Unix socket's server usually is about to start."""
-    return 100 if target.startswith("unix:") else 1_000
+def version_statuses(answer: apis.GetModelStatusResponse) -> list[VersionStatus]:
+    """Returns what an answer of GetModelStatus says, newest version first."""
+    return [
+        VersionStatus(
+            one.version,
+            STATES.get(one.state, "UNKNOWN"),
+            _STATUS_NAMES.get(one.status.error_code, "UNKNOWN"),
+            one.status.error_message,
+        )
+        for one in answer.model_version_status
+    ]
 
 
-def _lacks_signature(spec: ContractSpec, error: grpc.aio.AioRpcError) -> bool:
-    """Whether the failure is TensorFlow Serving's for a signature that isn't there: its message names it."""
-    if spec.signature == SIGNATURE or error.code() is not grpc.StatusCode.FAILED_PRECONDITION:
-        return False
-    return spec.signature in (error.details() or "")
-
-
-def _translate(model: str, error: grpc.aio.AioRpcError) -> ModelServerError:
+def _translate(model: str, error: grpc.aio.AioRpcError, signature: str = SIGNATURE) -> ModelServerError:
     code, message = error.code(), error.details() or ""
-    kind = ERRORS[code]
+    kind = ERRORS.get(code, ContractError)
+    if code is grpc.StatusCode.FAILED_PRECONDITION and signature != SIGNATURE and signature in message:
+        kind = NoSignatureError  # TensorFlow Serving: 'Serving signature key "seed_index" not found.'
     if code is grpc.StatusCode.INVALID_ARGUMENT and _UNKNOWN_LABEL in message:
         kind = ModelNotServedError  # nothing is promoted yet
     if code is grpc.StatusCode.UNAVAILABLE and _QUEUE_FULL in message:
@@ -396,11 +359,11 @@ def _translate(model: str, error: grpc.aio.AioRpcError) -> ModelServerError:
     return kind(model, code.name, message)
 
 
-def _checked(spec: ContractSpec, version: int | None, answer: bytes, rows: int) -> Prediction:
+def _checked(spec: ModelSpec, version: int | None, answer: bytes, rows: int) -> Prediction:
     """Returns the answer as a Prediction, or raises ContractError with the first thing that is wrong."""
     model = spec.name
     try:
-        response = PredictResponse.FromString(answer)
+        response = apis.PredictResponse.FromString(answer)
         outputs = {output.name: to_array(response.outputs[output.name]) for output in spec.outputs}
     except (DecodeError, TensorError) as error:
         raise ContractError(model, "BAD_ANSWER", f"not a PredictResponse with tensors: {error}") from error

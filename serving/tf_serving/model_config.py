@@ -19,46 +19,23 @@ class ConfigError(UserError, ValueError):
 
 
 @dataclass(frozen=True)
-class Latest:
-    """The policy that wants the highest ``num_versions`` versions on disk."""
-
-    num_versions: int = 1
-
-    def choose(self, found: Collection[int]) -> set[int]:
-        """Returns the versions that are wanted of those found on disk."""
-        return set(sorted(found)[-self.num_versions :])
-
-
-@dataclass(frozen=True)
-class All:
-    """The policy that wants every version on disk."""
-
-    def choose(self, found: Collection[int]) -> set[int]:
-        """Returns the versions that are wanted of those found on disk."""
-        return set(found)
-
-
-@dataclass(frozen=True)
-class Specific:
-    """The policy that wants the versions named, where they are on disk."""
-
-    versions: frozenset[int]
-
-    def choose(self, found: Collection[int]) -> set[int]:
-        """Returns the versions that are wanted of those found on disk."""
-        return set(self.versions & set(found))
-
-
-@dataclass(frozen=True)
 class ModelConfig:
-    """One model: ``base_path`` (absolute) holds a directory for each version, ``labels`` are names for
-    versions.
+    """One model: ``base_path`` (absolute) holds a directory for each version, ``labels`` are names for versions.
+
+    The versions that are served are the ``specific`` ones, or the highest ``latest``; all if neither is given.
     """
 
     name: str
     base_path: Path
-    policy: Latest | All | Specific = Latest()
+    latest: int | None = 1
+    specific: frozenset[int] = frozenset()
     labels: Mapping[str, int] = field(default_factory=dict)
+
+    def choose(self, found: Collection[int]) -> set[int]:
+        """Returns the versions that are wanted of those found on disk."""
+        if self.specific:
+            return set(self.specific & set(found))
+        return set(sorted(found)[-self.latest :] if self.latest else found)
 
 
 def read(path: Path) -> tuple[ModelConfig, ...]:
@@ -73,15 +50,12 @@ def read_proto(path: Path) -> apis.ModelServerConfig:
     """Reads a ``models.config`` as the message that it is. Raises ConfigError as ``read`` does."""
     try:
         message = text_format.Parse(path.read_text(encoding="utf-8"), apis.ModelServerConfig())
+        from_proto(message)
     except OSError as error:
         raise ConfigError(
             f"{path}: {error.strerror}. digitgan export writes a models.config beside its models"
         ) from error
-    except (UnicodeDecodeError, text_format.ParseError) as error:
-        raise ConfigError(f"{path}: {error}") from error
-    try:
-        from_proto(message)
-    except ConfigError as error:
+    except (UnicodeDecodeError, text_format.ParseError, ConfigError) as error:
         raise ConfigError(f"{path}: {error}") from error
     return message
 
@@ -127,18 +101,16 @@ def _model(model: apis.ModelConfig) -> ModelConfig:
     base_path = Path(model.base_path)
     if not base_path.is_absolute():
         raise ConfigError(f'model {model.name} needs an absolute base path, not "{model.base_path}"')
-    return ModelConfig(model.name, base_path, _policy(model), dict(model.version_labels))
-
-
-def _policy(model: apis.ModelConfig) -> Latest | All | Specific:
+    latest: int | None = 1
+    specific = frozenset[int]()
     policy = model.model_version_policy
     match policy.WhichOneof("policy_choice"):
         case "all":
-            return All()
+            latest = None
+        case "latest":
+            latest = max(1, policy.latest.num_versions)
         case "specific":
-            versions = frozenset(policy.specific.versions)
-            if not versions or min(versions) < 1:
+            specific = frozenset(policy.specific.versions)
+            if not specific or min(specific) < 1:
                 raise ConfigError(f"model {model.name}: a specific policy lists versions, from 1 upwards")
-            return Specific(versions)
-        case _:
-            return Latest(max(1, policy.latest.num_versions))
+    return ModelConfig(model.name, base_path, latest, specific, dict(model.version_labels))

@@ -30,12 +30,20 @@ gateways. TensorFlow Serving's default is four for each CPU.
 """
 
 
+_MONITORING: Final = """prometheus_config {
+  enable: true
+  path: "/monitoring/prometheus/metrics"
+}
+"""
+"""Prometheus metrics on the REST port, at TensorFlow Serving's customary path."""
+
+
 def models_config(
     names: Iterable[str],
     base: PurePosixPath | Path,
     labels: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
-) -> str:
-    """One entry for each model at ``base/name``.
+) -> apis.ModelServerConfig:
+    """Returns one entry for each model at ``base/name``.
 
     Args:
         names: the models.
@@ -50,16 +58,43 @@ def models_config(
         )
         if versions := {*one.version_labels.values()}:
             one.model_version_policy.specific.versions[:] = sorted(versions)
-    return text_format.MessageToString(config)
+    return config
 
 
-def batching_config(threads: int) -> str:
-    """Batching without a wait: a batch is what has queued up while the ones before it ran.
+def write_models_config(directory: Path, config: apis.ModelServerConfig) -> None:
+    """Replaces the ``models.config`` in a directory."""
+    write_atomically(directory / MODELS_CONFIG, text_format.MessageToString(config))
 
-    Batches are padded to a size that warm-up has covered, so no request pays for a first run.
+
+def write_configs(directory: Path, names: Iterable[str], base: PurePosixPath | Path, threads: int) -> None:
+    """Writes the three files into a directory.
+
+    A ``models.config`` that is there keeps its entries for ``names``, with the versions and labels that
+    ``digitgan models`` has given them, where it knows the models at ``base`` already.
 
     Args:
+        directory: where the files go.
+        names: the models.
+        base: their base directory as the model server sees it; absolute.
         threads: batches that run at once; the number of CPU cores.
+    """
+    config = models_config(names, base)
+    try:
+        old = text_format.Parse((directory / MODELS_CONFIG).read_text("utf-8"), apis.ModelServerConfig())
+    except (OSError, ValueError):
+        old = apis.ModelServerConfig()
+    labelled = {(one.name, one.base_path): one for one in old.model_config_list.config if one.version_labels}
+    for one in config.model_config_list.config:
+        one.CopyFrom(labelled.get((one.name, one.base_path), one))
+    write_models_config(directory, config)
+    write_atomically(directory / BATCHING_CONFIG, _batching_config(threads))
+    write_atomically(directory / MONITORING_CONFIG, _MONITORING)
+
+
+def _batching_config(threads: int) -> str:
+    """Returns batching without a wait: a batch is what has queued up while the ones before it ran.
+
+    Batches are padded to a size that warm-up has covered, so no request pays for a first run.
     """
     lines = [
         f"max_batch_size {{ value: {BATCH_SIZES[-1]} }}",
@@ -69,35 +104,3 @@ def batching_config(threads: int) -> str:
         *(f"allowed_batch_sizes: {size}" for size in BATCH_SIZES),
     ]
     return "\n".join(lines) + "\n"
-
-
-def monitoring_config() -> str:
-    """Prometheus metrics on the REST port, at TensorFlow Serving's customary path."""
-    return 'prometheus_config {\n  enable: true\n  path: "/monitoring/prometheus/metrics"\n}\n'
-
-
-def write_configs(directory: Path, names: Iterable[str], base: PurePosixPath | Path, threads: int) -> None:
-    """Writes the three files into a directory.
-
-    A ``models.config`` that is there keeps its entries for ``names``, with the versions and labels that
-    ``digitgan models`` has given them, where it knows the models at ``base`` already.
-    """
-    write_atomically(
-        directory / MODELS_CONFIG, _with_kept_labels(directory / MODELS_CONFIG, models_config(names, base))
-    )
-    write_atomically(directory / BATCHING_CONFIG, batching_config(threads))
-    write_atomically(directory / MONITORING_CONFIG, monitoring_config())
-
-
-def _with_kept_labels(path: Path, text: str) -> str:
-    """Returns ``text`` with the labelled entries of the configuration at ``path`` that have the same base paths."""
-    try:
-        old = text_format.Parse(path.read_text("utf-8"), apis.ModelServerConfig())
-    except (OSError, ValueError):
-        return text
-    labelled = {(one.name, one.base_path): one for one in old.model_config_list.config if one.version_labels}
-    config = text_format.Parse(text, apis.ModelServerConfig())
-    for one in config.model_config_list.config:
-        if kept := labelled.get((one.name, one.base_path)):
-            one.CopyFrom(kept)
-    return text_format.MessageToString(config)

@@ -17,8 +17,6 @@ from serving.apis import TensorProto
 MAX_BYTES: Final = 2**31 - 1
 """The largest array read, in bytes: protobuf's limit for a message. It stops short lists with huge shapes."""
 
-DT_STRING: Final = 7
-
 # dtype number -> (TensorFlow's name, NumPy's name, the list's field). The numbers and names are those of
 # tensorflow/core/framework/types.proto and DataTypeString, the fields those of tensor.proto.
 _DTYPES: Final[dict[int, tuple[str, str, str]]] = {
@@ -28,7 +26,6 @@ _DTYPES: Final[dict[int, tuple[str, str, str]]] = {
     4: ("uint8", "uint8", "int_val"),
     5: ("int16", "int16", "int_val"),
     6: ("int8", "int8", "int_val"),
-    DT_STRING: ("string", "object", "string_val"),
     9: ("int64", "int64", "int64_val"),
     10: ("bool", "bool", "bool_val"),
     17: ("uint16", "uint16", "int_val"),
@@ -44,31 +41,27 @@ class TensorError(ValueError):
 
 
 def dtype_name(number: int) -> str:
-    """Returns TensorFlow's name for a DataType number: "float", "uint8" …; "DT_<number>" for others."""
+    """Returns TensorFlow's name for a DataType number: "float", "uint8" …; "DT_<number>" for those not supported."""
     return _DTYPES[number][0] if number in _DTYPES else f"DT_{number}"
 
 
 def to_proto(array: NDArray[Any]) -> TensorProto:
-    """Returns ``array`` (any shape; numbers, bool, or bytes objects) as a TensorProto.
+    """Returns ``array`` (numbers or bool, in any shape) as a TensorProto.
 
-    Raises TensorError for a dtype that isn't supported (complex, bfloat16, objects other than bytes …).
+    Raises TensorError for a dtype that isn't supported (complex, bfloat16, strings …).
     """
     number = _NUMBERS.get(array.dtype.name)
     if number is None:
         raise TensorError(f"no TensorProto for dtype {array.dtype.name}")
-    proto = TensorProto(dtype=number, tensor_shape={"dim": [{"size": size} for size in array.shape]})
-    if number == DT_STRING:
-        try:
-            proto.string_val.extend(array.ravel().tolist())
-        except TypeError as error:
-            raise TensorError("string tensors are made of bytes objects only") from error
-    else:
-        proto.tensor_content = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
-    return proto
+    return TensorProto(
+        dtype=number,
+        tensor_shape={"dim": [{"size": size} for size in array.shape]},
+        tensor_content=np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes(),
+    )
 
 
 def to_array(proto: TensorProto) -> NDArray[Any]:
-    """Returns the array in ``proto``, with its shape and dtype; strings as an object array of bytes.
+    """Returns the array in ``proto``, with its shape and dtype.
 
     An array made of ``tensor_content`` is a read-only view of it.
 
@@ -97,8 +90,6 @@ def _to_array(proto: TensorProto) -> NDArray[Any]:
     content = proto.tensor_content
     if not content:
         return _from_list(getattr(proto, list_field), count, dtype).reshape(shape)
-    if proto.dtype == DT_STRING:
-        raise TensorError("string tensors are read from string_val only")
     if len(content) != count * dtype.itemsize:
         raise TensorError(f"{len(content)} bytes of content do not fill shape {list(shape)} of {numpy_name}")
     if dtype.kind == "b" and content.translate(None, b"\0\1"):
@@ -118,8 +109,6 @@ def _shape(proto: TensorProto) -> tuple[int, ...]:
 
 def _from_list(values: Any, count: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     kept = values[:count]
-    if dtype.kind == "O":
-        return np.array(kept + [kept[-1] if kept else b""] * (count - len(kept)), dtype)
     array = np.zeros(count, dtype)
     if kept:
         if dtype == np.float16:  # the list holds the bits

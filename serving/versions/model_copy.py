@@ -11,10 +11,9 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from serving.errors import UserError
-from serving.files import write_atomically
 from serving.storage import find_versions
 from serving.tf_serving.model_config import from_directory
-from serving.tf_serving.server_config import MODELS_CONFIG, models_config
+from serving.tf_serving.server_config import MODELS_CONFIG, models_config, write_models_config
 from serving.versions.model_card import read_card, verify
 from serving.versions.roll_out import STABLE
 
@@ -55,7 +54,7 @@ def add_versions(
                     others.append(f"{model} {version}")
         if not (target / MODELS_CONFIG).exists():
             stable = {model: {STABLE: max(find_versions(target / model))} for model in models}
-            write_atomically(target / MODELS_CONFIG, models_config(models, mount_point, stable))
+            write_models_config(target, models_config(models, mount_point, stable))
             progress(f"{MODELS_CONFIG}: written, with the newest versions as {STABLE}")
     except OSError as error:
         raise CopyError(

@@ -14,15 +14,13 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import grpc
-from google.protobuf import text_format
 
 from serving import apis
 from serving.errors import UserError
-from serving.files import write_atomically
 from serving.storage import find_versions
 from serving.tf_serving import model_config
-from serving.tf_serving.client import STATES
-from serving.tf_serving.server_config import MODELS_CONFIG
+from serving.tf_serving.client import VersionStatus, version_statuses
+from serving.tf_serving.server_config import MODELS_CONFIG, write_models_config
 from serving.versions.model_card import CardError, read_card, verify
 from serving.versions.quality_gate import Thresholds, shortfalls
 
@@ -40,7 +38,6 @@ CONFIRM_S: Final = 60.0
 """How long a server may take to serve labels that it has accepted."""
 _LOOK_EVERY_S: Final = 0.05
 
-Progress = Callable[[str], None]
 Labels = Mapping[str, int]
 
 
@@ -49,22 +46,11 @@ class RollOutError(UserError):
 
 
 @dataclass(frozen=True)
-class Status:
-    """A version at one server: its state, and the error that ended it ("" for none)."""
-
-    state: str
-    error: str
-
-
-_UNKNOWN: Final = Status("UNKNOWN", "")
-
-
-@dataclass(frozen=True)
 class Snapshot:
     """What one model server serves, by model: the status of each version, and the version that each label means."""
 
     address: str
-    statuses: Mapping[str, Mapping[int, Status]]
+    statuses: Mapping[str, Mapping[int, VersionStatus]]
     labels: Mapping[str, Labels]
 
 
@@ -82,15 +68,12 @@ class ModelServer:
         if answer.status.error_code:
             raise RollOutError(f"{self.address} refuses the configuration: {answer.status.error_message}")
 
-    def statuses(self, model: str) -> dict[int, Status]:
+    def statuses(self, model: str) -> dict[int, VersionStatus]:
         """Returns the status of each version that the server knows; nothing for an unknown model."""
         request = apis.GetModelStatusRequest(model_spec={"name": model})
         unknown = (grpc.StatusCode.NOT_FOUND,)
         answer = self._call(apis.GET_MODEL_STATUS, request, apis.GetModelStatusResponse, unknown)
-        return {
-            one.version: Status(STATES.get(one.state, "UNKNOWN"), one.status.error_message)
-            for one in answer.model_version_status
-        }
+        return {one.version: one for one in version_statuses(answer)}
 
     def labels(self, model: str, names: Iterable[str]) -> dict[str, int]:
         """Returns the version that answers for each label; nothing for a label without one."""
@@ -132,9 +115,7 @@ class ModelServer:
 def connected(target: str) -> Iterator[list[ModelServer]]:
     """Gives every model server behind ``target``, as for the gateway. Raises RollOutError for an unknown name."""
     with ExitStack() as stack:
-        yield [
-            ModelServer(address, stack.enter_context(grpc.insecure_channel(address))) for address in addresses(target)
-        ]
+        yield [ModelServer(one, stack.enter_context(grpc.insecure_channel(one))) for one in addresses(target)]
 
 
 def addresses(target: str) -> list[str]:
@@ -160,33 +141,32 @@ def addresses(target: str) -> list[str]:
 
 
 class RollOut:
-    """Changes of the labels in one base directory's ``models.config``, on all model servers that follow it."""
+    """Changes of the labels in one base directory's ``models.config``, on all model servers that follow it.
+
+    Args:
+        base: the base directory, with a ``models.config``.
+        servers: those that follow it.
+        progress: gets a sentence for each step.
+        timeout_s: for loading.
+        poll_s: how often the servers look for versions (``--file_system_poll_wait_seconds``).
+
+    Raises ConfigError if there is no ``models.config`` that a server could follow.
+    """
 
     def __init__(
         self,
         base: Path,
         servers: Sequence[ModelServer],
-        progress: Progress,
+        progress: Callable[[str], None],
         timeout_s: float = 300.0,
         poll_s: float = 1.0,
     ) -> None:
-        """
-        Args:
-            base: the base directory, with a ``models.config``.
-            servers: those that follow it.
-            progress: gets a sentence for each step.
-            timeout_s: for loading.
-            poll_s: how often the servers look for versions (``--file_system_poll_wait_seconds``).
-
-        Raises:
-            ConfigError: there is no ``models.config`` that a server could follow.
-        """
-        self.base = base
         self.servers = servers
         self.progress = progress
         self.timeout_s = timeout_s
         self.poll_s = poll_s
         self.config = model_config.read_proto(base / MODELS_CONFIG)
+        self._base = base
 
     @property
     def models(self) -> list[str]:
@@ -194,8 +174,11 @@ class RollOut:
         return [one.name for one in self.config.model_config_list.config]
 
     def labels(self, model: str) -> dict[str, int]:
-        """The labels of a model in ``models.config``."""
-        return dict(self.entry(model).version_labels)
+        """Returns the labels of a model in ``models.config``. Raises RollOutError for a model that is not there."""
+        for one in self.config.model_config_list.config:
+            if one.name == model:
+                return dict(one.version_labels)
+        raise RollOutError(f"{self._base / MODELS_CONFIG} has no model {model}; it has: {', '.join(self.models)}")
 
     def promote(
         self, model: str, version: int, label: str, thresholds: Mapping[str, Thresholds], *, force: bool
@@ -248,8 +231,8 @@ class RollOut:
         )
 
     def _check(self, model: str, version: int, thresholds: Thresholds, force: bool) -> None:
-        self.entry(model)
-        directory = self.base / model
+        self.labels(model)  # raises for a model that is not there
+        directory = self._base / model
         found = sorted(find_versions(directory)) if directory.is_dir() else []
         if version not in found:
             there = _listed(found) or "none"
@@ -259,25 +242,14 @@ class RollOut:
             card = read_card(directory / str(version))
         except CardError as error:
             raise RollOutError(f"{model} version {version} isn't what was exported: {error}") from error
-        if short := shortfalls(card, thresholds):
-            figures = "; ".join(short)
+        if short := "; ".join(shortfalls(card, thresholds)):
             if not force:
-                raise RollOutError(
-                    f"{model} version {version} falls short: {figures}. --force promotes it all the same"
-                )
-            self.progress(f"{model} version {version} falls short, and is promoted anyway: {figures}")
-
-    def entry(self, model: str) -> apis.ModelConfig:
-        """Returns a model's part of the configuration. Raises RollOutError if there is none."""
-        one: apis.ModelConfig
-        for one in self.config.model_config_list.config:
-            if one.name == model:
-                return one
-        raise RollOutError(f"{self.base / MODELS_CONFIG} has no model {model}; it has: {', '.join(self.models)}")
+                raise RollOutError(f"{model} version {version} falls short: {short}. --force promotes it all the same")
+            self.progress(f"{model} version {version} falls short, and is promoted anyway: {short}")
 
     def write(self, config: apis.ModelServerConfig) -> None:
         """Replaces ``models.config``."""
-        write_atomically(self.base / MODELS_CONFIG, text_format.MessageToString(config))
+        write_models_config(self._base, config)
         self.config = config
 
 
@@ -298,7 +270,7 @@ class _Change:
         self._roll_out = roll_out
         self._model = model
         self._servers = roll_out.servers
-        roll_out.entry(model)
+        roll_out.labels(model)  # raises for a model that is not there
         self._snapshots = [roll_out.look_at(server) for server in self._servers]
         merged = {
             name: _merged(roll_out.labels(name), [each.labels[name] for each in self._snapshots])
@@ -309,7 +281,7 @@ class _Change:
         served = {version for each in self._snapshots for version in each.labels[model].values()}
         self.kept = {*self.labels.values(), *served} or self._available
         # What is served now, as a configuration for each server, and as one for the file.
-        self._now = {each.address: _changed(roll_out.config, each.labels) for each in self._snapshots}
+        self._now = [_changed(roll_out.config, each.labels) for each in self._snapshots]
         self._file = _changed(roll_out.config, merged)
 
     def make(self, target: Labels) -> None:
@@ -324,7 +296,7 @@ class _Change:
             self._apply(self.kept | new, {model: target})
             self._wait_until_served(target)
         except RollOutError as error:
-            left = "".join(f"; {one}" for one in self._take_back())
+            left = self._take_back()
             now = format_labels(self.labels) or "without labels"
             raise RollOutError(f"{error}. Nothing changed: {model} is {now}{left}") from error
         progress(f"{model}: {format_labels(target)}")
@@ -343,22 +315,21 @@ class _Change:
         Raises RollOutError that names each server that did not take it.
         """
         self._roll_out.write(_changed(self._file, labels, {self._model: versions}))
-        configs = {address: _changed(now, labels, {self._model: versions}) for address, now in self._now.items()}
-        if failures := self._reload(configs):
-            raise RollOutError("; ".join(failures.values()))
+        if failures := self._reload([_changed(now, labels, {self._model: versions}) for now in self._now]):
+            raise RollOutError("; ".join(failures))
 
-    def _reload(self, configs: Mapping[str, apis.ModelServerConfig]) -> dict[str, str]:
+    def _reload(self, configs: Sequence[apis.ModelServerConfig]) -> list[str]:
         """Gives each server its configuration. Returns the error of each server that did not take it."""
-        failures = {}
-        for server in self._servers:
+        failures = []
+        for server, config in zip(self._servers, configs, strict=True):
             try:
-                server.reload(configs[server.address])
+                server.reload(config)
             except RollOutError as error:
-                failures[server.address] = str(error)
+                failures.append(str(error))
         return failures
 
-    def _take_back(self) -> list[str]:
-        """Restores the file and the servers. Returns a sentence for each server that failed.
+    def _take_back(self) -> str:
+        """Restores the file and the servers. Returns what a user has to know about those that failed.
 
         A server forgets that a version failed at a poll without it. Until then, it would not try the version again. So
         this waits for a poll, with a margin for a busy server.
@@ -366,10 +337,7 @@ class _Change:
         self._roll_out.write(self._file)
         failures = self._reload(self._now)
         time.sleep(2 * self._roll_out.poll_s + 1)
-        return [
-            f"{address} may serve otherwise until it reads {MODELS_CONFIG} ({error})"
-            for address, error in failures.items()
-        ]
+        return "".join(f"; until it reads {MODELS_CONFIG}, a server may serve otherwise: {one}" for one in failures)
 
     def _wait_until_available(self, versions: Iterable[int]) -> None:
         """Waits until the versions are AVAILABLE everywhere. Raises RollOutError if one cannot be loaded."""
@@ -387,16 +355,16 @@ class _Change:
             for server in self._servers:
                 statuses = server.statuses(model)
                 for version in versions:
-                    status, key = statuses.get(version, _UNKNOWN), (server.address, version)
+                    status, key = statuses.get(version), (server.address, version)
                     if status != earlier.get(key):
                         earlier.pop(key, None)
-                    if status.error and (key not in earlier or waited_s > OLD_FAILURE_S):
+                    if status and status.error_message and (key not in earlier or waited_s > OLD_FAILURE_S):
                         raise RollOutError(
-                            f"{server.address} can't load {model} version {version}: {status.error}. Publish it again "
-                            "under a new number"
+                            f"{server.address} can't load {model} version {version}: {status.error_message}. "
+                            "Publish it again under a new number"
                         )
-                    if status.state != "AVAILABLE":
-                        missing.append(f"{status.state} at {server.address}")
+                    if not status or status.state != "AVAILABLE":
+                        missing.append(f"{status.state if status else 'UNKNOWN'} at {server.address}")
             if not missing:
                 return ""
             return (
@@ -445,7 +413,7 @@ def _wait(complaint: Callable[[], str], timeout_s: float) -> None:
         time.sleep(_LOOK_EVERY_S)
 
 
-def _available(statuses: Mapping[int, Status]) -> set[int]:
+def _available(statuses: Mapping[int, VersionStatus]) -> set[int]:
     return {version for version, status in statuses.items() if status.state == "AVAILABLE"}
 
 

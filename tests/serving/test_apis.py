@@ -1,65 +1,14 @@
 """serving.apis against the generated classes of tensorflow-serving-api."""
 
 import ast
-import subprocess
-import sys
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from serving import apis
-from serving.tf_serving import tensors
 from tests.support import apis_build
-
-GENERATED = {
-    "PredictRequest": "predict_pb2",
-    "PredictResponse": "predict_pb2",
-    "ModelSpec": "model_pb2",
-    "GetModelMetadataRequest": "get_model_metadata_pb2",
-    "GetModelMetadataResponse": "get_model_metadata_pb2",
-    "SignatureDefMap": "get_model_metadata_pb2",
-    "PredictionLog": "prediction_log_pb2",
-    "GetModelStatusRequest": "get_model_status_pb2",
-    "GetModelStatusResponse": "get_model_status_pb2",
-    "ModelVersionStatus": "get_model_status_pb2",
-    "ReloadConfigRequest": "model_management_pb2",
-    "ReloadConfigResponse": "model_management_pb2",
-}
-
-
-def official(name: str) -> Any:
-    return getattr(import_module(f"tensorflow_serving.apis.{GENERATED[name]}"), name)
-
-
-def filled(cls: Any, depth: int = 0) -> Any:
-    """A message with every scalar field set, and every message field down to a depth of three."""
-    message = cls()
-    for field in cls.DESCRIPTOR.fields:
-        if field.message_type is None:
-            number = 1 + field.number % 2
-            value: Any = {
-                field.CPPTYPE_STRING: str(number).encode() if field.type == field.TYPE_BYTES else str(number),
-                field.CPPTYPE_ENUM: field.enum_type.values[-1].number if field.enum_type else 0,
-            }.get(field.cpp_type, number)
-            if field.is_repeated:
-                getattr(message, field.name).append(value)
-            else:
-                setattr(message, field.name, value)
-        elif not field.is_repeated and depth < 3:
-            getattr(message, field.name).CopyFrom(filled(type(getattr(cls(), field.name)), depth + 1))
-    return message
-
-
-@pytest.mark.parametrize("name", GENERATED)
-def test_a_message_is_the_same_on_the_wire(name: str) -> None:
-    ours = filled(getattr(apis, name))
-    theirs = official(name).FromString(ours.SerializeToString())
-    assert str(theirs) == str(ours)
-    assert theirs == filled(official(name))
-    assert type(ours).FromString(theirs.SerializeToString()) == ours
 
 
 def test_the_committed_descriptors_hold_what_the_installed_package_describes() -> None:
@@ -88,28 +37,9 @@ def test_every_message_that_is_described_exists() -> None:
 
 
 def test_the_method_paths_are_those_of_the_generated_services() -> None:
-    for module, service in (
-        ("prediction_service_pb2", apis.PREDICTION_SERVICE),
-        ("model_service_pb2", apis.MODEL_SERVICE),
-    ):
-        described = import_module(f"tensorflow_serving.apis.{module}").DESCRIPTOR.services_by_name[
-            service.rsplit(".")[-1]
-        ]
-        assert described.full_name == service
-        paths = {f"/{service}/{method.name}" for method in described.methods}
-        ours = {
-            apis.PREDICT,
-            apis.GET_MODEL_METADATA,
-            apis.GET_MODEL_STATUS,
-            apis.HANDLE_RELOAD_CONFIG_REQUEST,
-        }
-        assert len(paths & ours) == 2
-
-
-def test_importing_the_messages_does_not_import_tensorflow() -> None:
-    code = (
-        f"import sys, {apis.__name__}, {tensors.__name__}; "
-        "print([name for name in sys.modules if name.startswith(('tensorflow', 'keras', 'ml_dtypes'))])"
-    )
-    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert output.stdout.strip() == "[]"
+    modules = (import_module(f"tensorflow_serving.apis.{name}_service_pb2") for name in ("prediction", "model"))
+    services = [service for module in modules for service in module.DESCRIPTOR.services_by_name.values()]
+    paths = {f"/{service.full_name}/{method.name}" for service in services for method in service.methods}
+    ours = {apis.PREDICT, apis.GET_MODEL_METADATA, apis.GET_MODEL_STATUS, apis.HANDLE_RELOAD_CONFIG_REQUEST}
+    assert ours <= paths
+    assert {apis.PREDICTION_SERVICE, apis.MODEL_SERVICE} <= {service.full_name for service in services}

@@ -4,13 +4,7 @@ The repaired model takes over as N+2.
 
 import re
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-
-import httpx
-import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from serving.contract import GENERATOR, MODEL_CARD, MODELS
 from serving.pretrained import MODELS_DIR
@@ -19,72 +13,50 @@ from tests.support import gateways
 from tests.support.waiting import wait_until
 
 
-@dataclass
-class Service:
-    base: Path
-    http: httpx.Client
-
-    def publish(self, version: int, *, broken: bool) -> None:
-        """Publishes the package's generator as a version; broken, it has no card that the embedded server compares."""
-        beside = self.base / f"{version}.partial"
-        shutil.copytree(MODELS_DIR / GENERATOR / "1", beside)
-        if broken:
-            saved_models.garble_graph(beside)
-            (beside / MODEL_CARD).unlink()
-        beside.rename(self.base / str(version))
-
-    def gauge(self, name: str) -> float:
-        families = text_string_to_metric_families(self.http.get("/metrics").text)
-        samples = [sample for family in families for sample in family.samples if sample.name == name]
-        (found,) = [sample.value for sample in samples if sample.labels["model"] == GENERATOR]
-        return found
-
-    def generator(self) -> dict[str, object]:
-        (found,) = [one for one in self.http.get("/models").json()["models"] if one["name"] == GENERATOR]
-        assert isinstance(found, dict)
-        return found
-
-    def serving(self) -> int:
-        """The version that answers, which must be the one that /models says."""
-        answer = self.http.post("/generate", json={"seeds": [7]})
-        assert answer.status_code == 200, answer.text
-        version = answer.json()["version"]
-        assert isinstance(version, int)
-        return version
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory, sockets: Path, program: str) -> Iterator[Service]:
-    base = tmp_path_factory.mktemp("models")
-    for name in MODELS:
-        shutil.copytree(MODELS_DIR / name / "1", base / name / "1")
-    with (
-        gateways.model_server(base, sockets / "broken.sock", program) as server,
-        gateways.gateway(server.target, models_dir=base, ready_timeout_s=30) as gateway,
-        httpx.Client(base_url=gateway.url, timeout=60) as http,
-    ):
-        yield Service(base / GENERATOR, http)
+def publish(base: Path, version: int, *, broken: bool) -> None:
+    """Publishes the package's generator as a version; broken, it has no card that the embedded server compares."""
+    beside = base / GENERATOR / f"{version}.partial"
+    shutil.copytree(MODELS_DIR / GENERATOR / "1", beside)
+    if broken:
+        saved_models.garble_graph(beside)
+        (beside / MODEL_CARD).unlink()
+    beside.rename(base / GENERATOR / str(version))
 
 
 def test_a_broken_version_is_reported_while_the_one_before_serves_and_the_repaired_one_takes_over(
-    service: Service,
+    tmp_path: Path, sockets: Path, program: str
 ) -> None:
-    assert service.gauge("digitgan_model_newest_version_failed") == 0
+    for name in MODELS:
+        shutil.copytree(MODELS_DIR / name / "1", tmp_path / name / "1")
+    with (
+        gateways.model_server(tmp_path, sockets / "broken.sock", program) as server,
+        gateways.serving(server.target, models_dir=tmp_path, ready_timeout_s=30) as http,
+    ):
 
-    service.publish(2, broken=True)
-    wait_until(lambda: service.gauge("digitgan_model_newest_version_failed") == 1, seconds=300)
-    assert service.http.get("/healthz/ready").status_code == 200
-    assert service.serving() == 1
-    assert service.gauge("digitgan_model_serving_version") == 1
-    assert service.gauge("digitgan_model_newest_version") == 2
-    shown = service.generator()
-    assert (shown["status"], shown["serving"]) == ("degraded", 1)
-    assert re.match(r"version 2: DATA_LOSS", str(shown["detail"]))
-    assert str(shown["detail"]).endswith("version 1 serves on")
+        def gauge(name: str) -> float:
+            return http.metric(f"model_{name}", model=GENERATOR)
 
-    # TensorFlow Serving does not try the failed number again.
-    service.publish(3, broken=False)
-    wait_until(lambda: service.serving() == 3, seconds=300)
-    assert service.gauge("digitgan_model_newest_version_failed") == 0
-    assert service.http.get("/healthz/ready").status_code == 200
-    assert (service.generator()["status"], service.generator()["detail"]) == ("available", None)
+        def serving() -> int:
+            version: int = http.post("/generate", json={"seeds": [7]}).raise_for_status().json()["version"]
+            return version
+
+        def shown() -> dict[str, object]:
+            found: dict[str, object]
+            (found,) = [one for one in http.get("/models").json()["models"] if one["name"] == GENERATOR]
+            return found
+
+        assert gauge("newest_version_failed") == 0
+        publish(tmp_path, 2, broken=True)
+        wait_until(lambda: gauge("newest_version_failed") == 1, seconds=300)
+        assert http.get("/healthz/ready").status_code == 200
+        assert serving() == gauge("serving_version") == shown()["serving"] == 1
+        assert gauge("newest_version") == 2
+        assert shown()["status"] == "degraded"
+        assert re.match(r"version 2: DATA_LOSS.*version 1 serves on$", str(shown()["detail"]), re.DOTALL)
+
+        # TensorFlow Serving does not try the failed number again.
+        publish(tmp_path, 3, broken=False)
+        wait_until(lambda: serving() == 3, seconds=300)
+        assert gauge("newest_version_failed") == 0
+        assert http.get("/healthz/ready").status_code == 200
+        assert (shown()["status"], shown()["detail"]) == ("available", None)

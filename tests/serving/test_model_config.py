@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from serving.tf_serving import model_config
-from serving.tf_serving.model_config import All, ConfigError, Latest, ModelConfig, Specific
+from serving.tf_serving.model_config import ConfigError, ModelConfig
 
 CONFIG = """
 model_config_list {
@@ -31,10 +31,9 @@ model_config_list {
 """
 
 
-def write(tmp_path: Path, text: str) -> Path:
-    path = tmp_path / "models.config"
-    path.write_text(text)
-    return path
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "models.config"
 
 
 def one(**fields: str) -> str:
@@ -42,22 +41,26 @@ def one(**fields: str) -> str:
     return "config { " + " ".join(f'{name}: "{value}"' for name, value in quoted.items() if value) + " }"
 
 
-def test_policies_labels_and_paths_are_read(tmp_path: Path) -> None:
-    assert model_config.read(write(tmp_path, CONFIG)) == (
-        ModelConfig("a", Path("/models/a"), Latest(1)),
-        ModelConfig("b", Path("/models/b"), Latest(2)),
-        ModelConfig("c", Path("/models/c"), All()),
-        ModelConfig("d", Path("/models/d"), Specific(frozenset({3, 7})), {"stable": 3, "canary": 7}),
+def test_policies_labels_and_paths_are_read(path: Path) -> None:
+    path.write_text(CONFIG)
+    models = model_config.read(path)
+    assert models == (
+        ModelConfig("a", Path("/models/a")),
+        ModelConfig("b", Path("/models/b"), latest=2),
+        ModelConfig("c", Path("/models/c"), latest=None),
+        ModelConfig("d", Path("/models/d"), specific=frozenset({3, 7}), labels={"stable": 3, "canary": 7}),
     )
-
-
-def test_an_empty_list_is_a_configuration(tmp_path: Path) -> None:
-    assert model_config.read(write(tmp_path, "model_config_list {}")) == ()
+    assert [model.choose([2, 3, 10, 5]) for model in models] == [{10}, {5, 10}, {2, 3, 5, 10}, {3}]
+    assert models[1].choose([1]) == {1}
+    path.write_text("model_config_list {}")
+    assert model_config.read(path) == ()
 
 
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
+        (None, "models.config"),
+        (b"\xff\xfe", "models.config"),
         ("", "no model_config_list"),
         ("model_config_list {", "models.config"),
         ("model_config_list { config { nam: 'a' } }", "nam"),
@@ -74,27 +77,13 @@ def test_an_empty_list_is_a_configuration(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_no_server_can_follow_is_refused_with_its_reason(tmp_path: Path, text: str, complaint: str) -> None:
+def test_what_no_server_can_follow_is_refused_with_its_reason(
+    path: Path, text: str | bytes | None, complaint: str
+) -> None:
+    if text is not None:
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ConfigError, match=complaint):
-        model_config.read(write(tmp_path, text))
-
-
-def test_a_file_that_is_missing_or_no_text_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"nothing\.config"):
-        model_config.read(tmp_path / "nothing.config")
-    (tmp_path / "models.config").write_bytes(b"\xff\xfe")
-    with pytest.raises(ConfigError, match=r"models\.config"):
-        model_config.read(tmp_path / "models.config")
-
-
-def test_policies_choose_from_what_is_found() -> None:
-    found = [1, 2, 5, 10]
-    assert Latest().choose(found) == {10}
-    assert Latest(3).choose(found) == {2, 5, 10}
-    assert Latest(9).choose(found) == set(found)
-    assert All().choose(found) == set(found)
-    assert Specific(frozenset({2, 3})).choose(found) == {2}
-    assert Latest().choose([]) == set()
+        model_config.read(path)
 
 
 def test_a_directory_of_models_serves_each_that_has_a_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,9 +95,6 @@ def test_a_directory_of_models_serves_each_that_has_a_version(tmp_path: Path, mo
         ModelConfig("a", tmp_path / "models/a"),
         ModelConfig("b", tmp_path / "models/b"),
     )
-
-
-def test_a_directory_without_models_is_refused(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "missing"):
+    for place in (tmp_path / "models/b/1", tmp_path / "missing"):
         with pytest.raises(ConfigError, match="holds no models"):
-            model_config.from_directory(path)
+            model_config.from_directory(place)

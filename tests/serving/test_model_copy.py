@@ -29,7 +29,7 @@ def test_an_empty_volume_gets_the_versions_and_the_label_stable(tmp_path: Path) 
     add(MODELS_DIR, tmp_path)
     assert {name: set(find_versions(tmp_path / name)) for name in MODELS} == {name: {1} for name in MODELS}
     assert labels(tmp_path) == {name: {"stable": 1} for name in MODELS}
-    assert model_config.read(tmp_path / MODELS_CONFIG)[0].policy == model_config.Specific(frozenset({1}))
+    assert model_config.read(tmp_path / MODELS_CONFIG)[0].specific == {1}
     assert sorted(path.name for path in (tmp_path / GENERATOR).iterdir()) == ["1"]  # no remains of the copy
 
 

@@ -1,23 +1,20 @@
 """``digitgan models``: promoted and rolled back by label, on two model servers, under a client that never pauses."""
 
 import base64
-import io
 import json
 import re
 import shutil
 import signal
 import tempfile
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
-import numpy as np
 import pytest
-from google.protobuf import text_format
-from PIL import Image
 from tensorflow.core.protobuf import saved_model_pb2
 from typer.testing import CliRunner
 
@@ -30,13 +27,15 @@ from serving.tf_serving import model_config, server_config
 from serving.tf_serving.server_config import MODELS_CONFIG
 from serving.versions.model_card import read_card, write_card
 from serving.versions.roll_out import STABLE, RollOut, RollOutError, connected
+from tests.serving.model_server import saved_models
 from tests.support import gateways
+from tests.support.pictures import pixels_of
 from tests.support.processes import EMBEDDED, ModelServerProcess, free_port
+from tests.support.repeating import repeating
 from tests.support.waiting import wait_until
 
 
-@dataclass
-class Done:
+class Done(NamedTuple):
     """What a command printed, and its error: "" for none."""
 
     output: str
@@ -76,8 +75,15 @@ class Service:
         assert self.version() == version
         assert self.labels()["stable"] == version
 
-    def config(self) -> apis.ModelServerConfig:
-        return model_config.read_proto(self.base / MODELS_CONFIG)
+    def config(self, stable: int | None = None, versions: Sequence[int] = ()) -> apis.ModelServerConfig:
+        """Returns ``models.config``; with ``stable``, for other versions of the generator, of which that is stable."""
+        config = model_config.read_proto(self.base / MODELS_CONFIG)
+        for one in config.model_config_list.config:
+            if stable is not None and one.name == GENERATOR:
+                one.model_version_policy.specific.versions[:] = versions
+                one.version_labels.clear()
+                one.version_labels["stable"] = stable
+        return config
 
     def version(self) -> int:
         answer = self.client.post("/generate", json={"seeds": [7]})
@@ -85,12 +91,9 @@ class Service:
         version: int = answer.json()["version"]
         return version
 
-    def labels(self, model: str = GENERATOR) -> dict[str, int]:
-        configs = {one.name: one for one in model_config.read(self.base / MODELS_CONFIG)}
-        return dict(configs[model].labels)
-
-
-DOCS = Path(__file__).parents[2] / "docs"
+    def labels(self) -> dict[str, int]:
+        """Returns the generator's labels in ``models.config``."""
+        return next(dict(one.labels) for one in model_config.read(self.base / MODELS_CONFIG) if one.name == GENERATOR)
 
 
 def poll_seconds(program: str) -> str:
@@ -98,13 +101,9 @@ def poll_seconds(program: str) -> str:
     return "0.25" if program == EMBEDDED else "1"
 
 
+DEPLOY_PAGE = Path(__file__).parents[2] / "docs/how-to/deploy.md"
 DIMMED = 200
 """The brightest pixel of seed 0's digit is over 250."""
-
-
-def max_pixel(png: str) -> int:
-    with Image.open(io.BytesIO(base64.b64decode(png))) as image:
-        return int(np.asarray(image).max())
 
 
 def publish(base: Path, version: int, change: Callable[[Path], object] = lambda _: None) -> None:
@@ -126,6 +125,11 @@ def dim(version: Path) -> None:
     (white,) = [tensor for tensor in constants if not tensor.tensor_shape.dim and list(tensor.float_val) == [255.0]]
     white.float_val[0] = DIMMED
     path.write_bytes(model.SerializeToString())
+    renew_card(version)
+
+
+def renew_card(version: Path) -> None:
+    """Writes a card with the hashes of the files as they are."""
     write_card(version, {key: value for key, value in read_card(version).items() if key != "files"})
 
 
@@ -184,29 +188,18 @@ def test_promoted_and_rolled_back_under_load_without_a_failed_request_and_each_a
     told = [answer.json() for answer in answers]
     assert {answer["version"] for answer in told} == {1, 2}
     for answer in told:
-        brightest = {max_pixel(image["png"]) for image in answer["images"]}
-        assert (max(brightest) <= DIMMED) == (answer["version"] == 2)
+        brightest = max(pixels_of(base64.b64decode(image["png"])).max() for image in answer["images"])
+        assert (brightest <= DIMMED) == (answer["version"] == 2)
 
 
 @contextmanager
 def asking(service: Service) -> Iterator[list[httpx.Response]]:
-    """Four clients ask for digits all the time while the block runs. No request may fail. Gives the answers."""
-    answers: list[httpx.Response] = []
-    enough = threading.Event()
-
-    def ask() -> None:
-        while not enough.is_set():
-            answers.append(service.client.post("/generate", json={"seeds": list(range(len(answers) % 4 + 1))}))
-
-    threads = [threading.Thread(target=ask) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    try:
+    """Four clients request digits all the time while the block runs. No request may fail. Gives the answers."""
+    numbers = count()
+    with repeating(
+        lambda: service.client.post("/generate", json={"seeds": list(range(next(numbers) % 4 + 1))}), clients=4
+    ) as answers:
         yield answers
-    finally:
-        enough.set()
-        for thread in threads:
-            thread.join()
     assert {answer.status_code for answer in answers} == {200}
 
 
@@ -237,9 +230,8 @@ def test_a_version_that_falls_short_is_refused_with_its_figures_unless_forced(se
 
 def test_a_version_that_cannot_be_loaded_changes_nothing_until_it_is_repaired(service: Service) -> None:
     def broken(directory: Path) -> None:
-        graph = directory / "saved_model.pb"
-        graph.write_bytes(b"no graph")
-        write_card(directory, {key: value for key, value in read_card(directory).items() if key != "files"})
+        saved_models.garble_graph(directory)
+        renew_card(directory)
 
     publish(service.base, 5, broken)
     before, serving = service.labels(), service.version()
@@ -265,13 +257,10 @@ def test_any_version_is_promoted_forwards_and_backwards_without_a_failed_request
 def test_a_file_that_the_servers_refuse_is_mended_by_the_next_command(service: Service) -> None:
     """The file was edited by hand: a label is at a version that is not loaded."""
     serving = service.version()
-    wrong = service.config()
-    (entry,) = [one for one in wrong.model_config_list.config if one.name == GENERATOR]
-    entry.model_version_policy.specific.versions[:] = [serving, 2]
-    entry.version_labels["stable"] = 2
+    wrong = service.config(stable=2, versions=[serving, 2])
     with connected(service.target) as servers:
         wait_until(lambda: {server.statuses(GENERATOR)[2].state for server in servers} == {"END"})
-    (service.base / MODELS_CONFIG).write_text(text_format.MessageToString(wrong))
+    server_config.write_models_config(service.base, wrong)
     wait_until(lambda: all("not currently available" in server.log for server in service.servers))
     with pytest.raises(RollOutError, match="not currently available"), connected(service.target) as servers:
         servers[0].reload(wrong)
@@ -300,12 +289,7 @@ def test_a_server_that_is_replaced_serves_the_same(service: Service) -> None:
 def test_servers_that_serve_different_versions_are_brought_together(service: Service, tmp_path: Path) -> None:
     """A third one follows a file of its own, in which another version is stable."""
     serving = service.version()
-    other = service.config()
-    (entry,) = [one for one in other.model_config_list.config if one.name == GENERATOR]
-    entry.model_version_policy.specific.versions[:] = [3]
-    entry.version_labels.clear()
-    entry.version_labels["stable"] = 3
-    (tmp_path / MODELS_CONFIG).write_text(text_format.MessageToString(other))
+    server_config.write_models_config(tmp_path, service.config(stable=3, versions=[3]))
     with start(service.program, tmp_path / MODELS_CONFIG) as third:
         target = f"{service.target},{third.target}"
         listed = service.models("list", target=target).output
@@ -356,33 +340,16 @@ def test_export_keeps_the_labels(service: Service) -> None:
 
 
 def test_one_of_two_servers_killed_loses_nothing(service: Service) -> None:
-    """SIGKILL, under a client: calls on the dead connection are made again at the other server."""
-    answers: list[int] = []
-    killed = threading.Event()
-
-    def ask() -> None:
-        after = 0
-        while after < 100:
-            answers.append(service.client.get(f"/digits/{len(answers)}.png").status_code)
-            after += killed.is_set()
-
-    asking = [threading.Thread(target=ask) for _ in range(4)]
-    for thread in asking:
-        thread.start()
-    try:
+    """SIGKILL, under clients: calls on the dead connection are made again at the other server."""
+    with asking(service) as answers:
         wait_until(lambda: len(answers) >= 20)
-        service.servers[0].process.kill()
-        service.servers[0].process.wait(10)
-    finally:
-        killed.set()
-        for thread in asking:
-            thread.join()
-    assert len(answers) >= 420
-    assert set(answers) == {200}
+        service.servers[0].stop(signal.SIGKILL)
+        after = len(answers)
+        wait_until(lambda: len(answers) >= after + 400)
 
 
 def test_the_documented_server_starts_again_after_a_promote(program: str, tmp_path: Path) -> None:
-    found = re.search(r"\$ tensorflow_model_server ((?:.*\\\n)*.*)\n", (DOCS / "how-to/deploy.md").read_text())
+    found = re.search(r"\$ tensorflow_model_server ((?:.*\\\n)*.*)\n", DEPLOY_PAGE.read_text())
     assert found
     shutil.copytree(MODELS_DIR / GENERATOR, tmp_path / GENERATOR)
     server_config.write_configs(tmp_path, [GENERATOR], tmp_path, threads=2)

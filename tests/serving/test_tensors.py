@@ -36,22 +36,9 @@ def test_an_array_survives_the_way_there_and_back(dtype: str, shape: tuple[int, 
         np.testing.assert_array_equal(read, array)
 
 
-def test_values_travel_as_raw_bytes_not_as_lists() -> None:
-    message = tensors.to_proto(np.array([1.5, -2.0], np.float32))
-    assert message.tensor_content == b"\x00\x00\xc0\x3f\x00\x00\x00\xc0"
-    assert not message.float_val
-
-
 def test_an_array_that_is_not_contiguous_or_big_endian_is_written_in_order() -> None:
     array = np.arange(6, dtype=">f4").reshape(2, 3).T
     np.testing.assert_array_equal(read_by_tensorflow(tensors.to_proto(array)), array)
-
-
-def test_strings_are_byte_strings() -> None:
-    array = np.array([[b"a"], [b"\xff\x00"]], object)
-    message = tensors.to_proto(array)
-    np.testing.assert_array_equal(tensors.to_array(message), array)
-    np.testing.assert_array_equal(read_by_tensorflow(message), array)
 
 
 @pytest.mark.parametrize(
@@ -68,8 +55,6 @@ def test_strings_are_byte_strings() -> None:
         proto(3, (2, 2), int_val=[-1, 7]),
         proto(4, (3,), int_val=[300, -1]),
         proto(6, (3,), int_val=[300, -1]),
-        proto(7, (3,), string_val=[b"a", b"b"]),
-        proto(7, (2,)),
         proto(9, (2,), int64_val=[-(2**62)]),
         proto(10, (2,), bool_val=[True, False]),
         proto(19, (3,), half_val=[0x3C00, 0xC000]),
@@ -98,16 +83,7 @@ def test_lists_are_read_by_tensorflows_rules(message: TensorProto) -> None:
         (proto(10, (1,), tensor_content=b"\2"), "bool"),
         (proto(101, (1,), float_val=[1]), "unsupported dtype DT_101"),
     ],
-    ids=[
-        "empty",
-        "content too short",
-        "content too long",
-        "negative",
-        "negative with zero",
-        "overflow",
-        "bool",
-        "ref",
-    ],
+    ids=["empty", "too short", "too long", "negative", "negative with zero", "overflow", "bool", "ref"],
 )
 def test_what_tensorflow_refuses_is_refused(message: TensorProto, complaint: str) -> None:
     with pytest.raises(tf.errors.InvalidArgumentError):
@@ -121,19 +97,19 @@ def test_what_tensorflow_refuses_is_refused(message: TensorProto, complaint: str
     [
         (TensorProto(dtype=1, tensor_shape={"unknown_rank": True}, float_val=[1]), "unknown rank"),
         (proto(1, (2**30,), float_val=[1]), "larger than"),
-        (proto(7, (1,), tensor_content=b"\1a"), "string_val"),
+        (proto(7, (1,), string_val=[b"a"]), "unsupported dtype DT_7"),
         (proto(8, (1,), scomplex_val=[1, 2]), "unsupported dtype"),
         (proto(1, (1,) * 65, float_val=[1]), "dimension"),
         (proto(1, (0, 2**40, 2**40)), "too big"),
     ],
-    ids=["unknown rank", "4 GiB from one value", "packed strings", "complex", "65 dimensions", "0 × 2^80"],
+    ids=["unknown rank", "4 GiB from one value", "strings", "complex", "65 dimensions", "0 × 2^80"],
 )
 def test_what_is_refused_although_tensorflow_reads_it(message: TensorProto, complaint: str) -> None:
     with pytest.raises(tensors.TensorError, match=complaint):
         tensors.to_array(message)
 
 
-@pytest.mark.parametrize("array", [np.array([1j]), np.array(["text"]), np.array([b"a", 1], object)])
+@pytest.mark.parametrize("array", [np.array([1j]), np.array(["text"]), np.array([b"a"], object)])
 def test_arrays_without_a_proto_are_refused(array: NDArray[Any]) -> None:
     with pytest.raises(tensors.TensorError):
         tensors.to_proto(array)

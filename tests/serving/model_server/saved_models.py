@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,17 @@ from serving import apis
 from serving.contract import WARMUP_REQUESTS
 from serving.tf_serving import tensors
 
-FLOATS = tf.TensorSpec(None, tf.float32)
+FLOATS = tf.TensorSpec([None], tf.float32)
 DTYPES = ("float32", "float64", "float16", "uint8", "int8", "int16", "int32", "int64", "bool")
 """NumPy's names of the dtypes that the model ``echo`` has signatures for."""
 TURNS_PER_SECOND = 3000
 """How often the model ``witness`` multiplies its matrices where a second is asked for: about what a core can do."""
+
+
+def save(path: Path, module: tf.Module, **signatures: tuple[Callable[..., Any], Mapping[str, tf.TensorSpec]]) -> None:
+    """Saves a module with signatures: a function, and the inputs that it takes."""
+    traced = {name: tf.function(run).get_concrete_function(**inputs) for name, (run, inputs) in signatures.items()}
+    tf.saved_model.save(module, str(path), traced)
 
 
 def save_half_plus(path: Path, constant: float) -> None:
@@ -29,35 +35,28 @@ def save_half_plus(path: Path, constant: float) -> None:
     def half_plus(x: Any) -> Any:
         return {"y": x * module.half + module.constant}
 
-    def both(x: Any) -> Any:
-        return {"y": x * module.half + module.constant, "z": 2 * x}
-
-    def add(a: Any, b: Any) -> Any:
-        return {"total": a + b}
-
-    signatures = {
-        "serving_default": tf.function(half_plus).get_concrete_function(x=FLOATS),
-        "both": tf.function(both).get_concrete_function(x=FLOATS),
-        "sum": tf.function(add).get_concrete_function(a=FLOATS, b=FLOATS),
-    }
-    tf.saved_model.save(module, str(path), signatures)
+    save(
+        path,
+        module,
+        serving_default=(half_plus, {"x": FLOATS}),
+        both=(lambda x: {**half_plus(x), "z": 2 * x}, {"x": FLOATS}),
+        sum=(lambda a, b: {"total": a + b}, {"a": FLOATS, "b": FLOATS}),
+    )
 
 
 def save_echo(path: Path) -> None:
     """A signature for each of DTYPES, by its name: y = x."""
-    signatures = {
-        dtype: tf.function(lambda x: {"y": tf.identity(x)}).get_concrete_function(
-            x=tf.TensorSpec(None, tf.dtypes.as_dtype(dtype))
-        )
+    echo = {
+        dtype: (lambda x: {"y": tf.identity(x)}, {"x": tf.TensorSpec([None], tf.dtypes.as_dtype(dtype))})
         for dtype in DTYPES
     }
-    tf.saved_model.save(tf.Module(), str(path), signatures)
+    save(path, tf.Module(), **echo)
 
 
 def save_text(path: Path) -> None:
     """``serving_default``: y = x, of strings."""
-    signature = tf.function(lambda x: {"y": tf.identity(x)}).get_concrete_function(x=tf.TensorSpec(None, tf.string))
-    tf.saved_model.save(tf.Module(), str(path), {"serving_default": signature})
+    text = (lambda x: {"y": tf.identity(x)}, {"x": tf.TensorSpec([None], tf.string)})
+    save(path, tf.Module(), serving_default=text)
 
 
 def save_witness(path: Path) -> None:
@@ -81,27 +80,22 @@ def save_witness(path: Path) -> None:
         rows = tf.cast(tf.shape(seconds)[:1], tf.float32) + 0 * tf.reduce_max(worked)
         return {"rows": tf.cast(rows + tf.zeros_like(seconds), tf.int32)}
 
-    def item(index: Any) -> Any:
-        return {"y": tf.gather([10, 20, 30], index)}
-
     def dot(x: Any) -> Any:
         return {"y": tf.squeeze(tf.matmul(x, [[1.0], [2.0], [3.0]]), 1)}
-
-    def unbatchable(x: Any) -> Any:
-        return {"y": tf.reduce_sum(x)}
 
     def look(pages: Any) -> Any:
         wide = tf.tile(pages[:, tf.newaxis], [1, 4096])
         return {"bytes": tf.cast(wide, tf.uint8), "numbers": tf.cast(wide, tf.float32), "pages": tf.identity(pages)}
 
-    signatures = {
-        "serving_default": tf.function(work).get_concrete_function(seconds=tf.TensorSpec([None], tf.float32)),
-        "item": tf.function(item).get_concrete_function(index=tf.TensorSpec([None], tf.int32)),
-        "dot": tf.function(dot).get_concrete_function(x=tf.TensorSpec([None, 3], tf.float32)),
-        "unbatchable": tf.function(unbatchable).get_concrete_function(x=FLOATS),
-        "pages": tf.function(look).get_concrete_function(pages=tf.TensorSpec([None], tf.int64)),
-    }
-    tf.saved_model.save(tf.Module(), str(path), signatures)
+    save(
+        path,
+        tf.Module(),
+        serving_default=(work, {"seconds": FLOATS}),
+        item=(lambda index: {"y": tf.gather([10, 20, 30], index)}, {"index": tf.TensorSpec([None], tf.int32)}),
+        dot=(dot, {"x": tf.TensorSpec([None, 3], tf.float32)}),
+        unbatchable=(lambda x: {"y": tf.reduce_sum(x)}, {"x": FLOATS}),
+        pages=(look, {"pages": tf.TensorSpec([None], tf.int64)}),
+    )
 
 
 def publish(template: Path, base_path: Path, version: int) -> Path:
@@ -131,20 +125,10 @@ def garble_graph(saved_model: Path) -> None:
     (saved_model / "saved_model.pb").write_bytes(b"\xff" * 64)
 
 
-def remove_graph(saved_model: Path) -> None:
-    """Deletes the graph file."""
-    (saved_model / "saved_model.pb").unlink()
-
-
 def cut_variables(saved_model: Path) -> None:
     """Leaves the first byte of the variables only."""
     (path,) = (saved_model / "variables").glob("variables.data-*")
     os.truncate(path, 1)
-
-
-def remove_variables(saved_model: Path) -> None:
-    """Deletes the variables."""
-    shutil.rmtree(saved_model / "variables")
 
 
 def cut_warmup(saved_model: Path) -> None:

@@ -53,30 +53,23 @@ def test_requests_for_another_signature_are_answered_meanwhile(batching_client: 
             np.testing.assert_array_equal(found, np.repeat(pages[:, np.newaxis], 4096, axis=1))
 
 
-def test_more_rows_than_a_batch_are_invalid(batching_client: Client) -> None:
-    with refused(INVALID_ARGUMENT, "5", "4"):
-        batching_client.predict("half", {"x": np.zeros(5, np.float32)})
-
-
 @pytest.mark.parametrize(
-    "inputs",
-    [{"a": np.float32(1) * np.ones(()), "b": np.ones(1)}, {"a": np.ones(2), "b": np.ones(1)}],
-    ids=["no first dimension", "unequal first dimensions"],
+    ("model", "signature", "shapes", "code"),
+    [
+        pytest.param("half", "", {"x": 5}, INVALID_ARGUMENT, id="more rows than a batch"),
+        pytest.param("half", "sum", {"a": (), "b": 1}, INVALID_ARGUMENT, id="no first dimension"),
+        pytest.param("half", "sum", {"a": 2, "b": 1}, INVALID_ARGUMENT, id="unequal first dimensions"),
+        pytest.param(
+            "witness", "unbatchable", {"x": 3}, grpc.StatusCode.FAILED_PRECONDITION, id="an output without the rows"
+        ),
+    ],
 )
-def test_inputs_that_cannot_be_batched_are_invalid(batching_client: Client, inputs: dict[str, Any]) -> None:
-    floats = {name: np.asarray(value, np.float32) for name, value in inputs.items()}
-    with refused(INVALID_ARGUMENT):
-        batching_client.predict("half", floats, signature="sum")
-
-
-def test_a_signature_that_does_not_keep_the_rows_cannot_run_in_batches(batching_client: Client) -> None:
-    with refused(grpc.StatusCode.FAILED_PRECONDITION):
-        batching_client.predict("witness", {"x": X}, signature="unbatchable")
-
-
-def test_a_request_that_fails_alone_has_the_operations_code(batching_client: Client) -> None:
-    with refused(INVALID_ARGUMENT):
-        batching_client.predict("witness", {"x": np.ones((2, 4), np.float32)}, signature="dot")
+def test_what_cannot_run_in_batches_is_refused(
+    batching_client: Client, model: str, signature: str, shapes: dict[str, Any], code: grpc.StatusCode
+) -> None:
+    with refused(code):
+        inputs = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+        batching_client.predict(model, inputs, signature=signature)
 
 
 def test_a_request_whose_time_has_run_out_ends_in_time(batching_client: Client) -> None:

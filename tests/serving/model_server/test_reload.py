@@ -22,10 +22,6 @@ QUEUED_SECONDS = 3.0
 """A reload that nothing holds up takes a few milliseconds."""
 
 
-def specific(*versions: int) -> str:
-    return f"model_version_policy {{ specific {{ versions: {list(versions)} }} }}"
-
-
 def label(name: str, version: int) -> str:
     return f' version_labels {{ key: "{name}" value: {version} }}'
 
@@ -80,14 +76,11 @@ def wait_until_serves(client: Client, name: str, *versions: int) -> None:
     wait_until(lambda: available() == set(versions), lambda: f"{client.states(name)}, not {versions}")
 
 
-def test_new_models_are_available_when_the_answer_comes(client: Client, paths: dict[str, Path]) -> None:
-    answer = client.reload(config(paths))
-    assert answer.status.error_code == 0
-    assert client.half_plus("two") == (2.5, 3)
-    assert client.half_plus("one") == (2.5, 3)
-
-
-def test_models_left_out_are_unloaded(client: Client, paths: dict[str, Path]) -> None:
+def test_new_models_are_available_when_the_answer_comes_and_models_left_out_are_unloaded(
+    client: Client, paths: dict[str, Path]
+) -> None:
+    assert client.reload(config(paths)).status.error_code == 0
+    assert client.half_plus("two") == client.half_plus("one") == (2.5, 3)
     reload_all(client, config({"two": paths["two"]}))
     wait_until_serves(client, "one")
     wait_until_serves(client, "two", 3)
@@ -96,42 +89,39 @@ def test_models_left_out_are_unloaded(client: Client, paths: dict[str, Path]) ->
     assert client.half_plus("two") == (2.5, 3)
 
 
-def test_policies_choose_versions(client: Client, paths: dict[str, Path]) -> None:
-    def reload(policy: str) -> None:
-        client.reload(config({"one": paths["one"]}, {"one": policy}))
+@pytest.mark.parametrize(
+    ("policy", "versions"),
+    [
+        ("latest { num_versions: 2 }", (2, 3)),
+        ("specific { versions: [1, 2] }", (1, 2)),
+        ("specific { versions: [1, 99] }", (1,)),
+        ("all {}", (1, 2, 3)),
+    ],
+)
+def test_policies_choose_versions(
+    client: Client, paths: dict[str, Path], policy: str, versions: tuple[int, ...]
+) -> None:
+    client.reload(config({"one": paths["one"]}, {"one": f"model_version_policy {{ {policy} }}"}))
+    wait_until_serves(client, "one", *versions)
+    assert client.half_plus("one")[1] == max(versions)
 
-    reload("model_version_policy { latest { num_versions: 2 } }")
-    wait_until_serves(client, "one", 2, 3)
-    reload(specific(1, 2))
-    wait_until_serves(client, "one", 1, 2)
-    assert client.half_plus("one") == (3.5, 2)
-    reload(specific(1, 99))
-    wait_until_serves(client, "one", 1)
+
+def test_labels_move_between_available_versions_only(client: Client, paths: dict[str, Path]) -> None:
+    def reload(labels: str) -> None:
+        client.reload(config({"one": paths["one"]}, {"one": labels}))
+
     reload(ALL)
     wait_until_serves(client, "one", 1, 2, 3)
-
-
-def test_labels_move_between_available_versions(client: Client, paths: dict[str, Path]) -> None:
-    def reload(labels: str) -> None:
-        client.reload(config({"one": paths["one"]}, {"one": ALL + labels}))
-
-    reload("")
-    wait_until_serves(client, "one", 1, 2, 3)
-    reload(label("stable", 1) + label("canary", 2))
+    reload(ALL + label("stable", 1) + label("canary", 2))
     assert client.half_plus("one", label="stable") == (2.5, 1)
     assert client.half_plus("one", label="canary") == (3.5, 2)
-    reload(label("stable", 2))
+    reload(ALL + label("stable", 2))
     assert client.half_plus("one", label="stable") == (3.5, 2)
     with refused(INVALID_ARGUMENT, "Unrecognized servable version label"):
         client.half_plus("one", label="canary")
-
-
-def test_a_label_does_not_move_to_a_version_that_is_not_available(client: Client, paths: dict[str, Path]) -> None:
-    client.reload(config({"one": paths["one"]}, {"one": label("stable", 3)}))
-    assert client.half_plus("one", label="stable") == (2.5, 3)
-    with refused(FAILED_PRECONDITION, "1", "not currently available"):
-        client.reload(config({"one": paths["one"]}, {"one": label("stable", 1)}))
-    assert client.half_plus("one", label="stable") == (2.5, 3)
+    with refused(FAILED_PRECONDITION, "99", "not currently available"):
+        reload(ALL + label("stable", 99))
+    assert client.half_plus("one", label="stable") == (3.5, 2)
 
 
 @pytest.mark.parametrize(

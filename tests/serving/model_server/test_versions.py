@@ -2,10 +2,9 @@
 
 import itertools
 import shutil
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
@@ -13,14 +12,15 @@ import numpy as np
 import pytest
 
 from tests.serving.model_server import saved_models
-from tests.serving.model_server.client import Client, refused
+from tests.serving.model_server.client import Client, Status, refused
 from tests.serving.model_server.conftest import Templates
 from tests.serving.model_server.process import config, connected, server_process
+from tests.support.repeating import repeating
 
 DATA_LOSS, OUT_OF_RANGE, NOT_FOUND, INVALID_ARGUMENT = 15, 11, 5, 3
 BREAKAGES = {
     "garbled graph": (saved_models.garble_graph, DATA_LOSS),
-    "no graph": (saved_models.remove_graph, NOT_FOUND),
+    "no graph": (lambda path: (path / "saved_model.pb").unlink(), NOT_FOUND),
     "short variables": (saved_models.cut_variables, OUT_OF_RANGE),
     "failing warm-up": (saved_models.add_failing_warmup, INVALID_ARGUMENT),
     "cut warm-up": (saved_models.cut_warmup, DATA_LOSS),
@@ -28,157 +28,140 @@ BREAKAGES = {
 
 
 @dataclass
-class Bench:
-    """A server with a model for each test, each starting with version 1: x / 2 + 2."""
+class Model:
+    """A model that no other test uses, with version 1: x / 2 + 2."""
 
     client: Client
-    root: Path
+    name: str
+    base_path: Path
     templates: Templates
-    names: Iterator[str]
-    polls: Iterator[int] = field(default_factory=lambda: itertools.count(2))
 
-    def model(self) -> tuple[str, Path]:
-        """A model that no test has used: its name and base path."""
-        name = next(self.names)
-        return name, self.root / name
+    def publish(self, version: int, change: Callable[[Path], object] = lambda _: None) -> Path:
+        """Publishes a version, x / 2 + 3, with a change."""
+        beside = self.base_path.with_name(f"{self.name}.beside")
+        shutil.copytree(self.templates.half_plus_three, beside)
+        change(beside)
+        return beside.rename(self.base_path / str(version))
 
-    def wait_for_polls(self, count: int = 2) -> None:
-        """Waits until the server has looked for versions this often, by showing it new ones."""
-        for version in itertools.islice(self.polls, count):
-            saved_models.publish(self.templates.half_plus_two, self.root / "clock", version)
-            self.client.wait_for_states("clock", {**dict.fromkeys(range(1, version), "END"), version: "AVAILABLE"})
+    def wait_for(self, states: dict[int, str]) -> None:
+        self.client.wait_for_states(self.name, states)
+
+    def answer(self) -> tuple[float, int]:
+        """Returns the result for 1, and the version that gave it."""
+        return self.client.half_plus(self.name)
+
+    def answering(self) -> AbstractContextManager[list[tuple[float, int]]]:
+        """Requests answers all the time in the block. None may fail."""
+        return repeating(self.answer)
+
+    def statuses(self) -> list[Status]:
+        return self.client.statuses(self.name)
 
 
 @pytest.fixture(scope="module")
-def bench(program: str, templates: Templates, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+def unused_models(
+    program: str, templates: Templates, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Iterator[Model]]:
+    """Gives one model of a server after the other."""
     root = tmp_path_factory.mktemp("life")
     names = [f"model_{number}" for number in range(14)]
-    for name in ("clock", *names):
+    for name in names:
         saved_models.publish(templates.half_plus_two, root / name, 1)
     with ExitStack() as stack:
-        models_config = config({name: root / name for name in ("clock", *names)})
-        server = stack.enter_context(server_process(program, models_config))
-        yield Bench(stack.enter_context(connected(server)), root, templates, iter(names))
+        server = stack.enter_context(server_process(program, config({name: root / name for name in names})))
+        client = stack.enter_context(connected(server))
+        yield (Model(client, name, root / name, templates) for name in names)
 
 
-@contextmanager
-def asking(ask: Callable[[], tuple[float, int]]) -> Iterator[list[tuple[float, int]]]:
-    """Asks all the time while the block runs, and fails if an answer failed. Gives the answers."""
-    answers: list[tuple[float, int]] = []
-    errors: list[grpc.RpcError] = []
-    stop = threading.Event()
-
-    def work() -> None:
-        while not stop.is_set():
-            try:
-                answers.append(ask())
-            except grpc.RpcError as error:
-                errors.append(error)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield answers
-    finally:
-        stop.set()
-        thread.join()
-    assert errors == []
+@pytest.fixture
+def model(unused_models: Iterator[Model]) -> Model:
+    return next(unused_models)
 
 
-def test_a_new_version_takes_over_without_a_failed_request(bench: Bench) -> None:
-    name, base_path = bench.model()
-    with asking(lambda: bench.client.half_plus(name)) as answers:
-        saved_models.publish(bench.templates.half_plus_three, base_path, 2)
-        bench.client.wait_for_states(name, {2: "AVAILABLE", 1: "END"})
-        bench.client.half_plus(name)
+@pytest.fixture(scope="module")
+def wait_for_polls(unused_models: Iterator[Model]) -> Callable[[], None]:
+    """Waits until the server has looked for versions twice, by showing it new ones."""
+    clock, numbers = next(unused_models), itertools.count(2)
+
+    def wait() -> None:
+        for number in itertools.islice(numbers, 2):
+            clock.publish(number)
+            clock.wait_for({**dict.fromkeys(range(1, number), "END"), number: "AVAILABLE"})
+
+    return wait
+
+
+def test_a_new_version_takes_over_without_a_failed_request(model: Model) -> None:
+    with model.answering() as answers:
+        model.publish(2)
+        model.wait_for({2: "AVAILABLE", 1: "END"})
+        model.answer()
     assert set(answers) == {(2.5, 1), (3.5, 2)}
     assert answers == sorted(answers)
     with refused(grpc.StatusCode.NOT_FOUND):
-        bench.client.half_plus(name, version=1)
+        model.client.half_plus(model.name, version=1)
 
 
-def test_deleting_the_newest_version_brings_the_older_one_back_first(bench: Bench) -> None:
-    name, base_path = bench.model()
-    newest = saved_models.publish(bench.templates.half_plus_three, base_path, 2)
-    bench.client.wait_for_states(name, {2: "AVAILABLE", 1: "END"})
-    with asking(lambda: bench.client.half_plus(name)) as answers:
+def test_deleting_the_newest_version_brings_the_older_one_back_first(model: Model) -> None:
+    newest = model.publish(2)
+    model.wait_for({2: "AVAILABLE", 1: "END"})
+    with model.answering() as answers:
         shutil.rmtree(newest)
-        bench.client.wait_for_states(name, {2: "END", 1: "AVAILABLE"})
-        bench.client.half_plus(name)
+        model.wait_for({2: "END", 1: "AVAILABLE"})
+        model.answer()
     assert answers == sorted(answers, reverse=True)
     assert answers[-1] == (2.5, 1)
 
 
-def test_deleting_all_versions_unloads_the_model(bench: Bench) -> None:
-    name, base_path = bench.model()
-    shutil.rmtree(base_path / "1")
-    bench.client.wait_for_states(name, {1: "END"})
-    with refused(grpc.StatusCode.NOT_FOUND, name):
-        bench.client.half_plus(name)
-    saved_models.publish(bench.templates.half_plus_three, base_path, 1)
-    bench.client.wait_for_states(name, {1: "AVAILABLE"})
-    assert bench.client.half_plus(name) == (3.5, 1)
+def test_deleting_all_versions_unloads_the_model(model: Model) -> None:
+    shutil.rmtree(model.base_path / "1")
+    model.wait_for({1: "END"})
+    with refused(grpc.StatusCode.NOT_FOUND, model.name):
+        model.answer()
+    model.publish(1)
+    model.wait_for({1: "AVAILABLE"})
+    assert model.answer() == (3.5, 1)
 
 
 @pytest.mark.parametrize("breakage", BREAKAGES)
-def test_a_broken_version_ends_with_its_error_and_the_old_one_serves_on(bench: Bench, breakage: str) -> None:
+def test_a_broken_version_ends_with_its_error_and_the_old_one_serves_on(model: Model, breakage: str) -> None:
     break_it, code = BREAKAGES[breakage]
-    name, base_path = bench.model()
-    broken = bench.root / f"{name}.broken"
-    shutil.copytree(bench.templates.half_plus_three, broken)
-    break_it(broken)
-    with asking(lambda: bench.client.half_plus(name)) as answers:
-        broken = broken.rename(base_path / "2")
-        bench.client.wait_for_states(name, {2: "END", 1: "AVAILABLE"})
+    with model.answering() as answers:
+        model.publish(2, break_it)
+        model.wait_for({2: "END", 1: "AVAILABLE"})
     assert set(answers) == {(2.5, 1)}
-    newest, oldest = bench.client.statuses(name)
-    assert newest.code == code
+    newest, oldest = model.statuses()
+    assert (newest.code, oldest.code) == (code, 0)
     assert newest.message
-    assert oldest.code == 0
-    saved_models.publish(bench.templates.half_plus_three, base_path, 3)
-    bench.client.wait_for_states(name, {3: "AVAILABLE", 2: "END", 1: "END"})
-    assert bench.client.statuses(name)[1] == newest
+    model.publish(3)
+    model.wait_for({3: "AVAILABLE", 2: "END", 1: "END"})
+    assert model.statuses()[1] == newest
 
 
-def test_a_version_without_its_variables_is_available_and_fails_its_requests(bench: Bench) -> None:
-    name, base_path = bench.model()
-    broken = bench.root / f"{name}.broken"
-    shutil.copytree(bench.templates.half_plus_three, broken)
-    saved_models.remove_variables(broken)
-    broken.rename(base_path / "2")
-    bench.client.wait_for_states(name, {2: "AVAILABLE", 1: "END"})
+def test_a_version_without_its_variables_is_available_and_fails_its_requests(model: Model) -> None:
+    model.publish(2, lambda path: shutil.rmtree(path / "variables"))
+    model.wait_for({2: "AVAILABLE", 1: "END"})
     with refused(grpc.StatusCode.FAILED_PRECONDITION, "Could not find variable"):
-        bench.client.half_plus(name)
+        model.answer()
 
 
-def test_a_broken_version_is_not_tried_again(bench: Bench) -> None:
-    name, base_path = bench.model()
-    broken = bench.root / f"{name}.broken"
-    shutil.copytree(bench.templates.half_plus_three, broken)
-    saved_models.garble_graph(broken)
-    broken = broken.rename(base_path / "2")
-    bench.client.wait_for_states(name, {2: "END", 1: "AVAILABLE"})
-    good = (bench.templates.half_plus_three / "saved_model.pb").read_bytes()
-    with (broken / "saved_model.pb").open("r+b") as graph:
-        graph.truncate(0)
-        graph.write(good)
-    bench.wait_for_polls()
-    assert bench.client.states(name) == {2: "END", 1: "AVAILABLE"}
+def test_a_broken_version_is_not_tried_again(model: Model, wait_for_polls: Callable[[], None]) -> None:
+    broken = model.publish(2, saved_models.garble_graph)
+    model.wait_for({2: "END", 1: "AVAILABLE"})
+    shutil.copyfile(model.templates.half_plus_three / "saved_model.pb", broken / "saved_model.pb")
+    wait_for_polls()
+    model.wait_for({2: "END", 1: "AVAILABLE"})
 
 
-def test_a_version_is_available_after_its_warm_up(bench: Bench) -> None:
-    name, base_path = bench.model()
-    warm = bench.root / f"{name}.warm"
-    shutil.copytree(bench.templates.half_plus_three, warm)
-    saved_models.write_warmup(warm, [{"x": np.zeros(size, np.float32)} for size in (1, 2, 4)])
-    warm.rename(base_path / "2")
-    bench.client.wait_for_states(name, {2: "AVAILABLE", 1: "END"})
-    assert bench.client.half_plus(name) == (3.5, 2)
+def test_a_version_is_available_after_its_warm_up(model: Model) -> None:
+    requests = [{"x": np.zeros(size, np.float32)} for size in (1, 2, 4)]
+    model.publish(2, lambda path: saved_models.write_warmup(path, requests))
+    model.wait_for({2: "AVAILABLE", 1: "END"})
+    assert model.answer() == (3.5, 2)
 
 
-def test_what_is_not_called_by_a_number_is_no_version(bench: Bench) -> None:
-    name, base_path = bench.model()
+def test_what_is_not_called_by_a_number_is_no_version(model: Model, wait_for_polls: Callable[[], None]) -> None:
     for other in ("2.tmp", "v3", "latest", "4a"):
-        shutil.copytree(bench.templates.half_plus_three, base_path / other)
-    bench.wait_for_polls()
-    assert bench.client.states(name) == {1: "AVAILABLE"}
+        shutil.copytree(model.templates.half_plus_three, model.base_path / other)
+    wait_for_polls()
+    assert model.client.states(model.name) == {1: "AVAILABLE"}

@@ -24,8 +24,8 @@ def start() -> Iterator[Start]:
 
         def start(base_paths: dict[str, Path], **options: Any) -> tuple[ModelServer, Client]:
             models = tuple(ModelConfig(name, path) for name, path in base_paths.items())
-            given: dict[str, Any] = {"port": 0, "loading": QUICK} | options
-            server = stack.enter_context(ModelServer(ServerOptions(models, **given)))
-            return server, stack.enter_context(Client(f"127.0.0.1:{server.port}"))
+            server = stack.enter_context(ModelServer(ServerOptions(models, **{"loading": QUICK, **options})))
+            assert server.address
+            return server, stack.enter_context(Client(server.address))
 
         yield start

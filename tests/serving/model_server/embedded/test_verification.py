@@ -20,58 +20,36 @@ DATA_LOSS, FAILED_PRECONDITION = 15, 9
 def change_a_byte(version: Path) -> None:
     """Another constant: a model that loads and answers, and isn't the one that was exported."""
     (path,) = (version / "variables").glob("variables.data-*")
-    content = bytearray(path.read_bytes())
-    content[0] ^= 1
-    path.write_bytes(content)
+    content = path.read_bytes()
+    path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
 
 
-def remove_a_file(version: Path) -> None:
-    (version / "fingerprint.pb").unlink()
-
-
-def add_a_file(version: Path) -> None:
-    (version / "assets.extra").mkdir(exist_ok=True)
-    (version / "assets.extra" / "more").write_bytes(b"")
-
-
-def add_a_link(version: Path) -> None:
-    (version / "variables" / "more").symlink_to("/nowhere")
-
-
-def garble_the_card(version: Path) -> None:
-    (version / MODEL_CARD).write_text("{")
-
-
-def empty_the_card(version: Path) -> None:
-    (version / MODEL_CARD).write_text('{"files": {"saved_model.pb": "?"}}')
-
-
-def carded(template: Path, directory: Path) -> Path:
-    shutil.copytree(template, directory)
-    write_card(directory, {"model": "half", "version": 1})
-    return directory
+@pytest.fixture
+def base_path(templates: Templates, tmp_path: Path) -> Path:
+    """The base path of a model whose version 1 has a card."""
+    shutil.copytree(templates.half_plus_two, tmp_path / "half" / "1")
+    write_card(tmp_path / "half" / "1", {"model": "half"})
+    return tmp_path / "half"
 
 
 @pytest.mark.parametrize(
     ("break_it", "words"),
     [
         (change_a_byte, "SHA-256"),
-        (remove_a_file, "fingerprint.pb is missing"),
-        (add_a_file, "assets.extra/more is not in the model card"),
-        (add_a_link, "variables/more is not in the model card"),
-        (garble_the_card, MODEL_CARD),
-        (empty_the_card, "files should be"),
+        (lambda version: (version / "fingerprint.pb").unlink(), "fingerprint.pb is missing"),
+        (lambda version: (version / "variables/more").write_bytes(b""), "variables/more is not in the model card"),
+        (lambda version: (version / "more").symlink_to("/nowhere"), "more is not in the model card"),
+        (lambda version: (version / MODEL_CARD).write_text("{"), MODEL_CARD),
+        (lambda version: (version / MODEL_CARD).write_text('{"files": {"saved_model.pb": "?"}}'), "files should be"),
     ],
-    ids=lambda value: getattr(value, "__name__", ""),
+    ids=["a changed byte", "a missing file", "an additional file", "a link", "no JSON", "no files"],
 )
 def test_the_old_version_serves_on_and_the_state_says_why(
-    start: Start, templates: Templates, tmp_path: Path, break_it: Callable[[Path], None], words: str
+    start: Start, base_path: Path, break_it: Callable[[Path], object], words: str
 ) -> None:
-    base_path = tmp_path / "half"
-    base_path.mkdir()
-    carded(templates.half_plus_two, base_path / "1")
     _, client = start({"half": base_path})
-    broken = carded(templates.half_plus_three, base_path / "2.tmp")
+    broken = base_path / "2.tmp"
+    shutil.copytree(base_path / "1", broken)
     break_it(broken)
     broken.rename(base_path / "2")
     client.wait_for_states("half", {2: "END", 1: "AVAILABLE"})
@@ -81,21 +59,18 @@ def test_the_old_version_serves_on_and_the_state_says_why(
     assert words in newest.message
 
 
-def test_a_server_does_not_start_on_a_changed_byte(start: Start, templates: Templates, tmp_path: Path) -> None:
-    (tmp_path / "half").mkdir()
-    change_a_byte(carded(templates.half_plus_two, tmp_path / "half" / "1"))
+def test_a_server_does_not_start_on_a_changed_byte(start: Start, base_path: Path) -> None:
+    change_a_byte(base_path / "1")
     with pytest.raises(ServerStartError, match=r"half version 1 can't be loaded: DATA_LOSS: .* has SHA-256"):
-        start({"half": tmp_path / "half"})
+        start({"half": base_path})
 
 
 def test_a_version_without_a_card_is_loaded_unless_cards_are_required(
-    start: Start, templates: Templates, tmp_path: Path
+    start: Start, templates: Templates, base_path: Path
 ) -> None:
-    (tmp_path / "half").mkdir()
-    carded(templates.half_plus_two, tmp_path / "half" / "1")
-    _, lenient = start({"half": tmp_path / "half"})
-    _, strict = start({"half": tmp_path / "half"}, run=RunOptions(require_model_cards=True))
-    saved_models.publish(templates.half_plus_three, tmp_path / "half", 2)
+    _, lenient = start({"half": base_path})
+    _, strict = start({"half": base_path}, run=RunOptions(require_model_cards=True))
+    saved_models.publish(templates.half_plus_three, base_path, 2)
     lenient.wait_for_states("half", {2: "AVAILABLE", 1: "END"})
     strict.wait_for_states("half", {2: "END", 1: "AVAILABLE"})
     assert strict.statuses("half")[0].code == FAILED_PRECONDITION
