@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 from grpc import StatusCode
 
 from serving import apis
-from serving.contract import BATCH_SIZES, MODEL_CARD, WARMUP_REQUESTS
+from serving.contract import BATCH_SIZES, MODEL_CARD, SIGNATURE, WARMUP_REQUESTS
 from serving.model_server import signature as signatures
 from serving.model_server.errors import ServingError
 from serving.model_server.saved_model import SavedModel, load
@@ -174,6 +174,7 @@ def _replay(version: LoadedVersion, record: bytes) -> None:
     if log.WhichOneof("log_type") != "predict_log":
         raise ServingError(StatusCode.UNIMPLEMENTED, "only calls of Predict can be replayed")
     request = log.predict_log.request
-    signature = signatures.choose(version.model.signatures, request.model_spec.signature_name)
+    name = request.model_spec.signature_name or SIGNATURE
+    signature = signatures.choose(version.model.signature_defs.signature_def, name)
     signatures.choose_outputs(signature, request.output_filter)
-    version.run(signature.name, signatures.read_inputs(signature, request.inputs))
+    version.run(name, signatures.read_inputs(signature, request.inputs))

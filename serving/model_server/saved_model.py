@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from serving import apis
 from serving.contract import SIGNATURE
 from serving.model_server.errors import ServingError
-from serving.model_server.signature import METHODS, Arrays, Signature
+from serving.model_server.signature import METHODS, Arrays
 from serving.quiet import without_openvino_converter
 
 with without_openvino_converter():
@@ -40,9 +40,6 @@ class SavedModel:
 
     def __init__(self, path: Path, signature_defs: apis.SignatureDefMap, compiled: Mapping[str, Any]) -> None:
         self.signature_defs = signature_defs
-        self.signatures = {
-            name: Signature.from_proto(name, proto) for name, proto in signature_defs.signature_def.items()
-        }
         self._path = path
         self._compiled = dict(compiled)
 
@@ -61,7 +58,7 @@ class SavedModel:
             found = compiled(dict(inputs))
         except RuntimeError as error:
             raise ServingError(StatusCode.INVALID_ARGUMENT, _message(error)) from error
-        return {name: found[name] for name in self.signatures[signature_name].outputs}
+        return {name: found[name] for name in self.signature_defs.signature_def[signature_name].outputs}
 
     def close(self) -> None:
         """Frees the model's memory. No ``run`` may follow."""

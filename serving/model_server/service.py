@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 from grpc import ServicerContext, StatusCode
 
 from serving import apis
+from serving.contract import SIGNATURE
 from serving.model_server import signature as signatures
 from serving.model_server.errors import ServingError
 from serving.model_server.manager import Manager
@@ -41,12 +42,13 @@ class Service(grpc.GenericRpcHandler):
         """Runs a signature of a model."""
         name, number, label = _wanted(request.model_spec)
         with self._manager.use(name, number, label) as (version, loaded):
-            signature = signatures.choose(loaded.model.signatures, request.model_spec.signature_name)
+            signature_name = request.model_spec.signature_name or SIGNATURE
+            signature = signatures.choose(loaded.model.signature_defs.signature_def, signature_name)
             inputs = signatures.read_inputs(signature, request.inputs)
             chosen = signatures.choose_outputs(signature, request.output_filter)
-            outputs = loaded.run(signature.name, inputs, context.is_active)
+            outputs = loaded.run(signature_name, inputs, context.is_active)
         answer = apis.PredictResponse(
-            model_spec={"name": name, "version": {"value": version}, "signature_name": signature.name}
+            model_spec={"name": name, "version": {"value": version}, "signature_name": signature_name}
         )
         try:
             for output in chosen:
