@@ -57,7 +57,7 @@ class Version:
     """Whether it has been wanted in every round so far."""
     attempts: int = 0
     retry_at: float = 0.0
-    """When the next attempt to load is due, by ``time.monotonic``."""
+    """When the next attempt to load is due, by ``time.monotonic``: it is made at the next poll after that."""
     loaded: LoadedVersion | None = None
     requests: int = 0
     """How many requests are using it now."""
@@ -135,14 +135,10 @@ class Model:
     def _follow(self) -> None:
         while not self._retired:
             self._round()
-            self._wake.wait(self._seconds_to_next_round())
+            self._wake.wait(self._options.file_system_poll_wait_seconds)
             self._wake.clear()
         for version in self.versions():
             self._unload(version)
-
-    def _seconds_to_next_round(self) -> float:
-        retries = [each.retry_at - time.monotonic() for each in self.versions() if each.state == State.LOADING]
-        return min([self._options.file_system_poll_wait_seconds, *(due for due in retries if due > 0)])
 
     def _round(self) -> None:
         config = self.config
@@ -168,9 +164,11 @@ class Model:
             missing = "no version is"
         else:
             return
+        names = sorted(path.name for path in config.base_path.glob("*"))
+        holds = ", ".join([*names[:LISTED], *["…"] * (len(names) > LISTED)]) or "nothing"
         self._warn(
-            f"{missing} under its base path {config.base_path}, which holds: {_listed(config.base_path)}. A version is "
-            "a directory named by a number without leading zeros"
+            f"{missing} under its base path {config.base_path}, which holds: {holds}. A version is a directory named "
+            "by a number without leading zeros"
         )
 
     def _warn(self, sentence: str) -> None:
@@ -252,11 +250,3 @@ def not_found(name: str, number: int | None) -> ServingError:
     """Returns the error for a model, or for a version of it, that is not available."""
     wanted = f"Latest({name})" if number is None else f"Specific({name}, {number})"
     return ServingError(StatusCode.NOT_FOUND, f"Servable not found for request: {wanted}")
-
-
-def _listed(directory: Path) -> str:
-    try:
-        names = sorted(path.name for path in directory.iterdir())
-    except OSError:
-        names = []
-    return ", ".join(names[:LISTED]) + (" …" if len(names) > LISTED else "") or "nothing"
