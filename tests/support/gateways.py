@@ -13,19 +13,18 @@ from digitgan.supervisor import model_server_flags
 from tests.support.processes import EMBEDDED, ModelServerProcess, ServerProcess
 
 
-def model_server(models_dir: Path, socket: Path, program: str = EMBEDDED, *, before: str = "") -> ModelServerProcess:
+def model_server(models_dir: Path, socket: Path, program: str = EMBEDDED) -> ModelServerProcess:
     """Returns a model server on a Unix socket, with the flags of ``digitgan up``.
 
     Args:
         models_dir: the base directory.
         socket: the path of the socket; configuration files go into a directory beside it.
         program: EMBEDDED, or the path of a ``tensorflow_model_server``.
-        before: Python that the embedded server's process runs first.
     """
     directory = socket.with_suffix(".config")
     directory.mkdir(exist_ok=True)
     flags = model_server_flags(models_dir.absolute(), directory, socket, batches=1 if program == EMBEDDED else 2)
-    return ModelServerProcess(program, flags, f"unix:{socket}", before=before)
+    return ModelServerProcess(program, flags, f"unix:{socket}")
 
 
 def gateway(target: str, program: Sequence[str] = ("-m", "api.main"), /, **settings: object) -> ServerProcess:

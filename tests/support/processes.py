@@ -132,14 +132,13 @@ class ModelServerProcess(ServerProcess):
         server: EMBEDDED, or the path of a ``tensorflow_model_server``.
         flags: for either, as TensorFlow Serving spells them.
         target: the gRPC address that ``flags`` name.
-        before: Python that the embedded server's process runs first.
     """
 
-    def __init__(self, server: str, flags: Sequence[str], target: str, *, before: str = "") -> None:
+    def __init__(self, server: str, flags: Sequence[str], target: str) -> None:
         self.target = target
         self.flags = flags
         if server == EMBEDDED:
-            super().__init__("-c", f"{before}\nfrom digitgan.cli import main\nmain()", "serve", *flags)
+            super().__init__("-m", "digitgan", "serve", *flags)
         else:
             super().__init__(*flags, program=server)
 
