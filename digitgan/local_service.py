@@ -8,13 +8,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
 from digitgan.child_process import STOP_SECONDS, child_process
 from digitgan.errors import require
 from serving.errors import UserError
-
-_LAST_LINES: Final = 8
 
 
 @contextmanager
@@ -52,5 +49,5 @@ def local_service(models: Path | None = None) -> Iterator[str]:
     ) as child:
         ready.wait()
         if child.ended:
-            raise UserError("the service did not start:\n" + "".join(list(child.last_lines)[-_LAST_LINES:]).rstrip())
+            raise UserError("the service did not start:\n" + "".join(child.last_lines).rstrip())
         yield urls[0]

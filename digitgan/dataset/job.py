@@ -11,6 +11,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
@@ -48,7 +49,7 @@ def finished(out: Path, plan: Plan) -> dict[str, Any] | None:
         return None
     try:
         manifest: dict[str, Any] = json.loads((out / MANIFEST).read_text("utf-8"))
-        if manifest["options"] == plan.facts():
+        if manifest["options"] == asdict(plan):
             return manifest
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{out} holds something else already; name another folder") from None
@@ -109,10 +110,10 @@ def _resumed(work: Path, plan: Plan) -> dict[str, Any]:
     try:
         state: dict[str, Any] = json.loads((work / _PLAN).read_text("utf-8"))
     except FileNotFoundError:
-        state = {"options": plan.facts(), "versions": None, "card": None}
+        state = {"options": asdict(plan), "versions": None, "card": None}
         _write_json(work / _PLAN, state)
-    if state.get("options") != plan.facts():
-        others = {name: value for name, value in state["options"].items() if value != plan.facts().get(name)}
+    if state.get("options") != asdict(plan):
+        others = {name: value for name, value in state["options"].items() if value != asdict(plan).get(name)}
         said = ", ".join(f"{name} {value}" for name, value in others.items())
         raise UserError(f"{work} was begun with other options ({said}): use those, or delete it to begin anew")
     return state
@@ -146,7 +147,7 @@ def _write(files: Path, plan: Plan, records: Records, state: dict[str, Any]) -> 
         hashes, paths = {SUMS: sha256_of(files / SUMS)}, {SUMS: files / SUMS}
     manifest = {
         "digitgan": metadata.version("digitgan"),
-        "options": plan.facts(),
+        "options": asdict(plan),
         "models": state["versions"],
         "generator_card_sha256": state["card"],
         "seeds": {"first": int(records["seed"][0]), "last": int(records["seed"][-1])},

@@ -1,7 +1,7 @@
 """What a dataset is to be: the options, and what follows from them alone."""
 
-from dataclasses import asdict, dataclass
-from typing import Any, Final, Literal
+from dataclasses import dataclass
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,10 +39,6 @@ class Plan:
     seed: int = 0
     scale: int = 1
     generator: int | None = None
-
-    def facts(self) -> dict[str, Any]:
-        """The options as the manifest tells them."""
-        return asdict(self)
 
     @property
     def count(self) -> int:
