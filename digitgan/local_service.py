@@ -18,7 +18,7 @@ from serving.errors import UserError
 def local_service(models: Path | None = None) -> Iterator[str]:
     """Gives the URL of a service that is ready: ``digitgan up`` in a child process.
 
-    It ends with the block, and with this process however that ends: then its standard input does.
+    It ends with the block. If this process is killed, the standard input of the service ends, and it stops too.
 
     Args:
         models: the base directory; None for the models in the package.
