@@ -10,7 +10,7 @@ from pathlib import Path
 import typer
 
 from digitgan.cli import app
-from tests.kubernetes.rendering import K8S, OVERLAYS, containers, overlay
+from tests.kubernetes.rendering import K8S, OVERLAYS, ROOT, containers, overlay
 
 TEXTS = {page: page.read_text() for page in [*K8S.rglob("README.md"), *K8S.rglob("*.yaml")]}
 
@@ -41,6 +41,13 @@ def test_each_command_in_a_pod_exists() -> None:
         while hasattr(command, "commands"):
             command = command.commands[rest.pop(0)]
         command.make_context("digitgan", rest)
+
+
+def test_each_folder_that_a_command_applies_exists() -> None:
+    """From the folder that has k8s/. An operator makes k8s/overlays/mine."""
+    text = "".join([*TEXTS.values(), (ROOT / "docs/how-to/deploy.md").read_text()])
+    found = set(re.findall(r"kubectl (?:apply|delete) -k ([\w/-]+)", text)) - {"k8s/overlays/mine"}
+    assert [path for path in found if not (ROOT / path / "kustomization.yaml").exists()] == []
 
 
 def test_each_workload_that_a_command_names_exists() -> None:
