@@ -18,10 +18,6 @@ from serving.versions.model_card import read_card, verify
 from serving.versions.roll_out import STABLE
 
 
-class CopyError(UserError):
-    """Versions that were not copied. The message names them, and gives the next step."""
-
-
 def add_versions(
     source: Path, target: Path, mount_point: PurePosixPath | Path, progress: Callable[[str], None]
 ) -> None:
@@ -39,7 +35,7 @@ def add_versions(
     Raises:
         ConfigError: ``source`` holds no version.
         CardError: the files of a version are not those of its model card.
-        CopyError: ``target`` has another version of the same number, or cannot be written.
+        UserError: ``target`` has another version of the same number, or cannot be written.
     """
     models = [model.name for model in from_directory(source)]
     others = []
@@ -57,11 +53,11 @@ def add_versions(
             write_models_config(target, models_config(models, mount_point, stable))
             progress(f"{MODELS_CONFIG}: written, with the newest versions as {STABLE}")
     except OSError as error:
-        raise CopyError(
+        raise UserError(
             f"{error.filename}: {error.strerror}. This process has to be able to write to {target}"
         ) from error
     if others:
-        raise CopyError(
+        raise UserError(
             f"{target} holds other models under these versions, which stay: {', '.join(others)}. Publish the new ones "
             "under numbers that are free"
         )

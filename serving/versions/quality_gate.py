@@ -23,28 +23,24 @@ Thresholds = Mapping[str, Mapping[str, float]]
 _WORDS: Final = {"min": "at least", "max": "at most"}
 
 
-class ThresholdsError(UserError, ValueError):
-    """A thresholds file that can't be read, or says what can't be. The message names the file and the field."""
-
-
 def read_thresholds(path: Path = DEFAULT_THRESHOLDS) -> dict[str, Thresholds]:
-    """Reads the thresholds of each model. Raises ThresholdsError."""
+    """Reads the thresholds of each model. Raises UserError."""
     try:
         content = json.loads(path.read_text("utf-8"))
     except OSError as error:
-        raise ThresholdsError(f"--thresholds {path}: {error.strerror}. Give a JSON file with the thresholds") from error
+        raise UserError(f"--thresholds {path}: {error.strerror}. Give a JSON file with the thresholds") from error
     except ValueError as error:
-        raise ThresholdsError(f"--thresholds {path}: {error}") from error
+        raise UserError(f"--thresholds {path}: {error}") from error
     if not isinstance(content, dict) or not all(isinstance(figures, dict) for figures in content.values()):
-        raise ThresholdsError(f"{path}: should hold an object for each model")
+        raise UserError(f"{path}: should hold an object for each model")
     for model, figures in content.items():
         for name, bounds in figures.items():
             place = f"{path}: {model}: {name}"
             if not isinstance(bounds, dict) or not bounds or not bounds.keys() <= _WORDS.keys():
-                raise ThresholdsError(f'{place}: should be {{"min": …}}, {{"max": …}} or both')
+                raise UserError(f'{place}: should be {{"min": …}}, {{"max": …}} or both')
             for side, bound in bounds.items():
                 if isinstance(bound, bool) or not isinstance(bound, int | float) or not math.isfinite(bound):
-                    raise ThresholdsError(f"{place}: {side}: should be a number, not {json.dumps(bound)}")
+                    raise UserError(f"{place}: {side}: should be a number, not {json.dumps(bound)}")
     return content
 
 

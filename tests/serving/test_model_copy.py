@@ -6,13 +6,14 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from serving.contract import GENERATOR, MODELS
+from serving.errors import UserError
 from serving.pretrained import MODELS_DIR
 from serving.storage import find_versions
 from serving.tf_serving import model_config
 from serving.tf_serving.model_config import ConfigError
 from serving.tf_serving.server_config import MODELS_CONFIG
 from serving.versions.model_card import CardError, read_card, write_card
-from serving.versions.model_copy import CopyError, add_versions
+from serving.versions.model_copy import add_versions
 
 
 def add(source: Path, target: Path) -> list[str]:
@@ -57,7 +58,7 @@ def test_another_version_of_the_same_number_stays_and_is_a_failure(tmp_path: Pat
     add(MODELS_DIR, tmp_path)
     version = tmp_path / GENERATOR / "1"
     write_card(version, {**read_card(version), "preset": "another"})
-    with pytest.raises(CopyError, match="generator 1"):
+    with pytest.raises(UserError, match="generator 1"):
         add(MODELS_DIR, tmp_path)
     assert read_card(version)["preset"] == "another"
 

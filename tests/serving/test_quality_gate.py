@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from serving.contract import MODELS
+from serving.errors import UserError
 from serving.pretrained import MODELS_DIR
 from serving.versions.model_card import read_card
-from serving.versions.quality_gate import ThresholdsError, read_thresholds, shortfalls
+from serving.versions.quality_gate import read_thresholds, shortfalls
 
 CARD = {"evaluation": {"figures": {"frechet_distance": 1.25, "coverage": float("nan")}}}
 
@@ -54,7 +55,7 @@ def test_the_models_in_the_package_pass_the_default_gate_and_none_is_left_out() 
 def test_a_wrong_thresholds_file_is_refused_with_the_field(tmp_path: Path, content: str, complaint: str) -> None:
     path = tmp_path / "thresholds.json"
     path.write_text(content)
-    with pytest.raises(ThresholdsError) as raised:
+    with pytest.raises(UserError) as raised:
         read_thresholds(path)
     assert str(path) in str(raised.value)
     assert complaint in str(raised.value)
