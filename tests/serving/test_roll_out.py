@@ -161,8 +161,7 @@ def service(program: str) -> Iterator[Service]:
         for server in servers:
             stack.enter_context(server)
         target = "ipv4:" + ",".join(server.target for server in servers)
-        gateway = stack.enter_context(gateways.gateway(target, version_label="stable", models_dir=base))
-        client = stack.enter_context(httpx.Client(base_url=gateway.url, timeout=60))
+        client = stack.enter_context(gateways.serving(target, version_label="stable", models_dir=base))
         service = Service(base, program, client, servers)
         stack.callback(lambda: [server.stop() for server in service.servers])
         for name in MODELS:
