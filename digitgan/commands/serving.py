@@ -126,9 +126,7 @@ def serve(
     from serving.tf_serving import model_config
 
     hosted = model_config.read(config) if config else model_config.from_directory(models or MODELS_DIR)
-    from serving.model_server.loaded_version import RunOptions
-    from serving.model_server.model import LoadingOptions
-    from serving.model_server.server import ServerOptions
+    from serving.model_server.options import ServerOptions
     from serving.model_server.server import serve as serve_models
 
     if batching_parameters_file:
@@ -140,12 +138,12 @@ def serve(
         address=f"unix:{grpc_socket_path.absolute()}" if grpc_socket_path else f"{host}:{port}",
         model_config_file=config,
         model_config_file_poll_wait_seconds=model_config_file_poll_wait_seconds,
-        loading=LoadingOptions(poll_seconds, max_num_load_retries, load_retry_interval_micros / 1e6),
-        run=RunOptions(
-            max_batch_size=max_batch_size if batching else None,
-            threads=tensorflow_intra_op_parallelism,
-            require_model_cards=require_model_cards,
-        ),
+        file_system_poll_wait_seconds=poll_seconds,
+        max_num_load_retries=max_num_load_retries,
+        load_retry_interval_seconds=load_retry_interval_micros / 1e6,
+        require_model_cards=require_model_cards,
+        max_batch_size=max_batch_size if batching else None,
+        threads=tensorflow_intra_op_parallelism,
         grpc_max_threads=grpc_max_threads,
         grpc_channel_arguments=tuple(
             (name, int(value) if value.isdecimal() else value) for name, _, value in channel_arguments

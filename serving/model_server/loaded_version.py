@@ -1,13 +1,12 @@
 """A version in memory: compared with its model card, loaded, warmed up, and run.
 
-version = load_version(Path("models/generator/1"), LoadingOptions())
+version = load_version(Path("models/generator/1"), ServerOptions(()))
 images = version.run("serving_default", {"noise": noise})["images"]
 """
 
 import logging
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Final
@@ -20,6 +19,7 @@ from serving import apis
 from serving.contract import BATCH_SIZES, MODEL_CARD, SIGNATURE, WARMUP_REQUESTS
 from serving.model_server import signature as signatures
 from serving.model_server.errors import ServingError
+from serving.model_server.options import ServerOptions
 from serving.model_server.saved_model import SavedModel, load
 from serving.model_server.signature import Arrays
 from serving.versions.model_card import CardError, verify
@@ -28,21 +28,6 @@ ROWS_AT_ONCE: Final = 64
 """A row costs no less in larger pieces, and memory more."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """How versions are loaded and run.
-
-    Attributes:
-        max_batch_size: rows that a request may have. None: any number, and rows are run as they come, not filled up.
-        threads: that OpenVINO uses; 0: one for each CPU.
-        require_model_cards: whether a version without a model card is refused.
-    """
-
-    max_batch_size: int | None = BATCH_SIZES[-1]
-    threads: int = 0
-    require_model_cards: bool = False
 
 
 class LoadedVersion:
@@ -112,7 +97,7 @@ def _rows(inputs: Arrays) -> int:
     return sizes.pop() or 0
 
 
-def load_version(path: Path, options: RunOptions) -> LoadedVersion:
+def load_version(path: Path, options: ServerOptions) -> LoadedVersion:
     """Loads the version in the directory ``path``, and runs its warm-up requests.
 
     Raises ServingError: DATA_LOSS for files that are not the model card's, FAILED_PRECONDITION without a required

@@ -1,17 +1,17 @@
 """All models of a server: what the API asks about and changes."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Final
 
 from grpc import StatusCode
 
 from serving.model_server.errors import ServingError
 from serving.model_server.loaded_version import LoadedVersion
-from serving.model_server.model import LoadingOptions, Model, Version, not_found
+from serving.model_server.model import Model, Version, not_found
+from serving.model_server.options import ServerOptions
 from serving.tf_serving.model_config import ModelConfig
 
 CANCELLED_SECONDS: Final = 0.2
@@ -19,10 +19,9 @@ CANCELLED_SECONDS: Final = 0.2
 
 
 class Manager:
-    """The models by name. Methods can be called from any thread. ``load`` is as in Model."""
+    """The models by name. Methods can be called from any thread."""
 
-    def __init__(self, load: Callable[[Path], LoadedVersion], options: LoadingOptions) -> None:
-        self._load = load
+    def __init__(self, options: ServerOptions) -> None:
         self._options = options
         self._changed = threading.Condition()
         self._configuring = threading.Lock()
@@ -49,7 +48,7 @@ class Manager:
             new = names - self._models.keys()
             for config in configs:
                 if config.name in new:
-                    model = Model(config, self._load, self._options, self._changed)
+                    model = Model(config, self._options, self._changed)
                     with self._changed:
                         self._models[config.name] = model
                 else:

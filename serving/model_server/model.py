@@ -7,17 +7,17 @@ before old ones are unloaded, and an unwanted version serves on for as long as n
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from grpc import StatusCode
 
 from serving import apis
 from serving.model_server.errors import ServingError
-from serving.model_server.loaded_version import LoadedVersion
+from serving.model_server.loaded_version import LoadedVersion, load_version
+from serving.model_server.options import ServerOptions
 from serving.storage import StoredVersion, find_versions
 from serving.tf_serving.model_config import ModelConfig
 
@@ -28,15 +28,6 @@ LISTED: Final = 10
 """Names that a warning lists."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class LoadingOptions:
-    """When versions are looked for and loaded, named as in TensorFlow Serving."""
-
-    file_system_poll_wait_seconds: float = 1.0
-    max_num_load_retries: int = 5
-    load_retry_interval_seconds: float = 60.0
 
 
 State: Final = apis.ModelVersionStatus
@@ -64,22 +55,15 @@ class Version:
 
 
 class Model:
-    """A model that serves. ``load`` loads the version in a directory, or raises ServingError.
+    """A model that serves.
 
     ``changed`` is shared by all models: its lock guards every version, and it is notified of every change of state.
     """
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        load: Callable[[Path], LoadedVersion],
-        options: LoadingOptions,
-        changed: threading.Condition,
-    ) -> None:
+    def __init__(self, config: ModelConfig, options: ServerOptions, changed: threading.Condition) -> None:
         self.config = config
         self.polled = False
         """Whether the base path has been read, since ``config`` was set."""
-        self._load = load
         self._options = options
         self._changed = changed
         self._versions: dict[int, Version] = {}
@@ -203,7 +187,7 @@ class Model:
         self._enter(version, State.LOADING)
         started = time.monotonic()
         try:
-            loaded = self._load(version.stored.path)
+            loaded = load_version(version.stored.path, self._options)
         except Exception as error:
             if not isinstance(error, ServingError):
                 _log.exception("%s: loading failed unexpectedly", title)

@@ -1,4 +1,4 @@
-"""The embedded model server: options, start, stop, and running as a program."""
+"""The embedded model server: start, stop, and running as a program."""
 
 import logging
 import re
@@ -7,8 +7,6 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Final, Self
@@ -17,13 +15,10 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from serving.model_server.errors import ServingError
-from serving.model_server.loaded_version import RunOptions, load_version
 from serving.model_server.manager import Manager
-from serving.model_server.model import LoadingOptions
+from serving.model_server.options import ServerOptions
 from serving.model_server.service import Service
 from serving.tf_serving import model_config
-from serving.tf_serving.model_config import ModelConfig
-from serving.tf_serving.server_config import GRPC_MAX_THREADS
 
 SIGNAL_CHECK_SECONDS: Final = 0.5
 """How long a signal waits for its handler, at most."""
@@ -35,30 +30,6 @@ class ServerStartError(Exception):
     """The server can't start: a model can't be loaded, or an address can't be listened on. The message says
     which.
     """
-
-
-@dataclass(frozen=True)
-class ServerOptions:
-    """What a server serves, where, and how.
-
-    ``models`` come from ``serving.tf_serving.model_config``: ``read`` a models.config, or ``from_directory``.
-    """
-
-    models: tuple[ModelConfig, ...]
-    address: str = "127.0.0.1:0"
-    """``host:port``, with the port 0 for any that is free, or ``unix:/path``."""
-    model_config_file: Path | None = None
-    """Where ``models`` come from, for ``model_config_file_poll_wait_seconds``."""
-    model_config_file_poll_wait_seconds: float = 0.0
-    """How often the file is read again; 0 means never."""
-    loading: LoadingOptions = field(default_factory=LoadingOptions)
-    run: RunOptions = field(default_factory=RunOptions)
-    grpc_max_threads: int = GRPC_MAX_THREADS
-    """Calls handled at once, those that wait included; more are refused with RESOURCE_EXHAUSTED."""
-    grpc_channel_arguments: tuple[tuple[str, int | str], ...] = ()
-    """Options of gRPC's server, such as ``grpc.max_connection_age_ms``."""
-    shutdown_grace_seconds: float = 5.0
-    """How long a stop waits for calls in progress before it cancels them."""
 
 
 class ModelServer:
@@ -78,7 +49,7 @@ class ModelServer:
         Waits for models that aren't on disk yet, until a stop is requested. Raises ServerStartError, and
         leaves nothing running, when a model or an address makes it impossible.
         """
-        manager = Manager(partial(load_version, options=self.options.run), self.options.loading)
+        manager = Manager(self.options)
         self._started.callback(manager.stop)
         try:
             manager.configure(self.options.models, self._stopping)

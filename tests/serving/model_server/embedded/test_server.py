@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from serving.model_server.model import LoadingOptions
+from serving.model_server.options import ServerOptions
 from serving.model_server.saved_model import SavedModel
-from serving.model_server.server import ModelServer, ServerOptions, ServerStartError
+from serving.model_server.server import ModelServer, ServerStartError
 from serving.model_server.signature import Arrays
 from serving.tf_serving.model_config import ModelConfig
 from tests.serving.model_server import saved_models
@@ -86,7 +86,7 @@ def test_an_address_that_is_taken_is_an_error_that_names_it(start: Start, base_p
 
 def test_a_model_that_cannot_be_loaded_ends_the_start_whatever_the_retries(base_path: Path) -> None:
     saved_models.garble_graph(base_path / "1")
-    server = ModelServer(ServerOptions((ModelConfig("m", base_path),), loading=LoadingOptions()))
+    server = ModelServer(ServerOptions((ModelConfig("m", base_path),)))
     with pytest.raises(ServerStartError, match="model m version 1 can't be loaded: DATA_LOSS"):
         server.start()
 
@@ -99,7 +99,7 @@ def publish_broken(templates: Templates, base_path: Path) -> Path:
 
 
 def test_a_failed_version_is_tried_again_until_it_loads(start: Start, templates: Templates, base_path: Path) -> None:
-    _, client = start({"m": base_path}, loading=LoadingOptions(0.05, 1000, 0.05))
+    _, client = start({"m": base_path}, max_num_load_retries=1000)
     broken = publish_broken(templates, base_path)
     wait_until(lambda: any(status.code for status in client.statuses("m")))
     (broken / "saved_model.pb").write_bytes((templates.half_plus_three / "saved_model.pb").read_bytes())
@@ -231,7 +231,8 @@ def ready(address):
 PROGRAM = """
 import os, signal, sys, threading
 from pathlib import Path
-from serving.model_server.server import ServerOptions, serve
+from serving.model_server.options import ServerOptions
+from serving.model_server.server import serve
 from serving.tf_serving.model_config import ModelConfig
 SIGNAL
 sys.exit(serve(ServerOptions((ModelConfig("m", Path(sys.argv[1])),)), ready))

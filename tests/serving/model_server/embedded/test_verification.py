@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from serving.contract import MODEL_CARD
-from serving.model_server.loaded_version import RunOptions
 from serving.model_server.server import ServerStartError
 from serving.versions.model_card import write_card
 from tests.serving.model_server import saved_models
@@ -69,7 +68,7 @@ def test_a_version_without_a_card_is_loaded_unless_cards_are_required(
     start: Start, templates: Templates, base_path: Path
 ) -> None:
     _, lenient = start({"half": base_path})
-    _, strict = start({"half": base_path}, run=RunOptions(require_model_cards=True))
+    _, strict = start({"half": base_path}, require_model_cards=True)
     saved_models.publish(templates.half_plus_three, base_path, 2)
     lenient.wait_for_states("half", {2: "AVAILABLE", 1: "END"})
     strict.wait_for_states("half", {2: "END", 1: "AVAILABLE"})
