@@ -10,7 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from digitgan.commands.training import DataOption, MountPointOption, import_tensorflow
+from digitgan.commands.heavy_import import import_tensorflow
+from digitgan.commands.training import DataOption, MountPointOption
 from digitgan.errors import require
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from digitgan.commands.training import import_tensorflow
+from digitgan.commands.heavy_import import import_tensorflow
 from digitgan.errors import require
 
 

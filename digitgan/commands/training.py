@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from digitgan.commands.heavy_import import import_tensorflow
+from digitgan.commands.report import report
 from digitgan.errors import require
 from serving.errors import UserError
-from serving.quiet import quiet_tensorflow_import
 
 try:
     from training.config import SETTINGS
@@ -206,8 +207,6 @@ def train(
     if publish:
         how = (models or run / "models", PurePosixPath(mount_point), detector_steps, index_seeds)
         _publish(outcome.trainer, config, dataset, run, *how)
-    from digitgan.commands.report import report
-
     report(run)
 
 
@@ -268,14 +267,3 @@ def _newest_run() -> Path:
     if not runs:
         raise UserError("--resume: there is no run in runs/ yet; name one with --run, or leave --resume out")
     return runs[-1].parent
-
-
-def import_tensorflow() -> None:
-    """Imports TensorFlow without its announcements, and prepares it to compute."""
-    from training.bar import announce
-
-    announce("Loading TensorFlow")
-    with quiet_tensorflow_import():
-        from training.devices import prepare_tensorflow
-
-        prepare_tensorflow()  # It lists the GPUs, and TensorFlow reports on stderr what it finds.
