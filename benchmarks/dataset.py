@@ -45,12 +45,11 @@ def main(
             command = [sys.executable, "-m", "digitgan", "dataset", str(dataset), "--count", str(count), "--test", "10"]
             start = time.monotonic()
             subprocess.run([*command, *(["--url", url] if url else [])], check=True)
-            seconds = time.monotonic() - start
             # The largest of the command and what it started: without --url, that of a service.
             mebibytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
             manifest: dict[str, Any] = json.loads((dataset / "dataset.json").read_text("utf-8"))
             console.print(
-                f"{count:,} digits in {seconds:.0f} s, at most {mebibytes:.0f} MiB; of each class "
+                f"{count:,} digits in {time.monotonic() - start:.0f} s, at most {mebibytes:.0f} MiB; of each class "
                 f"{min(manifest['digits']['train']):,} to {max(manifest['digits']['train']):,}"
             )
         real, made = datasets.load(data.resolve()), datasets.load(dataset)
