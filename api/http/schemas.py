@@ -187,18 +187,6 @@ class _Generated(BaseModel):
     version: int = Field(description="The version that answered.")
 
 
-class InterpolatedImage(BaseModel):
-    """One frame."""
-
-    png: Png = Field(description="The frame as an 8-bit grayscale PNG.")
-
-
-class InterpolateResponse(_Generated):
-    """The frames, from the first point on."""
-
-    images: list[InterpolatedImage] = Field(description="A frame for each step, and one for the last point.")
-
-
 class DatasetRequest(_Body):
     """The digits to collect: the first ``count`` that pass, in the order of their seeds."""
 
@@ -235,9 +223,11 @@ class DatasetRequest(_Body):
 
 
 class GeneratedImage(BaseModel):
-    """One digit."""
+    """One digit, or one frame."""
 
-    seed: int = Field(default_factory=int, ge=0, le=MAX_SEED, description="The digit's seed; absent for noise.")
+    seed: int = Field(
+        default_factory=int, ge=0, le=MAX_SEED, description="The digit's seed; absent for noise and frames."
+    )
     digit: Digit = Field(
         default_factory=int, description="The digit that the image shows; present with labels, digit and curated."
     )
@@ -250,7 +240,7 @@ class GeneratedImage(BaseModel):
 class GenerateResponse(_Generated):
     """The digits, in the order of the request."""
 
-    images: list[GeneratedImage] = Field(description="A digit for each seed or noise vector.")
+    images: list[GeneratedImage] = Field(description="A digit for each seed, noise vector or frame.")
 
 
 class ScoreOptions(BaseModel):

@@ -27,7 +27,7 @@ router = APIRouter()
     " prefers: JSON with a PNG for each frame, one PNG sheet, a zip of PNGs, an `.npy` array, uint8 [N, 28·scale,"
     " 28·scale], or an animation that repeats forever: APNG, WebP (lossless) or GIF. All hold the same pixels.",
     **openapi.makes_images(
-        InterpolateRequest, FORMATS, "The frames, from the first point on.", model=schemas.InterpolateResponse
+        InterpolateRequest, FORMATS, "The frames, from the first point on.", model=schemas.GenerateResponse
     ),
 )
 async def interpolate(request: Request, state: StateDep) -> Response:
