@@ -26,8 +26,6 @@ MIN_CHARGE_IMAGES: Final = 8
 MAX_SMALL_BODY_BYTES: Final = 2048
 """The longest body that is looked at to see whether its request is small."""
 
-OVERLOAD: Final = ProblemError(OVERLOADED, "the service already makes as many images as it can at a time")
-
 _DIGIT: Final = "/digits/{seed}.png"
 _DATASET: Final = "/dataset"
 _PLAIN: Final = frozenset({"/generate", _DATASET, "/interpolate", "/score"})
@@ -48,6 +46,11 @@ def image_route(method: str, path: str) -> str | None:
     elif method == "GET" and path.startswith("/digits/"):
         return _DIGIT
     return None
+
+
+def overload() -> ProblemError:
+    """Returns the error for a request without room. Each needs its own: a raised one keeps its frames in memory."""
+    return ProblemError(OVERLOADED, "the service already makes as many images as it can at a time")
 
 
 class ImageBudget:
@@ -111,7 +114,7 @@ class AdmissionControl:
         budget = self._budget(count)
         if budget.full:
             self._metrics.refusals.labels(request.scope["route"].path).inc()
-            raise OVERLOAD
+            raise overload()
         with budget.charge(_charged(count)):
             yield
 

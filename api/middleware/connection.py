@@ -23,7 +23,7 @@ from api.http.problems import (
     ProblemError,
     problem_response,
 )
-from api.middleware.admission import MAX_SMALL_BODY_BYTES, OVERLOAD, image_route
+from api.middleware.admission import MAX_SMALL_BODY_BYTES, image_route, overload
 from api.middleware.keys import OPEN
 from api.middleware.security_headers import SecurityHeaders, add_security_headers
 from api.state import KEY, GatewayState
@@ -46,7 +46,7 @@ SPARE_CONNECTIONS: Final = 256
 _OPEN: Final = tuple(path.encode() for path in OPEN)
 _SURPLUS_TIMEOUT_S: Final = 1.0
 _HOST: Final = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
-_MALFORMED: Final = ProblemError(MALFORMED_REQUEST, "not an HTTP/1.1 request")
+_NOT_HTTP: Final = "not an HTTP/1.1 request"
 
 
 class Connection(HttpToolsProtocol):
@@ -100,7 +100,7 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserError as error:
             if not self._ended:
                 cause = error.__context__
-                self._end(cause if isinstance(cause, ProblemError) else _MALFORMED)
+                self._end(cause if isinstance(cause, ProblemError) else ProblemError(MALFORMED_REQUEST, _NOT_HTTP))
             return
         if self._framing_bytes > MAX_HEADER_BYTES:
             self._end(ProblemError(HEADER_TOO_LARGE, f"more than {MAX_HEADER_BYTES} bytes"))
@@ -228,7 +228,7 @@ class Connection(HttpToolsProtocol):
     def _check_header(self) -> None:
         """Raises ProblemError for a header that is too large, not HTTP/1.1's, or on a connection beyond the limits."""
         if self._ended:
-            raise _MALFORMED
+            raise ProblemError(MALFORMED_REQUEST, _NOT_HTTP)
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if size > MAX_HEADER_BYTES or len(self.headers) > MAX_HEADER_FIELDS:
             limits = f"more than {MAX_HEADER_BYTES} bytes or {MAX_HEADER_FIELDS} fields"
@@ -236,7 +236,7 @@ class Connection(HttpToolsProtocol):
         version = self.parser.get_http_version()
         hosts = [value for name, value in self.headers if name == b"host"]
         if version not in ("1.0", "1.1") or self.parser.get_method() == b"CONNECT":
-            raise _MALFORMED
+            raise ProblemError(MALFORMED_REQUEST, _NOT_HTTP)
         if (len(hosts) != 1 and not (version == "1.0" and not hosts)) or not all(map(_HOST.fullmatch, hosts)):
             raise ProblemError(MALFORMED_REQUEST, "the header needs one field Host with the name of the server")
         if version == "1.0" and any(name == b"transfer-encoding" for name, _ in self.headers):
@@ -293,7 +293,7 @@ class Connection(HttpToolsProtocol):
 @lru_cache(maxsize=4)
 def _refusal(prefix: str, close: bool) -> tuple[bytes, bytes]:
     """Returns the 503 for paths with ``prefix``: the status line and fields, and the body."""
-    response = problem_response(OVERLOAD, prefix)
+    response = problem_response(overload(), prefix)
     add_security_headers(response.headers, response.status_code)
     if close:
         response.headers["connection"] = "close"

@@ -85,6 +85,19 @@ def test_what_is_no_request_gets_a_problem_document(impatient: GatewayClient, re
         assert_problem(read(connection), 400, "malformed-request")
 
 
+def test_a_malformed_request_leaves_nothing_in_memory(impatient: GatewayClient) -> None:
+    def refuse(times: int) -> None:
+        for _ in range(times):
+            with impatient.connect() as connection:
+                connection.sendall(b"CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert statuses(read(connection)) == [400]
+
+    refuse(100)
+    before = impatient.process.resident_bytes()
+    refuse(500)
+    assert impatient.process.resident_bytes() - before < 3e6, "kept, the connections take 7 MB"
+
+
 @pytest.mark.parametrize(
     "field", [b"X: " + b"x" * 2 * MAX_HEADER_BYTES + b"\r\n", b"X: y\r\n" * 101], ids=["large", "many"]
 )
