@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -51,11 +52,54 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+def curl(command: str, client: httpx.Client, directory: Path) -> str:
+    """Does what a README's curl command does, so that the tests need no curl; returns what it would print."""
+    words = iter(shlex.split(command)[1:])
+    url, output, headers, body, files = "", None, {}, None, []
+    for word in words:
+        match word:
+            case "-s":
+                pass
+            case "-o":
+                output = directory / next(words)
+            case "-H":
+                name, _, value = next(words).partition(": ")
+                headers[name] = value
+            case "-d":
+                body = next(words).encode()
+            case "-F":
+                name, _, path = next(words).partition("=@")
+                files.append((name, (path, (directory / path).read_bytes())))
+            case "--data-binary":
+                body = (directory / next(words).removeprefix("@")).read_bytes()
+            case _:
+                assert word.startswith("http://127.0.0.1:8000/"), word
+                url = word.removeprefix("http://127.0.0.1:8000")
+    method = "GET" if body is None and not files else "POST"
+    answer = client.request(method, url, headers=headers, content=body, files=files or None)
+    assert answer.status_code == 200, answer.text
+    if output is None:
+        return answer.text
+    output.write_bytes(answer.content)
+    return ""
+
+
 def run(command: str, client: httpx.Client, directory: Path) -> str:
-    url = str(client.base_url).rstrip("/")
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DIGITGAN_URL": url}
-    bash = ["bash", "-c", SHORTER.get(command, command).replace("http://127.0.0.1:8000", url)]
-    done = subprocess.run(bash, cwd=directory, env=environment, check=True, capture_output=True, text=True)
+    if command.startswith("curl "):
+        return curl(command, client, directory)
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "DIGITGAN_URL": str(client.base_url),
+    }
+    done = subprocess.run(
+        ["bash", "-c", SHORTER.get(command, command)],
+        cwd=directory,
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     return done.stdout
 
 

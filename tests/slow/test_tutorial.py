@@ -16,6 +16,7 @@ from serving.contract import GENERATOR
 from serving.versions.model_card import read_card
 from tests.support.processes import digitgan_up
 from tests.support.waiting import wait_until
+from tests.test_readme import curl
 
 ROOT = Path(__file__).parents[2]
 TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text("utf-8")
@@ -60,18 +61,21 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def told(desk: Path, digits_npz: Path) -> Iterator[dict[str, str]]:
     """What each command said, by the command as it is printed; of one that is printed twice, the second time."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "DIGITGAN_DATA": str(digits_npz), "DIGITGAN_URL": ""}
+    environment = {**os.environ, "PATH": path, "DIGITGAN_DATA": str(digits_npz)}
     answers: dict[str, str] = {}
     with ExitStack() as opened:
         client: httpx.Client | None = None
         for command in commands():
             if command.startswith("digitgan up --models "):
                 _, client = opened.enter_context(digitgan_up("--models", desk / command.split()[-1]))
-                environment["DIGITGAN_URL"] = str(client.base_url).rstrip("/")
-            else:
-                if client and command.endswith(" -D -"):
+                environment["DIGITGAN_URL"] = str(client.base_url)
+            elif command.startswith("curl "):
+                assert client
+                if command.endswith(" -D -"):
                     wait_for_version(2, client)
-                bash = ["bash", "-c", shortened(command).replace("http://127.0.0.1:8000", environment["DIGITGAN_URL"])]
+                answers[command] = curl(command.removesuffix(" -D -"), client, desk)
+            else:
+                bash = ["bash", "-c", shortened(command)]
                 done = subprocess.run(bash, cwd=desk, env=environment, capture_output=True, text=True, timeout=240)
                 answers[command] = done.stdout + done.stderr
                 assert (done.returncode == 0) == (" promote " not in command), answers[command]

@@ -164,8 +164,9 @@ class ModelServerProcess(ServerProcess):
 @contextmanager
 def digitgan_up(*arguments: str | Path) -> Iterator[tuple[ServerProcess, httpx.Client]]:
     """Runs ``digitgan up`` on a free port in the block, and gives it with a client once the models are loaded."""
+    patient = {"DIGITGAN_REQUEST_TIMEOUT_S": "60"}  # on a busy machine
     with (
-        ServerProcess("-m", "digitgan", "up", "--port", "0", *arguments, ready="Ready") as server,
+        ServerProcess("-m", "digitgan", "up", "--port", "0", *arguments, environment=patient, ready="Ready") as server,
         httpx.Client(base_url=server.url, timeout=90) as client,
     ):
         yield server, client
