@@ -156,9 +156,9 @@ async def in_order(first: _T, others: Iterator[Coroutine[None, None, _T]], ahead
     try:
         yield first
         while tasks:
-            tasks.extend(asyncio.create_task(one) for one in islice(others, 1))
             result = await tasks[0]
             tasks.popleft()
+            tasks.extend(asyncio.create_task(one) for one in islice(others, 1))
             yield result
     finally:  # also where the caller stops early
         for task in tasks:
