@@ -7,13 +7,17 @@ other rows. Without a GPU it measures the CPU, on fewer images and steps. It nee
 uses MNIST from Keras's cache, or scikit-learn's small digits where there is none.
 """
 
+import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -39,7 +43,7 @@ STEPS_LIMIT_S: Final = 150.0
 EVALUATE_LIMIT_S: Final = 30.0
 SERVE_LIMIT_S: Final = 15.0
 """For each place."""
-TIMED_S: Final = 1.5
+TIMED_S: Final = 4.0
 RUN_STEPS: Final = {True: 1000, False: 10}
 """With a GPU and without, as the number of images."""
 TRAINING_IMAGES: Final = {True: 60_000, False: 3000}
@@ -61,8 +65,47 @@ def run_process(seconds: float, *command: str | Path, **environment: str) -> tup
     return done.stdout.decode(), f"exit status {done.returncode}: {last}" if done.returncode else ""
 
 
+@contextmanager
+def noted_dispatches() -> Iterator[list[str]]:
+    """Notes in the list that it yields what Python sends to TensorFlow in the block: operations and whole functions."""
+    from tensorflow.python.framework import op_callbacks
+
+    found: list[str] = []
+
+    def note(kind: str, _inputs: Any, _attributes: Any, _outputs: Any, _name: Any = None, graph: Any = None) -> None:
+        if graph is None:  # Otherwise a function is traced.
+            found.append(kind)
+
+    op_callbacks.add_op_callback(note)
+    try:
+        yield found
+    finally:
+        op_callbacks.remove_op_callback(note)
+
+
+@contextmanager
+def measured_utilisation() -> Iterator[list[float]]:
+    """Puts the GPU's mean utilisation in the block, in percent, into the list that it yields: nothing without a GPU."""
+    found: list[float] = []
+    if not (program := shutil.which("nvidia-smi")):
+        yield found
+        return
+    query = [program, "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--loop-ms=100"]
+    with subprocess.Popen(query, stdout=subprocess.PIPE, text=True) as process:
+        yield found
+        process.terminate()
+        output, _ = process.communicate()
+    if samples := [float(line) for line in output.split() if line.isdigit()]:
+        found.append(float(np.mean(samples)))
+
+
+def is_past(moment: float) -> bool:
+    """Whether a moment of time.perf_counter() has passed."""
+    return time.perf_counter() > moment
+
+
 def time_steps(arithmetic: str, data: Path) -> Iterator[Row]:
-    """Times the training step of two presets, with XLA where it can be, and one evaluation as a run does it."""
+    """Times the training step of two presets, on a GPU also compiled by XLA, and one evaluation as a run does it."""
     import_tensorflow()
     import tensorflow as tf
 
@@ -73,26 +116,26 @@ def time_steps(arithmetic: str, data: Path) -> Iterator[Row]:
 
     strategy = devices.strategy()
     tf.config.experimental.enable_tensor_float_32_execution(arithmetic == "TF32")
-    for preset, xla in (("deck", False), ("best", False), ("deck", True)):
+    compiled = (False, True) if tf.config.list_physical_devices("GPU") else (False,)
+    for preset, xla in itertools.product(("deck", "best"), compiled):
         settings = {"mixed_precision": arithmetic == "bfloat16", "xla": xla}
         config, dataset = job.resolve(Path("unused"), data, preset=preset, steps=1000, overrides=settings)
         start = time.perf_counter()
         trainer = Trainer(config, strategy)  # Its feature discriminators keep their initial weights.
-        images = datasets.batches(dataset.training[0], config.recipe.batch_size, config.seed, 0)
-        stream = iter(strategy.experimental_distribute_dataset(images))
-
-        def seconds(steps: int, trainer: Any = trainer, stream: Any = stream) -> float:
-            start = time.perf_counter()
-            for _ in range(steps):
-                metrics = trainer.train_step(next(stream))
-            metrics.numpy()  # The device has finished then.
-            return time.perf_counter() - start
-
-        seconds(1)
+        loop = trainer.loop(dataset.training[0])
+        next(loop.run(0, [1]))
         first = time.perf_counter() - start
-        steps = max(1, round(TIMED_S / seconds(2) * 2))
-        how = f"{preset}, {arithmetic}{', XLA' if xla else ''}"
-        yield "training step", how, f"{1000 * seconds(steps) / steps:.3g} ms; the first after {first:.1f} s"
+        steps, start = 0, time.perf_counter()
+        with noted_dispatches() as dispatches, measured_utilisation() as utilisation:
+            for call in loop.run(1, [sys.maxsize], partial(is_past, start + TIMED_S)):
+                steps += len(call)
+            took = time.perf_counter() - start
+        yield (
+            "training step",
+            f"{preset}, {arithmetic}{', XLA' if xla else ''}",
+            f"{1000 * took / steps:.3g} ms; the first after {first:.1f} s; {len(dispatches) / steps:.2g} dispatches"
+            + "".join(f"; GPU {share:.0f} % busy" for share in utilisation),
+        )
         if (preset, xla, arithmetic) == ("deck", False, "float32"):
             validation = Validation(dataset, newest_classifier())
             start = time.perf_counter()

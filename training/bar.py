@@ -2,7 +2,6 @@
 
 import sys
 import time
-from collections.abc import Callable
 from typing import Final, Self
 
 from rich.console import Console
@@ -46,14 +45,13 @@ class TaskBar:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def advance(self, amount: int = 1, text: str | Callable[[], str] = "") -> None:
-        """Counts ``amount`` more as done. ``text`` follows the name; a function is called only when it is shown."""
+    def advance(self, amount: int = 1, text: str = "") -> None:
+        """Counts ``amount`` more as done. ``text`` follows the name."""
         self._done += amount
         now = time.monotonic()
         due = now - self._last_line >= LINE_SECONDS or self._done == self._total
         if not (self._terminal or due):
             return
-        text = text if isinstance(text, str) else text()
         self._bar.update(self._task, completed=self._done, description=f"{self._name}  {text}".rstrip())
         if not self._terminal:
             self._last_line = now

@@ -20,7 +20,8 @@ from scipy.special import log_softmax, softmax
 from serving.contract import CLASSES, FEATURES, IMAGE_SHAPE, IMAGE_SIDE
 from training.bar import TaskBar
 from training.config import Count, Seed, check
-from training.data import Dataset, Images, index_batches
+from training.data import Dataset, Images
+from training.device_loop import DeviceLoop, on_device
 from training.devices import describe
 from training.evaluation.calibration import calibration_error, reliability
 from training.evaluation.statistics import LEGIBLE_CONFIDENCE
@@ -56,13 +57,14 @@ class ClassifierConfig:
         check(self)
 
 
-def build_classifier(dropout: float = 0.0) -> Any:
+def build_classifier(dropout: float = 0.0, pooling: Callable[[], Any] = layers.MaxPooling2D) -> Any:
     """The classifier: images float32 [N, 28, 28, 1] in -1 … 1 -> logits float32 [N, 10].
 
     The layer named ``features`` gives float32 [N, 128], not negative.
 
     Args:
         dropout: share of activations dropped while training.
+        pooling: builds a layer that takes the maximum of 2×2 places.
     """
 
     def block(channels: int) -> list[Any]:
@@ -77,12 +79,12 @@ def build_classifier(dropout: float = 0.0) -> Any:
             keras.Input(IMAGE_SHAPE),
             *block(32),
             *block(32),
-            layers.MaxPooling2D(),
+            pooling(),
             *block(64),
             *block(64),
-            layers.MaxPooling2D(),
+            pooling(),
             *block(128),
-            layers.MaxPooling2D(),
+            pooling(),
             layers.Flatten(),
             layers.Dropout(dropout),
             layers.Dense(FEATURE_WIDTH, use_bias=False),
@@ -130,22 +132,24 @@ def fit(
     rate = keras.optimizers.schedules.CosineDecay(
         LEARNING_RATE / 20, max(1, total - warmup), warmup_target=LEARNING_RATE, warmup_steps=warmup
     )
-    network.compile(
-        keras.optimizers.AdamW(rate, weight_decay=WEIGHT_DECAY),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        jit_compile=False,
-    )
-    pixels, digits = tf.constant(images.reshape(-1, *IMAGE_SHAPE)), tf.constant(labels)
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=WEIGHT_DECAY)
+    optimizer.build(network.trainable_variables)
 
-    def views(step: Any, rows: Any) -> tuple[Any, Any]:
-        return _distorted(to_unit(tf.gather(pixels, rows)), [config.seed, step]), tf.gather(digits, rows)
+    images_of, digits = on_device(images), tf.constant(labels, tf.int64)
 
-    stream = index_batches(len(images), batch_size, config.seed).enumerate().map(views).prefetch(2)
+    def step(number: Any, rows: Any) -> Any:
+        views = _distorted(to_unit(images_of(rows)), tf.stack([config.seed, number]))
+        with tf.GradientTape() as tape:
+            logits = network(views, training=True)
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.gather(digits, rows), logits)
+            loss = tf.reduce_mean(losses)
+        optimizer.apply(tape.gradient(loss, network.trainable_variables), network.trainable_variables)
+        return [loss]
+
+    loop = DeviceLoop(step, len(images), batch_size, config.seed, figures=1)
     with TaskBar(name, total) as bar:
-        shown = keras.callbacks.LambdaCallback(
-            on_train_batch_end=lambda _, logs: bar.advance(text=f"loss {logs['loss']:.4f}")
-        )
-        network.fit(stream, epochs=config.epochs, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[shown])
+        for losses in loop.run(0, [total]):
+            bar.advance(len(losses), f"loss {losses[-1, 0]:.4f}")
     return float32_copy(lambda: build(DROPOUT), network.get_weights())
 
 

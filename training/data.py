@@ -1,4 +1,4 @@
-"""MNIST, or data shaped like it: loading, checking, and the stream of training batches."""
+"""MNIST, or data shaped like it: loading and checking."""
 
 import gzip
 import hashlib
@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.contract import IMAGE_SHAPE, IMAGE_SIDE
+from serving.contract import IMAGE_SIDE
 from serving.errors import UserError
 from serving.quiet import quiet_tensorflow_import
 
@@ -179,41 +179,6 @@ def _check(source: str, part: str, images: NDArray[Any], labels: NDArray[Any]) -
             f"{x} has only the pixels 0 and 1, which are black: 255 is full ink. Were they floats from 0 to 1? "
             "Multiply by 255 before the cast to uint8"
         )
-
-
-def index_batches(images: int, batch_size: int, seed: int, first_step: int = 0) -> Any:
-    """The endless stream of training batches, from any step on, as the indices of their images.
-
-    The images are shuffled anew for each epoch by a permutation that depends on the seed and the epoch only, and
-    the epochs are laid end to end before they are cut into batches: every image is seen exactly once an epoch, and
-    the stream from step k on is what an uninterrupted stream would have given from step k on.
-
-    Returns:
-        A tf.data.Dataset of int32 [batch_size].
-    """
-    import tensorflow as tf
-
-    first_epoch, within = divmod(first_step * batch_size, images)
-
-    def epoch_order(epoch: Any) -> Any:
-        seeds = [seed, tf.cast(epoch, tf.int32)]
-        return tf.data.Dataset.from_tensor_slices(
-            tf.random.experimental.stateless_shuffle(tf.range(images), seed=seeds)
-        )
-
-    epochs = tf.data.Dataset.range(first_epoch, np.iinfo(np.int32).max)
-    return epochs.flat_map(epoch_order).skip(within).batch(batch_size, drop_remainder=True)
-
-
-def batches(images: Images, batch_size: int, seed: int, first_step: int) -> Any:
-    """The stream of :func:`index_batches` as images: a tf.data.Dataset of float32 [batch_size, 28, 28, 1] in -1 … 1."""
-    import tensorflow as tf
-
-    from training.pixels import to_unit
-
-    pixels = tf.constant(images.reshape(-1, *IMAGE_SHAPE))
-    stream = index_batches(len(images), batch_size, seed, first_step)
-    return stream.map(lambda rows: to_unit(tf.gather(pixels, rows))).prefetch(2)
 
 
 def in_batches(compute: Callable[[Any], Any], rows: Any, size: int = 500) -> Any:

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from serving.contract import IMAGE_SHAPE, IMAGES, NOISE_DIM
 from serving.files import write_atomically
 from training.bar import TaskBar
-from training.data import Dataset, Images, in_batches, index_batches
+from training.data import Dataset, Images, in_batches
+from training.device_loop import DeviceLoop, on_device
 from training.evaluation import calibration, negative_examples
 from training.evaluation.calibration import Calibration
 from training.evaluation.score import score_figures
@@ -34,6 +35,8 @@ Generate = Callable[[Any], Any]
 DIRECTORY: Final = "detector"
 GAIN: Final = 4.0
 """How many times as fast the first layer's kernel may grow, since it has to distinguish neighbouring levels of gray."""
+OTHERS_STEPS: Final = 2000
+"""After so many steps, the same negative examples and images of earlier generators come again."""
 _VALIDATION, _TEST = 1, 2
 """What fakes are fresh for: the second number of their seed. Training takes (seed, 3 + step)."""
 
@@ -188,14 +191,14 @@ def _train(
         first.kernel.assign(GAIN * kernel.value)
         first.bias.assign(ink_bias.value + GAIN * tf.reduce_sum(kernel.value, axis=(0, 1, 2)))
 
-    pixels = tf.constant(images.reshape(-1, *IMAGE_SHAPE))
+    real_images = on_device(images)
+    others = tf.constant(_other_images(earlier, images, labels, config)[..., None])
     fakes = config.fakes if earlier else config.fakes + config.earlier
 
-    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
-    def step(real: Any, others: Any, seed: Any) -> Any:
-        made = served(tf.random.stateless_normal([fakes, NOISE_DIM], seed))
-        batch = to_unit(tf.concat([tf.gather(pixels, real), made, others], axis=0))
-        truth = tf.concat([tf.ones(config.real), tf.zeros(tf.shape(batch)[0] - config.real)], axis=0)
+    def step(number: Any, rows: Any) -> Any:
+        fake = served(tf.random.stateless_normal([fakes, NOISE_DIM], tf.stack([config.seed, 3 + number])))
+        batch = to_unit(tf.concat([real_images(rows), fake, others[number % len(others)]], axis=0))
+        truth = tf.concat([tf.ones(config.real), tf.zeros(batch.shape[0] - config.real)], axis=0)
         with tf.GradientTape() as tape:
             answers = network(tf.concat([batch, black], axis=0), training=True)[:, 0]
             logits = answers[:-1] - answers[-1] + offset.value
@@ -203,23 +206,35 @@ def _train(
         by_kernel, by_bias, *others_by = tape.gradient(loss, [first.kernel, first.bias, offset, *rest])
         optimizer.apply([GAIN * (by_kernel + by_bias), by_bias, *others_by], variables)
         put_first_layer()
-        return loss
+        return [loss]
 
-    rng = np.random.default_rng(config.seed)
-    stream = index_batches(len(images), config.impostors + config.real, config.seed)
+    loop = DeviceLoop(step, len(images), config.real, config.seed, figures=1)
     with TaskBar("detector", config.steps) as bar:
-        for k, rows in enumerate(stream.take(config.steps).as_numpy_iterator()):
-            seed = (config.seed, 3 + k)
-            posing, real = np.split(rows, [config.impostors])
-            others = [negative_examples.mixed(images[posing], labels[posing], rng)[..., None]]
-            if earlier:
-                noise = tf.random.stateless_normal([config.earlier, NOISE_DIM], seed)
-                others.append(earlier[k % len(earlier)](noise).numpy())
-            loss = step(tf.constant(real), tf.constant(np.concatenate(others)), tf.constant(seed))
-            bar.advance(text=f"loss {float(loss):.4f}")
+        for losses in loop.run(0, [config.steps]):
+            bar.advance(len(losses), f"loss {losses[-1, 0]:.4f}")
     optimizer.finalize_variable_values(variables)
     put_first_layer()
     last.bias.assign(last.bias + offset - network(black, training=False)[0])
+
+
+def _other_images(
+    earlier: Sequence[Generate], images: Images, labels: NDArray[np.uint8], config: DetectorConfig
+) -> NDArray[np.uint8]:
+    """Makes the negative examples of each step, and the images of the earlier generators, which take turns.
+
+    Returns:
+        uint8 [steps, images, 28, 28], of OTHERS_STEPS steps at most.
+    """
+    steps = min(config.steps, OTHERS_STEPS)
+    rng = np.random.default_rng(config.seed)
+    rows = rng.integers(len(images), size=[steps, config.impostors])
+    found = np.stack([negative_examples.mixed(images[each], labels[each], rng) for each in rows])
+    if earlier:
+        turns = -(-steps // len(earlier))
+        fakes = [fresh(made, turns * config.earlier, (config.seed, -1 - k)) for k, made in enumerate(earlier)]
+        by_turn = np.stack([each.reshape(turns, config.earlier, *images.shape[1:]) for each in fakes], axis=1)
+        found = np.concatenate([found, by_turn.reshape(-1, *by_turn.shape[2:])[:steps]], axis=1)
+    return found
 
 
 def _pixels_of(graph: Any) -> Generate:

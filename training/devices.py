@@ -5,7 +5,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -111,27 +111,21 @@ def scratch(run: Path) -> Path:
     return run / f".{resolver.task_type}-{resolver.task_id}"
 
 
-class Agreement:
-    """Workers of a cluster agree, between two steps, whether to stop: if one of them wants to, all do.
+def agreement(strategy: Any) -> Callable[[int], int]:
+    """Returns how workers agree on the number of their next steps: the least that any proposes, and 0 is to stop.
 
     A signal reaches one worker of several. If only this worker stopped, the others would wait for it in the next step,
-    and no worker could save the state, which needs all of them.
+    and no worker could save the state, which needs all of them. All workers have to ask equally often.
     """
+    resolver = strategy.cluster_resolver
+    if resolver is None or not resolver.cluster_spec():
+        return lambda steps: steps
 
-    def __init__(self, strategy: Any) -> None:
-        """A process on its own agrees with itself at once."""
-        resolver = strategy.cluster_resolver
-        self._alone = resolver is None or not resolver.cluster_spec()
+    @tf.function(autograph=False)  # type: ignore[untyped-decorator]
+    def least(steps: Any) -> Any:
+        return tf.reduce_min(strategy.gather(strategy.run(tf.identity, args=(steps,)), axis=0))
 
-        @tf.function(autograph=False)  # type: ignore[untyped-decorator]
-        def count(wish: Any) -> Any:
-            return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(tf.identity, args=(wish,)), axis=None)
-
-        self._count = count
-
-    def __call__(self, wish: bool) -> bool:
-        """Returns whether any worker wishes it. All workers have to call it equally often."""
-        return wish if self._alone else bool(self._count(tf.constant(float(wish))) > 0)
+    return lambda steps: int(least(tf.constant([steps])))
 
 
 def describe() -> str:

@@ -17,16 +17,14 @@ import tensorflow as tf
 (cpu,) = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from training import job
-from training.data import batches
 from training.gan.step import Trainer
 config, dataset = job.resolve(
-    Path("unused"), Path(sys.argv[1]), steps=4, overrides={"batch_size": 16, "dropout": 0.0}
+    Path("unused"), Path(sys.argv[1]), steps=4, overrides={"batch_size": 16, "dropout": 0.0, "log_every": 1}
 )
 losses = []
 for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])):
     trainer = Trainer(config, strategy)
-    stream = strategy.experimental_distribute_dataset(batches(dataset.x_train, 16, seed=0, first_step=0))
-    losses.append([trainer.train_step(images).numpy().tolist() for images, _ in zip(stream, range(4))])
+    losses.append([row.tolist() for means in trainer.loop(dataset.x_train).run(0, [4]) for row in means])
     assert trainer.step == 4
 print(json.dumps(losses))
 """

@@ -136,13 +136,6 @@ def test_models_are_not_measured_by_a_classifier_of_other_data(digits_npz: Path)
     assert job.data_and_classifiers(MODELS_DIR, digits_npz, MODELS_DIR)[1] == MODELS_DIR
 
 
-def test_xla_with_feature_discriminators_is_refused_at_once() -> None:
-    best = replace(CONFIG, recipe=PRESETS["best"])
-    with pytest.raises(ConfigError, match="feature_weight=0"):
-        replace(best, xla=True)
-    replace(best, xla=True, recipe=replace(best.recipe, feature_weight=0.0))
-
-
 @pytest.mark.parametrize(
     ("text", "setting"),
     [

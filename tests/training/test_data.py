@@ -1,4 +1,4 @@
-"""Training data is read whole or refused with its fault named; batches are the same stream from any step on."""
+"""Training data is read whole or refused with its fault named."""
 
 import gzip
 from collections.abc import Callable
@@ -146,34 +146,3 @@ def test_a_broken_idx_file_is_named(tmp_path: Path, digits_npz: Path, content: b
         file.write_bytes(content)
     with pytest.raises(UserError, match=fault):
         data.load(tmp_path)
-
-
-def take(images: NDArray[np.uint8], steps: int, first_step: int = 0, seed: int = 0) -> NDArray[np.float32]:
-    stream = data.batches(images, batch_size=8, seed=seed, first_step=first_step).take(steps)
-    return np.stack([batch.numpy() for batch in stream])
-
-
-def marked(count: int) -> NDArray[np.uint8]:
-    """Images that can be told apart: image k is filled with the value k."""
-    return np.arange(count, dtype=np.uint8)[:, None, None] * np.ones((1, 28, 28), np.uint8)
-
-
-def test_every_image_is_seen_once_an_epoch_and_each_epoch_has_an_order_of_its_own() -> None:
-    """20 images in batches of 8: five batches are two epochs, the third of them lying across both."""
-    batches = take(marked(20), 5)
-    assert batches.shape == (5, 8, 28, 28, 1)
-    seen = np.rint(batches[..., 0, 0, 0] * 127.5 + 127.5).astype(int).ravel()
-    first, second = seen[:20], seen[20:]
-    assert sorted(first) == sorted(second) == list(range(20))
-    assert list(first) != list(second)
-    assert not np.array_equal(take(marked(20), 2, seed=1), batches[:2])
-
-
-@pytest.mark.parametrize("first_step", [1, 2, 3, 7])
-def test_a_stream_begun_later_goes_on_as_the_whole_one_would(first_step: int) -> None:
-    whole = take(marked(20), 9)
-    np.testing.assert_array_equal(take(marked(20), 9 - first_step, first_step), whole[first_step:])
-
-
-def test_a_batch_may_be_larger_than_the_training_set() -> None:
-    assert take(marked(3), 4).shape == (4, 8, 28, 28, 1)

@@ -1,6 +1,7 @@
 """The networks are the deck's, layer by layer."""
 
 import numpy as np
+import tensorflow as tf
 
 from training.gan.networks import build_discriminator, build_generator, set_batch_statistics
 
@@ -40,7 +41,7 @@ def test_batch_statistics_become_those_of_the_weights() -> None:
     """With its own statistics, each normalised layer has mean 0 and variance 1 over the noise they came from."""
     generator = build_generator()
     noise = np.random.default_rng(0).normal(size=(64, 100)).astype(np.float32)
-    set_batch_statistics(generator, noise, batch_size=16)
+    set_batch_statistics(generator, tf.reshape(noise, [4, 16, 100]))
     dense, norm = generator.layers[:2]
     normalised = np.asarray(norm(dense(noise), training=False))
     np.testing.assert_allclose(normalised.mean(axis=0), 0, atol=1e-4)

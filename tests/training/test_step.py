@@ -87,7 +87,7 @@ def gradients(trainer: Trainer, reals: Any, step: int) -> list[tuple[Any, Any]]:
 def assert_step_follows_gradients(trainer: Trainer, step: int) -> None:
     found = gradients(trainer, images(step), step)
     expected = [(weight, weight.numpy(), gradient.numpy()) for weight, gradient in found]
-    trainer.train_step(images(step))
+    trainer.train_step(step, images(step))
     for weight, before, gradient in expected:
         if trainer.config.recipe.loss == "relativistic" and gradient.shape == (1,):
             continue  # Only differences of logits count, so the last bias has no gradient.
@@ -118,7 +118,7 @@ def test_the_generator_learns_from_a_discriminator_that_is_certain(loss: str) ->
     before = trainer.generator.layers[0].kernel.numpy()
     fakes = trainer.generator(tf.random.stateless_normal([BATCH, 100], [SEED, 0]), training=True)
     assert tf.reduce_max(trainer.discriminator(fakes)) < -200
-    trainer.train_step(tf.zeros([BATCH, 28, 28, 1]))
+    trainer.train_step(0, tf.zeros([BATCH, 28, 28, 1]))
     assert np.abs(trainer.generator.layers[0].kernel.numpy() - before).max() > 1e-4
 
 
@@ -126,6 +126,6 @@ def test_the_average_follows_the_weights() -> None:
     """Its decay after the first step is (1 + 1) / (10 + 1)."""
     trainer = build(feature_weight=0.0)
     before = trainer.averages[0].numpy()
-    trainer.train_step(images(0))
+    trainer.train_step(0, images(0))
     weight = trainer.generator.trainable_variables[0].numpy()
     np.testing.assert_allclose(trainer.averages[0].numpy(), before + 9 / 11 * (weight - before), atol=1e-7)

@@ -5,6 +5,8 @@ features know from the start what a stroke and a seven are, and the generator le
 are two classifiers, of different shapes, because what one overlooks the other may see (Kumari et al. 2022).
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import keras
@@ -23,7 +25,6 @@ from training.pixels import to_unit
 
 FEATURE_LAYERS: Final = (("map", "vector"), (FEATURES, LOGITS))
 """The layers that are judged, of the small classifier below and of one built as the served classifier is."""
-FEATURE_WIDTHS: Final = {"map": 4 * 4 * 128, "vector": 128, FEATURES: 128, LOGITS: CLASSES}
 HEAD_WIDTH: Final = 256
 FEATURE_EPOCHS: Final = 6
 _MEASURED: Final = 20_000
@@ -49,7 +50,7 @@ class FeatureDiscriminators(tf.Module):  # type: ignore[misc]  # TensorFlow ship
             _feature_network(classifier, names)
             for classifier, names in zip(self._classifiers, FEATURE_LAYERS, strict=True)
         ]
-        widths = [FEATURE_WIDTHS[name] for names in FEATURE_LAYERS for name in names]
+        widths = [output.shape[1] for network in self.networks for output in network.outputs]
         self.centres = [tf.Variable(tf.zeros(width)) for width in widths]
         self.scales = [tf.Variable(tf.ones(width)) for width in widths]
         self.heads = [_build_head(width) for width in widths]
@@ -110,7 +111,7 @@ def build_small_classifier(dropout: float = 0.0) -> Any:
             *block(128, 2),
             layers.Flatten(name="map"),
             layers.Dropout(dropout),
-            layers.Dense(FEATURE_WIDTHS["vector"], use_bias=False),
+            layers.Dense(128, use_bias=False),
             layers.BatchNormalization(momentum=0.9),
             layers.LeakyReLU(LEAK, name="vector"),
             layers.Dropout(dropout),
@@ -120,7 +121,21 @@ def build_small_classifier(dropout: float = 0.0) -> Any:
     )
 
 
-_BUILDERS: Final = (build_small_classifier, build_classifier)
+class MaxPooling2D(layers.MaxPooling2D):  # type: ignore[misc]  # Keras ships no types
+    """Keras's max pooling of 2×2 places, made of operations that XLA compiles deterministically."""
+
+    def call(self, inputs: Any) -> Any:
+        """float [N, height, width, channels] -> float [N, height // 2, width // 2, channels]."""
+        _, height, width, channels = inputs.shape
+        rows, columns = height // 2, width // 2
+        places = tf.nn.space_to_depth(inputs[:, : 2 * rows, : 2 * columns], 2)
+        return tf.reduce_max(tf.reshape(places, [-1, rows, columns, 4, channels]), axis=3)
+
+
+_BUILDERS: Final[tuple[Callable[[float], Any], ...]] = (
+    build_small_classifier,
+    partial(build_classifier, pooling=MaxPooling2D),
+)
 
 
 def _feature_network(classifier: Any, names: tuple[str, ...]) -> Any:

@@ -73,25 +73,23 @@ def build_discriminator(dropout: float) -> Any:
     )
 
 
-def set_batch_statistics(generator: Any, noise: Any, batch_size: int) -> None:
+def set_batch_statistics(generator: Any, noise: Any) -> None:
     """Sets the batch-normalisation statistics of averaged weights to what those weights really produce.
 
     An average of weights has activations of its own, so the statistics gathered along the way belong to other
     networks (Izmailov et al. 2018, section 3.2). Each statistic becomes the plain mean over the batches of the noise,
-    float32 [N, 100]. The network is changed in place.
+    float32 [batches, batch_size, 100]. The network is changed in place.
     """
     norms = [layer for layer in generator.layers if isinstance(layer, layers.BatchNormalization)]
     momenta = [layer.momentum for layer in norms]
-    statistics = [variable for layer in norms for variable in (layer.moving_mean, layer.moving_variance)]
-    for layer in norms:
-        layer.momentum = 0.0  # what a batch gives takes the place of what the batch before it gave
-    batch = tf.function(lambda noise: generator(noise, training=True))
-    found = []
-    for first in range(0, len(noise), batch_size):
-        batch(noise[first : first + batch_size])
-        found.append([np.asarray(variable, np.float64) for variable in statistics])
-    for variable, values in zip(statistics, zip(*found, strict=True), strict=True):
-        variable.assign(np.mean(values, axis=0))
+
+    def one_batch(k: Any) -> Any:
+        for layer in norms:
+            layer.momentum = tf.cast(k / (k + 1), tf.float32)  # Then the moving average is the mean of all batches.
+        generator(noise[k], training=True)
+        return k + 1
+
+    tf.function(lambda: tf.while_loop(lambda k: k < len(noise), one_batch, [0]), autograph=False)()
     for layer, momentum in zip(norms, momenta, strict=True):
         layer.momentum = momentum
 
@@ -102,8 +100,8 @@ def averaged_generator(weights: list[NDArray[Any]], batch_size: int, seed: int) 
     The statistics among ``weights`` are replaced. ``seed`` is the root of the noise that they are estimated from.
     """
     generator = float32_copy(build_generator, weights)
-    noise = tf.random.stateless_normal([STATISTICS_BATCHES * batch_size, NOISE_DIM], seed=[seed, -1])
-    set_batch_statistics(generator, noise, batch_size)
+    noise = tf.random.stateless_normal([STATISTICS_BATCHES, batch_size, NOISE_DIM], seed=[seed, -1])
+    set_batch_statistics(generator, noise)
     return generator
 
 

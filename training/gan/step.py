@@ -8,9 +8,12 @@ import tensorflow as tf
 
 from serving.contract import NOISE_DIM
 from training.config import METRICS, ConfigError, TrainingConfig
+from training.data import Images
+from training.device_loop import DeviceLoop, on_device
 from training.gan.feature_discriminators import FeatureDiscriminators
 from training.gan.losses import AdversarialLosses, adversarial_losses
 from training.gan.networks import averaged_generator, build_discriminator, build_generator, float32_copy
+from training.pixels import to_unit
 
 
 class Trainer(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
@@ -24,7 +27,7 @@ class Trainer(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
         discriminator: images -> logits.
         feature_discriminators: where the recipe has any; to be prepared before the first step.
         averages: the exponential moving averages of the generator's trainable weights.
-        interval: float32 [5], the sums of METRICS since the last line of the log, and the number of steps in them.
+        interval: float32 [5], the sums of METRICS over the current interval of the log, and the number of its steps.
     """
 
     def __init__(self, config: TrainingConfig, strategy: Any) -> None:
@@ -58,7 +61,6 @@ class Trainer(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
             for layer in self.discriminator.layers
             if isinstance(layer, keras.layers.Dropout) and layer.rate > 0
         ]
-        self._replica_step = tf.function(self._on_replica, jit_compile=config.xla, reduce_retracing=True)
 
     def _adam(self, learning_rate: float) -> Any:
         recipe = self.config.recipe
@@ -72,27 +74,32 @@ class Trainer(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
         """Steps taken since the beginning of the run."""
         return int(self.generator_optimizer.iterations.value.numpy())
 
-    @tf.function  # type: ignore[untyped-decorator]
-    def train_step(self, images: Any) -> Any:
-        """Trains both networks on one batch.
+    def loop(self, images: Images) -> DeviceLoop:
+        """Returns the loop that runs :meth:`train_step` on batches of the images, uint8 [N, 28, 28]."""
+        images_of = on_device(images)
+        return DeviceLoop(
+            lambda number, rows: self.train_step(number, to_unit(images_of(rows))),
+            len(images),
+            self.config.recipe.batch_size,
+            self.config.seed,
+            figures=len(METRICS),
+            strategy=self._strategy,
+            xla=self.config.xla,
+        )
+
+    def train_step(self, number: Any, reals: Any) -> Any:
+        """Trains both networks on one batch. All losses are sums over it, divided by the size of the whole batch.
 
         Args:
-            images: float32 [batch_size, 28, 28, 1] in -1 … 1, distributed by the strategy.
+            number: of the step, from 0 on.
+            reals: this replica's images, float32 [N, 28, 28, 1] in -1 … 1.
 
         Returns:
-            float32 [4]: METRICS, the mean over the whole batch.
+            float32 [4]: METRICS of the whole batch, each the mean over the steps of the interval until now.
         """
-        per_replica = self._strategy.run(self._replica_step, args=(images,))
-        metrics = self._strategy.reduce(tf.distribute.ReduceOp.SUM, per_replica, axis=None)
-        self._average_weights()
-        self.interval.assign_add(tf.concat([metrics, [1.0]], axis=0))
-        return metrics
-
-    def _on_replica(self, reals: Any) -> Any:
-        """Trains on this replica's images. All losses are sums over them, divided by the size of the whole batch."""
         recipe = self.config.recipe
         with tf.GradientTape() as generator_tape:
-            fakes = self.generator(self._noise(len(reals)), training=True)
+            fakes = self.generator(self._noise(number, reals.shape[0]), training=True)
             with tf.GradientTape() as discriminator_tape:
                 losses = adversarial_losses(
                     recipe.loss, self.discriminator, reals, fakes, with_penalty=recipe.gradient_penalty > 0
@@ -110,8 +117,9 @@ class Trainer(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
             (discriminator_tape, discriminator_loss, self._discriminator_weights, self.discriminator_optimizer),
         ):
             optimizer.apply(tape.gradient(loss, weights), weights)
+        self._average_weights()
         image_losses = tf.stack([losses.generator, losses.discriminator]) / recipe.batch_size
-        return tf.concat([image_losses, self._accuracies(losses)], axis=0)
+        return self._interval_means(number, tf.concat([image_losses, self._accuracies(losses)], axis=0))
 
     def _accuracies(self, losses: AdversarialLosses) -> Any:
         """The shares of real and of generated images that the discriminator classifies correctly, float32 [2]."""
@@ -124,12 +132,10 @@ class Trainer(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
         right = losses.real_logits > middle, losses.fake_logits <= middle
         return tf.stack([tf.reduce_sum(tf.cast(each, tf.float32)) for each in right]) / recipe.batch_size
 
-    def _noise(self, rows: int) -> Any:
+    def _noise(self, number: Any, rows: int) -> Any:
         """This replica's rows of the step's noise, which depends on the seed and the step alone."""
-        step = tf.cast(self.generator_optimizer.iterations.value, tf.int32)
-        noise = tf.random.stateless_normal(
-            [self.config.recipe.batch_size, NOISE_DIM], seed=tf.stack([self.config.seed, step])
-        )
+        seed = tf.stack([self.config.seed, number])
+        noise = tf.random.stateless_normal([self.config.recipe.batch_size, NOISE_DIM], seed)
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         return tf.slice(noise, [replica * rows, 0], [rows, NOISE_DIM])
 
@@ -142,15 +148,16 @@ class Trainer(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
         steps = tf.cast(self.generator_optimizer.iterations.value, tf.float32)
         decay = tf.minimum(self.config.recipe.ema_decay, (1 + steps) / (10 + steps))
         for average, weight in zip(self.averages, self.generator.trainable_variables, strict=True):
-            self._strategy.extended.update(
-                average, lambda a, w: a.assign_add((1 - decay) * (w - a)), args=(weight.value,)
-            )
+            average.assign_add((1 - decay) * (weight.value - average))
 
-    def interval_means(self) -> dict[str, float]:
-        """METRICS, each the mean over the steps since the last call."""
-        *sums, steps = self.interval.numpy().tolist()
-        self.interval.assign(tf.zeros_like(self.interval))
-        return {name: total / steps for name, total in zip(METRICS, sums, strict=True)}
+    def _interval_means(self, number: Any, metrics: Any) -> Any:
+        """Adds this replica's part of a step's METRICS to the interval, and returns its means, float32 [4]."""
+        metrics = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, metrics)
+        interval = tf.where(number % self.config.log_every == 0, 0.0, self.interval) + tf.concat(
+            [metrics, [1.0]], axis=0
+        )
+        self.interval.assign(interval)
+        return interval[:-1] / interval[-1]
 
     def averaged_generator(self) -> Any:
         """The generator that a run is judged and served by, as a float32 copy.

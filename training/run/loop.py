@@ -5,16 +5,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import tensorflow as tf
 
 from training.bar import TaskBar
-from training.config import ConfigError, TrainingConfig
-from training.data import Dataset, batches
-from training.devices import Agreement, is_chief, scratch
+from training.config import METRICS, ConfigError, TrainingConfig
+from training.data import Dataset
+from training.devices import is_chief, scratch
 from training.evaluation.classifier import EvaluationClassifier
 from training.gan.step import Trainer
 from training.run import metrics, samples
@@ -43,7 +42,7 @@ def train(
 ) -> Outcome:
     """Trains from the run directory's last checkpoint, or from the beginning where there is none, to the end.
 
-    SIGINT and SIGTERM end it after the current step, with a checkpoint, so that the next call continues exactly there.
+    SIGINT and SIGTERM end it within about a second, with a checkpoint, so that the next call continues exactly there.
     If one of several workers gets the signal, all of them end.
 
     Args:
@@ -73,39 +72,41 @@ def train(
     (run / samples.SAMPLES).mkdir(parents=True, exist_ok=True)
     config.write(run)
     log = metrics.RunLog(run / metrics.METRICS_FILE, first_step)
-    pictured = samples.milestones(config)
     selection = None
     if config.evaluate_every and classifier:
         selection = Selection(run, Validation(dataset, classifier), first_step)
-    stream = iter(
-        strategy.experimental_distribute_dataset(
-            batches(dataset.training[0], config.recipe.batch_size, config.seed, first_step)
-        )
-    )
+    pictured = samples.milestones(config)
+    measured = _multiples(config.evaluate_every, config.steps)
+    saved = _multiples(config.checkpoint_every, config.steps)
+    loop = trainer.loop(dataset.training[0])
     step = first_step
-    agreed = Agreement(strategy)
     with _stop_signal() as stopped_by, TaskBar("step", config.steps, first_step) as bar:
-        while not (stop := agreed(bool(stopped_by))) and step < config.steps:
-            last = trainer.train_step(next(stream))
-            step += 1
-            bar.advance(text=partial(_state, config.epochs_at(step), last))
-            if step % config.log_every == 0 or step == config.steps:
-                log.append(step, config.epochs_at(step), trainer.interval_means())
-            measured = selection and (step % config.evaluate_every == 0 or step == config.steps)
-            if measured or step in pictured:
+        for means in loop.run(first_step, sorted(pictured | measured | saved), lambda: bool(stopped_by)):
+            for row in means:
+                step += 1
+                if step % config.log_every == 0 or step == config.steps:
+                    log.append(step, config.epochs_at(step), dict(zip(METRICS, row.tolist(), strict=True)))
+            bar.advance(len(means), _state(config.epochs_at(step), row))
+            if step in measured or step in pictured:
                 generator = trainer.averaged_generator()
             if step in pictured:
                 samples.write_grid(run / samples.SAMPLES / f"step-{step:06}.png", generator)
-            if selection and measured:
+            if selection and step in measured:
                 selection.consider(step, config.epochs_at(step), generator)
-            if step % config.checkpoint_every == 0 or step == config.steps:
-                checkpoints.save(step)
                 metrics.plot(run, config.recipe.loss)
-        if stop:
+            if step in saved:
+                checkpoints.save(step)
+        stopped = bool(stopped_by) or step < config.steps
+        if step not in saved:
             checkpoints.save(step)
-            metrics.plot(run, config.recipe.loss)
+        metrics.plot(run, config.recipe.loss)
     # Another worker's signal was SIGTERM, as far as one can tell.
-    return Outcome(step, (stopped_by or [signal.SIGTERM])[0] if stop else None, trainer)
+    return Outcome(step, (stopped_by or [signal.SIGTERM])[0] if stopped else None, trainer)
+
+
+def _multiples(every: int, steps: int) -> set[int]:
+    """Every so many steps, and the last one; none for 0."""
+    return {*range(every, steps, every), steps} if every else set()
 
 
 def is_complete(config: TrainingConfig, run: Path) -> bool:
@@ -124,9 +125,9 @@ def restore(config: TrainingConfig, run: Path, strategy: Any) -> Trainer:
     return trainer
 
 
-def _state(epoch: float, step_metrics: Any) -> str:
-    """A step in words. ``step_metrics``: float32 [4], METRICS."""
-    g_loss, d_loss, real, fake = (float(value) for value in step_metrics)
+def _state(epoch: float, means: Any) -> str:
+    """The METRICS of an interval, float32 [4], in words."""
+    g_loss, d_loss, real, fake = means.tolist()
     return f"epoch {epoch:6.2f}  G {g_loss:.3f}  D {d_loss:.3f}  D right on real {real:4.0%}, on fake {fake:4.0%}"
 
 

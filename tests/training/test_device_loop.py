@@ -1,0 +1,84 @@
+"""Batches are the same stream from any step on, wherever a call ends; and Python does little for each call."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from benchmarks.gpu import noted_dispatches
+from training.device_loop import DeviceLoop, batch_rows, on_device
+
+
+def rows(examples: int, steps: int, first: int = 0, seed: int = 0) -> NDArray[np.int64]:
+    found: NDArray[np.int64] = batch_rows(examples, 8, seed, first, steps).numpy()
+    return found
+
+
+def test_every_example_is_used_once_an_epoch_and_each_epoch_has_an_order_of_its_own() -> None:
+    """20 examples in batches of 8: five batches are two epochs, the third of them lying across both."""
+    seen = rows(20, 5)
+    assert seen.shape == (5, 8)
+    first, second = seen.ravel()[:20], seen.ravel()[20:]
+    assert sorted(first) == sorted(second) == list(range(20))
+    assert list(first) != list(second)
+
+
+def test_the_order_depends_on_the_seed() -> None:
+    assert not np.array_equal(rows(20, 2, seed=0), rows(20, 2, seed=1))
+
+
+@pytest.mark.parametrize("first", [1, 2, 3, 7])
+def test_a_stream_begun_later_goes_on_as_the_whole_one_would(first: int) -> None:
+    np.testing.assert_array_equal(rows(20, 9 - first, first), rows(20, 9)[first:])
+
+
+def test_a_batch_may_be_larger_than_the_training_set() -> None:
+    assert rows(3, 4).shape == (4, 8)
+
+
+def build_loop(xla: bool = False) -> DeviceLoop:
+    """A loop whose step returns its number and the rows of its batch."""
+
+    def step(number: Any, rows: Any) -> Any:
+        return tf.cast(tf.concat([[tf.cast(number, tf.int64)], rows], axis=0), tf.float32)
+
+    return DeviceLoop(step, 20, 8, seed=0, figures=9, xla=xla)
+
+
+@pytest.mark.parametrize("xla", [False, True])
+@pytest.mark.parametrize(("first", "ends"), [(0, [9]), (0, [1, 4, 9]), (5, [2, 5, 9])])
+def test_steps_see_the_same_batches_wherever_calls_end(xla: bool, first: int, ends: list[int]) -> None:
+    calls = list(build_loop(xla).run(first, ends))
+    reached = first + np.cumsum([len(call) for call in calls])
+    assert {end for end in ends if end > first} <= set(reached)
+    expected = np.column_stack([np.arange(first, 9), rows(20, 9)[first:]])
+    np.testing.assert_array_equal(np.concatenate(calls), expected)
+
+
+@pytest.mark.parametrize("xla", [False, True])
+def test_images_on_the_device_are_gathered_unchanged(xla: bool) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (5, 28, 28), np.uint8)
+    found = tf.function(on_device(images), jit_compile=xla)(tf.constant([4, 0, 4], tf.int64))
+    np.testing.assert_array_equal(found, images[[4, 0, 4]][..., None])
+
+
+def test_a_stop_ends_the_loop_after_a_call() -> None:
+    numbers: list[float] = []
+
+    def stopped() -> bool:
+        return 4 in numbers
+
+    for call in build_loop().run(0, [5, 10**6], stopped):
+        numbers.extend(call[:, 0].tolist())
+    assert numbers == [0, 1, 2, 3, 4]
+
+
+def test_python_dispatches_a_call_and_not_each_step() -> None:
+    loop = build_loop()
+    next(loop.run(0, [1]))  # traces it
+    with noted_dispatches() as dispatches:
+        steps = sum(len(call) for call in loop.run(0, [2000]))
+    assert steps == 2000
+    assert 1 <= len(dispatches) < steps / 10

@@ -1,0 +1,127 @@
+"""Many training steps in one call to the device, which keeps the images and shuffles them itself.
+
+images_of = on_device(images)
+loop = DeviceLoop(lambda number, rows: [train(images_of(rows))], len(images), batch_size=128, seed=0, figures=1)
+for losses in loop.run(0, [1000]):  # float32 [steps of this call, 1]
+    bar.advance(len(losses))
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from serving.contract import IMAGE_SHAPE
+from training.data import Images
+from training.devices import agreement
+
+CALL_S: Final = 1.0
+"""About how long a call lasts. Signals and the progress bar wait for its end."""
+MOST_STEPS: Final = 500
+"""The most steps of a call."""
+
+
+def on_device(images: Images) -> Callable[[Any], Any]:
+    """Copies images, uint8 [N, 28, 28], to the device. Returns what gathers rows of them: uint8 [rows, 28, 28, 1]."""
+    words = tf.constant(images.reshape(len(images), -1).view(np.int64))  # On a GPU, TensorFlow gathers no bytes.
+    return lambda rows: tf.reshape(tf.bitcast(tf.gather(words, rows), tf.uint8), [-1, *IMAGE_SHAPE])
+
+
+class DeviceLoop:
+    """Runs a training step again and again on batches of shuffled examples.
+
+    The batches depend only on the seed and the number of the step, so it does not matter where a call ends.
+    """
+
+    def __init__(
+        self,
+        step: Callable[[Any, Any], Any],
+        examples: int,
+        batch_size: int,
+        seed: int,
+        *,
+        figures: int,
+        strategy: Any = None,
+        xla: bool = False,
+    ) -> None:
+        """Builds the loop.
+
+        Args:
+            step: trains on one batch: the number of the step, int32, and this replica's rows of the examples, int64
+                [N] -> float32 [figures]. Runs in a tf.function.
+            examples: how many there are.
+            batch_size: rows of a batch, over all replicas together.
+            seed: root of the order.
+            figures: how many figures a step returns.
+            strategy: the tf.distribute strategy; None for the one that is in scope.
+            xla: compile the step with XLA.
+        """
+        strategy = strategy or tf.distribute.get_strategy()
+        share = batch_size // strategy.num_replicas_in_sync
+
+        @tf.function(autograph=False, jit_compile=xla)  # type: ignore[untyped-decorator]
+        def on_replica(number: Any, rows: Any) -> Any:
+            start = tf.distribute.get_replica_context().replica_id_in_sync_group * share
+            return step(number, tf.slice(rows, [start], [share]))
+
+        @tf.function(autograph=False)  # type: ignore[untyped-decorator]
+        def call(first: Any, steps: Any) -> Any:
+            rows = batch_rows(examples, batch_size, seed, first, steps)
+
+            def one_step(k: Any, found: Any) -> tuple[Any, Any]:
+                per_replica = strategy.run(on_replica, args=(first + k, rows[k]))
+                return k + 1, found.write(k, strategy.experimental_local_results(per_replica)[0])
+
+            found = tf.TensorArray(tf.float32, steps, element_shape=[figures])
+            _, found = tf.while_loop(lambda k, _: k < steps, one_step, (tf.constant(0), found))
+            return found.stack()
+
+        self._call = call
+        self._agreed = agreement(strategy)
+
+    def run(
+        self, first: int, ends: Iterable[int], stopped: Callable[[], bool] = lambda: False
+    ) -> Iterator[NDArray[np.float32]]:
+        """Runs the steps from ``first`` on, in calls of about CALL_S.
+
+        Args:
+            first: the number of steps that are done already.
+            ends: steps after which a call ends, ascending; the last one is the end.
+            stopped: whether to stop. It is asked before each call.
+
+        Yields:
+            What the steps of each call returned: float32 [steps, figures].
+        """
+        step, affordable = first, 1
+        for end in ends:
+            while step < end:
+                steps = self._agreed(0 if stopped() else min(affordable, end - step))
+                if not steps:
+                    return
+                started = time.monotonic()
+                found = self._call(tf.constant(step), tf.constant(steps)).numpy()
+                affordable = int(np.clip(steps * CALL_S / (time.monotonic() - started), 1, MOST_STEPS))
+                step += steps
+                yield found
+
+
+def batch_rows(examples: int, batch_size: int, seed: int, first: Any, steps: Any) -> Any:
+    """Returns the rows of the training examples that the batches consist of, from a step on: int64 [steps, batch_size].
+
+    Each epoch has an order of its own, which depends only on the seed and the epoch. The epochs are laid end to end
+    before they are cut into batches, so every example is used exactly once an epoch.
+    """
+    begin = tf.cast(first, tf.int64) * batch_size
+    end = begin + tf.cast(steps, tf.int64) * batch_size
+    numbers = tf.range(examples, dtype=tf.int64)
+
+    def order(epoch: Any) -> Any:
+        return tf.random.experimental.stateless_shuffle(numbers, [seed, tf.cast(epoch, tf.int32)])
+
+    epochs = tf.range(begin // examples, (end - 1) // examples + 1)
+    orders = tf.reshape(tf.map_fn(order, epochs, fn_output_signature=tf.int64), [-1])
+    within = begin % examples
+    return tf.reshape(orders[within : within + end - begin], [-1, batch_size])
