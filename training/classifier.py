@@ -223,6 +223,7 @@ def classifier_facts(config: ClassifierConfig, dataset: Dataset, network: Any) -
             "data_sha256": dataset.fingerprint(),
             "images": len(dataset.training[0]),
             "validation_images": len(dataset.validation[0]),
+            "hold_out": dataset.hold_out,
             "parameters": int(network.count_params()),
             "tensorflow": tf.__version__,
             "device": describe(),

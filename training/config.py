@@ -40,6 +40,12 @@ def check(settings: Any) -> None:
                 raise ConfigError(f"{name} must be {rule.words}, not {value}")
 
 
+STRATIFIED, LAST = HOLD_OUTS = ("stratified", "last")
+"""Which training images are held out: every twelfth of each class, or the last ones, as in the first runs."""
+
+_RENAMED: Final = {"feature_critics": "feature_weight"}
+"""Fields of a recipe in the first runs."""
+
 Count = Annotated[int, Rule(lambda value: value >= 1, "at least 1")]
 Seed = Annotated[int, Rule(lambda value: 0 <= value < 2**31, "from 0 to 2147483647")]
 Positive = Annotated[float, Rule(lambda value: value > 0, "positive")]
@@ -140,6 +146,7 @@ class TrainingConfig:
         images: size of the training set without its validation images; an epoch is one pass over it.
         data: where the images came from, ``"keras"`` or a path.
         data_sha256: SHA-256 of the training images' pixels, so that a resumed run sees the same ones.
+        hold_out: which training images neither network sees, for choices and calibrations: one of HOLD_OUTS.
         classifier: what measures and labels the run's digits: PACKAGED, OWN, or a base directory's path.
         mixed_precision: compute in bfloat16 and keep weights in float32.
         xla: compile the step with XLA, which is faster on a GPU.
@@ -156,6 +163,7 @@ class TrainingConfig:
     images: Count
     data: str
     data_sha256: str
+    hold_out: Annotated[str, Rule(HOLD_OUTS.__contains__, f"one of {', '.join(HOLD_OUTS)}")] = STRATIFIED
     classifier: str = PACKAGED
     mixed_precision: bool = False
     xla: bool = False
@@ -197,7 +205,8 @@ class TrainingConfig:
         """Reads what :meth:`write` wrote. Raises ConfigError if the directory holds no run."""
         try:
             values: dict[str, Any] = json.loads((run / CONFIG_FILE).read_text("utf-8"))
-            return cls(**{**values, "recipe": Recipe(**values["recipe"])})
+            recipe = {_RENAMED.get(name, name): value for name, value in values["recipe"].items()}
+            return cls(**{"hold_out": LAST, **values, "recipe": Recipe(**recipe)})  # The first runs name no hold-out.
         except FileNotFoundError as error:
             raise ConfigError(f"{run} holds no run: there is no {CONFIG_FILE} in it") from error
         except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from serving.contract import IMAGE_SIDE
 from serving.errors import UserError
 from serving.quiet import quiet_tensorflow_import
+from training.config import LAST, STRATIFIED
 
 Images = NDArray[np.uint8]
 """Pixels, [N, 28, 28]: 0 is background and 255 full ink."""
@@ -44,6 +45,7 @@ class Dataset:
         y_train: uint8 [N], 0 to 9.
         x_test: uint8 [M, 28, 28].
         y_test: uint8 [M], 0 to 9.
+        hold_out: which of the training images are the validation images (training.config.HOLD_OUTS).
     """
 
     source: str
@@ -51,12 +53,15 @@ class Dataset:
     y_train: NDArray[np.uint8]
     x_test: NDArray[np.uint8]
     y_test: NDArray[np.uint8]
+    hold_out: str = STRATIFIED
 
     @cached_property
     def _held_out(self) -> NDArray[np.bool_]:
-        """Which training images are held out, bool [N]: every twelfth of each digit, at least 20 and at most 5,000."""
+        """Which training images are held out, bool [N]: a twelfth of them, at least 20 and at most 5,000."""
         images = len(self.x_train)
         count = min(MOST_HELD_OUT, max(LEAST_HELD_OUT, images // 12))
+        if self.hold_out == LAST:
+            return np.arange(images) >= images - count
         by_class = np.argsort(self.y_train, kind="stable")
         return np.isin(np.arange(images), by_class[np.arange(count) * images // count])
 
@@ -75,13 +80,14 @@ class Dataset:
         return hashlib.sha256(np.ascontiguousarray(self.x_train).tobytes()).hexdigest()
 
 
-def load(path: Path | None) -> Dataset:
+def load(path: Path | None, hold_out: str = STRATIFIED) -> Dataset:
     """Loads MNIST through Keras's loader, or MNIST-like data from a path.
 
     Args:
         path: None for Keras's download (cached in the user's home directory); otherwise an ``.npz`` file as
             Keras lays it out (x_train, y_train, x_test, y_test), or a directory with MNIST's four IDX files
             as they are published (``train-images-idx3-ubyte.gz`` and so on), or unzipped.
+        hold_out: which of the training images are held out (training.config.HOLD_OUTS).
 
     Raises:
         UserError: there is nothing to read, or it isn't MNIST-like.
@@ -100,7 +106,7 @@ def load(path: Path | None) -> Dataset:
             f"{LEAST_HELD_OUT} are held out to choose the generator by"
         )
     uint8 = {name: array.astype(np.uint8, copy=False) for name, array in arrays.items()}
-    return Dataset(source, **uint8)
+    return Dataset(source, **uint8, hold_out=hold_out)
 
 
 def _download() -> dict[str, NDArray[Any]]:

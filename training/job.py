@@ -17,6 +17,7 @@ from training.config import (
     OWN,
     PACKAGED,
     PRESETS,
+    STRATIFIED,
     ConfigError,
     Recipe,
     TrainingConfig,
@@ -71,7 +72,8 @@ def resolve(
         raise ConfigError(f"{run} holds a run already: add --resume to go on with it, or choose another --run")
     stored = TrainingConfig.read(run) if begun else None
     path = data_path or (stored.data_path if stored else None)
-    dataset = data.load(path.resolve() if path else None)  # A run may be resumed from elsewhere.
+    hold_out = stored.hold_out if stored else overrides.get("hold_out", STRATIFIED)
+    dataset = data.load(path.resolve() if path else None, hold_out)  # A run may be resumed from elsewhere.
     if stored:
         config = stored
         _refuse_changes(stored, {**({"preset": preset} if preset else {}), **overrides})
@@ -129,7 +131,7 @@ def data_and_classifiers(source: Path, data_path: Path | None, classifiers: Path
     """
     config = TrainingConfig.read(source) if (source / CONFIG_FILE).is_file() else None
     path = data_path or (config.data_path if config else None)
-    dataset = data.load(path.resolve() if path else None)
+    dataset = data.load(path.resolve() if path else None, config.hold_out if config else STRATIFIED)
     if config:
         if dataset.fingerprint() != config.data_sha256:
             raise ConfigError(f"data: {dataset.source} holds other training images than {source} was trained on")

@@ -248,7 +248,7 @@ def export(
     from training.run import loop
 
     source = data or config.data_path
-    dataset = datasets.load(source.resolve() if source else None)
+    dataset = datasets.load(source.resolve() if source else None, config.hold_out)
     trainer = loop.restore(config, run, devices.strategy())
     how = (models or run / "models", PurePosixPath(mount_point), detector_steps, index_seeds, classifier)
     _publish(trainer, config, dataset, run, *how)

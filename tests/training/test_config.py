@@ -1,9 +1,11 @@
 """Settings are decided once, refused when impossible, and come back from disk as they were."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from serving.pretrained import MODELS_DIR
@@ -107,6 +109,20 @@ def test_a_run_is_not_overwritten_and_a_resumed_one_may_only_grow_longer(tmp_pat
     for change, named in changes:
         with pytest.raises(ConfigError, match=named):
             job.resolve(tmp_path, digits_npz, resume=True, **change)
+
+
+def test_a_run_names_its_hold_out_and_an_older_one_has_the_last_images(tmp_path: Path, digits_npz: Path) -> None:
+    begun, dataset = job.resolve(tmp_path, digits_npz)
+    assert begun.hold_out == dataset.hold_out == "stratified"
+    begun.write(tmp_path)
+    older = json.loads((tmp_path / "config.json").read_text())
+    del older["hold_out"], older["classifier"]
+    older["recipe"]["feature_critics"] = older["recipe"].pop("feature_weight")
+    (tmp_path / "config.json").write_text(json.dumps(older))
+    resumed, dataset = job.resolve(tmp_path, None, resume=True)
+    assert resumed == replace(begun, hold_out="last", classifier="package")
+    np.testing.assert_array_equal(dataset.validation[0], dataset.x_train[-125:])
+    np.testing.assert_array_equal(dataset.training[1], dataset.y_train[:-125])
 
 
 def test_other_data_than_mnist_has_a_classifier_of_its_own(tmp_path: Path, digits_npz: Path) -> None:
