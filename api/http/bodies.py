@@ -87,9 +87,14 @@ def parse_json(body: bytes, model: type[_Model]) -> _Model:
 
 
 class _Multipart(MultiPartParser):
-    """Starlette's parser, which also notes whether the body is whole."""
+    """Starlette's parser, which also counts the parts, and notes whether the body is whole."""
 
+    parts = 0
     is_whole = False
+
+    def on_part_begin(self) -> None:
+        self.parts += 1
+        super().on_part_begin()
 
     def on_end(self) -> None:
         self.is_whole = True
@@ -109,7 +114,8 @@ async def read_form(request: Request, *, max_files: int, max_fields: int) -> Asy
         raise ProblemError(MALFORMED_REQUEST, error.message) from error
     try:
         if not parser.is_whole:
-            raise ProblemError(MALFORMED_REQUEST, "the multipart body breaks off: its last boundary is missing")
+            detail = f"the multipart body breaks off in part {parser.parts}: the boundary that ends it is missing"
+            raise ProblemError(MALFORMED_REQUEST, detail)
         yield form
     finally:
         await form.close()
