@@ -107,7 +107,7 @@ def test_a_model_server_too_busy_to_answer_has_its_last_status_for_a_while() -> 
 
 
 def test_without_a_model_server_it_is_live_and_not_ready(sockets: Path) -> None:
-    with gateways.serving(f"unix:{sockets}/nobody.sock") as http:
+    with gateways.serving(f"unix:{sockets}/absent.sock") as http:
         assert http.get("/healthz/live").status_code == 200
         assert_problem(http.get("/healthz/ready"), "not-ready", *MODELS)
         assert_problem(http.get("/models"), "model-server-unreachable")

@@ -54,7 +54,7 @@ def test_the_client_lists_and_checks_the_models(triton: InferenceServerClient) -
         assert triton.is_model_ready(model, "1")
         assert not triton.is_model_ready(model, "99")
         assert triton.get_model_metadata(model) == triton.get_model_metadata(model, "1")
-    assert not triton.is_model_ready("nobody")
+    assert not triton.is_model_ready("absent")
     assert triton.get_model_metadata(GENERATOR) == {
         "name": "generator",
         "versions": ["1"],
@@ -125,7 +125,7 @@ def test_the_client_is_told_what_is_wrong(triton: InferenceServerClient) -> None
     assert caught.value.status() == "422"
     noise = [tensor(NOISE, np.zeros((1, 100), np.float32), binary=False)]
     with pytest.raises(InferenceServerException, match="the models are generator, discriminator, classifier"):
-        triton.infer("nobody", noise)
+        triton.infer("absent", noise)
     with pytest.raises(InferenceServerException, match="generator has no version 99"):
         triton.infer(GENERATOR, noise, "99")
 
@@ -220,7 +220,7 @@ def test_other_failures_below_v2_are_told_in_both_ways(http: GatewayClient) -> N
     assert_problem(http.post("/v2/models/generator/infer", content=bytes(9 * 2**20)), "body-too-large")
     packed = http.post("/v2/models/generator/infer", content=b"", headers={"Content-Encoding": "gzip"})
     assert_problem(packed, "unsupported-media-type")
-    for path in ("/v2/models/nobody", "/v2/models/nobody/ready"):
+    for path in ("/v2/models/absent", "/v2/models/absent/ready"):
         assert_problem(http.get(path), "model-not-found")
 
 

@@ -321,7 +321,7 @@ def test_files_that_are_not_those_of_the_card_are_refused_even_by_force(service:
     ("arguments", "error"),
     [
         (("promote", GENERATOR, "99"), "holds no version 99; there are: 1, 2"),
-        (("promote", GENERATOR, "1", "--model-server", "nobody"), "--model-server nobody has no address"),
+        (("promote", GENERATOR, "1", "--model-server", "absent"), "--model-server absent has no address"),
         (("promote", GENERATOR, "latest"), "VERSION is a number or 'newest', not 'latest'"),
         (("promote", "painter", "newest"), "painter holds no version"),
         (("promote", "painter", "1"), "has no model painter; it has: generator, discriminator, classifier"),

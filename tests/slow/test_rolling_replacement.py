@@ -126,7 +126,7 @@ class Cluster:
         return process
 
     def _watch(self) -> None:
-        """Probes the gateways, and tells the client with the delay that a cluster has."""
+        """Probes the gateways, and passes the result to the client as late as a cluster does."""
         probe, failed = self._gateway["readinessProbe"], dict[str, int]()
         with httpx.Client(timeout=probe["timeoutSeconds"]) as client:
             while not self._ended.wait(min(probe["periodSeconds"], 0.5)):

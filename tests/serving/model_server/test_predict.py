@@ -117,8 +117,8 @@ def test_a_value_that_an_operation_cannot_take_is_invalid_except_in_the_embedded
 
 
 REFUSED: dict[str, tuple[str, dict[str, Any], dict[str, Any], grpc.StatusCode, str]] = {
-    "unknown model": ("nobody", {"x": X}, {}, NOT_FOUND, "Servable not found for request: Latest(nobody)"),
-    "unknown model's version": ("nobody", {"x": X}, {"version": 1}, NOT_FOUND, "nobody"),
+    "unknown model": ("absent", {"x": X}, {}, NOT_FOUND, "Servable not found for request: Latest(absent)"),
+    "unknown model's version": ("absent", {"x": X}, {"version": 1}, NOT_FOUND, "absent"),
     "unknown version": ("half", {"x": X}, {"version": 99}, NOT_FOUND, "99"),
     "unknown label": ("half", {"x": X}, {"label": "beta"}, INVALID_ARGUMENT, "servable version label: beta"),
     "no model name": ("", {"x": X}, {}, INVALID_ARGUMENT, ""),

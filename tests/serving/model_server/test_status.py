@@ -25,7 +25,7 @@ def test_a_label_does_not_filter(client: Client) -> None:
     assert len(client.models.GetModelStatus(request, timeout=SECONDS).model_version_status) == 2
 
 
-@pytest.mark.parametrize(("name", "version", "word"), [("nobody", None, "nobody"), ("", None, ""), ("half", 99, "99")])
+@pytest.mark.parametrize(("name", "version", "word"), [("absent", None, "absent"), ("", None, ""), ("half", 99, "99")])
 def test_the_status_of_what_is_unknown_is_not_found(client: Client, name: str, version: int | None, word: str) -> None:
     with refused(NOT_FOUND, word):
         client.statuses(name, version)
@@ -53,7 +53,7 @@ def test_metadata_describes_the_signatures_of_the_newest_version_or_the_one_that
         ("half", ("signature_def", "shoe_size"), {}, INVALID_ARGUMENT, ""),
         ("half", ("signature_def",), {"label": "beta"}, INVALID_ARGUMENT, "beta"),
         ("half", ("signature_def",), {"version": 99}, NOT_FOUND, "99"),
-        ("nobody", ("signature_def",), {}, NOT_FOUND, "nobody"),
+        ("absent", ("signature_def",), {}, NOT_FOUND, "absent"),
     ],
 )
 def test_other_metadata_is_refused(

@@ -189,7 +189,7 @@ def test_a_request_whose_time_runs_out_in_the_queue_is_not_run(start: Start, bas
 
 
 def test_a_stop_lets_calls_in_progress_finish(start: Start, base_path: Path, gate: Gate) -> None:
-    server, client = start({"m": base_path})
+    server, client = start({"m": base_path}, shutdown_grace_seconds=SECONDS)
     slow = gate.request(client, "m")
     stopping = threading.Thread(target=server.stop)
     stopping.start()

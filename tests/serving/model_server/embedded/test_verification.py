@@ -25,7 +25,7 @@ def change_a_byte(version: Path) -> None:
 
 @pytest.fixture
 def base_path(templates: Templates, tmp_path: Path) -> Path:
-    """The base path of a model whose version 1 has a card."""
+    """The base path of a model; version 1 has a model card."""
     shutil.copytree(templates.half_plus_two, tmp_path / "half" / "1")
     write_card(tmp_path / "half" / "1", {"model": "half"})
     return tmp_path / "half"
