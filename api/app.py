@@ -45,9 +45,9 @@ def create_app(settings: Settings) -> FastAPI:
         client = ModelClient(settings.model_server, settings.version_label, interceptors, tls=tls)
         try:
             inference = Inference(client, metrics)
-            indexes = seed_indexes(inference, settings.request_timeout_s)
-            its_stories = stories(inference, settings.request_timeout_s)
-            yield {KEY: GatewayState(settings, Lifecycle(), metrics, admission, inference, indexes, its_stories)}
+            timeout_s = settings.request_timeout_s
+            carried = seed_indexes(inference, timeout_s), stories(inference, timeout_s)
+            yield {KEY: GatewayState(settings, Lifecycle(), metrics, admission, inference, *carried)}
         finally:
             await client.close()
             if traces:

@@ -82,7 +82,7 @@ async def generate(
     """Generates all digits, or only the first batch unless ``whole``.
 
     Args:
-        source: seeds, noise float32 [N, 100], or a request whose seeds the index chooses.
+        source: seeds, noise float32 [N, 100], or a request for seeds that the seed index chooses.
         version: the version that the request names; None means the newest.
         labelled: whether to label the digits.
 

@@ -140,7 +140,7 @@ class CheckKeys:
 
     def __init__(self, app: ASGIApp, keys: Sequence[ApiKey], images_per_minute: int) -> None:
         self._app = app
-        self._keys = {key.sha256: key for key in keys}  # the time of a look-up tells nothing about random keys
+        self._keys = {key.sha256: key for key in keys}  # keys are random, so the time of a look-up helps no attacker
         limits = {key.name: key.images_per_minute or images_per_minute for key in keys}
         self._buckets = {name: TokenBucket(limit) for name, limit in limits.items() if limit}
 

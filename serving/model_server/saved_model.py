@@ -89,7 +89,7 @@ def load(path: Path, threads: int = 0) -> SavedModel:
         if any(info.dtype == _STRING for info in (*proto.inputs.values(), *proto.outputs.values())):
             raise _unsupported(path, name, "it has strings")
         if any(info.tensor_shape.unknown_rank for info in proto.inputs.values()):
-            raise _unsupported(path, name, "an input may have any number of dimensions")
+            raise _unsupported(path, name, "an input has an unknown rank")
         try:
             compiled[name] = _CORE.compile_model(_converted(path, meta_graph, name), "CPU", hints)
         except RuntimeError as error:

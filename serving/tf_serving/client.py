@@ -289,7 +289,7 @@ class ModelClient:
             raise ContractError(model, "BAD_ANSWER", f"not a {answer.DESCRIPTOR.name}") from error
 
     async def _call(self, method: str, request: Message, timeout_s: float) -> bytes:
-        # The answer is parsed by the caller rather than by gRPC, so that garbage is told from a lost connection.
+        # The answer is parsed by the caller rather than by gRPC, whose error would look like that of a lost connection.
         call: Any = self._channel.unary_unary(method, type(request).SerializeToString)
         try:
             answer: bytes = await call(request, timeout=timeout_s)
