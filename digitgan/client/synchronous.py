@@ -99,20 +99,24 @@ class Client:
     def _wait(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Returns the result. An exception in this thread, such as Ctrl-C, cancels the work, and lets it clean up."""
         finished = threading.Event()
+        tasks: list[asyncio.Task[_T]] = []
 
-        async def noted() -> _T:
-            try:
-                return await work
-            finally:
-                finished.set()
+        def start() -> None:
+            tasks.append(self._loop.create_task(work))
+            tasks[0].add_done_callback(lambda _: finished.set())
 
-        future = asyncio.run_coroutine_threadsafe(noted(), self._loop)
+        def cancel() -> None:
+            for task in tasks:
+                task.cancel()
+
         try:
-            return future.result()
+            self._loop.call_soon_threadsafe(start)
+            finished.wait()
         except BaseException:
-            if future.cancel():  # false where the work itself failed
-                finished.wait(CLEAN_UP_S)
+            self._loop.call_soon_threadsafe(cancel)  # The loop has called start before, whenever the exception came.
+            finished.wait(CLEAN_UP_S)
             raise
+        return tasks[0].result()
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

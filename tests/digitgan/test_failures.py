@@ -1,7 +1,9 @@
 """What the client does when a server refuses, fails, is away, or isn't a gateway at all."""
 
+import signal
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -83,6 +85,24 @@ def test_an_answer_that_does_not_come_in_time(server: ScriptedServer) -> None:
         client.models()
     held.set()
     assert len(server.paths) == 1, "a time-out isn't repeated"
+
+
+def test_ctrl_c_just_when_a_request_begins(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The signal comes when the loop has the request already, and the calling thread does not wait for it yet."""
+    held = threading.Event()
+    server.answers = [Answer(after=held)]
+    with Client(server.url) as client:
+        hand_over = client._loop.call_soon_threadsafe
+
+        def interrupted(*arguments: Any) -> None:
+            monkeypatch.undo()
+            hand_over(*arguments)
+            signal.raise_signal(signal.SIGINT)
+
+        monkeypatch.setattr(client._loop, "call_soon_threadsafe", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            next(client.dataset(10))
+    held.set()
 
 
 def test_retry_after_is_kept_to(server: ScriptedServer) -> None:
