@@ -57,9 +57,7 @@ ENV PATH=/opt/venv/bin:/opt/digitgan/bin:/usr/bin \
 USER 65532:65532
 ENTRYPOINT ["python", "-m", "digitgan"]
 ARG VERSION=0.1.0
-ARG REVISION=unknown
 LABEL org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.base.name="scratch"
 
@@ -119,19 +117,20 @@ FROM debian AS copy
 RUN mkdir -p /copy/bin && cp /bin/busybox /copy/bin/cp
 
 # --- The images -------------------------------------------------------------------------------------------------------
+# REVISION comes after the copies: builders keep the label of an earlier commit until a step before it changes.
 
 # The base directory to ship: the pretrained models, or what `digitgan train` left, below models/.
 FROM scratch AS models
 ARG MODELS=serving/pretrained
 ARG VERSION=0.1.0
-ARG REVISION=unknown
 LABEL org.opencontainers.image.title="digitgan models" \
       org.opencontainers.image.description="SavedModels, and the command that copies them into a volume" \
       org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=copy /copy /
 COPY ${MODELS} /models
+ARG REVISION=unknown
+LABEL org.opencontainers.image.revision="${REVISION}"
 USER 65532:65532
 ENTRYPOINT ["/bin/cp", "-R", "/models/."]
 CMD ["/srv/models"]
@@ -141,6 +140,8 @@ LABEL org.opencontainers.image.title="digitgan gateway" \
       org.opencontainers.image.description="PNG digits over HTTP from a model server; no TensorFlow inside"
 COPY --from=gateway-dependencies /opt/venv /opt/venv
 COPY --from=gateway-code /opt/digitgan /opt/digitgan
+ARG REVISION=unknown
+LABEL org.opencontainers.image.revision="${REVISION}"
 ENV DIGITGAN_HOST=0.0.0.0
 EXPOSE 8000
 CMD ["gateway"]
@@ -150,6 +151,8 @@ LABEL org.opencontainers.image.title="digitgan model server" \
       org.opencontainers.image.description="The embedded model server: TensorFlow Serving's gRPC API"
 COPY --from=model-server-dependencies /opt/venv /opt/venv
 COPY --from=code /opt/digitgan /opt/digitgan
+ARG REVISION=unknown
+LABEL org.opencontainers.image.revision="${REVISION}"
 EXPOSE 8500
 CMD ["serve", "--host", "0.0.0.0"]
 
@@ -158,5 +161,7 @@ LABEL org.opencontainers.image.title="digitgan trainer" \
       org.opencontainers.image.description="Trains the networks, evaluates them and exports SavedModels"
 COPY --from=trainer-dependencies /opt/venv /opt/venv
 COPY --from=code /opt/digitgan /opt/digitgan
+ARG REVISION=unknown
+LABEL org.opencontainers.image.revision="${REVISION}"
 WORKDIR /work
 CMD ["train", "--help"]

@@ -29,3 +29,12 @@ def test_the_command_digitgan_is_on_the_path() -> None:
     assert Path(script) == Path(directory, "bin", "digitgan")
     assert {str(Path(script).parent), str(Path(python).parent)} <= set(path.split(":"))
     assert "rm -rf /opt/digitgan/bin" not in text
+
+
+@pytest.mark.parametrize("image", ["gateway", "models", "model-server", "trainer"])
+def test_an_image_names_the_commit_of_what_is_in_it(image: str) -> None:
+    """podman's cache does not look at the argument REVISION: the label is new only where a copy before it is."""
+    stages = dict(
+        re.findall(r"^FROM \S+ AS (\S+)(.*?)(?=^FROM |\Z)", (ROOT / "Dockerfile").read_text(), re.DOTALL | re.MULTILINE)
+    )
+    assert stages[image].rfind("\nCOPY ") < stages[image].find("image.revision=")

@@ -1,16 +1,20 @@
 """The READMEs: each command that runs in a pod exists, and so does the pod."""
 
+import os
 import re
 import shlex
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 import typer
+import yaml
 
 from digitgan.cli import app
-from tests.kubernetes.rendering import K8S, OVERLAYS, ROOT, containers, overlay
+from tests.kubernetes.rendering import K8S, OVERLAYS, ROOT, containers, find, overlay, pod_of, render
 
 TEXTS = {page: page.read_text() for page in [*K8S.rglob("README.md"), *K8S.rglob("*.yaml")]}
 
@@ -59,6 +63,16 @@ def test_each_workload_that_a_command_names_exists() -> None:
     }
     assert len(set(places())) > 5
     assert set(places()) - found == set()
+
+
+@pytest.mark.parametrize(("name", "train"), [("training", "train"), ("training-workers", "train-workers")])
+def test_the_patch_that_chooses_nodes_applies_to_a_copy(tmp_path: Path, name: str, train: str) -> None:
+    (printed,) = re.findall(r"```yaml\n(.*?)```", TEXTS[K8S / "overlays/training/README.md"], re.DOTALL)
+    copy = {"resources": [os.path.relpath(K8S / "overlays" / name, tmp_path)]}
+    content = yaml.safe_load(textwrap.dedent(printed).replace("name: train}", f"name: {train}}}"))
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(copy | content))
+    pod = pod_of(find(render(directory=tmp_path), "Job", train))
+    assert pod["nodeSelector"] == {"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-40GB"}
 
 
 def test_a_restore_brings_the_models_of_the_backup_back(tmp_path: Path) -> None:
