@@ -44,18 +44,6 @@ def mixed(ink: Floats, colour: float, ground: Floats | float) -> Image.Image:
     return Image.fromarray(np.rint(np.clip(ink * colour + (1 - ink) * ground, 0, 255)).astype(np.uint8))
 
 
-def dark_ink(ink: Floats, random: Random) -> Image.Image:
-    return mixed(ink, 0, float(random.integers(60, 256)))
-
-
-def light_ink(ink: Floats, random: Random) -> Image.Image:
-    return mixed(ink, 255, float(random.integers(0, 201)))
-
-
-def black_on_white_28(ink: Floats, random: Random) -> Image.Image:
-    return mixed(ink, 0, 255).resize((28, 28), Image.Resampling.BOX)
-
-
 def either(ink: Floats, random: Random) -> Image.Image:
     return mixed(ink, *random.choice([(0, 255), (40, 220), (255, 0), (230, 60)]))
 
@@ -111,9 +99,9 @@ def see_through(ink: Floats, random: Random) -> Image.Image:
 
 PAGE: Final = Path(__file__).parents[1] / "docs" / "score.md"
 KINDS: Final[dict[str, Callable[[Floats, Random], Image.Image]]] = {
-    "black on white, 28×28": black_on_white_28,
-    "dark ink on a ground from 60 to 255": dark_ink,
-    "light ink on a ground from 0 to 200": light_ink,
+    "black on white, 28×28": lambda ink, _: mixed(ink, 0, 255).resize((28, 28), Image.Resampling.BOX),
+    "dark ink on a ground from 60 to 255": lambda ink, random: mixed(ink, 0, float(random.integers(60, 256))),
+    "light ink on a ground from 0 to 200": lambda ink, random: mixed(ink, 255, float(random.integers(0, 201))),
     "a frame of 1 to 10 px": frame,
     "up to five specks": specks,
     "a gradient of 100 levels": gradient,

@@ -64,8 +64,6 @@ class Outcome:
 class _Connection:
     """One connection and the request on it. ``due``: when that was to be sent; 0 without one."""
 
-    __slots__ = ("due", "have", "head", "need", "request", "socket")
-
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.load import Load, Outcome, Request, generate
-from tests.support.processes import digitgan_up
+from tests.support.processes import digitgan_up, resident_bytes
 
 CLIENTS: Final = (16, 32, 48, 64, 96)
 AS_MANY: Final = 0.95
@@ -39,8 +39,7 @@ def percentile_ms(seconds: Sequence[float], share: float) -> float:
 def resident_mb(pid: int) -> float:
     """Returns the resident megabytes of a process and its children."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    pages = [int(Path(f"/proc/{one}/statm").read_text().split()[1]) for one in (pid, *children)]
-    return sum(pages) * os.sysconf("SC_PAGE_SIZE") / 1e6
+    return sum(map(resident_bytes, (pid, *map(int, children)))) / 1e6
 
 
 def capacity(port: int, requests: Sequence[Request], seconds: float) -> Outcome:

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from digitgan.commands import client, dataset, evaluation, key, models, report, serving, training
+from digitgan.commands import client, dataset, evaluation, models, serving, training
 from digitgan.errors import Stopped, stop_on_signals
 from serving.errors import UserError
 
@@ -53,10 +53,10 @@ _add(app, "score", client.score, "Make digits")
 _add(app, "dataset", dataset.dataset, "Make digits")
 _add(app, "train", training.train, "Train")
 _add(app, "evaluate", evaluation.evaluate, "Train")
-_add(app, "report", report.report, "Train")
+_add(app, "report", evaluation.report, "Train")
 _add(app, "export", training.export, "Train")
 _add(app, "train-classifier", evaluation.train_classifier, "Train")
-_add(app, "key", key.key, "Manage")
+_add(app, "key", serving.key, "Manage")
 app.add_typer(_models, name="models", rich_help_panel="Manage")
 _add(_models, "list", models.list_models)
 _add(_models, "promote", models.promote)

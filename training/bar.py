@@ -20,23 +20,14 @@ class TaskBar:
 
     def __init__(self, name: str, total: int, done: int = 0) -> None:
         """Begins at ``done`` of ``total``."""
-        self._name = name
-        self._total = total
-        self._first = self._done = done
-        self._started = self._last_line = time.monotonic()
         console = Console(stderr=True)
-        self._terminal = console.is_terminal
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not self._terminal,
-        )
-        self._task = self._bar.add_task(name, total=total, completed=done)
+        self._name = name
+        self._in_log = not console.is_terminal
+        self._last_line = time.monotonic()
+        self._left = TimeRemainingColumn()
+        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), self._left)
+        self._bar = Progress(TextColumn("{task.description}"), *columns, console=console, disable=self._in_log)
+        self._bar.add_task(name, total=total, completed=done)
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -47,15 +38,10 @@ class TaskBar:
 
     def advance(self, amount: int = 1, text: str = "") -> None:
         """Counts ``amount`` more as done. ``text`` follows the name."""
-        self._done += amount
+        (task,) = self._bar.tasks
+        self._bar.update(task.id, advance=amount, description=f"{self._name}  {text}".rstrip())
         now = time.monotonic()
-        due = now - self._last_line >= LINE_SECONDS or self._done == self._total
-        if not (self._terminal or due):
-            return
-        self._bar.update(self._task, completed=self._done, description=f"{self._name}  {text}".rstrip())
-        if not self._terminal:
+        if self._in_log and (task.finished or now - self._last_line >= LINE_SECONDS):
             self._last_line = now
-            pace = (now - self._started) / max(1, self._done - self._first)
-            left = time.strftime("%H:%M:%S", time.gmtime(pace * (self._total - self._done)))
-            parts = (f"{self._name} {self._done}/{self._total}", text, f"left {left}")
-            print("  ".join(part for part in parts if part), file=sys.stderr, flush=True)
+            parts = (f"{self._name} {task.completed}/{task.total}", text, f"left {self._left.render(task)}")
+            print("  ".join(filter(None, parts)), file=sys.stderr, flush=True)

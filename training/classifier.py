@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
-from serving.contract import CLASSES, FEATURES, IMAGE_SHAPE, IMAGE_SIDE
+from serving.contract import CLASSES, FEATURES, IMAGE_SHAPE, IMAGE_SIDE, LOGITS
 from training.bar import TaskBar
 from training.config import Count, Seed, check
 from training.data import Dataset, Images
@@ -25,10 +25,11 @@ from training.device_loop import DeviceLoop, on_device
 from training.devices import describe
 from training.evaluation.calibration import calibration_error, reliability
 from training.evaluation.statistics import LEGIBLE_CONFIDENCE
-from training.gan.networks import dtype_policy, float32_copy, logits_of
-from training.pixels import to_unit
+from training.gan.networks import dtype_policy, float32_copy, logits_of, to_unit
 
 FEATURE_WIDTH: Final = 128
+MAP: Final = "map"
+"""The layer of the last convolution's outputs."""
 BATCH_SIZE: Final = 128
 LEARNING_RATE: Final = 2e-3
 """AdamW's greatest step size (Loshchilov & Hutter 2019). It rises over the first steps, and then falls along a cosine
@@ -57,7 +58,7 @@ class ClassifierConfig:
         check(self)
 
 
-def build_classifier(dropout: float = 0.0, pooling: Callable[[], Any] = layers.MaxPooling2D) -> Any:
+def build_classifier(dropout: float, pooling: Callable[[], Any] = layers.MaxPooling2D) -> Any:
     """The classifier: images float32 [N, 28, 28, 1] in -1 … 1 -> logits float32 [N, 10].
 
     The layer named ``features`` gives float32 [N, 128], not negative.
@@ -66,34 +67,43 @@ def build_classifier(dropout: float = 0.0, pooling: Callable[[], Any] = layers.M
         dropout: share of activations dropped while training.
         pooling: builds a layer that takes the maximum of 2×2 places.
     """
+    relu = layers.ReLU
+    convolutions = [
+        *convolution(32, relu),
+        *convolution(32, relu),
+        pooling(),
+        *convolution(64, relu),
+        *convolution(64, relu),
+        pooling(),
+        *convolution(128, relu),
+        pooling(),
+    ]
+    return classifier_of(convolutions, relu, dropout)
 
-    def block(channels: int) -> list[Any]:
-        return [
-            layers.Conv2D(channels, 3, padding="same", use_bias=False),
-            layers.BatchNormalization(momentum=0.9),
-            layers.ReLU(),
-        ]
 
+def convolution(channels: int, activation: Callable[[], Any], stride: int = 1) -> list[Any]:
+    """The layers of a 3×3 convolution with batch normalisation."""
+    return [
+        layers.Conv2D(channels, 3, strides=stride, padding="same", use_bias=False),
+        layers.BatchNormalization(momentum=0.9),
+        activation(),
+    ]
+
+
+def classifier_of(convolutions: list[Any], activation: Callable[..., Any], dropout: float) -> Any:
+    """A classifier with these convolutions. Its layers ``map``, ``features`` and ``logits`` have these names."""
     return keras.Sequential(
         [
             keras.Input(IMAGE_SHAPE),
-            *block(32),
-            *block(32),
-            pooling(),
-            *block(64),
-            *block(64),
-            pooling(),
-            *block(128),
-            pooling(),
-            layers.Flatten(),
+            *convolutions,
+            layers.Flatten(name=MAP),
             layers.Dropout(dropout),
             layers.Dense(FEATURE_WIDTH, use_bias=False),
             layers.BatchNormalization(momentum=0.9),
-            layers.ReLU(name=FEATURES),
+            activation(name=FEATURES),
             layers.Dropout(dropout),
-            layers.Dense(CLASSES, dtype="float32"),
-        ],
-        name="classifier",
+            layers.Dense(CLASSES, dtype="float32", name=LOGITS),
+        ]
     )
 
 
@@ -173,14 +183,8 @@ def _distorted(images: Any, seed: Any) -> Any:
     centre = (IMAGE_SIDE - 1) / 2
     c, f = centre * (1 - a - b) + right, centre * (1 - d - e) + down
     zero = tf.zeros_like(angle)
-    return tf.raw_ops.ImageProjectiveTransformV3(
-        images=images,
-        transforms=tf.stack([a, b, c, d, e, f, zero, zero], axis=1),
-        output_shape=[IMAGE_SIDE, IMAGE_SIDE],
-        fill_value=-1.0,
-        interpolation="BILINEAR",
-        fill_mode="CONSTANT",
-    )
+    transforms = tf.stack([a, b, c, d, e, f, zero, zero], axis=1)
+    return keras.ops.image.affine_transform(images, transforms, fill_value=-1.0)
 
 
 def _calibrate(network: Any, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> None:

@@ -23,11 +23,9 @@ from training.bar import TaskBar
 from training.data import Dataset, Images, in_batches
 from training.device_loop import DeviceLoop, on_device
 from training.evaluation import calibration, negative_examples
-from training.evaluation.calibration import Calibration
 from training.evaluation.score import score_figures
 from training.gan.generator_graph import generator_graph
-from training.gan.networks import build_discriminator, float32_copy, logits_of, read_weights, write_weights
-from training.pixels import to_unit
+from training.gan.networks import build_discriminator, float32_copy, logits_of, read_weights, to_unit, write_weights
 
 Generate = Callable[[Any], Any]
 """From noise, float32 [N, 100], to pixels as they are served, uint8 [N, 28, 28, 1]; runs inside a tf.function."""
@@ -66,29 +64,9 @@ class DetectorConfig:
     seed: int = 0
 
 
-@dataclass(frozen=True)
-class Detector:
-    """A trained detector.
-
-    Attributes:
-        network: the discriminator's layers, in float32.
-        calibration: from its logits to probabilities.
-        facts: how it was trained and how good it is (:func:`train_detector`), as JSON can hold it.
-    """
-
-    network: Any
-    calibration: Calibration
-    facts: dict[str, Any]
-
-    def score(self, images: Images) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-        """Logits and probabilities, [N] each, of images, uint8 [N, 28, 28]."""
-        logits = logits_of(self.network, images)[:, 0]
-        return logits, self.calibration.probabilities(logits)
-
-
 def detector_of_run(
     run: Path, name: str, discriminator: Any, generators: Sequence[Any], dataset: Dataset, config: DetectorConfig
-) -> Detector:
+) -> tuple[Any, dict[str, Any]]:
     """The run's detector of that name: the one in the run directory, or else one trained now and kept there.
 
     Args:
@@ -98,24 +76,26 @@ def detector_of_run(
         generators: Keras generators in float32: the one that is served, then earlier ones, if there are any.
         dataset: the run's images.
         config: how to train it.
+
+    Returns:
+        What :func:`train_detector` returns.
     """
     weights, facts = (run / DIRECTORY / f"{name}{suffix}" for suffix in (".npz", ".json"))
     if facts.exists():
-        kept = json.loads(facts.read_text("utf-8"))
         network = float32_copy(lambda: build_discriminator(0.0), read_weights(weights))
-        return Detector(network, Calibration(**kept["calibration"]), kept)
+        return network, json.loads(facts.read_text("utf-8"))
     # Within the training step's own graph: one tf.function for each of them would count as tracing too often.
     graphs = [generator_graph(generator).python_function for generator in generators]
-    detector = train_detector(discriminator.get_weights(), [_pixels_of(graph) for graph in graphs], dataset, config)
+    trained = train_detector(discriminator.get_weights(), [_pixels_of(graph) for graph in graphs], dataset, config)
     weights.parent.mkdir(parents=True, exist_ok=True)
-    write_weights(weights, detector.network.get_weights())
-    write_atomically(facts, json.dumps(detector.facts, indent=2) + "\n")
-    return detector
+    write_weights(weights, trained[0].get_weights())
+    write_atomically(facts, json.dumps(trained[1], indent=2) + "\n")
+    return trained
 
 
 def train_detector(
     weights: list[NDArray[Any]], generators: Sequence[Generate], dataset: Dataset, config: DetectorConfig
-) -> Detector:
+) -> tuple[Any, dict[str, Any]]:
     """Trains the discriminator's layers to distinguish real digits from all other images, and calibrates the logit.
 
     The validation images calibrate it and are not trained on; the test images are used once, for the figures.
@@ -127,7 +107,8 @@ def train_detector(
         config: how to train it.
 
     Returns:
-        The detector. Its facts: ``config``, ``calibration`` ({"slope", "offset"}), ``validation`` and ``test``
+        The network in float32, and what the model card says of it: ``config``, ``calibration`` ({"slope", "offset"},
+        :class:`training.evaluation.calibration.Calibration`), ``validation`` and ``test``
         (:func:`training.evaluation.score.score_figures` each, against as many fresh fakes), ``seconds``.
     """
     started = time.monotonic()
@@ -138,18 +119,20 @@ def train_detector(
     validation, _ = dataset.validation
     fakes = fresh(generators[0], len(validation), (config.seed, _VALIDATION))
     fitted = calibration.fit(*(logits_of(network, images)[:, 0] for images in (validation, fakes)))
-    detector = Detector(network, fitted, {})
-    figures = {"validation": score_figures(detector.score, validation, fakes, config.seed)}
-    fakes = fresh(generators[0], len(dataset.x_test), (config.seed, _TEST))
-    figures["test"] = score_figures(detector.score, dataset.x_test, fakes, config.seed)
-    facts = {
+
+    def score(images: Images) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        logits = logits_of(network, images)[:, 0]
+        return logits, fitted.probabilities(logits)
+
+    test_fakes = fresh(generators[0], len(dataset.x_test), (config.seed, _TEST))
+    return network, {
         "config": asdict(config),
         "earlier_generators": len(generators) - 1,
         "calibration": asdict(fitted),
-        **figures,
+        "validation": score_figures(score, validation, fakes, config.seed),
+        "test": score_figures(score, dataset.x_test, test_fakes, config.seed),
         "seconds": round(time.monotonic() - started, 1),
     }
-    return Detector(network, fitted, facts)
 
 
 def fresh(generate: Generate, count: int, seed: tuple[int, int]) -> Images:

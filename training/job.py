@@ -1,4 +1,4 @@
-"""The settings of a training job, decided from what the user gives, and what its model cards say of it."""
+"""The settings of a training job, decided from what the user gives."""
 
 import time
 from collections.abc import Mapping
@@ -22,7 +22,6 @@ from training.config import (
     Recipe,
     TrainingConfig,
 )
-from training.run.metrics import METRICS_FILE, read_log
 
 DEFAULT_EPOCHS: Final = 40.0
 OWN_CLASSIFIER: Final = "classifier"
@@ -156,28 +155,3 @@ def learned_from(classifiers: Path) -> str | None:
 def default_run(preset: str) -> Path:
     """A new run directory's name, below ``runs`` in the current directory."""
     return Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{preset}"
-
-
-def card_facts(config: TrainingConfig, run: Path, step: int) -> dict[str, Any]:
-    """What the model cards say about a run: how it was trained, on what, and its losses at the end.
-
-    ``last_interval`` is the last line of the log: both losses and the discriminator's accuracy, which show whether
-    the two were in balance, not how good the digits are.
-    """
-    import tensorflow as tf
-
-    from training.devices import describe as describe_device
-
-    rows = read_log(run / METRICS_FILE)
-    return {
-        "training": {
-            **asdict(config),
-            "data": "MNIST by Keras's loader" if config.data == "keras" else Path(config.data).name,
-            "classifier": config.classifier if config.classifier in (PACKAGED, OWN) else Path(config.classifier).name,
-            "steps": step,
-            "epochs": round(config.epochs_at(step), 2),
-            "tensorflow": tf.__version__,
-            "device": describe_device(),
-        },
-        "last_interval": rows[-1] if rows else None,
-    }

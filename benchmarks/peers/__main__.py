@@ -120,9 +120,8 @@ def main(
 
 def read() -> list[dict[str, Any]]:
     """Returns the rows so far."""
-    if not RESULTS.is_file():
-        return []
-    return [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
+    lines = RESULTS.read_text("utf-8").splitlines() if RESULTS.is_file() else ()
+    return [json.loads(line) for line in lines]
 
 
 def _about(rounds: int) -> str:

@@ -15,15 +15,8 @@ _SUB_PIXEL: Final = {0: (1, 1), 1: (0, 0), 2: (1, 0), 3: (0, -1), 4: (1, -1)}
 """Where a tap of a stride-2 transposed convolution is in its sub-pixel form: the phase, and the offset of the input."""
 
 
-class UnknownGraphError(RuntimeError):
-    """The graph's constants aren't laid out in a way that is known here."""
-
-
 def weights(version: Path) -> dict[str, Array]:
-    """Returns the plain network's weights, kernels as of transposed convolutions: [5, 5, out, in].
-
-    Raises UnknownGraphError.
-    """
+    """Returns the plain network's weights, kernels as of transposed convolutions: [5, 5, out, in]."""
     constants = _constants(version / "saved_model.pb")
     # The dense layer writes a row for each position. Of the next one there are the spectra of its kernel.
     dense = _only(constants, (49, 1, 100, 256))[:, 0]
@@ -54,7 +47,7 @@ def _transposed(constants: list[Array], inputs: int, outputs: int) -> Array:
 def _only(constants: list[Array], shape: tuple[int, ...]) -> Array:
     found = [constant for constant in constants if constant.shape == shape]
     if not found or any(not np.array_equal(found[0], one) for one in found):
-        raise UnknownGraphError(f"{len(found)} constants of shape {list(shape)} in the generator's graph")
+        raise RuntimeError(f"{len(found)} constants of shape {list(shape)} in the generator's graph")
     return found[0]
 
 

@@ -18,7 +18,7 @@ import httpx
 from rich.console import Console
 
 from benchmarks.peers.environments import HERE, onnx_generator, python_of
-from tests.support.processes import free_port
+from tests.support.processes import free_port, resident_bytes
 
 OURS: Final = "digitgan"
 START_S: Final = 120.0
@@ -103,7 +103,11 @@ class Running:
 
     def memory_mb(self) -> float:
         """Returns the resident megabytes of all its processes."""
-        return sum(_resident_bytes(pid) for pid in marked(self.mark)) / 1e6
+        found = 0
+        for pid in marked(self.mark):
+            with suppress(OSError):  # It may have ended.
+                found += resident_bytes(pid)
+        return found / 1e6
 
 
 @contextmanager
@@ -176,10 +180,3 @@ def marked(mark: str) -> list[int]:
             except OSError:  # it has ended, or isn't ours to look at
                 continue
     return sorted(found)
-
-
-def _resident_bytes(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0

@@ -1,10 +1,11 @@
 """The client for asyncio: ``digitgan.client.synchronous``, with ``await``."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import httpx
 import numpy as np
@@ -12,37 +13,23 @@ from numpy.typing import ArrayLike
 
 from digitgan.client import protocol
 from digitgan.client.errors import BrokenStreamError, SlowAnswerError, UnavailableError, UnreachableError, problem_in
-from digitgan.client.files import partial_file
 from digitgan.client.protocol import FORMATS, JSON, NPY, ZIP, Balance, ImageInput, Seeds, reading
 from digitgan.client.results import Digits, LabelledDigits, Model, Saved, Scores
 from digitgan.client.retries import Outcome, Retries
 
 
 class AsyncClient:
-    """A gateway, as Python sees it: arrays in, arrays out.
+    """The client for asyncio. One event loop's tasks may share it. Use it as an async context manager, or ``close`` it.
 
-    Connections are kept and reused, so make one client and keep it; one event loop's tasks may share it. Use it as an
-    async context manager, or ``close`` it.
-
-        async with AsyncClient() as client:
-            digits = await client.generate(1000, labels=True)
-            print(digits.pixels.shape, digits.labels[:10])
-
-    All methods raise DigitganError (``digitgan.client.errors`` shows its kinds); ValueError for what can't be sent.
+    async with AsyncClient() as client:
+        digits = await client.generate(1000, labels=True)
+        print(digits.pixels.shape, digits.labels[:10])
     """
 
     def __init__(
         self, url: str | None = None, *, api_key: str | None = None, timeout_s: float = 60.0, retry_s: float = 10.0
     ) -> None:
-        """
-        Args:
-            url: the gateway's address. Default: the environment's DIGITGAN_URL, or else http://127.0.0.1:8000.
-            api_key: where the gateway wants one. Default: the environment's DIGITGAN_API_KEY, or else none.
-            timeout_s: seconds to connect, and to wait for the next piece of an answer. The gateway gets this
-                time too, and makes nothing that would come later.
-            retry_s: seconds that the pauses before retries may take in one call. Calls are repeated when the
-                connection fails, and after 503 and 429 with the pause of ``Retry-After``. 0: never.
-        """
+        """Takes the arguments of ``digitgan.client.Client``."""
         self.url = protocol.base_url(url)
         self._retry_s = retry_s
         self._http = httpx.AsyncClient(
@@ -116,7 +103,7 @@ class AsyncClient:
         accept = FORMATS.get(target.suffix.lower())
         if accept is None:
             raise ValueError(f"{target} should end in one of {', '.join(FORMATS)}")
-        with partial_file(target) as file:
+        with _partial_file(target) as file:
             async with aclosing(await self._send("POST", "/generate", accept, stream=True, json=body)) as response:
                 with reading(response):
                     model, version = protocol.maker_of(response)
@@ -235,3 +222,19 @@ class AsyncClient:
         if not outcome.is_success:
             raise problem_in(outcome)
         return outcome
+
+
+@contextmanager
+def _partial_file(path: Path) -> Iterator[BinaryIO]:
+    """Gives a file under a temporary name, which gets its own when the block ends well, and goes otherwise."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+        temporary.replace(path)
+    except OSError as error:
+        if error.filename == str(temporary):
+            error.filename = str(path)
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""``digitgan train-classifier`` and ``digitgan evaluate``."""
+"""``digitgan evaluate``, ``digitgan report``, ``digitgan train-classifier``, and what ``digitgan train`` shares."""
 
 import json
 import time
@@ -10,9 +10,32 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from digitgan.commands.heavy_import import import_tensorflow
-from digitgan.commands.training import DataOption, MountPointOption
 from digitgan.errors import require
+from serving.quiet import quiet_tensorflow_import
+
+DataOption = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="DIGITGAN_DATA",
+        help="An .npz in the layout of Keras's mnist.npz, or a folder with MNIST's four IDX .gz files. "
+        "Default: Keras downloads MNIST.",
+    ),
+]
+MountPointOption = Annotated[
+    str,
+    typer.Option("--mount-point", help="The base directory as TensorFlow Serving will see it, for models.config."),
+]
+
+
+def import_tensorflow() -> None:
+    """Imports TensorFlow without its announcements, and prepares it to compute."""
+    from training.bar import announce
+
+    announce("Loading TensorFlow")
+    with quiet_tensorflow_import():
+        from training.devices import prepare_tensorflow
+
+        prepare_tensorflow()  # It lists the GPUs, and TensorFlow reports on stderr what it finds.
 
 
 def train_classifier(
@@ -140,3 +163,36 @@ def _update_card(version_dir: Path, content: dict[str, Any]) -> None:
             typer.echo(f"The model card of {version_dir} keeps an evaluation of more images.")
     except (CardError, OSError) as error:
         typer.echo(f"The model card of {version_dir} was not changed: {error}", err=True)
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="A run directory of digitgan train; it may still be training.")],
+    out: Annotated[Path | None, typer.Option(help="The folder to write report.html into. Default: the run.")] = None,
+) -> None:
+    """Write the report of a run: report.html, one page that needs no other file.
+
+    It shows the same seeds at every milestone, both losses and whether they were stable, and the figures during the
+    run. After digitgan evaluate it also shows the final figures beside those of real images, samples of each digit,
+    interpolations, the nearest training images, and how good the discriminator's score is.
+
+    Examples:
+        digitgan report RUN
+        digitgan report RUN --out public/
+    """
+    require("training")
+    from training import job
+    from training.config import TrainingConfig
+
+    config = TrainingConfig.read(run)
+    import_tensorflow()
+    from training.evaluation.classifier import ClassifierError, newest_classifier
+    from training.report import page
+
+    try:
+        classify = newest_classifier(job.classifiers_of(run, config)).probabilities
+    except ClassifierError as error:
+        classify = None
+        typer.echo(f"The stages of the run have no names: {error}", err=True)
+    target = out or run
+    target.mkdir(parents=True, exist_ok=True)
+    typer.echo(f"The report: {page.report(target, run, run, classify)}")

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from digitgan.commands.heavy_import import import_tensorflow
-from digitgan.commands.report import report
+from digitgan.commands.evaluation import DataOption, MountPointOption, import_tensorflow, report
 from digitgan.errors import require
 from serving.errors import UserError
 
@@ -33,11 +32,6 @@ ModelsOption = Annotated[
     Path | None,
     typer.Option("--models", help="Base directory to publish the model versions in. Default: RUN/models."),
 ]
-MountPointOption = Annotated[
-    str,
-    typer.Option("--mount-point", help="The base directory as TensorFlow Serving will see it, for models.config."),
-]
-
 DetectorStepsOption = Annotated[
     int | None,
     typer.Option(
@@ -52,15 +46,6 @@ IndexSeedsOption = Annotated[
         min=1,
         help="Seeds in the index of digits. Default: 65536.",
         rich_help_panel=_SERVED,
-    ),
-]
-
-DataOption = Annotated[
-    Path | None,
-    typer.Option(
-        envvar="DIGITGAN_DATA",
-        help="An .npz in the layout of Keras's mnist.npz, or a folder with MNIST's four IDX .gz files. "
-        "Default: Keras downloads MNIST.",
     ),
 ]
 
@@ -187,8 +172,8 @@ def train(
         f"into {run}"
     )
     measuring = classifier_of_run(run, config, dataset) if devices.is_chief() else None
-    outcome = loop.train(config, dataset, run, strategy, measuring)
-    if outcome.signal:
+    trainer, stopped_by = loop.train(config, dataset, run, strategy, measuring)
+    if stopped_by:
         later = {
             "--models": models,
             "--detector-steps": detector_steps,
@@ -198,15 +183,15 @@ def train(
         options = [word for name, value in later.items() if value is not None for word in (name, str(value))]
         options += [] if publish else ["--no-export"]
         typer.echo(
-            f"\nStopped by {outcome.signal.name}, saved at step {outcome.step} of {config.steps}. Continue with:\n"
+            f"\nStopped by {stopped_by.name}, saved at step {trainer.step} of {config.steps}. Continue with:\n"
             f"  {shlex.join(['digitgan', 'train', '--run', str(run), '--resume', *options])}"
         )
-        sys.exit(128 + outcome.signal)
+        sys.exit(128 + stopped_by)
     if not devices.is_chief():
         return
     if publish:
         how = (models or run / "models", PurePosixPath(mount_point), detector_steps, index_seeds)
-        _publish(outcome.trainer, config, dataset, run, *how)
+        _publish(trainer, config, dataset, run, *how)
     report(run)
 
 

@@ -4,8 +4,6 @@ import gzip
 import json
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +11,10 @@ import numpy as np
 import pytest
 
 from digitgan.dataset.plan import SEEDS_APART, Plan
-from serving.dataset import record
-from tests.support.commands import digitgan
+from tests.support.commands import digitgan, stopped_after
 from tests.support.indexed_models import INDEXED, SHADE
 from training import data
 
-DEADLINE_S = 300.0
 COUNT, TEST = 2400, 600
 OPTIONS = ("--count", COUNT, "--test", TEST, "--confidence", 0.9)
 
@@ -37,21 +33,14 @@ def refusal(out: Path, url: str, *options: object) -> str:
     return done.stderr
 
 
-def stop(number: int, out: Path, url: str, after: int) -> subprocess.Popen[str]:
-    """Runs the command until it has added ``after`` digits, and sends it a signal."""
+def stop(number: int, out: Path, url: str) -> subprocess.CompletedProcess[str]:
+    """Runs the command until it has added digits, and sends it a signal."""
     records = out.with_name(f"{out.name}.partial") / "digits.records"
-    enough = after * record().itemsize + (records.stat().st_size if records.exists() else 0)
-    command = [sys.executable, "-m", "digitgan", *arguments(out, url)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + DEADLINE_S
-        while not records.exists() or records.stat().st_size < enough:
-            assert process.poll() is None, "it ended before it could be stopped"
-            assert time.monotonic() < deadline
-            time.sleep(0.001)
-        process.send_signal(number)
-        process.communicate(timeout=DEADLINE_S)
+    before = records.stat().st_size if records.exists() else 0
+    done = stopped_after("digitgan.dataset.collection.Collection.add", number, *arguments(out, url))
+    assert records.stat().st_size > before
     assert not out.exists()
-    return process
+    return done
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -88,11 +77,12 @@ def test_it_is_balanced_labelled_and_tells_where_it_comes_from(whole: Path) -> N
 def test_stopped_and_resumed_it_has_the_same_bytes(small_url: str, whole: Path, tmp_path: Path) -> None:
     """Killed, stopped by Ctrl-C, with half a record at the end, and then left alone."""
     out = tmp_path / "digits"
-    stop(signal.SIGKILL, out, small_url, 300)
+    stop(signal.SIGKILL, out, small_url)
     with (tmp_path / "digits.partial" / "digits.records").open("ab") as file:
         file.write(b"half a record")
-    stopped = stop(signal.SIGINT, out, small_url, 300)
+    stopped = stop(signal.SIGINT, out, small_url)
     assert stopped.returncode == 128 + signal.SIGINT
+    assert "digits are kept in" in stopped.stderr
     done = run(out, small_url)
     assert f"{out} is complete" in done.stdout
     assert content(out) == content(whole)
@@ -105,7 +95,7 @@ def test_what_is_there_is_not_made_again_nor_overwritten(small_url: str, whole: 
     (tmp_path / "mine.txt").write_text("mine")
     assert "holds something else" in refusal(tmp_path, small_url)
     out = tmp_path / "digits"
-    stop(signal.SIGKILL, out, small_url, 100)
+    stop(signal.SIGKILL, out, small_url)
     assert "begun with other options (balance uniform)" in refusal(out, small_url, "--balance", "natural")
 
 

@@ -24,6 +24,29 @@ def python(code: str, *arguments: str, cwd: Path | None = None) -> subprocess.Co
     return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, cwd=cwd)
 
 
+_STOPPING_ITSELF = """
+import os, pkgutil, sys
+from digitgan.cli import main
+number, function = int(sys.argv.pop(1)), sys.argv.pop(1)
+owner_name, _, name = function.rpartition(".")
+owner = pkgutil.resolve_name(owner_name)
+original = getattr(owner, name)
+
+def stopping(*arguments, **named):
+    setattr(owner, name, original)
+    original(*arguments, **named)
+    os.kill(os.getpid(), number)
+
+setattr(owner, name, stopping)
+main()
+"""
+
+
+def stopped_after(function: str, number: int, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Runs a command that gets a signal when it has called a function, given by its full name, for the first time."""
+    return python(_STOPPING_ITSELF, str(number), function, *map(str, arguments))
+
+
 def digitgan_here(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Runs a command in this process, which has loaded TensorFlow already. Raises what the command raises."""
     stdout, stderr = io.StringIO(), io.StringIO()

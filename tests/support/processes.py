@@ -111,8 +111,7 @@ class ServerProcess:
 
     def resident_bytes(self) -> int:
         """How much memory the process occupies now."""
-        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
+        return resident_bytes(self.process.pid)
 
     def _read_output(self) -> None:
         assert self.process.stdout
@@ -170,6 +169,11 @@ def digitgan_up(*arguments: str | Path) -> Iterator[tuple[ServerProcess, httpx.C
         httpx.Client(base_url=server.url, timeout=90) as client,
     ):
         yield server, client
+
+
+def resident_bytes(pid: int) -> int:
+    """Returns how much memory a process occupies now."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def free_port() -> int:

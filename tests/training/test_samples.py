@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.training.test_config import CONFIG
-from training.pixels import to_pixels
+from training.gan.networks import to_pixels
 from training.run import metrics
 from training.run.samples import milestones
 

@@ -36,7 +36,8 @@ def write_run(run: Path, *grids: Images) -> None:
     """Writes the pictures, log and evaluations of a run with milestones after STEPS."""
     (run / "samples").mkdir(parents=True)
     for step, digits in zip(STEPS, grids, strict=True):
-        samples.enlarged(samples.sheet(digits, 8)).save(run / "samples" / f"step-{step:06}.png")
+        picture = samples.png_of(samples.enlarged(samples.sheet(digits, 8)))
+        (run / "samples" / f"step-{step:06}.png").write_bytes(picture)
     log = RunLog(run / METRICS_FILE, 0)
     for step in range(10, 1001, 10):
         log.append(step, step / 100, dict(zip(METRICS, (0.9, 1.2, 0.7, 0.6), strict=True)))

@@ -6,6 +6,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import ndimage
 
 from serving.contract import IMAGE_SIDE
 from training.data import Images
@@ -63,11 +64,7 @@ def _shifted(images: Images, rng: np.random.Generator) -> Images:
     """Moved along one axis or both; the new border is black."""
     moves = rng.integers(MIN_SHIFT, MAX_SHIFT + 1, (len(images), 2)) * rng.choice([-1, 1], (len(images), 2))
     moves[np.arange(len(images)), rng.integers(0, 2, len(images))] *= rng.integers(0, 2, len(images))
-    padded = np.pad(images, ((0, 0), (MAX_SHIFT, MAX_SHIFT), (MAX_SHIFT, MAX_SHIFT)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, images.shape[1:], axis=(1, 2))
-    down, right = (MAX_SHIFT - moves).T
-    shifted: Images = windows[np.arange(len(images)), down, right]
-    return shifted
+    return np.array([ndimage.shift(image, move, order=0) for image, move in zip(images, moves, strict=True)])
 
 
 def _resized(images: Images, rng: np.random.Generator) -> Images:

@@ -1,12 +1,11 @@
 """Keras's two convolution layers, trained faster on a CPU. A reader of the GAN can skip this module.
 
 The layers have Keras's weights, shapes and names, and give the same results up to rounding. A 5×5 kernel on a 7×7 map
-takes 1,225 products for each pair of channels. By the convolution theorem (Mathieu, Henaff & LeCun 2014), 121 real
+takes 1,225 products for each pair of channels. By the convolution theorem (Mathieu, Henaff & LeCun 2014), 123 real
 products do, and two short transforms, which are plain matrix products. A convolution with stride 2 is one with stride 1
 between the four phases of the larger map and the smaller one (Shi et al. 2016).
 """
 
-from collections.abc import Iterator
 from functools import cache
 from typing import Any, Final
 
@@ -15,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-Matrix = NDArray[np.float64]
+Floats = NDArray[np.float64]
 STRIDE: Final = 2
 
 
@@ -85,75 +84,54 @@ def split_phases(kernel: Any) -> Any:
 
 
 @cache
-def three_product_transforms(side: int, taps: int, transposed: bool) -> tuple[Matrix, Matrix, Matrix]:
+def three_product_transforms(side: int, taps: int, transposed: bool) -> tuple[Floats, Floats, Floats]:
     """The stride-1 convolution with "same" padding, with three real products for each frequency (Gauss).
 
     It is of_map @ x times of_kernel @ kernel, elementwise, and ``back`` of that: float64 [products, side²],
     [products, taps²] and [side², products]. With x = a + bi and k = c + di, (a + b) · c, b · (c + d) and a · (d - c)
-    give the product's real part, first less second, and its imaginary part, first plus third. Frequencies that are
-    their own conjugates have no imaginary part and take one product.
+    give the product's real part, first less second, and its imaginary part, first plus third.
     """
-    of_map, of_kernel, back = [], [], []
-    for own_conjugate, (a, b), (c, d), (real, imaginary) in _frequencies(side, taps, transposed):
-        if own_conjugate:
-            of_map += [a]
-            of_kernel += [c]
-            back += [real]
-        else:
-            of_map += [a + b, b, a]
-            of_kernel += [c, c + d, d - c]
-            back += [2 * (real + imaginary), -2 * real, 2 * imaginary]
-    return np.array(of_map), np.array(of_kernel), np.array(back).T.copy()
+    (a, b), (c, d), (real, imaginary) = _spectra(side, taps, transposed)
+    back = np.concatenate([real + imaginary, -real, imaginary])
+    return np.concatenate([a + b, b, a]), np.concatenate([c, c + d, d - c]), back.T.copy()
 
 
 @cache
-def four_product_transforms(side: int, taps: int, transposed: bool) -> tuple[Matrix, Matrix, Matrix]:
+def four_product_transforms(side: int, taps: int, transposed: bool) -> tuple[Floats, Floats, Floats]:
     """The same convolution with four real products for each frequency, which share their operands.
 
     That is a third more products than Gauss's three, and a third less of the kernel to read from memory. Each frequency
     has two rows of the map's transform, a and b, and two of the kernel's, c and d; every row of the one is multiplied
-    with both of the other. Frequencies that are their own conjugates share two rows between two of them. The matrices
-    are float64 [2·frequencies, side²], [2·frequencies, taps²] and [side², 4·frequencies]; the order of the products is
-    frequency, row of the kernel's transform, row of the map's.
+    with both of the other. The matrices are float64 [2·frequencies, side²], [2·frequencies, taps²] and
+    [side², 4·frequencies]; the order of the products is frequency, row of the kernel's transform, row of the map's.
     """
-    of_map, of_kernel, back = [], [], []
-    alone = []
-    for own_conjugate, (a, b), (c, d), (real, imaginary) in _frequencies(side, taps, transposed):
-        if own_conjugate:
-            alone += [(a, c, real)]
-        else:
-            of_map += [a, b]
-            of_kernel += [c, d]
-            back += [2 * real, 2 * imaginary, 2 * imaginary, -2 * real]
-    if len(alone) % 2:
-        alone += [tuple(np.zeros_like(each) for each in alone[0])]
-    for (a, c, real), (b, d, other_real) in zip(alone[::2], alone[1::2], strict=True):
-        of_map += [a, b]
-        of_kernel += [c, d]
-        back += [real, 0 * real, 0 * real, other_real]
-    return np.array(of_map), np.array(of_kernel), np.array(back).T.copy()
+    map_rows, kernel_rows, (real, imaginary) = _spectra(side, taps, transposed)
+    of_map, of_kernel = (rows.swapaxes(0, 1).reshape(-1, rows.shape[2]) for rows in (map_rows, kernel_rows))
+    back = np.stack([real, imaginary, imaginary, -real], axis=1).reshape(-1, side**2)
+    return of_map, of_kernel, back.T.copy()
 
 
-def _frequencies(side: int, taps: int, transposed: bool) -> Iterator[tuple[bool, Any, Any, Any]]:
-    """The discrete Fourier transforms' frequencies, one of each conjugate pair, for maps and kernels that are real.
+def _spectra(side: int, taps: int, transposed: bool) -> tuple[Floats, Floats, Floats]:
+    """The discrete Fourier transforms of maps and kernels, which are real: one frequency of each conjugate pair.
 
-    Yields whether the frequency is its own conjugate, and the real and the imaginary part of its row for the map, of
-    that for the kernel, and of its column for the way back.
+    Returns the rows for the map, [2, frequencies, side²], those for the kernel, [2, frequencies, taps²], and the
+    columns of the way back, [2, frequencies, side²]: real parts, then imaginary parts.
     """
     half = taps // 2
     length = side + half  # A map's padding is out of reach of the circular convolution.
+    numbers = np.arange(length**2)
+    u, v = np.divmod(numbers, length)
+    conjugates = -u % length * length + -v % length
+    kept = np.concatenate([np.flatnonzero(numbers < conjugates), np.flatnonzero(numbers == conjugates)])
+    pair_sizes = np.where(kept < conjugates[kept], 2, 1)
+
+    def waves(positions: NDArray[np.int64]) -> Floats:
+        """exp(-2πi (u·y + v·x) / length) over a square of positions."""
+        y, x = np.repeat(positions, len(positions)), np.tile(positions, len(positions))
+        angles = 2 * np.pi * (np.outer(u[kept], y) + np.outer(v[kept], x)) / length
+        return np.stack([np.cos(angles), -np.sin(angles)])
+
     # What Keras calls a convolution is a correlation; its transposed convolution is one in the textbook's sense.
     offsets = np.arange(taps) - half if transposed else half - np.arange(taps)
-    for u in range(length):
-        for v in range(length):
-            conjugate = (-u % length, -v % length)
-            if (u, v) <= conjugate:
-                of_map = _wave(u, v, np.arange(side), length)
-                back = (of_map[0] / length**2, of_map[1] / length**2)
-                yield (u, v) == conjugate, of_map, _wave(u, v, offsets, length), back
-
-
-def _wave(u: int, v: int, positions: NDArray[np.int64], length: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Real and imaginary part of exp(-2πi (u·y + v·x) / length) over a square of positions: float64 [positions²]."""
-    angles = 2 * np.pi * (u * positions[:, None] + v * positions).ravel() / length
-    return np.cos(angles), -np.sin(angles)
+    of_map = waves(np.arange(side))
+    return of_map, waves(offsets), of_map * pair_sizes[:, None] / length**2

@@ -7,6 +7,7 @@ are two classifiers, of different shapes, because what one overlooks the other m
 
 from collections.abc import Callable
 from functools import partial
+from itertools import chain
 from typing import Any, Final
 
 import keras
@@ -15,15 +16,14 @@ import tensorflow as tf
 from keras import layers
 from numpy.typing import NDArray
 
-from serving.contract import CLASSES, FEATURES, IMAGE_SHAPE, LOGITS
-from training.classifier import DROPOUT, ClassifierConfig, build_classifier, fit
+from serving.contract import FEATURES, IMAGE_SHAPE, LOGITS
+from training.classifier import DROPOUT, MAP, ClassifierConfig, build_classifier, classifier_of, convolution, fit
 from training.config import TrainingConfig
 from training.data import in_batches
 from training.gan.losses import AdversarialLosses, adversarial_losses
-from training.gan.networks import LEAK
-from training.pixels import to_unit
+from training.gan.networks import LEAK, to_unit
 
-FEATURE_LAYERS: Final = (("map", "vector"), (FEATURES, LOGITS))
+FEATURE_LAYERS: Final = ((MAP, FEATURES), (FEATURES, LOGITS))
 """The layers that are judged, of the small classifier below and of one built as the served classifier is."""
 HEAD_WIDTH: Final = 256
 FEATURE_EPOCHS: Final = 6
@@ -92,33 +92,11 @@ class FeatureDiscriminators(tf.Module):  # type: ignore[misc]  # TensorFlow ship
         return [features for network in self.networks for features in network(images, training=False)]
 
 
-def build_small_classifier(dropout: float = 0.0) -> Any:
+def build_small_classifier(dropout: float) -> Any:
     """A classifier of a few strided convolutions: images float32 [N, 28, 28, 1] in -1 … 1 -> logits float32 [N, 10]."""
-
-    def block(channels: int, stride: int) -> list[Any]:
-        return [
-            layers.Conv2D(channels, 3, strides=stride, padding="same", use_bias=False),
-            layers.BatchNormalization(momentum=0.9),
-            layers.LeakyReLU(LEAK),
-        ]
-
-    return keras.Sequential(
-        [
-            keras.Input(IMAGE_SHAPE),
-            *block(32, 2),
-            *block(64, 2),
-            *block(64, 1),
-            *block(128, 2),
-            layers.Flatten(name="map"),
-            layers.Dropout(dropout),
-            layers.Dense(128, use_bias=False),
-            layers.BatchNormalization(momentum=0.9),
-            layers.LeakyReLU(LEAK, name="vector"),
-            layers.Dropout(dropout),
-            layers.Dense(CLASSES, dtype="float32"),
-        ],
-        name="small_classifier",
-    )
+    leaky_relu = partial(layers.LeakyReLU, LEAK)
+    blocks = [convolution(channels, leaky_relu, stride) for channels, stride in ((32, 2), (64, 2), (64, 1), (128, 2))]
+    return classifier_of(list(chain(*blocks)), leaky_relu, dropout)
 
 
 class MaxPooling2D(layers.MaxPooling2D):  # type: ignore[misc]  # Keras ships no types
@@ -140,8 +118,7 @@ _BUILDERS: Final[tuple[Callable[[float], Any], ...]] = (
 
 def _feature_network(classifier: Any, names: tuple[str, ...]) -> Any:
     classifier.trainable = False
-    layers_by_name = {**{layer.name: layer for layer in classifier.layers}, LOGITS: classifier.layers[-1]}
-    return keras.Model(classifier.inputs[0], [layers_by_name[name].output for name in names])
+    return keras.Model(classifier.inputs[0], [classifier.get_layer(name).output for name in names])
 
 
 def _build_head(width: int) -> Any:

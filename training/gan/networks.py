@@ -12,11 +12,10 @@ import tensorflow as tf
 from keras import layers
 from numpy.typing import NDArray
 
-from serving.contract import IMAGE_SHAPE, NOISE_DIM
+from serving.contract import IMAGE_SHAPE, NOISE_DIM, PIXEL_SCALE
 from serving.files import write_atomically
 from training.data import Images, in_batches
 from training.gan.convolution import Conv2D, Conv2DTranspose
-from training.pixels import to_unit
 
 LEAK: Final = 0.2
 """LeakyReLU's slope for negative inputs."""
@@ -71,6 +70,17 @@ def build_discriminator(dropout: float) -> Any:
         ],
         name="discriminator",
     )
+
+
+def to_unit(pixels: Any) -> Any:
+    """Pixels uint8 as a tensor float32 -1 … 1, of the same shape."""
+    return tf.cast(pixels, tf.float32) / PIXEL_SCALE - 1.0
+
+
+def to_pixels(images: Any) -> NDArray[np.uint8]:
+    """Images float32 -1 … 1 as pixels, of the same shape: scaled, clamped, then rounded half to even."""
+    levels = np.clip(np.asarray(images) * np.float32(PIXEL_SCALE) + np.float32(PIXEL_SCALE), 0, 255)
+    return np.asarray(np.rint(levels), np.uint8)
 
 
 def set_batch_statistics(generator: Any, noise: Any) -> None:

@@ -12,8 +12,7 @@ from training.data import Images
 from training.device_loop import DeviceLoop, on_device
 from training.gan.feature_discriminators import FeatureDiscriminators
 from training.gan.losses import AdversarialLosses, adversarial_losses
-from training.gan.networks import averaged_generator, build_discriminator, build_generator, float32_copy
-from training.pixels import to_unit
+from training.gan.networks import averaged_generator, build_discriminator, build_generator, float32_copy, to_unit
 
 
 class Trainer(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types

@@ -1,8 +1,11 @@
 """From a run to what is served: the chosen generator, its seed index and its story, the detector, the classifier."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
+
+import tensorflow as tf
 
 from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR
 from serving.storage import newest_version
@@ -11,15 +14,17 @@ from serving.versions.model_card import find_card
 from training import job
 from training.bar import announce
 from training.classifier import ClassifierConfig, classifier_facts, train_classifier
-from training.config import OWN, ConfigError, TrainingConfig
+from training.config import OWN, PACKAGED, ConfigError, TrainingConfig
 from training.data import Dataset
 from training.detector import DetectorConfig, detector_of_run
+from training.devices import describe
+from training.evaluation.calibration import Calibration
 from training.evaluation.classifier import EvaluationClassifier, newest_classifier
 from training.evaluation.source import MODELS
 from training.publish.export import export
 from training.publish.seed_index import SEEDS
 from training.report import story
-from training.run.metrics import EVALUATIONS_FILE, read_log
+from training.run.metrics import EVALUATIONS_FILE, METRICS_FILE, read_log
 from training.run.selection import CRITERION, Validation, average_of, kept_generators
 
 EARLIER: Final = 6
@@ -96,7 +101,7 @@ def publish_run(
         generator, name, chosen = trainer.averaged_generator(), f"last-{trainer.step}", None
     steps = detector_steps or min(DetectorConfig.steps, trainer.step)
     earlier = [each for each in kept.values() if each is not generator][-EARLIER:]
-    detector = detector_of_run(
+    discriminator, detector_facts = detector_of_run(
         run,
         f"{name}-{steps}",
         trainer.last_discriminator(),
@@ -104,22 +109,43 @@ def publish_run(
         dataset,
         DetectorConfig(steps=steps, seed=config.seed),
     )
-    details: dict[str, Mapping[str, Any]] = {DISCRIMINATOR: {"detector": detector.facts}}
+    details: dict[str, Mapping[str, Any]] = {DISCRIMINATOR: {"detector": detector_facts}}
     if chosen:
         details[GENERATOR] = {"chosen": chosen, **_evaluation_of(run, chosen)}
     document = story.build_story(run, config, classifier.probabilities, chosen)
     announce("Saving the models and comparing each with its network")
     return export(
-        {DISCRIMINATOR: detector.network, GENERATOR: generator},
+        {DISCRIMINATOR: discriminator, GENERATOR: generator},
         base,
-        job.card_facts(config, run, trainer.step),
+        _card_facts(config, run, trainer.step),
         mount_point,
         details=details,
-        calibration=detector.calibration,
+        calibration=Calibration(**detector_facts["calibration"]),
         classifier=labelling.version_dir,
         index_seeds=index_seeds or SEEDS,
         story=story.encode(document) if document["milestones"] else None,
     )
+
+
+def _card_facts(config: TrainingConfig, run: Path, step: int) -> dict[str, Any]:
+    """What the model cards say about a run: how it was trained, on what, and its losses at the end.
+
+    ``last_interval`` is the last line of the log: both losses and the discriminator's accuracy, which show whether
+    the two were in balance, not how good the digits are.
+    """
+    rows = read_log(run / METRICS_FILE)
+    return {
+        "training": {
+            **asdict(config),
+            "data": "MNIST by Keras's loader" if config.data == "keras" else Path(config.data).name,
+            "classifier": config.classifier if config.classifier in (PACKAGED, OWN) else Path(config.classifier).name,
+            "steps": step,
+            "epochs": round(config.epochs_at(step), 2),
+            "tensorflow": tf.__version__,
+            "device": describe(),
+        },
+        "last_interval": rows[-1] if rows else None,
+    }
 
 
 def _evaluation_of(run: Path, chosen: Mapping[str, Any]) -> dict[str, Any]:

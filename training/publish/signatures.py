@@ -18,7 +18,7 @@ from serving.contract import FEATURES, IMAGES, LOGITS, PROBABILITIES, SIGNATURE
 from serving.noise import noise_from_seeds
 from training.evaluation.calibration import Calibration
 from training.gan.generator_graph import generator_graph
-from training.pixels import to_unit
+from training.gan.networks import to_unit
 
 IMAGES_SPEC: Final = tf.TensorSpec([None, *contract.IMAGE_SHAPE], tf.uint8, IMAGES)
 CHECKED_SIZES: Final = (1, 2, 3, 7, 64, 256)

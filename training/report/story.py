@@ -121,7 +121,7 @@ def time_lapse(story: Mapping[str, Any]) -> bytes:
 
 def _frame(milestone: Mapping[str, Any]) -> Image.Image:
     with Image.open(BytesIO(base64.b64decode(milestone["png"]))) as picture:
-        grid = enlarged(np.asarray(picture))
+        grid = Image.fromarray(enlarged(np.asarray(picture)))
     width = grid.width
     frame = Image.new("L", (width, width + CAPTION))
     frame.paste(grid, (0, 0))

@@ -1,10 +1,8 @@
 """The training loop: steps, log, pictures, checkpoints, and an orderly stop at any time."""
 
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,24 +20,9 @@ from training.run.selection import Selection, Validation
 CHECKPOINTS: Final = "checkpoints"
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended.
-
-    Attributes:
-        step: steps taken since the beginning of the run.
-        signal: what stopped it early, or None if it went its whole length.
-        trainer: the networks as they stand.
-    """
-
-    step: int
-    signal: signal.Signals | None
-    trainer: Trainer
-
-
 def train(
     config: TrainingConfig, dataset: Dataset, run: Path, strategy: Any, classifier: EvaluationClassifier | None
-) -> Outcome:
+) -> tuple[Trainer, signal.Signals | None]:
     """Trains from the run directory's last checkpoint, or from the beginning where there is none, to the end.
 
     SIGINT and SIGTERM end it within about a second, with a checkpoint, so that the next call continues exactly there.
@@ -51,6 +34,9 @@ def train(
         run: the run directory; everything that a run leaves is written there (docs/training.md lists it).
         strategy: the tf.distribute strategy to train under (:func:`training.devices.strategy`).
         classifier: measures the generator now and then; None for a worker that is not the chief.
+
+    Returns:
+        The networks as they stand, and the signal that stopped the run before its end, if one did.
 
     Raises:
         ConfigError: the images are not those that the run began with.
@@ -101,7 +87,7 @@ def train(
             checkpoints.save(step)
         metrics.plot(run, config.recipe.loss)
     # Another worker's signal was SIGTERM, as far as one can tell.
-    return Outcome(step, (stopped_by or [signal.SIGTERM])[0] if stopped else None, trainer)
+    return trainer, (stopped_by or [signal.SIGTERM])[0] if stopped else None
 
 
 def _multiples(every: int, steps: int) -> set[int]:
@@ -135,9 +121,6 @@ def _state(epoch: float, means: Any) -> str:
 def _stop_signal() -> Iterator[list[signal.Signals]]:
     """Notes the first SIGINT or SIGTERM in the list it yields; a second one has its ordinary effect."""
     noted: list[signal.Signals] = []
-    if threading.current_thread() is not threading.main_thread():  # Only the main thread may handle signals.
-        yield noted
-        return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def note(number: int, _frame: object) -> None:

@@ -46,18 +46,18 @@ def losses(log: Columns, generator_chance: float, discriminator_chance: float) -
     """
     figure = _figure(4.6)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
-    steps = _numbers(log["step"])
+    steps = np.array(log["step"], np.float64)
     for axes, name, label, colour, chance in (
         (upper, "generator_loss", "generator", BLUE, generator_chance),
         (upper, "discriminator_loss", "discriminator", ORANGE, discriminator_chance),
         (lower, "accuracy_real", "on real", GREEN, 0.5),
         (lower, "accuracy_fake", "on generated", PURPLE, 0.5),
     ):
-        values = _numbers(log[name])
+        values = np.array(log[name], np.float64)
         axes.plot(steps, values, color=colour, linewidth=0.8, alpha=0.3)
         axes.plot(steps, _smoothed(values), color=colour, linewidth=1.6, label=label)
         axes.axhline(chance, color=GREY if axes is lower else colour, linestyle=":", linewidth=1.2)
-    both = np.concatenate([_numbers(log["generator_loss"]), _numbers(log["discriminator_loss"])])
+    both = np.array([log["generator_loss"], log["discriminator_loss"]], np.float64)
     finite = both[np.isfinite(both)]
     upper.set_ylabel("loss (nats)")
     # A few extreme points, as at the beginning, don't flatten the rest.
@@ -147,11 +147,7 @@ def _legend(axes: "Axes") -> None:
 
 
 def _column(rows: Sequence[Mapping[str, Any]], key: str) -> NDArray[np.float64]:
-    return _numbers([row.get(key) for row in rows])
-
-
-def _numbers(values: Sequence[float | None]) -> NDArray[np.float64]:
-    return np.array([np.nan if value is None else value for value in values], np.float64)
+    return np.array([row.get(key) for row in rows], np.float64)  # None becomes NaN.
 
 
 def _smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:

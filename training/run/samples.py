@@ -12,7 +12,7 @@ from serving.contract import IMAGE_SIDE
 from serving.files import write_atomically
 from serving.noise import noise_from_seeds
 from training.config import TrainingConfig
-from training.pixels import to_pixels
+from training.gan.networks import to_pixels
 
 SAMPLES: Final = "samples"
 """The directory of a run's pictures."""
@@ -55,15 +55,13 @@ def sheet(digits: NDArray[np.uint8], columns: int) -> NDArray[np.uint8]:
     return rows.transpose(0, 2, 1, 3).reshape(-1, columns * IMAGE_SIDE)
 
 
-def png_of(picture: Image.Image | NDArray[np.uint8]) -> bytes:
-    """A picture, or gray pixels uint8 [height, width], as a PNG."""
+def png_of(pixels: NDArray[np.uint8]) -> bytes:
+    """Gray pixels, uint8 [height, width], as a PNG."""
     png = BytesIO()
-    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
-    image.save(png, format="PNG", optimize=True)
+    Image.fromarray(pixels).save(png, format="PNG", optimize=True)
     return png.getvalue()
 
 
-def enlarged(pixels: NDArray[np.uint8]) -> Image.Image:
-    """A picture at twice its size, each pixel a square. ``pixels``: uint8 [height, width]."""
-    height, width = pixels.shape
-    return Image.fromarray(pixels).resize((width * SCALE, height * SCALE), Image.Resampling.NEAREST)
+def enlarged(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Pixels uint8 [height, width] at twice the size, each a square."""
+    return pixels.repeat(SCALE, axis=0).repeat(SCALE, axis=1)

@@ -10,8 +10,14 @@ from training.config import ConfigError, TrainingConfig
 from training.data import Dataset, in_batches
 from training.evaluation.classifier import EvaluationClassifier
 from training.evaluation.evaluator import Evaluator
-from training.gan.networks import averaged_generator, build_generator, float32_copy, read_weights, write_weights
-from training.pixels import to_pixels
+from training.gan.networks import (
+    averaged_generator,
+    build_generator,
+    float32_copy,
+    read_weights,
+    to_pixels,
+    write_weights,
+)
 from training.run.metrics import EVALUATIONS_FILE, RunLog, read_log
 
 GENERATORS: Final = "generators"
