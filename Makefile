@@ -41,8 +41,7 @@ unit: $(VENV)/.dev
 	@echo "== Tests (pytest): real servers on real sockets, a few minutes"
 	@$(BIN)/pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
-SERVER_TESTS := tests/serving/model_server tests/api tests/digitgan/test_up.py \
-  tests/serving/test_roll_out.py tests/serving/test_broken_version.py
+SERVER_TESTS := tests/serving/model_server tests/serving/test_roll_out.py tests/api tests/digitgan/test_up.py
 test-slow: $(VENV)/.dev fuzz schemathesis ## Set up, and run what takes an hour: load, failures, leaks, fuzzing, containers
 	@echo "== Slow tests (pytest)"
 	@$(BIN)/pytest --ignore tests/slow/test_containers.py tests/slow

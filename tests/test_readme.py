@@ -5,7 +5,6 @@ import io
 import json
 import os
 import re
-import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import httpx
 import pytest
 from PIL import Image
 
+from tests.support.curl import curl
 from tests.support.processes import digitgan_up
 
 ROOT = Path(__file__).parent.parent
@@ -50,38 +50,6 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("readme")
     (directory / "docs").symlink_to(ROOT / "docs")
     return directory
-
-
-def curl(command: str, client: httpx.Client, directory: Path) -> str:
-    """Does what a README's curl command does, so that the tests need no curl; returns what it would print."""
-    words = iter(shlex.split(command)[1:])
-    url, output, headers, body, files = "", None, {}, None, []
-    for word in words:
-        match word:
-            case "-s":
-                pass
-            case "-o":
-                output = directory / next(words)
-            case "-H":
-                name, _, value = next(words).partition(": ")
-                headers[name] = value
-            case "-d":
-                body = next(words).encode()
-            case "-F":
-                name, _, path = next(words).partition("=@")
-                files.append((name, (path, (directory / path).read_bytes())))
-            case "--data-binary":
-                body = (directory / next(words).removeprefix("@")).read_bytes()
-            case _:
-                assert word.startswith("http://127.0.0.1:8000/"), word
-                url = word.removeprefix("http://127.0.0.1:8000")
-    method = "GET" if body is None and not files else "POST"
-    answer = client.request(method, url, headers=headers, content=body, files=files or None)
-    assert answer.status_code == 200, answer.text
-    if output is None:
-        return answer.text
-    output.write_bytes(answer.content)
-    return ""
 
 
 def run(command: str, client: httpx.Client, directory: Path) -> str:

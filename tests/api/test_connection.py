@@ -101,8 +101,8 @@ def test_a_malformed_request_leaves_nothing_in_memory(impatient: GatewayClient) 
 @pytest.mark.parametrize(
     "field", [b"X: " + b"x" * 2 * MAX_HEADER_BYTES + b"\r\n", b"X: y\r\n" * 101], ids=["large", "many"]
 )
-def test_a_large_header_is_refused(impatient: GatewayClient, field: bytes) -> None:
-    with impatient.connect() as connection:
+def test_a_large_header_is_refused(faulty_http: GatewayClient, field: bytes) -> None:
+    with faulty_http.connect() as connection:
         connection.sendall(b"GET /healthz/live HTTP/1.1\r\nHost: x\r\n" + field + b"\r\n")
         assert_problem(read(connection), 431, "header-too-large")
 
@@ -193,7 +193,7 @@ WEBSOCKET = b"Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSo
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
 @pytest.mark.parametrize("upgrade", [H2C, WEBSOCKET], ids=["h2c", "websocket"])
 def test_a_request_to_upgrade_gets_the_answer_to_the_request(
-    impatient: GatewayClient, upgrade: bytes, chunked: bool, pieces: int
+    faulty_http: GatewayClient, upgrade: bytes, chunked: bool, pieces: int
 ) -> None:
     """Its body is never taken for a request, even if it looks like one."""
     stream = b""
@@ -203,7 +203,7 @@ def test_a_request_to_upgrade_gets_the_answer_to_the_request(
         else:
             stream += POST + upgrade + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
     stream += LAST.replace(b"Connection: close", b"Connection: close, Upgrade\r\nUpgrade: h2c")
-    with impatient.connect() as connection:
+    with faulty_http.connect() as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         step = -(-len(stream) // pieces)
         for start in range(0, len(stream), step):
@@ -219,11 +219,11 @@ BAD_CHUNK = CHUNKED + b"nonsense"
 @pytest.mark.parametrize("before", [0, 1, 3])
 @pytest.mark.parametrize("pieces", [1, 2])
 def test_a_malformed_request_is_answered_in_its_turn(
-    impatient: GatewayClient, pieces: int, before: int, bad: bytes
+    faulty_http: GatewayClient, pieces: int, before: int, bad: bytes
 ) -> None:
     stream = DIGIT * before + bad + DIGIT
     cut = len(stream) if pieces == 1 else len(DIGIT * before + bad) - 8
-    with impatient.connect() as connection:
+    with faulty_http.connect() as connection:
         connection.sendall(stream[:cut])
         connection.sendall(stream[cut:])
         assert statuses(read(connection)) == [200] * before + [400]

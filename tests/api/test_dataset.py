@@ -135,6 +135,6 @@ def test_each_block_has_the_time_of_a_request(faulty_server: MisbehavingServer) 
         return answer(request)
 
     faulty_server.behaviour = slow
-    with gateways.serving(faulty_server.target, request_timeout_s=4) as http:
+    with gateways.serving(faulty_server.target, request_timeout_s=8) as http:
         asked = {"count": 1, "confidence_floor": 0.9, "first_seed": MAX_SEED - 40 * 256}
         assert_problem(http.post("/dataset", json=asked), "invalid-request", "/confidence_floor")

@@ -1,19 +1,15 @@
 """Pixels as files: what ``test_generate`` doesn't see of PNG, sheets, zip and streams."""
 
-import asyncio
 import gc
 import io
 import sys
 import zipfile
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 
 import numpy as np
 import pytest
-from starlette.types import Message, Scope
 
 from api.formats import images
-from api.formats.streams import Stream, ZipStream
+from api.formats.streams import ZipStream
 from tests.support.pictures import pixels_of
 
 
@@ -71,51 +67,3 @@ def test_an_abandoned_archive_ends_without_an_error(monkeypatch: pytest.MonkeyPa
     del archive, archives
     gc.collect()
     assert not errors
-
-
-SCOPE: Scope = {"type": "http", "asgi": {"spec_version": "2.3"}}
-
-
-@pytest.mark.parametrize("leaves_at", ["http.response.start", "http.response.body", "never"])
-def test_a_stream_closes_what_it_is_made_from(leaves_at: str) -> None:
-    """If the client disconnects at the start, only the source has begun."""
-    closed: list[str] = []
-
-    async def source() -> AsyncGenerator[bytes]:
-        try:
-            for _ in range(3):
-                yield b"x"
-        finally:
-            await asyncio.sleep(0)  # as where a call is cancelled: others have their turn meanwhile
-            closed.append("source")
-
-    async def encoded(parts: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-        try:
-            async with aclosing(parts):
-                async for part in parts:
-                    yield part
-        finally:
-            closed.append("encoded")
-
-    async def answer() -> None:
-        parts = source()
-        await anext(parts)
-        body = encoded(parts)
-        left = asyncio.Event()
-
-        async def receive() -> Message:
-            await left.wait()
-            return {"type": "http.disconnect"}
-
-        async def send(message: Message) -> None:
-            if message["type"] == leaves_at:
-                left.set()
-                await asyncio.Event().wait()  # the client takes nothing more
-
-        await Stream(body, (parts,), {}, "application/zip")(SCOPE, receive, send)
-        for generator in (parts, body):
-            with pytest.raises(StopAsyncIteration):
-                await anext(generator)
-
-    asyncio.run(answer())
-    assert sorted(closed) == (["source"] if leaves_at == "http.response.start" else ["encoded", "source"])

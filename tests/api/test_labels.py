@@ -2,22 +2,25 @@
 
 import csv
 import io
-import threading
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from serving.contract import GENERATOR, MODELS
 from tests.api.test_generate import ask, from_json, from_npy
+from tests.api.test_models import model
+from tests.serving.model_server.saved_models import garble_graph
 from tests.support import gateways, indexed_models
 from tests.support.gateways import GatewayClient
 from tests.support.indexed_models import BY_CLASSIFIER, BY_INDEX, DOUBTFUL, INDEXED, SHADE
 from tests.support.pictures import pixels_of
 from tests.support.problems import assert_problem
+from tests.support.repeating import repeating
 from tests.support.waiting import wait_until
 
 FORMATS = ["application/json", "image/png", "application/zip", "application/x-npy"]
@@ -143,49 +146,48 @@ def test_the_verdict_follows_the_calibrated_probability(small_http: GatewayClien
     assert verdicts == {-1.0: (False, "fake"), 1.0: (False, "fake"), 3.0: (True, "real")}
 
 
-def test_a_digit_stays_that_digit_while_versions_change(
+def test_a_digit_stays_that_digit_and_no_request_fails_while_versions_change(
     small_models: Path, sockets: Path, program: str, tmp_path: Path
 ) -> None:
-    """Version 2 makes eights of the seeds of sevens; version 3 has no index."""
-    for name in ("generator", "discriminator", "classifier"):
+    """Version 2 makes eights of the seeds of sevens, version 3 is broken, and version 4 has no index."""
+    for name in MODELS:
         (tmp_path / name).mkdir()
         (tmp_path / name / "1").symlink_to(small_models / name / "1")
-    answers: list[httpx.Response] = []
-    enough = threading.Event()
-
-    def publish(version: int, **options: Any) -> None:
-        beside = tmp_path / f"{version}.partial"
-        indexed_models.save_generator(beside, **options)
-        beside.rename(tmp_path / "generator" / str(version))
-
-    def wait_for(version: int) -> None:
-        wait_until(lambda: bool(answers) and answers[-1].json().get("version") == version)
 
     with (
         gateways.model_server(tmp_path, sockets / "changing.sock", program) as server,
         gateways.serving(server.target) as client,
     ):
 
-        def keep_asking() -> None:
-            while not enough.is_set():
-                answers.append(client.post("/generate", json={"count": 20, "digit": 7}))
+        def publish(version: int, *, broken: bool = False, **options: Any) -> None:
+            beside = tmp_path / f"{version}.partial"
+            indexed_models.save_generator(beside, **options)
+            if broken:
+                garble_graph(beside)
+            beside.rename(tmp_path / GENERATOR / str(version))
 
-        asking = threading.Thread(target=keep_asking)
-        asking.start()
-        try:
+        def wait_for(version: int) -> None:
+            wait_until(lambda: client.get("/digits/1.png").headers["x-model-version"] == str(version), seconds=300)
+
+        with repeating(lambda: ask(client, count=20, digit=7)) as answers:
             wait_for(1)
             publish(2, shift=1)
             wait_for(2)
-        finally:
-            enough.set()
-            asking.join()
+            before = len(answers)
+            publish(3, broken=True)
+            wait_until(lambda: client.metric("model_newest_version_failed", model=GENERATOR) == 1, seconds=300)
+            wait_until(lambda: len(answers) > before + 1)
+        assert {answer.json()["version"] for answer in answers} == {1, 2}
         for answer in answers:
-            assert answer.status_code == 200, answer.text
             pixels = from_json(answer)
             assert (pixels[:, 0, 0] == answer.json()["version"] - 1).all()
             assert (shown(pixels) == 7).all()
-        publish(3, indexed=None)
-        wait_until(lambda: client.get("/digits/1.png").headers["x-model-version"] == "3")
+        assert client.get("/healthz/ready").status_code == 200
+        assert model(client, GENERATOR)["status"] == "degraded"
+        assert re.match(r"version 3: DATA_LOSS.*; version 2 serves on$", model(client, GENERATOR)["detail"], re.DOTALL)
+        publish(4, indexed=None)
+        wait_for(4)
+        assert model(client, GENERATOR)["status"] == "available"
         for body, places in (({"digit": 7}, ["/digit"]), ({"digit": 7, "curated": True}, ["/digit", "/curated"])):
             assert_problem(client.post("/generate", json={"count": 1} | body), "no-seed-index", *places)
         (image,) = ask(client, seeds=[5], labels=True).json()["images"]

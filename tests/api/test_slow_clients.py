@@ -5,8 +5,6 @@
 
 import contextlib
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,13 +14,14 @@ import pytest
 
 from api.middleware.connection import STREAM_BYTES
 from tests.support import gateways
+from tests.support.commands import python
 from tests.support.gateways import GatewayClient
 from tests.support.misbehaving import MisbehavingServer
 from tests.support.problems import assert_problem
 from tests.support.slow_clients import SLOW, hanging, port_of, request
 from tests.support.waiting import wait_until
 
-SEND_TIMEOUT_S = 1.0
+SEND_TIMEOUT_S = 3.0
 MOST_CONNECTIONS = 60
 MOST_WAITING_BYTES = 16 * 2**20
 
@@ -45,7 +44,7 @@ def _no_client_stays(http: GatewayClient) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def hasty(faulty_server: MisbehavingServer) -> Iterator[GatewayClient]:
-    """A client of a gateway that waits a second for a client to read its answer."""
+    """A client of a gateway that waits some seconds for a client to read its answer."""
     with gateways.serving(faulty_server.target, send_timeout_s=SEND_TIMEOUT_S) as client:
         yield client
 
@@ -138,11 +137,10 @@ def test_a_body_of_ten_times_the_limit_is_not_kept(http: GatewayClient, length: 
 
 def test_as_many_connections_as_there_may_be_files() -> None:
     """In a process of its own: a limit once lowered stays."""
-    lines = (
-        "import resource",
-        "from api.main import allow_connections",
-        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 1000))",
-        "print(allow_connections(500), resource.getrlimit(resource.RLIMIT_NOFILE)[0], allow_connections(2048))",
+    code = (
+        "import resource\n"
+        "from api.main import allow_connections\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 1000))\n"
+        "print(allow_connections(500), resource.getrlimit(resource.RLIMIT_NOFILE)[0], allow_connections(2048))\n"
     )
-    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["500", "884", "616"]
+    assert python(code).stdout.split() == ["500", "884", "616"]

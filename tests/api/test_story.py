@@ -5,10 +5,9 @@ import httpx
 import numpy as np
 import pytest
 
-from serving.apis import PredictRequest
 from serving.contract import STORY, STORY_BYTES, STORY_PAGE
 from tests.support import indexed_models
-from tests.support.misbehaving import MisbehavingServer, answer
+from tests.support.misbehaving import MisbehavingServer, answer, failing
 from tests.support.problems import assert_problem
 
 
@@ -24,11 +23,8 @@ def test_the_story_is_the_one_that_was_exported(small_http: httpx.Client) -> Non
 
 
 def test_a_version_without_a_story_says_so(faulty_http: httpx.Client, faulty_server: MisbehavingServer) -> None:
-    def without(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
-        context.abort(grpc.StatusCode.FAILED_PRECONDITION, 'Serving signature key "story" not found.')
-        raise AssertionError
-
-    faulty_server.behaviour = without
+    words = 'Serving signature key "story" not found.'
+    faulty_server.behaviour = failing(grpc.StatusCode.FAILED_PRECONDITION, words)
     assert_problem(faulty_http.get("/story"), "no-story")
 
 
@@ -36,9 +32,6 @@ def test_a_version_without_a_story_says_so(faulty_http: httpx.Client, faulty_ser
 def test_a_length_that_cannot_be_is_the_contract_broken(
     faulty_http: httpx.Client, faulty_server: MisbehavingServer, length: int
 ) -> None:
-    def endless(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
-        pages = np.zeros((1, STORY_PAGE), np.uint8)
-        return answer(request, {STORY: pages, STORY_BYTES: np.array([length], np.int64)})
-
-    faulty_server.behaviour = endless
+    pages, lengths = np.zeros((1, STORY_PAGE), np.uint8), np.array([length])
+    faulty_server.behaviour = lambda request, context: answer(request, {STORY: pages, STORY_BYTES: lengths})
     assert_problem(faulty_http.get("/story"), "broken-contract")

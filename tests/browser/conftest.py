@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-from tests import story_models
-from tests.support import gateways
+from tests.support import gateways, story_models
 from tests.support.built_once import built_once
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
@@ -63,7 +62,7 @@ def watch() -> Iterator[Callable[[Page], None]]:
     complaints: list[str] = []
 
     def watched(page: Page) -> None:
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)
         page.on("console", lambda line: complaints.append(line.text) if line.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
 

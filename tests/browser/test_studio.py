@@ -2,8 +2,7 @@
 
 import contextlib
 import io
-import shlex
-from typing import Any
+from pathlib import Path
 
 import httpx
 import pytest
@@ -11,6 +10,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, Route, expect
 
 from tests.browser.conftest import DESKTOP, FILLED, PHONE, Open
+from tests.support.curl import curl
 
 
 def recipe(page: Page, name: str) -> tuple[str, str]:
@@ -25,21 +25,6 @@ def run(code: str) -> str:
     with contextlib.redirect_stdout(printed):
         exec(code, {})
     return printed.getvalue()
-
-
-def request_of(command: str) -> tuple[str, dict[str, str], str]:
-    """URL, headers and body of a curl command."""
-    words = iter(shlex.split(command)[2:])
-    url, body = next(words), ""
-    headers: dict[str, str] = {}
-    for word in words:
-        value = next(words)
-        if word == "-H":
-            name, _, text = value.partition(": ")
-            headers[name] = text
-        elif word == "-d":
-            body = value
-    return url, headers, body
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["1440", "390"])
@@ -72,7 +57,7 @@ def test_views_are_reached_by_keyboard_and_by_address(open_page: Open) -> None:
 
 
 @pytest.mark.parametrize(("view", "file"), [("wall", "digits.npy"), ("walk", "walk.npy")])
-def test_the_recipes_give_what_the_page_got(open_page: Open, view: str, file: str) -> None:
+def test_the_recipes_give_what_the_page_got(open_page: Open, tmp_path: Path, view: str, file: str) -> None:
     page = open_page()
     with page.expect_response(lambda answer: answer.request.method == "POST") as waiting:
         page.goto(f"/#{view}")
@@ -80,15 +65,16 @@ def test_the_recipes_give_what_the_page_got(open_page: Open, view: str, file: st
     page.locator(FILLED[view]).wait_for()
     command, code = recipe(page, view)
     assert command.endswith(f"-o {file}")
-    url, headers, body = request_of(command)
-    answer = httpx.post(url, headers=headers, content=body)
+    with httpx.Client() as client:
+        curl(command, client, tmp_path)
+    content = (tmp_path / file).read_bytes()
     if view == "walk":
-        assert answer.content == waiting.value.body()
-    assert run(code).startswith(f"({(len(answer.content) - 128) // 784}, 28, 28)")
+        assert content == waiting.value.body()
+    assert run(code).startswith(f"({(len(content) - 128) // 784}, 28, 28)")
 
 
 def test_the_recipe_of_a_drawing_sends_the_file(
-    open_page: Open, studio: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+    open_page: Open, studio: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = open_page("draw")
     command, code = recipe(page, "draw")

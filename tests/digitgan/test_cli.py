@@ -19,19 +19,8 @@ from serving.pretrained import MODELS_DIR
 from tests.support import commands
 
 COMMANDS = (
-    "up",
-    "serve",
-    "gateway",
-    "generate",
-    "score",
-    "dataset",
-    "train",
-    "evaluate",
-    "report",
-    "export",
-    "train-classifier",
-    "key",
-    "models",
+    *("up", "serve", "gateway", "generate", "score", "dataset"),
+    *("train", "evaluate", "report", "export", "train-classifier", "key", "models"),
 )
 
 
@@ -88,7 +77,10 @@ MISTAKES: tuple[tuple[list[str], str], ...] = (
     (["models", "add", "NOWHERE"], "holds no models"),
     (["train", "--data", "NOWHERE"], "does not exist"),
     (["train", "--steps", "0"], "--steps must be at least 1"),
-    (["train", "--preset", "none"], "--preset must be one of"),
+    (["train", "--steps", "3", "--epochs", "1"], "--epochs and --steps"),
+    (["train", "--epochs", "0"], "--epochs must be positive"),
+    (["train", "--preset", "none"], "--preset must be one of deck, dcgan, best"),
+    (["train", "--resume"], "there is no run in runs/ yet"),
     (["train", "--set", "dropout=2"], "dropout must be"),
     (["train", "--set", "dropping=0.1"], "dropping"),
     (["export", "NOWHERE"], "holds no run"),

@@ -1,7 +1,6 @@
 """Both clients against a real gateway: arrays in, arrays out."""
 
 import asyncio
-import io
 import json
 import zipfile
 from collections.abc import Iterator
@@ -10,14 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from PIL import Image
 
 import digitgan
 import digitgan.client
 from digitgan.client import AsyncClient, Client, InvalidRequestError, VersionNotFoundError
 from serving.noise import noise_from_seeds
 from tests.support import commands
+from tests.support.pictures import pixels_of
 
 
 class Both:
@@ -51,11 +49,6 @@ def client(request: pytest.FixtureRequest, url: str) -> Iterator[Both]:
     both = Both(request.param, url)
     yield both
     both.end()
-
-
-def pixels_in(png: bytes) -> NDArray[np.uint8]:
-    with Image.open(io.BytesIO(png)) as image:
-        return np.asarray(image)
 
 
 def test_what_is_public_is_listed() -> None:
@@ -118,10 +111,10 @@ def test_a_file_is_what_the_gateway_makes(client: Both, tmp_path: Path, suffix: 
     expected = client.generate(seeds=range(4), scale=2).pixels
     content = path.read_bytes()
     if suffix == ".png":
-        assert pixels_in(content).shape == (2 * (2 * 30 + 2), 2 * (2 * 30 + 2))
+        assert pixels_of(content).shape == (2 * (2 * 30 + 2), 2 * (2 * 30 + 2))
     elif suffix == ".zip":
         with zipfile.ZipFile(path) as archive:
-            assert np.array_equal([pixels_in(archive.read(name)) for name in archive.namelist()], expected)
+            assert np.array_equal([pixels_of(archive.read(name)) for name in archive.namelist()], expected)
     elif suffix == ".npy":
         assert np.array_equal(np.load(path), expected)
     else:

@@ -3,7 +3,6 @@
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,7 @@ from PIL import Image
 
 from digitgan import Client
 from tests.support import commands
-
-DEADLINE_S = 300.0
+from tests.support.waiting import wait_until
 
 
 def digitgan(*arguments: object, url: str | None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -90,12 +88,8 @@ def test_ctrl_c_during_a_download_is_a_line_and_leaves_nothing(url: str, tmp_pat
     asked = ("--count", "20000", "--scale", "16", "--out", name, "--url", url)
     command = [sys.executable, "-m", "digitgan", "generate", *asked]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
-        deadline = time.monotonic() + DEADLINE_S
-        while not any(path.stat().st_size for path in tmp_path.iterdir()):
-            assert process.poll() is None, "it ended before it could be stopped"
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(lambda: any(path.stat().st_size for path in tmp_path.iterdir()))
         process.send_signal(signal.SIGINT)
-        printed, errors = process.communicate(timeout=DEADLINE_S)
+        printed, errors = process.communicate(timeout=commands.LIMIT_S)
     assert (process.returncode, printed, errors) == (130, "", "\nStopped.\n")
     assert list(tmp_path.iterdir()) == []

@@ -1,20 +1,17 @@
-"""``digitgan up``: everything at once, as the README promises, through a model swap and to an orderly end."""
+"""``digitgan up``: everything at once, as the README promises, and to an orderly end."""
 
 import io
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from serving.contract import MODELS
-from serving.pretrained import MODELS_DIR
+from tests.support.commands import digitgan
 from tests.support.processes import digitgan_up
 from tests.support.waiting import wait_until
 
@@ -62,45 +59,6 @@ def test_the_model_server_on_the_path_is_taken(tmp_path: Path, monkeypatch: pyte
     assert not Path(f"/proc/{model_server}").exists()
 
 
-def test_a_new_version_takes_over_without_a_failed_request(tmp_path: Path) -> None:
-    """Version 2 is published as export does it, by a rename, under a client that never pauses."""
-    for name in MODELS:
-        shutil.copytree(MODELS_DIR / name / "1", tmp_path / name / "1")
-    answers: list[tuple[int, int]] = []
-    failures: list[str] = []
-    enough = threading.Event()
-
-    with digitgan_up("--models", tmp_path) as (_, client):
-
-        def ask() -> None:
-            seed = 0
-            while not enough.is_set():
-                answer = client.post("/generate", json={"seeds": [seed]})
-                if answer.status_code == 200:
-                    answers.append((seed, answer.json()["version"]))
-                else:
-                    failures.append(answer.text)
-                seed += 1
-
-        asking = threading.Thread(target=ask)
-        asking.start()
-        try:
-            wait_until(lambda: len(answers) >= 20)
-            for name in MODELS:
-                shutil.copytree(MODELS_DIR / name / "1", tmp_path / name / ".2.partial")
-                (tmp_path / name / ".2.partial").rename(tmp_path / name / "2")
-            wait_until(lambda: bool(answers) and answers[-1][1] == 2)
-            swapped_at = len(answers)
-            wait_until(lambda: len(answers) >= swapped_at + 20)
-        finally:
-            enough.set()
-            asking.join()
-    assert failures == []
-    versions = [version for _, version in answers]
-    assert versions == sorted(versions)
-    assert set(versions) == {1, 2}
-
-
 def test_a_model_server_that_dies_takes_the_gateway_with_it_and_says_so() -> None:
     with digitgan_up() as (server, _):
         process = server.process
@@ -112,8 +70,7 @@ def test_a_model_server_that_dies_takes_the_gateway_with_it_and_says_so() -> Non
 def test_a_model_that_cannot_be_loaded_ends_everything_and_is_named(tmp_path: Path) -> None:
     (tmp_path / "generator" / "1").mkdir(parents=True)
     (tmp_path / "generator" / "1" / "saved_model.pb").write_bytes(b"no graph")
-    command = [sys.executable, "-m", "digitgan", "up", "--port", "0", "--models", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)
+    done = digitgan("up", "--port", "0", "--models", tmp_path, check=False)
     assert done.returncode == 2
     last = done.stderr.splitlines()[-1]
     assert re.search(r"^digitgan: generator version 1 cannot be loaded: (DATA_LOSS|OUT_OF_RANGE): .+", last)

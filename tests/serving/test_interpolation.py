@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from serving.interpolation import Method, length, lerp, path, slerp
+from serving.interpolation import lerp, path, slerp
 from serving.noise import noise_from_seeds
 
 
@@ -20,18 +20,6 @@ def test_an_arc_keeps_the_length_that_a_line_loses() -> None:
     arc, line = (np.linalg.norm(path(points, 10, method, loop=False), axis=1) for method in ("slerp", "lerp"))
     assert arc.min() > 0.97 * min(arc[0], arc[-1])
     assert line.min() < 0.8 * min(line[0], line[-1])
-
-
-@pytest.mark.parametrize("method", ["slerp", "lerp"])
-@pytest.mark.parametrize("loop", [False, True])
-def test_a_walk_meets_every_point_exactly(method: Method, loop: bool) -> None:
-    points = noise_from_seeds([3, 4, 5])
-    way = path(points, 7, method, loop)
-    assert way.dtype == np.float32
-    assert len(way) == length(3, 7, loop) == (21 if loop else 15)
-    np.testing.assert_array_equal(way[[0, 7, 14]], points)
-    if loop:
-        np.testing.assert_array_equal(way[15], path(points[[2, 0]], 7, method, loop=False)[1])
 
 
 @pytest.mark.parametrize("end", [[1, 2], [2, 4], [-1, -2], [0, 0]], ids=["same", "longer", "opposite", "zero"])

@@ -10,7 +10,6 @@ from serving.errors import UserError
 from serving.pretrained import MODELS_DIR
 from serving.storage import find_versions
 from serving.tf_serving import model_config
-from serving.tf_serving.model_config import ConfigError
 from serving.tf_serving.server_config import MODELS_CONFIG
 from serving.versions.model_card import CardError, read_card, write_card
 from serving.versions.model_copy import add_versions
@@ -45,13 +44,6 @@ def test_a_version_that_is_missing_is_copied_and_the_labels_stay(tmp_path: Path)
     assert (tmp_path / MODELS_CONFIG).read_bytes() == config
     assert moved.stat().st_ino == inode
     assert [line for line in said if "copied" in line] == ["generator version 1: copied"]
-
-
-def test_a_source_without_versions_is_a_failure(tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ConfigError, match="holds no models"):
-        add(tmp_path / "empty", tmp_path / "volume")
-    assert not (tmp_path / "volume" / MODELS_CONFIG).exists()
 
 
 def test_another_version_of_the_same_number_stays_and_is_a_failure(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from serving.noise import noise_from_seeds
 from serving.pretrained import MODELS_DIR
 from serving.versions.model_card import read_card, verify
 from serving.versions.quality_gate import Thresholds, shortfalls
-from tests.pixels import assert_same_pixels
+from tests.support.pixels import assert_same_pixels
 from training.config import DEFAULT_PRESET
 from training.gan.networks import LEAK
 

@@ -107,11 +107,8 @@ DIMMED = 200
 
 
 def publish(base: Path, version: int, change: Callable[[Path], object] = lambda _: None) -> None:
-    """Publishes the package's generator as a version of that number, changed, by a rename."""
-    staging = base / GENERATOR / f".{version}.partial"
-    shutil.copytree(MODELS_DIR / GENERATOR / "1", staging)
-    change(staging)
-    staging.rename(base / GENERATOR / str(version))
+    """Publishes the package's generator as a version of that number, changed."""
+    saved_models.publish(MODELS_DIR / GENERATOR / "1", base / GENERATOR, version, change)
 
 
 def dim(version: Path) -> None:

@@ -3,7 +3,6 @@
 import io
 import json
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any
 import httpx
 import pytest
 from PIL import Image
+
+from tests.support.processes import free_port
 
 SCRIPT = Path(__file__).parents[2] / "k8s" / "local.sh"
 IMAGES = ("gateway", "models", "model-server")
@@ -32,8 +33,7 @@ def _images() -> None:
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     try:
         done = subprocess.run([SCRIPT, "up", str(port)], capture_output=True, text=True, timeout=280)
         assert done.returncode == 0, done.stderr

@@ -1,13 +1,11 @@
 """Several replicas train as one does."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 
-from tests.support.commands import LIMIT_S
+from tests.support.commands import python
 
 # TensorFlow's devices are laid out once a process, so this needs one of its own.
 PROGRAM = """
@@ -32,9 +30,7 @@ print(json.dumps(losses))
 
 def test_two_replicas_have_the_losses_of_one(digits_npz: Path) -> None:
     """Within rounding, without dropout, whose masks differ from replica to replica."""
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(digits_npz)], capture_output=True, text=True, timeout=LIMIT_S
-    )
+    done = python(PROGRAM, str(digits_npz))
     assert done.returncode == 0, done.stderr
     one, two = np.array(json.loads(done.stdout.splitlines()[-1]))
     assert one.shape == (4, 4)

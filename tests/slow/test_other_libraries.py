@@ -59,18 +59,6 @@ x = images[:, 0]
 """,
         by_digit=True,
     ),
-    "Hugging Face imagefolder": Reader(
-        ("datasets", "pillow"),
-        "png",
-        """
-from datasets import load_dataset
-
-loaded = load_dataset("imagefolder", data_dir=folder)
-assert {name: len(part) for name, part in loaded.items()} == {"train": 120, "test": 40}
-x, y = loaded["test"]["image"], loaded["test"]["label"]
-""",
-        by_digit=True,
-    ),
     "scikit-learn load_files": Reader(
         ("scikit-learn",),
         "png",
@@ -107,15 +95,6 @@ digits = Client().generate(seeds=table["seed"][table["part"] == "test"], labels=
 x, y = digits.pixels, digits.labels
 rows = x.reshape(-1, 784)
 assert (KNeighborsClassifier(1).fit(rows, y).predict(rows) == y).all()
-""",
-    ),
-    "NumPy, as Keras loads MNIST": Reader(
-        (),
-        "npz",
-        """
-with np.load(f"{folder}/digits.npz") as file:
-    assert file["x_train"].shape == (120, 28, 28)
-    x, y = file["x_test"], file["y_test"]
 """,
     ),
 }
@@ -173,11 +152,9 @@ def make(python: Path, url: str, folder: Path, format_: str) -> Path:
 @pytest.mark.parametrize("name", READERS)
 def test_a_library_reads_a_dataset(python: Path, url: str, expected: Dataset, tmp_path: Path, name: str) -> None:
     reader = READERS[name]
-    if reader.packages:
-        run(python, "-m", "pip", "install", *reader.packages)
+    run(python, "-m", "pip", "install", *reader.packages)
     folder = make(python, url, tmp_path, reader.format)
-    environment = {"DIGITGAN_URL": url, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache")}
-    run(python, "-P", "-c", CODE.format(reader.code), folder, tmp_path / "read.npz", **environment)
+    run(python, "-P", "-c", CODE.format(reader.code), folder, tmp_path / "read.npz", DIGITGAN_URL=url)
     x, y = expected.x_test, expected.y_test
     order = np.argsort(y, kind="stable") if reader.by_digit else np.arange(TEST)
     with np.load(tmp_path / "read.npz") as read:

@@ -70,6 +70,7 @@ class Cluster:
         _, self._gateway = deployment("gateway")
         environment = {one["name"]: one["value"] for one in self._gateway["env"] if "value" in one}
         self._settings = {name.removeprefix("DIGITGAN_").lower(): value for name, value in environment.items()}
+        self._settings.setdefault("ready_timeout_s", "")  # the service's default
         for name in ("model_server", "models_dir"):
             del self._settings[name]
         self._server_spec, self._server = deployment("model-server")

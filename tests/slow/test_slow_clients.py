@@ -1,4 +1,4 @@
-"""A thousand slow clients, and bodies of ten times the limit, cost little memory and disturb no other client.
+"""A thousand slow clients cost little memory and disturb no other client.
 
 Each kind of client has a gateway of its own, in front of the real model server. Another client sends one request after
 the other; its times are printed.
@@ -6,10 +6,8 @@ the other; its times are printed.
 
 import contextlib
 import resource
-import socket
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -20,27 +18,15 @@ import pytest
 from serving.pretrained import MODELS_DIR
 from tests.support import gateways
 from tests.support.repeating import repeating
-from tests.support.slow_clients import BODY_LIMIT, SLOW, hanging, port_of, request
+from tests.support.slow_clients import SLOW, hanging, port_of
 
 CONNECTIONS: Final = 1000
-BODIES: Final = 20
 MOST_GROWTH_BYTES: Final = 300 * 10**6
 """Of the gateway: twice DIGITGAN_MAX_WAITING_BYTES, and what Python keeps to use again."""
-MOST_GROWTH_OF_BODIES_BYTES: Final = 30 * 10**6
 WORK_S: Final = 8.0
 """For what the slow clients request, which keeps the model busy."""
 HANG_S: Final = 10.0
 SETTLE_S: Final = 2.0
-PIECE: Final = b"7," * 2**15
-LARGE_BODIES: Final = {
-    "their length announced": (request("/generate", b"", length=10 * BODY_LIMIT), PIECE, 413),
-    "a small length announced": (request("/generate", b"", length=100), PIECE, 400),
-    "no length announced": (
-        request("/generate", b"").replace(b"Content-Length: 0", b"Transfer-Encoding: chunked"),
-        f"{len(PIECE):x}\r\n".encode() + PIECE + b"\r\n",
-        413,
-    ),
-}
 
 
 def in_ms(times: Sequence[float]) -> str:
@@ -89,27 +75,3 @@ def test_slow_clients_cost_little_memory_and_disturb_no_other_client(target: str
             print(f"  {when:20} {in_ms(some)}   ({len(some)} requests)")
         assert {status for status, _ in answers[connected:hung]} == {200}
         assert grown < MOST_GROWTH_BYTES
-
-
-@pytest.mark.parametrize("kind", LARGE_BODIES)
-def test_bodies_of_ten_times_the_limit_cost_little_memory(target: str, kind: str) -> None:
-    head, piece, status = LARGE_BODIES[kind]
-    with gateways.gateway(target) as gateway:
-        with httpx.Client(base_url=gateway.url) as client:
-            client.post("/generate", content=b"[" * (BODY_LIMIT - 1), headers={"Content-Type": "application/json"})
-        memory = gateway.resident_bytes()
-        assert {_upload(port_of(gateway), head, piece) for _ in range(BODIES)} == {status}
-        assert gateway.resident_bytes() - memory < MOST_GROWTH_OF_BODIES_BYTES
-
-
-def _upload(port: int, head: bytes, piece: bytes) -> int:
-    """Sends up to ten times the limit and returns the status of the answer, which may come earlier."""
-    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection, ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(connection.recv, 2**16)
-        with contextlib.suppress(OSError):  # the gateway has heard enough
-            connection.sendall(head)
-            for _ in range(10 * BODY_LIMIT // len(piece)):
-                if answer.done():
-                    break
-                connection.sendall(piece)
-        return int(answer.result().split(b" ", 2)[1])

@@ -14,9 +14,9 @@ from PIL import Image
 
 from serving.contract import GENERATOR
 from serving.versions.model_card import read_card
+from tests.support.curl import curl
 from tests.support.processes import digitgan_up
 from tests.support.waiting import wait_until
-from tests.test_readme import curl
 
 ROOT = Path(__file__).parents[2]
 TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text("utf-8")

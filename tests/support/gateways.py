@@ -29,7 +29,7 @@ def model_server(models_dir: Path, socket: Path, program: str = EMBEDDED) -> Mod
 
 def gateway(target: str, program: Sequence[str] = ("-m", "api.main"), /, **settings: object) -> ServerProcess:
     """Returns a gateway on a free port, in front of the model server at ``target``, patient on a busy machine."""
-    settings = {"request_timeout_s": 60} | settings
+    settings = {"request_timeout_s": 60, "ready_timeout_s": 30} | settings
     named = {f"DIGITGAN_{name.upper()}": str(value) for name, value in settings.items()}
     return ServerProcess(*program, environment={"DIGITGAN_PORT": "0", "DIGITGAN_MODEL_SERVER": target} | named)
 

@@ -12,26 +12,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from serving.contract import (
-    CLASSES,
-    CONFIDENCES,
-    CURATED,
-    DIGITS,
-    FEATURE_WIDTH,
-    FEATURES,
-    IMAGE_SHAPE,
-    IMAGES,
-    INDEX_PAGE,
-    INDEXED_SEEDS,
-    LOGITS,
-    NOISE_DIM,
-    NOT_INDEXED,
-    PROBABILITIES,
-    SEED_INDEX,
-    SIGNATURE,
-    STORY,
-    STORY_PAGE,
-)
+from serving import contract
+from serving.contract import CLASSES, FEATURES, IMAGE_SHAPE, IMAGES, INDEX_PAGE, SIGNATURE
 from serving.noise import noise_from_seeds
 from training.publish.signatures import story_signature
 
@@ -41,7 +23,7 @@ BY_INDEX = 0.97
 DOUBTFUL = 0.6
 BY_CLASSIFIER = 0.91
 
-TOLD = bytes(np.random.default_rng(0).integers(32, 127, 3 * STORY_PAGE + 17, np.uint8))
+TOLD = bytes(np.random.default_rng(0).integers(32, 127, 3 * contract.STORY_PAGE + 17, np.uint8))
 """A story of several pages."""
 
 _IMAGES = tf.TensorSpec([None, *IMAGE_SHAPE], tf.uint8)
@@ -74,11 +56,13 @@ def save_generator(path: Path, *, shift: int = 0, indexed: int | None = INDEXED,
         corner = tf.pad(tf.ones([1, 1, 1]), [[0, IMAGE_SHAPE[0] - 1], [0, IMAGE_SHAPE[1] - 1], [0, 0]])
         return {IMAGES: tf.cast(plain * (1 - corner) + shift * corner, tf.uint8)}
 
-    signatures = {SIGNATURE: tf.function(generate).get_concrete_function(noise=tf.TensorSpec([None, NOISE_DIM]))}
+    signatures = {
+        SIGNATURE: tf.function(generate).get_concrete_function(noise=tf.TensorSpec([None, contract.NOISE_DIM]))
+    }
     if indexed is not None:
-        signatures[SEED_INDEX] = _seed_index(indexed, shift)
+        signatures[contract.SEED_INDEX] = _seed_index(indexed, shift)
     if story is not None:
-        signatures[STORY] = story_signature(story).graph.get_concrete_function()
+        signatures[contract.STORY] = story_signature(story).graph.get_concrete_function()
     tf.saved_model.save(tf.Module(), str(path), signatures)
 
 
@@ -87,16 +71,16 @@ def _seed_index(indexed: int, shift: int) -> Any:
     within = seeds < indexed
     digits = digits_of_seeds(range(len(seeds)), shift)
     columns = {
-        DIGITS: np.where(within, digits, NOT_INDEXED).astype(np.uint8),
-        CONFIDENCES: np.where(within, confidences(seeds), 0).astype(np.float32),
-        LOGITS: digits.astype(np.float32) - 5,
-        CURATED: (within & curated(seeds)).astype(np.uint8),
+        contract.DIGITS: np.where(within, digits, contract.NOT_INDEXED).astype(np.uint8),
+        contract.CONFIDENCES: np.where(within, confidences(seeds), 0).astype(np.float32),
+        contract.LOGITS: digits.astype(np.float32) - 5,
+        contract.CURATED: (within & curated(seeds)).astype(np.uint8),
     }
 
     def look(pages: Any) -> Any:
         there = tf.clip_by_value(pages, 0, len(seeds) // INDEX_PAGE - 1)
         found = {name: tf.gather(column.reshape(-1, INDEX_PAGE), there) for name, column in columns.items()}
-        return found | {INDEXED_SEEDS: tf.fill(tf.shape(pages), tf.constant(indexed, tf.int64))}
+        return found | {contract.INDEXED_SEEDS: tf.fill(tf.shape(pages), tf.constant(indexed, tf.int64))}
 
     return tf.function(look).get_concrete_function(pages=tf.TensorSpec([None], tf.int64))
 
@@ -108,10 +92,10 @@ def save_classifier(path: Path) -> None:
         return tf.cast(tf.round(tf.cast(images[:, 14, 14, 0], tf.float32) / SHADE), tf.int32)
 
     def classify(images: Any) -> Any:
-        return {PROBABILITIES: tf.one_hot(digit(images), CLASSES, BY_CLASSIFIER, (1 - BY_CLASSIFIER) / 9)}
+        return {contract.PROBABILITIES: tf.one_hot(digit(images), CLASSES, BY_CLASSIFIER, (1 - BY_CLASSIFIER) / 9)}
 
     def features(images: Any) -> Any:
-        return {FEATURES: tf.one_hot(digit(images), FEATURE_WIDTH)}
+        return {FEATURES: tf.one_hot(digit(images), contract.FEATURE_WIDTH)}
 
     signatures = {
         SIGNATURE: tf.function(classify).get_concrete_function(images=_IMAGES),
@@ -125,7 +109,7 @@ def save_discriminator(path: Path) -> None:
 
     def score(images: Any) -> Any:
         logits = tf.cast(images[:, 14, 14, 0], tf.float32) / SHADE - 5
-        return {LOGITS: logits, PROBABILITIES: tf.sigmoid(logits - 2)}
+        return {contract.LOGITS: logits, contract.PROBABILITIES: tf.sigmoid(logits - 2)}
 
     signatures = {SIGNATURE: tf.function(score).get_concrete_function(images=_IMAGES)}
     tf.saved_model.save(tf.Module(), str(path), signatures)

@@ -12,19 +12,8 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.apis import (
-    GET_MODEL_METADATA,
-    GET_MODEL_STATUS,
-    PREDICT,
-    GetModelMetadataRequest,
-    GetModelMetadataResponse,
-    GetModelStatusRequest,
-    GetModelStatusResponse,
-    ModelSpec,
-    ModelVersionStatus,
-    PredictRequest,
-    PredictResponse,
-)
+from serving import apis
+from serving.apis import ModelSpec, ModelVersionStatus, PredictRequest
 from serving.contract import IMAGES, MODELS, NOISE, SIGNATURE, SIGNATURES
 from serving.tf_serving.tensors import to_proto
 
@@ -43,7 +32,7 @@ def answer(
     rows = request.inputs[spec.input.name].tensor_shape.dim[0].size
     tensors = {one.name: np.zeros((rows, *one.shape), one.dtype) for one in spec.outputs} | (changes or {})
     used = {} if version is None else {"version": {"value": version}}
-    return PredictResponse(
+    return apis.PredictResponse(
         model_spec={"name": spec.name if model is None else model, **used},
         outputs={key: to_proto(value) for key, value in tensors.items() if value is not None},
     ).SerializeToString()
@@ -138,6 +127,14 @@ class MisbehavingServer:
         self.errors: dict[int, tuple[int, str]] = {}
         self.labels: dict[str, dict[str, int]] = {}
 
+    def version_of(self, spec: ModelSpec, context: grpc.ServicerContext) -> int:
+        """Returns the version in ``statuses`` that answers: the one in ``spec``, or the newest. Refuses any other."""
+        available = [version for version, state in self.statuses[spec.name] if state == ModelVersionStatus.AVAILABLE]
+        version = spec.version.value if spec.HasField("version") else max(available, default=0)
+        if version not in available:
+            context.abort(grpc.StatusCode.NOT_FOUND, "Servable not found")
+        return version
+
     def predict(self, request: bytes, context: grpc.ServicerContext) -> bytes:
         self.calls += 1
         return self.behaviour(PredictRequest.FromString(request), context)
@@ -145,10 +142,10 @@ class MisbehavingServer:
     def status(self, request: bytes, context: grpc.ServicerContext) -> bytes:
         if self.silent:
             self.release.wait()
-        name = GetModelStatusRequest.FromString(request).model_spec.name
+        name = apis.GetModelStatusRequest.FromString(request).model_spec.name
         if name not in self.statuses:
             context.abort(grpc.StatusCode.NOT_FOUND, f"Could not find any versions of model {name}")
-        response = GetModelStatusResponse()
+        response = apis.GetModelStatusResponse()
         for version, state in self.statuses[name]:
             code, message = self.errors.get(version, (0, ""))
             status = {"error_code": code, "error_message": message}
@@ -156,9 +153,9 @@ class MisbehavingServer:
         return response.SerializeToString()
 
     def metadata(self, request: bytes, context: grpc.ServicerContext) -> bytes:
-        spec = GetModelMetadataRequest.FromString(request).model_spec
+        spec = apis.GetModelMetadataRequest.FromString(request).model_spec
         used = {"name": spec.name, "version": {"value": self.labelled(spec, context)}}
-        return GetModelMetadataResponse(model_spec=used).SerializeToString()
+        return apis.GetModelMetadataResponse(model_spec=used).SerializeToString()
 
     def by_label(self, request: PredictRequest, context: grpc.ServicerContext) -> bytes:
         """A behaviour: answers for labels that exist."""
@@ -180,9 +177,9 @@ class Handler(grpc.GenericRpcHandler):
 
     def __init__(self, server: MisbehavingServer) -> None:
         self._methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-            PREDICT: grpc.unary_unary_rpc_method_handler(server.predict),
-            GET_MODEL_STATUS: grpc.unary_unary_rpc_method_handler(server.status),
-            GET_MODEL_METADATA: grpc.unary_unary_rpc_method_handler(server.metadata),
+            apis.PREDICT: grpc.unary_unary_rpc_method_handler(server.predict),
+            apis.GET_MODEL_STATUS: grpc.unary_unary_rpc_method_handler(server.status),
+            apis.GET_MODEL_METADATA: grpc.unary_unary_rpc_method_handler(server.metadata),
         }
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:

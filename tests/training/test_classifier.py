@@ -14,6 +14,7 @@ from tests.support.commands import digitgan_here
 from tests.training.test_export import assert_follows_contract
 from training.classifier import ClassifierConfig, measure_classifier, train_classifier
 from training.data import Dataset, load
+from training.evaluation.calibration import calibration_error, reliability
 from training.evaluation.classifier import ClassifierError, newest_classifier
 from training.gan.networks import logits_of
 from training.publish.export import export
@@ -94,15 +95,11 @@ def test_what_is_published_computes_what_was_trained(network: Any, dataset: Data
 
 
 def test_it_is_measured_by_the_definitions(network: Any, dataset: Dataset) -> None:
-    """The calibration error, bin by bin: the share of a bin times the gap between its confidence and its accuracy."""
+    """tests/training/test_score.py has the calibration error by hand."""
     probabilities = softmax(logits_of(network, dataset.x_test).astype(np.float64), axis=1)
     confidence, right = probabilities.max(1), probabilities.argmax(1) == dataset.y_test
-    error = 0.0
-    for k in range(15):
-        within = (confidence >= k / 15) & (confidence < (k + 1) / 15)
-        if within.any():
-            error += within.mean() * abs(right[within].mean() - confidence[within].mean())
     measured = measure_classifier(network, dataset.x_test, dataset.y_test)
+    error = calibration_error(reliability(confidence, right))
     assert measured["expected_calibration_error"] == pytest.approx(error, abs=1e-6)
     assert measured["accuracy"] == pytest.approx(right.mean())
     assert measured["legible"] == pytest.approx((confidence >= 0.99).mean())

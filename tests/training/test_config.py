@@ -74,23 +74,6 @@ def test_overrides_go_before_the_preset(tmp_path: Path, digits_npz: Path) -> Non
     assert config.data_sha256 == dataset.fingerprint()
 
 
-@pytest.mark.parametrize(
-    ("changes", "named"),
-    [
-        ({"steps": 5, "epochs": 1.0}, "--epochs and --steps"),
-        ({"preset": "best ever"}, "--preset"),
-        ({"epochs": 0.0}, "--epochs"),
-        ({"steps": 0}, "steps"),
-        ({"overrides": {"dropout": 1.0}}, "dropout"),
-    ],
-)
-def test_options_that_contradict_or_make_no_sense_are_named(
-    tmp_path: Path, digits_npz: Path, changes: dict[str, object], named: str
-) -> None:
-    with pytest.raises(ConfigError, match=named):
-        job.resolve(tmp_path, digits_npz, **changes)  # type: ignore[arg-type]
-
-
 def test_a_run_is_not_overwritten_and_a_resumed_one_may_only_grow_longer(tmp_path: Path, digits_npz: Path) -> None:
     begun, _ = job.resolve(tmp_path, digits_npz, preset="deck", steps=7, overrides={"seed": 3})
     begun.write(tmp_path)

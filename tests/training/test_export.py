@@ -16,33 +16,17 @@ from openvino.tools.ovc import convert_model
 from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
-from serving.contract import (
-    BATCH_SIZES,
-    CLASSIFIER,
-    DISCRIMINATOR,
-    GENERATOR,
-    IMAGES,
-    INDEX_PAGE,
-    MODELS,
-    NOISE,
-    NOT_INDEXED,
-    SEED_INDEX,
-    SIGNATURE,
-    SIGNATURES,
-    STORY,
-    STORY_BYTES,
-    STORY_PAGE,
-)
+from serving import contract
+from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR, IMAGES, MODELS, NOISE, SIGNATURE
 from serving.errors import UserError
 from serving.noise import noise_from_seeds
 from serving.pretrained import MODELS_DIR
-from serving.versions import model_card
-from serving.versions.model_card import read_card
+from serving.versions.model_card import read_card, verify
 from training.evaluation.calibration import Calibration
 from training.gan.networks import build_discriminator, build_generator
 from training.publish.export import export
 
-TOLD = b"{}" + b" " * STORY_PAGE
+TOLD = b"{}" + b" " * contract.STORY_PAGE
 LABELLED: dict[str, Any] = {"classifier": MODELS_DIR / CLASSIFIER / "1", "index_seeds": 300}
 ROWS = np.random.default_rng(0).integers(0, 256, (6, 28, 28, 1), np.uint8)
 INPUTS: dict[str, Any] = {
@@ -104,13 +88,13 @@ def test_the_pixels_and_scores_are_the_networks(base: Path, networks: dict[str, 
 
 def test_the_seed_index_says_what_the_served_models_say(base: Path) -> None:
     """A page that is not there is the nearest one that is."""
-    index = outputs_of(base / GENERATOR / "1", SEED_INDEX, pages=np.array([0, 7, -3]))
+    index = outputs_of(base / GENERATOR / "1", contract.SEED_INDEX, pages=np.array([0, 7, -3]))
     for table in index.values():
         assert (table == table[0]).all()
     assert index["indexed_seeds"][0] == 300
     digits, confidences, logits, curated = (index[name][0] for name in ("digits", "confidences", "logits", "curated"))
-    assert len(digits) == INDEX_PAGE
-    assert (digits[300:] == NOT_INDEXED).all()
+    assert len(digits) == contract.INDEX_PAGE
+    assert (digits[300:] == contract.NOT_INDEXED).all()
     assert not confidences[300:].any()
     assert not curated[300:].any()
 
@@ -128,9 +112,9 @@ def test_the_seed_index_says_what_the_served_models_say(base: Path) -> None:
 
 
 def test_the_story_is_served_as_it_was_given(base: Path) -> None:
-    answer = outputs_of(base / GENERATOR / "1", STORY, pages=np.array([0, 1]))
-    assert answer[STORY].tobytes().rstrip(b"\0") == TOLD
-    assert answer[STORY_BYTES].tolist() == [len(TOLD)] * 2
+    answer = outputs_of(base / GENERATOR / "1", contract.STORY, pages=np.array([0, 1]))
+    assert answer[contract.STORY].tobytes().rstrip(b"\0") == TOLD
+    assert answer[contract.STORY_BYTES].tolist() == [len(TOLD)] * 2
     sha256 = hashlib.sha256(TOLD).hexdigest()
     assert read_card(base / GENERATOR / "1")["story"] == {"bytes": len(TOLD), "sha256": sha256}
 
@@ -138,7 +122,7 @@ def test_the_story_is_served_as_it_was_given(base: Path) -> None:
 def test_the_classifier_is_published_once(base: Path, networks: dict[str, Any], tmp_path: Path) -> None:
     card = read_card(base / CLASSIFIER / "1")
     assert card["test"] == read_card(LABELLED["classifier"])["test"]
-    model_card.verify(base / CLASSIFIER / "1")
+    verify(base / CLASSIFIER / "1")
     shutil.copytree(base / CLASSIFIER / "1", tmp_path / CLASSIFIER / "3")
     few = LABELLED | {"index_seeds": 2}
     export(networks, tmp_path, {}, **few)
@@ -158,7 +142,7 @@ def assert_follows_contract(name: str, version: Path) -> None:
     TensorFlow Serving does not compare shapes, and some operations crash on a wrong rank.
     """
     saved = tf.saved_model.load(str(version))
-    for spec in (spec for spec in SIGNATURES.values() if spec.name == name):
+    for spec in (spec for spec in contract.SIGNATURES.values() if spec.name == name):
         signature = saved.signatures[spec.signature]
         _, inputs = signature.structured_input_signature
         for tensors, specs in ((inputs, [spec.input]), (signature.structured_outputs, spec.outputs)):
@@ -190,26 +174,17 @@ def test_warm_up_requests_cover_every_batch_size(base: Path, name: str) -> None:
         inputs = tf.make_ndarray(request.inputs[MODELS[name].input.name])
         assert inputs.dtype == MODELS[name].input.dtype
         sizes.append(len(inputs))
-    assert tuple(sizes) == BATCH_SIZES
+    assert tuple(sizes) == contract.BATCH_SIZES
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_card_names_every_file_and_a_changed_byte_belies_it(base: Path, name: str, tmp_path: Path) -> None:
-    version = shutil.copytree(base / name / "1", tmp_path / "1")
-    card = read_card(version)
+def test_the_card_names_every_file(base: Path, name: str) -> None:
+    card = read_card(base / name / "1")
     assert (card["model"], card["version"]) == (name, 1)
     assert name == CLASSIFIER or card["training"] == {"preset": "deck"}
     assert ("detector" in card) == (name == DISCRIMINATOR)
     assert {"saved_model.pb", "assets.extra/tf_serving_warmup_requests"} <= set(card["files"])
-    model_card.verify(version)
-    content = bytearray((version / "saved_model.pb").read_bytes())
-    content[len(content) // 2] ^= 1
-    (version / "saved_model.pb").write_bytes(content)
-    with pytest.raises(model_card.CardError, match=r"saved_model\.pb has SHA-256"):
-        model_card.verify(version)
-    (version / "saved_model.pb").unlink()
-    with pytest.raises(model_card.CardError, match="is missing"):
-        model_card.verify(version)
+    verify(base / name / "1")
 
 
 def test_both_models_get_the_next_number_and_nothing_else_is_left(networks: dict[str, Any], tmp_path: Path) -> None:

@@ -13,15 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from training.config import METRICS, PRESETS, TrainingConfig
-from training.report.story import (
-    FRAME_MS,
-    LAST_FRAME_MS,
-    build_story,
-    caption,
-    encode,
-    stage,
-    time_lapse,
-)
+from training.report.story import FRAME_MS, LAST_FRAME_MS, build_story, caption, encode, stage, time_lapse
 from training.run import samples
 from training.run.metrics import METRICS_FILE, POINTS, RunLog, thinned
 

@@ -98,14 +98,12 @@ def save_witness(path: Path) -> None:
     )
 
 
-def publish(template: Path, base_path: Path, version: int) -> Path:
-    """Copies a SavedModel beside its place, as version ``version`` of the model at ``base_path``, then renames it."""
-    base_path.mkdir(parents=True, exist_ok=True)
-    target = base_path / str(version)
+def publish(template: Path, base_path: Path, version: int, change: Callable[[Path], object] = lambda _: None) -> Path:
+    """Copies a SavedModel beside its place, changes it, and renames it to a version of the model at ``base_path``."""
     beside = base_path / f"{version}.tmp"
     shutil.copytree(template, beside)
-    beside.rename(target)
-    return target
+    change(beside)
+    return beside.rename(base_path / str(version))
 
 
 def write_warmup(saved_model: Path, requests: Sequence[Mapping[str, NDArray[Any]]]) -> None:

@@ -1,19 +1,17 @@
 """The package's own generator: one seed's pixels, whatever the batch size and the server."""
 
 from collections.abc import Iterator
-from contextlib import closing
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from serving.contract import BATCH_SIZES, GENERATOR, IMAGES, NOISE
-from serving.model_server.saved_model import load
 from serving.noise import noise_from_seeds
 from serving.pretrained import MODELS_DIR
-from tests.pixels import assert_same_pixels
 from tests.serving.model_server.client import Client, output
 from tests.serving.model_server.process import config, connected, server_process
+from tests.support.pixels import assert_same_pixels
 
 SEEDS = range(256)
 
@@ -45,9 +43,3 @@ def test_a_larger_batch_moves_pixels_only_where_rounding_tips(
     client: Client, alone: NDArray[np.uint8], size: int
 ) -> None:
     assert_same_pixels(draw(client, size), alone)
-
-
-def test_pixels_are_openvinos_but_where_rounding_tips(alone: NDArray[np.uint8]) -> None:
-    with closing(load(MODELS_DIR / GENERATOR / "1")) as model:
-        images = [model.run("serving_default", {NOISE: noise_from_seeds([seed])})[IMAGES] for seed in SEEDS]
-    assert_same_pixels(alone, np.concatenate(images))

@@ -36,9 +36,3 @@ def test_a_server_waits_for_a_base_path_says_so_and_ends_on_sigterm(
             assert client.half_plus("half") == (3.5, 2)
             server.process.send_signal(signal.SIGTERM)
             assert server.wait() in (0, 143, -signal.SIGTERM)
-
-
-def test_a_relative_base_path_ends_the_server(program: str) -> None:
-    with server_process(program, config({"half": Path("models/half")})) as server:
-        assert server.wait() not in (0, -signal.SIGKILL)
-        assert "absolute" in server.log

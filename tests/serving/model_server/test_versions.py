@@ -38,10 +38,7 @@ class Model:
 
     def publish(self, version: int, change: Callable[[Path], object] = lambda _: None) -> Path:
         """Publishes a version, x / 2 + 3, with a change."""
-        beside = self.base_path.with_name(f"{self.name}.beside")
-        shutil.copytree(self.templates.half_plus_three, beside)
-        change(beside)
-        return beside.rename(self.base_path / str(version))
+        return saved_models.publish(self.templates.half_plus_three, self.base_path, version, change)
 
     def wait_for(self, states: dict[int, str]) -> None:
         self.client.wait_for_states(self.name, states)

@@ -9,21 +9,12 @@ import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from serving.contract import (
-    GENERATOR,
-    IMAGES,
-    NOISE,
-    PAGES,
-    SEED_INDEX,
-    SIGNATURE,
-    SIGNATURES,
-    STORY,
-)
+from serving.contract import GENERATOR, IMAGES, NOISE, PAGES, SEED_INDEX, SIGNATURE, SIGNATURES, STORY
 from serving.model_server.saved_model import SavedModel, load
 from serving.noise import noise_from_seeds
 from serving.pretrained import MODELS_DIR
-from tests.pixels import assert_same_pixels
-from tests.story_models import save_again
+from tests.support.pixels import assert_same_pixels
+from tests.support.story_models import save_again
 
 INPUTS = {
     NOISE: noise_from_seeds(range(1000)),
