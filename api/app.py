@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import PlainTextResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api import openapi
 from api.digits.carried import stories
@@ -22,7 +23,7 @@ from api.routes import dataset, digits, generate, health, interpolate, models, p
 from api.settings import Settings
 from api.state import KEY, GatewayState, Lifecycle, StateDep
 from api.telemetry.metrics import Metrics
-from api.telemetry.model_status import known_statuses
+from api.telemetry.model_status import all_statuses
 from api.telemetry.observation import ObserveRequests
 from api.upstream.inference import Inference
 from serving.tf_serving.client import ModelClient
@@ -73,32 +74,36 @@ def create_app(settings: Settings) -> FastAPI:
     pages.mount(app)
     errors.install(app)
     openapi.install(app, settings)
-    # The last one added is the outermost of these.
-    app.add_middleware(
-        LimitBodies,
+    # From the inside out, around Starlette's own layers, so that its answers to unknown failures pass these too.
+    stack = app.build_middleware_stack()
+    http: ASGIApp = LimitBodies(
+        stack,
         max_bytes=settings.max_body_bytes,
         timeout_s=settings.body_timeout_s,
         max_large_bodies=max(1, settings.max_waiting_bytes // settings.max_body_bytes),
     )
     if settings.api_keys:
-        app.add_middleware(CheckKeys, keys=settings.api_keys, images_per_minute=settings.key_images_per_minute)
+        http = CheckKeys(http, keys=settings.api_keys, images_per_minute=settings.key_images_per_minute)
     if settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
+        http = CORSMiddleware(
+            http,
             allow_origins=settings.cors_origins,
             allow_methods=("GET", "HEAD", "POST"),
             allow_headers=("*",),
             expose_headers=("*",),
         )
-    # Outside of Starlette's own outermost layer, so that its answers to unknown failures pass these too.
-    observed = ObserveRequests(app.build_middleware_stack(), metrics, access_log=settings.access_log)
-    app.middleware_stack = HeadAsGet(SecurityHeaders(observed))
+    http = HeadAsGet(SecurityHeaders(ObserveRequests(http, metrics, access_log=settings.access_log)))
+
+    async def layers(scope: Scope, receive: Receive, send: Send) -> None:
+        await (http if scope["type"] == "http" else stack)(scope, receive, send)
+
+    app.middleware_stack = layers
     return app
 
 
 async def _metrics(state: StateDep) -> Response:
     """All metrics, in Prometheus' text format. The model server is asked how its models stand at this moment."""
-    state.metrics.observe_models(await known_statuses(state.inference.client, state.settings.ready_timeout_s))
+    state.metrics.observe_models(await all_statuses(state.inference.client, state.settings.ready_timeout_s))
     return Response(state.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 

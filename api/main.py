@@ -45,10 +45,10 @@ class _Server(uvicorn.Server):
         return cast(GatewayState, self.lifespan.state[KEY])
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         if self.should_exit:
             return
-        self._loop = asyncio.get_running_loop()
         # What is there now stays. Looked through again and again, it would stop all requests for 50 ms under load.
         gc.collect()
         gc.freeze()
@@ -68,9 +68,7 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     async def _announce_ready(self) -> None:
-        state = self._state
-        timeout_s = state.settings.ready_timeout_s
-        while await unready_models(state.inference, state.lifecycle, timeout_s):  # noqa: ASYNC110 - another process's
+        while await unready_models(self._state):  # noqa: ASYNC110 - another process's
             await asyncio.sleep(_READY_POLL_S)
         print(f"Ready: the models are loaded. Try: curl -o 7.png {self._url}/digits/7.png", flush=True)
 

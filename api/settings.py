@@ -127,11 +127,6 @@ class Settings(BaseSettings):
     tracing: Annotated[bool, AfterValidator(_with_opentelemetry)] = False
     """Whether requests are traced, as OpenTelemetry's own variables say."""
 
-    @property
-    def refuses_early(self) -> bool:
-        """Whether a full service refuses requests without an access log's line, a trace and CORS fields."""
-        return not (self.access_log or self.tracing or self.cors_origins)
-
     @model_validator(mode="after")
     def _tls_files(self) -> Self:
         """Reads the files at the start, so that the gateway does not start with a wrong one."""

@@ -1,11 +1,14 @@
 """Model versions on disk: ``<base path>/<version>/``."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Final
 
 MAX_VERSION: Final = 2**63 - 1
 """The largest version number that fits the API's int64."""
+_NUMBER: Final = re.compile("[1-9][0-9]*")
 
 
 @dataclass(frozen=True)
@@ -26,15 +29,14 @@ def find_versions(base_path: Path) -> dict[int, StoredVersion]:
     """
     found = {}
     for child in base_path.iterdir():
-        number = _version_number(child.name)
-        if number is None:
+        if not _NUMBER.fullmatch(child.name) or int(child.name) > MAX_VERSION:
             continue
         try:
             status = child.stat()
         except OSError:  # deleted since it was listed
             continue
-        if child.is_dir():
-            found[number] = StoredVersion(child, (status.st_ino, status.st_mtime_ns))
+        if S_ISDIR(status.st_mode):
+            found[int(child.name)] = StoredVersion(child, (status.st_ino, status.st_mtime_ns))
     return found
 
 
@@ -42,10 +44,3 @@ def newest_version(base_path: Path) -> Path | None:
     """Returns the directory of the newest version under ``base_path``; None if there is none, or no such directory."""
     found = find_versions(base_path) if base_path.is_dir() else {}
     return found[max(found)].path if found else None
-
-
-def _version_number(name: str) -> int | None:
-    if not (name.isascii() and name.isdecimal()) or name.startswith("0") or len(name) > len(str(MAX_VERSION)):
-        return None
-    number = int(name)
-    return number if number <= MAX_VERSION else None

@@ -14,7 +14,7 @@ PART_BYTES: Final = 1024
 MOST_SCANS: Final = 64
 """Of a JPEG. Progressive encoders make about 10; no image needs more than 1 + 63 for each of its bits' planes."""
 
-PNG: Final = b"\x89PNG\r\n\x1a\n"
+PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _JPEG: Final = b"\xff\xd8"
 _START_OF_SCAN: Final = 0xDA
 _ALONE: Final = frozenset({0x00, 0x01, 0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE)})
@@ -26,7 +26,7 @@ def complaint(file: bytes) -> str:
 
     What isn't well-formed is left to the decoder, which stops at it.
     """
-    if file.startswith(PNG):
+    if file.startswith(PNG_SIGNATURE):
         return _png_complaint(file)
     if file.startswith(_JPEG):
         return _jpeg_complaint(file)
@@ -35,7 +35,7 @@ def complaint(file: bytes) -> str:
 
 def _png_complaint(file: bytes) -> str:
     most = MOST_PARTS + len(file) // PART_BYTES
-    place, chunks, profiles = len(PNG), 0, 0
+    place, chunks, profiles = len(PNG_SIGNATURE), 0, 0
     while place + 8 <= len(file):
         length, kind = int.from_bytes(file[place : place + 4]), file[place + 4 : place + 8]
         place += 12 + length

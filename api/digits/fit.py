@@ -70,7 +70,7 @@ def read_digit(file: bytes, *, max_pixels: int, formats: tuple[str, ...] = FORMA
         raise ImageError(f"{width}×{height} pixels; with fit=never, 28×28 gray and opaque pixels are needed")
     if plain is not None and (fit == "never" or (fit == "auto" and _is_as_mnist(plain))):
         return Digit(plain, False, width * height, ink=bool(plain.any()))
-    page, left, top, scale = _page(image, width, deep=file[:8] == containers.PNG and file[24] == 16)
+    page, left, top, scale = _page(image, width, deep=file[:8] == containers.PNG_SIGNATURE and file[24] == 16)
     ink = find_ink(page)
     if ink is None:
         black = np.zeros((IMAGE_SIDE, IMAGE_SIDE), np.uint8)

@@ -11,12 +11,12 @@ import zlib
 from typing import Final
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 from zlib_ng import zlib_ng
 
+from api.digits.containers import PNG_SIGNATURE
+from api.digits.ink import Pixels
 from serving.contract import IMAGE_SIDE
-
-Pixels = NDArray[np.uint8]
 
 PNG: Final = "image/png"
 NPY: Final = "application/x-npy"
@@ -25,7 +25,6 @@ SHEET_GAP: Final = 2
 """Pixels, before scaling, around each digit of a sheet."""
 _CELL: Final = IMAGE_SIDE + SHEET_GAP
 
-_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _GRAY_8_BIT: Final = bytes((8, 0, 0, 0, 0))
 """Bit depth, colour type, and the only methods there are of compression, filtering and interlacing."""
 
@@ -52,7 +51,7 @@ def png(image: Pixels, scale: int = 1) -> bytes:
     header = struct.pack(">2I", width, height) + _GRAY_8_BIT
     return b"".join(
         (
-            _SIGNATURE,
+            PNG_SIGNATURE,
             _chunk(b"IHDR", header),
             _chunk(b"IDAT", zlib_ng.compress(rows, _COMPRESSION)),
             _chunk(b"IEND", b""),

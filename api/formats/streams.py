@@ -4,15 +4,15 @@ import io
 import logging
 import zipfile
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, Final, NamedTuple, TypeVar
 
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from api.digits.ink import Pixels
 from api.formats import images
-from api.formats.images import Pixels
 from api.http.problems import ProblemError
 from api.threads import in_thread_if_large
 from serving.contract import IMAGE_SIDE
@@ -54,7 +54,7 @@ class Stream(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with AsyncExitStack() as stack:
             for one in self._generators:
-                await stack.enter_async_context(aclosing(one))
+                stack.push_async_callback(one.aclose)
             try:
                 await super().__call__(scope, receive, send)
             except (ModelServerError, ProblemError) as error:
@@ -121,14 +121,7 @@ class _Unsent(io.BytesIO):
         return content
 
 
-class _Archive(zipfile.ZipFile):
-    """An archive that may be abandoned before its end, as when the client disconnects."""
-
-    def __del__(self) -> None:
-        pass  # ZipFile's own writes the directory, which fails if the file was collected first
-
-
-class ZipStream:
+class ZipStream(zipfile.ZipFile):
     """A zip archive that is sent while it is written. Files are stored, not deflated: PNG is compressed already.
 
     Call ``add`` for each file and ``finish`` at the end, and send what they return, in this order. It keeps about 400
@@ -137,16 +130,22 @@ class ZipStream:
 
     def __init__(self) -> None:
         self._unsent = _Unsent()
-        self._archive = _Archive(self._unsent, "w")
+        super().__init__(self._unsent, "w")
+
+    def __del__(self) -> None:
+        """Does nothing for an archive that is abandoned, as when the client disconnects.
+
+        ZipFile's own writes the directory, which fails if the file was collected first.
+        """
 
     def add(self, name: str, content: bytes) -> bytes:
         """Returns the bytes of one more file of the archive."""
         info = zipfile.ZipInfo(name)  # with the earliest date that zip knows: equal requests give equal bytes
         info.external_attr = _REGULAR_FILE
-        self._archive.writestr(info, content)
+        self.writestr(info, content)
         return self._unsent.take()
 
     def finish(self) -> bytes:
         """Returns the end of the archive: its directory."""
-        self._archive.close()
+        self.close()
         return self._unsent.take()

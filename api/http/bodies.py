@@ -11,14 +11,8 @@ from starlette.datastructures import FormData
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from api.http.problems import (
-    MALFORMED_REQUEST,
-    UNSUPPORTED_MEDIA_TYPE,
-    ProblemError,
-    at_parameter,
-    at_pointer,
-    invalid,
-)
+from api.http import problems
+from api.http.problems import ProblemError, at_pointer, invalid
 from api.threads import in_thread_if_large
 
 JSON: Final = "application/json"
@@ -48,7 +42,8 @@ def media_type(request: Request, accepted: Sequence[str]) -> str:
     if given not in accepted:
         expected = " or ".join(accepted)
         found = f"not {given[:100]}" if given else "and there is none"
-        raise ProblemError(UNSUPPORTED_MEDIA_TYPE, f"Content-Type: should be {expected}, {found}", headers=headers)
+        detail = f"Content-Type: should be {expected}, {found}"
+        raise ProblemError(problems.UNSUPPORTED_MEDIA_TYPE, detail, headers=headers)
     return given
 
 
@@ -56,7 +51,7 @@ def refuse_compressed(request: Request, headers: Mapping[str, str]) -> None:
     """Raises ProblemError (415) with ``headers`` if the body is compressed."""
     if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
         detail = "Content-Encoding: the body should not be compressed"
-        raise ProblemError(UNSUPPORTED_MEDIA_TYPE, detail, headers=headers)
+        raise ProblemError(problems.UNSUPPORTED_MEDIA_TYPE, detail, headers=headers)
 
 
 async def read_json(request: Request, model: type[_Model]) -> _Model:
@@ -78,7 +73,7 @@ def parse_json(body: bytes, model: type[_Model]) -> _Model:
     try:
         content = from_json(body)  # a step of its own: no other thread runs during either of the two
     except ValueError as error:
-        raise ProblemError(MALFORMED_REQUEST, f"not JSON: {error}") from error
+        raise ProblemError(problems.MALFORMED_REQUEST, f"not JSON: {error}") from error
     try:
         return model.model_validate(content)
     except ValidationError as error:
@@ -110,11 +105,11 @@ async def read_form(request: Request, *, max_files: int, max_fields: int) -> Asy
     try:
         form = await parser.parse()
     except MultiPartException as error:
-        raise ProblemError(MALFORMED_REQUEST, error.message) from error
+        raise ProblemError(problems.MALFORMED_REQUEST, error.message) from error
     try:
         if not parser.is_whole:
             detail = f"the multipart body breaks off in part {parser.parts}: the boundary that ends it is missing"
-            raise ProblemError(MALFORMED_REQUEST, detail)
+            raise ProblemError(problems.MALFORMED_REQUEST, detail)
         yield form
     finally:
         await form.close()
@@ -128,7 +123,7 @@ def _check_charset(request: Request) -> None:
     """
     charset = parse_options_header(request.headers.get("content-type", ""))[1].get(b"charset", b"utf-8")
     if charset.lower() not in (b"utf-8", b"utf8", b"us-ascii"):
-        raise ProblemError(UNSUPPORTED_MEDIA_TYPE, "Content-Type: the charset should be utf-8")
+        raise ProblemError(problems.UNSUPPORTED_MEDIA_TYPE, "Content-Type: the charset should be utf-8")
 
 
 def _check_size(body: bytes) -> None:
@@ -151,11 +146,6 @@ def _body_errors(errors: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
         places = places or ["".join(f"/{escaped(part)}" for part in error["loc"])]
         found += [at_pointer(place, _MESSAGES.get(error["type"], error["msg"])) for place in places]
     return found[:_MAX_ERRORS]
-
-
-def parameter_errors(errors: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Returns the entries of ``errors`` for what FastAPI found wrong with path and query."""
-    return [at_parameter(str(error["loc"][-1]), error["msg"]) for error in errors]
 
 
 def escaped(part: object) -> str:

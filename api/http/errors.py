@@ -10,51 +10,27 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Match, Mount
 
-from api.http.bodies import parameter_errors
+from api.http import problems
 from api.http.deadlines import OutOfTimeError
-from api.http.problems import (
-    BROKEN_CONTRACT,
-    INTERNAL_ERROR,
-    MALFORMED_REQUEST,
-    METHOD_NOT_ALLOWED,
-    MODEL_NOT_SERVED,
-    MODEL_SERVER_UNREACHABLE,
-    NOT_FOUND,
-    OVERLOADED,
-    TIMEOUT,
-    VERSION_NOT_FOUND,
-    ProblemError,
-    ProblemType,
-    invalid,
-    problem_response,
-)
+from api.http.problems import ProblemError, ProblemType, at_parameter, invalid, problem_response
 from api.state import KEY, GatewayState
-from serving.tf_serving.client import (
-    ContractError,
-    DeadlineError,
-    HandshakeError,
-    ModelNotServedError,
-    ModelServerError,
-    NoSignatureError,
-    OverloadedError,
-    UnreachableError,
-    VersionNotFoundError,
-)
+from serving.tf_serving import client
+from serving.tf_serving.client import ModelServerError, VersionNotFoundError
 
 _log = logging.getLogger(__name__)
 
 UPSTREAM: Final[dict[type[ModelServerError], tuple[ProblemType, str]]] = {
-    VersionNotFoundError: (VERSION_NOT_FOUND, "{model} has no version {version}"),
-    ModelNotServedError: (MODEL_NOT_SERVED, "{model} is not AVAILABLE"),
-    OverloadedError: (OVERLOADED, "the model server refused more work for {model}"),
-    UnreachableError: (MODEL_SERVER_UNREACHABLE, "no connection to the model server of {model}"),
-    HandshakeError: (
-        MODEL_SERVER_UNREACHABLE,
+    VersionNotFoundError: (problems.VERSION_NOT_FOUND, "{model} has no version {version}"),
+    client.ModelNotServedError: (problems.MODEL_NOT_SERVED, "{model} is not AVAILABLE"),
+    client.OverloadedError: (problems.OVERLOADED, "the model server refused more work for {model}"),
+    client.UnreachableError: (problems.MODEL_SERVER_UNREACHABLE, "no connection to the model server of {model}"),
+    client.HandshakeError: (
+        problems.MODEL_SERVER_UNREACHABLE,
         "the TLS handshake with the model server of {model} failed: see DIGITGAN_MODEL_SERVER_TLS_CA, _CERT and _KEY",
     ),
-    ContractError: (BROKEN_CONTRACT, "{model} does not answer as agreed"),
-    NoSignatureError: (BROKEN_CONTRACT, "{model} does not answer as agreed"),
-    DeadlineError: (TIMEOUT, "the time ran out at the model server: {model} took too long"),
+    client.ContractError: (problems.BROKEN_CONTRACT, "{model} does not answer as agreed"),
+    client.NoSignatureError: (problems.BROKEN_CONTRACT, "{model} does not answer as agreed"),
+    client.DeadlineError: (problems.TIMEOUT, "the time ran out at the model server: {model} took too long"),
 }
 """The problem and its detail for each failure of the model server. The log has the server's own message."""
 
@@ -82,17 +58,17 @@ async def _answer(request: Request, error: Exception) -> Response:
                 kind = error.model, error.code
                 _log.warning("%s %s: %s", request.method, request.url.path, error, extra={"kind": kind})
         case RequestValidationError():
-            problem = invalid(*parameter_errors(error.errors()))
+            problem = invalid(*(at_parameter(str(one["loc"][-1]), one["msg"]) for one in error.errors()))
         case HTTPException():
             if target := _without_slash(request, error):
                 return RedirectResponse(target)
             problem = _problem_of_starlette(error)
         case ClientDisconnect():  # in the middle of its request: it does not get this answer
-            problem = ProblemError(MALFORMED_REQUEST, "the request broke off")
+            problem = ProblemError(problems.MALFORMED_REQUEST, "the request broke off")
         case _:
             headers = {"Connection": "close"}  # uvicorn closes it after an exception
-            problem = ProblemError(INTERNAL_ERROR, "the service's log has the reason", headers=headers)
-    if problem.problem is TIMEOUT:
+            problem = ProblemError(problems.INTERNAL_ERROR, "the service's log has the reason", headers=headers)
+    if problem.problem is problems.TIMEOUT:
         state: GatewayState = request.scope["state"][KEY]
         state.metrics.timeouts.labels(error.part if isinstance(error, OutOfTimeError) else "model").inc()
     return problem_response(problem, request.scope["path"])
@@ -101,13 +77,13 @@ async def _answer(request: Request, error: Exception) -> Response:
 def _problem_of_starlette(error: HTTPException) -> ProblemError:
     """Returns the problem for what Starlette refuses, such as an unknown path or method."""
     headers = dict(error.headers or {})
-    if error.status_code == METHOD_NOT_ALLOWED.status:
+    if error.status_code == problems.METHOD_NOT_ALLOWED.status:
         allowed = {method.strip() for method in headers.get("Allow", "").split(",")}
         headers["Allow"] = ", ".join(sorted(allowed | ({"HEAD"} if "GET" in allowed else set())))
-        return ProblemError(METHOD_NOT_ALLOWED, f"takes {headers['Allow']}", headers=headers)
-    if error.status_code == NOT_FOUND.status:
-        return ProblemError(NOT_FOUND, "no such path; GET /docs lists all", headers=headers)
-    return ProblemError(MALFORMED_REQUEST, str(error.detail), headers=headers)
+        return ProblemError(problems.METHOD_NOT_ALLOWED, f"takes {headers['Allow']}", headers=headers)
+    if error.status_code == problems.NOT_FOUND.status:
+        return ProblemError(problems.NOT_FOUND, "no such path; GET /docs lists all", headers=headers)
+    return ProblemError(problems.MALFORMED_REQUEST, str(error.detail), headers=headers)
 
 
 def _without_slash(request: Request, error: HTTPException) -> str | None:
@@ -116,7 +92,7 @@ def _without_slash(request: Request, error: HTTPException) -> str | None:
     A relative address stays right behind a proxy that strips a path prefix; Starlette's own redirect does not.
     """
     path = request.url.path
-    if error.status_code != NOT_FOUND.status or not path.endswith("/"):
+    if error.status_code != problems.NOT_FOUND.status or not path.endswith("/"):
         return None
     scope = {**request.scope, "path": path.rstrip("/")}
     routes = [route for route in request.app.routes if not isinstance(route, Mount)]

@@ -18,15 +18,15 @@ def negotiate(request: Request, offers: Sequence[str]) -> str:
     ranges = _ranges(",".join(request.headers.getlist("accept")))
     if not ranges:
         return offers[0]
-    best, best_rank = None, (0.0, 0)
-    for offer in offers:
+
+    def rank(offer: str) -> tuple[float, int]:
         names = (offer, f"{offer.partition('/')[0]}/*", "*/*")
-        specificity, quality = max(
-            ((3 - names.index(name), q) for name, q in ranges if name in names), default=(0, 0.0)
-        )
-        if quality and (quality, specificity) > best_rank:
-            best, best_rank = offer, (quality, specificity)
-    if best is None:
+        matching = ((3 - names.index(name), quality) for name, quality in ranges if name in names)
+        specificity, quality = max(matching, default=(0, 0.0))
+        return quality, specificity
+
+    best = max(offers, key=rank)
+    if not rank(best)[0]:
         raise ProblemError(NOT_ACCEPTABLE, f"available: {', '.join(offers)}", headers={"Vary": "Accept"})
     return best
 

@@ -2,6 +2,7 @@
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
+from fastapi import Query
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -45,6 +46,9 @@ def _decimal(text: object) -> object:
 SeedInPath = Annotated[int, Field(ge=0, le=MAX_SEED), BeforeValidator(_decimal)]
 ScaleInQuery = Annotated[int, Field(ge=1, le=MAX_SCALE), BeforeValidator(_decimal)]
 VersionInQuery = Annotated[int, Field(ge=0, le=MAX_VERSION), BeforeValidator(_decimal)]
+GeneratorVersion = Annotated[
+    VersionInQuery | None, Query(description="The generator's version; the newest by default.")
+]
 
 Png = Annotated[str, Field(json_schema_extra={"contentEncoding": "base64", "contentMediaType": "image/png"})]
 """An image in JSON."""

@@ -14,15 +14,8 @@ import httptools
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from api.http.problems import (
-    BUSY,
-    HEADER_TOO_LARGE,
-    MALFORMED_REQUEST,
-    OIP_PREFIX,
-    REQUEST_TIMEOUT,
-    ProblemError,
-    problem_response,
-)
+from api.http import problems
+from api.http.problems import OIP_PREFIX, ProblemError, problem_response
 from api.middleware.admission import MAX_SMALL_BODY_BYTES, image_route, overload
 from api.middleware.keys import OPEN
 from api.middleware.security_headers import SecurityHeaders, add_security_headers
@@ -60,7 +53,9 @@ class Connection(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         state: GatewayState = self.app_state[KEY]
         self._settings, self._admission, self._metrics = state.settings, state.admission, state.metrics
-        self._refuses_early = state.settings.refuses_early
+        settings = state.settings
+        # An early refusal has no line in the access log, no trace and no CORS fields.
+        self._refuses_early = not (settings.access_log or settings.tracing or settings.cors_origins)
         self._task: asyncio.Task[Any] | None = None
         self._running: RequestResponseCycle | None = None
         self._ended = self._surplus = self._in_header = self._has_cycle = False
@@ -100,10 +95,10 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserError as error:
             if not self._ended:
                 cause = error.__context__
-                self._end(cause if isinstance(cause, ProblemError) else ProblemError(MALFORMED_REQUEST, _NOT_HTTP))
+                self._end(cause if isinstance(cause, ProblemError) else _malformed(_NOT_HTTP))
             return
         if self._framing_bytes > MAX_HEADER_BYTES:
-            self._end(ProblemError(HEADER_TOO_LARGE, f"more than {MAX_HEADER_BYTES} bytes"))
+            self._end(ProblemError(problems.HEADER_TOO_LARGE, f"more than {MAX_HEADER_BYTES} bytes"))
         elif self._header_since is None and (self._in_header or self._undecided is not None or self._idle):
             self._header_since = self.loop.time()
 
@@ -161,7 +156,7 @@ class Connection(HttpToolsProtocol):
         timeout_s = self._settings.header_timeout_s if not self._surplus else _SURPLUS_TIMEOUT_S
         if self._header_since is not None and now - self._header_since >= timeout_s and not self._ended:
             if self._in_header or self._undecided is not None:
-                self._end(ProblemError(REQUEST_TIMEOUT, f"the request took more than {timeout_s:g} s"))
+                self._end(ProblemError(problems.REQUEST_TIMEOUT, f"the request took more than {timeout_s:g} s"))
             else:
                 self.transport.close()
         unread = self.transport.get_write_buffer_size()
@@ -190,14 +185,17 @@ class Connection(HttpToolsProtocol):
 
     async def _run(self, app: ASGIApp, cycle: RequestResponseCycle, scope: Scope, receive: Receive, send: Send) -> None:
         """Runs the application for one request until ``_abandon``."""
-        self._task = asyncio.current_task()
+        if cycle.disconnected:
+            return
+        task = self._task = asyncio.current_task()
         try:
             await app(scope, receive, send)
         except asyncio.CancelledError:
             if not cycle.disconnected:
                 raise
         finally:
-            self._task = None
+            if self._task is task:  # the next request may have begun, once this one's answer was complete
+                self._task = None
 
     def _abandon(self) -> None:
         """Cancels the request in progress."""
@@ -228,23 +226,23 @@ class Connection(HttpToolsProtocol):
     def _check_header(self) -> None:
         """Raises ProblemError for a header that is too large, not HTTP/1.1's, or on a connection beyond the limits."""
         if self._ended:
-            raise ProblemError(MALFORMED_REQUEST, _NOT_HTTP)
+            raise _malformed(_NOT_HTTP)
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if size > MAX_HEADER_BYTES or len(self.headers) > MAX_HEADER_FIELDS:
             limits = f"more than {MAX_HEADER_BYTES} bytes or {MAX_HEADER_FIELDS} fields"
-            raise ProblemError(HEADER_TOO_LARGE, limits)
+            raise ProblemError(problems.HEADER_TOO_LARGE, limits)
         version = self.parser.get_http_version()
         hosts = [value for name, value in self.headers if name == b"host"]
         if version not in ("1.0", "1.1") or self.parser.get_method() == b"CONNECT":
-            raise ProblemError(MALFORMED_REQUEST, _NOT_HTTP)
+            raise _malformed(_NOT_HTTP)
         if (len(hosts) != 1 and not (version == "1.0" and not hosts)) or not all(map(_HOST.fullmatch, hosts)):
-            raise ProblemError(MALFORMED_REQUEST, "the header needs one field Host with the name of the server")
+            raise _malformed("the header needs one field Host with the name of the server")
         if version == "1.0" and any(name == b"transfer-encoding" for name, _ in self.headers):
-            raise ProblemError(MALFORMED_REQUEST, "HTTP/1.0 has no Transfer-Encoding")
+            raise _malformed("HTTP/1.0 has no Transfer-Encoding")
         if len(self.pipeline) >= MAX_PIPELINED:
-            raise ProblemError(MALFORMED_REQUEST, f"more than {MAX_PIPELINED} requests wait on the connection")
+            raise _malformed(f"more than {MAX_PIPELINED} requests wait on the connection")
         if self._surplus and not self.url.startswith(_OPEN):
-            raise ProblemError(BUSY, f"there are {self._settings.max_connections} connections already")
+            raise ProblemError(problems.BUSY, f"there are {self._settings.max_connections} connections already")
 
     def _start(self) -> None:
         """Hands the request to the application."""
@@ -288,6 +286,10 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
         self.url = b"/"
         super().on_headers_complete()
+
+
+def _malformed(detail: str) -> ProblemError:
+    return ProblemError(problems.MALFORMED_REQUEST, detail)
 
 
 @lru_cache(maxsize=4)

@@ -7,15 +7,12 @@ from typing import Any, Final
 
 import numpy as np
 import orjson
-from numpy.typing import NDArray
 
 from api.http.bodies import parse_json
 from api.http.problems import MALFORMED_REQUEST, ProblemError, at_pointer, invalid
 from api.oip.schemas import InferenceRequest, InputTensor
 from serving.contract import ModelSpec, TensorSpec
-from serving.tf_serving.client import Prediction
-
-Array = NDArray[Any]
+from serving.tf_serving.client import Array, Prediction
 
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 """The header that says how many bytes of a body are JSON, where it isn't all of them."""

@@ -11,7 +11,7 @@ from api.formats import images
 from api.formats.images import PNG
 from api.http import caching, deadlines, problems
 from api.http.deadlines import limit_of, time_limit
-from api.http.schemas import ScaleInQuery, SeedInPath, VersionInQuery
+from api.http.schemas import GeneratorVersion, ScaleInQuery, SeedInPath
 from api.state import StateDep
 
 router = APIRouter()
@@ -36,9 +36,7 @@ async def digit(
     state: StateDep,
     seed: Annotated[SeedInPath, Path(description="The digit's seed.")],
     scale: Annotated[ScaleInQuery, Query(description="Enlarges each pixel to a square of this side.")] = 1,
-    version: Annotated[
-        VersionInQuery | None, Query(description="The generator's version; the newest by default.")
-    ] = None,
+    version: GeneratorVersion = None,
 ) -> Response:
     with state.admission.images(request, 1):
         async with time_limit(limit_of(request, state.settings.request_timeout_s)):

@@ -1,6 +1,5 @@
 """GET /healthz/live and /healthz/ready: whether the process runs, and whether it can serve requests."""
 
-import asyncio
 import math
 import time
 from typing import Final
@@ -12,10 +11,8 @@ from api.http import problems
 from api.http.errors import problem_of
 from api.http.problems import ProblemError
 from api.http.schemas import Health
-from api.state import Lifecycle, StateDep
-from api.telemetry.model_status import model_status
-from api.upstream.inference import Inference
-from serving.contract import MODELS
+from api.state import GatewayState, StateDep
+from api.telemetry.model_status import all_statuses
 from serving.tf_serving.client import DeadlineError, ModelServerError
 
 router = APIRouter(prefix="/healthz")
@@ -44,27 +41,22 @@ async def ready(state: StateDep) -> Health:
     """
     if state.lifecycle.draining:
         raise ProblemError(problems.NOT_READY, "shutting down")
-    if errors := await unready_models(state.inference, state.lifecycle, state.settings.ready_timeout_s):
+    if errors := await unready_models(state):
         names = ", ".join(error["model"] for error in errors)
         raise ProblemError(problems.NOT_READY, f"not AVAILABLE: {names}", errors=errors)
     return Health(status="ready")
 
 
-async def unready_models(inference: Inference, lifecycle: Lifecycle, timeout_s: float) -> list[dict[str, str]]:
+async def unready_models(state: GatewayState) -> list[dict[str, str]]:
     """Returns ``model`` and ``detail`` for each model that isn't available; nothing if all of them are."""
-    seen = lifecycle.available_at
-
-    async def fault(model: str) -> str:
-        try:
-            status = await model_status(inference.client, model, timeout_s)
-        except DeadlineError as error:
-            is_stale = time.monotonic() - seen.get(model, -math.inf) >= STALE_STATUS_S
-            return problem_of(error).detail if is_stale else ""
-        except ModelServerError as error:
-            return problem_of(error).detail
-        if status.serving:
-            seen[model] = time.monotonic()
-        return "" if status.serving else status.detail or ""
-
-    found = zip(MODELS, await asyncio.gather(*map(fault, MODELS)), strict=True)
-    return [{"model": model, "detail": detail} for model, detail in found if detail]
+    now, seen = time.monotonic(), state.lifecycle.available_at
+    faults = {}
+    for model, status in (await all_statuses(state.inference.client, state.settings.ready_timeout_s)).items():
+        if isinstance(status, ModelServerError):
+            if not isinstance(status, DeadlineError) or now - seen.get(model, -math.inf) >= STALE_STATUS_S:
+                faults[model] = problem_of(status).detail
+        elif status.serving:
+            seen[model] = now
+        else:
+            faults[model] = status.detail or ""
+    return [{"model": model, "detail": detail} for model, detail in faults.items()]

@@ -1,9 +1,9 @@
 """GET /story: how the generator learned."""
 
 from functools import partial
-from typing import Annotated, Final
+from typing import Final
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from api import openapi
@@ -11,7 +11,7 @@ from api.http import caching, problems
 from api.http.bodies import JSON
 from api.http.deadlines import time_limit
 from api.http.problems import ProblemError
-from api.http.schemas import StoryResponse, VersionInQuery
+from api.http.schemas import GeneratorVersion, StoryResponse
 from api.state import StateDep
 from api.upstream.inference import retry_on_swap
 from serving.contract import GENERATOR
@@ -33,17 +33,10 @@ _HEADERS: Final = openapi.MODEL_HEADERS | caching.HEADERS
     },
     response_class=Response,
 )
-async def story(
-    request: Request,
-    state: StateDep,
-    version: Annotated[
-        VersionInQuery | None, Query(description="The generator's version; the newest by default.")
-    ] = None,
-) -> Response:
+async def story(request: Request, state: StateDep, version: GeneratorVersion = None) -> Response:
     stories = state.stories
-    find = partial(stories.of, version)
     async with time_limit(state.settings.request_timeout_s):
-        found = await retry_on_swap(GENERATOR, version, find, stories.forget_newest)
+        found = await retry_on_swap(GENERATOR, version, partial(stories.of, version), stories.forget_newest)
     if found is None:
         raise ProblemError(problems.NO_STORY, "the generator's version was exported without its story")
     headers = {"X-Model": GENERATOR, "X-Model-Version": str(found.version)}

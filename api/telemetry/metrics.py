@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from api.telemetry.model_status import ModelStatus
 from serving.contract import BATCH_SIZES
+from serving.tf_serving.client import ModelServerError
 
 NO_VERSION: Final = "none"
 
@@ -130,9 +131,10 @@ class Metrics:
         for verdict in ("real", "fake"):
             self.scores.labels(str(version), verdict).inc(verdicts.count(verdict))
 
-    def observe_models(self, statuses: Mapping[str, ModelStatus | None]) -> None:
+    def observe_models(self, statuses: Mapping[str, ModelStatus | ModelServerError]) -> None:
         """Notes how the models stand. What isn't known of one is NaN."""
-        for model, status in statuses.items():
+        for model, found in statuses.items():
+            status = None if isinstance(found, ModelServerError) else found
             self.model_available.labels(model).set(bool(status and status.serving))
             serving = status.serving.version if status and status.serving else math.nan
             self.serving_version.labels(model).set(serving)

@@ -63,13 +63,13 @@ def _newest(versions: Iterable[VersionStatus]) -> VersionStatus | None:
     return max(versions, key=lambda one: one.version, default=None)
 
 
-async def known_statuses(client: ModelClient, timeout_s: float) -> dict[str, ModelStatus | None]:
-    """Returns the status of each model; None if the model server does not answer."""
+async def all_statuses(client: ModelClient, timeout_s: float) -> dict[str, ModelStatus | ModelServerError]:
+    """Returns the status of each model, or why it is not known."""
 
-    async def status(model: str) -> ModelStatus | None:
+    async def status(model: str) -> ModelStatus | ModelServerError:
         try:
             return await model_status(client, model, timeout_s)
-        except ModelServerError:
-            return None
+        except ModelServerError as error:
+            return error
 
     return dict(zip(MODELS, await asyncio.gather(*map(status, MODELS)), strict=True))

@@ -63,9 +63,6 @@ class ObserveRequests:
         self._access_log = access_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         observation = Observation(request_id(scope["headers"]))
         id_header = (HEADER, observation.request_id.encode())
         status = CLIENT_LEFT  # unless an answer begins

@@ -16,7 +16,7 @@ from api.http.problems import MODEL_NOT_SERVED, ProblemError
 from api.telemetry import observation
 from api.telemetry.metrics import Metrics
 from api.upstream.coalescing import LARGE_AT_ONCE, LARGEST_SMALL_ROWS, RequestQueue, Rows
-from serving.contract import GENERATOR, SIGNATURE, SIGNATURES
+from serving.contract import GENERATOR, SIGNATURE
 from serving.noise import noise_from_seeds
 from serving.tf_serving.client import (
     Array,
@@ -59,15 +59,14 @@ class Inference:
         answered_by = None
         start = time.perf_counter()
         try:
-            queue = self._queues.get(kind) or self._new_queue(kind)
             if len(rows) <= LARGEST_SMALL_ROWS:
-                prediction = await queue.predict(rows)
+                prediction = await self._queue(kind).predict(rows)
             else:
                 large = self._large.setdefault(model, asyncio.Semaphore(LARGE_AT_ONCE))
                 with deadlines.part("turn"):
                     await large.acquire()
                 try:
-                    prediction = await queue.predict(rows)
+                    prediction = await self._queue(kind).predict(rows)
                 finally:
                     large.release()
             answered_by = prediction.version
@@ -75,10 +74,12 @@ class Inference:
         finally:
             observation.note_call(model, answered_by, time.perf_counter() - start)
 
-    def _new_queue(self, kind: Kind) -> RequestQueue:
-        """Clients name versions, so unused queues go."""
-        self._queues = {one: queue for one, queue in self._queues.items() if not queue.empty}
-        queue = self._queues[kind] = RequestQueue(partial(self._call, kind))
+    def _queue(self, kind: Kind) -> RequestQueue:
+        """Returns the queue of a kind. Clients name versions, so a new queue drops those that are unused."""
+        queue = self._queues.get(kind)
+        if queue is None:
+            self._queues = {one: used for one, used in self._queues.items() if not used.empty}
+            queue = self._queues[kind] = RequestQueue(partial(self._call, kind))
         return queue
 
     async def _call(self, kind: Kind, parts: Sequence[Rows], deadline: float) -> Prediction:
@@ -91,12 +92,9 @@ class Inference:
         answered_by = None
         start = time.perf_counter()
         try:
+            timeout_s = min(max(left_s, 0.001), _MAX_CALL_S)
             prediction = await self.client.predict(
-                model,
-                {SIGNATURES[model, signature].input.name: rows},
-                signature=signature,
-                version=version,
-                timeout_s=min(max(left_s, 0.001), _MAX_CALL_S),
+                model, rows, signature=signature, version=version, timeout_s=timeout_s
             )
             answered_by = prediction.version
             if kind[:2] == (GENERATOR, SIGNATURE):

@@ -28,3 +28,8 @@ class ServingError(Exception):
     def message(self) -> str:
         """The message without the code."""
         return str(self.args[0])
+
+
+def invalid_argument(message: str) -> ServingError:
+    """Returns the error for a request that the model or the server cannot take."""
+    return ServingError(grpc.StatusCode.INVALID_ARGUMENT, message)

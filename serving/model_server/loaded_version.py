@@ -18,7 +18,7 @@ from grpc import StatusCode
 from serving import apis
 from serving.contract import BATCH_SIZES, MODEL_CARD, SIGNATURE, WARMUP_REQUESTS
 from serving.model_server import signature as signatures
-from serving.model_server.errors import ServingError
+from serving.model_server.errors import ServingError, invalid_argument
 from serving.model_server.options import ServerOptions
 from serving.model_server.saved_model import SavedModel, load
 from serving.model_server.signature import Arrays
@@ -56,10 +56,7 @@ class LoadedVersion:
         """
         rows = _rows(inputs) if self._max_batch_size and inputs else 0
         if self._max_batch_size and rows > self._max_batch_size:
-            raise ServingError(
-                StatusCode.INVALID_ARGUMENT,
-                f"Task size {rows} is larger than maximum input batch size {self._max_batch_size}",
-            )
+            raise invalid_argument(f"Task size {rows} is larger than maximum input batch size {self._max_batch_size}")
         with self._free:
             if not is_active():
                 raise ServingError(StatusCode.CANCELLED, "the client left before its turn came")
@@ -89,11 +86,9 @@ class LoadedVersion:
 def _rows(inputs: Arrays) -> int:
     sizes = {len(array) if array.ndim else None for array in inputs.values()}
     if None in sizes:
-        raise ServingError(StatusCode.INVALID_ARGUMENT, "Batching input tensors must have at least one dimension")
+        raise invalid_argument("Batching input tensors must have at least one dimension")
     if len(sizes) > 1:
-        raise ServingError(
-            StatusCode.INVALID_ARGUMENT, "Batching input tensors must have equal 0th-dimension sizes in a request"
-        )
+        raise invalid_argument("Batching input tensors must have equal 0th-dimension sizes in a request")
     return sizes.pop() or 0
 
 
@@ -155,7 +150,7 @@ def _replay(version: LoadedVersion, record: bytes) -> None:
     try:
         log = apis.PredictionLog.FromString(record)
     except DecodeError as error:
-        raise ServingError(StatusCode.INVALID_ARGUMENT, "not a PredictionLog") from error
+        raise invalid_argument("not a PredictionLog") from error
     if log.WhichOneof("log_type") != "predict_log":
         raise ServingError(StatusCode.UNIMPLEMENTED, "only calls of Predict can be replayed")
     request = log.predict_log.request

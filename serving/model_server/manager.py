@@ -8,7 +8,7 @@ from typing import Final
 
 from grpc import StatusCode
 
-from serving.model_server.errors import ServingError
+from serving.model_server.errors import ServingError, invalid_argument
 from serving.model_server.loaded_version import LoadedVersion
 from serving.model_server.model import Model, Version, not_found
 from serving.model_server.options import ServerOptions
@@ -65,13 +65,13 @@ class Manager:
         unknown model or a version that isn't available.
         """
         if not name:
-            raise ServingError(StatusCode.INVALID_ARGUMENT, "ModelSpec has no name specified.")
+            raise invalid_argument("ModelSpec has no name specified.")
         with self._changed:
             model = self._models.get(name)
         if label is not None:
             number = model.config.labels.get(label) if model else None
             if number is None:
-                raise ServingError(StatusCode.INVALID_ARGUMENT, f"Unrecognized servable version label: {label}")
+                raise invalid_argument(f"Unrecognized servable version label: {label}")
         if model is None:
             raise not_found(name, number)
         with model.use(number) as version:

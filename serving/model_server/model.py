@@ -67,8 +67,7 @@ class Model:
         self._options = options
         self._changed = changed
         self._versions: dict[int, Version] = {}
-        self._retired = False
-        self._wake = threading.Event()
+        self._retired = threading.Event()
         self._warned = float("-inf")
         self._thread = threading.Thread(target=self._follow, name=f"model-{config.name}", daemon=True)
         self._thread.start()
@@ -81,8 +80,7 @@ class Model:
 
     def retire(self) -> None:
         """Unloads everything, once its requests are answered, and ends. ``versions`` can still be read."""
-        self._retired = True
-        self._wake.set()
+        self._retired.set()
 
     def join(self) -> None:
         """Waits for a retired model's end."""
@@ -117,10 +115,9 @@ class Model:
                     self._changed.notify_all()
 
     def _follow(self) -> None:
-        while not self._retired:
+        self._round()
+        while not self._retired.wait(self._options.file_system_poll_wait_seconds):
             self._round()
-            self._wake.wait(self._options.file_system_poll_wait_seconds)
-            self._wake.clear()
         for version in self.versions():
             self._unload(version)
 
@@ -177,7 +174,7 @@ class Model:
         for number in sorted(wanted, reverse=True):
             version = self._versions[number]
             if version.state in (State.START, State.LOADING) and version.retry_at <= time.monotonic():
-                if self._retired:
+                if self._retired.is_set():
                     return
                 self._try_to_load(version)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from serving import apis
 from serving.contract import SIGNATURE
-from serving.model_server.errors import ServingError
+from serving.model_server.errors import ServingError, invalid_argument
 from serving.model_server.signature import METHODS, Arrays
 from serving.quiet import without_openvino_converter
 
@@ -57,7 +57,7 @@ class SavedModel:
         try:
             found = compiled(dict(inputs))
         except RuntimeError as error:
-            raise ServingError(StatusCode.INVALID_ARGUMENT, _message(error)) from error
+            raise invalid_argument(_message(error)) from error
         return {name: found[name] for name in self.signature_defs.signature_def[signature_name].outputs}
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from grpc import ServicerContext, StatusCode
 from serving import apis
 from serving.contract import SIGNATURE
 from serving.model_server import signature as signatures
-from serving.model_server.errors import ServingError
+from serving.model_server.errors import ServingError, invalid_argument
 from serving.model_server.manager import Manager
 from serving.tf_serving import model_config, tensors
 
@@ -63,10 +63,7 @@ class Service(grpc.GenericRpcHandler):
         """Describes the signatures of a model."""
         if set(request.metadata_field) != {SIGNATURE_DEF}:
             asked = ", ".join(request.metadata_field) or "none"
-            raise ServingError(
-                StatusCode.INVALID_ARGUMENT,
-                f'Metadata field "{SIGNATURE_DEF}" has to be named; named: {asked}',
-            )
+            raise invalid_argument(f'Metadata field "{SIGNATURE_DEF}" has to be named; named: {asked}')
         name, number, label = _wanted(request.model_spec)
         with self._manager.use(name, number, label) as (version, loaded):
             answer = apis.GetModelMetadataResponse(model_spec={"name": name, "version": {"value": version}})
@@ -92,7 +89,7 @@ class Service(grpc.GenericRpcHandler):
         try:
             configs = model_config.from_proto(request.config)
         except model_config.ConfigError as error:
-            raise ServingError(StatusCode.INVALID_ARGUMENT, str(error)) from error
+            raise invalid_argument(str(error)) from error
         ended = threading.Event()
         context.add_callback(ended.set)
         _log.info("new configuration: serving %s", ", ".join(config.name for config in configs) or "no model")

@@ -7,7 +7,7 @@ from grpc import StatusCode
 from numpy.typing import NDArray
 
 from serving import apis
-from serving.model_server.errors import ServingError
+from serving.model_server.errors import ServingError, invalid_argument
 from serving.tf_serving import tensors
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -42,30 +42,26 @@ def read_inputs(signature: apis.SignatureDef, inputs: Mapping[str, apis.TensorPr
     """
     declared = dict(sorted(signature.inputs.items()))
     if inputs.keys() != declared.keys():
-        raise ServingError(
-            StatusCode.INVALID_ARGUMENT,
+        raise invalid_argument(
             f"input names do not match signature: sent {_set(inputs)}, expected {_set(declared)}. "
             f"Sent extra: {_set(inputs.keys() - declared.keys())}. "
-            f"Missing but required: {_set(declared.keys() - inputs.keys())}.",
+            f"Missing but required: {_set(declared.keys() - inputs.keys())}."
         )
     arrays = {}
     for position, (name, info) in enumerate(declared.items()):
         proto = inputs[name]
         if proto.dtype not in (info.dtype, 0):
-            raise ServingError(
-                StatusCode.INVALID_ARGUMENT,
+            raise invalid_argument(
                 f"Expects arg[{position}] to be {tensors.dtype_name(info.dtype)} "
-                f"but {tensors.dtype_name(proto.dtype)} is provided (input {name})",
+                f"but {tensors.dtype_name(proto.dtype)} is provided (input {name})"
             )
         try:
             array = arrays[name] = tensors.to_array(proto)
         except tensors.TensorError as error:
-            raise ServingError(StatusCode.INVALID_ARGUMENT, f"tensor parsing error: {name}: {error}") from error
+            raise invalid_argument(f"tensor parsing error: {name}: {error}") from error
         shape = [dim.size for dim in info.tensor_shape.dim]  # -1 for a free size
         if len(shape) != array.ndim or any(own not in (-1, size) for own, size in zip(shape, array.shape, strict=True)):
-            raise ServingError(
-                StatusCode.INVALID_ARGUMENT, f"input {name} should be of shape {shape}, not {list(array.shape)}"
-            )
+            raise invalid_argument(f"input {name} should be of shape {shape}, not {list(array.shape)}")
     return arrays
 
 
@@ -76,15 +72,12 @@ def choose_outputs(signature: apis.SignatureDef, output_filter: Sequence[str]) -
     """
     for name in output_filter:
         if name not in signature.outputs:
-            raise ServingError(
-                StatusCode.INVALID_ARGUMENT,
+            raise invalid_argument(
                 f"output tensor alias not found in signature: {name}. "
-                f"Outputs expected to be in the set {_set(signature.outputs)}.",
+                f"Outputs expected to be in the set {_set(signature.outputs)}."
             )
     if len(set(output_filter)) < len(output_filter):
-        raise ServingError(
-            StatusCode.INVALID_ARGUMENT, f"duplicate output tensor alias among {', '.join(output_filter)}"
-        )
+        raise invalid_argument(f"duplicate output tensor alias among {', '.join(output_filter)}")
     return output_filter or sorted(signature.outputs)
 
 

@@ -1,6 +1,6 @@
 """An asynchronous client of a model server with TensorFlow Serving's gRPC API, without TensorFlow.
 
-    prediction = await ModelClient("127.0.0.1:8500").predict("generator", {"noise": noise}, timeout_s=5)
+    prediction = await ModelClient("127.0.0.1:8500").predict("generator", noise, timeout_s=5)
 
 The errors of gRPC, and answers that break the contract, become one of::
 
@@ -218,27 +218,22 @@ class ModelClient:
     async def predict(
         self,
         model: str,
-        inputs: Mapping[str, Array],
+        rows: Array,
         *,
         signature: str = SIGNATURE,
         version: int | None = None,
         timeout_s: float,
     ) -> Prediction:
-        """Runs ``model`` on ``inputs`` (its one input by name, N ≥ 1 rows): returns its outputs, N rows each.
+        """Runs ``model`` on the N ≥ 1 ``rows`` of its one input: returns its outputs, N rows each.
 
         Without ``version`` the server's newest is used. The answer has been checked against the contract:
         every output is there, with its dtype and shape, and finite.
 
         Raises ModelServerError, NoSignatureError if the version lacks a ``signature`` other than ``serving_default``;
-        ValueError if ``inputs`` are not what the contract says.
+        ValueError if ``rows`` are not what the contract says.
         """
         spec = SIGNATURES[model, signature]
-        rows = inputs.get(spec.input.name)
-        if rows is None or len(inputs) != 1:
-            raise ValueError(f"{model} takes one input, {spec.input.name}, not {sorted(inputs)}")
-        if problem := _mismatch(rows, spec.input, len(rows) if rows.ndim else 0) or (
-            "no rows" if not len(rows) else ""
-        ):
+        if problem := _mismatch(rows, spec.input, max((1, *rows.shape[:1]))):
             raise ValueError(f"{model}: {spec.input.name}: {problem}")
         request = apis.PredictRequest(
             model_spec=self._model_spec(spec, version), inputs={spec.input.name: to_proto(rows)}

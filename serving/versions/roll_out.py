@@ -140,6 +140,7 @@ def addresses(target: str) -> list[str]:
     return sorted(f"[{ip}]:{port}" for ip in {str(at[0]) for *_, at in found})
 
 
+@dataclass
 class RollOut:
     """Changes of the labels in one base directory's ``models.config``, on all model servers that follow it.
 
@@ -153,20 +154,14 @@ class RollOut:
     Raises ConfigError if there is no ``models.config`` that a server could follow.
     """
 
-    def __init__(
-        self,
-        base: Path,
-        servers: Sequence[ModelServer],
-        progress: Callable[[str], None],
-        timeout_s: float = 300.0,
-        poll_s: float = 1.0,
-    ) -> None:
-        self.servers = servers
-        self.progress = progress
-        self.timeout_s = timeout_s
-        self.poll_s = poll_s
-        self.config = model_config.read_proto(base / MODELS_CONFIG)
-        self._base = base
+    base: Path
+    servers: Sequence[ModelServer]
+    progress: Callable[[str], None]
+    timeout_s: float = 300.0
+    poll_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        self.config = model_config.read_proto(self.base / MODELS_CONFIG)
 
     @property
     def models(self) -> list[str]:
@@ -178,7 +173,7 @@ class RollOut:
         for one in self.config.model_config_list.config:
             if one.name == model:
                 return dict(one.version_labels)
-        raise RollOutError(f"{self._base / MODELS_CONFIG} has no model {model}; it has: {', '.join(self.models)}")
+        raise RollOutError(f"{self.base / MODELS_CONFIG} has no model {model}; it has: {', '.join(self.models)}")
 
     def promote(
         self, model: str, version: int, label: str, thresholds: Mapping[str, Thresholds], *, force: bool
@@ -232,7 +227,7 @@ class RollOut:
 
     def _check(self, model: str, version: int, thresholds: Thresholds, force: bool) -> None:
         self.labels(model)  # raises for a model that is not there
-        directory = self._base / model
+        directory = self.base / model
         found = sorted(find_versions(directory)) if directory.is_dir() else []
         if version not in found:
             there = _listed(found) or "none"
@@ -249,7 +244,7 @@ class RollOut:
 
     def write(self, config: apis.ModelServerConfig) -> None:
         """Replaces ``models.config``."""
-        write_models_config(self._base, config)
+        write_models_config(self.base, config)
         self.config = config
 
 

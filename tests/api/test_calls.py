@@ -179,6 +179,29 @@ def test_when_a_client_disconnects_its_call_is_cancelled_and_no_other_follows(
     assert "Traceback" not in http.process.log
 
 
+def test_when_a_client_disconnects_a_request_right_behind_a_stream_is_cancelled_too(
+    http: GatewayClient, server: MisbehavingServer
+) -> None:
+    """It begins when the stream's answer is complete, just before the stream's own task ends."""
+    holding = Holding()
+
+    def behaviour(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
+        rows = request.inputs[NOISE].tensor_shape.dim[0].size
+        return (holding if rows == 1 else honest)(request, context)
+
+    server.behaviour = behaviour
+    grown = http.growth()
+    try:
+        with http.connect() as connection:
+            stream = json_request("/generate", b'{"seeds": [1, 2]}', "application/zip")
+            connection.sendall(stream + json_request("/generate", b'{"seeds": [7]}'))
+            wait_until(lambda: holding.held == 1)
+        wait_until(lambda: holding.cancelled == 1)
+        wait_until(lambda: grown("http_requests_total", route="/generate", method="POST", status="499") == 1)
+    finally:
+        holding.release()
+
+
 def test_a_cancelled_request_leaves_the_queue_alone(
     http: GatewayClient, server: MisbehavingServer, holding: Holding
 ) -> None:

@@ -3,16 +3,25 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from threading import Event
+from typing import Any, NamedTuple
 
 import pytest
 
 from serving.model_server.options import ServerOptions
-from serving.model_server.server import ModelServer
+from serving.model_server.server import running
 from serving.tf_serving.model_config import ModelConfig
 from tests.serving.model_server.client import Client
 
-Start = Callable[..., tuple[ModelServer, Client]]
+
+class Server(NamedTuple):
+    """A server in this process: where it listens, and how it is stopped."""
+
+    address: str
+    stop: Callable[[], None]
+
+
+Start = Callable[..., tuple[Server, Client]]
 
 QUICK: dict[str, Any] = {
     "file_system_poll_wait_seconds": 0.05,
@@ -26,10 +35,10 @@ def start() -> Iterator[Start]:
     """Starts a server on models by name and base path, with other options as in ServerOptions, and a client of it."""
     with ExitStack() as stack:
 
-        def start(base_paths: dict[str, Path], **options: Any) -> tuple[ModelServer, Client]:
+        def start(base_paths: dict[str, Path], **options: Any) -> tuple[Server, Client]:
             models = tuple(ModelConfig(name, path) for name, path in base_paths.items())
-            server = stack.enter_context(ModelServer(ServerOptions(models, **(QUICK | options))))
-            assert server.address
-            return server, stack.enter_context(Client(server.address))
+            own_stack = stack.enter_context(ExitStack())
+            address = own_stack.enter_context(running(ServerOptions(models, **(QUICK | options)), Event()))
+            return Server(address, own_stack.close), stack.enter_context(Client(address))
 
         yield start

@@ -1,4 +1,4 @@
-"""ModelServer and serve: start, addresses, stop, and where the server goes its own way."""
+"""running and serve: start, addresses, stop, and where the server goes its own way."""
 
 import socket
 import subprocess
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from serving.model_server.loaded_version import LoadedVersion
 from serving.model_server.options import ServerOptions
 from serving.model_server.saved_model import SavedModel
-from serving.model_server.server import ModelServer
+from serving.model_server.server import running
 from serving.model_server.signature import Arrays
 from serving.tf_serving.model_config import ModelConfig
 from tests.serving.model_server import saved_models
@@ -69,13 +69,14 @@ def base_path(templates: Templates, tmp_path: Path) -> Path:
 
 def test_a_server_stops_without_leaving_a_thread_or_a_listener(base_path: Path) -> None:
     before = set(threading.enumerate())
-    with ModelServer(ServerOptions((ModelConfig("m", base_path),))) as server:
-        assert server.address
-        with Client(server.address) as client:
-            assert client.half_plus("m") == (2.5, 1)
+    with (
+        running(ServerOptions((ModelConfig("m", base_path),)), threading.Event()) as address,
+        Client(address) as client,
+    ):
+        assert client.half_plus("m") == (2.5, 1)
     wait_until(lambda: set(threading.enumerate()) <= before, lambda: str(threading.enumerate()))
     with socket.socket() as probe:
-        assert probe.connect_ex(("127.0.0.1", int(server.address.rpartition(":")[2]))) != 0
+        assert probe.connect_ex(("127.0.0.1", int(address.rpartition(":")[2]))) != 0
 
 
 def test_a_failed_version_is_tried_again_until_it_loads(start: Start, templates: Templates, base_path: Path) -> None:
