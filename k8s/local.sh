@@ -15,7 +15,10 @@ up)
   port=${2:-8000}
   url=http://127.0.0.1:$port
   manifest=$(render)
-  podman kube play --replace - <<<"${manifest/hostPort: 8000/hostPort: $port}"
+  manifest=${manifest/hostPort: 8000/hostPort: $port}
+  # By a Deployment's only policy, Always, podman starts even an init container again that has ended well.
+  manifest=${manifest/ initContainers:/ restartPolicy: OnFailure$'\n'      initContainers:}
+  podman kube play --replace - <<<"$manifest"
   echo "Waiting for $url to be ready …"
   SECONDS=0
   until curl --silent --fail --max-time 5 --output /dev/null "$url/healthz/ready"; do

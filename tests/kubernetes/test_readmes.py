@@ -65,6 +65,21 @@ def test_each_workload_that_a_command_names_exists() -> None:
     assert set(places()) - found == set()
 
 
+def test_a_log_is_followed_only_when_its_container_runs() -> None:
+    """While init containers run, `kubectl logs --follow` of a later container gives up."""
+    jobs = {
+        each["metadata"]["name"]: pod_of(each) for name in OVERLAYS for each in overlay(name) if each["kind"] == "Job"
+    }
+    followed = [
+        (before, name)
+        for text in TEXTS.values()
+        for before, name in re.findall(r"\$ (.*)\n\$ kubectl .* logs --follow .*job(?:/|-name=)([\w-]+)", text)
+    ]
+    assert len(followed) > 3
+    for before, name in followed:
+        assert "initContainers" not in jobs[name] or re.search(rf"wait --for=jsonpath=.* job/{name} ", before), name
+
+
 @pytest.mark.parametrize(("name", "train"), [("training", "train"), ("training-workers", "train-workers")])
 def test_the_patch_that_chooses_nodes_applies_to_a_copy(tmp_path: Path, name: str, train: str) -> None:
     (printed,) = re.findall(r"```yaml\n(.*?)```", TEXTS[K8S / "overlays/training/README.md"], re.DOTALL)

@@ -54,6 +54,12 @@ def test_a_digit_and_a_score_through_the_published_port(url: str) -> None:
     assert all(version["card"] for model in models for version in model["versions"])
 
 
+def test_the_models_are_copied_once(url: str) -> None:
+    """Podman restarts an init container that has ended well, if the pod's policy is Always."""
+    (copy,) = json.loads(podman("inspect", "gateway-pod-0-models"))
+    assert copy["RestartCount"] == 0
+
+
 def test_containers_have_no_root_no_shell_no_capability_and_nowhere_to_write(url: str) -> None:
     for name in ("gateway-pod-0-gateway", "gateway-pod-0-model-server"):
         (found,) = json.loads(podman("inspect", name))
