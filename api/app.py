@@ -21,7 +21,7 @@ from api.middleware.security_headers import SecurityHeaders
 from api.oip import routes as oip
 from api.routes import dataset, digits, generate, health, interpolate, models, pages, score, story
 from api.settings import Settings
-from api.state import KEY, GatewayState, Lifecycle, StateDep
+from api.state import KEY, GatewayState, StateDep
 from api.telemetry.metrics import Metrics
 from api.telemetry.model_status import all_statuses
 from api.telemetry.observation import ObserveRequests
@@ -48,7 +48,7 @@ def create_app(settings: Settings) -> FastAPI:
             inference = Inference(client, metrics)
             timeout_s = settings.request_timeout_s
             carried = seed_indexes(inference, timeout_s), stories(inference, timeout_s)
-            yield {KEY: GatewayState(settings, Lifecycle(), metrics, admission, inference, *carried)}
+            yield {KEY: GatewayState(settings, metrics, admission, inference, *carried)}
         finally:
             await client.close()
             if traces:

@@ -75,10 +75,10 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if not self.started:
             self.should_exit = True
-        elif self._state.lifecycle.draining:  # a second signal doesn't wait
+        elif self._state.draining:  # a second signal doesn't wait
             self.should_exit = self.force_exit = True
         else:
-            self._state.lifecycle.draining = True
+            self._state.draining = True
             delay_s = self._state.settings.shutdown_delay_s
             self._loop.call_soon_threadsafe(self._loop.call_later, delay_s, self._stop)
 

@@ -17,29 +17,22 @@ KEY: Final = "gateway"
 
 
 @dataclass
-class Lifecycle:
-    """What readiness depends on beside the model server.
+class GatewayState:
+    """What ``lifespan`` opens and every connection and request can reach.
 
     Attributes:
         draining: the gateway is about to stop: then it isn't ready, while it still answers.
         available_at: when each model was AVAILABLE last, in the time of ``time.monotonic``.
     """
 
-    draining: bool = False
-    available_at: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class GatewayState:
-    """What ``lifespan`` opens and every connection and request can reach."""
-
     settings: Settings
-    lifecycle: Lifecycle
     metrics: Metrics
     admission: AdmissionControl
     inference: Inference
     indexes: Carried[SeedIndex]
     stories: Carried[Story]
+    draining: bool = False
+    available_at: dict[str, float] = field(default_factory=dict)
 
 
 async def _state(request: Request) -> GatewayState:

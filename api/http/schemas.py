@@ -25,8 +25,6 @@ MAX_VERSION = MAX_SEED
 MAX_FLOAT32 = (2 - 2**-23) * 2.0**127
 
 Seed = Annotated[int, Field(strict=True, ge=0, le=MAX_SEED)]
-Scale = Annotated[int, Field(ge=1, le=MAX_SCALE)]
-Version = Annotated[int, Field(ge=0, le=MAX_VERSION)]
 Digit = Annotated[int, Field(ge=0, lt=CLASSES)]
 NoiseNumber = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-MAX_FLOAT32, le=MAX_FLOAT32)]
 NoiseVector = Annotated[
@@ -44,11 +42,9 @@ def _decimal(text: object) -> object:
 
 
 SeedInPath = Annotated[int, Field(ge=0, le=MAX_SEED), BeforeValidator(_decimal)]
-ScaleInQuery = Annotated[int, Field(ge=1, le=MAX_SCALE), BeforeValidator(_decimal)]
-VersionInQuery = Annotated[int, Field(ge=0, le=MAX_VERSION), BeforeValidator(_decimal)]
-GeneratorVersion = Annotated[
-    VersionInQuery | None, Query(description="The generator's version; the newest by default.")
-]
+Scale = Annotated[int, Field(ge=1, le=MAX_SCALE), BeforeValidator(_decimal)]
+Version = Annotated[int, Field(ge=0, le=MAX_VERSION), BeforeValidator(_decimal)]
+GeneratorVersion = Annotated[Version | None, Query(description="The generator's version; the newest by default.")]
 
 Png = Annotated[str, Field(json_schema_extra={"contentEncoding": "base64", "contentMediaType": "image/png"})]
 """An image in JSON."""

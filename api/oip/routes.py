@@ -8,11 +8,10 @@ from pydantic import Field
 from starlette.responses import Response
 
 from api import openapi
-from api.http import bodies, problems
+from api.http import bodies, problems, schemas
 from api.http.bodies import JSON
 from api.http.deadlines import limit_of, time_limit
 from api.http.problems import ProblemError
-from api.http.schemas import VersionInQuery
 from api.middleware.keys import charge
 from api.oip.messages import DATATYPES, HEADER_LENGTH, read_request, write_answer
 from api.oip.schemas import InferenceRequest, InferenceResponse, ModelMetadata, RepositoryEntry, State, TensorMetadata
@@ -37,7 +36,7 @@ _STATES: Final[dict[str, State]] = {
 router = APIRouter(prefix=problems.OIP_PREFIX)
 
 ModelInPath = Annotated[str, Path(description=f"One of {', '.join(MODELS)}.")]
-Version = Annotated[VersionInQuery | None, Field(description="The model's version.")]
+Version = Annotated[schemas.Version | None, Field(description="The model's version.")]
 """In the path of a version's route; optional in the query of the others."""
 HeaderLength = Annotated[
     str | None,

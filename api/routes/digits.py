@@ -11,7 +11,7 @@ from api.formats import images
 from api.formats.images import PNG
 from api.http import caching, deadlines, problems
 from api.http.deadlines import limit_of, time_limit
-from api.http.schemas import GeneratorVersion, ScaleInQuery, SeedInPath
+from api.http.schemas import GeneratorVersion, Scale, SeedInPath
 from api.state import StateDep
 
 router = APIRouter()
@@ -35,7 +35,7 @@ async def digit(
     request: Request,
     state: StateDep,
     seed: Annotated[SeedInPath, Path(description="The digit's seed.")],
-    scale: Annotated[ScaleInQuery, Query(description="Enlarges each pixel to a square of this side.")] = 1,
+    scale: Annotated[Scale, Query(description="Enlarges each pixel to a square of this side.")] = 1,
     version: GeneratorVersion = None,
 ) -> Response:
     with state.admission.images(request, 1):

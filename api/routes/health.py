@@ -39,7 +39,7 @@ async def ready(state: StateDep) -> Health:
 
     A model server that is too slow to say so is taken at its last word, for 15 seconds.
     """
-    if state.lifecycle.draining:
+    if state.draining:
         raise ProblemError(problems.NOT_READY, "shutting down")
     if errors := await unready_models(state):
         names = ", ".join(error["model"] for error in errors)
@@ -49,7 +49,7 @@ async def ready(state: StateDep) -> Health:
 
 async def unready_models(state: GatewayState) -> list[dict[str, str]]:
     """Returns ``model`` and ``detail`` for each model that isn't available; nothing if all of them are."""
-    now, seen = time.monotonic(), state.lifecycle.available_at
+    now, seen = time.monotonic(), state.available_at
     faults = {}
     for model, status in (await all_statuses(state.inference.client, state.settings.ready_timeout_s)).items():
         if isinstance(status, ModelServerError):
