@@ -73,7 +73,8 @@ class Holding:
 
     def __call__(self, request: PredictRequest, context: grpc.ServicerContext) -> bytes:
         ended = threading.Event()
-        context.add_callback(ended.set)
+        if not context.add_callback(ended.set):  # it has ended already
+            ended.set()
         with self._lock:
             self.held += 1
             self.seconds_left.append(context.time_remaining())
