@@ -42,8 +42,8 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, GatewayState]]:
         interceptors = [traces.calls] if traces else []
-        tls = settings.model_server_tls()
-        client = ModelClient(settings.model_server, settings.version_label, interceptors, tls=tls)
+        credentials = settings.model_server_credentials()
+        client = ModelClient(settings.model_server, settings.version_label, interceptors, credentials)
         try:
             inference = Inference(client, metrics)
             timeout_s = settings.request_timeout_s

@@ -4,12 +4,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import grpc
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from api.middleware.keys import ApiKey, keys_of
 from serving.errors import UserError
-from serving.tf_serving.tls import Tls, read_tls
+from serving.tf_serving.tls import read_credentials
 
 PREFIX = "DIGITGAN_"
 
@@ -130,11 +131,11 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _tls_files(self) -> Self:
         """Reads the files at the start, so that the gateway does not start with a wrong one."""
-        self.model_server_tls()
+        self.model_server_credentials()
         return self
 
-    def model_server_tls(self) -> Tls | None:
-        """Returns how to speak TLS to the model server; None for not at all.
+    def model_server_credentials(self) -> grpc.ChannelCredentials | None:
+        """Returns the credentials for TLS to the model server; None for no TLS.
 
         Raises ValueError for files that can't be read or don't hold what they should.
         """
@@ -144,7 +145,7 @@ class Settings(BaseSettings):
                 f"{PREFIX}MODEL_SERVER_TLS_CERT and {PREFIX}MODEL_SERVER_TLS_KEY go together, and with"
                 f" {PREFIX}MODEL_SERVER_TLS_CA"
             )
-        return read_tls(ca, cert, key) if ca else None
+        return read_credentials(ca, cert, key) if ca else None
 
 
 def load_settings(**overrides: Any) -> Settings:

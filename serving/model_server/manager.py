@@ -8,6 +8,7 @@ from typing import Final
 
 from grpc import StatusCode
 
+from serving import apis
 from serving.model_server.errors import ServingError, invalid_argument
 from serving.model_server.loaded_version import LoadedVersion
 from serving.model_server.model import Model, Version, not_found
@@ -58,30 +59,32 @@ class Manager:
                     self._changed.wait(CANCELLED_SECONDS)
 
     @contextmanager
-    def use(self, name: str, number: int | None, label: str | None) -> Iterator[tuple[int, LoadedVersion]]:
-        """Gives a version to run, the newest without number and label, and keeps it loaded meanwhile.
+    def use(self, spec: apis.ModelSpec) -> Iterator[tuple[int, LoadedVersion]]:
+        """Gives the version that ``spec`` names, to run, and keeps it loaded meanwhile.
 
         Raises ServingError: INVALID_ARGUMENT without a name or for an unknown label, NOT_FOUND for an
         unknown model or a version that isn't available.
         """
-        if not name:
+        number = _number(spec)
+        if not spec.name:
             raise invalid_argument("ModelSpec has no name specified.")
         with self._changed:
-            model = self._models.get(name)
-        if label is not None:
-            number = model.config.labels.get(label) if model else None
+            model = self._models.get(spec.name)
+        if spec.HasField("version_label"):
+            number = model.config.labels.get(spec.version_label) if model else None
             if number is None:
-                raise invalid_argument(f"Unrecognized servable version label: {label}")
+                raise invalid_argument(f"Unrecognized servable version label: {spec.version_label}")
         if model is None:
-            raise not_found(name, number)
+            raise not_found(spec.name, number)
         with model.use(number) as version:
             yield version
 
-    def versions(self, name: str, number: int | None) -> list[Version]:
+    def versions(self, spec: apis.ModelSpec) -> list[Version]:
         """Returns one version or all, newest first, as they are now; also of a model that isn't served any more.
 
         Raises ServingError NOT_FOUND when there is no such version.
         """
+        name, number = spec.name, _number(spec)
         with self._changed:
             model = self._models.get(name) or self._retired.get(name)
             versions = [replace(one) for one in (model.versions() if model else ()) if number in (None, one.number)]
@@ -132,3 +135,8 @@ class Manager:
                 StatusCode.UNKNOWN, f"model {name} version {newest.number} can't be loaded: {newest.error}"
             )
         return False
+
+
+def _number(spec: apis.ModelSpec) -> int | None:
+    """Returns the version that ``spec`` names by its number; None for a label, and for the newest version."""
+    return spec.version.value if spec.HasField("version") else None

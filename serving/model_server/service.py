@@ -40,9 +40,8 @@ class Service(grpc.GenericRpcHandler):
 
     def predict(self, request: apis.PredictRequest, context: ServicerContext) -> apis.PredictResponse:
         """Runs a signature of a model."""
-        name, number, label = _wanted(request.model_spec)
-        with self._manager.use(name, number, label) as (version, loaded):
-            signature_name = request.model_spec.signature_name or SIGNATURE
+        name, signature_name = request.model_spec.name, request.model_spec.signature_name or SIGNATURE
+        with self._manager.use(request.model_spec) as (version, loaded):
             signature = signatures.choose(loaded.model.signature_defs.signature_def, signature_name)
             inputs = signatures.read_inputs(signature, request.inputs)
             chosen = signatures.choose_outputs(signature, request.output_filter)
@@ -64,9 +63,9 @@ class Service(grpc.GenericRpcHandler):
         if set(request.metadata_field) != {SIGNATURE_DEF}:
             asked = ", ".join(request.metadata_field) or "none"
             raise invalid_argument(f'Metadata field "{SIGNATURE_DEF}" has to be named; named: {asked}')
-        name, number, label = _wanted(request.model_spec)
-        with self._manager.use(name, number, label) as (version, loaded):
-            answer = apis.GetModelMetadataResponse(model_spec={"name": name, "version": {"value": version}})
+        with self._manager.use(request.model_spec) as (version, loaded):
+            used = {"name": request.model_spec.name, "version": {"value": version}}
+            answer = apis.GetModelMetadataResponse(model_spec=used)
             answer.metadata[SIGNATURE_DEF].Pack(loaded.model.signature_defs)
         return answer
 
@@ -74,9 +73,8 @@ class Service(grpc.GenericRpcHandler):
         self, request: apis.GetModelStatusRequest, context: ServicerContext
     ) -> apis.GetModelStatusResponse:
         """Tells where the versions of a model stand, newest first. A label doesn't filter."""
-        name, number, _ = _wanted(request.model_spec)
         answer = apis.GetModelStatusResponse()
-        for version in self._manager.versions(name, number):
+        for version in self._manager.versions(request.model_spec):
             error = version.error
             status = {"error_code": error.number, "error_message": error.message} if error else {}
             answer.model_version_status.add(version=version.number, state=version.state, status=status)
@@ -116,14 +114,3 @@ def _unary(
         context.abort(code, message)
 
     return grpc.unary_unary_rpc_method_handler(answer, request.FromString)
-
-
-def _wanted(spec: apis.ModelSpec) -> tuple[str, int | None, str | None]:
-    """Returns the name, and the version or the label if one is given."""
-    match spec.WhichOneof("version_choice"):
-        case "version":
-            return spec.name, spec.version.value, None
-        case "version_label":
-            return spec.name, None, spec.version_label
-        case _:
-            return spec.name, None, None

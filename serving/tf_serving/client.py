@@ -30,7 +30,6 @@ from numpy.typing import NDArray
 from serving import apis
 from serving.contract import SIGNATURE, SIGNATURES, ModelSpec, TensorSpec
 from serving.tf_serving.tensors import TensorError, to_array, to_proto
-from serving.tf_serving.tls import Tls
 
 Array = NDArray[Any]
 _M = TypeVar("_M", bound=Message)
@@ -176,8 +175,8 @@ class ModelClient:
 
     Make it inside the event loop that uses it. ``target`` is ``host:port``, ``unix:/path``, ``dns:///name:port`` or
     ``ipv4:address:port,address:port``; with several addresses the calls go round. ``version_label`` tells which version
-    is asked where the caller names none; None: the newest. ``interceptors`` see every call. With ``tls`` the server has
-    to prove that it is the host in ``target``, and is shown the client's certificate if there is one.
+    is asked where the caller names none; None: the newest. ``interceptors`` see every call. With ``credentials`` the
+    calls use TLS: the server has to prove that it is the host in ``target``.
 
     gRPC retries a call once if it is UNAVAILABLE, on another server if there are several, within the call's time. It
     stops retrying when many calls fail.
@@ -188,13 +187,12 @@ class ModelClient:
         target: str,
         version_label: str | None = None,
         interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
-        *,
-        tls: Tls | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
         self.version_label = version_label
         self._target = target
         self._interceptors = interceptors
-        self._tls = tls
+        self._credentials = credentials
         self._closing: set[asyncio.Task[None]] = set()
         self._open()
 
@@ -202,11 +200,10 @@ class ModelClient:
         # A Unix socket's server usually is about to start.
         longest_pause_ms = 100 if self._target.startswith("unix:") else 1_000
         options = [*_CHANNEL_OPTIONS, ("grpc.max_reconnect_backoff_ms", longest_pause_ms)]
-        target, tls, interceptors = self._target, self._tls, self._interceptors
-        if tls is None:
+        target, credentials, interceptors = self._target, self._credentials, self._interceptors
+        if credentials is None:
             self._channel = grpc.aio.insecure_channel(target, options=options, interceptors=interceptors)
         else:
-            credentials = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.cert)
             self._channel = grpc.aio.secure_channel(target, credentials, options=options, interceptors=interceptors)
         self._opened = time.monotonic()
 
