@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 import numpy as np
@@ -27,6 +27,7 @@ _VERSIONS_KEPT: Final = 4
 _T = TypeVar("_T")
 
 
+@dataclass(eq=False)
 class Carried(Generic[_T]):
     """What the versions in use carry under a signature that gives it page by page.
 
@@ -38,24 +39,15 @@ class Carried(Generic[_T]):
         read: makes the result from the version and the entries by output. Raises ValueError for wrong entries.
     """
 
-    def __init__(
-        self,
-        inference: Inference,
-        timeout_s: float,
-        signature: str,
-        length: str,
-        lengths: range,
-        read: Callable[[int, Mapping[str, Array]], _T],
-    ) -> None:
-        self._inference = inference
-        self._timeout_s = timeout_s
-        self._signature = signature
-        self._length = length
-        self._lengths = lengths
-        self._read = read
-        self._fetches: dict[int, asyncio.Task[_T | None]] = {}
-        self._newest: int | None = None
-        self._newest_until = 0.0
+    inference: Inference
+    timeout_s: float
+    signature: str
+    length: str
+    lengths: range
+    read: Callable[[int, Mapping[str, Array]], _T]
+    _fetches: dict[int, asyncio.Task[_T | None]] = field(default_factory=dict, init=False)
+    _newest: int | None = field(default=None, init=False)
+    _newest_until: float = field(default=0.0, init=False)
 
     async def of(self, version: int | None) -> _T | None:
         """Returns what ``version`` carries; None if it carries nothing. Requests for one version share one fetch.
@@ -90,14 +82,14 @@ class Carried(Generic[_T]):
             del self._fetches[next(iter(self._fetches))]
 
     async def _fetch(self, version: int) -> _T | None:
-        async with time_limit(self._timeout_s):  # and not that of the request that began the fetch
+        async with time_limit(self.timeout_s):  # and not that of the request that began the fetch
             try:
                 answers = [await self._call(range(PAGES_PER_CALL), version)]
             except NoSignatureError:
                 return None
             outputs = answers[0].outputs
-            length = int(outputs[self._length][0])
-            if length not in self._lengths:
+            length = int(outputs[self.length][0])
+            if length not in self.lengths:
                 raise self._broken(f"{length} entries")
             entries_per_call = max(output.size for output in outputs.values())
             later_calls = range(PAGES_PER_CALL, -(-length // entries_per_call) * PAGES_PER_CALL, PAGES_PER_CALL)
@@ -106,17 +98,17 @@ class Carried(Generic[_T]):
             name: np.concatenate([answer.outputs[name].ravel() for answer in answers])[:length] for name in outputs
         }
         try:
-            return self._read(version, entries)
+            return self.read(version, entries)
         except ValueError as error:
             raise self._broken(str(error)) from error
 
     async def _call(self, pages: range, version: int | None) -> Prediction:
         rows = np.array(pages, np.int64)
-        return await self._inference.predict(GENERATOR, rows, signature=self._signature, version=version)
+        return await self.inference.predict(GENERATOR, rows, signature=self.signature, version=version)
 
     def _broken(self, what: str) -> ContractError:
-        error = ContractError(GENERATOR, "BAD_ANSWER", f"{self._signature}: {what}")
-        self._inference.metrics.upstream_errors.labels(error.model, error.code).inc()
+        error = ContractError(GENERATOR, "BAD_ANSWER", f"{self.signature}: {what}")
+        self.inference.metrics.upstream_errors.labels(error.model, error.code).inc()
         return error
 
 

@@ -10,6 +10,7 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from prometheus_client import Gauge
@@ -53,13 +54,13 @@ def overload() -> ProblemError:
     return ProblemError(OVERLOADED, "the service already makes as many images as it can at a time")
 
 
+@dataclass
 class ImageBudget:
     """The images in progress for requests of one size. The last request admitted may exceed ``limit``."""
 
-    def __init__(self, limit: int, gauge: Gauge) -> None:
-        self.limit = limit
-        self.in_progress = 0
-        self._gauge = gauge
+    limit: int
+    gauge: Gauge
+    in_progress: int = 0
 
     @property
     def full(self) -> bool:
@@ -70,12 +71,12 @@ class ImageBudget:
     def charge(self, images: int) -> Iterator[None]:
         """Counts ``images`` as in progress during the block."""
         self.in_progress += images
-        self._gauge.inc(images)
+        self.gauge.inc(images)
         try:
             yield
         finally:
             self.in_progress -= images
-            self._gauge.dec(images)
+            self.gauge.dec(images)
 
 
 class AdmissionControl:

@@ -54,12 +54,12 @@ class Snapshot:
     labels: Mapping[str, Labels]
 
 
+@dataclass(frozen=True)
 class ModelServer:
     """One model server. Each method raises RollOutError if the server does not answer or refuses."""
 
-    def __init__(self, address: str, channel: grpc.Channel) -> None:
-        self.address = address
-        self._channel = channel
+    address: str
+    channel: grpc.Channel
 
     def reload(self, config: apis.ModelServerConfig) -> None:
         """Gives the server a configuration."""
@@ -90,7 +90,7 @@ class ModelServer:
 
     def _call(self, method: str, request: Any, answer: Any, empty: Sequence[grpc.StatusCode] = ()) -> Any:
         """Returns the answer; an empty one for the status codes ``empty``."""
-        call = self._channel.unary_unary(
+        call = self.channel.unary_unary(
             method, request_serializer=type(request).SerializeToString, response_deserializer=answer.FromString
         )
         try:
