@@ -58,14 +58,11 @@ class ClassifierConfig:
         check(self)
 
 
-def build_classifier(dropout: float, pooling: Callable[[], Any] = layers.MaxPooling2D) -> Any:
+def build_classifier(pooling: Callable[[], Any] = layers.MaxPooling2D) -> Any:
     """The classifier: images float32 [N, 28, 28, 1] in -1 … 1 -> logits float32 [N, 10].
 
-    The layer named ``features`` gives float32 [N, 128], not negative.
-
-    Args:
-        dropout: share of activations dropped while training.
-        pooling: builds a layer that takes the maximum of 2×2 places.
+    The layer named ``features`` gives float32 [N, 128], not negative. ``pooling`` builds a layer that takes the maximum
+    of 2×2 places.
     """
     relu = layers.ReLU
     convolutions = [
@@ -78,7 +75,7 @@ def build_classifier(dropout: float, pooling: Callable[[], Any] = layers.MaxPool
         *convolution(128, relu),
         pooling(),
     ]
-    return classifier_of(convolutions, relu, dropout)
+    return classifier_of(convolutions, relu)
 
 
 def convolution(channels: int, activation: Callable[[], Any], stride: int = 1) -> list[Any]:
@@ -90,18 +87,18 @@ def convolution(channels: int, activation: Callable[[], Any], stride: int = 1) -
     ]
 
 
-def classifier_of(convolutions: list[Any], activation: Callable[..., Any], dropout: float) -> Any:
+def classifier_of(convolutions: list[Any], activation: Callable[..., Any]) -> Any:
     """A classifier with these convolutions. Its layers ``map``, ``features`` and ``logits`` have these names."""
     return keras.Sequential(
         [
             keras.Input(IMAGE_SHAPE),
             *convolutions,
             layers.Flatten(name=MAP),
-            layers.Dropout(dropout),
+            layers.Dropout(DROPOUT),
             layers.Dense(FEATURE_WIDTH, use_bias=False),
             layers.BatchNormalization(momentum=0.9),
             activation(name=FEATURES),
-            layers.Dropout(dropout),
+            layers.Dropout(DROPOUT),
             layers.Dense(CLASSES, dtype="float32", name=LOGITS),
         ]
     )
@@ -119,12 +116,12 @@ def train_classifier(config: ClassifierConfig, dataset: Dataset) -> Any:
 
 
 def fit(
-    build: Callable[[float], Any], config: ClassifierConfig, images: Images, labels: NDArray[np.uint8], name: str
+    build: Callable[[], Any], config: ClassifierConfig, images: Images, labels: NDArray[np.uint8], name: str
 ) -> Any:
     """Trains a network to read digits, on distorted views of them.
 
     Args:
-        build: builds the network for a dropout: images float32 [N, 28, 28, 1] in -1 … 1 -> logits float32 [N, 10].
+        build: builds the network: images float32 [N, 28, 28, 1] in -1 … 1 -> logits float32 [N, 10].
         config: how.
         images: uint8 [N, 28, 28].
         labels: uint8 [N].
@@ -138,7 +135,7 @@ def fit(
     total, warmup = config.epochs * steps, min(200, config.epochs * steps // 10)
     keras.utils.set_random_seed(config.seed)
     with dtype_policy("mixed_bfloat16" if config.mixed_precision else "float32"):
-        network = build(DROPOUT)
+        network = build()
     rate = keras.optimizers.schedules.CosineDecay(
         LEARNING_RATE / 20, max(1, total - warmup), warmup_target=LEARNING_RATE, warmup_steps=warmup
     )
@@ -160,7 +157,7 @@ def fit(
     with TaskBar(name, total) as bar:
         for losses in loop.run(0, [total]):
             bar.advance(len(losses), f"loss {losses[-1, 0]:.4f}")
-    return float32_copy(lambda: build(DROPOUT), network.get_weights())
+    return float32_copy(build, network.get_weights())
 
 
 def _distorted(images: Any, seed: Any) -> Any:

@@ -188,10 +188,6 @@ class TrainingConfig:
         """The step that completes ``epoch`` passes over the training set."""
         return math.ceil(epoch * self.images / self.recipe.batch_size)
 
-    def lengthened(self, steps: int) -> Self:
-        """The same run with another length."""
-        return replace(self, steps=steps)
-
     def to_json(self) -> str:
         """The configuration as it is printed and stored."""
         return json.dumps(asdict(self), indent=2)

@@ -82,7 +82,7 @@ def detector_of_run(
     """
     weights, facts = (run / DIRECTORY / f"{name}{suffix}" for suffix in (".npz", ".json"))
     if facts.exists():
-        network = float32_copy(lambda: build_discriminator(0.0), read_weights(weights))
+        network = float32_copy(build_discriminator, read_weights(weights))
         return network, json.loads(facts.read_text("utf-8"))
     # Within the training step's own graph: one tf.function for each of them would count as tracing too often.
     graphs = [generator_graph(generator).python_function for generator in generators]
@@ -113,7 +113,7 @@ def train_detector(
     """
     started = time.monotonic()
     keras.utils.set_random_seed(config.seed)
-    network = float32_copy(lambda: build_discriminator(0.0), weights)
+    network = float32_copy(build_discriminator, weights)
     _train(network, generators, *dataset.training, config)
 
     validation, _ = dataset.validation

@@ -93,7 +93,7 @@ def resolve(
         )
     if steps is None and (epochs is not None or not stored):
         steps = config.step_of_epoch(DEFAULT_EPOCHS if epochs is None else epochs)
-    return (config.lengthened(steps) if steps else config), dataset
+    return (replace(config, steps=steps) if steps else config), dataset
 
 
 def _refuse_changes(stored: TrainingConfig, given: Mapping[str, Any]) -> None:

@@ -14,7 +14,6 @@ from rich.table import Table
 from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR
 from serving.errors import UserError
 from serving.storage import find_versions, newest_version
-from serving.tf_serving.server_config import MODELS_CONFIG
 from serving.versions.model_card import CardError, read_card
 from serving.versions.quality_gate import DEFAULT_THRESHOLDS, Thresholds, figure, read_thresholds, shortfalls
 
@@ -208,6 +207,7 @@ def add(
 
 @contextmanager
 def _roll_out(models: Path, target: str | None, timeout_s: float = 300.0, poll_s: float = 1.0) -> Iterator["RollOut"]:
+    from serving.tf_serving.server_config import MODELS_CONFIG
     from serving.versions.roll_out import RollOut, addresses, connected
 
     if not (models / MODELS_CONFIG).exists():

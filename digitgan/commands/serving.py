@@ -18,7 +18,6 @@ from typer.core import TyperCommand
 from digitgan.errors import check_parent, require
 from serving.errors import UserError
 from serving.pretrained import MODELS_DIR
-from serving.tf_serving.server_config import GRPC_MAX_THREADS
 
 if TYPE_CHECKING:
     from api.settings import Settings
@@ -83,7 +82,7 @@ def serve(
     max_num_load_retries: Annotated[int, _TENSORFLOW_SERVING] = 5,
     load_retry_interval_micros: Annotated[int, _TENSORFLOW_SERVING] = 60_000_000,
     batching_parameters_file: Annotated[Path | None, _TENSORFLOW_SERVING] = None,
-    grpc_max_threads: Annotated[int, _TENSORFLOW_SERVING] = GRPC_MAX_THREADS,
+    grpc_max_threads: Annotated[int | None, _TENSORFLOW_SERVING] = None,
     grpc_channel_arguments: Annotated[str, _TENSORFLOW_SERVING] = "",
     tensorflow_intra_op_parallelism: Annotated[int, _TENSORFLOW_SERVING] = 0,
     _no_effect: Annotated[
@@ -123,7 +122,7 @@ def serve(
     else:
         check_parent("--grpc-socket-path", grpc_socket_path)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    from serving.tf_serving import model_config
+    from serving.tf_serving import model_config, server_config
 
     hosted = model_config.read(config) if config else model_config.from_directory(models or MODELS_DIR)
     from serving.model_server.options import ServerOptions
@@ -144,7 +143,7 @@ def serve(
         require_model_cards=require_model_cards,
         max_batch_size=max_batch_size if batching else None,
         threads=tensorflow_intra_op_parallelism,
-        grpc_max_threads=grpc_max_threads,
+        grpc_max_threads=grpc_max_threads or server_config.GRPC_MAX_THREADS,
         grpc_channel_arguments=tuple(
             (name, int(value) if value.isdecimal() else value) for name, _, value in channel_arguments
         ),

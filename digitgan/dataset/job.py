@@ -90,7 +90,7 @@ def make(out: Path, plan: Plan, client: Client) -> dict[str, Any]:
         manifest = _write(files, plan, collection.records(), state)
         out.parent.mkdir(parents=True, exist_ok=True)
         files.replace(out)
-    shutil.rmtree(work)
+        shutil.rmtree(work)
     return manifest
 
 

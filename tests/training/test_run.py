@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from serving.noise import noise_from_seeds
 from serving.pretrained import MODELS_DIR
 from serving.versions.model_card import read_card
 from tests.support.commands import digitgan_here, stopped_after
+from tests.support.processes import free_port
 from training.data import LEAST_HELD_OUT
 from training.report.story import STAGES
 
@@ -215,33 +217,40 @@ def test_a_dry_run_prints_the_configuration_and_writes_nothing(digits_npz: Path,
     assert not run.exists()
 
 
-def as_worker(monkeypatch: pytest.MonkeyPatch, index: int) -> str:
-    """Makes the next command this one of two workers, and returns the address of the other, which does not run."""
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
-        workers = [f"127.0.0.1:{each.getsockname()[1]}" for each in (one, two)]
+@pytest.fixture
+def absent() -> Iterator[str]:
+    """The address of a worker that does not run. No other process can take it."""
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{reserved.getsockname()[1]}"
+
+
+def as_worker(monkeypatch: pytest.MonkeyPatch, index: int, other: str) -> None:
+    """Makes the next command this one of two workers."""
+    workers = [other, other]
+    workers[index] = f"127.0.0.1:{free_port()}"
     task = {"type": "worker", "index": index}
     monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": {"worker": workers}, "task": task}))
-    return workers[1 - index]
 
 
 def test_what_follows_the_last_step_needs_no_other_worker(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absent: str
 ) -> None:
     copy = shutil.copytree(run, tmp_path / "run")
     (copy / "report.html").unlink()
-    as_worker(monkeypatch, 1)
+    as_worker(monkeypatch, 1, absent)
     assert "is complete" in digitgan_here("train", "--run", copy, "--resume").stdout
-    as_worker(monkeypatch, 0)
+    as_worker(monkeypatch, 0, absent)
     digitgan_here("train", "--run", copy, "--resume", "--no-export")
     assert (copy / "report.html").exists()
 
 
 def test_a_worker_names_those_that_are_missing(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], absent: str
 ) -> None:
     copy = shutil.copytree(run, tmp_path / "run")
-    other = as_worker(monkeypatch, 1)
+    as_worker(monkeypatch, 1, absent)
     resume = ("train", "--run", copy, "--resume", "--steps", str(STEPS + 1), "--workers-timeout", "1")
-    with pytest.raises(SystemExit, match=f"no answer from {other} in 1 s"):
+    with pytest.raises(SystemExit, match=f"no answer from {absent} in 1 s"):
         digitgan_here(*resume)
-    assert f"Waiting for {other}" in capsys.readouterr().err
+    assert f"Waiting for {absent}" in capsys.readouterr().err

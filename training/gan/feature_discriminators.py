@@ -17,7 +17,7 @@ from keras import layers
 from numpy.typing import NDArray
 
 from serving.contract import FEATURES, IMAGE_SHAPE, LOGITS
-from training.classifier import DROPOUT, MAP, ClassifierConfig, build_classifier, classifier_of, convolution, fit
+from training.classifier import MAP, ClassifierConfig, build_classifier, classifier_of, convolution, fit
 from training.config import TrainingConfig
 from training.data import in_batches
 from training.gan.losses import AdversarialLosses, adversarial_losses
@@ -45,7 +45,7 @@ class FeatureDiscriminators(tf.Module):  # type: ignore[misc]  # TensorFlow ship
         """Builds the networks; :meth:`prepare` must follow, or a checkpoint."""
         super().__init__()
         self._config = config
-        self._classifiers = [build(DROPOUT) for build in _BUILDERS]
+        self._classifiers = [build() for build in _BUILDERS]
         self.networks = [
             _feature_network(classifier, names)
             for classifier, names in zip(self._classifiers, FEATURE_LAYERS, strict=True)
@@ -92,11 +92,11 @@ class FeatureDiscriminators(tf.Module):  # type: ignore[misc]  # TensorFlow ship
         return [features for network in self.networks for features in network(images, training=False)]
 
 
-def build_small_classifier(dropout: float) -> Any:
+def build_small_classifier() -> Any:
     """A classifier of a few strided convolutions: images float32 [N, 28, 28, 1] in -1 … 1 -> logits float32 [N, 10]."""
     leaky_relu = partial(layers.LeakyReLU, LEAK)
     blocks = [convolution(channels, leaky_relu, stride) for channels, stride in ((32, 2), (64, 2), (64, 1), (128, 2))]
-    return classifier_of(list(chain(*blocks)), leaky_relu, dropout)
+    return classifier_of(list(chain(*blocks)), leaky_relu)
 
 
 class MaxPooling2D(layers.MaxPooling2D):  # type: ignore[misc]  # Keras ships no types
@@ -110,7 +110,7 @@ class MaxPooling2D(layers.MaxPooling2D):  # type: ignore[misc]  # Keras ships no
         return tf.reduce_max(tf.reshape(places, [-1, rows, columns, 4, channels]), axis=3)
 
 
-_BUILDERS: Final[tuple[Callable[[float], Any], ...]] = (
+_BUILDERS: Final[tuple[Callable[[], Any], ...]] = (
     build_small_classifier,
     partial(build_classifier, pooling=MaxPooling2D),
 )

@@ -50,7 +50,7 @@ def build_generator() -> Any:
     )
 
 
-def build_discriminator(dropout: float) -> Any:
+def build_discriminator(dropout: float = 0.0) -> Any:
     """The discriminator: images float32 [N, 28, 28, 1] in -1 … 1 -> logits float32 [N, 1], positive for real.
 
     Args:

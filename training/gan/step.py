@@ -170,7 +170,3 @@ class Trainer(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
         averages = {id(w): a.numpy() for w, a in zip(self.generator.trainable_variables, self.averages, strict=True)}
         weights = [averages.get(id(weight), np.asarray(weight)) for weight in self.generator.weights]
         return averaged_generator(weights, recipe.batch_size, self.config.seed)
-
-    def last_discriminator(self) -> Any:
-        """A float32 copy of the current discriminator."""
-        return float32_copy(lambda: build_discriminator(self.config.recipe.dropout), self.discriminator.get_weights())

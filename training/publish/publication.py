@@ -104,7 +104,7 @@ def publish_run(
     discriminator, detector_facts = detector_of_run(
         run,
         f"{name}-{steps}",
-        trainer.last_discriminator(),
+        trainer.discriminator,
         [generator, *earlier],
         dataset,
         DetectorConfig(steps=steps, seed=config.seed),
