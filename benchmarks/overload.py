@@ -46,7 +46,7 @@ def capacity(port: int, requests: Sequence[Request], seconds: float) -> Outcome:
     """Returns what as many clients get as the service can take."""
     found = {clients: Load(port, requests).closed(clients, seconds).images_per_s for clients in CLIENTS}
     most = max(clients for clients in CLIENTS if found[clients] >= AS_MANY * max(found.values()))
-    return Load(port, requests).closed(most, 6 * seconds)  # anew: the best of several was lucky
+    return Load(port, requests).closed(most, 6 * seconds)  # again: the best of several was lucky
 
 
 def main(

@@ -25,7 +25,7 @@ class ConfigError(UserError, ValueError):
 
 @dataclass(frozen=True)
 class Rule:
-    """What holds for the value of a field, and how an error says it. It stands in the field's annotation."""
+    """What holds for the value of a field, and how an error says it. It is a part of the field's annotation."""
 
     holds: Callable[[Any], bool]
     words: str
@@ -108,7 +108,7 @@ DECK: Final = Recipe(
     dropout=0.2,
     ema_decay=0.0,
 )
-"""The course deck's own recipe, as it stands."""
+"""The course deck's own recipe."""
 PRESETS: Final[dict[str, Recipe]] = {
     "deck": DECK,
     # Step size and momentum of Radford et al. 2016 (section 4), and the average of the generator's weights.

@@ -90,7 +90,7 @@ class DeviceLoop:
         Args:
             first: the number of steps that are done already.
             ends: steps after which a call ends, ascending; the last one is the end.
-            stopped: whether to stop. It is asked before each call.
+            stopped: returns whether to stop; it is evaluated before each call.
 
         Yields:
             What the steps of each call returned: float32 [steps, figures].

@@ -1,4 +1,4 @@
-"""Load by wrk: what is asked for, by how many clients, and what came back."""
+"""Load by wrk: the scenarios, and what wrk measures."""
 
 import json
 import shutil

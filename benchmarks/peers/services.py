@@ -1,4 +1,4 @@
-"""The services under comparison: how each is started, asked, measured, and stopped."""
+"""The services under comparison: how each is started, called, measured, and stopped."""
 
 import json
 import os

@@ -61,12 +61,12 @@ class AsyncClient:
         """Makes digits: ``count`` of them (one by default), or one for each of ``seeds``, or for each row of ``noise``.
 
         Args:
-            count: so many, from seeds that the gateway chooses and the result tells.
+            count: the number of digits; the gateway chooses their seeds, which the result names.
             seeds: one or several, 0 to 2^53 − 1.
             noise: float [100] or [N, 100].
             digit: with ``count``, only images that read as this digit; they come with labels.
             curated: with ``count``, only good ones; they come with labels.
-            labels: tell which digit each image reads as.
+            labels: also return which digit each image reads as.
             version: of the generator; the newest by default.
             scale: 1 to 32: each pixel becomes a square of this side.
         """
@@ -112,7 +112,7 @@ class AsyncClient:
         return Saved(target, model, version)
 
     async def score(self, images: ImageInput | Sequence[ImageInput], *, labels: bool = False) -> Scores:
-        """Asks the discriminator how real images look.
+        """Scores how real images look to the discriminator.
 
         Args:
             images: uint8 [H, W] or [N, H, W]; or a PNG, JPEG or WebP file, as bytes or by its path; or several of
@@ -144,7 +144,7 @@ class AsyncClient:
         """Yields the first ``count`` digits, in the order of their seeds, that pass; in parts, as they are made.
 
         Args:
-            count: so many.
+            count: the number of digits.
             balance: "uniform" (the default), "mnist" or "natural".
             quotas: in place of balance, at most so many of each digit, 0 to 9.
             confidence_floor: the least confidence of the classifier; 0.99 by default.

@@ -114,7 +114,7 @@ def evaluate(
     from serving.files import write_atomically
     from training.evaluation import job
     from training.evaluation.classifier import newest_classifier
-    from training.report.page import EVALUATION_FILE, PICTURES_FILE, report
+    from training.report import page
     from training.report.pictures import choose
 
     opened = Source(source)
@@ -123,9 +123,9 @@ def evaluate(
     target = out or opened.run or Path("evaluation")
     target.mkdir(parents=True, exist_ok=True)
     pictures = choose(generated, measured, dataset.x_train, opened.generate)
-    write_atomically(target / EVALUATION_FILE, json.dumps(evaluation, indent=2) + "\n")
-    write_atomically(target / PICTURES_FILE, json.dumps(pictures) + "\n")
-    page = report(target, target, opened.run, measuring.probabilities)
+    write_atomically(target / page.EVALUATION_FILE, json.dumps(evaluation, indent=2) + "\n")
+    write_atomically(target / page.PICTURES_FILE, json.dumps(pictures) + "\n")
+    written = page.report(target, target, opened.run, measuring.probabilities)
     Console(highlight=False).print(_table(evaluation))
     if score := evaluation["score"]:
         typer.echo(
@@ -133,7 +133,7 @@ def evaluate(
             f"expected calibration error {score['expected_calibration_error']:.4f}"
         )
     _update_card(opened.version_dir, evaluation)
-    typer.echo(f"{time.monotonic() - started:.0f} seconds. The report: {page}")
+    typer.echo(f"{time.monotonic() - started:.0f} seconds. The report: {written}")
 
 
 def _table(content: Mapping[str, Any]) -> Table:

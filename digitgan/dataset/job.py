@@ -1,8 +1,7 @@
 """A dataset from its first digit to its manifest.
 
-Everything happens in ``OUT.partial`` beside the place where the dataset is to be: ``plan.json`` tells what is under
-way, ``digits.records`` holds the digits so far. When all files are written, they move to ``OUT`` by one rename: a
-dataset is whole or not there.
+Everything is made in ``OUT.partial``: ``plan.json`` has the options and versions, ``digits.records`` the digits so far.
+When all files are written, one rename moves them to ``OUT``, so a dataset is complete or not there.
 """
 
 import fcntl
@@ -115,7 +114,7 @@ def _resumed(work: Path, plan: Plan) -> dict[str, Any]:
     if state.get("options") != asdict(plan):
         others = {name: value for name, value in state["options"].items() if value != asdict(plan).get(name)}
         said = ", ".join(f"{name} {value}" for name, value in others.items())
-        raise UserError(f"{work} was begun with other options ({said}): use those, or delete it to begin anew")
+        raise UserError(f"{work} was begun with other options ({said}): use those, or delete it to start again")
     return state
 
 
@@ -124,7 +123,7 @@ def _check_same(ours: dict[str, int], theirs: dict[str, int]) -> None:
     if changed:
         raise UserError(
             f"the gateway has other models than those that this dataset began with: {', '.join(changed)}. Serve those "
-            "again, or delete the partial folder and begin anew"
+            "again, or delete the partial folder to start again"
         )
 
 

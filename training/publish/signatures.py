@@ -1,6 +1,6 @@
 """The signatures that are published: the trained networks with uint8 pixels outside, and tables page by page.
 
-Beside each graph stands what it has to compute, by Keras's own way.
+Each graph comes with a function that computes its expected outputs by Keras's own layers.
 """
 
 from collections.abc import Callable, Mapping, Sequence
