@@ -37,7 +37,6 @@ Row = tuple[str, str, str]
 LIMIT_S: Final = 285.0
 """For all phases; the training has what the others leave."""
 STEPS_LIMIT_S: Final = 150.0
-"""For all kinds of arithmetic together."""
 EVALUATE_LIMIT_S: Final = 30.0
 SERVE_LIMIT_S: Final = 15.0
 """For each place."""
@@ -96,8 +95,9 @@ def measured_utilisation() -> Iterator[list[float]]:
         found.append(float(np.mean(samples)))
 
 
-def time_steps(arithmetic: str, data: Path) -> Iterator[Row]:
-    """Times the training step of two presets, on a GPU also compiled by XLA, and one evaluation as a run does it."""
+def time_steps(data: Path) -> Iterator[Row]:
+    """Times the training step of two presets in two kinds of arithmetic, on a GPU compiled by XLA; and one evaluation,
+    as a run does it."""
     import_tensorflow()
     import tensorflow as tf
 
@@ -107,9 +107,8 @@ def time_steps(arithmetic: str, data: Path) -> Iterator[Row]:
     from training.run.selection import Validation
 
     strategy = devices.strategy()
-    tf.config.experimental.enable_tensor_float_32_execution(arithmetic == "TF32")
-    compiled = (False, True) if tf.config.list_physical_devices("GPU") else (False,)
-    for preset, xla in itertools.product(("deck", "best"), compiled):
+    xla = bool(tf.config.list_physical_devices("GPU"))
+    for arithmetic, preset in itertools.product(("bfloat16", "float32"), ("deck", "best")):
         settings = {"mixed_precision": arithmetic == "bfloat16", "xla": xla}
         config, dataset = job.resolve(Path("unused"), data, preset=preset, steps=1000, overrides=settings)
         start = time.perf_counter()
@@ -130,12 +129,10 @@ def time_steps(arithmetic: str, data: Path) -> Iterator[Row]:
             f"{1000 * took / steps:.3g} ms; the first after {first:.1f} s; {len(dispatches) / steps:.2g} dispatches"
             + "".join(f"; GPU {share:.0f} % busy" for share in utilisation),
         )
-        if (preset, xla, arithmetic) == ("deck", False, "float32"):
-            validation = Validation(dataset, newest_classifier())
-            start = time.perf_counter()
-            validation.figures(trainer.averaged_generator())
-            took = time.perf_counter() - start
-            yield "evaluation", f"during a run, {len(dataset.validation[0]):,} images", f"{took:.1f} s"
+    validation = Validation(dataset, newest_classifier())
+    start = time.perf_counter()
+    validation.figures(trainer.averaged_generator())
+    yield "evaluation", f"during a run, {len(dataset.validation[0]):,} images", f"{time.perf_counter() - start:.1f} s"
 
 
 def train_and_evaluate(data: Path, run: Path, steps: int, limit: float) -> Iterator[Row]:
@@ -214,9 +211,7 @@ def answer(folder: Path, answers: Path) -> None:
 
 def main(
     data: Annotated[Path | None, typer.Option(help="As for digitgan train.")] = None,
-    arithmetic: Annotated[
-        str | None, typer.Option(help="Time the training step alone: in float32, bfloat16 or TF32.")
-    ] = None,
+    steps_on: Annotated[Path | None, typer.Option(hidden=True)] = None,
     requests: Annotated[Path | None, typer.Option(hidden=True)] = None,
     answers: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> None:
@@ -224,8 +219,8 @@ def main(
     if requests and answers:
         answer(requests, answers)
         return
-    if arithmetic and data:
-        for row in time_steps(arithmetic, data):
+    if steps_on:
+        for row in time_steps(steps_on):
             print(json.dumps(row), flush=True)
         return
     began = time.monotonic()
@@ -246,15 +241,10 @@ def main(
         def rows() -> Iterator[Row]:
             yield "device", f"TensorFlow {tf.__version__}", ("" if has_gpu else "no GPU; ") + devices.describe()
             yield "data", dataset.source, f"{len(images):,} training images"
-            kinds = ["float32", "bfloat16", *(["TF32"] if has_gpu else [])]
-            for k, kind in enumerate(kinds):
-                # A process each: kernels that were chosen for one kind may be reused for another.
-                limit = (STEPS_LIMIT_S - (time.monotonic() - began)) / (len(kinds) - k)
-                command = ("-m", "benchmarks.gpu", "--arithmetic", kind, "--data", folder / "digits.npz")
-                output, failure = run_process(limit, *command)
-                yield from map(json.loads, output.splitlines())
-                if failure:
-                    yield "training step", f"the other rows in {kind}", failure
+            output, failure = run_process(STEPS_LIMIT_S, "-m", "benchmarks.gpu", "--steps-on", folder / "digits.npz")
+            yield from map(json.loads, output.splitlines())
+            if failure:
+                yield "training step", "the other rows", failure
             limit = LIMIT_S - (time.monotonic() - began) - EVALUATE_LIMIT_S - SERVE_LIMIT_S * (3 if has_gpu else 1)
             yield from train_and_evaluate(folder / "digits.npz", folder / "run", RUN_STEPS[has_gpu], limit)
             yield from serve(folder / "run/models", folder, dataset.x_test, has_gpu)
