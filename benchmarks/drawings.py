@@ -57,6 +57,19 @@ def frame(ink: Floats, random: Random) -> Image.Image:
     return page
 
 
+def cell(ink: Floats, random: Random) -> Image.Image:
+    page = either(np.pad(ink, len(ink) // 4), random)
+    space = int(len(ink) * random.uniform(0.03, 0.12))
+    box = (space, space, page.width - space, page.height - space)
+    ImageDraw.Draw(page).rectangle(box, outline=110, width=1 + len(ink) // 100)
+    return page
+
+
+def grain(ink: Floats, random: Random) -> Image.Image:
+    page = np.asarray(either(ink, random), np.float32)
+    return mixed(np.zeros_like(ink), 0, page + random.normal(0, 20, page.shape).astype(np.float32))
+
+
 def specks(ink: Floats, random: Random) -> Image.Image:
     ink = ink.copy()
     for _ in range(int(random.integers(1, 6))):
@@ -103,6 +116,8 @@ KINDS: Final[dict[str, Callable[[Floats, Random], Image.Image]]] = {
     "dark ink on a ground from 60 to 255": lambda ink, random: mixed(ink, 0, float(random.integers(60, 256))),
     "light ink on a ground from 0 to 200": lambda ink, random: mixed(ink, 255, float(random.integers(0, 201))),
     "a frame of 1 to 10 px": frame,
+    "a form's cell": cell,
+    "grain": grain,
     "up to five specks": specks,
     "a gradient of 100 levels": gradient,
     "lined paper": lined_paper,

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
@@ -35,6 +35,12 @@ INK: Final = 0.35
 """Pixels of at least this strength belong to a stroke."""
 SMALLEST: Final = 0.03
 """A drawing smaller than this share of the page is dust."""
+RIM: Final = 0.12
+"""The lines of a box lie within this share of its shorter side from its edges."""
+DIGIT_IN_BOX: Final = 0.25
+"""A digit in a box is at least this share of its height."""
+NOISE: Final = 6
+"""Gray levels. A page is noisy where half of all neighbours differ by more."""
 MARGIN: Final = 0.12
 """Remains of frames and lines lie within this share of the page from its edge."""
 
@@ -50,7 +56,7 @@ class Ink:
 
 def find_ink(picture: Image.Image) -> Ink | None:
     """Returns the ink of the one digit in an L or RGB picture, or None if there is no ink."""
-    page = without_rules(straightened(one_channel(np.asarray(picture))))
+    page = without_rules(straightened(without_noise(one_channel(np.asarray(picture)))))
     page = without_rules(page.T).T
     factor = max(1, round(SMALL_SIDE / max(page.shape)))
     page = enlarged(page, factor)
@@ -58,7 +64,7 @@ def find_ink(picture: Image.Image) -> Ink | None:
     strength = ink_strength(page if polarity == "dark-on-light" else ~page)
     if strength is None:
         return None
-    strokes = main_drawing(strength > INK)
+    strokes = main_drawing(without_box(strength > INK))
     left, top, right, bottom = box_of(strokes)
     if max(right - left, bottom - top) < SMALLEST * max(strokes.shape):
         return None
@@ -88,6 +94,13 @@ def one_channel(page: Pixels) -> Pixels:
     axis *= np.copysign(1 / np.abs(axis).sum(), axis.sum())
     channel: Pixels = np.rint(page @ axis - 255 * np.minimum(axis, 0).sum()).astype(np.uint8)
     return channel
+
+
+def without_noise(page: Pixels) -> Pixels:
+    """Returns a page whose pixels are the means of those around them, if neighbours differ much."""
+    if min(page.shape) < 64 or np.median(np.abs(np.diff(page.astype(np.int16)))) < NOISE:
+        return page
+    return np.asarray(Image.fromarray(page).filter(ImageFilter.BoxBlur(2)))
 
 
 def straightened(page: Pixels) -> Pixels:
@@ -181,6 +194,39 @@ def ink_strength(page: Pixels) -> Floats | None:
     return None if full < max(FAINTEST, 2 * noise) else np.clip(strength / full, 0, 1)
 
 
+def without_box(strokes: Mask) -> Mask:
+    """Returns the strokes without a box around the digit, as around a cell of a form, and without what is beyond it.
+
+    Each of the four sides of a box is a line along nearly all of it, and there is something tall inside.
+    """
+    _, _, boxes = connected_parts(strokes)
+    if not boxes.size:
+        return strokes
+    left, top, right, bottom = boxes[:, np.prod(boxes[2:] - boxes[:2], axis=0).argmax()]
+    whole = strokes[top:bottom, left:right]
+    inside = whole.copy()
+    rim = round(RIM * min(inside.shape))
+    if not rim:
+        return strokes
+    depth = np.arange(rim)[:, np.newaxis]
+    for turns in range(4):
+        side = np.rot90(whole, turns)[:rim]
+        start = side.argmax(axis=0)
+        end = np.where(~side & (depth > start), depth, rim).min(axis=0, initial=rim)
+        thickness = np.median(end - start)
+        if side.any(axis=0).mean() < 0.85 or thickness >= rim:
+            return strokes
+        np.rot90(inside, turns)[:rim] &= (depth < start) | (depth > start + thickness)
+    label, _, (left_inside, top_inside, right_inside, bottom_inside) = connected_parts(inside)
+    height, width = inside.shape
+    kept = (right_inside > rim) & (left_inside < width - rim) & (bottom_inside > rim) & (top_inside < height - rim)
+    if not (kept & (bottom_inside - top_inside > DIGIT_IN_BOX * height)).any():
+        return strokes
+    found = np.zeros_like(strokes)
+    found[top:bottom, left:right] = inside & kept[label]  # Without what is left of round corners.
+    return found
+
+
 def main_drawing(strokes: Mask) -> Mask:
     """Returns the strokes of the digit alone: no specks, no shadows at the edge, no remains of lines along it."""
     if not strokes.any():
@@ -188,11 +234,10 @@ def main_drawing(strokes: Mask) -> Mask:
     height, width = strokes.shape
     label, area, (left, top, right, bottom) = connected_parts(strokes)
     touching = (top == 0) | (left == 0) | (bottom == height) | (right == width)
-    beside = (bottom < height * MARGIN) | (top > height * (1 - MARGIN))
-    beside |= (right < width * MARGIN) | (left > width * (1 - MARGIN))
-    length, breadth = np.maximum(bottom - top, right - left), np.minimum(bottom - top, right - left)
-    line = beside & (length > 6 * breadth) & (length > 0.2 * max(height, width))
     towards_middle = np.minimum.outer(_distance_to_edge(height), _distance_to_edge(width))
+    beside = np.bincount(label[strokes], towards_middle[strokes] > MARGIN, top.size) == 0
+    length = np.maximum(bottom - top, right - left)
+    line = beside & (area < 0.2 * length**2) & (length > 0.2 * max(height, width))  # straight, or around a corner
     mass = np.bincount(label[strokes], towards_middle[strokes] + 0.02, top.size)
     mass[line | (touching & beside)] *= 0.02
     main = int(mass.argmax())

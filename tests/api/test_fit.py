@@ -145,6 +145,17 @@ def sheet_on_a_table() -> Image.Image:
     return table
 
 
+def cell(**how: Any) -> Image.Image:
+    image = Image.fromarray(page())
+    ImageDraw.Draw(image).rounded_rectangle((8, 10, 150, 190), outline=60, **how)
+    return image
+
+
+def grainy() -> Pixels:
+    grain = np.random.default_rng(1).normal(0, 30, page().shape)
+    return np.clip(page(230, 20) + grain, 0, 255).astype(np.uint8)
+
+
 def coloured(paper: str, ink: str) -> Image.Image:
     image = Image.new("RGB", (160, 200), paper)
     image.paste(ink, mask=Image.fromarray(255 - page()))
@@ -162,6 +173,10 @@ class TestInk:
             pytest.param(squared_paper(), 8, id="squared paper"),
             pytest.param(ruled_askew(), 12, id="ruled paper askew"),
             pytest.param(sheet_on_a_table(), 20, id="a sheet on a table"),
+            pytest.param(cell(width=3), 3, id="a form's cell"),
+            pytest.param(cell(width=3).rotate(3, fillcolor=255), 20, id="a form's cell askew"),
+            pytest.param(cell(width=2, radius=25), 3, id="a cell with round corners"),
+            pytest.param(grainy(), 8, id="grain"),
             pytest.param(Image.fromarray(page(230, 20).astype(np.uint16) << 2), 3, id="10 bits of 16"),
             pytest.param(Image.fromarray(page(230, 20).astype(np.uint16) << 8), 3, id="16 bits"),
             pytest.param(coloured("white", "yellow"), 3, id="yellow on white"),
@@ -172,6 +187,21 @@ class TestInk:
     )
     def test_ink_is_found(self, image: Image.Image | Pixels, difference: float) -> None:
         assert_close(fit(image), fit(page()), difference)
+
+    def test_a_digit_like_a_box_is_no_box(self) -> None:
+        """An angular zero has nothing inside, and an angular eight only a bar."""
+        zero = np.full((200, 160), 255, np.uint8)
+        zero[30:170, 40:120] = 0
+        zero[45:155, 55:105] = 255
+        eight = zero.copy()
+        eight[95:108, 55:105] = 0
+        one = np.full((200, 160), 255, np.uint8)
+        one[30:170, 78:82] = 0
+        assert digit_of(one).box == pytest.approx((78, 30, 82, 170), abs=4)
+        for digit in (zero, eight):
+            found = digit_of(digit)
+            assert found.box == pytest.approx((40, 30, 120, 170), abs=4)
+            assert found.pixels[14 if digit is eight else 5, 14] > 150
 
     @pytest.mark.parametrize(("paper", "ink"), [(127, 0), (128, 255)])
     def test_the_polarity_and_the_box_are_told(self, paper: int, ink: int) -> None:
