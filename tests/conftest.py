@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-pytest_plugins = ["tests.support.model_servers"]
+pytest_plugins = ["tests.support.model_servers", "tests.support.servers"]
 
 LONGEST = ("test_run.py", "test_classifier.py", "test_evaluation.py", "test_step.py", "test_admission.py")
 """Files that begin first, so that no process is left with one of them at the end."""

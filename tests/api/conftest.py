@@ -1,54 +1,12 @@
-"""Real gateway processes: on the models of the package, on small models, and on model servers that misbehave."""
+"""Gateway processes whose model servers misbehave. tests/support/servers.py has those on real models."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from serving.pretrained import MODELS_DIR
-from tests.support import gateways, indexed_models
-from tests.support.built_once import built_once
+from tests.support import gateways
 from tests.support.gateways import GatewayClient
 from tests.support.misbehaving import Holding, MisbehavingServer
-from tests.support.processes import ServerProcess
-
-
-@pytest.fixture(scope="session")
-def model_server(sockets: Path, program: str) -> Iterator[str]:
-    """The address of the model server under test, with the models of the package."""
-    with gateways.model_server(MODELS_DIR, sockets / "model-server.sock", program):
-        yield f"unix:{sockets}/model-server.sock"
-
-
-@pytest.fixture(scope="session")
-def http(model_server: str) -> Iterator[GatewayClient]:
-    with gateways.serving(model_server, models_dir=MODELS_DIR) as client:
-        yield client
-
-
-@pytest.fixture(scope="session")
-def gateway(http: GatewayClient) -> ServerProcess:
-    return http.process
-
-
-@pytest.fixture(scope="session")
-def small_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base directory with models whose digits can be told from their pixels."""
-    return built_once(tmp_path_factory, "small-models", indexed_models.save_all)
-
-
-@pytest.fixture(scope="session")
-def small_server(small_models: Path, sockets: Path, program: str) -> Iterator[str]:
-    """The address of a model server with the small models."""
-    with gateways.model_server(small_models, sockets / "small.sock", program) as server:
-        yield server.target
-
-
-@pytest.fixture(scope="session")
-def small_http(small_server: str) -> Iterator[GatewayClient]:
-    """A client of a gateway in front of the small models."""
-    with gateways.serving(small_server) as client:
-        yield client
 
 
 @pytest.fixture(scope="session")

@@ -170,7 +170,7 @@ def test_a_digit_stays_that_digit_and_no_request_fails_while_versions_change(
             wait_until(lambda: client.get("/digits/1.png").headers["x-model-version"] == str(version), seconds=300)
 
         with repeating(lambda: ask(client, count=20, digit=7)) as answers:
-            wait_for(1)
+            wait_until(lambda: bool(answers))
             publish(2, shift=1)
             wait_for(2)
             before = len(answers)

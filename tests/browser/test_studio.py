@@ -1,7 +1,5 @@
 """What every view owes its visitors: no error, no barrier, words where the gateway fails, and recipes that work."""
 
-import contextlib
-import io
 from pathlib import Path
 
 import httpx
@@ -10,7 +8,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, Route, expect
 
 from tests.browser.conftest import DESKTOP, FILLED, PHONE, Open
-from tests.support.curl import curl
+from tests.support.pages import curl, printed_by
 
 
 def recipe(page: Page, name: str) -> tuple[str, str]:
@@ -18,13 +16,6 @@ def recipe(page: Page, name: str) -> tuple[str, str]:
     place = page.locator(f'[data-recipe="{name}"]')
     place.locator("summary").click()
     return place.locator("pre").nth(0).inner_text(), place.locator("pre").nth(1).inner_text()
-
-
-def run(code: str) -> str:
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        exec(code, {})
-    return printed.getvalue()
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["1440", "390"])
@@ -70,7 +61,7 @@ def test_the_recipes_give_what_the_page_got(open_page: Open, tmp_path: Path, vie
     content = (tmp_path / file).read_bytes()
     if view == "walk":
         assert content == waiting.value.body()
-    assert run(code).startswith(f"({(len(content) - 128) // 784}, 28, 28)")
+    assert printed_by(code).startswith(f"({(len(content) - 128) // 784}, 28, 28)")
 
 
 def test_the_recipe_of_a_drawing_sends_the_file(
@@ -81,7 +72,7 @@ def test_the_recipe_of_a_drawing_sends_the_file(
     assert command == f"curl -s {studio}/score -F images=@drawing.png -F labels=true -F fitted_images=true"
     (tmp_path / "drawing.png").write_bytes(httpx.get(f"{studio}/digits/7.png").content)
     monkeypatch.chdir(tmp_path)
-    assert "'digit_probabilities'" in run(code)
+    assert "'digit_probabilities'" in printed_by(code)
 
 
 def test_a_copied_recipe_is_in_the_clipboard(open_page: Open) -> None:

@@ -1,16 +1,13 @@
-"""The gateway of tests/api, and one on small models for datasets: 10,000 indexed seeds, and what comes after."""
+"""Addresses of gateways, a client, and a server that gives prepared answers."""
 
 from collections.abc import Iterator
 
 import pytest
 
 from digitgan import Client
-from tests.api.conftest import gateway, http, model_server, small_http, small_models, small_server
 from tests.support.gateways import GatewayClient
 from tests.support.http_servers import ScriptedServer, scripted_server
 from tests.support.processes import ServerProcess
-
-__all__ = ["gateway", "http", "model_server", "small_http", "small_models", "small_server"]
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from PIL import Image
 
 from serving.contract import GENERATOR
 from serving.versions.model_card import read_card
-from tests.support.curl import curl
+from tests.support.pages import curl
 from tests.support.processes import digitgan_up
 from tests.support.waiting import wait_until
 

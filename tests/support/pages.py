@@ -1,6 +1,8 @@
-"""The curl commands on pages, without curl."""
+"""What the examples on pages print: curl commands, without curl, and Python."""
 
+import io
 import shlex
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import httpx
@@ -37,3 +39,11 @@ def curl(command: str, client: httpx.Client, directory: Path) -> str:
         return answer.text
     output.write_bytes(answer.content)
     return ""
+
+
+def printed_by(code: str, names: dict[str, object] | None = None) -> str:
+    """Runs Python code, with the names of the code before it, and returns what it prints."""
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        exec(code, {} if names is None else names)
+    return printed.getvalue()
