@@ -1,14 +1,12 @@
 """Request ids and the log: every request has an id, and every line that it causes carries it."""
 
 import json
-import logging
 import re
-import sys
 
 import grpc
 import pytest
 
-from api.telemetry.logs import MAX_PER_MINUTE, JsonFormatter
+from api.telemetry.logs import MAX_PER_MINUTE
 from tests.support import gateways
 from tests.support.gateways import GatewayClient
 from tests.support.misbehaving import MisbehavingServer, failing
@@ -53,17 +51,6 @@ def test_json_logs_have_an_object_a_line_and_one_line_a_request(faulty_server: M
     (warning,) = [line for line in lines if line["level"] == "warning"]
     assert (warning["logger"], warning["request_id"]) == ("api.http.errors", "failed")
     assert "oops" in warning["message"]
-
-
-def test_an_exception_stays_in_the_line_of_its_event() -> None:
-    try:
-        raise ValueError("on purpose")
-    except ValueError:
-        event = logging.LogRecord("api.here", logging.ERROR, "here.py", 1, "it\nfailed", (), sys.exc_info())
-    text = JsonFormatter().format(event)
-    assert "\n" not in text
-    assert json.loads(text)["message"] == "it\nfailed"
-    assert "ValueError: on purpose" in json.loads(text)["exception"]
 
 
 def test_text_logs_have_the_id_in_brackets_and_a_kind_of_warning_twenty_times_a_minute(

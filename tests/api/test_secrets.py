@@ -1,5 +1,6 @@
 """Unknown failures, wherever they are: the answer is a problem document without a word of the exception."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -60,12 +61,12 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def http(model_server: str) -> Iterator[GatewayClient]:
-    with gateways.serving(model_server, ("-c", SABOTAGED)) as client:
+    with gateways.serving(model_server, ("-c", SABOTAGED), log_format="json") as client:
         yield client
 
 
 @pytest.mark.parametrize(("part", "method", "path", "options"), CASES)
-def test_an_exception_keeps_its_words_to_the_log(
+def test_an_exception_keeps_its_words_to_one_line_of_the_log(
     http: GatewayClient, part: str, method: str, path: str, options: dict[str, Any]
 ) -> None:
     assert http.request(method, path, **options).status_code == 200
@@ -78,6 +79,8 @@ def test_an_exception_keeps_its_words_to_the_log(
         assert SECRET not in text
         assert "SecretError" not in text
     wait_until(lambda: http.process.log.count(SECRET) > before)
+    *_, line = (line for line in http.process.log.splitlines() if SECRET in line)
+    assert "SecretError: " in json.loads(line)["exception"]
 
 
 def test_a_stream_that_fails_breaks_off(http: GatewayClient) -> None:

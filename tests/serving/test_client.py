@@ -1,4 +1,4 @@
-"""The client of the model server: what it sends, what it accepts, and what every failure becomes."""
+"""The client of the model server: what it sends, accepts and tries again. tests/api shows what failures become."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -10,27 +10,15 @@ import pytest
 from numpy.typing import NDArray
 
 from serving.apis import ModelVersionStatus, PredictRequest
-from serving.contract import (
-    CONFIDENCES,
-    DISCRIMINATOR,
-    GENERATOR,
-    IMAGES,
-    INDEX_PAGE,
-    LOGITS,
-    PROBABILITIES,
-    SEED_INDEX,
-)
+from serving.contract import DISCRIMINATOR, GENERATOR, IMAGES, LOGITS, PROBABILITIES
 from serving.tf_serving import client as client_module
 from serving.tf_serving.client import (
     ContractError,
-    DeadlineError,
     ModelClient,
     ModelNotServedError,
     ModelServerError,
-    NoSignatureError,
     UnreachableError,
     VersionNotFoundError,
-    VersionStatus,
 )
 from tests.support.headless_service import HeadlessService
 from tests.support.misbehaving import Behaviour, MisbehavingServer, answer, failing, honest
@@ -39,7 +27,6 @@ pytestmark = pytest.mark.anyio
 
 NOISE_ROWS = np.zeros((3, 100), np.float32)
 IMAGE_ROWS = np.zeros((3, 28, 28, 1), np.uint8)
-PAGE = np.zeros(1, np.int64)
 GONE = failing(grpc.StatusCode.UNAVAILABLE, "Socket closed")
 
 
@@ -88,43 +75,6 @@ async def test_the_contracts_signature_and_the_version_are_sent_and_the_answer_n
     assert newest.signature_name == "serving_default"
     assert not newest.HasField("version")
     assert seventh.version.value == 7
-
-
-async def test_another_signature_has_inputs_and_outputs_of_its_own(
-    server: MisbehavingServer, client: ModelClient
-) -> None:
-    pages = np.arange(16)
-    index = await client.predict(GENERATOR, pages, signature=SEED_INDEX, version=1, timeout_s=60)
-    assert index.outputs[CONFIDENCES].shape == (16, INDEX_PAGE)
-    server.behaviour = lambda request, context: answer(request, {CONFIDENCES: np.zeros((16, 7), np.float32)})
-    with pytest.raises(ContractError, match=r"confidences: shape \[16, 7\] in place of \[16, 4096\]"):
-        await client.predict(GENERATOR, pages, signature=SEED_INDEX, timeout_s=60)
-    with pytest.raises(ValueError, match=r"^generator: pages: float32 in place of int64"):
-        await client.predict(GENERATOR, NOISE_ROWS, signature=SEED_INDEX, timeout_s=60)
-
-
-@pytest.mark.parametrize(
-    ("message", "error"),
-    [
-        ('Serving signature key "seed_index" not found.', NoSignatureError),
-        ("Could not find variable dense/kernel", ContractError),
-    ],
-)
-async def test_a_version_without_the_signature_is_told_from_other_failures(
-    server: MisbehavingServer, client: ModelClient, message: str, error: type[ModelServerError]
-) -> None:
-    server.behaviour = failing(grpc.StatusCode.FAILED_PRECONDITION, message)
-    with pytest.raises(ContractError) as raised:
-        await client.predict(GENERATOR, PAGE, signature=SEED_INDEX, timeout_s=60)
-    assert type(raised.value) is error
-
-
-async def test_model_versions_are_those_that_the_server_reports(server: MisbehavingServer, client: ModelClient) -> None:
-    server.statuses[GENERATOR] = [(2, ModelVersionStatus.LOADING), (1, ModelVersionStatus.AVAILABLE)]
-    assert await client.model_versions(GENERATOR, timeout_s=60) == [
-        VersionStatus(2, "LOADING", "OK", ""),
-        VersionStatus(1, "AVAILABLE", "OK", ""),
-    ]
 
 
 @pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
@@ -196,15 +146,6 @@ async def test_both_attempts_share_the_calls_time(server: MisbehavingServer, cli
     server.behaviour = slowly_gone
     await fails(client, timeout_s=5)  # gRPC rounds longer times
     assert left[1] < left[0] - 0.25
-
-
-async def test_time_running_out_is_a_deadline_error(server: MisbehavingServer, client: ModelClient) -> None:
-    def slow(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
-        server.release.wait(30)
-        return answer(request)
-
-    server.behaviour = slow
-    await fails(client, DeadlineError, timeout_s=0.2)
 
 
 AVAILABLE, LOADING, END = ModelVersionStatus.AVAILABLE, ModelVersionStatus.LOADING, ModelVersionStatus.END
