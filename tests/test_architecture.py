@@ -3,6 +3,7 @@
 import ast
 import re
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,24 @@ def test_a_package_imports_only_those_below_it(package: str) -> None:
     assert files
     for path in files:
         assert imported(path) & set(ALLOWED) <= ALLOWED[package], path
+
+
+def test_no_import_leads_back_to_where_it_began() -> None:
+    paths = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for package in ALLOWED
+        for path in (ROOT / package).rglob("*.py")
+    }
+    imports = {
+        module: {
+            name if (name := f"{node.module}.{alias.name}") in paths else node.module or ""
+            for node in ast.parse(path.read_text("utf-8")).body
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+        }
+        for module, path in paths.items()
+    }
+    TopologicalSorter(imports).prepare()  # It raises CycleError, which names the modules.
 
 
 def test_the_contract_imports_the_standard_library_only() -> None:
