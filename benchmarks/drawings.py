@@ -66,8 +66,8 @@ def cell(ink: Floats, random: Random) -> Image.Image:
 
 
 def grain(ink: Floats, random: Random) -> Image.Image:
-    page = np.asarray(either(ink, random), np.float32)
-    return mixed(np.zeros_like(ink), 0, page + random.normal(0, 20, page.shape).astype(np.float32))
+    page = np.asarray(either(np.pad(ink, 10), random), np.float32)
+    return mixed(np.zeros_like(page), 0, page + random.normal(0, 20, page.shape).astype(np.float32))
 
 
 def specks(ink: Floats, random: Random) -> Image.Image:
