@@ -1,4 +1,4 @@
-"""The gateway as a process: binds its socket, serves until it is told to stop, and drains."""
+"""The gateway as a process: binds its socket, serves until a signal stops it, and drains."""
 
 import asyncio
 import gc

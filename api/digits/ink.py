@@ -97,7 +97,7 @@ def one_channel(page: Pixels) -> Pixels:
 
 
 def without_noise(page: Pixels) -> Pixels:
-    """Returns a page whose pixels are the means of those around them, if neighbours differ much."""
+    """Smooths a noisy page: each pixel becomes the mean of the 5×5 pixels around it. Leaves other pages as they are."""
     if min(page.shape) < 64 or np.median(np.abs(np.diff(page.astype(np.int16)))) < NOISE:
         return page
     return np.asarray(Image.fromarray(page).filter(ImageFilter.BoxBlur(2)))
@@ -205,7 +205,8 @@ def without_box(strokes: Mask) -> Mask:
     left, top, right, bottom = boxes[:, np.prod(boxes[2:] - boxes[:2], axis=0).argmax()]
     whole = strokes[top:bottom, left:right]
     inside = whole.copy()
-    rim = round(RIM * min(inside.shape))
+    height, width = whole.shape
+    rim = round(RIM * min(height, width))
     if not rim:
         return strokes
     depth = np.arange(rim)[:, np.newaxis]
@@ -218,7 +219,6 @@ def without_box(strokes: Mask) -> Mask:
             return strokes
         np.rot90(inside, turns)[:rim] &= (depth < start) | (depth > start + thickness)
     label, _, (left_inside, top_inside, right_inside, bottom_inside) = connected_parts(inside)
-    height, width = inside.shape
     kept = (right_inside > rim) & (left_inside < width - rim) & (bottom_inside > rim) & (top_inside < height - rim)
     if not (kept & (bottom_inside - top_inside > DIGIT_IN_BOX * height)).any():
         return strokes

@@ -72,7 +72,7 @@ def _listen(options: ServerOptions, manager: Manager, started: ExitStack, stoppi
         options=[
             ("grpc.max_receive_message_length", -1),
             ("grpc.max_send_message_length", -1),
-            ("grpc.so_reuseport", 0),  # a second server on this port is told so
+            ("grpc.so_reuseport", 0),  # A second server on this port is an error.
             # Clients that ask every few seconds whether the server is alive are no attackers.
             ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
             *options.grpc_channel_arguments,

@@ -174,9 +174,9 @@ class ModelClient:
     """A client of one model server, for the models of ``serving.contract``.
 
     Make it inside the event loop that uses it. ``target`` is ``host:port``, ``unix:/path``, ``dns:///name:port`` or
-    ``ipv4:address:port,address:port``; with several addresses the calls go round. ``version_label`` tells which version
-    is asked where the caller names none; None: the newest. ``interceptors`` see every call. With ``credentials`` the
-    calls use TLS: the server has to prove that it is the host in ``target``.
+    ``ipv4:address:port,address:port``; with several addresses the calls go round. ``version_label`` is the
+    label of the version that serves a call without a version; None: the newest serves it. ``interceptors`` see every
+    call. With ``credentials`` the calls use TLS: the server has to prove that it is the host in ``target``.
 
     gRPC retries a call once if it is UNAVAILABLE, on another server if there are several, within the call's time. It
     stops retrying when many calls fail.
@@ -281,7 +281,7 @@ class ModelClient:
             raise ContractError(model, "BAD_ANSWER", f"not a {answer.DESCRIPTOR.name}") from error
 
     async def _call(self, method: str, request: Message, timeout_s: float) -> bytes:
-        # The answer is parsed by the caller rather than by gRPC, whose error would look like that of a lost connection.
+        # The caller parses the answer: if gRPC did, its error would look like that of a lost connection.
         call: Any = self._channel.unary_unary(method, type(request).SerializeToString)
         try:
             answer: bytes = await call(request, timeout=timeout_s)

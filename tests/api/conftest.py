@@ -1,4 +1,4 @@
-"""Gateway processes whose model servers misbehave. tests/support/servers.py has those on real models."""
+"""Gateways with model servers that misbehave. tests/support/servers.py has gateways with real models."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""POST /dataset, on small models whose digits can be told from their pixels, against a walk in a plain loop."""
+"""POST /dataset, on small models whose pixels show their digit, against a walk in a plain loop."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""POST /generate with labels, digit and curated, on small models whose digits can be told from their pixels."""
+"""POST /generate with labels, digit and curated, on small models whose pixels show their digit."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol: Triton's own client runs unchanged, and every failure is told in both ways."""
+"""The Open Inference Protocol: Triton's own client runs unchanged, and every failure is reported in both forms."""
 
 import base64
 from collections.abc import Iterator
@@ -82,8 +82,8 @@ def test_the_client_runs_all_three_models(
     assert [output["name"] for output in scores.get_response()["outputs"]] == [PROBABILITIES, LOGITS]
     files = [base64.b64encode(saved(digit[..., 0])).decode() for digit in digits]
     for output, field in ((PROBABILITIES, "probability"), (LOGITS, "logit")):
-        told = [score[field] for score in http.post("/score", json={"images": files}).json()["scores"]]
-        np.testing.assert_allclose(scores.as_numpy(output), np.array(told, np.float32), rtol=1e-5)
+        scored = [score[field] for score in http.post("/score", json={"images": files}).json()["scores"]]
+        np.testing.assert_allclose(scores.as_numpy(output), np.array(scored, np.float32), rtol=1e-5)
 
     read = infer(CLASSIFIER, IMAGES, digits, PROBABILITIES).as_numpy(PROBABILITIES)
     labelled = http.post("/generate", json={"seeds": SEEDS, "labels": True}).json()["images"]

@@ -24,7 +24,7 @@ def client(url: str) -> Iterator[Client]:
 
 @pytest.fixture(scope="session")
 def small_url(small_http: GatewayClient) -> str:
-    """The address of a gateway with the small models, whose digits can be told from their pixels."""
+    """The address of a gateway with the small models, whose pixels show their digit."""
     return small_http.process.url
 
 

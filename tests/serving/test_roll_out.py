@@ -181,9 +181,9 @@ def test_promoted_and_rolled_back_under_load_without_a_failed_request_and_each_a
         assert service.models("rollback", GENERATOR).error == ""
         assert service.version() == 1
         assert service.labels() == {"stable": 1, "previous": 2}
-    told = [answer.json() for answer in answers]
-    assert {answer["version"] for answer in told} == {1, 2}
-    for answer in told:
+    bodies = [answer.json() for answer in answers]
+    assert {answer["version"] for answer in bodies} == {1, 2}
+    for answer in bodies:
         brightest = max(pixels_of(base64.b64decode(image["png"])).max() for image in answer["images"])
         assert (brightest <= DIMMED) == (answer["version"] == 2)
 

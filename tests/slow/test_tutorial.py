@@ -58,7 +58,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def told(desk: Path, digits_npz: Path) -> Iterator[dict[str, str]]:
+def outputs(desk: Path, digits_npz: Path) -> Iterator[dict[str, str]]:
     """What each command said, by the command as it is printed; of one that is printed twice, the second time."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "DIGITGAN_DATA": str(digits_npz)}
@@ -86,24 +86,24 @@ def wait_for_version(version: int, client: httpx.Client) -> None:
     wait_until(lambda: client.get("/digits/7.png").headers["X-Model-Version"] == str(version))
 
 
-def said(told: dict[str, str], words: str) -> str:
-    (found,) = (answer for command, answer in told.items() if words in command)
+def output_of(outputs: dict[str, str], words: str) -> str:
+    (found,) = (answer for command, answer in outputs.items() if words in command)
     return found
 
 
-def test_every_command_does_what_the_text_says(told: dict[str, str], desk: Path) -> None:
-    assert '"feature_weight": 5.0' in said(told, "dry-run")
-    assert "Published version 1" in said(told, "--steps 300")
-    assert "Published version 2" in said(told, "--steps 1000")
-    assert "Legible digits" in said(told, "digitgan evaluate")
-    assert "seed 4" in said(told, "digitgan generate").lower()
-    assert "drawing.png" in said(told, "digitgan score")
-    assert "generator" in said(told, "models list")
+def test_every_command_does_what_the_text_says(outputs: dict[str, str], desk: Path) -> None:
+    assert '"feature_weight": 5.0' in output_of(outputs, "dry-run")
+    assert "Published version 1" in output_of(outputs, "--steps 300")
+    assert "Published version 2" in output_of(outputs, "--steps 1000")
+    assert "Legible digits" in output_of(outputs, "digitgan evaluate")
+    assert "seed 4" in output_of(outputs, "digitgan generate").lower()
+    assert "drawing.png" in output_of(outputs, "digitgan score")
+    assert "generator" in output_of(outputs, "models list")
     with Image.open(desk / "sheet.png") as sheet:
         assert min(sheet.size) >= 10 * 28
 
 
-def test_the_run_has_what_the_text_shows(told: dict[str, str], desk: Path) -> None:
+def test_the_run_has_what_the_text_shows(outputs: dict[str, str], desk: Path) -> None:
     run = desk / "runs" / "first"
     for name in ("report.html", "losses.png"):
         assert (run / name).stat().st_size > 1000
@@ -111,5 +111,5 @@ def test_the_run_has_what_the_text_shows(told: dict[str, str], desk: Path) -> No
     assert card["evaluation"]["figures"]["legible"] >= 0
 
 
-def test_the_gate_refuses_the_young_model_by_its_figures(told: dict[str, str]) -> None:
-    assert re.search(r"frechet_distance is [\d.]+, and has to be at most 1;", said(told, "models promote"))
+def test_the_gate_refuses_the_young_model_by_its_figures(outputs: dict[str, str]) -> None:
+    assert re.search(r"frechet_distance is [\d.]+, and has to be at most 1;", output_of(outputs, "models promote"))

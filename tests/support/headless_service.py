@@ -1,4 +1,4 @@
-"""A headless Service on this machine: a name whose addresses change, told by a name server of its own.
+"""A headless Service on this machine: a name whose addresses change, from a name server of its own.
 
 A gateway asks for it with ``DIGITGAN_MODEL_SERVER=dns://127.0.0.1:PORT/model-server:8500``, and gRPC's client does then
 what it does in a cluster: it resolves the name anew when a connection ends.
@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Final, Self
 
 TTL_S: Final = 5
-"""CoreDNS's for Kubernetes' names, unless told otherwise."""
+"""CoreDNS's for Kubernetes' names, by default."""
 
 _ADDRESS: Final = 1
 _HEADER: Final = struct.Struct(">HHHHHH")
@@ -32,7 +32,7 @@ class HeadlessService:
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
     def target(self, port: int) -> str:
-        """What a gRPC client has to be told: the port is the model servers'."""
+        """The address for a gRPC client: the port is the model servers'."""
         return f"dns://127.0.0.1:{self._socket.getsockname()[1]}/model-server:{port}"
 
     def __enter__(self) -> Self:

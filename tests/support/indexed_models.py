@@ -23,7 +23,7 @@ BY_INDEX = 0.97
 DOUBTFUL = 0.6
 BY_CLASSIFIER = 0.91
 
-TOLD = bytes(np.random.default_rng(0).integers(32, 127, 3 * contract.STORY_PAGE + 17, np.uint8))
+STORY = bytes(np.random.default_rng(0).integers(32, 127, 3 * contract.STORY_PAGE + 17, np.uint8))
 """A story of several pages."""
 
 _IMAGES = tf.TensorSpec([None, *IMAGE_SHAPE], tf.uint8)
@@ -116,7 +116,7 @@ def save_discriminator(path: Path) -> None:
 
 
 def save_all(root: Path) -> None:
-    """Saves version 1 of all three models in ``root``. The generator has the story TOLD."""
-    save_generator(root / "generator" / "1", story=TOLD)
+    """Saves version 1 of all three models in ``root``. The generator has the story STORY."""
+    save_generator(root / "generator" / "1", story=STORY)
     save_discriminator(root / "discriminator" / "1")
     save_classifier(root / "classifier" / "1")

@@ -32,7 +32,7 @@ def gateway(http: GatewayClient) -> ServerProcess:
 
 @pytest.fixture(scope="session")
 def small_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base directory with models whose digits can be told from their pixels."""
+    """A base directory with models whose pixels show their digit."""
     from tests.support import indexed_models
 
     return built_once(tmp_path_factory, "small-models", indexed_models.save_all)

@@ -1,4 +1,4 @@
-"""The models in the package, and a generator that tells a story besides."""
+"""The models in the package, and a generator with a story of its training."""
 
 import json
 import shutil
@@ -40,5 +40,5 @@ def save_again(version: Path, target: Path, **signatures: Any) -> None:
 def save(models: Path) -> None:
     """Copies the package's models to ``models``; the generator gets a story."""
     shutil.copytree(MODELS_DIR, models, ignore=shutil.ignore_patterns(GENERATOR))
-    told = story_signature(encode(story())).graph
-    save_again(MODELS_DIR / GENERATOR / "1", models / GENERATOR / "1", story=told)
+    graph = story_signature(encode(story())).graph
+    save_again(MODELS_DIR / GENERATOR / "1", models / GENERATOR / "1", story=graph)

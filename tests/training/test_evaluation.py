@@ -116,32 +116,32 @@ def evaluated(models: Path, digits_npz: Path, tmp_path_factory: pytest.TempPathF
 
 
 def test_the_command_writes_the_figures_and_a_report(evaluated: Path, models: Path) -> None:
-    told = json.loads((evaluated / "evaluation.json").read_text())
-    assert (told["images"], told["compared_with"]) == (IMAGES, "test")
-    assert list(told["figures"]) == list(told["reference"]) == FIGURES
+    written = json.loads((evaluated / "evaluation.json").read_text())
+    assert (written["images"], written["compared_with"]) == (IMAGES, "test")
+    assert list(written["figures"]) == list(written["reference"]) == FIGURES
     for figures, intervals in (("figures", "intervals"), ("reference", "reference_intervals")):
-        for name, (low, high) in told[intervals].items():
-            assert low <= told[figures][name] <= high
+        for name, (low, high) in written[intervals].items():
+            assert low <= written[figures][name] <= high
     version, card = newest_card(models)
-    assert told["source"] == {
+    assert written["source"] == {
         "kind": "models",
         "version": int(version.name),
         "preset": card["training"]["preset"],
         "steps": card["training"]["steps"],
     }
-    assert told["classifier"]["accuracy"] > 0.994
-    assert 0 <= told["score"]["auc"] <= 1
-    assert told["score"]["images"] == {"real": 297, "fake": IMAGES}
+    assert written["classifier"]["accuracy"] > 0.994
+    assert 0 <= written["score"]["auc"] <= 1
+    assert written["score"]["images"] == {"real": 297, "fake": IMAGES}
     report = (evaluated / "report.html").read_text()
-    assert f"{told['figures']['frechet_distance']:.2f}" in report
+    assert f"{written['figures']['frechet_distance']:.2f}" in report
 
 
 def test_the_model_card_tells_the_figures_and_still_names_every_file(evaluated: Path, models: Path) -> None:
     version, card = newest_card(models)
     verify(version)
-    told = json.loads((evaluated / "evaluation.json").read_text())
-    del told["score"]
-    assert card["evaluation"] == told
+    written = json.loads((evaluated / "evaluation.json").read_text())
+    del written["score"]
+    assert card["evaluation"] == written
     shipped = read_card(MODELS_DIR / GENERATOR / version.name)
     assert card["files"] == shipped["files"]
     assert card["training"] == shipped["training"]

@@ -26,7 +26,7 @@ from training.evaluation.calibration import Calibration
 from training.gan.networks import build_discriminator, build_generator
 from training.publish.export import export
 
-TOLD = b"{}" + b" " * contract.STORY_PAGE
+STORY = b"{}" + b" " * contract.STORY_PAGE
 LABELLED: dict[str, Any] = {"classifier": MODELS_DIR / CLASSIFIER / "1", "index_seeds": 300}
 ROWS = np.random.default_rng(0).integers(0, 256, (6, 28, 28, 1), np.uint8)
 INPUTS: dict[str, Any] = {
@@ -58,7 +58,7 @@ def base(networks: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> 
     calibration = Calibration(slope=0.5, offset=-0.25)
     tf.config.experimental.enable_tensor_float_32_execution(True)
     facts = {"training": {"preset": "deck"}}
-    assert export(networks, base, facts, details=details, calibration=calibration, story=TOLD, **LABELLED) == 1
+    assert export(networks, base, facts, details=details, calibration=calibration, story=STORY, **LABELLED) == 1
     assert not tf.config.experimental.tensor_float_32_execution_enabled(), "a GPU would compute other pixels"
     return base
 
@@ -113,10 +113,10 @@ def test_the_seed_index_says_what_the_served_models_say(base: Path) -> None:
 
 def test_the_story_is_served_as_it_was_given(base: Path) -> None:
     answer = outputs_of(base / GENERATOR / "1", contract.STORY, pages=np.array([0, 1]))
-    assert answer[contract.STORY].tobytes().rstrip(b"\0") == TOLD
-    assert answer[contract.STORY_BYTES].tolist() == [len(TOLD)] * 2
-    sha256 = hashlib.sha256(TOLD).hexdigest()
-    assert read_card(base / GENERATOR / "1")["story"] == {"bytes": len(TOLD), "sha256": sha256}
+    assert answer[contract.STORY].tobytes().rstrip(b"\0") == STORY
+    assert answer[contract.STORY_BYTES].tolist() == [len(STORY)] * 2
+    sha256 = hashlib.sha256(STORY).hexdigest()
+    assert read_card(base / GENERATOR / "1")["story"] == {"bytes": len(STORY), "sha256": sha256}
 
 
 def test_the_classifier_is_published_once(base: Path, networks: dict[str, Any], tmp_path: Path) -> None:

@@ -150,14 +150,14 @@ def test_the_generator_tells_the_story_of_the_run(run: Path) -> None:
     served = tf.saved_model.load(str(run / "models" / GENERATOR / "1")).signatures[STORY]
     answer = served(tf.range(20, dtype=tf.int64))
     content = answer[STORY].numpy().tobytes()[: int(answer[STORY_BYTES][0])]
-    told = json.loads(content)
+    document = json.loads(content)
     card = read_card(run / "models" / GENERATOR / "1")
     assert hashlib.sha256(content).hexdigest() == card["story"]["sha256"]
-    assert [each["step"] for each in told["milestones"]] == [1, STEPS]
-    assert {each["stage"] for each in told["milestones"]} <= {"noise", *(name for name, _ in STAGES)}
-    assert told["run"]["chosen_step"] == card["chosen"]["step"]
-    assert told["log"]["step"][-1] == STEPS
-    assert told["stability"]["words"]
+    assert [each["step"] for each in document["milestones"]] == [1, STEPS]
+    assert {each["stage"] for each in document["milestones"]} <= {"noise", *(name for name, _ in STAGES)}
+    assert document["run"]["chosen_step"] == card["chosen"]["step"]
+    assert document["log"]["step"][-1] == STEPS
+    assert document["stability"]["words"]
 
 
 def test_the_report_has_every_plot(evaluated: Path) -> None:

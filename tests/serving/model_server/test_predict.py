@@ -167,6 +167,6 @@ def test_garbage_is_internal_and_an_unknown_method_unimplemented(
 
 
 def test_a_large_request_and_answer_pass(client: Client) -> None:
-    """16 MiB, four times what gRPC allows unless told otherwise."""
+    """16 MiB, four times what gRPC allows by default."""
     x = np.arange(4 * 2**20, dtype=np.float32)
     np.testing.assert_array_equal(output(client.predict("half", {"x": x}), "y"), x / 2 + 3)
