@@ -1,4 +1,4 @@
-"""What every test shares: the option --model-server, a place for sockets, and handwritten digits."""
+"""What every test shares: a place for sockets, and handwritten digits."""
 
 import signal
 import tempfile
@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-pytest_plugins = ["tests.support.model_servers", "tests.support.servers"]
+pytest_plugins = ["tests.support.servers"]
 
 LONGEST = ("test_run.py", "test_classifier.py", "test_evaluation.py", "test_step.py", "test_admission.py")
 """Files that begin first, so that no process is left with one of them at the end."""

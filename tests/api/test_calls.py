@@ -86,6 +86,7 @@ def test_requests_that_wait_share_a_call(server: MisbehavingServer, http: Gatewa
         others = [submit({"seeds": [seed]}) for seed in range(20)]
         wait_until(waiting(http, CALLS_IN_FLIGHT + 20))
         assert rows == [1] * CALLS_IN_FLIGHT
+        assert http.metric("model_calls_in_flight", model="generator") == CALLS_IN_FLIGHT
         holding.release()
         answers = [one.result() for one in first + others]
     assert [one.status_code for one in answers] == [200] * len(answers)

@@ -93,12 +93,6 @@ class TestAsItIs:
             with pytest.raises(ImageError, match="with fit=never, 28×28 gray"):
                 digit_of(image, "never")
 
-    def test_always_and_never(self, digit: Pixels) -> None:
-        noise = np.random.default_rng(7).integers(0, 256, (28, 28), np.uint8)
-        assert np.array_equal(digit_of(noise, "never").pixels, noise)
-        assert not digit_of(noise, "never").fitted
-        assert digit_of(digit, "always").fitted
-
     def test_mnists_images_are_kept(self) -> None:
         """The generator's stand in for them; all of MNIST's 70,000 pass (``python -m benchmarks.drawings``)."""
         generator = load(MODELS_DIR / "generator" / "1")
@@ -294,27 +288,6 @@ def test_turned_by_exif(orientation: int, undo: str | None) -> None:
     exif[0x0112] = orientation
     turned = image.transpose(Image.Transpose[undo]) if undo else image
     assert np.array_equal(read(saved(turned, exif=exif)), fit(page()))
-
-
-FRAMES = [Image.new("L", (28, 28), shade) for shade in (0, 99)]
-
-
-@pytest.mark.parametrize(
-    ("file", "words"),
-    [
-        *((saved(page(), kind), "not an image in PNG or JPEG or WEBP format") for kind in ("GIF", "BMP", "TIFF")),
-        *((saved(FRAMES[0], kind, save_all=True, append_images=FRAMES[1:]), "animated") for kind in ("PNG", "WEBP")),
-        (saved(Image.new("L", (513, 512))), "513×512 pixels; 262144 at most"),
-    ],
-)
-def test_other_images_are_refused(file: bytes, words: str) -> None:
-    with pytest.raises(ImageError, match=words):
-        read(file)
-
-
-def test_a_format_that_is_not_expected_is_refused() -> None:
-    with pytest.raises(ImageError, match="not an image in PNG format"):
-        read_digit(saved(page(), "JPEG"), max_pixels=MAX_PIXELS, formats=("PNG",))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])

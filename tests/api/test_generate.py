@@ -56,6 +56,9 @@ def test_all_formats_hold_the_same_pixels(http: httpx.Client) -> None:
     with zipfile.ZipFile(io.BytesIO(zipped.content)) as archive:
         assert archive.testzip() is None
         assert archive.namelist() == [f"{place}-{seed}.png" for place, seed in enumerate(SEEDS)]
+        info = archive.infolist()[0]
+        assert (info.external_attr >> 16, info.compress_type) == (0o100644, zipfile.ZIP_STORED)
+        assert info.date_time == (1980, 1, 1, 0, 0, 0), "the same bytes each time"
         stored = np.stack([pixels_of(archive.read(name)) for name in archive.namelist()])
     assert np.array_equal(stored, expected)
     sheet = ask(http, "image/png", seeds=SEEDS)

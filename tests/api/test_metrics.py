@@ -1,14 +1,13 @@
 """GET /metrics: labelled by route template, with what was made, scored, waited for and failed."""
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 
 from serving.apis import ModelVersionStatus
 from serving.contract import GENERATOR
 from tests.support.gateways import GatewayClient
-from tests.support.misbehaving import Holding, MisbehavingServer, failing
+from tests.support.misbehaving import MisbehavingServer, failing
 from tests.support.waiting import wait_until
 
 
@@ -52,16 +51,6 @@ def test_each_second_of_a_request_is_the_models_or_the_gateways(
     assert own > 0
     assert model > 0
     assert own + model <= total + 1e-9
-
-
-def test_calls_at_the_model_server_are_counted(faulty_server: MisbehavingServer, faulty_http: GatewayClient) -> None:
-    holding = faulty_server.behaviour = Holding()
-    with ThreadPoolExecutor() as pool:
-        pool.submit(faulty_http.get, "/digits/1.png")
-        wait_until(lambda: holding.held == 1)
-        assert faulty_http.metric("model_calls_in_flight", model="generator") == 1
-        holding.release()
-    assert faulty_http.metric("model_calls_in_flight", model="generator") == 0
 
 
 def test_failures_of_the_model_server_are_counted_by_code(

@@ -124,6 +124,9 @@ def test_other_files_are_not_found(http: httpx.Client) -> None:
         "/studio/%2e%2e/app.py",
         "/docs/files/core.py",
         "/studio/",
+        "/Generate",
+        "/problems/unheard-of",
+        "/%00",
     ):
         assert_problem(http.get(path), "not-found")
 

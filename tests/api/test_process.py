@@ -36,14 +36,6 @@ def test_it_stays_small_while_it_serves(model_server: str) -> None:
         assert gateway.resident_bytes() - before < 20e6
 
 
-def test_port_0_takes_a_free_one_and_ctrl_c_ends_it_with_status_0(faulty_server: MisbehavingServer) -> None:
-    with gateways.gateway(faulty_server.target, host="localhost") as process:
-        url = process.url
-        assert url.startswith("http://localhost:")
-        assert get(f"{url}/healthz/live").status_code == 200
-        assert process.stop(signal.SIGINT) == 0
-
-
 def test_requests_in_progress_are_answered_while_new_connections_are_refused(server: MisbehavingServer) -> None:
     with gateways.gateway(server.target, shutdown_delay_s=0.1) as process, ThreadPoolExecutor() as pool:
         url = process.url

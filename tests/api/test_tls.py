@@ -1,8 +1,5 @@
 """TLS between the gateway and a real gRPC server that has it, with certificates made for the test."""
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -13,7 +10,7 @@ import trustme
 from api.settings import SettingsError, load_settings
 from serving.contract import MODELS
 from tests.support import gateways
-from tests.support.misbehaving import Handler, MisbehavingServer
+from tests.support.misbehaving import MisbehavingServer
 from tests.support.problems import assert_problem
 
 
@@ -32,42 +29,33 @@ def files(authority: trustme.CA, tmp_path: Path) -> dict[str, Path]:
     return {f"model_server_tls_{name}": tmp_path / f"{name}.pem" for name in ("ca", "cert", "key")}
 
 
-@contextmanager
-def tls_server(authority: trustme.CA, *, host: str = "127.0.0.1", mutual: bool = False) -> Iterator[str]:
-    """A model server behind TLS, on a free port; gives its address."""
+def tls_server(authority: trustme.CA, *, host: str = "127.0.0.1", mutual: bool = False) -> MisbehavingServer:
+    """A model server behind TLS, on a free port."""
     own = authority.issue_cert(host)
     pair = (own.private_key_pem.bytes(), b"".join(pem.bytes() for pem in own.cert_chain_pems))
     credentials = grpc.ssl_server_credentials(
         [pair], authority.cert_pem.bytes() if mutual else None, require_client_auth=mutual
     )
-    server = grpc.server(ThreadPoolExecutor(4))
-    with MisbehavingServer("127.0.0.1:0") as model_server:
-        server.add_generic_rpc_handlers((Handler(model_server),))
-        port = server.add_secure_port("127.0.0.1:0", credentials)
-        server.start()
-        try:
-            yield f"127.0.0.1:{port}"
-        finally:
-            server.stop(grace=0).wait()
+    return MisbehavingServer("127.0.0.1:0", credentials)
 
 
-def ask(target: str, **settings: object) -> tuple[httpx.Response, httpx.Response]:
+def ask(server: MisbehavingServer, **settings: object) -> tuple[httpx.Response, httpx.Response]:
     """Asks a gateway with these settings whether it is ready, and for a digit."""
-    with gateways.serving(target, **settings) as http:
+    with gateways.serving(server.target, **settings) as http:
         return http.get("/healthz/ready"), http.get("/digits/7.png")
 
 
 def test_mutual_tls(authority: trustme.CA, files: dict[str, Path]) -> None:
-    with tls_server(authority, mutual=True) as target:
-        ready, digit = ask(target, **files)
+    with tls_server(authority, mutual=True) as server:
+        ready, digit = ask(server, **files)
     assert ready.status_code == 200, ready.text
     assert digit.headers["content-type"] == "image/png"
 
 
 def test_tls_with_traces(authority: trustme.CA, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")  # no receiver is there
-    with tls_server(authority) as target:
-        _, digit = ask(target, model_server_tls_ca=files["model_server_tls_ca"], tracing=True)
+    with tls_server(authority) as server:
+        _, digit = ask(server, model_server_tls_ca=files["model_server_tls_ca"], tracing=True)
     assert digit.headers["content-type"] == "image/png"
 
 
@@ -75,8 +63,8 @@ def test_tls_with_traces(authority: trustme.CA, files: dict[str, Path], monkeypa
 def test_a_server_with_another_certificate_is_not_trusted(
     authority: trustme.CA, files: dict[str, Path], host: str
 ) -> None:
-    with tls_server(authority if host == "other.example" else trustme.CA(), host=host) as target:
-        ready, digit = ask(target, model_server_tls_ca=files["model_server_tls_ca"])
+    with tls_server(authority if host == "other.example" else trustme.CA(), host=host) as server:
+        ready, digit = ask(server, model_server_tls_ca=files["model_server_tls_ca"])
     document = assert_problem(ready, "not-ready", *MODELS)
     assert "TLS handshake" in document["errors"][0]["detail"]
     assert "DIGITGAN_MODEL_SERVER_TLS" in document["errors"][0]["detail"]
@@ -86,8 +74,8 @@ def test_a_server_with_another_certificate_is_not_trusted(
 def test_a_server_that_requires_a_certificate_gets_no_calls_without(
     authority: trustme.CA, files: dict[str, Path]
 ) -> None:
-    with tls_server(authority, mutual=True) as target:
-        ready, digit = ask(target, model_server_tls_ca=files["model_server_tls_ca"])
+    with tls_server(authority, mutual=True) as server:
+        ready, digit = ask(server, model_server_tls_ca=files["model_server_tls_ca"])
     assert_problem(ready, "not-ready", *MODELS)
     assert_problem(digit, "model-server-unreachable")
 

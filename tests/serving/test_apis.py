@@ -1,7 +1,6 @@
 """serving.apis against the generated classes of tensorflow-serving-api."""
 
 import ast
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -35,12 +34,3 @@ def test_every_message_that_is_described_exists() -> None:
                 assert hasattr(message, item.target.id)
     with pytest.raises(AttributeError):
         getattr(apis, "NoSuchMessage")  # noqa: B009 - type checkers know that it does not exist
-
-
-def test_the_method_paths_are_those_of_the_generated_services() -> None:
-    modules = (import_module(f"tensorflow_serving.apis.{name}_service_pb2") for name in ("prediction", "model"))
-    services = [service for module in modules for service in module.DESCRIPTOR.services_by_name.values()]
-    paths = {f"/{service.full_name}/{method.name}" for service in services for method in service.methods}
-    ours = {apis.PREDICT, apis.GET_MODEL_METADATA, apis.GET_MODEL_STATUS, apis.HANDLE_RELOAD_CONFIG_REQUEST}
-    assert ours <= paths
-    assert {apis.PREDICTION_SERVICE, apis.MODEL_SERVICE} <= {service.full_name for service in services}

@@ -7,7 +7,6 @@ what it does in a cluster: it resolves the name anew when a connection ends.
 import socket
 import struct
 import threading
-from types import TracebackType
 from typing import Final, Self
 
 TTL_S: Final = 5
@@ -39,9 +38,7 @@ class HeadlessService:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._socket.close()
 
     def _serve(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
 from typing import Any
 
 import grpc
@@ -99,23 +98,29 @@ class MisbehavingServer:
     then. ``calls`` counts Predict.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, credentials: grpc.ServerCredentials | None = None) -> None:
         self.release = threading.Event()
         self.silent = False
         self.calls = 0
         self.reset()
         self._server = grpc.server(ThreadPoolExecutor(16))
-        self._server.add_generic_rpc_handlers((Handler(self),))
-        port = self._server.add_insecure_port(address)
+        for service, methods in (
+            (apis.PREDICTION_SERVICE, {"Predict": self.predict, "GetModelMetadata": self.metadata}),
+            (apis.MODEL_SERVICE, {"GetModelStatus": self.status}),
+        ):
+            handlers: dict[str, Any] = {name: grpc.unary_unary_rpc_method_handler(one) for name, one in methods.items()}
+            self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+        if credentials:
+            port = self._server.add_secure_port(address, credentials)
+        else:
+            port = self._server.add_insecure_port(address)
         self.target = address if address.startswith("unix:") else f"127.0.0.1:{port}"
 
     def __enter__(self) -> MisbehavingServer:
         self._server.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release.set()
         self._server.stop(grace=0).wait()
 
@@ -171,17 +176,3 @@ class MisbehavingServer:
             )
             raise AssertionError
         return version
-
-
-class Handler(grpc.GenericRpcHandler):
-    """The methods of ``server``, for any gRPC server."""
-
-    def __init__(self, server: MisbehavingServer) -> None:
-        self._methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-            apis.PREDICT: grpc.unary_unary_rpc_method_handler(server.predict),
-            apis.GET_MODEL_STATUS: grpc.unary_unary_rpc_method_handler(server.status),
-            apis.GET_MODEL_METADATA: grpc.unary_unary_rpc_method_handler(server.metadata),
-        }
-
-    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
-        return self._methods.get(details.method)

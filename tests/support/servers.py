@@ -1,15 +1,34 @@
-"""A pytest plugin: real gateway processes, on the models of the package and on small models, for a whole test run."""
+"""A pytest plugin: real gateway processes, on the models of the package and on small models, for a whole test run.
 
+The model server is the ``tensorflow_model_server`` on the PATH if there is one, else the embedded server.
+"""
+
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from digitgan.supervisor import TENSORFLOW_MODEL_SERVER
 from serving.pretrained import MODELS_DIR
 from tests.support import gateways
 from tests.support.built_once import built_once
 from tests.support.gateways import GatewayClient
-from tests.support.processes import ServerProcess
+from tests.support.processes import EMBEDDED, ServerProcess
+
+
+def pytest_report_header() -> str:
+    return f"model server: {model_server_program()}"
+
+
+def model_server_program() -> str:
+    return shutil.which(TENSORFLOW_MODEL_SERVER) or EMBEDDED
+
+
+@pytest.fixture(scope="session")
+def program() -> str:
+    """The model server under test: EMBEDDED, or a program's path."""
+    return model_server_program()
 
 
 @pytest.fixture(scope="session")

@@ -60,16 +60,3 @@ def hanging(port: int, opening: bytes, count: int) -> Iterator[list[socket.socke
     finally:
         for connection in connections:
             connection.close()
-
-
-def answer(connection: socket.socket) -> tuple[bytes, bytes]:
-    """Returns the next answer's head, in lower case, and its body."""
-    received = b""
-    while b"\r\n\r\n" not in received:
-        received += connection.recv(2**16)
-    head, _, body = received.partition(b"\r\n\r\n")
-    head = head.lower()
-    length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
-    while len(body) < length:
-        body += connection.recv(2**16)
-    return head, body

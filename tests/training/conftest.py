@@ -1,8 +1,17 @@
 """What tests of the training share."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+from training.data import Dataset, load
+
+
+@pytest.fixture(scope="session")
+def dataset(digits_npz: Path) -> Dataset:
+    """The handwritten digits, as a training reads them."""
+    return load(digits_npz)
 
 
 @pytest.fixture

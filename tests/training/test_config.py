@@ -25,11 +25,6 @@ def test_an_epoch_is_one_pass_over_the_training_set() -> None:
     assert CONFIG.epochs_at(1875) == 8
 
 
-def test_a_configuration_comes_back_from_disk_as_it_was(tmp_path: Path) -> None:
-    CONFIG.write(tmp_path)
-    assert TrainingConfig.read(tmp_path) == CONFIG
-
-
 @pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"recipe": {}}', '{"recipe": 3}'])
 def test_a_directory_without_a_readable_run_is_named(tmp_path: Path, content: str | None) -> None:
     if content is not None:

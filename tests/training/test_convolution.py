@@ -6,44 +6,15 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from scipy.signal import correlate2d
 
 from training.gan import convolution
-from training.gan.convolution import four_product_transforms, three_product_transforms
-from training.gan.generator_graph import sub_pixel
 
-SIDE = 7
 LAYERS = {
     "stride 1, transposed": ("Conv2DTranspose", {"filters": 6, "strides": 1, "use_bias": False}, (7, 7, 24)),
     "stride 2, transposed": ("Conv2DTranspose", {"filters": 6, "strides": 2, "use_bias": False}, (7, 7, 24)),
     "stride 2": ("Conv2D", {"filters": 6, "strides": 2}, (14, 14, 24)),
     "another side": ("Conv2D", {"filters": 7, "strides": 2}, (10, 10, 16)),
 }
-
-
-def direct(x: Any, kernel: Any, transposed: bool) -> Any:
-    """The "same" convolution of one channel, from its definition: Keras's is a correlation."""
-    return correlate2d(x, kernel[::-1, ::-1] if transposed else kernel, mode="same")
-
-
-@pytest.mark.parametrize("transposed", [False, True])
-@pytest.mark.parametrize("taps", [3, 5])
-def test_products_of_transforms_are_the_convolution(taps: int, transposed: bool) -> None:
-    rng = np.random.default_rng(0)
-    x, kernel = rng.normal(size=(SIDE, SIDE)), rng.normal(size=(taps, taps))
-    expected = direct(x, kernel, transposed).ravel()
-
-    of_map, of_kernel, back = three_product_transforms(SIDE, taps, transposed)
-    np.testing.assert_allclose(back @ ((of_map @ x.ravel()) * (of_kernel @ kernel.ravel())), expected, atol=1e-12)
-
-    of_map, of_kernel, back = four_product_transforms(SIDE, taps, transposed)
-    maps, kernels = (of_map @ x.ravel()).reshape(-1, 1, 2), (of_kernel @ kernel.ravel()).reshape(-1, 2, 1)
-    np.testing.assert_allclose(back @ (maps * kernels).ravel(), expected, atol=1e-12)
-
-
-def test_they_take_as_many_products_as_they_say() -> None:
-    assert len(three_product_transforms(SIDE, 5, True)[0]) == 123
-    assert len(four_product_transforms(SIDE, 5, True)[1]) == 82
 
 
 def in_training(layer: Any, x: Any) -> Any:
@@ -87,11 +58,3 @@ def test_float32_rounds_no_more_than_kerass_own() -> None:
         outputs.append(np.float64(in_training(layer, tf.constant(np.float32(x), dtype))))
     errors = [np.sqrt(np.mean((output - outputs[2]) ** 2)) for output in outputs[:2]]
     assert errors[0] < 2 * errors[1]
-
-
-def test_a_sub_pixel_convolution_is_the_transposed_one() -> None:
-    rng = np.random.default_rng(0)
-    kernel, maps = rng.normal(size=(5, 5, 3, 8)), np.float32(rng.normal(size=(2, 7, 7, 8)))
-    plain = tf.nn.conv2d_transpose(maps, np.float32(kernel), [2, 14, 14, 3], 2)
-    phases = tf.nn.conv2d(maps, sub_pixel(kernel), strides=1, padding="SAME")
-    np.testing.assert_allclose(tf.nn.depth_to_space(phases, 2), plain, atol=1e-5)

@@ -10,18 +10,13 @@ import pytest
 import tensorflow as tf
 
 from training import detector
-from training.data import Dataset, load
+from training.data import Dataset
 from training.detector import DetectorConfig, detector_of_run, train_detector
 from training.evaluation import calibration
 from training.evaluation.calibration import Calibration
 from training.gan.networks import build_discriminator, build_generator, logits_of
 
 QUICK = DetectorConfig(steps=24, real=24, fakes=8, earlier=8, impostors=8, learning_rate=3e-3, seed=3)
-
-
-@pytest.fixture(scope="module")
-def dataset(digits_npz: Path) -> Dataset:
-    return load(digits_npz)
 
 
 def gray(noise: Any) -> Any:

@@ -14,7 +14,7 @@ from serving.errors import UserError
 from serving.pretrained import MODELS_DIR
 from serving.versions.model_card import CardError, read_card, verify, write_card
 from tests.support.commands import digitgan_here
-from training.data import Dataset, load
+from training.data import Dataset
 from training.evaluation import job
 from training.evaluation.classifier import newest_classifier
 from training.evaluation.evaluator import Evaluator
@@ -23,11 +23,6 @@ from training.evaluation.source import Source
 
 FIGURES = [each.key for each in MEASURES]
 IMAGES = 150
-
-
-@pytest.fixture(scope="module")
-def dataset(digits_npz: Path) -> Dataset:
-    return load(digits_npz)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from training.config import LOSS_NAMES
-from training.gan.losses import LOSSES, slope_penalty
+from training.gan.losses import LOSSES
 
 
 def test_the_names_in_a_configuration_are_the_losses() -> None:
@@ -35,8 +35,3 @@ def test_the_losses_are_their_formulas(
     logits = tf.constant([float(real)]), tf.constant([float(fake)])
     np.testing.assert_allclose(LOSSES[name].generator(*logits), [generator], rtol=1e-5)
     np.testing.assert_allclose(LOSSES[name].discriminator(*logits), [discriminator], rtol=1e-5)
-
-
-def test_the_penalty_is_half_the_squared_slope() -> None:
-    slopes = tf.constant([[3.0, 4.0], [0.0, 0.0]])[:, :, None, None]
-    np.testing.assert_allclose(slope_penalty(slopes), [12.5, 0.0])

@@ -18,7 +18,7 @@ from PIL import Image
 from serving.errors import UserError
 from tests.support.commands import digitgan_here
 from tests.training.test_story import CONFIG, brightness, write_run
-from training.data import load
+from training.data import Dataset
 from training.evaluation.classifier import newest_classifier
 from training.evaluation.evaluator import Evaluator
 from training.evaluation.figures import MEASURES, Measurement
@@ -230,9 +230,8 @@ def test_a_target_is_met_at_its_bound_and_missed_only_where_chance_is_excluded()
 
 
 @pytest.mark.parametrize("sample", range(3))
-def test_other_real_digits_miss_no_target(digits_npz: Path, sample: int) -> None:
+def test_other_real_digits_miss_no_target(dataset: Dataset, sample: int) -> None:
     """In a small sample, the share of a digit is often a fifth off by chance."""
-    dataset = load(digits_npz)
     evaluator = Evaluator(newest_classifier(), dataset.x_test, dataset.y_test, dataset.x_train)
     real, other = evaluator.measure_real(100), evaluator.measure(dataset.x_train[sample::15], in_training=True)
     evaluation = {"figures": other.figures, "intervals": other.intervals, "reference": real.figures}

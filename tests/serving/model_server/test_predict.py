@@ -1,4 +1,4 @@
-"""PredictionService.Predict, without batching."""
+"""PredictionService.Predict, without batching and with it: 4 rows at most in a request."""
 
 from pathlib import Path
 from typing import Any
@@ -116,6 +116,7 @@ def test_a_value_that_an_operation_cannot_take_is_invalid_except_in_the_embedded
         client.predict("witness", {"index": np.array([0, 7], np.int32)}, signature="item")
 
 
+NO_BOOL = tensor((1,), dtype=10, tensor_content=b"\2")
 REFUSED: dict[str, tuple[str, dict[str, Any], dict[str, Any], grpc.StatusCode, str]] = {
     "unknown model": ("absent", {"x": X}, {}, NOT_FOUND, "Servable not found for request: Latest(absent)"),
     "unknown model's version": ("absent", {"x": X}, {"version": 1}, NOT_FOUND, "absent"),
@@ -134,6 +135,8 @@ REFUSED: dict[str, tuple[str, dict[str, Any], dict[str, Any], grpc.StatusCode, s
     "content too long": ("half", {"x": tensor((1,), tensor_content=b"12345678")}, {}, INVALID_ARGUMENT, UNREADABLE),
     "dimension -1": ("half", {"x": tensor((-1,), float_val=[1])}, {}, INVALID_ARGUMENT, UNREADABLE),
     "an empty tensor": ("half", {"x": tensor_pb2.TensorProto()}, {}, INVALID_ARGUMENT, UNREADABLE),
+    "a huge shape": ("half", {"x": tensor((2**40, 2**40), float_val=[1])}, {}, INVALID_ARGUMENT, UNREADABLE),
+    "no bool": ("echo", {"x": NO_BOOL}, {"signature": "bool"}, INVALID_ARGUMENT, UNREADABLE),
     "unknown output": ("half", {"x": X}, {"output_filter": ("sideways",)}, INVALID_ARGUMENT, "sideways"),
     "output twice": ("half", {"x": X}, {"output_filter": ("y", "y")}, INVALID_ARGUMENT, "duplicate"),
 }
@@ -147,11 +150,23 @@ def test_a_wrong_request_is_refused_with_what_is_wrong(
         client.predict(model, inputs, **spec)
 
 
-def test_a_short_list_repeats_its_last_value_and_a_long_one_is_cut(client: Client) -> None:
-    short = client.predict("half", {"x": tensor((4,), float_val=[2, 4])})
-    assert output(short, "y").tolist() == [4, 5, 5, 5]
-    long = client.predict("half", {"x": tensor((1,), float_val=[2, 4, 6])})
-    assert output(long, "y").tolist() == [4]
+@pytest.mark.parametrize(
+    ("dtype", "x", "y"),
+    [
+        ("float32", tensor((4,), float_val=[2, 4]), [2, 4, 4, 4]),
+        ("float32", tensor((1,), float_val=[2, 4, 6]), [2]),
+        ("float32", tensor((2,)), [0, 0]),
+        ("float64", tensor((2,), dtype=2, double_val=[0.1]), [0.1, 0.1]),
+        ("uint8", tensor((3,), dtype=4, int_val=[300, -1]), [44, 255, 255]),
+        ("int8", tensor((3,), dtype=6, int_val=[300, -1]), [44, -1, -1]),
+        ("int64", tensor((2,), dtype=9, int64_val=[-(2**62)]), [-(2**62)] * 2),
+        ("bool", tensor((2,), dtype=10, bool_val=[True, False]), [True, False]),
+        ("float16", tensor((3,), dtype=19, half_val=[0x3C00, 0xC000]), [1, -2, -2]),
+    ],
+)
+def test_lists_are_read_by_tensorflows_rules(client: Client, dtype: str, x: Any, y: list[Any]) -> None:
+    """A short list repeats its last value, a long one is cut, and an empty one means zeros."""
+    assert output(client.predict("echo", {"x": x}, signature=dtype), "y").tolist() == y
 
 
 @pytest.mark.parametrize(
@@ -170,3 +185,27 @@ def test_a_large_request_and_answer_pass(client: Client) -> None:
     """16 MiB, four times what gRPC allows by default."""
     x = np.arange(4 * 2**20, dtype=np.float32)
     np.testing.assert_array_equal(output(client.predict("half", {"x": x}), "y"), x / 2 + 3)
+
+
+def test_answers_are_those_without_batching(batching_client: Client) -> None:
+    np.testing.assert_array_equal(output(batching_client.predict("half", {"x": X}), "y"), X / 2 + 3)
+    answer = batching_client.predict("half", {"x": X}, signature="both", output_filter=("z",), version=1)
+    assert list(answer.outputs) == ["z"]
+    np.testing.assert_array_equal(output(answer, "z"), X * 2)
+
+
+@pytest.mark.parametrize(
+    ("model", "signature", "shapes", "code"),
+    [
+        pytest.param("half", "", {"x": 5}, INVALID_ARGUMENT, id="more rows than a batch"),
+        pytest.param("half", "sum", {"a": (), "b": 1}, INVALID_ARGUMENT, id="no first dimension"),
+        pytest.param("half", "sum", {"a": 2, "b": 1}, INVALID_ARGUMENT, id="unequal first dimensions"),
+        pytest.param("witness", "unbatchable", {"x": 3}, FAILED_PRECONDITION, id="an output without the rows"),
+    ],
+)
+def test_what_cannot_run_in_batches_is_refused(
+    batching_client: Client, model: str, signature: str, shapes: dict[str, Any], code: grpc.StatusCode
+) -> None:
+    with refused(code):
+        inputs = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+        batching_client.predict(model, inputs, signature=signature)

@@ -24,6 +24,7 @@ from tests.serving.model_server.client import SECONDS, Client, code, output, pre
 from tests.serving.model_server.conftest import Templates
 from tests.serving.model_server.embedded.conftest import Start
 from tests.serving.model_server.process import config
+from tests.serving.model_server.test_predict import tensor
 from tests.support.waiting import wait_until
 
 X = {"x": np.ones(1, np.float32)}
@@ -134,6 +135,15 @@ def test_a_signature_that_initialises_the_model_is_not_run(start: Start, base_pa
         client.predict("m", {}, signature="__saved_model_init_op")
 
 
+@pytest.mark.parametrize("shape", [(2**30,), (1,) * 65, (0, 2**40, 2**40)], ids=["4 GiB", "65 dimensions", "0 × 2^80"])
+def test_a_shape_that_tensorflow_would_read_and_no_memory_holds_is_refused(
+    start: Start, base_path: Path, shape: tuple[int, ...]
+) -> None:
+    _, client = start({"m": base_path})
+    with refused(grpc.StatusCode.INVALID_ARGUMENT, "tensor parsing error: x"):
+        client.predict("m", {"x": tensor(shape, float_val=[1])})
+
+
 def test_a_full_server_is_exhausted(start: Start, base_path: Path, gate: Gate) -> None:
     _, client = start({"m": base_path}, grpc_max_threads=2)
     running = gate.request(client, "m")
@@ -148,11 +158,11 @@ def test_rows_run_in_batches_of_sizes_that_are_warmed_up(start: Start, models: d
     """``witness`` answers each row with the number of rows that it ran with."""
     _, client = start({"witness": models["witness"]})
     for rows, sizes in ((0, set()), (1, {1}), (5, {8}), (64, {64}), (200, {64, 8})):
-        found = output(client.predict("witness", {"seconds": np.zeros(rows, np.float32)}), "rows")
+        found = output(client.predict("witness", {"x": np.zeros(rows, np.float32)}), "rows")
         assert len(found) == rows
         assert set(found) == sizes
     with refused(grpc.StatusCode.INVALID_ARGUMENT, "257", "256"):
-        client.predict("witness", {"seconds": np.zeros(257, np.float32)})
+        client.predict("witness", {"x": np.zeros(257, np.float32)})
 
 
 def test_a_request_whose_time_runs_out_in_the_queue_is_not_run(
