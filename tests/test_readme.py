@@ -1,18 +1,14 @@
 """The README's commands do what is printed beside them."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 from PIL import Image
 
-from tests.support.pages import curl, printed_by
+from tests.support.pages import printed_by, run
 from tests.support.processes import digitgan_up
 
 ROOT = Path(__file__).parent.parent
@@ -37,9 +33,9 @@ def commands() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def client() -> Iterator[httpx.Client]:
-    with digitgan_up() as (_, client):
-        yield client
+def url() -> Iterator[str]:
+    with digitgan_up() as (server, _):
+        yield server.url
 
 
 @pytest.fixture(scope="module")
@@ -50,28 +46,11 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def run(command: str, client: httpx.Client, directory: Path) -> str:
-    if command.startswith("curl "):
-        return curl(command, client, directory)
-    environment = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "DIGITGAN_URL": str(client.base_url),
-    }
-    done = subprocess.run(
-        ["bash", "-c", SHORTER.get(command, command)],
-        cwd=directory,
-        env=environment,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return done.stdout
-
-
 @pytest.mark.parametrize("command", [command for command in commands() if command not in NOT_RUN])
-def test_a_command_prints_what_is_below_it(client: httpx.Client, directory: Path, command: str) -> None:
-    printed, expected = run(command, client, directory), commands()[command]
+def test_a_command_prints_what_is_below_it(url: str, directory: Path, command: str) -> None:
+    done, expected = run(SHORTER.get(command, command), directory, url), commands()[command]
+    assert done.returncode == 0, done.stderr
+    printed = done.stdout
     if expected.startswith("{"):
         assert rounded(json.loads(printed)) == rounded(json.loads(expected))
     else:
@@ -98,9 +77,9 @@ def test_each_command_that_is_not_run_is_in_the_readme() -> None:
     assert {*NOT_RUN, *SHORTER} <= set(commands())
 
 
-def test_the_python_example_prints_what_it_says(client: httpx.Client) -> None:
+def test_the_python_example_prints_what_it_says(url: str) -> None:
     (code,), (expected,) = blocks("python"), blocks("output")
-    assert printed_by(code.replace("http://127.0.0.1:8000", str(client.base_url).rstrip("/"))) == expected
+    assert printed_by(code.replace("http://127.0.0.1:8000", url)) == expected
 
 
 def test_the_make_targets_exist() -> None:
@@ -110,8 +89,8 @@ def test_the_make_targets_exist() -> None:
     assert named <= targets
 
 
-def test_the_notebook_runs_and_prints_what_it_says(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DIGITGAN_URL", str(client.base_url))
+def test_the_notebook_runs_and_prints_what_it_says(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIGITGAN_URL", url)
     monkeypatch.setenv("MPLBACKEND", "agg")
     names: dict[str, object] = {}
     for cell in json.loads((ROOT / "docs" / "tour.ipynb").read_text("utf-8"))["cells"]:

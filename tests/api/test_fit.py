@@ -145,11 +145,6 @@ def cell(**how: Any) -> Image.Image:
     return image
 
 
-def grainy() -> Pixels:
-    grain = np.random.default_rng(1).normal(0, 30, page().shape)
-    return np.clip(page(230, 20) + grain, 0, 255).astype(np.uint8)
-
-
 def coloured(paper: str, ink: str) -> Image.Image:
     image = Image.new("RGB", (160, 200), paper)
     image.paste(ink, mask=Image.fromarray(255 - page()))
@@ -167,10 +162,8 @@ class TestInk:
             pytest.param(squared_paper(), 8, id="squared paper"),
             pytest.param(ruled_askew(), 12, id="ruled paper askew"),
             pytest.param(sheet_on_a_table(), 20, id="a sheet on a table"),
-            pytest.param(cell(width=3), 3, id="a form's cell"),
             pytest.param(cell(width=3).rotate(3, fillcolor=255), 20, id="a form's cell askew"),
             pytest.param(cell(width=2, radius=25), 3, id="a cell with round corners"),
-            pytest.param(grainy(), 8, id="grain"),
             pytest.param(Image.fromarray(page(230, 20).astype(np.uint16) << 2), 3, id="10 bits of 16"),
             pytest.param(Image.fromarray(page(230, 20).astype(np.uint16) << 8), 3, id="16 bits"),
             pytest.param(coloured("white", "yellow"), 3, id="yellow on white"),

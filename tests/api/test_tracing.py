@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,6 +13,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import add_TraceServiceServicer_to_server
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from serving.apis import PredictRequest
@@ -23,38 +23,23 @@ from tests.support.gateways import GatewayClient
 from tests.support.misbehaving import MisbehavingServer, failing, honest
 from tests.support.waiting import wait_until
 
-EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 
-class Collector(grpc.GenericRpcHandler):
+class Collector:
     """An OTLP receiver on a real socket: keeps the spans that come, by trace."""
 
-    def __init__(self) -> None:
+    def __init__(self, server: grpc.Server) -> None:
         self.spans: list[Span] = []
         self.service_name = ""
-        self._arrived = threading.Condition()
-        self._server = grpc.server(ThreadPoolExecutor(2))
-        self._server.add_generic_rpc_handlers((self,))
-        self.port = self._server.add_insecure_port("127.0.0.1:0")
+        add_TraceServiceServicer_to_server(self, server)  # type: ignore[no-untyped-call]
+        self.port = server.add_insecure_port("127.0.0.1:0")
 
-    def __enter__(self) -> Collector:
-        self._server.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.stop(grace=0).wait()
-
-    def service(self, details: grpc.HandlerCallDetails) -> Any:
-        return grpc.unary_unary_rpc_method_handler(self._export) if details.method == EXPORT else None
-
-    def _export(self, request: bytes, context: grpc.ServicerContext) -> bytes:
-        with self._arrived:
-            for resource in ExportTraceServiceRequest.FromString(request).resource_spans:
-                self.service_name = attributes(resource.resource)["service.name"]
-                self.spans += [span for scope in resource.scope_spans for span in scope.spans]
-            self._arrived.notify_all()
-        return ExportTraceServiceResponse().SerializeToString()
+    def Export(self, request: ExportTraceServiceRequest, _: grpc.ServicerContext) -> ExportTraceServiceResponse:
+        for resource in request.resource_spans:
+            self.service_name = attributes(resource.resource)["service.name"]
+            self.spans += [span for scope in resource.scope_spans for span in scope.spans]
+        return ExportTraceServiceResponse()
 
     def trace_of(self, request_id: str) -> tuple[Span, list[Span]]:
         """Returns the server span of a request and the spans below it, once they are there."""
@@ -62,10 +47,9 @@ class Collector(grpc.GenericRpcHandler):
         def servers() -> list[Span]:
             return [one for one in self.spans if attributes(one).get("digitgan.request_id") == request_id]
 
-        with self._arrived:
-            assert self._arrived.wait_for(servers, 120), f"no span of {request_id}"
-            (server,) = servers()
-            return server, [one for one in self.spans if one.parent_span_id == server.span_id]
+        wait_until(servers, lambda: f"no span of {request_id}")
+        (server,) = servers()
+        return server, [one for one in self.spans if one.parent_span_id == server.span_id]
 
 
 def attributes(of: Any) -> dict[str, Any]:
@@ -74,8 +58,11 @@ def attributes(of: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def collector() -> Iterator[Collector]:
-    with Collector() as collector:
-        yield collector
+    server = grpc.server(ThreadPoolExecutor(2))
+    collector = Collector(server)
+    server.start()
+    yield collector
+    server.stop(grace=0).wait()
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, Route, expect
 
 from tests.browser.conftest import DESKTOP, FILLED, PHONE, Open
-from tests.support.pages import curl, printed_by
+from tests.support.pages import printed_by, run
 
 
 def recipe(page: Page, name: str) -> tuple[str, str]:
@@ -48,7 +48,7 @@ def test_views_are_reached_by_keyboard_and_by_address(open_page: Open) -> None:
 
 
 @pytest.mark.parametrize(("view", "file"), [("wall", "digits.npy"), ("walk", "walk.npy")])
-def test_the_recipes_give_what_the_page_got(open_page: Open, tmp_path: Path, view: str, file: str) -> None:
+def test_the_recipes_give_what_the_page_got(open_page: Open, studio: str, tmp_path: Path, view: str, file: str) -> None:
     page = open_page()
     with page.expect_response(lambda answer: answer.request.method == "POST") as waiting:
         page.goto(f"/#{view}")
@@ -56,8 +56,7 @@ def test_the_recipes_give_what_the_page_got(open_page: Open, tmp_path: Path, vie
     page.locator(FILLED[view]).wait_for()
     command, code = recipe(page, view)
     assert command.endswith(f"-o {file}")
-    with httpx.Client() as client:
-        curl(command, client, tmp_path)
+    assert run(command, tmp_path, studio).returncode == 0
     content = (tmp_path / file).read_bytes()
     if view == "walk":
         assert content == waiting.value.body()

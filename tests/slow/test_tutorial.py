@@ -1,9 +1,6 @@
 """The tutorial's commands, in its order, on little data and with smaller numbers: see SHORTER."""
 
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,7 +11,7 @@ from PIL import Image
 
 from serving.contract import GENERATOR
 from serving.versions.model_card import read_card
-from tests.support.pages import curl
+from tests.support.pages import run
 from tests.support.processes import digitgan_up
 from tests.support.waiting import wait_until
 
@@ -60,30 +57,19 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def outputs(desk: Path, digits_npz: Path) -> Iterator[dict[str, str]]:
     """What each command said, by the command as it is printed; of one that is printed twice, the second time."""
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "DIGITGAN_DATA": str(digits_npz)}
-    answers: dict[str, str] = {}
+    url, answers = "", dict[str, str]()
     with ExitStack() as opened:
-        client: httpx.Client | None = None
         for command in commands():
             if command.startswith("digitgan up --models "):
-                _, client = opened.enter_context(digitgan_up("--models", desk / command.split()[-1]))
-                environment["DIGITGAN_URL"] = str(client.base_url)
-            elif command.startswith("curl "):
-                assert client
-                if command.endswith(" -D -"):
-                    wait_for_version(2, client)
-                answers[command] = curl(command.removesuffix(" -D -"), client, desk)
-            else:
-                bash = ["bash", "-c", shortened(command)]
-                done = subprocess.run(bash, cwd=desk, env=environment, capture_output=True, text=True, timeout=240)
-                answers[command] = done.stdout + done.stderr
-                assert (done.returncode == 0) == (" promote " not in command), answers[command]
+                server, _ = opened.enter_context(digitgan_up("--models", desk / command.split()[-1]))
+                url = server.url
+                continue
+            if command.endswith(" -D -"):
+                wait_until(lambda url=url: httpx.get(f"{url}/digits/7.png").headers["X-Model-Version"] == "2")  # type: ignore[misc]
+            done = run(shortened(command), desk, url, DIGITGAN_DATA=str(digits_npz))
+            answers[command] = done.stdout + done.stderr
+            assert (done.returncode == 0) == (" promote " not in command), answers[command]
         yield answers
-
-
-def wait_for_version(version: int, client: httpx.Client) -> None:
-    wait_until(lambda: client.get("/digits/7.png").headers["X-Model-Version"] == str(version))
 
 
 def output_of(outputs: dict[str, str], words: str) -> str:

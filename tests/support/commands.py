@@ -1,10 +1,10 @@
 """The command ``digitgan``, as a user runs it or in this process, and Python code in a process of its own."""
 
-import io
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+
+from typer.testing import CliRunner, Result
 
 from digitgan.cli import app
 
@@ -47,13 +47,6 @@ def stopped_after(function: str, number: int, *arguments: str | Path) -> subproc
     return python(_STOPPING_ITSELF, str(number), function, *map(str, arguments))
 
 
-def digitgan_here(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def digitgan_here(*arguments: str | Path) -> Result:
     """Runs a command in this process, which has loaded TensorFlow already. Raises what the command raises."""
-    stdout, stderr = io.StringIO(), io.StringIO()
-    try:
-        with redirect_stdout(stdout), redirect_stderr(stderr):
-            app([str(each) for each in arguments], standalone_mode=False)
-    finally:
-        print(stdout.getvalue())
-        print(stderr.getvalue(), file=sys.stderr)
-    return subprocess.CompletedProcess(arguments, 0, stdout.getvalue(), stderr.getvalue())
+    return CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False, standalone_mode=False)

@@ -1,44 +1,21 @@
-"""What the examples on pages print: curl commands, without curl, and Python."""
+"""What the examples on pages print: commands, curl among them, and Python."""
 
 import io
-import shlex
+import os
+import subprocess
+import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
-import httpx
+from tests.support.commands import LIMIT_S
 
 
-def curl(command: str, client: httpx.Client, directory: Path) -> str:
-    """Does what a curl command does, and returns what it would print. ``client`` is of the service that pages call
-    127.0.0.1:8000.
-    """
-    words = iter(shlex.split(command)[1:])
-    url, output, headers, body, files = "", None, {}, None, []
-    for word in words:
-        match word:
-            case "-s":
-                pass
-            case "-o":
-                output = directory / next(words)
-            case "-H":
-                name, _, value = next(words).partition(": ")
-                headers[name] = value
-            case "-d":
-                body = next(words).encode()
-            case "-F":
-                name, _, path = next(words).partition("=@")
-                files.append((name, (path, (directory / path).read_bytes())))
-            case "--data-binary":
-                body = (directory / next(words).removeprefix("@")).read_bytes()
-            case _:
-                url = word.removeprefix("http://127.0.0.1:8000")
-    method = "GET" if body is None and not files else "POST"
-    answer = client.request(method, url, headers=headers, content=body, files=files or None)
-    assert answer.status_code == 200, answer.text
-    if output is None:
-        return answer.text
-    output.write_bytes(answer.content)
-    return ""
+def run(command: str, directory: Path, url: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command of a page in ``directory``, with the service at ``url`` in place of 127.0.0.1:8000."""
+    own = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DIGITGAN_URL": url}
+    words = ["bash", "-c", command.replace("http://127.0.0.1:8000", url)]
+    named = {**os.environ, **own, **environment}
+    return subprocess.run(words, cwd=directory, env=named, capture_output=True, text=True, timeout=LIMIT_S)
 
 
 def printed_by(code: str, names: dict[str, object] | None = None) -> str:

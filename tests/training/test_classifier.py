@@ -17,7 +17,6 @@ from training.data import Dataset, load
 from training.evaluation.calibration import calibration_error, reliability
 from training.evaluation.classifier import ClassifierError, newest_classifier
 from training.gan.networks import logits_of
-from training.publish.export import export
 
 IMAGES, EPOCHS = 480, 4
 FEW = ClassifierConfig(epochs=1, seed=1)
@@ -85,13 +84,6 @@ def test_the_same_seed_gives_the_same_weights(network: Any, few: Dataset) -> Non
     again = train_classifier(FEW, few)
     for weights, same in zip(network.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_array_equal(weights, same)
-
-
-def test_what_is_published_computes_what_was_trained(network: Any, dataset: Dataset, tmp_path: Path) -> None:
-    assert export({CLASSIFIER: network}, tmp_path, {}) == 1
-    probabilities = newest_classifier(tmp_path).probabilities(dataset.x_test)
-    expected = softmax(logits_of(network, dataset.x_test).astype(np.float64), axis=1)
-    np.testing.assert_allclose(probabilities, expected, atol=1e-5)
 
 
 def test_it_is_measured_by_the_definitions(network: Any, dataset: Dataset) -> None:

@@ -1,7 +1,6 @@
 """Servers that several tests share: starting one takes seconds."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,17 +50,15 @@ def models_config(models: dict[str, Path]) -> str:
 @pytest.fixture(scope="session")
 def client(program: str, models_config: str) -> Iterator[Client]:
     """A client of a server without batching."""
-    with ExitStack() as stack:
-        server = stack.enter_context(server_process(program, models_config))
-        yield ready(stack.enter_context(connected(server)))
+    with server_process(program, models_config) as server, connected(server) as client:
+        yield ready(client)
 
 
 @pytest.fixture(scope="session")
 def batching_client(program: str, models_config: str) -> Iterator[Client]:
     """A client of a server with batching: 4 rows at most."""
-    with ExitStack() as stack:
-        server = stack.enter_context(server_process(program, models_config, batching=True))
-        yield ready(stack.enter_context(connected(server)))
+    with server_process(program, models_config, batching=True) as server, connected(server) as client:
+        yield ready(client)
 
 
 def ready(client: Client) -> Client:

@@ -1,7 +1,6 @@
 """ModelService.HandleReloadConfigRequest."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
@@ -39,9 +38,8 @@ def paths(templates: Templates, tmp_path_factory: pytest.TempPathFactory) -> dic
 
 @pytest.fixture(scope="module")
 def server(program: str, paths: dict[str, Path]) -> Iterator[Client]:
-    with ExitStack() as stack:
-        running = stack.enter_context(server_process(program, config({"one": paths["one"]})))
-        yield stack.enter_context(connected(running))
+    with server_process(program, config({"one": paths["one"]})) as running, connected(running) as client:
+        yield client
 
 
 @pytest.fixture

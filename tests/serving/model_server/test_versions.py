@@ -3,7 +3,7 @@
 import itertools
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from tests.serving.model_server import saved_models
 from tests.serving.model_server.client import Client, Status, refused
 from tests.serving.model_server.conftest import Templates
 from tests.serving.model_server.process import config, connected, server_process
+from tests.support.processes import EMBEDDED
 from tests.support.repeating import repeating
 
 DATA_LOSS, OUT_OF_RANGE, NOT_FOUND, INVALID_ARGUMENT = 15, 11, 5, 3
@@ -64,9 +65,8 @@ def unused_models(
     names = [f"model_{number}" for number in range(14)]
     for name in names:
         saved_models.publish(templates.half_plus_two, root / name, 1)
-    with ExitStack() as stack:
-        server = stack.enter_context(server_process(program, config({name: root / name for name in names})))
-        client = stack.enter_context(connected(server))
+    models_config = config({name: root / name for name in names})
+    with server_process(program, models_config) as server, connected(server) as client:
         yield (Model(client, name, root / name, templates) for name in names)
 
 
@@ -157,8 +157,15 @@ def test_a_version_is_available_after_its_warm_up(model: Model) -> None:
     assert model.answer() == (3.5, 2)
 
 
-def test_what_is_not_called_by_a_number_is_no_version(model: Model, wait_for_polls: Callable[[], None]) -> None:
-    for other in ("2.tmp", "v3", "latest", "4a"):
+def test_what_is_not_called_by_a_number_is_no_version(
+    program: str, model: Model, wait_for_polls: Callable[[], None]
+) -> None:
+    names = ["2.tmp", "v3", "latest", "4a", "1.0", "1e3", "²", "٣"]
+    if program == EMBEDDED:
+        names += ["0", "-1", "007", "+4", str(2**63), "9" * 200]
+    for other in names:
         shutil.copytree(model.templates.half_plus_three, model.base_path / other)
+    (model.base_path / "5").symlink_to(model.base_path / "gone")
+    (model.base_path / "6").touch()
     wait_for_polls()
     assert model.client.states(model.name) == {1: "AVAILABLE"}

@@ -1,6 +1,5 @@
 """running and serve: start, addresses, stop, and where the server goes its own way."""
 
-import socket
 import subprocess
 import sys
 import threading
@@ -14,11 +13,8 @@ import pytest
 from numpy.typing import NDArray
 
 from serving.model_server.loaded_version import LoadedVersion
-from serving.model_server.options import ServerOptions
 from serving.model_server.saved_model import SavedModel
-from serving.model_server.server import running
 from serving.model_server.signature import Arrays
-from serving.tf_serving.model_config import ModelConfig
 from tests.serving.model_server import saved_models
 from tests.serving.model_server.client import SECONDS, Client, code, output, predict_request, refused
 from tests.serving.model_server.conftest import Templates
@@ -66,18 +62,6 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
 def base_path(templates: Templates, tmp_path: Path) -> Path:
     """The base path of a model with version 1, x / 2 + 2."""
     return saved_models.publish(templates.half_plus_two, tmp_path / "m", 1).parent
-
-
-def test_a_server_stops_without_leaving_a_thread_or_a_listener(base_path: Path) -> None:
-    before = set(threading.enumerate())
-    with (
-        running(ServerOptions((ModelConfig("m", base_path),)), threading.Event()) as address,
-        Client(address) as client,
-    ):
-        assert client.half_plus("m") == (2.5, 1)
-    wait_until(lambda: set(threading.enumerate()) <= before, lambda: str(threading.enumerate()))
-    with socket.socket() as probe:
-        assert probe.connect_ex(("127.0.0.1", int(address.rpartition(":")[2]))) != 0
 
 
 def test_a_failed_version_is_tried_again_until_it_loads(start: Start, templates: Templates, base_path: Path) -> None:
