@@ -26,7 +26,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from digitgan.commands.evaluation import import_tensorflow
+from digitgan.commands.training import import_tensorflow
 from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR, IMAGES, NOISE, SIGNATURE
 from serving.noise import noise_from_seeds
 from serving.pretrained import MODELS_DIR

@@ -1,69 +1,61 @@
 """The command ``digitgan``: its subcommands, and how it reports their failures."""
 
 import errno
-import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 from importlib.metadata import version
 from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from typer.core import TyperGroup
+from typer.main import get_group
 
-from digitgan.commands import client, dataset, evaluation, models, serving, training
+from digitgan.commands import GROUP_OPTIONS
 from digitgan.errors import Stopped, stop_on_signals
 from serving.errors import UserError
 
-_SETTINGS: Final[dict[str, Any]] = {"no_args_is_help": True, "rich_markup_mode": "rich"}
+_MODULES: Final = {
+    **dict.fromkeys(("up", "serve", "gateway"), "serving"),
+    **dict.fromkeys(("generate", "score"), "client"),
+    "dataset": "dataset",
+    "train": "training",
+    "evaluate": "evaluation",
+    **dict.fromkeys(("report", "export", "train-classifier"), "training"),
+    "key": "serving",
+    "models": "models",
+}
+"""The module of each command, below ``digitgan.commands``. The help page has this order."""
+
+
+class _Commands(Mapping[str, Any]):
+    """The commands by name. Looking one up imports its module, so a command does not wait for the code of others."""
+
+    def __getitem__(self, name: str) -> Any:
+        return get_group(import_module(f"digitgan.commands.{_MODULES[name]}").app).commands[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_MODULES)
+
+    def __len__(self) -> int:
+        return len(_MODULES)
+
+
+class _Group(TyperGroup):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{**options, "commands": _Commands()})
+
+
 app: Final = typer.Typer(
+    cls=_Group,
     help="Train a DCGAN on MNIST, serve it, and get PNG digits over HTTP.",
     epilog="Start with [bold]digitgan up[/], then open http://127.0.0.1:8000",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    **_SETTINGS,
+    **GROUP_OPTIONS,
 )
-_models: Final = typer.Typer(help="Choose the version of a model that serves, by labels.", **_SETTINGS)
-
-
-def _add(group: typer.Typer, name: str, command: Callable[..., None], panel: str | None = None, **options: Any) -> None:
-    """Adds a command. Its docstring is the help text; the part below "Examples:" ends the help page."""
-    text, _, examples = inspect.cleandoc(command.__doc__ or "").partition("\n\nExamples:\n")
-    group.command(
-        name,
-        help="\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n")),
-        epilog="Examples:\n" + inspect.cleandoc(examples),
-        rich_help_panel=panel,
-        **options,
-    )(command)
-
-
-_add(app, "up", serving.up, "Serve")
-_add(
-    app,
-    "serve",
-    serving.serve,
-    "Serve",
-    cls=serving.ServeCommand,
-    context_settings={"token_normalize_func": serving.our_name},
-)
-_add(app, "gateway", serving.gateway, "Serve")
-_add(app, "generate", client.generate, "Make digits")
-_add(app, "score", client.score, "Make digits")
-_add(app, "dataset", dataset.dataset, "Make digits")
-_add(app, "train", training.train, "Train")
-_add(app, "evaluate", evaluation.evaluate, "Train")
-_add(app, "report", evaluation.report, "Train")
-_add(app, "export", training.export, "Train")
-_add(app, "train-classifier", evaluation.train_classifier, "Train")
-_add(app, "key", serving.key, "Manage")
-app.add_typer(_models, name="models", rich_help_panel="Manage")
-_add(_models, "list", models.list_models)
-_add(_models, "promote", models.promote)
-_add(_models, "rollback", models.rollback)
-_add(_models, "add", models.add)
-
-
 _OF_DISKS: Final = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Reading and writing fail with these errors, without the name of the file."""
 

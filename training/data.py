@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from serving.contract import IMAGE_SIDE
 from serving.errors import UserError
-from serving.quiet import quiet_tensorflow_import
 from training.config import LAST, STRATIFIED
 
 Images = NDArray[np.uint8]
@@ -110,6 +109,8 @@ def load(path: Path | None, hold_out: str = STRATIFIED) -> Dataset:
 
 
 def _download() -> dict[str, NDArray[Any]]:
+    from serving.quiet import quiet_tensorflow_import
+
     with quiet_tensorflow_import():
         import keras
 

@@ -15,11 +15,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from digitgan.commands import GROUP_OPTIONS, command
 from digitgan.errors import check_parent, require
 from serving.errors import UserError
 
 if TYPE_CHECKING:
     from digitgan.client import Client, Score, Scores
+
+app: Final = typer.Typer(**GROUP_OPTIONS)
 
 UrlOption = Annotated[
     str | None,
@@ -65,6 +68,7 @@ def open_client(url: str | None, *, local: bool, retry_s: float = 0.0, hint: str
         raise UserError(str(error)) from error
 
 
+@command(app, "generate", "Make digits")
 def generate(
     seed: Annotated[
         list[str] | None, typer.Option(help="A seed, or several as FIRST-LAST; may be given more than once.")
@@ -151,6 +155,7 @@ def _save(client: "Client", out: Path, console: Console, **request: Any) -> None
     console.print(f"{escape(str(out))}: {len(plain)} files, by version {saved.version} of the {saved.model}")
 
 
+@command(app, "score", "Make digits")
 def score(
     files: Annotated[list[Path], typer.Argument(help="PNG, JPEG or WebP images; or folders of them.")],
     url: UrlOption = None,

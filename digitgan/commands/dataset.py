@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from digitgan.commands import GROUP_OPTIONS, command
 from digitgan.commands.client import UrlOption, open_client
 from digitgan.errors import Stopped, require
 from serving.errors import UserError
@@ -17,10 +18,13 @@ from serving.errors import UserError
 if TYPE_CHECKING:
     from digitgan.dataset.plan import Plan
 
+app: Final = typer.Typer(**GROUP_OPTIONS)
+
 _RETRY_S: Final = 30.0
 _HINT: Final = "give none, and one is started for this command alone"
 
 
+@command(app, "dataset", "Make digits")
 def dataset(
     out: Annotated[Path, typer.Argument(help="The folder to make. It appears when the dataset is complete.")],
     count: Annotated[int, typer.Option(help="Digits in the training part.", min=1, max=10_000_000)] = 60_000,

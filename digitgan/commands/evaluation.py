@@ -1,83 +1,23 @@
-"""``digitgan evaluate``, ``digitgan report``, ``digitgan train-classifier``, and what ``digitgan train`` shares."""
+"""``digitgan evaluate``."""
 
 import json
 import time
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from digitgan.commands import GROUP_OPTIONS, command
+from digitgan.commands.training import DataOption, import_tensorflow
 from digitgan.errors import require
-from serving.quiet import quiet_tensorflow_import
 
-DataOption = Annotated[
-    Path | None,
-    typer.Option(
-        envvar="DIGITGAN_DATA",
-        help="An .npz in the layout of Keras's mnist.npz, or a folder with MNIST's four IDX .gz files. "
-        "Default: Keras downloads MNIST.",
-    ),
-]
-MountPointOption = Annotated[
-    str,
-    typer.Option("--mount-point", help="The base directory as TensorFlow Serving will see it, for models.config."),
-]
+app: Final = typer.Typer(**GROUP_OPTIONS)
 
 
-def import_tensorflow() -> None:
-    """Imports TensorFlow without its announcements, and prepares it to compute."""
-    from training.bar import announce
-
-    announce("Loading TensorFlow")
-    with quiet_tensorflow_import():
-        from training.devices import prepare_tensorflow
-
-        prepare_tensorflow()  # It lists the GPUs, and TensorFlow reports on stderr what it finds.
-
-
-def train_classifier(
-    data: DataOption = None,
-    epochs: Annotated[int, typer.Option(help="Passes over the training set.", min=1)] = 12,
-    models: Annotated[Path, typer.Option(help="Base directory to publish the classifier in.")] = Path("models"),
-    mount_point: MountPointOption = "/models",
-    seed: Annotated[
-        int, typer.Option(help="Root of weights, order, augmentation and dropout.", min=0, max=2**31 - 1)
-    ] = 0,
-    mixed_precision: Annotated[
-        bool,
-        typer.Option("--mixed-precision/--float32", help="Compute in bfloat16, keep weights in float32."),
-    ] = False,
-) -> None:
-    """Train the classifier that labels digits, and publish it as a new version.
-
-    The package has a trained classifier. Part of the training images is held out to calibrate the new one. The test
-    images are used once, at the end, for the model card.
-
-    Examples:
-        digitgan train-classifier --data mnist.npz
-        digitgan train-classifier --data letters.npz --models models
-    """
-    require("training")
-    from training import data as datasets
-
-    dataset = datasets.load(data.resolve() if data else None)
-    import_tensorflow()  # only now: a mistake in an option is reported at once
-    from training import classifier, devices
-    from training.publish.publication import publish_classifier
-
-    config = classifier.ClassifierConfig(epochs=epochs, seed=seed, mixed_precision=mixed_precision)
-    typer.echo(f"Training the classifier on {devices.describe()}, {epochs} epochs")
-    version, facts = publish_classifier(config, dataset, models, PurePosixPath(mount_point))
-    test = facts["test"]
-    typer.echo(
-        f"Published version {version} of the classifier in {models}. It classifies {test['accuracy']:.2%} of "
-        f"{test['images']:,} test images correctly."
-    )
-
-
+@command(app, "evaluate", "Train")
 def evaluate(
     source: Annotated[Path, typer.Argument(help="A run directory, or a base directory of models.")],
     data: DataOption = None,
@@ -163,36 +103,3 @@ def _update_card(version_dir: Path, content: dict[str, Any]) -> None:
             typer.echo(f"The model card of {version_dir} keeps an evaluation of more images.")
     except (CardError, OSError) as error:
         typer.echo(f"The model card of {version_dir} was not changed: {error}", err=True)
-
-
-def report(
-    run: Annotated[Path, typer.Argument(help="A run directory of digitgan train; it may still be training.")],
-    out: Annotated[Path | None, typer.Option(help="The folder to write report.html into. Default: the run.")] = None,
-) -> None:
-    """Write the report of a run: report.html, one page that needs no other file.
-
-    It shows the same seeds at every milestone, both losses and whether they were stable, and the figures during the
-    run. After digitgan evaluate it also shows the final figures beside those of real images, samples of each digit,
-    interpolations, the nearest training images, and how good the discriminator's score is.
-
-    Examples:
-        digitgan report RUN
-        digitgan report RUN --out public/
-    """
-    require("training")
-    from training import job
-    from training.config import TrainingConfig
-
-    config = TrainingConfig.read(run)
-    import_tensorflow()
-    from training.evaluation.classifier import ClassifierError, newest_classifier
-    from training.report import page
-
-    try:
-        classify = newest_classifier(job.classifiers_of(run, config)).probabilities
-    except ClassifierError as error:
-        classify = None
-        typer.echo(f"The stages of the run have no names: {error}", err=True)
-    target = out or run
-    target.mkdir(parents=True, exist_ok=True)
-    typer.echo(f"The report: {page.report(target, run, run, classify)}")

@@ -11,6 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from digitgan.commands import GROUP_OPTIONS, command
 from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR
 from serving.errors import UserError
 from serving.storage import find_versions, newest_version
@@ -19,6 +20,10 @@ from serving.versions.quality_gate import DEFAULT_THRESHOLDS, Thresholds, figure
 
 if TYPE_CHECKING:  # every command waits for what is imported here
     from serving.versions.roll_out import RollOut, Snapshot
+
+app: Final = typer.Typer(**GROUP_OPTIONS)
+group: Final = typer.Typer(help="Choose the version of a model that serves, by labels.", **GROUP_OPTIONS)
+app.add_typer(group, name="models", rich_help_panel="Manage")
 
 ModelArgument = Annotated[
     str, typer.Argument(help=f"{GENERATOR}, {DISCRIMINATOR} or {CLASSIFIER}.", show_default=False)
@@ -63,6 +68,7 @@ _KEY_FIGURES: Final = {
 }
 
 
+@command(group, "list")
 def list_models(
     models: ModelsOption = Path("models"),
     model_server: ServerOption = None,
@@ -134,6 +140,7 @@ def _labels_of(version: int, servers: Sequence[Mapping[str, int]]) -> list[str]:
     ]
 
 
+@command(group, "promote")
 def promote(
     model: ModelArgument,
     version: Annotated[
@@ -166,6 +173,7 @@ def promote(
         roll_out.promote(model, number, CANARY if canary else STABLE, read_thresholds(thresholds), force=force)
 
 
+@command(group, "rollback")
 def rollback(
     model: ModelArgument,
     models: ModelsOption = Path("models"),
@@ -185,6 +193,7 @@ def rollback(
         roll_out.rollback(model)
 
 
+@command(group, "add")
 def add(
     source: Annotated[Path, typer.Argument(help="A base directory with versions: <name>/<version>/.")],
     models: ModelsOption = Path("models"),

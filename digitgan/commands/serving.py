@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from typer.core import TyperCommand
 
+from digitgan.commands import GROUP_OPTIONS, command
 from digitgan.errors import check_parent, require
 from serving.errors import UserError
 from serving.pretrained import MODELS_DIR
 
 if TYPE_CHECKING:
     from api.settings import Settings
+
+app: Final = typer.Typer(**GROUP_OPTIONS)
 
 ModelsOption = Annotated[
     Path | None,
@@ -51,6 +54,7 @@ class ServeCommand(TyperCommand):
         return super().parse_args(ctx, [argument.removesuffix("=true") for argument in args])
 
 
+@command(app, "serve", "Serve", cls=ServeCommand, context_settings={"token_normalize_func": our_name})
 def serve(
     models: ModelsOption = None,
     config: Annotated[
@@ -164,6 +168,7 @@ _OWN_MODEL_SERVER: Final = {
 """For the private socket of ``digitgan up``, whatever the environment says of a model server elsewhere."""
 
 
+@command(app, "gateway", "Serve")
 def gateway(
     model_server: Annotated[
         str | None,
@@ -189,6 +194,7 @@ def gateway(
     sys.exit(run(settings))
 
 
+@command(app, "up", "Serve")
 def up(
     models: ModelsOption = None,
     host: HostOption = None,
@@ -218,6 +224,7 @@ def up(
         sys.exit(run(settings.model_copy(update={"model_server": target})))
 
 
+@command(app, "key", "Manage")
 def key(
     name: Annotated[str, typer.Argument(help="The client's name: letters, digits, '_', '.' and '-'.")] = "me",
     images: Annotated[

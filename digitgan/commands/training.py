@@ -1,13 +1,13 @@
-"""``digitgan train`` and ``digitgan export``."""
+"""``digitgan train``, and what is made of a run: ``digitgan export``, ``report``, and ``train-classifier``."""
 
 import shlex
 import sys
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from digitgan.commands.evaluation import DataOption, MountPointOption, import_tensorflow, report
+from digitgan.commands import GROUP_OPTIONS, command
 from digitgan.errors import require
 from serving.errors import UserError
 
@@ -22,12 +22,26 @@ if TYPE_CHECKING:
     from training.config import TrainingConfig
     from training.data import Dataset
 
+app: Final = typer.Typer(**GROUP_OPTIONS)
+
 _LENGTH = "How long"
 _RUN = "The run directory"
 _COMPUTE = "How it computes"
 _SERVED = "What is served"
 _MOUNT_POINT = "/models"
 
+DataOption = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="DIGITGAN_DATA",
+        help="An .npz in the layout of Keras's mnist.npz, or a folder with MNIST's four IDX .gz files. "
+        "Default: Keras downloads MNIST.",
+    ),
+]
+MountPointOption = Annotated[
+    str,
+    typer.Option("--mount-point", help="The base directory as TensorFlow Serving will see it, for models.config."),
+]
 ModelsOption = Annotated[
     Path | None,
     typer.Option("--models", help="Base directory to publish the model versions in. Default: RUN/models."),
@@ -50,6 +64,7 @@ IndexSeedsOption = Annotated[
 ]
 
 
+@command(app, "train", "Train")
 def train(
     data: DataOption = None,
     preset: Annotated[
@@ -195,6 +210,7 @@ def train(
     report(run)
 
 
+@command(app, "export", "Train")
 def export(
     run: Annotated[Path, typer.Argument(help="A run directory, as digitgan train makes it.")],
     data: Annotated[
@@ -237,6 +253,93 @@ def export(
     trainer = loop.restore(config, run, devices.strategy())
     how = (models or run / "models", PurePosixPath(mount_point), detector_steps, index_seeds, classifier)
     _publish(trainer, config, dataset, run, *how)
+
+
+@command(app, "report", "Train")
+def report(
+    run: Annotated[Path, typer.Argument(help="A run directory of digitgan train; it may still be training.")],
+    out: Annotated[Path | None, typer.Option(help="The folder to write report.html into. Default: the run.")] = None,
+) -> None:
+    """Write the report of a run: report.html, one page that needs no other file.
+
+    It shows the same seeds at every milestone, both losses and whether they were stable, and the figures during the
+    run. After digitgan evaluate it also shows the final figures beside those of real images, samples of each digit,
+    interpolations, the nearest training images, and how good the discriminator's score is.
+
+    Examples:
+        digitgan report RUN
+        digitgan report RUN --out public/
+    """
+    require("training")
+    from training import job
+    from training.config import TrainingConfig
+
+    config = TrainingConfig.read(run)
+    import_tensorflow()
+    from training.evaluation.classifier import ClassifierError, newest_classifier
+    from training.report import page
+
+    try:
+        classify = newest_classifier(job.classifiers_of(run, config)).probabilities
+    except ClassifierError as error:
+        classify = None
+        typer.echo(f"The stages of the run have no names: {error}", err=True)
+    target = out or run
+    target.mkdir(parents=True, exist_ok=True)
+    typer.echo(f"The report: {page.report(target, run, run, classify)}")
+
+
+@command(app, "train-classifier", "Train")
+def train_classifier(
+    data: DataOption = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the training set.", min=1)] = 12,
+    models: Annotated[Path, typer.Option(help="Base directory to publish the classifier in.")] = Path("models"),
+    mount_point: MountPointOption = "/models",
+    seed: Annotated[
+        int, typer.Option(help="Root of weights, order, augmentation and dropout.", min=0, max=2**31 - 1)
+    ] = 0,
+    mixed_precision: Annotated[
+        bool,
+        typer.Option("--mixed-precision/--float32", help="Compute in bfloat16, keep weights in float32."),
+    ] = False,
+) -> None:
+    """Train the classifier that labels digits, and publish it as a new version.
+
+    The package has a trained classifier. Part of the training images is held out to calibrate the new one. The test
+    images are used once, at the end, for the model card.
+
+    Examples:
+        digitgan train-classifier --data mnist.npz
+        digitgan train-classifier --data letters.npz --models models
+    """
+    require("training")
+    from training import data as datasets
+
+    dataset = datasets.load(data.resolve() if data else None)
+    import_tensorflow()  # only now: a mistake in an option is reported at once
+    from training import classifier, devices
+    from training.publish.publication import publish_classifier
+
+    config = classifier.ClassifierConfig(epochs=epochs, seed=seed, mixed_precision=mixed_precision)
+    typer.echo(f"Training the classifier on {devices.describe()}, {epochs} epochs")
+    version, facts = publish_classifier(config, dataset, models, PurePosixPath(mount_point))
+    test = facts["test"]
+    typer.echo(
+        f"Published version {version} of the classifier in {models}. It classifies {test['accuracy']:.2%} of "
+        f"{test['images']:,} test images correctly."
+    )
+
+
+def import_tensorflow() -> None:
+    """Imports TensorFlow without its announcements, and prepares it to compute."""
+    from serving.quiet import quiet_tensorflow_import
+    from training.bar import announce
+
+    announce("Loading TensorFlow")
+    with quiet_tensorflow_import():
+        from training.devices import prepare_tensorflow
+
+        prepare_tensorflow()  # It lists the GPUs, and TensorFlow reports on stderr what it finds.
 
 
 def _publish(trainer: Any, config: "TrainingConfig", dataset: "Dataset", run: Path, base: Path, *how: Any) -> None:
