@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
+
+from tests.support.pictures import Handwritten
 
 pytest_plugins = ["tests.support.servers"]
 
@@ -39,11 +40,8 @@ def sockets() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def handwritten() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """1,797 real handwritten digits: scikit-learn's 8×8 ones, enlarged to 20×20 in a 28×28 frame, as MNIST's are.
-
-    Images uint8 [1797, 28, 28] and labels uint8 [1797].
-    """
+def handwritten() -> Handwritten:
+    """1,797 real handwritten digits: scikit-learn's 8×8 ones, enlarged to 20×20 in a 28×28 frame, as MNIST's are."""
     from sklearn.datasets import load_digits
 
     small = load_digits()
@@ -55,9 +53,7 @@ def handwritten() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
 
 
 @pytest.fixture(scope="session")
-def digits_npz(
-    handwritten: tuple[NDArray[np.uint8], NDArray[np.uint8]], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def digits_npz(handwritten: Handwritten, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The handwritten digits as Keras lays MNIST out: 1,500 to train on, 297 to test on."""
     images, labels = handwritten
     path = tmp_path_factory.mktemp("data") / "digits.npz"

@@ -23,6 +23,7 @@ from tests.support import gateways
 from tests.support.gateways import GatewayClient, noise_input
 from tests.support.misbehaving import Holding, MisbehavingServer, honest, noisy
 from tests.support.problems import assert_problem
+from tests.support.slow_clients import hanging
 from tests.support.slow_clients import request as json_request
 from tests.support.waiting import wait_until
 
@@ -254,15 +255,11 @@ def unread(server: MisbehavingServer, http: GatewayClient) -> Iterator[list[sock
     """As many connections as fill the service. Each has an unread answer of megabytes: no other can be written."""
     server.behaviour = noisy
     with ExitStack() as stack:
-        connections = []
+        connections: list[socket.socket] = []
         for _ in range(ROOM):
             grown = http.growth()
-            connection = stack.enter_context(socket.socket())
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            connection.connect(("127.0.0.1", http.base_url.port))
-            connection.sendall(BIG)
+            connections += stack.enter_context(hanging(http, BIG, 1))
             wait_until(partial(grown, "http_requests_total", route="/generate", method="POST", status="200"))
-            connections.append(connection)
         server.behaviour = honest
         yield connections
 

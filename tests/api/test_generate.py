@@ -63,14 +63,52 @@ def test_all_formats_hold_the_same_pixels(http: httpx.Client) -> None:
     assert np.array_equal(stored, expected)
     sheet = ask(http, "image/png", seeds=SEEDS)
     assert sheet.headers["content-type"] == "image/png"
-    grid = pixels_of(sheet.content)
-    assert grid.shape == (2 + 2 * 30, 2 + 3 * 30)
-    assert np.array_equal(grid[2:30, 2:30], expected[0])
-    assert np.array_equal(grid[32:60, 32:60], expected[4])
     for response in (npy, zipped, sheet):
         assert response.headers["x-model"] == "generator"
         assert response.headers["x-model-version"] == "1"
         assert response.headers["vary"] == "Accept"
+
+
+@pytest.mark.parametrize(
+    ("accept", "chosen"),
+    [
+        ("", "application/json"),
+        ("*/*", "application/json"),
+        ("image/*", "image/png"),
+        ("application/zip, image/png", "image/png"),
+        ("image/png;q=0.5, application/zip", "application/zip"),
+        ("image/png ; q=0.500 , application/zip ; q=0.501", "application/zip"),
+        ("image/png;Q=0.1, application/zip;Q=0.2", "application/zip"),
+        ("*/*;q=0.9, image/*;q=0.8", "application/json"),
+        ("application/zip;q=0, application/json;q=0, */*", "image/png"),
+        ("application/json;q=0.2, */*;q=0.9", "image/png"),
+        ("text/html, application/xhtml+xml, image/avif, image/webp, image/png, */*;q=0.8", "image/png"),
+        ("image/png;level=1;q=0.9, application/zip;q=0.8", "image/png"),
+        ("rubbish, ,image/png,", "image/png"),
+        ("image/png;q=rubbish, application/zip;q=0.1", "application/zip"),
+        ("image/png;q=1.5, application/zip;q=0.1", "application/zip"),
+        ("image/png;q=nan, application/zip;q=0.1", "application/zip"),
+        ("text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2", "application/json"),  # Java 8
+        ("image/png; q = .5, application/zip ; q=1.", "application/zip"),
+    ],
+)
+def test_the_preferred_format_is_chosen(http: httpx.Client, accept: str, chosen: str) -> None:
+    """RFC 9110, section 12.5.1: quality, specificity and exclusion; of equal ones, the first that there is."""
+    assert ask(http, accept, seeds=[7]).headers["content-type"] == chosen
+
+
+@pytest.mark.parametrize(
+    ("count", "rows", "columns"), [(2, 1, 2), (3, 2, 2), (4, 2, 2), (7, 3, 3), (10, 3, 4), (16, 4, 4), (100, 10, 10)]
+)
+def test_a_sheet_is_nearly_square_and_holds_each_image_in_reading_order_on_black(
+    http: httpx.Client, count: int, rows: int, columns: int
+) -> None:
+    sheet = pixels_of(ask(http, "image/png", seeds=list(range(count))).content)
+    expected = np.zeros((rows * 30 + 2, columns * 30 + 2), np.uint8)
+    for index, digit in enumerate(from_npy(ask(http, "application/x-npy", seeds=list(range(count))))):
+        top, left = 2 + 30 * (index // columns), 2 + 30 * (index % columns)
+        expected[top : top + 28, left : left + 28] = digit
+    assert np.array_equal(sheet, expected)
 
 
 def test_noise_gives_the_digit_of_the_seed_that_it_came_from(http: httpx.Client) -> None:

@@ -18,7 +18,7 @@ from tests.support.commands import python
 from tests.support.gateways import GatewayClient
 from tests.support.misbehaving import MisbehavingServer
 from tests.support.problems import assert_problem
-from tests.support.slow_clients import SLOW, hanging, port_of, request
+from tests.support.slow_clients import SLOW, hanging, request
 from tests.support.waiting import wait_until
 
 SEND_TIMEOUT_S = 3.0
@@ -52,14 +52,14 @@ def hasty(faulty_server: MisbehavingServer) -> Iterator[GatewayClient]:
 @pytest.mark.parametrize("name", UNREAD)
 def test_an_unread_answer_is_not_kept(hasty: GatewayClient, name: str) -> None:
     grown = hasty.growth()
-    with hanging(port_of(hasty.process), SLOW[name], 3):
+    with hanging(hasty, SLOW[name], 3):
         wait_until(lambda: grown("http_cut_off_total", why="unread answers") == 3)
         wait_until(lambda: hasty.metric("http_requests_in_flight") == 1)  # this one
 
 
 def test_an_answer_that_is_read_slowly_arrives(hasty: GatewayClient) -> None:
     """In twice the timeout and more, but always enough of it."""
-    with hanging(port_of(hasty.process), SLOW[UNREAD[0]], 1) as (connection,):
+    with hanging(hasty, SLOW[UNREAD[0]], 1) as (connection,):
         received = bytearray()
         for enough in range(2**15, 25 * 2**15, 2**15):
             while len(received) < enough:
@@ -79,7 +79,7 @@ def test_an_answer_that_is_read_slowly_arrives(hasty: GatewayClient) -> None:
 @pytest.mark.parametrize("name", UNREAD)
 def test_of_many_unread_answers_few_are_kept(http: GatewayClient, name: str) -> None:
     before = http.process.resident_bytes()
-    with hanging(port_of(http.process), SLOW[name], MOST_CONNECTIONS - 5):
+    with hanging(http, SLOW[name], MOST_CONNECTIONS - 5):
         most = MOST_WAITING_BYTES // STREAM_BYTES
         wait_until(lambda: http.metric("http_requests_in_flight") <= most + 1)
         assert http.get("/digits/7.png").status_code == 200
@@ -98,7 +98,7 @@ def test_unfinished_large_bodies_delay_large_bodies_only(http: GatewayClient) ->
     """There is memory for two. One more waits until a client leaves."""
     opening = request("/generate", b'{"seeds": [' + b"7," * 2**20, length=8 * 2**20 - 1)
     post = partial(http.post, "/generate", headers={"Content-Type": "application/json"})
-    with ThreadPoolExecutor() as pool, hanging(port_of(http.process), opening, 2) as connections:
+    with ThreadPoolExecutor() as pool, hanging(http, opening, 2) as connections:
         wait_until(lambda: http.metric("http_requests_in_flight") == 3)
         waiting = pool.submit(post, content=b" " * 2**20 + b'{"seeds": [7]}')
         wait_until(lambda: http.metric("http_requests_in_flight") == 4)
@@ -109,7 +109,7 @@ def test_unfinished_large_bodies_delay_large_bodies_only(http: GatewayClient) ->
 
 
 def test_beyond_the_most_connections_only_probes_are_answered(http: GatewayClient) -> None:
-    with hanging(port_of(http.process), b"GET /", MOST_CONNECTIONS), gateways.GatewayClient(http.process) as surplus:
+    with hanging(http, b"GET /", MOST_CONNECTIONS), gateways.GatewayClient(http.process) as surplus:
         wait_until(lambda: http.metric("http_connections") >= MOST_CONNECTIONS)
         refused = surplus.get("/digits/7.png")
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
@@ -123,7 +123,7 @@ def test_beyond_the_most_connections_only_probes_are_answered(http: GatewayClien
 def test_a_body_of_ten_times_the_limit_is_not_kept(http: GatewayClient, length: int, status: int) -> None:
     """With an honest length and with a false one. Without a length: see test_wrong_input."""
     before = http.process.resident_bytes()
-    with hanging(port_of(http.process), request("/generate", b"", length=length), 1) as (connection,):
+    with hanging(http, request("/generate", b"", length=length), 1) as (connection,):
         with contextlib.suppress(OSError):
             for _ in range(80 * 2**4):
                 connection.sendall(b"7," * 2**15)

@@ -213,7 +213,8 @@ def test_a_content_type_with_parameters_is_understood_and_a_compressed_body_refu
     ("path", "accept", "offer"),
     [
         ("/generate", "text/html", "application/x-npy"),
-        ("/generate", "application/json;q=0", "application/x-npy"),
+        *(("/generate", accept, "application/x-npy") for accept in ("*/*;q=0", "rubbish", ";q=1", "*/png")),
+        *(("/generate", accept, "application/x-npy") for accept in ("text/*", "image/png;q=2", "image/png;q=0")),
         ("/interpolate", "video/mp4", "image/gif"),
         ("/dataset", "application/json", "application/zip"),
         ("/score", "image/png", "application/json"),

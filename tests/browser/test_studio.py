@@ -5,9 +5,10 @@ from pathlib import Path
 import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.browser.conftest import DESKTOP, FILLED, PHONE, Open
+from tests.support.http_servers import stripping_proxy
 from tests.support.pages import printed_by, run
 
 
@@ -92,3 +93,18 @@ def test_without_the_gateway_the_wall_says_so_and_goes_on_when_asked(failing_pag
     failing_page.unroute("**/generate", cut)
     failing_page.get_by_role("button", name="Try again").click()
     failing_page.locator(FILLED["wall"]).wait_for()
+
+
+def test_the_studio_and_the_docs_work_below_a_path_prefix(browser: Browser, studio: str) -> None:
+    with stripping_proxy(studio) as url, browser.new_context() as context:
+        page = context.new_page()
+        page.goto(f"{url}#wall")
+        expect(page.locator(FILLED["wall"])).to_be_visible()
+        page.get_by_role("link", name="API").click()
+        expect(page.get_by_text("/digits/{seed}.png").first).to_be_visible()
+        with page.expect_response(lambda response: "/healthz/live" in response.url) as tried:
+            page.locator("#operations-default-live_healthz_live_get").click()
+            page.get_by_role("button", name="Try it out").click()
+            page.get_by_role("button", name="Execute").click()
+        assert tried.value.url == f"{url}healthz/live"
+        assert tried.value.status == 200

@@ -6,7 +6,7 @@ import pytest
 
 from digitgan import Client
 from tests.support.gateways import GatewayClient
-from tests.support.http_servers import ScriptedServer, scripted_server
+from tests.support.http_servers import ScriptedServer, serving
 from tests.support.processes import ServerProcess
 
 
@@ -30,5 +30,6 @@ def small_url(small_http: GatewayClient) -> str:
 
 @pytest.fixture
 def server() -> Iterator[ScriptedServer]:
-    with scripted_server() as server:
+    server = ScriptedServer()
+    with serving(server):
         yield server

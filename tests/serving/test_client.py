@@ -66,17 +66,6 @@ async def test_only_what_is_unavailable_is_tried_again_and_once(
     assert server.calls == 1 + (code is grpc.StatusCode.UNAVAILABLE)
 
 
-async def test_the_next_address_answers_for_one_that_went_away() -> None:
-    with MisbehavingServer("127.0.0.1:0") as gone, MisbehavingServer("127.0.0.1:0") as there:
-        client = ModelClient(f"ipv4:{gone.target},{there.target}")
-        while not (gone.calls and there.calls):  # until it is connected with both
-            await client.predict(GENERATOR, NOISE_ROWS, timeout_s=60)
-        gone.behaviour, gone.calls = GONE, 0
-        while gone.calls < 3:
-            await client.predict(GENERATOR, NOISE_ROWS, timeout_s=60)
-        await client.close()
-
-
 async def test_a_name_without_addresses_is_resolved_at_each_call(
     server: MisbehavingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

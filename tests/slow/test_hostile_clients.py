@@ -16,7 +16,7 @@ from serving.pretrained import MODELS_DIR
 from tests.support import gateways
 from tests.support.gateways import GatewayClient
 from tests.support.repeating import repeating
-from tests.support.slow_clients import port_of, request
+from tests.support.slow_clients import request
 from tests.support.waiting import wait_until
 
 SECONDS: Final = 60.0
@@ -107,7 +107,7 @@ def hostile_connection(port: int, chance: random.Random) -> None:
 
 def test_hostile_clients_leave_the_service_open(gateway: GatewayClient) -> None:
     seeds = itertools.count()
-    with repeating(lambda: hostile_connection(port_of(gateway.process), random.Random(next(seeds))), CLIENTS):
+    with repeating(lambda: hostile_connection(gateway.base_url.port or 0, random.Random(next(seeds))), CLIENTS):
         time.sleep(SECONDS)
     wait_until(lambda: gateway.in_flight() == 0)
     for body in ({"seeds": [7]}, {"count": 1000}):

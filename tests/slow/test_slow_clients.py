@@ -17,7 +17,7 @@ import pytest
 from serving.pretrained import MODELS_DIR
 from tests.support import gateways
 from tests.support.repeating import repeating
-from tests.support.slow_clients import SLOW, hanging, port_of
+from tests.support.slow_clients import SLOW, hanging
 
 CONNECTIONS: Final = 1000
 MOST_GROWTH_BYTES: Final = 300 * 10**6
@@ -51,7 +51,7 @@ def test_slow_clients_cost_little_memory_and_disturb_no_other_client(target: str
         with repeating(digit) as answers:
             time.sleep(SETTLE_S)
             memory = http.process.resident_bytes()
-            with hanging(port_of(http.process), SLOW[name], CONNECTIONS):
+            with hanging(http, SLOW[name], CONNECTIONS):
                 time.sleep(WORK_S)  # a burst of a thousand connections is overload: some requests may get 503
                 connected = len(answers)
                 time.sleep(HANG_S)

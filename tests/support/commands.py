@@ -48,5 +48,18 @@ def stopped_after(function: str, number: int, *arguments: str | Path) -> subproc
 
 
 def digitgan_here(*arguments: str | Path) -> Result:
-    """Runs a command in this process, which has loaded TensorFlow already. Raises what the command raises."""
+    """Runs a command in this process, which has loaded TensorFlow already. Raises what the command raises.
+
+    TF32 is on when it begins, as in a new process.
+    """
+    import tensorflow as tf
+
+    tf.config.experimental.enable_tensor_float_32_execution(True)
     return CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False, standalone_mode=False)
+
+
+def assert_float32() -> None:
+    """Passes when the last command has turned TF32 off: on a GPU, a saved graph would not equal its network."""
+    import tensorflow as tf
+
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()

@@ -24,7 +24,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def _serving(server: ThreadingHTTPServer) -> Iterator[None]:
+def serving(server: ThreadingHTTPServer) -> Iterator[None]:
+    """Serves while the block runs."""
     with server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -108,13 +109,6 @@ class _ScriptedHandler(_Handler):
 
 
 @contextmanager
-def scripted_server() -> Iterator[ScriptedServer]:
-    server = ScriptedServer()
-    with _serving(server):
-        yield server
-
-
-@contextmanager
 def stripping_proxy(target: str) -> Iterator[str]:
     """Gives the URL of the service at ``target`` below a path prefix.
 
@@ -142,5 +136,5 @@ def stripping_proxy(target: str) -> Iterator[str]:
         do_GET = do_POST = forward  # noqa: N815
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    with _serving(server):
+    with serving(server):
         yield f"http://127.0.0.1:{server.server_port}{PREFIX}/"

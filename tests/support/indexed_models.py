@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from serving import contract
 from serving.contract import CLASSES, FEATURES, IMAGE_SHAPE, IMAGES, INDEX_PAGE, SIGNATURE
 from serving.noise import noise_from_seeds
+from tests.serving.model_server.saved_models import save
 from training.publish.signatures import story_signature
 
 INDEXED = 10_000
@@ -26,7 +27,8 @@ BY_CLASSIFIER = 0.91
 STORY = bytes(np.random.default_rng(0).integers(32, 127, 3 * contract.STORY_PAGE + 17, np.uint8))
 """A story of several pages."""
 
-_IMAGES = tf.TensorSpec([None, *IMAGE_SHAPE], tf.uint8)
+_IMAGES = {IMAGES: tf.TensorSpec([None, *IMAGE_SHAPE], tf.uint8)}
+_PAGES = {contract.PAGES: tf.TensorSpec([None], tf.int64)}
 
 
 def digits_of_seeds(seeds: range | list[int], shift: int) -> NDArray[np.uint8]:
@@ -56,14 +58,12 @@ def save_generator(path: Path, *, shift: int = 0, indexed: int | None = INDEXED,
         corner = tf.pad(tf.ones([1, 1, 1]), [[0, IMAGE_SHAPE[0] - 1], [0, IMAGE_SHAPE[1] - 1], [0, 0]])
         return {IMAGES: tf.cast(plain * (1 - corner) + shift * corner, tf.uint8)}
 
-    signatures = {
-        SIGNATURE: tf.function(generate).get_concrete_function(noise=tf.TensorSpec([None, contract.NOISE_DIM]))
-    }
+    signatures: dict[str, Any] = {SIGNATURE: (generate, {contract.NOISE: tf.TensorSpec([None, contract.NOISE_DIM])})}
     if indexed is not None:
-        signatures[contract.SEED_INDEX] = _seed_index(indexed, shift)
+        signatures[contract.SEED_INDEX] = (_seed_index(indexed, shift), _PAGES)
     if story is not None:
-        signatures[contract.STORY] = story_signature(story).graph.get_concrete_function()
-    tf.saved_model.save(tf.Module(), str(path), signatures)
+        signatures[contract.STORY] = (lambda pages: story_signature(story).graph(pages), _PAGES)
+    save(path, tf.Module(), **signatures)
 
 
 def _seed_index(indexed: int, shift: int) -> Any:
@@ -82,7 +82,7 @@ def _seed_index(indexed: int, shift: int) -> Any:
         found = {name: tf.gather(column.reshape(-1, INDEX_PAGE), there) for name, column in columns.items()}
         return found | {contract.INDEXED_SEEDS: tf.fill(tf.shape(pages), tf.constant(indexed, tf.int64))}
 
-    return tf.function(look).get_concrete_function(pages=tf.TensorSpec([None], tf.int64))
+    return look
 
 
 def save_classifier(path: Path) -> None:
@@ -97,11 +97,7 @@ def save_classifier(path: Path) -> None:
     def features(images: Any) -> Any:
         return {FEATURES: tf.one_hot(digit(images), contract.FEATURE_WIDTH)}
 
-    signatures = {
-        SIGNATURE: tf.function(classify).get_concrete_function(images=_IMAGES),
-        FEATURES: tf.function(features).get_concrete_function(images=_IMAGES),
-    }
-    tf.saved_model.save(tf.Module(), str(path), signatures)
+    save(path, tf.Module(), serving_default=(classify, _IMAGES), features=(features, _IMAGES))
 
 
 def save_discriminator(path: Path) -> None:
@@ -111,8 +107,7 @@ def save_discriminator(path: Path) -> None:
         logits = tf.cast(images[:, 14, 14, 0], tf.float32) / SHADE - 5
         return {contract.LOGITS: logits, contract.PROBABILITIES: tf.sigmoid(logits - 2)}
 
-    signatures = {SIGNATURE: tf.function(score).get_concrete_function(images=_IMAGES)}
-    tf.saved_model.save(tf.Module(), str(path), signatures)
+    save(path, tf.Module(), serving_default=(score, _IMAGES))
 
 
 def save_all(root: Path) -> None:

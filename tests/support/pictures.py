@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 Pixels = NDArray[np.uint8]
+Handwritten = tuple[Pixels, Pixels]
+"""Images [N, 28, 28] and their labels [N]."""
 
 
 def saved(picture: Image.Image | NDArray[Any], kind: str = "PNG", **options: Any) -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from tests.support.processes import ServerProcess
+from tests.support.gateways import GatewayClient
 
 BODY_LIMIT: Final = 8 * 2**20
 """DIGITGAN_MAX_BODY_BYTES, unless it is set."""
@@ -36,13 +36,8 @@ SLOW: Final = {
 """What a slow client sends before it hangs, and reads nothing."""
 
 
-def port_of(gateway: ServerProcess) -> int:
-    """Returns the port that a gateway listens on."""
-    return int(gateway.url.rpartition(":")[2])
-
-
 @contextmanager
-def hanging(port: int, opening: bytes, count: int) -> Iterator[list[socket.socket]]:
+def hanging(http: GatewayClient, opening: bytes, count: int) -> Iterator[list[socket.socket]]:
     """Gives ``count`` connections that have sent ``opening`` and hang there, with small buffers for what comes."""
     connections: list[socket.socket] = []
     try:
@@ -52,7 +47,7 @@ def hanging(port: int, opening: bytes, count: int) -> Iterator[list[socket.socke
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             connection.settimeout(20)
             try:
-                connection.connect(("127.0.0.1", port))
+                connection.connect(("127.0.0.1", http.base_url.port or 0))
                 connection.sendall(opening)
             except OSError:
                 pass  # cut off already

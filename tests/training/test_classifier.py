@@ -10,7 +10,7 @@ from scipy.special import softmax
 
 from serving.contract import CLASSIFIER
 from serving.versions.model_card import read_card, verify
-from tests.support.commands import digitgan_here
+from tests.support.commands import assert_float32, digitgan_here
 from tests.training.test_export import assert_follows_contract
 from training.classifier import ClassifierConfig, measure_classifier, train_classifier
 from training.data import Dataset, load
@@ -43,6 +43,7 @@ def published(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = ("--epochs", str(EPOCHS), "--models", models, "--seed", "3")
     done = digitgan_here("train-classifier", "--data", digits, *options)
     assert "Published version 1 of the classifier" in done.stdout
+    assert_float32()
     return models
 
 

@@ -12,7 +12,7 @@ from serving.pretrained import MODELS_DIR
 from serving.versions.model_card import read_card
 from training import job
 from training.classifier import ClassifierConfig
-from training.config import PRESETS, ConfigError, TrainingConfig, parse_setting
+from training.config import PRESETS, ConfigError, TrainingConfig
 
 DECK = PRESETS["deck"]
 CONFIG = TrainingConfig("deck", DECK, seed=0, steps=1000, images=60_000, data="keras", data_sha256="0" * 64)
@@ -60,13 +60,6 @@ def test_a_directory_without_a_readable_run_is_named(tmp_path: Path, content: st
 def test_an_impossible_setting_names_its_field(settings: Any, field: str, value: object) -> None:
     with pytest.raises(ConfigError, match=f"{field} must be .*, not {value}"):
         replace(settings, **{field: value})
-
-
-def test_overrides_go_before_the_preset(tmp_path: Path, digits_npz: Path) -> None:
-    config, dataset = job.resolve(tmp_path, digits_npz, preset="deck", overrides={"batch_size": 50}, epochs=2.0)
-    assert config.recipe == replace(DECK, batch_size=50)
-    assert (config.steps, config.images) == (55, 1375)
-    assert config.data_sha256 == dataset.fingerprint()
 
 
 def test_a_run_is_not_overwritten_and_a_resumed_one_may_only_grow_longer(tmp_path: Path, digits_npz: Path) -> None:
@@ -128,31 +121,3 @@ def test_models_are_not_measured_by_a_classifier_of_other_data(digits_npz: Path)
     with pytest.raises(ConfigError, match=r"was not trained on .* name one that was with --classifier"):
         job.data_and_classifiers(MODELS_DIR, digits_npz, None)
     assert job.data_and_classifiers(MODELS_DIR, digits_npz, MODELS_DIR)[1] == MODELS_DIR
-
-
-@pytest.mark.parametrize(
-    ("text", "setting"),
-    [
-        ("dropout=0.1", ("dropout", 0.1)),
-        ("batch-size=64", ("batch_size", 64)),
-        ("loss=relativistic", ("loss", "relativistic")),
-        ("xla=True", ("xla", True)),
-        ("evaluate_every=0", ("evaluate_every", 0)),
-    ],
-)
-def test_a_setting_has_the_type_of_its_field(text: str, setting: tuple[str, object]) -> None:
-    assert parse_setting(text) == setting
-
-
-@pytest.mark.parametrize(
-    ("text", "named"),
-    [
-        ("steps=3", "there is no setting steps; the settings are batch_size, generator_learning_rate"),
-        ("dropout", "dropout must be a number"),
-        ("batch_size=1.5", "batch_size must be an integer"),
-        ("xla=yes", "xla must be true or false"),
-    ],
-)
-def test_a_setting_that_cannot_be_read_is_named(text: str, named: str) -> None:
-    with pytest.raises(ConfigError, match=named):
-        parse_setting(text)

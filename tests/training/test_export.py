@@ -8,10 +8,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from google.protobuf import text_format
 from numpy.typing import NDArray
 from tensorflow_serving.apis import prediction_log_pb2
-from tensorflow_serving.config import model_server_config_pb2
 
 from serving import contract
 from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR, IMAGES, MODELS, NOISE, SIGNATURE
@@ -182,15 +180,6 @@ def test_both_models_get_the_next_number_and_nothing_else_is_left(networks: dict
     assert versions(tmp_path / DISCRIMINATOR) == {"5"}
     outputs = outputs_of(tmp_path / DISCRIMINATOR / "5", images=ROWS)
     np.testing.assert_allclose(outputs["probabilities"], 1 / (1 + np.exp(-outputs["logits"])), atol=1e-5)
-
-
-def test_tensorflow_serving_reads_the_models_config(base: Path) -> None:
-    text = (base / "models.config").read_text()
-    config = text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
-    entries = [(entry.name, entry.base_path, entry.model_platform) for entry in config.model_config_list.config]
-    assert entries == [(name, f"/models/{name}", "tensorflow") for name in (GENERATOR, DISCRIMINATOR, CLASSIFIER)]
-    assert "allowed_batch_sizes: 256" in (base / "batching.config").read_text()
-    assert "/monitoring/prometheus/metrics" in (base / "monitoring.config").read_text()
 
 
 class Drifting:

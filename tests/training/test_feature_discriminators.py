@@ -5,15 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tensorflow as tf
-from numpy.typing import NDArray
 
+from tests.support.pictures import Handwritten
 from training.config import PRESETS, TrainingConfig
 from training.gan import feature_discriminators
 from training.gan.feature_discriminators import FeatureDiscriminators
 
 
 def test_features_are_centred_and_have_a_length_of_about_1(
-    handwritten: tuple[NDArray[np.uint8], NDArray[np.uint8]], monkeypatch: pytest.MonkeyPatch
+    handwritten: Handwritten, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feature_discriminators, "FEATURE_EPOCHS", 1)
     images, labels = handwritten

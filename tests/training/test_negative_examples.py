@@ -1,11 +1,9 @@
 """Negative examples: each kind is what its name says, and none is a real digit."""
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tests.support.pictures import Handwritten
 from training.evaluation.negative_examples import NEGATIVE_EXAMPLES, mixed
-
-Handwritten = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 
 def test_the_kinds_are_what_their_names_say(handwritten: Handwritten) -> None:

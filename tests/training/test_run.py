@@ -19,7 +19,8 @@ from serving.contract import IMAGES as IMAGES_OUT
 from serving.noise import noise_from_seeds
 from serving.pretrained import MODELS_DIR
 from serving.versions.model_card import read_card
-from tests.support.commands import digitgan_here, stopped_after
+from tests.support.commands import assert_float32, digitgan_here, stopped_after
+from tests.support.pictures import Handwritten
 from tests.support.processes import free_port
 from training.data import LEAST_HELD_OUT
 from training.report.story import STAGES
@@ -34,7 +35,7 @@ PICTURED = ("story", "digits", "nearest", "least-legible", "score")
 
 
 @pytest.fixture(scope="module")
-def data(handwritten: tuple[NDArray[np.uint8], NDArray[np.uint8]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def data(handwritten: Handwritten, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Few images, so that the runs here and the training of their own classifier are short."""
     images, labels = handwritten
     path = tmp_path_factory.mktemp("data") / "digits.npz"
@@ -50,6 +51,7 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     few = (*ARGUMENTS, *NO_FEATURES, "--index-seeds", str(INDEXED))
     done = digitgan_here("train", "--data", data, "--run", run, "--steps", str(STEPS), *few)
     assert f"digitgan up --models {run / 'models'}" in done.stdout
+    assert_float32()
     return run
 
 
@@ -58,6 +60,7 @@ def evaluated(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same run, evaluated."""
     copy = shutil.copytree(run, tmp_path_factory.mktemp("evaluated") / "run")
     digitgan_here("evaluate", copy, "--images", "100")
+    assert_float32()
     return copy
 
 
@@ -194,6 +197,7 @@ def test_export_publishes_the_evaluated_generator_again_with_the_same_detector(e
         "export", evaluated, "--models", tmp_path, "--mount-point", "/srv/models", "--index-seeds", "20"
     )
     assert "Published version 2" in done.stdout
+    assert_float32()
     detectors = [
         read_card(path)["detector"] for path in (evaluated / "models/discriminator/1", tmp_path / "discriminator/2")
     ]
@@ -212,8 +216,13 @@ def test_export_publishes_the_evaluated_generator_again_with_the_same_detector(e
 
 def test_a_dry_run_prints_the_configuration_and_writes_nothing(digits_npz: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    done = digitgan_here("train", "--data", digits_npz, "--epochs", "2", "--run", run, "--dry-run")
-    assert json.loads(done.stdout)["steps"] == 22
+    given = {"batch-size": "50", "dropout": "0.1", "loss": "non-saturating", "xla": "True", "evaluate_every": "0"}
+    settings = [word for name, value in given.items() for word in ("--set", f"{name}={value}")]
+    done = digitgan_here("train", "--data", digits_npz, "--epochs", "2", "--run", run, "--dry-run", *settings)
+    config = json.loads(done.stdout)
+    assert (config["steps"], config["images"], config["evaluate_every"], config["xla"]) == (55, 1375, 0, True)
+    recipe = {"batch_size": 50, "dropout": 0.1, "loss": "non-saturating"}
+    assert config["recipe"].items() >= recipe.items()
     assert not run.exists()
 
 

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.support.pictures import Handwritten
 from training.evaluation.calibration import calibration_error, reliability
 from training.evaluation.score import auc, score_figures
-
-Handwritten = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 
 def sigmoid(x: NDArray[Any]) -> NDArray[Any]:

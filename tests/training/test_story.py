@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from tests.support.pictures import Handwritten
 from training.config import METRICS, PRESETS, TrainingConfig
 from training.report.story import FRAME_MS, LAST_FRAME_MS, build_story, caption, encode, stage, time_lapse
 from training.run import samples
@@ -46,7 +47,7 @@ def brightness(images: Images) -> NDArray[np.float64]:
 
 
 @pytest.fixture(scope="module")
-def run(handwritten: tuple[Images, NDArray[np.uint8]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(handwritten: Handwritten, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose pictures go from noise by dim digits to bright ones."""
     run = tmp_path_factory.mktemp("runs") / "run"
     digits = handwritten[0][:64]
@@ -60,7 +61,7 @@ def story(run: Path) -> dict[str, Any]:
     return build_story(run, CONFIG, brightness, {"step": 500})
 
 
-def test_the_story_is_what_the_run_says(story: dict[str, Any], handwritten: tuple[Images, Any]) -> None:
+def test_the_story_is_what_the_run_says(story: dict[str, Any], handwritten: Handwritten) -> None:
     assert (story["run"]["steps"], story["run"]["chosen_step"]) == (1000, 500)
     assert [each["step"] for each in story["milestones"]] == list(STEPS)
     with Image.open(BytesIO(base64.b64decode(story["milestones"][2]["png"]))) as grid:

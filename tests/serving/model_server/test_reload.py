@@ -27,10 +27,10 @@ def label(name: str, version: int) -> str:
 
 @pytest.fixture(scope="module")
 def paths(templates: Templates, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """``one`` and ``two`` have the versions 1 (+ 2), 2 (+ 3) and 3 (+ 2)."""
+    """``one`` and ``two`` have the versions 1 (+ 2), 2 (+ 3) and 10 (+ 2)."""
     root = tmp_path_factory.mktemp("reload")
     for name in ("one", "two"):
-        for version in (1, 2, 3):
+        for version in (1, 2, 10):
             template = templates.half_plus_three if version == 2 else templates.half_plus_two
             saved_models.publish(template, root / name, version)
     return {name: root / name for name in ("one", "two")}
@@ -44,9 +44,9 @@ def server(program: str, paths: dict[str, Path]) -> Iterator[Client]:
 
 @pytest.fixture
 def client(server: Client, paths: dict[str, Path]) -> Client:
-    """Starts each test with only version 3 of model ``one``, and no labels."""
+    """Starts each test with only version 10 of model ``one``, and no labels."""
     reload_all(server, config({"one": paths["one"]}))
-    wait_until_serves(server, "one", 3)
+    wait_until_serves(server, "one", 10)
     return server
 
 
@@ -78,22 +78,22 @@ def test_new_models_are_available_when_the_answer_comes_and_models_left_out_are_
     client: Client, paths: dict[str, Path]
 ) -> None:
     assert client.reload(config(paths)).status.error_code == 0
-    assert client.half_plus("two") == client.half_plus("one") == (2.5, 3)
+    assert client.half_plus("two") == client.half_plus("one") == (2.5, 10)
     reload_all(client, config({"two": paths["two"]}))
     wait_until_serves(client, "one")
-    wait_until_serves(client, "two", 3)
+    wait_until_serves(client, "two", 10)
     with refused(NOT_FOUND, "one"):
         client.half_plus("one")
-    assert client.half_plus("two") == (2.5, 3)
+    assert client.half_plus("two") == (2.5, 10)
 
 
 @pytest.mark.parametrize(
     ("policy", "versions"),
     [
-        ("latest { num_versions: 2 }", (2, 3)),
+        ("latest { num_versions: 2 }", (2, 10)),
         ("specific { versions: [1, 2] }", (1, 2)),
         ("specific { versions: [1, 99] }", (1,)),
-        ("all {}", (1, 2, 3)),
+        ("all {}", (1, 2, 10)),
     ],
 )
 def test_policies_choose_versions(
@@ -109,7 +109,7 @@ def test_labels_move_between_available_versions_only(client: Client, paths: dict
         client.reload(config({"one": paths["one"]}, {"one": labels}))
 
     reload(ALL)
-    wait_until_serves(client, "one", 1, 2, 3)
+    wait_until_serves(client, "one", 1, 2, 10)
     reload(ALL + label("stable", 1) + label("canary", 2))
     assert client.half_plus("one", label="stable") == (2.5, 1)
     assert client.half_plus("one", label="canary") == (3.5, 2)
@@ -139,7 +139,7 @@ def test_a_bad_configuration_is_invalid_and_changes_nothing(
     one = 'config { name: "one" base_path: "PATH" model_platform: "tensorflow" }'
     with refused(INVALID_ARGUMENT, *words):
         client.reload(bad.replace("ONE", one).replace("PATH", str(paths["one"])))
-    assert client.half_plus("one") == (2.5, 3)
+    assert client.half_plus("one") == (2.5, 10)
 
 
 def test_a_reload_waits_for_a_base_path_that_does_not_exist_and_later_reloads_wait_for_it(
@@ -152,7 +152,7 @@ def test_a_reload_waits_for_a_base_path_that_does_not_exist_and_later_reloads_wa
     with pytest.raises(grpc.FutureTimeoutError):
         second.result(QUEUED_SECONDS)
     assert not first.done()
-    assert client.half_plus("one") == (2.5, 3)
+    assert client.half_plus("one") == (2.5, 10)
     saved_models.publish(templates.half_plus_three, tmp_path / "late", 5)
     for reload in (first, second):
         reload.result(SECONDS)

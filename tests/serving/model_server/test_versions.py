@@ -2,6 +2,7 @@
 
 import itertools
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from tests.serving.model_server.conftest import Templates
 from tests.serving.model_server.process import config, connected, server_process
 from tests.support.processes import EMBEDDED
 from tests.support.repeating import repeating
+from tests.support.waiting import wait_until
 
 DATA_LOSS, OUT_OF_RANGE, NOT_FOUND, INVALID_ARGUMENT = 15, 11, 5, 3
 BREAKAGES = {
@@ -169,3 +171,19 @@ def test_what_is_not_called_by_a_number_is_no_version(
     (model.base_path / "6").touch()
     wait_for_polls()
     assert model.client.states(model.name) == {1: "AVAILABLE"}
+
+
+def test_a_server_waits_for_a_base_path_says_so_and_ends_on_sigterm(
+    program: str, templates: Templates, models: dict[str, Path], tmp_path: Path
+) -> None:
+    late = tmp_path / "late"
+    with server_process(program, config({"half": models["half"], "late": late})) as server:
+        wait_until(lambda: str(late) in server.log, lambda: server.log)
+        assert server.process.poll() is None
+        shutil.copytree(templates.half_plus_two, tmp_path / "late.tmp" / "3")
+        (tmp_path / "late.tmp").rename(late)
+        with connected(server) as client:
+            assert client.half_plus("late") == (2.5, 3)
+            assert client.half_plus("half") == (3.5, 2)
+            server.process.send_signal(signal.SIGTERM)
+            assert server.wait() in (0, 143, -signal.SIGTERM)
