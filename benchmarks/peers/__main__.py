@@ -1,11 +1,11 @@
-"""How fast is digitgan beside what one would pick instead? The same generator behind six services, under wrk.
+"""How fast is digitgan beside what one would pick instead? The same generator behind several services, under wrk.
 
     python -m benchmarks.peers                 six rounds: about a quarter of an hour on an idle machine
     python -m benchmarks.peers --rounds 1 --seconds 1
 
 In a round every service in turn is started, checked for its pixels, loaded, and stopped. Each peer has an environment
-of its own in .bench/, which is made the first time. A run that was stopped continues. At the end the table goes between
-the marks in docs/performance.md.
+of its own in .bench/, which is made the first time. digitgan runs a second time where tensorflow_model_server is on
+the PATH. A run that was stopped continues. At the end the table goes between the marks in docs/performance.md.
 """
 
 import base64
@@ -27,7 +27,7 @@ from benchmarks.marked import replace_between_marks
 from benchmarks.peers import figures
 from benchmarks.peers.environments import CACHE, python_of, reference_pixels
 from benchmarks.peers.load import SCENARIOS, measure, require_wrk
-from benchmarks.peers.services import OURS, SERVICES, Running, Service, running
+from benchmarks.peers.services import SERVICES, Running, Service, running
 from serving.contract import NOISE_DIM
 
 RESULTS: Final = CACHE / "peers.jsonl"
@@ -40,11 +40,11 @@ MOST_PIXEL_DIFFERENCE: Final = 1
 def check(under_test: Running, expected: NDArray[np.uint8]) -> None:
     """Raises RuntimeError unless the service makes the digits that the plain network makes, but for rounding.
 
-    The peers take their noise from NumPy's normal numbers, so digitgan is given those for once.
+    The peers take their noise from NumPy's normal numbers, so this request gives digitgan the same noise.
     """
     service = under_test.service
     body = service.body(CHECKED_SEEDS)
-    if service.name == OURS:
+    if service.is_ours:
         noise = [np.random.default_rng(seed).standard_normal(NOISE_DIM, np.float32).tolist() for seed in CHECKED_SEEDS]
         body = json.dumps({"noise": noise}).encode()
     pngs = service.pngs(under_test.ask(body))
@@ -90,7 +90,7 @@ def main(
     if again:
         RESULTS.unlink(missing_ok=True)
     for service in chosen:
-        if service.name != OURS:
+        if not service.is_ours:
             python_of(service.name, console)
     expected = reference_pixels(CHECKED_SEEDS, console)
     failed = False

@@ -25,7 +25,9 @@ class Scenario:
 
 SCENARIOS: Final = (
     Scenario("1x1", "1 seed, 1 client", 1, 1),
+    Scenario("1x16", "1 seed, 16 clients", 1, 16),
     Scenario("1x64", "1 seed, 64 clients", 1, 64),
+    Scenario("16x1", "16 seeds, 1 client", 16, 1),
     Scenario("16x8", "16 seeds, 8 clients", 16, 8),
     Scenario("256x1", "256 seeds, 1 client", 256, 1),
 )

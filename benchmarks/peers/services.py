@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,9 +19,11 @@ import httpx
 from rich.console import Console
 
 from benchmarks.peers.environments import HERE, onnx_generator, python_of
+from digitgan.supervisor import TENSORFLOW_MODEL_SERVER
 from tests.support.processes import free_port, resident_bytes
 
 OURS: Final = "digitgan"
+HAS_TENSORFLOW_SERVING: Final = shutil.which(TENSORFLOW_MODEL_SERVER) is not None
 START_S: Final = 120.0
 STOP_S: Final = 20.0
 
@@ -37,6 +40,10 @@ class Service:
     path: str = "/generate"
     environment: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def is_ours(self) -> bool:
+        return self.name.startswith(OURS)
+
     def body(self, seeds: Sequence[int]) -> bytes:
         """Returns the JSON that asks for these seeds' digits."""
         if self.name == "mlserver":
@@ -46,9 +53,9 @@ class Service:
 
     def pngs(self, answer: Any) -> list[str]:
         """Returns the PNGs, in base64, in an answer."""
+        if self.is_ours:
+            return [image["png"] for image in answer["images"]]
         match self.name:
-            case "digitgan":
-                return [image["png"] for image in answer["images"]]
             case "mlserver":
                 return list(answer["outputs"][0]["data"])
             case "bentoml":
@@ -57,8 +64,15 @@ class Service:
                 return list(answer["images"])
 
 
+_WITHOUT_TENSORFLOW_SERVING: Final = os.pathsep.join(
+    directory
+    for directory in os.environ["PATH"].split(os.pathsep)
+    if not (Path(directory) / TENSORFLOW_MODEL_SERVER).exists()
+)
+"""The PATH with which ``digitgan up`` takes the embedded model server."""
 SERVICES: Final = (
-    Service(OURS, "-m digitgan up --port {port}"),
+    Service(OURS, "-m digitgan up --port {port}", environment=(("PATH", _WITHOUT_TENSORFLOW_SERVING),)),
+    *([Service(f"{OURS} on TensorFlow Serving", "-m digitgan up --port {port}")] * HAS_TENSORFLOW_SERVING),
     Service("fastapi", "-m uvicorn service:app --port {port} --log-level warning --no-access-log"),
     Service(
         "bentoml",
@@ -79,7 +93,6 @@ SERVICES: Final = (
             ("MLSERVER_DEBUG", "false"),
         ),
     ),
-    Service("ray", "service.py", environment=(("RAY_USAGE_STATS_ENABLED", "0"), ("RAY_DEDUP_LOGS", "0"))),
 )
 
 
@@ -121,7 +134,7 @@ def running(service: Service, console: Console, log: Path) -> Iterator[Running]:
     numbers = {"port": str(port), "other": str(other), "third": str(third)}
     environment = os.environ | {_MARK: mark, "PORT": str(port), "HOST": "127.0.0.1"}
     environment |= {name: value.format(**numbers) for name, value in service.environment}
-    if service.name == OURS:
+    if service.is_ours:
         python, directory = Path(sys.executable), Path.cwd()
     else:
         python, directory = python_of(service.name, console), HERE / service.name

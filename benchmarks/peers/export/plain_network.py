@@ -21,7 +21,7 @@ def build(weights: Any) -> onnx.ModelProto:
     ]
     # ONNX has [in, out, height, width], TensorFlow [height, width, out, in].
     for name in ("first_kernel", "second_kernel", "last_kernel"):
-        kernel = np.ascontiguousarray(weights[name].transpose(3, 2, 0, 1))
+        kernel = np.ascontiguousarray(weights[name].transpose(3, 2, 0, 1), np.float32)
         initializers.append(numpy_helper.from_array(kernel, name))
     initializers += [
         numpy_helper.from_array(np.array([-1, 7, 7, 256]), "maps"),
