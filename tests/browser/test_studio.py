@@ -50,9 +50,9 @@ def test_views_are_reached_by_keyboard_and_by_address(open_page: Open) -> None:
 
 @pytest.mark.parametrize(("view", "file"), [("wall", "digits.npy"), ("walk", "walk.npy")])
 def test_the_recipes_give_what_the_page_got(open_page: Open, studio: str, tmp_path: Path, view: str, file: str) -> None:
-    page = open_page()
+    page = open_page(view)
+    page.wait_for_load_state("networkidle")  # an answer to the page before has no body any more
     with page.expect_response(lambda answer: answer.request.method == "POST") as waiting:
-        page.goto(f"/#{view}")
         page.reload()
     page.locator(FILLED[view]).wait_for()
     command, code = recipe(page, view)
