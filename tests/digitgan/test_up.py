@@ -8,9 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grpc
 import pytest
 from PIL import Image
 
+from serving.apis import PREDICT, PredictRequest, PredictResponse
+from serving.contract import GENERATOR, NOISE
+from serving.noise import noise_from_seeds
+from serving.tf_serving.server_config import GRPC_MAX_THREADS
+from serving.tf_serving.tensors import to_proto
 from tests.support.commands import digitgan
 from tests.support.processes import digitgan_up
 from tests.support.waiting import wait_until
@@ -89,3 +95,14 @@ def test_sigterm_at_any_moment_leaves_no_model_server_behind() -> None:
         process.terminate()
         assert process.wait(DEADLINE_S) in (0, 128 + signal.SIGTERM)
     assert not Path(f"/proc/{model_server}").exists()
+
+
+def test_as_many_calls_at_once_as_there_are_threads_are_answered(model_server: str) -> None:
+    """By its flags: TensorFlow Serving's default is four threads for each CPU; more calls were RESOURCE_EXHAUSTED."""
+    calls = GRPC_MAX_THREADS // 2
+    request = PredictRequest(model_spec={"name": GENERATOR}, inputs={NOISE: to_proto(noise_from_seeds(range(16)))})
+    with grpc.insecure_channel(model_server) as channel:
+        predict = channel.unary_unary(PREDICT, PredictRequest.SerializeToString, PredictResponse.FromString)
+        futures = [predict.future(request, timeout=90) for _ in range(calls)]
+        codes = [future.code() for future in futures]
+    assert codes == [grpc.StatusCode.OK] * calls

@@ -4,7 +4,6 @@ import itertools
 import shutil
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.serving.model_server import saved_models
-from tests.serving.model_server.client import Client, Status, refused
+from tests.serving.model_server.client import Client, refused
 from tests.serving.model_server.conftest import Templates
 from tests.serving.model_server.process import config, connected, server_process
 from tests.support.processes import EMBEDDED
@@ -50,13 +49,6 @@ class Model:
         """Returns the result for 1, and the version that gave it."""
         return self.client.half_plus(self.name)
 
-    def answering(self) -> AbstractContextManager[list[tuple[float, int]]]:
-        """Requests answers all the time in the block. None may fail."""
-        return repeating(self.answer)
-
-    def statuses(self) -> list[Status]:
-        return self.client.statuses(self.name)
-
 
 @pytest.fixture(scope="module")
 def unused_models(
@@ -91,7 +83,7 @@ def wait_for_polls(unused_models: Iterator[Model]) -> Callable[[], None]:
 
 
 def test_a_new_version_takes_over_without_a_failed_request(model: Model) -> None:
-    with model.answering() as answers:
+    with repeating(model.answer) as answers:
         model.publish(2)
         model.wait_for({2: "AVAILABLE", 1: "END"})
         model.answer()
@@ -104,7 +96,7 @@ def test_a_new_version_takes_over_without_a_failed_request(model: Model) -> None
 def test_deleting_the_newest_version_brings_the_older_one_back_first(model: Model) -> None:
     newest = model.publish(2)
     model.wait_for({2: "AVAILABLE", 1: "END"})
-    with model.answering() as answers:
+    with repeating(model.answer) as answers:
         shutil.rmtree(newest)
         model.wait_for({2: "END", 1: "AVAILABLE"})
         model.answer()
@@ -125,16 +117,16 @@ def test_deleting_all_versions_unloads_the_model(model: Model) -> None:
 @pytest.mark.parametrize("breakage", BREAKAGES)
 def test_a_broken_version_ends_with_its_error_and_the_old_one_serves_on(model: Model, breakage: str) -> None:
     break_it, code = BREAKAGES[breakage]
-    with model.answering() as answers:
+    with repeating(model.answer) as answers:
         model.publish(2, break_it)
         model.wait_for({2: "END", 1: "AVAILABLE"})
     assert set(answers) == {(2.5, 1)}
-    newest, oldest = model.statuses()
+    newest, oldest = model.client.statuses(model.name)
     assert (newest.code, oldest.code) == (code, 0)
     assert newest.message
     model.publish(3)
     model.wait_for({3: "AVAILABLE", 2: "END", 1: "END"})
-    assert model.statuses()[1] == newest
+    assert model.client.statuses(model.name)[1] == newest
 
 
 def test_a_version_without_its_variables_is_available_and_fails_its_requests(model: Model) -> None:
