@@ -18,7 +18,7 @@ _PLAIN: Final = " ▄▀█"
 
 
 def draw(console: Console, pixels: NDArray[np.uint8], captions: Sequence[str]) -> None:
-    """Prints digits side by side, as many as the terminal is wide, each above its caption.
+    """Prints digits side by side, as many as the terminal is wide, each above its caption, which may take two lines.
 
     Args:
         console: where; without colours, for example into a file, ink is black or white.
@@ -28,7 +28,7 @@ def draw(console: Console, pixels: NDArray[np.uint8], captions: Sequence[str]) -
     picture = _in_colour if console.color_system else _plain
     width = pixels.shape[2]
     cells = [
-        Group(picture(one), Text(caption.center(width), no_wrap=True))
+        Group(picture(one), Text(caption.center(width)))
         for one, caption in zip(pixels, captions, strict=True)
     ]
     console.print(Columns(cells, width=width, padding=(1, 1)))

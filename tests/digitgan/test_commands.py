@@ -1,5 +1,6 @@
 """``digitgan generate`` and ``digitgan score`` as a user runs them."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -31,6 +32,9 @@ def test_a_digit_is_drawn_in_half_blocks(url: str, client: Client) -> None:
 def test_several_are_drawn_with_their_labels(url: str) -> None:
     done = digitgan("generate", "--count", 3, "--digit", 4, "--curated", url=url)
     assert done.stdout.count("4, ") == 3
+    seed = 2**53 - 1
+    done = digitgan("generate", "--seed", seed, "--seed", seed - 1, "--labels", url=url)
+    assert re.findall(r"\d{16}", done.stdout) == [str(seed), str(seed - 1)]
 
 
 def test_files_and_folders(url: str, client: Client, tmp_path: Path) -> None:
