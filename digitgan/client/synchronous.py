@@ -39,7 +39,10 @@ def _iterating(
             while (part := client._wait(next_part())) is not None:
                 yield part
         finally:
-            client._wait(parts.aclose())
+            if threading.current_thread() is client._thread:  # The garbage collector runs in any thread.
+                asyncio.run_coroutine_threadsafe(parts.aclose(), client._loop)
+            else:
+                client._wait(parts.aclose())
 
     return call
 

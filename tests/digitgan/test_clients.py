@@ -1,6 +1,7 @@
 """Both clients against a real gateway: arrays in, arrays out."""
 
 import asyncio
+import gc
 import json
 import zipfile
 from collections.abc import Iterator
@@ -176,6 +177,24 @@ def test_a_client_that_is_not_closed_lets_the_program_end(url: str) -> None:
     code = f"from digitgan import Client; client = Client({url!r}); print(client.ready())"
     done = commands.python(code)
     assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
+
+
+def test_an_iterator_that_the_garbage_collector_closes_in_the_clients_own_thread_blocks_nothing(url: str) -> None:
+    def seeds() -> Iterator[int]:  # The client reads them where it sends requests, in its own thread.
+        gc.collect()
+        yield 7
+
+    with Client(url) as client:
+        left: dict[str, Any] = {"parts": client.dataset(5000)}
+        next(left["parts"])
+        left["itself"] = left
+        gc.disable()
+        try:
+            del left
+            assert len(client.generate(seeds=seeds())) == 1
+        finally:
+            gc.enable()
+        assert client.ready()
 
 
 def test_the_client_works_where_an_event_loop_runs(url: str) -> None:
