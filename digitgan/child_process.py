@@ -5,6 +5,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from digitgan.errors import deferred_signals
@@ -13,54 +14,17 @@ STOP_SECONDS: Final = 10.0
 _LAST_LINES: Final = 20
 
 
+@dataclass
 class ChildProcess:
-    """A program that runs. A thread reads its output, standard error included, and keeps the last lines.
+    """A program that runs.
 
-    Args:
-        command: the program and its arguments.
-        on_line: gets each line of the output.
-        on_end: is called when the program ends before ``stop``.
-        options: for Popen.
+    Attributes:
+        last_lines: of its output, standard error included.
+        ended: whether it ended by itself.
     """
 
-    def __init__(
-        self, command: Sequence[str], on_line: Callable[[str], object], on_end: Callable[[], object], **options: Any
-    ) -> None:
-        self.ended = False
-        """Whether the program ended by itself."""
-        self.last_lines: deque[str] = deque(maxlen=_LAST_LINES)
-        self._on_line = on_line
-        self._on_end = on_end
-        self._stopping = False
-        self._process = subprocess.Popen(  # noqa: S603 - no shell, and no argument that others choose
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", **options
-        )
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self._process.stdout
-        with self._process.stdout as output:
-            for line in output:
-                self.last_lines.append(line)
-                self._on_line(line)
-        self._process.wait()
-        if not self._stopping:
-            self.ended = True
-            self._on_end()
-
-    def stop(self, seconds: float) -> None:
-        """Ends the program: by SIGTERM, and after so many seconds by SIGKILL."""
-        self._stopping = True
-        self._process.terminate()
-        try:
-            self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._reader.join(seconds)
-        if self._process.stdin:
-            self._process.stdin.close()
+    last_lines: deque[str] = field(default_factory=lambda: deque(maxlen=_LAST_LINES))
+    ended: bool = False
 
 
 @contextmanager
@@ -71,12 +35,45 @@ def child_process(
     stop_seconds: float = STOP_SECONDS,
     **options: Any,
 ) -> Iterator[ChildProcess]:
-    """Runs a ``ChildProcess`` beside the block, and ends it with the block."""
-    child = None
+    """Runs a program beside the block, and ends it with the block: by SIGTERM, and if that takes too long by SIGKILL.
+
+    Args:
+        command: the program and its arguments.
+        on_line: gets each line of the output, in a thread.
+        on_end: is called in that thread if the program ends before the block.
+        stop_seconds: how long the program may take to end after SIGTERM.
+        options: for Popen.
+    """
+    child, stopping, process = ChildProcess(), False, None
+
+    def read(running: subprocess.Popen[str]) -> None:
+        assert running.stdout
+        with running.stdout as output:
+            for line in output:
+                child.last_lines.append(line)
+                on_line(line)
+        running.wait()
+        if not stopping:
+            child.ended = True
+            on_end()
+
     try:
         with deferred_signals():  # An exception while the child starts would lose track of it.
-            child = ChildProcess(command, on_line, on_end, **options)
+            process = subprocess.Popen(  # noqa: S603 - no shell, and no argument that others choose
+                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", **options
+            )
+            reader = threading.Thread(target=read, args=(process,), daemon=True)
+            reader.start()
         yield child
     finally:
-        if child:
-            child.stop(stop_seconds)
+        stopping = True
+        if process:
+            process.terminate()
+            try:
+                process.wait(stop_seconds)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            reader.join(stop_seconds)
+            if process.stdin:
+                process.stdin.close()

@@ -27,10 +27,7 @@ def draw(console: Console, pixels: NDArray[np.uint8], captions: Sequence[str]) -
     """
     picture = _in_colour if console.color_system else _plain
     width = pixels.shape[2]
-    cells = [
-        Group(picture(one), Text(caption.center(width)))
-        for one, caption in zip(pixels, captions, strict=True)
-    ]
+    cells = [Group(picture(one), Text(caption.center(width))) for one, caption in zip(pixels, captions, strict=True)]
     console.print(Columns(cells, width=width, padding=(1, 1)))
 
 

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from training.config import LOSS_NAMES
-from training.gan.losses import LOSSES
+from training.gan.losses import LOSSES, chance_losses
 
 
 def test_the_names_in_a_configuration_are_the_losses() -> None:
@@ -35,3 +35,8 @@ def test_the_losses_are_their_formulas(
     logits = tf.constant([float(real)]), tf.constant([float(fake)])
     np.testing.assert_allclose(LOSSES[name].generator(*logits), [generator], rtol=1e-5)
     np.testing.assert_allclose(LOSSES[name].discriminator(*logits), [discriminator], rtol=1e-5)
+
+
+def test_the_losses_of_a_discriminator_that_guesses() -> None:
+    assert chance_losses("non-saturating") == pytest.approx((log(2), 2 * log(2)))
+    assert chance_losses("relativistic") == pytest.approx((log(2), log(2)))

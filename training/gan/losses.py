@@ -35,6 +35,11 @@ LOSSES: Final = {
 }
 
 
+def chance_losses(loss: str) -> tuple[float, float]:
+    """Returns the generator's and the discriminator's loss where the discriminator can only guess: at logits of 0."""
+    return float(LOSSES[loss].generator(0.0, 0.0)), float(LOSSES[loss].discriminator(0.0, 0.0))
+
+
 def slope_penalty(slopes: Any) -> Any:
     """The zero-centred gradient penalty without its factor: half the squared length of each slope, float32 [N].
 

@@ -16,9 +16,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from training.config import METRICS, TrainingConfig
 from training.evaluation.statistics import legible_share
+from training.gan.losses import chance_losses
 from training.run.metrics import EVALUATIONS_FILE, METRICS_FILE, read_log, rounded, thinned
 from training.run.samples import GRID_SIDE, SAMPLES, enlarged, png_of, read_grid, sheet
-from training.run.stability import chance_losses, verdict
+from training.run.stability import verdict
 
 FRAME_MS: Final = 700
 LAST_FRAME_MS: Final = 4000

@@ -10,8 +10,8 @@ import numpy as np
 
 from serving.files import write_atomically
 from training.config import METRICS
+from training.gan.losses import chance_losses
 from training.run import plots
-from training.run.stability import chance_losses
 
 METRICS_FILE: Final = "metrics.jsonl"
 """METRICS, each the mean over the steps since the line before."""

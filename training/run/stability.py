@@ -8,9 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.config import METRICS
-
-RELATIVISTIC: Final = "relativistic"
-"""The name of the relativistic pairing loss (Jolicoeur-Martineau 2019) among the recipes' losses."""
+from training.gan.losses import chance_losses
 
 LAST_PART: Final = 1 / 3
 """The share of the run, at its end, that is judged."""
@@ -27,19 +25,6 @@ VANISHED: Final = 0.05
 """A discriminator's loss below this share of its chance level gives the generator almost no gradient."""
 
 Rows = Sequence[Mapping[str, float]]
-
-
-def chance_losses(loss: str) -> tuple[float, float]:
-    """Returns the generator's and the discriminator's loss, in nats, for a discriminator that can only guess.
-
-    The non-saturating loss is softplus(-D(G(z))) for the generator and softplus(-D(x)) + softplus(D(G(z))) for the
-    discriminator (Goodfellow et al. 2014): ln 2 and 2 ln 2 at logits of 0. The relativistic pairing loss is the
-    softplus of one difference of logits for each of them (Jolicoeur-Martineau 2019): ln 2 and ln 2.
-
-    Args:
-        loss: the recipe's field of that name.
-    """
-    return math.log(2), (1 if loss == RELATIVISTIC else 2) * math.log(2)
 
 
 def verdict(rows: Rows, loss: str) -> dict[str, Any]:
@@ -74,7 +59,7 @@ def verdict(rows: Rows, loss: str) -> dict[str, Any]:
     state, reason = _state(trends)
     first, last = (int(columns["step"][place]) for place in (0, -1))
     # Only differences of a relativistic discriminator's logits have a meaning (training.gan.step.Trainer).
-    threshold = ", with the middle of its logits as the threshold" if loss == RELATIVISTIC else ""
+    threshold = ", with the middle of its logits as the threshold" if loss == "relativistic" else ""
     sentences = [
         f"In the last third of the run (steps {first:,} to {last:,}) {reason}.",
         *(
