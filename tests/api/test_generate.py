@@ -75,6 +75,7 @@ def test_all_formats_hold_the_same_pixels(http: httpx.Client) -> None:
         ("", "application/json"),
         ("*/*", "application/json"),
         ("image/*", "image/png"),
+        ("*/*, image/png", "image/png"),
         ("application/zip, image/png", "image/png"),
         ("image/png;q=0.5, application/zip", "application/zip"),
         ("image/png ; q=0.500 , application/zip ; q=0.501", "application/zip"),
