@@ -77,7 +77,7 @@ def test_only_the_model_server_and_the_training_name_tensorflow() -> None:
             {"h5py", "keras", "matplotlib", "openvino", "opentelemetry.sdk", "sklearn", "tensorflow"},
         ),
         ("from digitgan import Client", {"httpx", "numpy"}, {"api", "fastapi", "training", "tensorflow", "grpc"}),
-        ("import digitgan.cli", {"typer"}, {"httpx", "PIL", "tensorflow"}),
+        ("import digitgan.cli", {"typer"}, {"digitgan.commands.serving", "httpx", "PIL", "tensorflow", "training"}),
         ("import serving.model_server.server", {"openvino"}, {"openvino_telemetry", "tensorflow"}),
     ],
 )
