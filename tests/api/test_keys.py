@@ -3,7 +3,9 @@
 import base64
 import time
 from collections.abc import Iterator
+from functools import partial
 
+import httpx
 import pytest
 
 from api.middleware.keys import hash_of, new_key
@@ -77,11 +79,21 @@ def test_images_are_counted_and_run_out(guarded: GatewayClient) -> None:
     assert guarded.get("/digits/7.png", headers=bearer(BOB)).status_code == 200, "each key has its own"
 
 
+def left(answer: httpx.Response) -> int:
+    """Returns how many images the key has left."""
+    return int(answer.headers["ratelimit"].partition("r=")[2].partition(";")[0])
+
+
 def test_after_the_time_to_retry_there_are_images_again(guarded: GatewayClient) -> None:
-    while (refused := guarded.post("/generate", json={"count": 20}, headers=bearer(CAROL))).status_code == 200:
+    """A key with less than one image is refused before the body says how many it needs: then the next refusal does."""
+    post = partial(guarded.post, "/generate", json={"count": 20}, headers=bearer(CAROL))
+    while (answer := post()).status_code == 200:
         pass
-    time.sleep(int(refused.headers["retry-after"]))
-    assert guarded.post("/generate", json={"count": 20}, headers=bearer(CAROL)).status_code == 200
+    for _ in range(2 if left(answer) < 2 else 1):
+        if answer.status_code == 429:
+            time.sleep(int(answer.headers["retry-after"]))
+            answer = post()
+    assert answer.status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -97,11 +109,11 @@ def test_after_the_time_to_retry_there_are_images_again(guarded: GatewayClient) 
 def test_every_route_counts_its_images(
     guarded: GatewayClient, key: str, path: str, body: dict[str, object], images: int
 ) -> None:
-    for left in range(10 - images, -1, -images):
+    for expected in range(10 - images, -1, -images):
         answer = guarded.post(path, json=body, headers=bearer(key))
         assert answer.status_code == 200, answer.text
         # One may be back already, where the machine is slow.
-        assert left <= int(answer.headers["ratelimit"].partition("r=")[2].partition(";")[0]) <= left + 1
+        assert expected <= left(answer) <= expected + 1
     assert_problem(guarded.post(path, json=body, headers=bearer(key)), "rate-limited")
 
 
