@@ -15,16 +15,15 @@ from api.digits.carried import stories
 from api.digits.seed_index import seed_indexes
 from api.http import errors, problems
 from api.middleware.admission import AdmissionControl
-from api.middleware.body_limit import HeadAsGet, LimitBodies
+from api.middleware.body_limit import LimitBodies
+from api.middleware.every_request import EveryRequest
 from api.middleware.keys import CheckKeys
-from api.middleware.security_headers import SecurityHeaders
 from api.oip import routes as oip
 from api.routes import dataset, digits, generate, health, interpolate, models, pages, score, story
 from api.settings import Settings
 from api.state import KEY, GatewayState, StateDep
 from api.telemetry.metrics import Metrics
 from api.telemetry.model_status import all_statuses
-from api.telemetry.observation import ObserveRequests
 from api.upstream.inference import Inference
 from serving.tf_serving.client import ModelClient
 
@@ -92,7 +91,7 @@ def create_app(settings: Settings) -> FastAPI:
             allow_headers=("*",),
             expose_headers=("*",),
         )
-    http = HeadAsGet(SecurityHeaders(ObserveRequests(http, metrics, access_log=settings.access_log)))
+    http = EveryRequest(http, metrics, access_log=settings.access_log)
 
     async def layers(scope: Scope, receive: Receive, send: Send) -> None:
         await (http if scope["type"] == "http" else stack)(scope, receive, send)

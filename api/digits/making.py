@@ -144,6 +144,4 @@ async def _labels(
         answer = await state.inference.predict_whole(CLASSIFIER, images[unknown], version=None)
         probabilities = answer.outputs[PROBABILITIES]
         digits[unknown], confidences[unknown] = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    state.metrics.labels.labels("index").inc(len(images) - len(unknown))
-    state.metrics.labels.labels("classifier").inc(len(unknown))
     return list(zip(digits.tolist(), confidences.astype(np.float64).round(_DECIMALS).tolist(), strict=True))

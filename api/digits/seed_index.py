@@ -79,7 +79,6 @@ def seed_indexes(inference: Inference, timeout_s: float) -> Carried[SeedIndex]:
         digits = entries[DIGITS]
         if ((digits >= CLASSES) & (digits != NOT_INDEXED)).any():
             raise ValueError(f"the digit {digits[digits != NOT_INDEXED].max()}")
-        inference.metrics.index_fetches.labels(str(version)).inc()
         return SeedIndex(version, digits, entries[CONFIDENCES], entries[CURATED] != 0)
 
     return Carried(inference, timeout_s, SEED_INDEX, INDEXED_SEEDS, range(MAX_SEEDS + 1), read)

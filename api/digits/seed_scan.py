@@ -92,7 +92,6 @@ class SeedScan:
         probabilities, logits = await asyncio.gather(
             self._predict(CLASSIFIER, PROBABILITIES, images), self._predict(DISCRIMINATOR, LOGITS, images)
         )
-        self._inference.metrics.labels.labels("classifier").inc(len(images))
         found = np.empty(len(images), record())
         found["seed"], found["pixels"], found["logit"] = np.arange(seeds.start, seeds.stop), images[..., 0], logits
         found["digit"], found["confidence"] = probabilities.argmax(axis=1), probabilities.max(axis=1)

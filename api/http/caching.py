@@ -25,12 +25,8 @@ def cacheable(
     """Returns the answer, or 304 if ``If-None-Match`` names it. ``version``: the one that the request names."""
     etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
     headers = {**headers, "ETag": etag, "Cache-Control": REVALIDATE if version is None else FOREVER}
-    if _matches(request, etag):
+    # The weak comparison of RFC 9110, section 13.1.2.
+    tags = [tag.strip().removeprefix("W/") for tag in ", ".join(request.headers.getlist("if-none-match")).split(",")]
+    if etag in tags or tags == ["*"]:
         return Response(None, 304, headers)
     return Response(content, 200, headers, media_type)
-
-
-def _matches(request: Request, etag: str) -> bool:
-    """Whether ``If-None-Match`` names the tag, by the weak comparison of RFC 9110, section 13.1.2."""
-    tags = [tag.strip().removeprefix("W/") for tag in ", ".join(request.headers.getlist("if-none-match")).split(",")]
-    return etag in tags or tags == ["*"]

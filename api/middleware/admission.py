@@ -69,7 +69,8 @@ class ImageBudget:
 
     @contextmanager
     def charge(self, images: int) -> Iterator[None]:
-        """Counts ``images`` as in progress during the block."""
+        """Counts ``images`` as in progress during the block; at least MIN_CHARGE_IMAGES, at most LARGEST_SMALL_ROWS."""
+        images = min(max(images, MIN_CHARGE_IMAGES), LARGEST_SMALL_ROWS)
         self.in_progress += images
         self.gauge.inc(images)
         try:
@@ -116,7 +117,7 @@ class AdmissionControl:
         if budget.full:
             self._metrics.refusals.labels(request.scope["route"].path).inc()
             raise overload()
-        with budget.charge(_charged(count)):
+        with budget.charge(count):
             yield
 
     async def stream(self, count: int, limit_s: float, first: _T, parts: AsyncGenerator[_T]) -> AsyncGenerator[_T]:
@@ -128,7 +129,7 @@ class AdmissionControl:
         async with aclosing(parts):
             yield first
             while True:
-                with self._budget(count).charge(_charged(count)):
+                with self._budget(count).charge(count):
                     async with time_limit(limit_s):
                         part = await anext(parts, None)
                 if part is None:
@@ -144,10 +145,6 @@ class AdmissionControl:
 
     def _budget(self, count: int) -> ImageBudget:
         return self.small if count <= LARGEST_SMALL_ROWS else self.large
-
-
-def _charged(count: int) -> int:
-    return min(max(count, MIN_CHARGE_IMAGES), LARGEST_SMALL_ROWS)
 
 
 def _surely_small(body: bytes) -> bool:

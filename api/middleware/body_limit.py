@@ -1,4 +1,4 @@
-"""Limits on request bodies, and HEAD wherever there is GET."""
+"""Limits on request bodies."""
 
 import asyncio
 from typing import Final
@@ -13,18 +13,6 @@ LARGE_BODY_BYTES: Final = 64 * 2**10
 
 MAX_WAITING_BODIES: Final = 256
 """Large bodies that wait for others. Each takes up to 256 KB: what is read of it at once."""
-
-
-class HeadAsGet:
-    """Answers HEAD wherever GET is answered (RFC 9110, section 9.1). The server leaves the content out."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] == "HEAD":
-            scope = {**scope, "method": "GET"}
-        await self._app(scope, receive, send)
 
 
 class LimitBodies:

@@ -17,8 +17,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from api.http import problems
 from api.http.problems import OIP_PREFIX, ProblemError, problem_response
 from api.middleware.admission import MAX_SMALL_BODY_BYTES, image_route, overload
+from api.middleware.every_request import add_security_headers
 from api.middleware.keys import OPEN
-from api.middleware.security_headers import SecurityHeaders, add_security_headers
 from api.state import KEY, GatewayState
 from api.telemetry import observation
 
@@ -256,11 +256,13 @@ class Connection(HttpToolsProtocol):
         """Answers that the service is full, without the application."""
         assert self._route
         self._undecided = None
-        self._metrics.count_refusal(self._route, self.parser.get_method().decode("ascii"))
+        # Its time isn't observed: percentiles are of work.
+        self._metrics.requests.labels(self._route, self.parser.get_method().decode("ascii"), "503").inc()
+        self._metrics.refusals.labels(self._route).inc()
         close = not self.parser.should_keep_alive()
         head, body = _refusal(OIP_PREFIX if self.url.startswith(OIP_PREFIX.encode()) else "", close)
-        request_id = observation.request_id(self.headers).encode()
-        self.transport.write(b"%b%b: %b\r\n\r\n%b" % (head, observation.HEADER, request_id, body))
+        id_field = f"{observation.HEADER}: {observation.request_id(self.headers)}\r\n\r\n"
+        self.transport.write(head + id_field.encode() + body)
         if close:
             self._ended = True
             self.transport.close()
@@ -282,7 +284,8 @@ class Connection(HttpToolsProtocol):
             return
         response = problem_response(error, "")
         response.headers["connection"] = "close"
-        self.app = SecurityHeaders(response)
+        add_security_headers(response.headers, response.status_code)
+        self.app = response
         super().on_message_begin()
         self.url = b"/"
         super().on_headers_complete()

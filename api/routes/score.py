@@ -86,8 +86,6 @@ async def score(request: Request, state: StateDep, options: Annotated[ScoreOptio
             to_encode = pixels.size if options.fitted_images else 0
             scores = await in_thread_if_large(to_encode, partial(_scores, options, digits, scored, read))
     state.metrics.count_scores(scored.version, [score["verdict"] for score in scores])
-    if read:
-        state.metrics.labels.labels("classifier").inc(len(digits))
     answer = {"model": scored.model, "version": scored.version, "scores": scores}
     return Response(orjson.dumps(answer), 200, media_type=JSON)
 

@@ -7,7 +7,7 @@ version "none".
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from importlib.metadata import version as version_of
 from typing import Final
 
@@ -70,12 +70,6 @@ class Metrics:
         )
         self.images = counter("digitgan_images_generated", "Digits made by the generator.", ("version",))
         self.scores = counter("digitgan_scores", "Images scored by the discriminator.", ("version", "verdict"))
-        self.labels = counter(
-            "digitgan_images_labelled", "Digits labelled, by the source: the seed index or the classifier.", ("source",)
-        )
-        self.index_fetches = counter(
-            "digitgan_seed_index_fetches", "Seed indexes fetched from the model server.", ("version",)
-        )
         self.upstream_errors = counter(
             "digitgan_upstream_errors",
             "Failed calls of the model server, by gRPC status code; BAD_ANSWER: a broken contract.",
@@ -97,34 +91,6 @@ class Metrics:
         )
         self.build = gauge("digitgan_build_info", "1, with the gateway's version.", ("version",))
         self.build.labels(version_of("digitgan")).set(1)
-        # Finding a metric by its labels takes longer than counting.
-        self._of_request = cache(
-            lambda route, method, status: (
-                self.requests.labels(route, method, status),
-                self.request_seconds.labels(route),
-                self.gateway_seconds.labels(route),
-            )
-        )
-        self._of_call = cache(lambda *labels: (self.model_seconds.labels(*labels), self.batch_size.labels(*labels)))
-
-    def observe_request(self, route: str, method: str, status: int, seconds: float, model_seconds: float) -> None:
-        """Counts one request. ``model_seconds``: of it, spent waiting for the model server."""
-        requests, request_seconds, gateway_seconds = self._of_request(route, method, status)
-        requests.inc()
-        request_seconds.observe(seconds)
-        # Calls overlap the gateway's own work in large answers, so the difference can be negative.
-        gateway_seconds.observe(max(0.0, seconds - model_seconds))
-
-    def count_refusal(self, route: str, method: str) -> None:
-        """Counts a request that was refused early. Its time isn't observed: percentiles are of work."""
-        self.requests.labels(route, method, "503").inc()
-        self.refusals.labels(route).inc()
-
-    def observe_call(self, model: str, version: int | None, rows: int, seconds: float) -> None:
-        """Counts one call of the model server. ``version``: the one that answered, None if none did."""
-        model_seconds, batch_size = self._of_call(model, NO_VERSION if version is None else version)
-        model_seconds.observe(seconds)
-        batch_size.observe(rows)
 
     def count_scores(self, version: int, verdicts: Sequence[str | None]) -> None:
         """Counts the images that the discriminator scored, by verdict."""

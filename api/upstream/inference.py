@@ -14,7 +14,7 @@ import numpy as np
 from api.http import deadlines
 from api.http.problems import MODEL_NOT_SERVED, ProblemError
 from api.telemetry import observation
-from api.telemetry.metrics import Metrics
+from api.telemetry.metrics import NO_VERSION, Metrics
 from api.upstream.coalescing import LARGE_AT_ONCE, LARGEST_SMALL_ROWS, RequestQueue, Rows
 from serving.contract import GENERATOR, SIGNATURE
 from serving.noise import noise_from_seeds
@@ -89,16 +89,16 @@ class Inference:
         left_s = deadline - asyncio.get_running_loop().time()
         in_flight = self.metrics.calls_in_flight.labels(model)
         in_flight.inc()
-        answered_by = None
+        answered_by = NO_VERSION
         start = time.perf_counter()
         try:
             timeout_s = min(max(left_s, 0.001), _MAX_CALL_S)
             prediction = await self.client.predict(
                 model, rows, signature=signature, version=version, timeout_s=timeout_s
             )
-            answered_by = prediction.version
+            answered_by = str(prediction.version)
             if kind[:2] == (GENERATOR, SIGNATURE):
-                self.metrics.images.labels(str(answered_by)).inc(len(rows))
+                self.metrics.images.labels(answered_by).inc(len(rows))
             return prediction
         except NoSignatureError:
             raise  # the answer to a question, and no failure
@@ -107,7 +107,8 @@ class Inference:
             raise
         finally:
             in_flight.dec()
-            self.metrics.observe_call(model, answered_by, len(rows), time.perf_counter() - start)
+            self.metrics.model_seconds.labels(model, answered_by).observe(time.perf_counter() - start)
+            self.metrics.batch_size.labels(model, answered_by).observe(len(rows))
 
     async def predict_all(self, model: str, rows: Rows, *, version: int | None) -> AsyncGenerator[Prediction]:
         """Runs ``model`` on ``rows`` (at least one) in slices of SLICE_ROWS, and yields the predictions in order.

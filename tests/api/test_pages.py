@@ -7,7 +7,7 @@ from urllib.parse import urljoin
 import httpx
 import pytest
 
-from api.middleware.security_headers import NOTHING, PAGE
+from api.middleware.every_request import NOTHING, PAGE
 from tests.support.http_servers import stripping_proxy
 from tests.support.misbehaving import MisbehavingServer
 from tests.support.problems import assert_problem
