@@ -6,13 +6,19 @@ import subprocess
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Final
 
 from tests.support.commands import LIMIT_S
 
+_BIN: Final = Path(__file__).parent / "bin"
+
 
 def run(command: str, directory: Path, url: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs a command of a page in ``directory``, with the service at ``url`` in place of 127.0.0.1:8000."""
-    own = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DIGITGAN_URL": url}
+    """Runs a command of a page in ``directory``, with the service at ``url`` in place of 127.0.0.1:8000.
+
+    Where there is no curl, tests/support/bin/curl takes its place.
+    """
+    own = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}:{_BIN}", "DIGITGAN_URL": url}
     words = ["bash", "-c", command.replace("http://127.0.0.1:8000", url)]
     named = {**os.environ, **own, **environment}
     return subprocess.run(words, cwd=directory, env=named, capture_output=True, text=True, timeout=LIMIT_S)
