@@ -11,7 +11,7 @@ from grpc import StatusCode
 from serving import apis
 from serving.model_server.errors import ServingError, invalid_argument
 from serving.model_server.loaded_version import LoadedVersion
-from serving.model_server.model import Model, Version, not_found
+from serving.model_server.model import Model, State, Version
 from serving.model_server.options import ServerOptions
 from serving.tf_serving.model_config import ModelConfig
 
@@ -70,14 +70,24 @@ class Manager:
             raise invalid_argument("ModelSpec has no name specified.")
         with self._changed:
             model = self._models.get(spec.name)
-        if spec.HasField("version_label"):
-            number = model.config.labels.get(spec.version_label) if model else None
-            if number is None:
-                raise invalid_argument(f"Unrecognized servable version label: {spec.version_label}")
-        if model is None:
-            raise not_found(spec.name, number)
-        with model.use(number) as version:
-            yield version
+            if spec.HasField("version_label"):
+                number = model.config.labels.get(spec.version_label) if model else None
+                if number is None:
+                    raise invalid_argument(f"Unrecognized servable version label: {spec.version_label}")
+            available = model.available() if model else ()
+            version = next((each for each in available if number in (None, each.number)), None)
+            if version is None or version.loaded is None:
+                wanted = f"Latest({spec.name})" if number is None else f"Specific({spec.name}, {number})"
+                raise ServingError(StatusCode.NOT_FOUND, f"Servable not found for request: {wanted}")
+            version.requests += 1
+            loaded = version.loaded
+        try:
+            yield version.number, loaded
+        finally:
+            with self._changed:
+                version.requests -= 1
+                if version.state == State.UNLOADING:
+                    self._changed.notify_all()
 
     def versions(self, spec: apis.ModelSpec) -> list[Version]:
         """Returns one version or all, newest first, as they are now; also of a model that isn't served any more.

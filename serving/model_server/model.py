@@ -7,8 +7,7 @@ before old ones are unloaded, and an unwanted version serves on for as long as n
 import logging
 import threading
 import time
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -93,26 +92,6 @@ class Model:
     def available(self) -> list[Version]:
         """Returns the available versions, newest first."""
         return [version for version in self.versions() if version.state == State.AVAILABLE]
-
-    @contextmanager
-    def use(self, number: int | None) -> Iterator[tuple[int, LoadedVersion]]:
-        """Gives an available version with its number, the newest for None, and keeps it loaded.
-
-        Raises ServingError NOT_FOUND when there is none.
-        """
-        with self._changed:
-            version = next((each for each in self.available() if number in (None, each.number)), None)
-            if version is None or version.loaded is None:
-                raise not_found(self.config.name, number)
-            version.requests += 1
-            loaded = version.loaded
-        try:
-            yield version.number, loaded
-        finally:
-            with self._changed:
-                version.requests -= 1
-                if version.state == State.UNLOADING:
-                    self._changed.notify_all()
 
     def _follow(self) -> None:
         self._round()
@@ -225,9 +204,3 @@ class Model:
             version.state = state
             version.error = error
             self._changed.notify_all()
-
-
-def not_found(name: str, number: int | None) -> ServingError:
-    """Returns the error for a model, or for a version of it, that is not available."""
-    wanted = f"Latest({name})" if number is None else f"Specific({name}, {number})"
-    return ServingError(StatusCode.NOT_FOUND, f"Servable not found for request: {wanted}")

@@ -79,7 +79,7 @@ def _listen(options: ServerOptions, manager: Manager, started: ExitStack, stoppi
         ],
     )
     started.callback(lambda: server.stop(options.shutdown_grace_seconds).wait())
-    server.add_generic_rpc_handlers((Service(manager),))
+    Service(manager).add_to(server)
     servicer = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     servicer.set("", health_pb2.HealthCheckResponse.SERVING)

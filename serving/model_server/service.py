@@ -22,21 +22,22 @@ SIGNATURE_DEF: Final = "signature_def"
 _log = logging.getLogger(__name__)
 
 
-class Service(grpc.GenericRpcHandler):
-    """TensorFlow Serving's PredictionService and ModelService on a manager's models, for a gRPC server."""
+class Service:
+    """TensorFlow Serving's PredictionService and ModelService on a manager's models."""
 
     def __init__(self, manager: Manager) -> None:
         self._manager = manager
-        self._methods = {
-            apis.PREDICT: _unary(self.predict, apis.PredictRequest),
-            apis.GET_MODEL_METADATA: _unary(self.get_model_metadata, apis.GetModelMetadataRequest),
-            apis.GET_MODEL_STATUS: _unary(self.get_model_status, apis.GetModelStatusRequest),
-            apis.HANDLE_RELOAD_CONFIG_REQUEST: _unary(self.handle_reload_config_request, apis.ReloadConfigRequest),
-        }
 
-    def service(self, details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any] | None":
-        """Returns the handler of a method; None for a method that is not implemented."""
-        return self._methods.get(details.method)
+    def add_to(self, server: grpc.Server) -> None:
+        """Makes ``server`` answer the methods of both services."""
+        for path, method, request in (
+            (apis.PREDICT, self.predict, apis.PredictRequest),
+            (apis.GET_MODEL_METADATA, self.get_model_metadata, apis.GetModelMetadataRequest),
+            (apis.GET_MODEL_STATUS, self.get_model_status, apis.GetModelStatusRequest),
+            (apis.HANDLE_RELOAD_CONFIG_REQUEST, self.handle_reload_config_request, apis.ReloadConfigRequest),
+        ):
+            _, service, name = path.split("/")
+            server.add_registered_method_handlers(service, {name: _unary(method, request)})
 
     def predict(self, request: apis.PredictRequest, context: ServicerContext) -> apis.PredictResponse:
         """Runs a signature of a model."""

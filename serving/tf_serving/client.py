@@ -232,9 +232,12 @@ class ModelClient:
         spec = SIGNATURES[model, signature]
         if problem := _mismatch(rows, spec.input, max((1, *rows.shape[:1]))):
             raise ValueError(f"{model}: {spec.input.name}: {problem}")
-        request = apis.PredictRequest(
-            model_spec=self._model_spec(spec, version), inputs={spec.input.name: to_proto(rows)}
-        )
+        wanted: dict[str, object] = {"name": model, "signature_name": signature}
+        if version is not None:
+            wanted["version"] = {"value": version}
+        elif self.version_label is not None:
+            wanted["version_label"] = self.version_label
+        request = apis.PredictRequest(model_spec=wanted, inputs={spec.input.name: to_proto(rows)})
         try:
             answer = await self._call(apis.PREDICT, request, timeout_s)
         except grpc.aio.AioRpcError as error:
@@ -302,14 +305,6 @@ class ModelClient:
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
             self._open()
-
-    def _model_spec(self, asked: ModelSpec, version: int | None) -> dict[str, object]:
-        spec: dict[str, object] = {"name": asked.name, "signature_name": asked.signature}
-        if version is not None:
-            spec["version"] = {"value": version}
-        elif self.version_label is not None:
-            spec["version_label"] = self.version_label
-        return spec
 
     async def _what_is_missing(self, model: str, version: int, timeout_s: float) -> ModelServerError:
         """Returns which of the two NOT_FOUND meant: the named version alone, or all that we serve."""

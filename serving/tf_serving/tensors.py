@@ -6,7 +6,6 @@ repeats its last value, one that is too long is cut, and an empty one means zero
 """
 
 import math
-import sys
 from typing import Any, Final
 
 import numpy as np
@@ -70,41 +69,26 @@ def to_array(proto: TensorProto) -> NDArray[Any]:
     """
     if proto.dtype not in _DTYPES:
         raise TensorError(f"unsupported dtype {dtype_name(proto.dtype)}" if proto.dtype else "no dtype")
-    try:
-        return _to_array(proto)
-    except TensorError:
-        raise
-    except (ValueError, MemoryError) as error:  # NumPy's limits: 64 dimensions, the address space
-        raise TensorError(str(error)) from error
-
-
-def _to_array(proto: TensorProto) -> NDArray[Any]:
     _, numpy_name, list_field = _DTYPES[proto.dtype]
     dtype = np.dtype(numpy_name)
-    shape = _shape(proto)
-    count = math.prod(shape)
-    if count * dtype.itemsize > MAX_BYTES:
-        raise TensorError(f"shape {list(shape)} of {numpy_name} is larger than {MAX_BYTES} bytes")
-    if count == 0:
-        return np.empty(shape, dtype)
-    content = proto.tensor_content
-    if not content:
-        return _from_list(getattr(proto, list_field), count, dtype).reshape(shape)
-    if len(content) != count * dtype.itemsize:
-        raise TensorError(f"{len(content)} bytes of content do not fill shape {list(shape)} of {numpy_name}")
-    if dtype.kind == "b" and content.translate(None, b"\0\1"):
-        raise TensorError("bool content has bytes other than 0 and 1")
-    array = np.frombuffer(content, dtype.newbyteorder("<")).reshape(shape)
-    return array if sys.byteorder == "little" else array.astype(dtype)
-
-
-def _shape(proto: TensorProto) -> tuple[int, ...]:
+    shape = [dim.size for dim in proto.tensor_shape.dim]
     if proto.tensor_shape.unknown_rank:
         raise TensorError("the shape has an unknown rank")
-    shape = tuple(dim.size for dim in proto.tensor_shape.dim)
     if any(size < 0 for size in shape):
-        raise TensorError(f"shape {list(shape)} has a negative dimension")
-    return shape
+        raise TensorError(f"shape {shape} has a negative dimension")
+    count, content = math.prod(shape), proto.tensor_content
+    if count * dtype.itemsize > MAX_BYTES:
+        raise TensorError(f"shape {shape} of {numpy_name} is larger than {MAX_BYTES} bytes")
+    if content and len(content) != count * dtype.itemsize:
+        raise TensorError(f"{len(content)} bytes of content do not fill shape {shape} of {numpy_name}")
+    if content and dtype.kind == "b" and content.translate(None, b"\0\1"):
+        raise TensorError("bool content has bytes other than 0 and 1")
+    try:
+        if content:
+            return np.frombuffer(content, dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(shape)
+        return _from_list(getattr(proto, list_field), count, dtype).reshape(shape)
+    except (ValueError, MemoryError) as error:  # NumPy's limits: 64 dimensions, the address space
+        raise TensorError(str(error)) from error
 
 
 def _from_list(values: Any, count: int, dtype: np.dtype[Any]) -> NDArray[Any]:
