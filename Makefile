@@ -64,6 +64,7 @@ train: $(VENV)/.dev ## Train on MNIST: make train [DATA=path/to/mnist.npz] [ARGS
 
 bench: $(VENV)/.dev ## Run the benchmarks, and write their tables into docs/performance.md (needs wrk)
 	@$(BIN)/python -m benchmarks.gateway
+	@$(BIN)/python -m benchmarks.growth
 	@$(BIN)/python -m benchmarks.peers
 
 images: ## Build the images gateway, models and model-server: make images [BUILD="docker build"] [IMAGES=trainer]

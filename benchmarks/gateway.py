@@ -9,6 +9,7 @@ parsing. Processor time is the gateway's.
 """
 
 import base64
+import math
 import os
 import statistics
 import tempfile
@@ -30,9 +31,12 @@ from api.http.schemas import GenerateRequest
 from benchmarks.marked import replace_between_marks
 from benchmarks.peers.load import SCENARIOS, measure, require_wrk
 from benchmarks.peers.services import OURS, SERVICES, Running
+from serving.contract import GENERATOR, NOISE, NOISE_DIM, SIGNATURE
+from serving.model_server.loaded_version import load_version
+from serving.model_server.options import ServerOptions
 from serving.noise import noise_from_seeds
+from serving.pretrained import MODELS_DIR
 from tests.support import gateways
-from tests.support.pictures import saved
 from tests.support.processes import ServerProcess, digitgan_up
 
 DOCS: Final = Path(__file__).parent.parent / "docs/performance.md"
@@ -52,14 +56,72 @@ def stages(digits: Pixels) -> dict[str, Callable[[], object]]:
         "read and validate": lambda: GenerateRequest.model_validate_json(body),
         "seeds to noise": lambda: noise_from_seeds(seeds),
         "PNG": lambda: [images.png(digit) for digit in digits],
-        "(PNG by Pillow)": lambda: [saved(digit, compress_level=1) for digit in digits],
         "base64": lambda: [base64.b64encode(png).decode() for png in pngs],
     }
 
 
-def microseconds(function: Callable[[], object]) -> float:
+def microseconds(function: Callable[[], object], times: int = 100) -> float:
     """Returns the least time of a call: what it takes when nothing comes between."""
-    return 1e6 * min(timeit.repeat(function, number=1, repeat=100))
+    return 1e6 * min(timeit.repeat(function, number=1, repeat=times))
+
+
+def record_digits(directory: Path) -> Path:
+    """Writes the first 256 digits of the service into a file of the directory."""
+    file = directory / "digits.npy"
+    with digitgan_up() as (_, http):
+        answer = http.post("/generate", json={"seeds": list(range(256))}, headers={"Accept": "application/x-npy"})
+        file.write_bytes(answer.raise_for_status().content)
+    return file
+
+
+def cpu_seconds(server: ServerProcess) -> float:
+    """Returns a process's processor time so far."""
+    fields = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS_A_SECOND
+
+
+def products_and_weights() -> tuple[int, int]:
+    """Returns the multiplications that the generator's graph needs for an image, and the bytes of its constants."""
+    import openvino
+
+    graph = openvino.Core().read_model(MODELS_DIR / GENERATOR / "1")
+    graph.reshape([1, NOISE_DIM])
+    products = weights = 0
+    for node in graph.get_ordered_ops():
+        outputs = math.prod(node.get_output_shape(0)) if node.get_output_size() else 0
+        match node.get_type_name():
+            case "Constant":
+                weights += outputs * node.get_output_element_type(0).size
+            case "MatMul":
+                products += outputs * node.get_input_shape(0)[-1]
+            case "Convolution":
+                products += outputs * math.prod(node.get_input_shape(1)[1:])
+    return products, weights
+
+
+def cost_table() -> str:
+    """Returns the engine's time for an image beside the least that the graph can take on this machine."""
+    products, weights = products_and_weights()
+    matrix = np.ones((2048, 2048), np.float32)
+    large = np.ones(2**26, np.float32)
+    target = np.empty_like(large)
+    products_per_us = len(matrix) ** 3 / microseconds(lambda: matrix @ matrix, 30)
+    bytes_per_us = 2 * large.nbytes / microseconds(lambda: np.copyto(target, large), 5)
+    engine = load_version(MODELS_DIR / GENERATOR / "1", ServerOptions(()))
+    lines = [
+        f"An image needs {products / 1e6:.1f} million products, the weights {weights / 1e6:.1f} MB. NumPy reaches"
+        f" {products_per_us / 1e3:,.0f} products a nanosecond, and {bytes_per_us / 1e3:.1f} GB/s in a copy.",
+        "",
+        "| batch | engine: µs an image | products: µs | weights: µs | engine to the larger |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for count in COUNTS:
+        noise = noise_from_seeds(range(count))
+        took = microseconds(lambda noise=noise: engine.run(SIGNATURE, {NOISE: noise}), 50) / count  # type: ignore[misc]
+        least = products / products_per_us, weights / bytes_per_us / count
+        cells = " | ".join(f"{value:,.0f}" for value in (took, *least))
+        lines.append(f"| {count} | {cells} | {took / max(least):.1f} × |")
+    return "\n".join(lines) + "\n"
 
 
 @dataclass(frozen=True)
@@ -68,11 +130,6 @@ class Gateway:
 
     running: Running
     client: gateways.GatewayClient
-
-    def cpu_seconds(self) -> float:
-        """Returns its processor time so far."""
-        fields = Path(f"/proc/{self.client.process.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS_A_SECOND
 
     def own_seconds(self) -> tuple[float, float]:
         """Returns how long its requests took so far, without their waits for the model server, and their number."""
@@ -102,18 +159,15 @@ def main(
     console = Console()
     require_wrk()
     with tempfile.TemporaryDirectory() as directory:
-        file = Path(directory) / "digits.npy"
-        with digitgan_up() as (_, http):
-            answer = http.post("/generate", json={"seeds": list(range(256))}, headers={"Accept": "application/x-npy"})
-            file.write_bytes(answer.raise_for_status().content)
-        parts = [_stage_table(np.load(file))]
-        console.print(parts[0], markup=False, highlight=False)
+        file = record_digits(Path(directory))
+        parts = [cost_table(), _stage_table(np.load(file))]
+        console.print(*parts, sep="\n", markup=False, highlight=False)
         rows: list[dict[str, Any]] = []
         for number in range(rounds):
             console.print(f"Round {number + 1} of {rounds}")
             rows += _whole_requests(file, seconds)
     parts.append(_request_table(rows))
-    console.print(parts[1], markup=False, highlight=False)
+    console.print(parts[-1], markup=False, highlight=False)
     if write:
         replace_between_marks(DOCS, "benchmarks.gateway", "\n".join(parts))
 
@@ -123,7 +177,7 @@ def _whole_requests(digits: Path, seconds: int) -> list[dict[str, Any]]:
     with gateway(digits) as under_test:
         for scenario in SCENARIOS:
             measure(under_test.running, scenario, WARM_UP_S)
-            before, own_before = under_test.cpu_seconds(), under_test.own_seconds()
+            before, own_before = cpu_seconds(under_test.client.process), under_test.own_seconds()
             load = measure(under_test.running, scenario, seconds)
             if load.failures or not load.requests:
                 raise RuntimeError(f"{scenario.title}: {load.failures} failures, {load.requests} answers")
@@ -135,7 +189,7 @@ def _whole_requests(digits: Path, seconds: int) -> list[dict[str, Any]]:
                     "p99_ms": load.p99_ms,
                     "own_ms": 1e3 * (seconds_after - own_before[0]) / (requests_after - own_before[1]),
                     "requests_per_s": load.requests / load.seconds,
-                    "cpu_us": 1e6 * (under_test.cpu_seconds() - before) / load.requests,
+                    "cpu_us": 1e6 * (cpu_seconds(under_test.client.process) - before) / load.requests,
                 }
             )
     return rows

@@ -30,6 +30,7 @@ from digitgan.commands.training import import_tensorflow
 from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR, IMAGES, NOISE, SIGNATURE
 from serving.noise import noise_from_seeds
 from serving.pretrained import MODELS_DIR
+from tests.support.dispatches import noted_dispatches
 from training import data as datasets
 
 Row = tuple[str, str, str]
@@ -59,24 +60,6 @@ def run_process(seconds: float, *command: str | Path, **environment: str) -> tup
         return (error.stdout or b"").decode(), f"not finished within {seconds:.0f} s"
     last = (done.stderr.decode().strip().splitlines() or ["no message"])[-1]
     return done.stdout.decode(), f"exit status {done.returncode}: {last}" if done.returncode else ""
-
-
-@contextmanager
-def noted_dispatches() -> Iterator[list[str]]:
-    """Notes in the list that it yields what Python sends to TensorFlow in the block: operations and whole functions."""
-    from tensorflow.python.framework import op_callbacks
-
-    found: list[str] = []
-
-    def note(kind: str, _inputs: Any, _attributes: Any, _outputs: Any, _name: Any = None, graph: Any = None) -> None:
-        if graph is None:  # Otherwise a function is traced.
-            found.append(kind)
-
-    op_callbacks.add_op_callback(note)
-    try:
-        yield found
-    finally:
-        op_callbacks.remove_op_callback(note)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from benchmarks.gpu import noted_dispatches
+from tests.support.dispatches import noted_dispatches
 from training.device_loop import DeviceLoop, batch_rows, on_device
 
 
