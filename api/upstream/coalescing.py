@@ -88,6 +88,8 @@ class RequestQueue:
             elif request.call.task and all(one.answer.done() for one in request.call.requests):
                 request.call.task.cancel()
             raise
+        finally:
+            request.call = None  # Without the cycle the outputs are freed at once.
 
     def _send(self) -> None:
         """Sends waiting requests as calls. A second call has at least as many rows as the first."""

@@ -1,8 +1,10 @@
 """Calls of the model server: shared, limited in time, and cancelled when clients leave."""
 
 import asyncio
+import gc
 import json
 import socket
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -10,6 +12,7 @@ from typing import Any
 
 import grpc
 import httpx
+import numpy as np
 import pytest
 
 from api.http.deadlines import HEADER
@@ -17,8 +20,8 @@ from api.middleware.admission import MIN_CHARGE_IMAGES
 from api.upstream.coalescing import CALLS_IN_FLIGHT, LARGE_AT_ONCE, RequestQueue, Rows
 from api.upstream.inference import SLICE_ROWS
 from serving.apis import PredictRequest
-from serving.contract import NOISE
-from serving.tf_serving.client import Prediction
+from serving.contract import IMAGES, NOISE
+from serving.tf_serving.client import Array, Prediction
 from serving.tf_serving.tensors import to_array
 from tests.support import gateways
 from tests.support.gateways import GatewayClient, noise_input
@@ -138,6 +141,28 @@ def test_a_call_that_is_cancelled_before_it_begins_blocks_no_other() -> None:
             assert (await queue.predict([7])).version == 1
 
     asyncio.run(cancel_early())
+
+
+def test_outputs_do_not_wait_for_the_garbage_collector() -> None:
+    made: list[weakref.ref[Array]] = []
+
+    async def run_call(parts: Sequence[Rows], deadline: float) -> Prediction:
+        images = np.zeros((256, 28, 28, 1), np.uint8)
+        made.append(weakref.ref(images))
+        return Prediction("generator", 1, {IMAGES: images})
+
+    async def ask() -> None:
+        queue = RequestQueue(run_call)
+        for _ in range(3):
+            await queue.predict([7])
+        await asyncio.sleep(0)  # the last call ends
+        assert all(images() is None for images in made)
+
+    gc.disable()
+    try:
+        asyncio.run(ask())
+    finally:
+        gc.enable()
 
 
 def asking(http: GatewayClient, path: str, body: Any, accept: str = "*/*") -> socket.socket:
