@@ -206,7 +206,7 @@ def main(
     _, first, (gateway_mb, server_mb) = found[0]
     delay_s = max(0.0, first["1x1"].p50_ms / 1e3 - sum(first["1x1"].demands))
     titles = " | ".join(f"{scenario.title}: images/s | ms" for scenario in CHOSEN)
-    lines = [f"| measured/modelled | {titles} |", "| --- |" + " --- |" * 2 * len(CHOSEN)]
+    lines = [f"| measured/modelled, load for each gateway | {titles} |", "| --- |" + " --- |" * 2 * len(CHOSEN)]
     for layout, measured, _ in found:
         cells = []
         for scenario in CHOSEN:
