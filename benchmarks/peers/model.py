@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.quiet import quiet_tensorflow_import
-from training.gan.convolution import four_product_transforms
 
 Array = NDArray[Any]
 
@@ -17,6 +16,9 @@ _SUB_PIXEL: Final = {0: (1, 1), 1: (0, 0), 2: (1, 0), 3: (0, -1), 4: (1, -1)}
 
 def weights(version: Path) -> dict[str, Array]:
     """Returns the plain network's weights, kernels as of transposed convolutions: [5, 5, out, in]."""
+    with quiet_tensorflow_import():
+        from training.gan.convolution import four_product_transforms
+
     constants = _constants(version / "saved_model.pb")
     # The dense layer writes a row for each position. Of the next one there are the spectra of its kernel.
     dense = _only(constants, (49, 1, 100, 256))[:, 0]
