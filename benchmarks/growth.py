@@ -3,8 +3,8 @@
     python -m benchmarks.growth
 
 Measures gateways and model servers pinned to two cores, and takes each process's processor time a request from the
-first of these runs. The model is a closed queueing network whose stations are the cores. Mean value analysis (Reiser
-and Lavenberg 1980) gives its throughput and latency: for the other runs, as a check, and for more cores than two.
+first of these runs. The model is a closed queueing network; each core is a station. Mean value analysis (Reiser and
+Lavenberg 1980) gives its throughput and latency: for the other runs, as a check, and for more cores than two.
 """
 
 import os

@@ -30,7 +30,7 @@ ALWAYS: Final[Sequence[tuple[str, str]]] = (
 POLICY: Final = "Content-Security-Policy"
 
 CLIENT_LEFT: Final = 499
-"""In metrics and logs, the status of a request whose client left before there was one."""
+"""The status, in metrics and logs, of a request that its client cancelled before the answer began."""
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 

@@ -1,4 +1,4 @@
-"""POST /generate with labels, digit and curated, on small models whose pixels show their digit."""
+"""POST /generate with labels, digit and curated, on the small models."""
 
 import csv
 import io

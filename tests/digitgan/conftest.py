@@ -24,7 +24,7 @@ def client(url: str) -> Iterator[Client]:
 
 @pytest.fixture(scope="session")
 def small_url(small_http: GatewayClient) -> str:
-    """The address of a gateway with the small models, whose pixels show their digit."""
+    """The address of a gateway with the small models."""
     return small_http.process.url
 
 

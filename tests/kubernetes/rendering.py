@@ -19,6 +19,8 @@ K8S: Final = ROOT / "k8s"
 OVERLAYS: Final = tuple(sorted(path.name for path in (K8S / "overlays").iterdir()))
 COMPONENTS: Final = tuple(sorted(path.name for path in (K8S / "components").iterdir()))
 
+_NEEDED: Final = "They need kustomize 4.5 or kubectl 1.24, or later."
+
 Manifest = dict[str, Any]
 
 
@@ -53,7 +55,7 @@ def render(*components: str, directory: Path = K8S / "base") -> list[Manifest]:
             Path(temporary, "kustomization.yaml").write_text(json.dumps(content))
             return render(directory=Path(temporary))
     done = subprocess.run([*_command(), str(directory)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, f"{done.stderr}{_NEEDED}"
     # By libyaml: in Python alone, reading takes longer than rendering.
     return [each for each in yaml.load_all(done.stdout, Loader=yaml.CSafeLoader) if each]
 
@@ -104,4 +106,6 @@ def _command() -> tuple[str, str]:
     for program, command in (("kustomize", "build"), ("kubectl", "kustomize")):
         if binary := shutil.which(program):
             return binary, command
-    return pytest.skip("NOT CHECKED: the Kubernetes manifests. Neither kustomize nor kubectl is on the PATH")
+    return pytest.skip(
+        f"NOT CHECKED: the Kubernetes manifests. Neither kustomize nor kubectl is on the PATH. {_NEEDED}"
+    )

@@ -109,7 +109,7 @@ def publish(base: Path, version: int, change: Callable[[Path], object] = lambda 
 
 
 def mark(version: Path) -> None:
-    """Puts a generator in its place whose first pixel is 1, so that an image tells by whom it was made."""
+    """Replaces a generator by one that sets the first pixel to 1, so that an image shows which version made it."""
     card = read_card(version)
     shutil.rmtree(version)
     indexed_models.save_generator(version, shift=1, indexed=None)

@@ -59,7 +59,7 @@ print(json.dumps(losses))
 
 
 def test_two_replicas_have_the_losses_of_one(digits_npz: Path) -> None:
-    """Within rounding, without dropout, whose masks differ from replica to replica."""
+    """Up to rounding. There is no dropout, because each replica has other masks."""
     done = python(PROGRAM, str(digits_npz))
     assert done.returncode == 0, done.stderr
     one, two = np.array(json.loads(done.stdout.splitlines()[-1]))

@@ -1,7 +1,7 @@
-"""A headless Service on this machine: a name whose addresses change, from a name server of its own.
+"""A headless Service on this machine: a name server for one name, whose addresses a test can change.
 
-A gateway asks for it with ``DIGITGAN_MODEL_SERVER=dns://127.0.0.1:PORT/model-server:8500``, and gRPC's client does then
-what it does in a cluster: it resolves the name anew when a connection ends.
+A gateway uses it with ``DIGITGAN_MODEL_SERVER=dns://127.0.0.1:PORT/model-server:8500``. gRPC's client then does what it
+does in a cluster: it resolves the name again when a connection ends.
 """
 
 import socket

@@ -1,8 +1,8 @@
-"""Small models that can be checked in one's head, with all the signatures of the contract.
+"""Small models with simple outputs and all the signatures of the contract.
 
-The generator's image is of one shade: 25 × the digit; its first pixel is the generator's ``shift``, by which versions
-differ. The classifier reads the shade, with a confidence of 0.91, where the index says 0.97: so an answer tells
-its source. The discriminator's probability is calibrated: one half is at a logit of 2.
+All pixels of a generated image are 25 × its digit, except the first: it is the generator's ``shift``, by which versions
+differ. The classifier reads the digit with a confidence of 0.91, and the index says 0.97: so the confidence shows where
+a label comes from. The discriminator's probability is calibrated: one half is at a logit of 2.
 """
 
 from pathlib import Path

@@ -51,7 +51,7 @@ def gateway(http: GatewayClient) -> ServerProcess:
 
 @pytest.fixture(scope="session")
 def small_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base directory with models whose pixels show their digit."""
+    """A base directory with the small models of tests/support/indexed_models.py."""
     from tests.support import indexed_models
 
     return built_once(tmp_path_factory, "small-models", indexed_models.save_all)

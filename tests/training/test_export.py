@@ -183,7 +183,7 @@ def test_both_models_get_the_next_number_and_nothing_else_is_left(networks: dict
 
 
 class Drifting:
-    """A network whose answers are other ones after it was traced, by ``drift``. It never computes in TF32."""
+    """A network that adds ``drift`` to its outputs outside of a graph. It refuses to compute in TF32."""
 
     def __init__(self, network: Any, drift: float) -> None:
         self._network, self._drift = network, np.float32(drift)
