@@ -74,7 +74,7 @@ def test_only_the_model_server_and_the_training_name_tensorflow() -> None:
         (
             "from api import main; import digitgan.cli; main.create_app(main.load_settings())",
             {"api", "fastapi", "grpc"},
-            {"h5py", "keras", "matplotlib", "openvino", "opentelemetry.sdk", "sklearn", "tensorflow"},
+            {"httpx", "keras", "matplotlib", "openvino", "opentelemetry.sdk", "packaging", "sklearn", "tensorflow"},
         ),
         ("from digitgan import Client", {"httpx", "numpy"}, {"api", "fastapi", "training", "tensorflow", "grpc"}),
         ("import digitgan.cli", {"typer"}, {"digitgan.commands.serving", "httpx", "PIL", "tensorflow", "training"}),

@@ -20,17 +20,6 @@ def test_hadolint_has_nothing_to_say() -> None:
     assert done.returncode == 0
 
 
-def test_the_command_digitgan_is_on_the_path() -> None:
-    """``kubectl exec … -- digitgan`` finds it, and its first line names a Python that the image has."""
-    text = (ROOT / "Dockerfile").read_text()
-    (path,) = re.findall(r"^ENV PATH=(\S+)", text, re.MULTILINE)
-    (directory,) = re.findall(r"--target (/\S+)", text)
-    (script, python) = re.findall(r"'1s\|\.\*\|#!(\S+)\|' (\S+)", text)[0][::-1]
-    assert Path(script) == Path(directory, "bin", "digitgan")
-    assert {str(Path(script).parent), str(Path(python).parent)} <= set(path.split(":"))
-    assert "rm -rf /opt/digitgan/bin" not in text
-
-
 @pytest.mark.parametrize("image", ["gateway", "models", "model-server", "trainer"])
 def test_an_image_names_the_commit_of_what_is_in_it(image: str) -> None:
     """podman's cache does not look at the argument REVISION: the label is new only where a copy before it is."""

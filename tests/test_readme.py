@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.support.pages import printed_by, run
+from tests.support.pages import blocks, commands, printed_by, run
 from tests.support.processes import digitgan_up
 
 ROOT = Path(__file__).parent.parent
@@ -22,14 +22,7 @@ NOT_RUN = {
 SHORTER = {"digitgan dataset digits": "digitgan dataset digits --count 60 --test 10"}
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-
-
-def commands() -> dict[str, str]:
-    """What is printed below each command."""
-    parts = re.split(r"^\$ (.*)\n", "".join(blocks("console")), flags=re.MULTILINE)
-    return dict(zip(parts[1::2], parts[2::2], strict=True))
+COMMANDS = dict(commands(README))
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +39,9 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-@pytest.mark.parametrize("command", [command for command in commands() if command not in NOT_RUN])
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command not in NOT_RUN])
 def test_a_command_prints_what_is_below_it(url: str, directory: Path, command: str) -> None:
-    done, expected = run(SHORTER.get(command, command), directory, url), commands()[command]
+    done, expected = run(SHORTER.get(command, command), directory, url), COMMANDS[command]
     assert done.returncode == 0, done.stderr
     printed = done.stdout
     if expected.startswith("{"):
@@ -74,11 +67,11 @@ def rounded(value: object) -> object:
 
 
 def test_each_command_that_is_not_run_is_in_the_readme() -> None:
-    assert {*NOT_RUN, *SHORTER} <= set(commands())
+    assert {*NOT_RUN, *SHORTER} <= set(COMMANDS)
 
 
 def test_the_python_example_prints_what_it_says(url: str) -> None:
-    (code,), (expected,) = blocks("python"), blocks("output")
+    (code,), (expected,) = (blocks(README, language) for language in ("python", "output"))
     assert printed_by(code.replace("http://127.0.0.1:8000", url)) == expected
 
 

@@ -65,22 +65,14 @@ def test_threads_do_not_disturb_each_other() -> None:
             assert np.array_equal(result, expected)
 
 
-def test_the_quantile_is_as_good_as_scipys_and_finite_and_odd_out_to_its_ends() -> None:
-    words = np.random.Philox(key=5).random_raw(500_000)
+def test_the_quantile_is_as_good_as_scipys_and_odd_out_to_its_ends() -> None:
+    """One number in 36 billion lies in the far tail, so no seed that a test could try reaches it."""
+    tail = np.arange(0, 100_000, 7, dtype=np.uint64) << np.uint64(11)
+    words = np.concatenate([np.random.Philox(key=5).random_raw(500_000), tail])
     q = ((words >> np.uint64(11)).astype(np.int64) - 2**52 + 0.5) * 2.0**-53
     expected = np.copysign(special.ndtri(0.5 - np.abs(q)), q)
     assert np.max(np.abs(_normal(words) / expected - 1)) < 2e-15
-    ends = _normal(np.array([0, 2**11, 2**63 - 1, 2**63, 2**64 - 2**11 - 1, 2**64 - 1], np.uint64))
-    assert np.array_equal(ends, -ends[::-1])
-    assert ends[-1] == pytest.approx(-special.ndtri(2.0**-54), rel=1e-15)
-
-
-def test_the_far_tail_is_as_good_as_scipys() -> None:
-    """One number in 36 billion lies here, so no seed that a test could try reaches it."""
-    words = np.arange(1, 100_000, 7, dtype=np.uint64) << np.uint64(11)
-    u = ((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
-    assert u.max() < np.exp(-25)
-    assert np.max(np.abs(_normal(words) / special.ndtri(u) - 1)) < 2e-15
+    assert np.array_equal(_normal(~tail), -_normal(tail))
 
 
 @pytest.mark.parametrize("seed", [-1, MAX_SEED + 1, 2**64, True, False, 1.0, "1", None, np.int64(3)])

@@ -1,35 +1,28 @@
 """quiet_tensorflow_import, in processes of its own: it handles their standard error."""
 
+import pytest
+
+from tests.support.commands import python
+
+CODE = """
 import os
-import subprocess
-import sys
+os.environ.pop("TF_CPP_MIN_LOG_LEVEL", None)
+os.environ |= {environment}
+from serving.quiet import quiet_tensorflow_import
+with quiet_tensorflow_import():
+    os.write(2, b"news\\n"); {block}
+print(os.environ["TF_CPP_MIN_LOG_LEVEL"])
+os.write(2, b"after\\n")
+"""
 
 
-def run(block: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    program = (
-        "import os, sys\n"
-        "from serving.quiet import quiet_tensorflow_import\n"
-        f"with quiet_tensorflow_import():\n    os.write(2, b'news\\n'); {block}\n"
-        "print(os.environ['TF_CPP_MIN_LOG_LEVEL'])\n"
-        "os.write(2, b'after\\n')\n"
-    )
-    inherited = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
-    return subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False, env=inherited | environment
-    )
-
-
-def test_what_is_written_meanwhile_is_not_shown() -> None:
-    result = run("pass")
-    assert (result.stdout, result.stderr) == ("3\n", "after\n")
+@pytest.mark.parametrize(("level", "errors"), [("", "after\n"), ("0", "news\nafter\n")], ids=["usual", "level is set"])
+def test_what_is_written_meanwhile_is_shown_only_where_a_log_level_is_set(level: str, errors: str) -> None:
+    result = python(CODE.format(environment={"TF_CPP_MIN_LOG_LEVEL": level} if level else {}, block="pass"))
+    assert (result.stdout, result.stderr) == (f"{level or 3}\n", errors)
 
 
 def test_what_is_written_is_shown_when_it_fails() -> None:
-    result = run("import nothing_of_this_name")
+    result = python(CODE.format(environment={}, block="import nothing_of_this_name"))
     assert result.stderr.startswith("news\n")
     assert "nothing_of_this_name" in result.stderr
-
-
-def test_a_log_level_that_is_set_is_left_alone() -> None:
-    result = run("pass", TF_CPP_MIN_LOG_LEVEL="0")
-    assert (result.stdout, result.stderr) == ("0\n", "news\nafter\n")

@@ -68,6 +68,7 @@ def test_containers_have_no_root_no_shell_no_capability_and_nowhere_to_write(url
         assert found["EffectiveCaps"] in (None, [])
         processes = podman("top", name, "user", "pid", "args").splitlines()[1:]
         assert [line.split()[:3] for line in processes] == [["digitgan", "1", "python"]]
+        assert podman("exec", name, "digitgan", "--version").startswith("digitgan ")
         shell = subprocess.run(["podman", "exec", name, "/bin/sh", "-c", "true"], capture_output=True, timeout=60)
         assert shell.returncode != 0
         writing = ["podman", "exec", name, "python", "-c", "open('/opt/digitgan/new', 'w')"]
@@ -79,7 +80,7 @@ def test_the_gateways_image_is_small_and_holds_no_tensorflow() -> None:
     code = "import importlib.metadata as m; print(*(d.metadata['Name'].lower() for d in m.distributions()))"
     run = ("run", "--rm", "--read-only", "--entrypoint", "python", "localhost/digitgan/gateway", "-c", code)
     packages = set(podman(*run).split())
-    assert {"digitgan", "fastapi", "grpcio"} <= packages
+    assert {"digitgan", "fastapi", "grpcio", "opentelemetry-sdk"} <= packages
     assert not {name for name in packages if "tensorflow" in name or name in ("keras", "tensorboard", "pip")}
 
 

@@ -6,16 +6,14 @@ The package is a wheel in a fresh virtual environment with the client alone; pip
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 
 from tests.support.commands import LIMIT_S
 from tests.support.processes import digitgan_up
-from training.data import Dataset, load
+from training.data import load
 
 ROOT = Path(__file__).parents[2]
 COUNT, TEST = 120, 40
@@ -23,32 +21,15 @@ COUNT, TEST = 120, 40
 pytestmark = pytest.mark.timeout(2 * LIMIT_S)  # pip installs PyTorch
 
 
-class Reader(NamedTuple):
-    """How a library reads the test digits of a dataset in ``folder``, as ``x``, uint8 [N, 28, 28], and ``y``."""
-
-    package: str
-    format: str
-    code: str
-    by_digit: bool = False
-    """Whether it reads the digits by class, and in their order within each class."""
-
-
 READERS = {
-    "torchvision MNIST": Reader(
-        "torchvision",
-        "idx",
-        """
+    "torchvision MNIST": """
 from torchvision.datasets import MNIST
 
 assert len(MNIST(folder)) == 120
 test = MNIST(folder, train=False)
 x, y = [image for image, _ in test], [label for _, label in test]
 """,
-    ),
-    "torchvision ImageFolder": Reader(
-        "torchvision",
-        "png",
-        """
+    "torchvision ImageFolder": """
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import Compose, Grayscale, PILToTensor
@@ -57,19 +38,14 @@ test = ImageFolder(f"{folder}/test", Compose([Grayscale(), PILToTensor()]))
 ((images, y),) = DataLoader(test, batch_size=40)
 x = images[:, 0]
 """,
-        by_digit=True,
-    ),
-    "pandas read_csv": Reader(
-        "pandas",
-        "csv",
-        """
+    "pandas read_csv": """
 import pandas
 
 table = pandas.read_csv(f"{folder}/test.csv")
 x, y = table.drop(columns="label").to_numpy(np.uint8).reshape(-1, 28, 28), table["label"]
 """,
-    ),
 }
+"""How a library reads the test digits of a dataset in ``folder``, as ``x``, uint8 [N, 28, 28], and ``y``."""
 CODE = """
 import sys
 import numpy as np
@@ -100,32 +76,24 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
+def datasets(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the dataset in each format."""
+    folder = tmp_path_factory.mktemp("datasets")
     with digitgan_up() as (server, _):
-        yield server.url
+        for name in ("idx", "png", "csv"):
+            options = ("--count", str(COUNT), "--test", str(TEST), "--format", name, "--url", server.url)
+            run(python.parent / "digitgan", "dataset", folder / name, *options)
+    return folder
 
 
-@pytest.fixture(scope="module")
-def expected(python: Path, url: str, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """The dataset as this project reads it."""
-    return load(make(python, url, tmp_path_factory.mktemp("expected"), "idx"))
-
-
-def make(python: Path, url: str, folder: Path, format_: str) -> Path:
-    out = folder / format_
-    options = ("--count", str(COUNT), "--test", str(TEST), "--format", format_, "--url", url)
-    run(python.parent / "digitgan", "dataset", out, *options)
-    return out
-
-
-@pytest.mark.parametrize("name", READERS)
-def test_a_library_reads_a_dataset(python: Path, url: str, expected: Dataset, tmp_path: Path, name: str) -> None:
-    reader = READERS[name]
-    run(python, "-m", "pip", "install", reader.package)
-    folder = make(python, url, tmp_path, reader.format)
-    run(python, "-P", "-c", CODE.format(reader.code), folder, tmp_path / "read.npz")
+@pytest.mark.parametrize(("name", "format_"), list(zip(READERS, ("idx", "png", "csv"), strict=True)))
+def test_a_library_reads_a_dataset(python: Path, datasets: Path, tmp_path: Path, name: str, format_: str) -> None:
+    run(python, "-m", "pip", "install", name.split()[0])
+    run(python, "-P", "-c", CODE.format(READERS[name]), datasets / format_, tmp_path / "read.npz")
+    expected = load(datasets / "idx")
     x, y = expected.x_test, expected.y_test
-    order = np.argsort(y, kind="stable") if reader.by_digit else np.arange(TEST)
+    by_digit = np.argsort(y, kind="stable")  # an ImageFolder has the digits of a class together
+    order = by_digit if format_ == "png" else np.arange(TEST)
     with np.load(tmp_path / "read.npz") as read:
         assert np.array_equal(read["y"], y[order])
         assert np.array_equal(read["x"], x[order])

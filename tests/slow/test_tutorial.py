@@ -11,12 +11,12 @@ from PIL import Image
 
 from serving.contract import GENERATOR
 from serving.versions.model_card import read_card
-from tests.support.pages import run
+from tests.support.pages import commands, run
 from tests.support.processes import digitgan_up
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
-TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text("utf-8")
+COMMANDS = [command for command, _ in commands((ROOT / "docs" / "tutorial.md").read_text("utf-8"))]
 
 SHORTER = {
     "make train ARGS=--dry-run": "digitgan train --dry-run",
@@ -31,11 +31,6 @@ SHORTER = {
 pytestmark = pytest.mark.timeout(900)  # two trainings on a busy machine
 
 
-def commands() -> list[str]:
-    blocks = re.findall(r"^```console\n(.*?)^```", TUTORIAL, re.MULTILINE | re.DOTALL)
-    return [line.removeprefix("$ ") for line in "".join(blocks).splitlines() if line.startswith("$ ")]
-
-
 def shortened(command: str) -> str:
     for printed, shorter in SHORTER.items():
         command = command.replace(printed, shorter)
@@ -43,7 +38,7 @@ def shortened(command: str) -> str:
 
 
 def test_each_substitution_stands_for_something_that_is_printed() -> None:
-    assert all(any(printed in command for command in commands()) for printed in SHORTER)
+    assert all(any(printed in command for command in COMMANDS) for printed in SHORTER)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +54,7 @@ def outputs(desk: Path, digits_npz: Path) -> Iterator[dict[str, str]]:
     """What each command said, by the command as it is printed; of one that is printed twice, the second time."""
     url, answers = "", dict[str, str]()
     with ExitStack() as opened:
-        for command in commands():
+        for command in COMMANDS:
             if command.startswith("digitgan up --models "):
                 server, _ = opened.enter_context(digitgan_up("--models", desk / command.split()[-1]))
                 url = server.url

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import subprocess
 import sys
 from contextlib import redirect_stdout
@@ -11,6 +12,17 @@ from typing import Final
 from tests.support.commands import LIMIT_S
 
 _BIN: Final = Path(__file__).parent / "bin"
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """Returns the code blocks of a page in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+
+
+def commands(page: str) -> list[tuple[str, str]]:
+    """Returns the commands of a page, and what is printed below each."""
+    parts = re.split(r"^\$ (.*)\n", "".join(blocks(page, "console")), flags=re.MULTILINE)
+    return list(zip(parts[1::2], parts[2::2], strict=True))
 
 
 def run(command: str, directory: Path, url: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -31,7 +31,9 @@ def evaluator(dataset: Dataset) -> Evaluator:
 
 
 def test_real_digits_pass_for_real_and_noise_does_not(evaluator: Evaluator, dataset: Dataset) -> None:
-    real = evaluator.measure_real(IMAGES).figures
+    measured = evaluator.measure_real(IMAGES)
+    assert measured.figures.keys() == measured.intervals.keys(), "each figure has an interval"
+    real = measured.figures
     noise = evaluator.measure(np.random.default_rng(0).integers(0, 256, (IMAGES, 28, 28), np.uint8)).figures
     assert list(real) == list(noise) == FIGURES
     assert len(FIGURES) == 13

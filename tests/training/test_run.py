@@ -234,31 +234,13 @@ def absent() -> Iterator[str]:
         yield f"127.0.0.1:{reserved.getsockname()[1]}"
 
 
-def as_worker(monkeypatch: pytest.MonkeyPatch, index: int, other: str) -> None:
-    """Makes the next command this one of two workers."""
-    workers = [other, other]
-    workers[index] = f"127.0.0.1:{free_port()}"
-    task = {"type": "worker", "index": index}
-    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": {"worker": workers}, "task": task}))
-
-
-def test_what_follows_the_last_step_needs_no_other_worker(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absent: str
-) -> None:
-    copy = shutil.copytree(run, tmp_path / "run")
-    (copy / "report.html").unlink()
-    as_worker(monkeypatch, 1, absent)
-    assert "is complete" in digitgan_here("train", "--run", copy, "--resume").stdout
-    as_worker(monkeypatch, 0, absent)
-    digitgan_here("train", "--run", copy, "--resume", "--no-export")
-    assert (copy / "report.html").exists()
-
-
 def test_a_worker_names_those_that_are_missing(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absent: str
 ) -> None:
+    """tests/slow/test_training_workers.py has two that run."""
+    cluster = {"worker": [absent, f"127.0.0.1:{free_port()}"]}
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": {"type": "worker", "index": 1}}))
     copy = shutil.copytree(run, tmp_path / "run")
-    as_worker(monkeypatch, 1, absent)
     resume = ("train", "--run", copy, "--resume", "--steps", str(STEPS + 1), "--workers-timeout", "1")
     done = digitgan_here(*resume)
     assert (done.exit_code, f"no answer from {absent} in 1 s" in done.output) == (1, True)
