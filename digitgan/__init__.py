@@ -13,10 +13,4 @@ def __getattr__(name: str) -> Any:
     """Imports the client when it is first named: the commands that serve and train do without httpx."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        client = import_module("digitgan.client")
-    except ModuleNotFoundError as error:
-        from digitgan.errors import install_command
-
-        raise ImportError(f"the client needs {error.name}. Install it with: {install_command('client')}") from error
-    return getattr(client, name)
+    return getattr(import_module("digitgan.client"), name)

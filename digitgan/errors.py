@@ -1,17 +1,10 @@
-"""How a command ends early: it lacks a part, it cannot write where it should, or a signal stops it."""
+"""How a command ends early: it lacks a part, or a signal stops it."""
 
-import json
-import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
-from pathlib import Path
 from types import FrameType
 from typing import Final
-from urllib.parse import unquote, urlsplit
 
 from serving.errors import UserError
 
@@ -50,55 +43,10 @@ def stop_on_signals() -> None:
         signal.signal(signal.SIGHUP, lambda _number, _frame: signal.raise_signal(signal.SIGTERM))
 
 
-@contextmanager
-def deferred_signals() -> Iterator[None]:
-    """Holds SIGINT and SIGTERM back until the block is done."""
-    arrived: list[int] = []
-    handlers = {
-        number: signal.signal(number, lambda number, _frame: arrived.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        for each in arrived:
-            signal.raise_signal(each)
-
-
 def require(extra: str) -> None:
     """Raises UserError if an optional part, which an extra brings, is not installed."""
     if missing := [module for module in _MODULES[extra] if find_spec(module) is None]:
-        raise UserError(f"this needs {', '.join(missing)}. Install the extra '{extra}': {install_command(extra)}")
-
-
-def check_parent(option: str, path: Path) -> None:
-    """Raises UserError if no file can be made at ``path``, before anything is computed for it."""
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        raise UserError(f"{option} {path}: there is no folder {folder}")
-    if not os.access(folder, os.W_OK):
-        raise UserError(f"{option} {path}: {folder} is not writable")
-
-
-def install_command(extra: str) -> str:
-    """Returns the command that adds an extra to this installation, from where the package itself came."""
-    origin, installer = {}, ""
-    try:
-        installed = distribution("digitgan")
-        origin = json.loads(installed.read_text("direct_url.json") or "{}")  # PEP 610
-        installer = (installed.read_text("INSTALLER") or "").strip()
-    except PackageNotFoundError:
-        pass
-    python = f"uv pip install --python {sys.executable}" if installer == "uv" else f"{sys.executable} -m pip install"
-    url = origin.get("url", "")
-    if "dir_info" in origin:
-        folder = Path(unquote(urlsplit(url).path))
-        lock = folder / "requirements.lock"
-        constraint = f"--constraint {lock} " if lock.exists() else ""
-        editable = "--editable " if origin["dir_info"].get("editable") else ""
-        return f"{python} {constraint}{editable}'{folder}[{extra}]'"
-    if "vcs_info" in origin:
-        url = f"{origin['vcs_info']['vcs']}+{url}@{origin['vcs_info']['commit_id']}"
-    return f"{python} 'digitgan[{extra}] @ {url}'" if url else f"{python} 'digitgan[{extra}]'"
+        raise UserError(
+            f"this needs {', '.join(missing)}. Install the extra '{extra}', in the folder of the source: "
+            f"{sys.executable} -m pip install --constraint requirements.lock '.[{extra}]'"
+        )

@@ -19,7 +19,7 @@ import httpx
 from rich.console import Console
 
 from benchmarks.peers.environments import HERE, onnx_generator, python_of
-from digitgan.supervisor import TENSORFLOW_MODEL_SERVER
+from digitgan.processes import TENSORFLOW_MODEL_SERVER
 from tests.support.processes import free_port, resident_bytes
 
 OURS: Final = "digitgan"

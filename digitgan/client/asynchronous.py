@@ -1,21 +1,32 @@
 """The client for asyncio: ``digitgan.client.synchronous``, with ``await``."""
 
 import asyncio
-import os
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+import random
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, Final, Self
 
 import httpx
 import numpy as np
 from numpy.typing import ArrayLike
 
 from digitgan.client import protocol
-from digitgan.client.errors import BrokenStreamError, SlowAnswerError, UnavailableError, UnreachableError, problem_in
+from digitgan.client.errors import (
+    BrokenStreamError,
+    DigitganError,
+    SlowAnswerError,
+    UnavailableError,
+    UnreachableError,
+    problem_in,
+    retry_after_s,
+)
 from digitgan.client.protocol import FORMATS, JSON, NPY, ZIP, Balance, ImageInput, Seeds, reading
 from digitgan.client.results import Digits, LabelledDigits, Model, Saved, Scores
-from digitgan.client.retries import Outcome, Retries
+
+_FIRST_PAUSE_S: Final = 0.1
+_LONGEST_PAUSE_S: Final = 5.0
+_TRY_AGAIN: Final = (429, 503)
 
 
 class AsyncClient:
@@ -103,12 +114,17 @@ class AsyncClient:
         accept = FORMATS.get(target.suffix.lower())
         if accept is None:
             raise ValueError(f"{target} should end in one of {', '.join(FORMATS)}")
-        with _partial_file(target) as file:
-            async with aclosing(await self._send("POST", "/generate", accept, stream=True, json=body)) as response:
-                with reading(response):
-                    model, version = protocol.maker_of(response)
-                async for chunk in self._chunks(response):
-                    file.write(chunk)
+        partial = target.with_name(f"{target.name}.partial")
+        try:
+            with partial.open("wb") as file:
+                async with aclosing(await self._send("POST", "/generate", accept, stream=True, json=body)) as response:
+                    with reading(response):
+                        model, version = protocol.maker_of(response)
+                    async for chunk in self._chunks(response):
+                        file.write(chunk)
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
         return Saved(target, model, version)
 
     async def score(self, images: ImageInput | Sequence[ImageInput], *, labels: bool = False) -> Scores:
@@ -201,40 +217,35 @@ class AsyncClient:
         retry_s: float | None = None,
         **content: Any,
     ) -> httpx.Response:
-        """Returns an answer with status 200; with ``stream``, its body is still to come. Raises DigitganError."""
-        retries = Retries(self._retry_s if retry_s is None else retry_s)
-        pause_s: float | None = 0.0
-        while pause_s is not None:
-            await asyncio.sleep(pause_s)
+        """Returns an answer with status 200; with ``stream``, its body is still to come. Raises DigitganError.
+
+        Every call of this client only reads, so it is safe to repeat. It is repeated after a failed connection, 503 and
+        429. A call that timed out is not: the second one would time out too. A ``Retry-After`` is waited for in full.
+        Other pauses double, less a random part of up to half, so that clients that failed together do not return
+        together. All pauses together take at most ``retry_s``, the client's by default.
+        """
+        left_s = self._retry_s if retry_s is None else retry_s
+        next_s = _FIRST_PAUSE_S
+        while True:
             request = self._http.build_request(method, path, headers={"Accept": accept}, **content)
-            outcome: Outcome
+            pause_s = None
             try:
-                outcome = await self._http.send(request, stream=stream)
-                if not outcome.is_success:
-                    await outcome.aread()
+                response = await self._http.send(request, stream=stream)
+                if response.is_success:
+                    return response
+                await response.aread()
+                failure: DigitganError = problem_in(response)
+                if response.status_code not in _TRY_AGAIN:
+                    raise failure
+                pause_s = retry_after_s(response)
+            except httpx.TimeoutException as error:
+                raise SlowAnswerError(f"{self.url} didn't answer in time ({type(error).__name__})") from error
             except httpx.TransportError as error:
-                outcome = error
-            pause_s = retries.pause_s(outcome)
-        if isinstance(outcome, httpx.TimeoutException):
-            raise SlowAnswerError(f"{self.url} didn't answer in time ({type(outcome).__name__})") from outcome
-        if isinstance(outcome, httpx.TransportError):
-            raise UnreachableError(f"{self.url} can't be reached: {outcome or type(outcome).__name__}") from outcome
-        if not outcome.is_success:
-            raise problem_in(outcome)
-        return outcome
-
-
-@contextmanager
-def _partial_file(path: Path) -> Iterator[BinaryIO]:
-    """Gives a file under a temporary name, which gets its own when the block ends well, and goes otherwise."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-        temporary.replace(path)
-    except OSError as error:
-        if error.filename == str(temporary):
-            error.filename = str(path)
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
+                failure = UnreachableError(f"{self.url} can't be reached: {error or type(error).__name__}")
+            if pause_s is None:
+                pause_s = next_s * random.uniform(0.5, 1)  # noqa: S311 - no secret
+            next_s = min(2 * next_s, _LONGEST_PAUSE_S)
+            left_s -= max(pause_s, _FIRST_PAUSE_S)  # so that "Retry-After: 0" ends too
+            if left_s < 0:
+                raise failure
+            await asyncio.sleep(pause_s)

@@ -1,13 +1,9 @@
 """``digitgan generate`` and ``digitgan score``: the gateway's routes in a terminal."""
 
-import io
 import re
-import shutil
-import warnings
-import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -16,11 +12,11 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from digitgan.commands import GROUP_OPTIONS, command
-from digitgan.errors import check_parent, require
+from digitgan.errors import require
 from serving.errors import UserError
 
 if TYPE_CHECKING:
-    from digitgan.client import Client, Score, Scores
+    from digitgan.client import Client
 
 app: Final = typer.Typer(**GROUP_OPTIONS)
 
@@ -33,18 +29,17 @@ LocalOption = Annotated[
     typer.Option("--local", help="Start a service for this command alone, on the models in the package."),
 ]
 
-_HINT: Final = "start one for this command alone by --local"
 _MOST_SEEDS: Final = 100_000
-_SCORED_AT_ONCE: Final = 8
-_LARGEST_SIDE: Final = 1024
 _OF_IMAGES: Final = (413, 422)
-"""The statuses of a request with images that are too large, or are not images."""
+"""The statuses of a request with an image that is too large, or is not an image."""
 _IMAGES: Final = (".png", ".jpg", ".jpeg", ".webp")
 
 
 @contextmanager
-def open_client(url: str | None, *, local: bool, retry_s: float = 0.0, hint: str = _HINT) -> Iterator["Client"]:
-    """Gives a client of the gateway at ``url``, or of one that runs as long as the block.
+def open_client(
+    url: str | None, *, local: bool, models: Path | None = None, retry_s: float = 0.0
+) -> Iterator["Client"]:
+    """Gives a client of the gateway at ``url``; with ``local`` of one on ``models`` that runs as long as the block.
 
     Without ``retry_s`` no call is repeated, so that a command at a terminal reports a missing service at once.
 
@@ -52,18 +47,17 @@ def open_client(url: str | None, *, local: bool, retry_s: float = 0.0, hint: str
     """
     require("client")
     from digitgan.client import Client, DigitganError, UnreachableError
-    from digitgan.local_service import local_service
 
     try:
         with ExitStack() as opened:
             if local:
+                from digitgan.processes import local_service
+
                 typer.echo("Starting a service …", err=True)
-                url = opened.enter_context(local_service())
+                url = opened.enter_context(local_service(models))
             yield opened.enter_context(Client(url, retry_s=retry_s))
     except UnreachableError as error:
-        raise UserError(
-            f"{error}. Start a service with: digitgan up   (or name another by --url, or {hint})"
-        ) from error
+        raise UserError(f"{error}. Start a service with: digitgan up   (or name another by --url)") from error
     except (DigitganError, ValueError) as error:
         raise UserError(str(error)) from error
 
@@ -81,7 +75,7 @@ def generate(
     version: Annotated[int | None, typer.Option(help="The generator's version. Default: the newest.")] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Write a file, .png (a sheet of several), .zip, .npy or .json; or a folder of PNGs."),
+        typer.Option(help="Write a file: .png (a sheet of several), .zip, .npy or .json."),
     ] = None,
     url: UrlOption = None,
     local: LocalOption = False,
@@ -99,13 +93,11 @@ def generate(
         raise UserError("--digit and --curated go with --count: a seed says already which digit it gives")
     if out is None and scale != 1:
         raise UserError("--scale is for files: give --out too")
-    if out is not None:
-        check_parent("--out", out)
     request: dict[str, Any] = {"seeds": seeds, "digit": digit, "curated": curated, "labels": labels, "version": version}
-    console = Console(highlight=False)
     with open_client(url, local=local) as client:
         if out is not None:
-            _save(client, out, console, count=count, scale=scale, **request)
+            saved = client.save(out, count, scale=scale, **request)
+            typer.echo(f"{out}, by version {saved.version} of the {saved.model}")
             return
         digits = client.generate(count, **request)
     from digitgan.terminal import draw
@@ -117,7 +109,7 @@ def generate(
             f"{label}, {confidence:.1%}, {caption}"
             for label, confidence, caption in zip(digits.labels, digits.confidences, captions, strict=True)
         ]
-    draw(console, digits.pixels, captions)
+    draw(Console(highlight=False), digits.pixels, captions)
 
 
 def _seeds(texts: list[str]) -> list[int]:
@@ -131,28 +123,6 @@ def _seeds(texts: list[str]) -> list[int]:
             raise UserError(f"--seed {text}: at most {_MOST_SEEDS} seeds at once")
         seeds += several
     return seeds
-
-
-def _save(client: "Client", out: Path, console: Console, **request: Any) -> None:
-    if out.suffix:
-        saved = client.save(out, **request)
-        console.print(f"{escape(str(out))}, by version {saved.version} of the {saved.model}")
-        return
-    if out.is_dir() and any(out.iterdir()):
-        raise UserError(f"--out {out}: the folder isn't empty")
-    archive = out.with_name(f".{out.name}.zip")
-    partial = out.with_name(f".{out.name}.partial")
-    try:
-        saved = client.save(archive, **request)
-        with zipfile.ZipFile(archive) as files:
-            # Names with a folder in them aren't the gateway's.
-            plain = [name for name in files.namelist() if PurePosixPath(name).name == name]
-            files.extractall(partial, plain)
-        partial.replace(out)
-    finally:
-        archive.unlink(missing_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)
-    console.print(f"{escape(str(out))}: {len(plain)} files, by version {saved.version} of the {saved.model}")
 
 
 @command(app, "score", "Make digits")
@@ -171,47 +141,38 @@ def score(
         digitgan score digits/            all images of a folder
     """
     require("client")
+    from digitgan.client import RefusedError
+
     images = [path for file in files for path in _images(file)]
     table = Table(Column("image", overflow="fold"), "verdict", "real", "logit", "reads as", "fitted")
     counts = {"real": 0, "fake": 0}
     refused: list[str] = []
     with open_client(url, local=local) as client:
-        for first in range(0, len(images), _SCORED_AT_ONCE):
-            for path, one, by in _scored(client, images[first : first + _SCORED_AT_ONCE], refused):
-                colour = {"real": "green", "fake": "red"}.get(one.verdict or "", "yellow")
-                verdict = f"[{colour}]{one.verdict or 'no ink'}[/]"
-                digit = "" if one.digit is None else f"{one.digit} ({one.confidence:.0%})"
-                fitted = "yes" if one.fitted else "as it is"
-                table.add_row(escape(str(path)), verdict, f"{one.probability:.2%}", f"{one.logit:.2f}", digit, fitted)
-                if one.verdict:
-                    counts[one.verdict] += 1
-                maker = f"by version {by.version} of the {by.model}"
+        for path in images:
+            try:
+                scores = client.score(path, labels=True)
+            except RefusedError as error:
+                if error.status not in _OF_IMAGES:
+                    raise
+                refused.append(f"{path}: {'; '.join(one.detail for one in error.errors) or error.detail}")
+                continue
+            (one,) = scores.scores
+            colour = {"real": "green", "fake": "red"}.get(one.verdict or "", "yellow")
+            verdict = f"[{colour}]{one.verdict or 'no ink'}[/]"
+            digit = "" if one.digit is None else f"{one.digit} ({one.confidence:.0%})"
+            fitted = "yes" if one.fitted else "as it is"
+            table.add_row(escape(str(path)), verdict, f"{one.probability:.2%}", f"{one.logit:.2f}", digit, fitted)
+            if one.verdict:
+                counts[one.verdict] += 1
     console = Console(highlight=False)
     if table.row_count:
         console.print(table)
         without = table.row_count - sum(counts.values())
         ink = f", {without} without ink" if without else ""
+        maker = f"by version {scores.version} of the {scores.model}"
         console.print(f"{counts['real']} real, {counts['fake']} fake{ink}, {maker}")
     if refused:
         raise UserError("not scored: " + "; ".join(refused))
-
-
-def _scored(client: "Client", images: Sequence[Path], refused: list[str]) -> Iterator[tuple[Path, "Score", "Scores"]]:
-    """Yields the scores of images, and adds to ``refused`` what the gateway says of those that it does not accept."""
-    from digitgan.client import RefusedError
-
-    try:
-        scores = client.score([_small(path) for path in images], labels=True)
-    except RefusedError as error:
-        if error.status not in _OF_IMAGES:
-            raise
-        if len(images) == 1:
-            refused.append(f"{images[0]}: {'; '.join(one.detail for one in error.errors) or error.detail}")
-        else:
-            for image in images:
-                yield from _scored(client, [image], refused)
-    else:
-        yield from ((path, one, scores) for path, one in zip(images, scores.scores, strict=True))
 
 
 def _images(path: Path) -> list[Path]:
@@ -223,28 +184,3 @@ def _images(path: Path) -> list[Path]:
     if not inside:
         raise UserError(f"{path} holds no images: {', '.join(_IMAGES)} are looked for")
     return inside
-
-
-def _small(path: Path) -> bytes:
-    """Returns the content of an image file; of one with more than 1024 pixels a side, the image with fewer.
-
-    What Pillow can't read is returned as it is, so that the gateway says what is wrong with it.
-    """
-    from PIL import Image, ImageOps
-
-    file = path.read_bytes()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image: Image.Image = Image.open(io.BytesIO(file))
-        if max(image.size) <= _LARGEST_SIDE or getattr(image, "n_frames", 1) > 1 or image.mode.startswith("I"):
-            return file
-        if image.mode in ("1", "P"):
-            image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-        image.thumbnail((_LARGEST_SIDE, _LARGEST_SIDE))
-        upright = ImageOps.exif_transpose(image)
-        target = io.BytesIO()
-        upright.save(target, "PNG" if upright.mode.endswith("A") else "JPEG", quality=90)
-        return target.getvalue()
-    except Exception:
-        return file

@@ -2,36 +2,29 @@
 
 import math
 import time
-from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import typer
-from rich.console import Console
-from rich.table import Column, Table
 
 from digitgan.commands import GROUP_OPTIONS, command
 from digitgan.commands.client import UrlOption, open_client
 from digitgan.errors import Stopped, require
 from serving.errors import UserError
 
-if TYPE_CHECKING:
-    from digitgan.dataset.plan import Plan
-
 app: Final = typer.Typer(**GROUP_OPTIONS)
 
 _RETRY_S: Final = 30.0
-_HINT: Final = "give none, and one is started for this command alone"
 
 
 @command(app, "dataset", "Make digits")
 def dataset(
     out: Annotated[Path, typer.Argument(help="The folder to make. It appears when the dataset is complete.")],
-    count: Annotated[int, typer.Option(help="Digits in the training part.", min=1, max=10_000_000)] = 60_000,
+    count: Annotated[int, typer.Option(help="Digits in the training part.", min=1, max=1_000_000)] = 60_000,
     test: Annotated[
         int | None,
         typer.Option(
-            help="Digits in the test part; 0: none. Default: a sixth of --count, as in MNIST.", min=0, max=10_000_000
+            help="Digits in the test part; 0: none. Default: a sixth of --count, as in MNIST.", min=0, max=1_000_000
         ),
     ] = None,
     format_: Annotated[
@@ -60,7 +53,6 @@ def dataset(
     seed: Annotated[
         int, typer.Option(help="Which dataset: two with different seeds share no digit.", min=0, max=2**21 - 1)
     ] = 0,
-    scale: Annotated[int, typer.Option(help="Each pixel becomes SCALE×SCALE pixels.", min=1, max=32)] = 1,
     version: Annotated[int | None, typer.Option(help="The generator's version. Default: the newest.")] = None,
     url: UrlOption = None,
     models: Annotated[
@@ -94,57 +86,45 @@ def dataset(
         confidence_floor=confidence,
         logit_floor=score_floor,
         seed=seed,
-        scale=scale,
         generator=version,
     )
     if (manifest := job.finished(out, plan)) is not None:
         typer.echo(f"{out} is there already, with these options")
         _print_summary(manifest)
         return
-    job.partial_folder(out).mkdir(parents=True, exist_ok=True)
+    work = job.partial_folder(out)
+    work.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
+    local = url is None and (models is not None or not _gateway_is_ready())
+    if not local:  # A wrong address is an error at once. A later outage is waited out.
+        with open_client(url, local=False) as once:
+            once.models()
     try:
-        with ExitStack() as opened:
-            manifest = _make(out, plan, url, models, opened)
+        with open_client(url, local=local, models=models and models.resolve(), retry_s=_RETRY_S) as client:
+            manifest = job.make(out, plan, client)
     except Stopped as stopped:
-        kept = f"{job.kept(out):,} of {plan.count:,} digits are kept in {job.partial_folder(out)}"
-        stopped.remark = f"{kept}; the same command goes on with them."
+        stopped.remark = (
+            f"{job.kept(out):,} of {plan.count:,} digits are kept in {work}; the same command goes on with them."
+        )
         raise
     typer.echo(f"{out} is complete, in {time.monotonic() - started:.0f} seconds")
     _print_summary(manifest)
 
 
-def _make(out: Path, plan: "Plan", url: str | None, models: Path | None, opened: ExitStack) -> dict[str, Any]:
+def _gateway_is_ready() -> bool:
     from digitgan.client import Client, DigitganError
-    from digitgan.dataset import job
-    from digitgan.local_service import local_service
 
-    if url is None:
-        with Client(retry_s=0) as usual:
-            try:
-                there = models is None and usual.ready()
-            except DigitganError:  # something else is at this port
-                there = False
-        if not there:
-            typer.echo("Starting a service …", err=True)
-            url = opened.enter_context(local_service(models.resolve() if models else None))
-    # A wrong address is an error at once. A later outage is waited out.
-    with open_client(url, local=False, hint=_HINT) as once:
-        once.models()
-    return job.make(out, plan, opened.enter_context(open_client(url, local=False, retry_s=_RETRY_S)))
+    with Client(retry_s=0) as client:
+        try:
+            return client.ready()
+        except DigitganError:  # something else is at this port
+            return False
 
 
 def _print_summary(manifest: dict[str, Any]) -> None:
-    parts = manifest["digits"]
-    table = Table("digit", *(Column(part, justify="right") for part in parts))
-    for digit, numbers in enumerate(zip(*parts.values(), strict=True)):
-        table.add_row(str(digit), *(f"{number:,}" for number in numbers))
-    table.add_section()
-    table.add_row("all", *(f"{sum(numbers):,}" for numbers in parts.values()))
-    console = Console(highlight=False)
-    console.print(table)
+    parts = " and ".join(f"{sum(numbers):,} {part} digits" for part, numbers in manifest["digits"].items())
     seeds, options = manifest["seeds"], manifest["options"]
-    console.print(
-        f"Seeds {seeds['first']} to {seeds['last']} of the generator's version {manifest['models']['generator']}, each "
-        f"read with a confidence of at least {options['confidence_floor']:g}"
+    typer.echo(
+        f"{parts}: seeds {seeds['first']} to {seeds['last']} of the generator's version "
+        f"{manifest['models']['generator']}, each read with a confidence of at least {options['confidence_floor']:g}"
     )

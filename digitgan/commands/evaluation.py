@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from digitgan.commands import GROUP_OPTIONS, command
-from digitgan.commands.training import DataOption, import_tensorflow
+from digitgan.commands.training import ClassifierOption, DataOption, import_tensorflow
 from digitgan.errors import require
 
 app: Final = typer.Typer(**GROUP_OPTIONS)
@@ -26,10 +26,7 @@ def evaluate(
         Path | None,
         typer.Option(help="Where evaluation.json and report.html go. Default: the run directory, else ./evaluation."),
     ] = None,
-    classifier: Annotated[
-        Path | None,
-        typer.Option(help="A base directory with another classifier to measure by: DIR/classifier/<version>."),
-    ] = None,
+    classifier: ClassifierOption = None,
 ) -> None:
     """Measure how good generated digits are, beside real images.
 

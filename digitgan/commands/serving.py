@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperCommand
 
 from digitgan.commands import GROUP_OPTIONS, command
-from digitgan.errors import check_parent, require
+from digitgan.errors import require
 from serving.errors import UserError
 from serving.pretrained import MODELS_DIR
 
@@ -123,8 +123,6 @@ def serve(
         raise UserError("--models and --config both say what to serve: give one of them")
     if grpc_socket_path is None:
         _check_address("serve", host, port)
-    else:
-        check_parent("--grpc-socket-path", grpc_socket_path)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     from serving.tf_serving import model_config, server_config
 
@@ -211,7 +209,7 @@ def up(
         digitgan up --models RUN/models    your own, and new versions as they appear
     """
     require("gateway")
-    from digitgan.supervisor import running_model_server
+    from digitgan.processes import running_model_server
 
     if until_eof:  # for another command, which keeps the other end of standard input open
         threading.Thread(target=_stop_at_eof, daemon=True).start()

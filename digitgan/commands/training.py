@@ -24,11 +24,7 @@ if TYPE_CHECKING:
 
 app: Final = typer.Typer(**GROUP_OPTIONS)
 
-_LENGTH = "How long"
-_RUN = "The run directory"
-_COMPUTE = "How it computes"
-_SERVED = "What is served"
-_MOUNT_POINT = "/models"
+_MOUNT_POINT: Final = "/models"
 
 DataOption = Annotated[
     Path | None,
@@ -38,30 +34,31 @@ DataOption = Annotated[
         "Default: Keras downloads MNIST.",
     ),
 ]
+ClassifierOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="A base directory with the classifier that measures and labels digits: DIR/classifier/<version>. Default: "
+        "the run's. A run on MNIST has the package's; on other data, one that is trained first."
+    ),
+]
+SeedOption = Annotated[int | None, typer.Option(help="Root of all random numbers. Default: 0.", min=0, max=2**31 - 1)]
+PrecisionOption = Annotated[
+    bool | None,
+    typer.Option("--mixed-precision/--float32", help="Compute in bfloat16, keep weights in float32. Default: float32."),
+]
 MountPointOption = Annotated[
-    str,
-    typer.Option("--mount-point", help="The base directory as TensorFlow Serving will see it, for models.config."),
+    str, typer.Option(help="The base directory as TensorFlow Serving will see it, for models.config.")
 ]
 ModelsOption = Annotated[
-    Path | None,
-    typer.Option("--models", help="Base directory to publish the model versions in. Default: RUN/models."),
+    Path | None, typer.Option(help="Base directory to publish the model versions in. Default: RUN/models.")
 ]
 DetectorStepsOption = Annotated[
     int | None,
     typer.Option(
-        min=1,
-        help="Training steps of the detector. Default: 6000, or as many as the run has if those are fewer.",
-        rich_help_panel=_SERVED,
+        min=1, help="Training steps of the detector. Default: 6000, or as many as the run has if those are fewer."
     ),
 ]
-IndexSeedsOption = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Seeds in the index of digits. Default: 65536.",
-        rich_help_panel=_SERVED,
-    ),
-]
+IndexSeedsOption = Annotated[int | None, typer.Option(min=1, help="Seeds in the index of digits. Default: 65536.")]
 
 
 @command(app, "train", "Train")
@@ -74,40 +71,20 @@ def train(
             "the average of the generator's weights. 'deck': the course deck's recipe. Default: best."
         ),
     ] = None,
-    epochs: Annotated[
-        float | None,
-        typer.Option(help="Passes over the training set. Default: 40.", rich_help_panel=_LENGTH),
-    ] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(help="Steps, of one batch each; instead of --epochs.", rich_help_panel=_LENGTH),
-    ] = None,
-    run: Annotated[
-        Path | None,
-        typer.Option(help="The run directory. Default: runs/TIME-PRESET.", rich_help_panel=_RUN),
-    ] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the training set. Default: 40.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps, of one batch each; instead of --epochs.")] = None,
+    run: Annotated[Path | None, typer.Option(help="The run directory. Default: runs/TIME-PRESET.")] = None,
     resume: Annotated[
         bool,
         typer.Option(
             "--resume",
             help="Continue from the run's last checkpoint; start if there is none. Without --run: the newest in runs/.",
-            rich_help_panel=_RUN,
         ),
     ] = False,
     models: ModelsOption = None,
     mount_point: MountPointOption = _MOUNT_POINT,
-    seed: Annotated[
-        int | None,
-        typer.Option(help="Root of weights, noise, dropout and order. Default: 0.", rich_help_panel=_COMPUTE),
-    ] = None,
-    mixed_precision: Annotated[
-        bool | None,
-        typer.Option(
-            "--mixed-precision/--float32",
-            help="Compute in bfloat16, keep weights in float32. Default: float32.",
-            rich_help_panel=_COMPUTE,
-        ),
-    ] = None,
+    seed: SeedOption = None,
+    mixed_precision: PrecisionOption = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -118,26 +95,14 @@ def train(
         ),
     ] = None,
     workers_timeout: Annotated[
-        float,
-        typer.Option(help="Seconds that a worker of TF_CONFIG waits for the others.", rich_help_panel=_COMPUTE),
+        float, typer.Option(help="Seconds that a worker of TF_CONFIG waits for the others.")
     ] = 600.0,
-    classifier: Annotated[
-        Path | None,
-        typer.Option(
-            help="A base directory with the classifier that measures and labels the digits: DIR/classifier/<version>. "
-            "Default: the package's for MNIST; for other data, one that is trained on it first.",
-            rich_help_panel=_SERVED,
-        ),
-    ] = None,
+    classifier: ClassifierOption = None,
     detector_steps: DetectorStepsOption = None,
     index_seeds: IndexSeedsOption = None,
     publish: Annotated[
         bool,
-        typer.Option(
-            "--export/--no-export",
-            help="Publish the models at the end, or leave that to digitgan export.",
-            rich_help_panel=_SERVED,
-        ),
+        typer.Option("--export/--no-export", help="Publish the models at the end, or leave that to digitgan export."),
     ] = True,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the resolved configuration and stop there.")
@@ -159,9 +124,8 @@ def train(
     given = {"seed": seed, "mixed_precision": mixed_precision, "classifier": classifier and str(classifier)}
     overrides = {name: value for name, value in given.items() if value is not None}
     overrides |= dict(parse_setting(text) for text in settings or [])
-    if run is None and resume:
-        run = _newest_run()
-    run = run or job.default_run(preset or DEFAULT_PRESET)
+    named = run is not None
+    run = run or (_newest_run() if resume else job.default_run(preset or DEFAULT_PRESET))
     config, dataset = job.resolve(
         run, data, resume=resume, preset=preset, epochs=epochs, steps=steps, overrides=overrides
     )
@@ -189,24 +153,16 @@ def train(
     measuring = classifier_of_run(run, config, dataset) if devices.is_chief() else None
     trainer, stopped_by = loop.train(config, dataset, run, strategy, measuring)
     if stopped_by:
-        later = {
-            "--models": models,
-            "--detector-steps": detector_steps,
-            "--index-seeds": index_seeds,
-            "--mount-point": mount_point if mount_point != _MOUNT_POINT else None,
-        }
-        options = [word for name, value in later.items() if value is not None for word in (name, str(value))]
-        options += [] if publish else ["--no-export"]
+        more = [*([] if named else ["--run", str(run)]), *([] if resume else ["--resume"])]
         typer.echo(
             f"\nStopped by {stopped_by.name}, saved at step {trainer.step} of {config.steps}. Continue with:\n"
-            f"  {shlex.join(['digitgan', 'train', '--run', str(run), '--resume', *options])}"
+            f"  {shlex.join(['digitgan', *sys.argv[1:], *more])}"
         )
         sys.exit(128 + stopped_by)
     if not devices.is_chief():
         return
     if publish:
-        how = (models or run / "models", PurePosixPath(mount_point), detector_steps, index_seeds)
-        _publish(trainer, config, dataset, run, *how)
+        _publish(run, config, trainer, dataset, models, mount_point, detector_steps, index_seeds)
     report(run)
 
 
@@ -221,13 +177,7 @@ def export(
     mount_point: MountPointOption = _MOUNT_POINT,
     detector_steps: DetectorStepsOption = None,
     index_seeds: IndexSeedsOption = None,
-    classifier: Annotated[
-        Path | None,
-        typer.Option(
-            help="A base directory with another classifier than the run's to label the digits: "
-            "DIR/classifier/<version>."
-        ),
-    ] = None,
+    classifier: ClassifierOption = None,
 ) -> None:
     """Publish a run's models as a new version: generator, discriminator and classifier.
 
@@ -251,8 +201,7 @@ def export(
     source = data or config.data_path
     dataset = datasets.load(source.resolve() if source else None, config.hold_out)
     trainer = loop.restore(config, run, devices.strategy())
-    how = (models or run / "models", PurePosixPath(mount_point), detector_steps, index_seeds, classifier)
-    _publish(trainer, config, dataset, run, *how)
+    _publish(run, config, trainer, dataset, models, mount_point, detector_steps, index_seeds, classifier)
 
 
 @command(app, "report", "Train")
@@ -294,14 +243,9 @@ def train_classifier(
     data: DataOption = None,
     epochs: Annotated[int, typer.Option(help="Passes over the training set.", min=1)] = 12,
     models: Annotated[Path, typer.Option(help="Base directory to publish the classifier in.")] = Path("models"),
-    mount_point: MountPointOption = "/models",
-    seed: Annotated[
-        int, typer.Option(help="Root of weights, order, augmentation and dropout.", min=0, max=2**31 - 1)
-    ] = 0,
-    mixed_precision: Annotated[
-        bool,
-        typer.Option("--mixed-precision/--float32", help="Compute in bfloat16, keep weights in float32."),
-    ] = False,
+    mount_point: MountPointOption = _MOUNT_POINT,
+    seed: SeedOption = None,
+    mixed_precision: PrecisionOption = None,
 ) -> None:
     """Train the classifier that labels digits, and publish it as a new version.
 
@@ -320,7 +264,7 @@ def train_classifier(
     from training import classifier, devices
     from training.publish.publication import publish_classifier
 
-    config = classifier.ClassifierConfig(epochs=epochs, seed=seed, mixed_precision=mixed_precision)
+    config = classifier.ClassifierConfig(epochs=epochs, seed=seed or 0, mixed_precision=bool(mixed_precision))
     typer.echo(f"Training the classifier on {devices.describe()}, {epochs} epochs")
     version, facts = publish_classifier(config, dataset, models, PurePosixPath(mount_point))
     test = facts["test"]
@@ -342,10 +286,19 @@ def import_tensorflow() -> None:
         prepare_tensorflow()  # It lists the GPUs, and TensorFlow reports on stderr what it finds.
 
 
-def _publish(trainer: Any, config: "TrainingConfig", dataset: "Dataset", run: Path, base: Path, *how: Any) -> None:
+def _publish(
+    run: Path,
+    config: "TrainingConfig",
+    trainer: Any,
+    dataset: "Dataset",
+    models: Path | None,
+    mount_point: str,
+    *options: Any,
+) -> None:
     from training.publish.publication import publish_run
 
-    version = publish_run(run, config, trainer, dataset, base, *how)
+    base = models or run / "models"
+    version = publish_run(run, config, trainer, dataset, base, PurePosixPath(mount_point), *options)
     typer.echo(f"Published version {version} of the models in {base}. Serve them with:")
     typer.echo(f"  digitgan up --models {base}")
 

@@ -1,15 +1,17 @@
 """A dataset from its first digit to its manifest.
 
-Everything is made in ``OUT.partial``: ``plan.json`` has the options and versions, ``digits.records`` the digits so far.
-When all files are written, one rename moves them to ``OUT``, so a dataset is complete or not there.
+Everything is made in ``OUT.partial``: ``plan.json`` has the options and the models' versions, ``digits.records`` the
+records (``serving.dataset.record``) of the digits so far, in the order of the seeds. So the command can go on after a
+stop at any moment. When all files are written, one rename moves them to ``OUT``: a dataset is complete or not there.
 """
 
 import fcntl
-import hashlib
 import json
+import os
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -17,21 +19,23 @@ from typing import Any, Final
 
 import numpy as np
 
-from digitgan.client import Client
-from digitgan.dataset.collection import Collection
-from digitgan.dataset.formats import WRITERS, Part, write_labels
+from digitgan.client import BrokenStreamError, Client, LabelledDigits
+from digitgan.dataset.formats import WRITERS, write_labels
 from digitgan.dataset.plan import Plan
-from serving.contract import CLASSES, GENERATOR
+from serving.contract import CLASSES
 from serving.dataset import Records, record
 from serving.errors import UserError
 from serving.files import sha256_of, write_atomically
-from training.bar import TaskBar
+from training.bar import TaskBar, announce
 
-MANIFEST: Final = "dataset.json"
-SUMS: Final = "SHA256SUMS"
+_MANIFEST: Final = "dataset.json"
+_SUMS: Final = "SHA256SUMS"
 _PLAN: Final = "plan.json"
 _RECORDS: Final = "digits.records"
-_FILES: Final = "files"
+_PER_REQUEST: Final = 8192
+_BROKEN_ANSWERS: Final = 5
+"""So many answers may break off in one command."""
+_PAUSE_S: Final = 1.0
 
 
 def partial_folder(out: Path) -> Path:
@@ -47,7 +51,7 @@ def finished(out: Path, plan: Plan) -> dict[str, Any] | None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
     try:
-        manifest: dict[str, Any] = json.loads((out / MANIFEST).read_text("utf-8"))
+        manifest: dict[str, Any] = json.loads((out / _MANIFEST).read_text("utf-8"))
         if manifest["options"] == asdict(plan):
             return manifest
     except (OSError, ValueError, KeyError, TypeError):
@@ -70,24 +74,13 @@ def make(out: Path, plan: Plan, client: Client) -> dict[str, Any]:
         digitgan.client.DigitganError: the gateway doesn't answer, or refuses.
     """
     work = partial_folder(out)
-    work.mkdir(parents=True, exist_ok=True)
     with _locked(work):
-        state = _resumed(work, plan)
-        collection = Collection(work / _RECORDS, plan)
-        version = state["versions"][GENERATOR] if state["versions"] else plan.generator
-        with TaskBar("making digits", plan.count, collection.count) as bar:
-            for part in collection.missing(client, version):
-                if state["versions"] is None:
-                    state.update(versions=part.versions, card=_card_hash(client, part.versions[GENERATOR]))
-                    _write_json(work / _PLAN, state)
-                _check_same(state["versions"], part.versions)
-                collection.add(part)
-                bar.advance(len(part))
-        files = work / _FILES
+        state = _begin(work, plan)
+        _collect(work, plan, state, client)
+        files = work / "files"
         shutil.rmtree(files, ignore_errors=True)
         files.mkdir()
-        manifest = _write(files, plan, collection.records(), state)
-        out.parent.mkdir(parents=True, exist_ok=True)
+        manifest = _write(files, plan, state, _read_records(work))
         files.replace(out)
         shutil.rmtree(work)
     return manifest
@@ -104,69 +97,97 @@ def _locked(work: Path) -> Iterator[None]:
         yield
 
 
-def _resumed(work: Path, plan: Plan) -> dict[str, Any]:
-    """Returns what is known of the dataset under way; begins one where there is none."""
+def _begin(work: Path, plan: Plan) -> dict[str, Any]:
+    """Returns the options and versions of the dataset under way; begins one where there is none."""
+    options = asdict(plan)
     try:
         state: dict[str, Any] = json.loads((work / _PLAN).read_text("utf-8"))
     except FileNotFoundError:
-        state = {"options": asdict(plan), "versions": None, "card": None}
+        state = {"options": options, "versions": None}
         _write_json(work / _PLAN, state)
-    if state.get("options") != asdict(plan):
-        others = {name: value for name, value in state["options"].items() if value != asdict(plan).get(name)}
-        said = ", ".join(f"{name} {value}" for name, value in others.items())
-        raise UserError(f"{work} was begun with other options ({said}): use those, or delete it to start again")
+    if others := [f"{name} {value}" for name, value in state["options"].items() if value != options.get(name)]:
+        raise UserError(
+            f"{work} was begun with other options ({', '.join(others)}): use those, or delete it to start again"
+        )
     return state
 
 
-def _check_same(ours: dict[str, int], theirs: dict[str, int]) -> None:
-    changed = [f"{model} {ours[model]} (now {theirs[model]})" for model in ours if ours[model] != theirs[model]]
-    if changed:
-        raise UserError(
-            f"the gateway has other models than those that this dataset began with: {', '.join(changed)}. Serve those "
-            "again, or delete the partial folder to start again"
-        )
+def _collect(work: Path, plan: Plan, state: dict[str, Any], client: Client) -> None:
+    """Requests the missing digits, and appends them to the file of records."""
+    path = work / _RECORDS
+    path.touch()
+    os.truncate(path, path.stat().st_size // record().itemsize * record().itemsize)  # A stop may leave half a record.
+    records = _read_records(work)
+    counts = np.bincount(records["digit"], minlength=CLASSES)
+    next_seed = int(records["seed"][-1]) + 1 if len(records) else plan.first_seed
+    broken = 0
+    with TaskBar("making digits", plan.count, len(records)) as bar:
+        while (missing := plan.count - int(counts.sum())) > 0:
+            parts = client.dataset(
+                min(_PER_REQUEST, missing),
+                balance="natural" if plan.quotas is None else None,
+                quotas=None if plan.quotas is None else (np.array(plan.quotas) - counts).tolist(),
+                confidence_floor=plan.confidence_floor,
+                logit_floor=plan.logit_floor,
+                first_seed=next_seed,
+                version=state["versions"]["generator"] if state["versions"] else plan.generator,
+            )
+            try:
+                with closing(parts):
+                    for part in parts:
+                        if state["versions"] is None:
+                            state["versions"] = part.versions
+                            _write_json(work / _PLAN, state)
+                        if state["versions"] != part.versions:
+                            raise UserError(
+                                f"the gateway has other models ({part.versions}) than this dataset began with "
+                                f"({state['versions']}). Serve those again, or delete {work} to start again"
+                            )
+                        append(path, part)
+                        counts += np.bincount(part.labels, minlength=CLASSES)
+                        next_seed = int(part.seeds[-1]) + 1
+                        bar.advance(len(part))
+            except BrokenStreamError:  # The client itself repeats what fails before a stream begins.
+                broken += 1
+                if broken == _BROKEN_ANSWERS:
+                    raise
+                time.sleep(_PAUSE_S)
 
 
-def _write(files: Path, plan: Plan, records: Records, state: dict[str, Any]) -> dict[str, Any]:
+def append(path: Path, part: LabelledDigits) -> None:
+    """Appends digits to a file of records."""
+    records = np.empty(len(part), record())
+    records["seed"], records["digit"], records["pixels"] = part.seeds, part.labels, part.pixels
+    records["confidence"], records["logit"] = part.confidences, part.logits
+    with path.open("ab") as file:
+        file.write(records.tobytes())
+
+
+def _read_records(work: Path) -> Records:
+    return np.fromfile(work / _RECORDS, record())
+
+
+def _write(files: Path, plan: Plan, state: dict[str, Any], records: Records) -> dict[str, Any]:
     """Writes the dataset's files, and returns its manifest."""
-    parts = tuple(
-        Part(name, records, places, plan.scale)
-        for name, places in zip(("train", "test"), plan.parts(records["digit"]), strict=True)
-        if len(places)
-    )
-    with TaskBar("writing digits", plan.count) as bar:
-        for part in parts:
-            for written in WRITERS[plan.format](files, part):
-                bar.advance(written)
+    announce("Writing the files")
+    parts = {name: records[places] for name, places in plan.parts(records["digit"]).items()}
+    WRITERS[plan.format](files, parts)
     write_labels(files, parts)
     paths = {path.relative_to(files).as_posix(): path for path in sorted(files.rglob("*")) if path.is_file()}
     hashes = {name: sha256_of(path) for name, path in paths.items()}
-    (files / SUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in hashes.items()), "utf-8")
+    (files / _SUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in hashes.items()), "utf-8")
     if plan.format == "png":  # its many files are in SHA256SUMS alone
-        hashes, paths = {SUMS: sha256_of(files / SUMS)}, {SUMS: files / SUMS}
+        hashes, paths = {_SUMS: sha256_of(files / _SUMS)}, {_SUMS: files / _SUMS}
     manifest = {
         "digitgan": metadata.version("digitgan"),
-        "options": asdict(plan),
+        "options": state["options"],
         "models": state["versions"],
-        "generator_card_sha256": state["card"],
         "seeds": {"first": int(records["seed"][0]), "last": int(records["seed"][-1])},
-        "digits": {part.name: np.bincount(part.labels, minlength=CLASSES).tolist() for part in parts},
-        "least_confidence": float(records["confidence"].min()),
-        "least_logit": float(records["logit"].min()),
+        "digits": {name: np.bincount(part["digit"], minlength=CLASSES).tolist() for name, part in parts.items()},
         "files": {name: {"sha256": hashes[name], "bytes": path.stat().st_size} for name, path in paths.items()},
     }
-    _write_json(files / MANIFEST, manifest)
+    _write_json(files / _MANIFEST, manifest)
     return manifest
-
-
-def _card_hash(client: Client, generator: int) -> str | None:
-    """The SHA-256 of the generator's model card, as JSON with sorted keys and no spaces; None if it isn't shown."""
-    for model in client.models():
-        for one in model.versions:
-            if model.name == GENERATOR and one.version == generator and one.card is not None:
-                canonical = json.dumps(one.card, sort_keys=True, separators=(",", ":"))
-                return hashlib.sha256(canonical.encode()).hexdigest()
-    return None
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -25,7 +25,6 @@ class Plan:
         confidence_floor: the classifier's least confidence.
         logit_floor: the discriminator's least logit; None: none.
         seed: which dataset: it walks the generator's seeds from seed · 2^32 on.
-        scale: pixels a side that each pixel becomes.
         format: how it is written.
         generator: the generator's version; None: the newest when it begins.
     """
@@ -37,7 +36,6 @@ class Plan:
     confidence_floor: float = CONFIDENCE_FLOOR
     logit_floor: float | None = None
     seed: int = 0
-    scale: int = 1
     generator: int | None = None
 
     @property
@@ -55,8 +53,8 @@ class Plan:
         train, test = quotas(self.train, self.balance), quotas(self.test, self.balance)
         return None if train is None or test is None else [a + b for a, b in zip(train, test, strict=True)]
 
-    def parts(self, labels: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Deals the digits out: returns the places of the training part's and of the test part's, in their order.
+    def parts(self, labels: NDArray[np.uint8]) -> dict[str, NDArray[np.int64]]:
+        """Returns the places of the digits in the parts "train" and "test", in their order; without an empty part.
 
         The order is a shuffle that depends on ``seed`` alone. Without it the quotas would show: the digits that the
         generator makes least often would come last.
@@ -73,4 +71,5 @@ class Plan:
         else:
             for digit in range(CLASSES):
                 in_test[np.flatnonzero(labels[order] == digit)[: test_quotas[digit]]] = True
-        return order[~in_test], order[in_test]
+        parts = {"train": order[~in_test], "test": order[in_test]}
+        return {name: places for name, places in parts.items() if len(places)}

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from digitgan.supervisor import model_server_flags
+from digitgan.processes import model_server_flags
 from tests.support.processes import EMBEDDED, ModelServerProcess, ServerProcess
 
 

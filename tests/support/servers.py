@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from digitgan.supervisor import TENSORFLOW_MODEL_SERVER
+from digitgan.processes import TENSORFLOW_MODEL_SERVER
 from serving.pretrained import MODELS_DIR
 from tests.support import gateways
 from tests.support.built_once import built_once
