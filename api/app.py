@@ -4,24 +4,23 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import PlainTextResponse, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from api import openapi
 from api.digits.carried import stories
 from api.digits.seed_index import seed_indexes
 from api.http import errors, problems
 from api.middleware.admission import AdmissionControl
-from api.middleware.body_limit import LimitBodies
 from api.middleware.every_request import EveryRequest
 from api.middleware.keys import CheckKeys
 from api.oip import routes as oip
 from api.routes import dataset, digits, generate, health, interpolate, models, pages, score, story
 from api.settings import Settings
-from api.state import KEY, GatewayState, StateDep
+from api.state import KEY, GatewayState
 from api.telemetry.metrics import Metrics
 from api.telemetry.model_status import all_statuses
 from api.upstream.inference import Inference
@@ -74,34 +73,24 @@ def create_app(settings: Settings) -> FastAPI:
     errors.install(app)
     openapi.install(app, settings)
     # From the inside out, around Starlette's own layers, so that its answers to unknown failures pass these too.
-    stack = app.build_middleware_stack()
-    http: ASGIApp = LimitBodies(
-        stack,
-        max_bytes=settings.max_body_bytes,
-        timeout_s=settings.body_timeout_s,
-        max_large_bodies=max(1, settings.max_waiting_bytes // settings.max_body_bytes),
-    )
+    layers: ASGIApp = app.build_middleware_stack()
     if settings.api_keys:
-        http = CheckKeys(http, keys=settings.api_keys, images_per_minute=settings.key_images_per_minute)
+        layers = CheckKeys(layers, keys=settings.api_keys, images_per_minute=settings.key_images_per_minute)
     if settings.cors_origins:
-        http = CORSMiddleware(
-            http,
+        layers = CORSMiddleware(
+            layers,
             allow_origins=settings.cors_origins,
             allow_methods=("GET", "HEAD", "POST"),
             allow_headers=("*",),
             expose_headers=("*",),
         )
-    http = EveryRequest(http, metrics, access_log=settings.access_log)
-
-    async def layers(scope: Scope, receive: Receive, send: Send) -> None:
-        await (http if scope["type"] == "http" else stack)(scope, receive, send)
-
-    app.middleware_stack = layers
+    app.middleware_stack = EveryRequest(layers, metrics, access_log=settings.access_log)
     return app
 
 
-async def _metrics(state: StateDep) -> Response:
+async def _metrics(request: Request) -> Response:
     """All metrics, in Prometheus' text format. The model server is asked how its models stand at this moment."""
+    state: GatewayState = request.state.gateway
     state.metrics.observe_models(await all_statuses(state.inference.client, state.settings.ready_timeout_s))
     return Response(state.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 

@@ -10,8 +10,9 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.responses import Response
 
-from api.http import deadlines, problems, schemas
+from api.http import problems, schemas
 from api.http.bodies import JSON
+from api.http.current_request import TIMEOUT_PARAMETER
 from api.http.problems import ProblemType
 from api.middleware import keys
 from api.settings import Settings
@@ -70,7 +71,7 @@ def binary() -> dict[str, Any]:
 
 def body(content: dict[str, Any]) -> dict[str, Any]:
     """Returns the ``openapi_extra`` of a route with a required body, by media type, and the header for its deadline."""
-    return {"parameters": [deadlines.PARAMETER], "requestBody": {"required": True, "content": content}}
+    return {"parameters": [TIMEOUT_PARAMETER], "requestBody": {"required": True, "content": content}}
 
 
 def makes_images(

@@ -1,9 +1,8 @@
-"""What lives as long as the app, and how endpoints receive it."""
+"""What lives as long as the app. Routes have it as ``request.state.gateway``."""
 
+import asyncio
 from dataclasses import dataclass, field
-from typing import Annotated, Final
-
-from fastapi import Depends, Request
+from typing import Final
 
 from api.digits.carried import Carried, Story
 from api.digits.seed_index import SeedIndex
@@ -13,7 +12,9 @@ from api.telemetry.metrics import Metrics
 from api.upstream.inference import Inference
 
 KEY: Final = "gateway"
-"""Where the app's state has it, and with it every request's."""
+
+MAX_WAITING_BODIES: Final = 256
+"""Large bodies that wait for others. Each takes up to 256 KB: what is read of it at once."""
 
 
 @dataclass
@@ -22,6 +23,8 @@ class GatewayState:
 
     Attributes:
         draining: the gateway is about to stop: then it isn't ready, while it still answers.
+        large_bodies: request bodies of more than LARGE_BODY_BYTES in memory.
+        waiting_bodies: those that wait for memory.
         available_at: when each model was AVAILABLE last, in the time of ``time.monotonic``.
     """
 
@@ -34,11 +37,6 @@ class GatewayState:
     draining: bool = False
     available_at: dict[str, float] = field(default_factory=dict)
 
-
-async def _state(request: Request) -> GatewayState:
-    state: GatewayState = request.scope["state"][KEY]
-    return state
-
-
-StateDep = Annotated[GatewayState, Depends(_state)]
-"""One dependency for all of it: FastAPI takes 15 µs for each, where a request takes 400."""
+    def __post_init__(self) -> None:
+        self.large_bodies = asyncio.Semaphore(max(1, self.settings.max_waiting_bytes // self.settings.max_body_bytes))
+        self.waiting_bodies = asyncio.Semaphore(MAX_WAITING_BODIES)

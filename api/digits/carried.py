@@ -8,8 +8,7 @@ from typing import Final, Generic, TypeVar
 
 import numpy as np
 
-from api.http import deadlines
-from api.http.deadlines import time_limit
+from api.http.current_request import CurrentRequest, current, time_limit
 from api.upstream.inference import Inference
 from serving.contract import GENERATOR, STORY, STORY_BYTES
 from serving.tf_serving.client import Array, ContractError, NoSignatureError, Prediction
@@ -67,9 +66,12 @@ class Carried(Generic[_T]):
         if version not in self._fetches:
             self._fetches[version] = asyncio.create_task(self._fetch(version))
             self._fetches[version].add_done_callback(lambda task: self._keep_success(version, task))
-        with deadlines.part("model"):
+        try:
             # Shielded: a request that ends early does not end the fetch of the others.
             return await asyncio.shield(self._fetches[version])
+        except asyncio.CancelledError:
+            current.get().waited_for = "model"
+            raise
 
     def forget_newest(self) -> None:
         """Makes the next request ask the model server for its newest version."""
@@ -82,7 +84,8 @@ class Carried(Generic[_T]):
             del self._fetches[next(iter(self._fetches))]
 
     async def _fetch(self, version: int) -> _T | None:
-        async with time_limit(self.timeout_s):  # and not that of the request that began the fetch
+        current.set(CurrentRequest())  # and not the one that began the fetch
+        async with time_limit(self.timeout_s):
             try:
                 answers = [await self._call(range(PAGES_PER_CALL), version)]
             except NoSignatureError:

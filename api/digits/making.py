@@ -15,8 +15,7 @@ from api.digits.ink import Pixels
 from api.http.problems import NO_SEED_INDEX, ProblemError, at_pointer, invalid
 from api.http.schemas import GenerateRequest
 from api.state import GatewayState
-from api.upstream.coalescing import Rows
-from api.upstream.inference import retry_on_swap
+from api.upstream.inference import Rows, retry_on_swap
 from serving.contract import CLASSIFIER, GENERATOR, IMAGES, MAX_SEED, NOT_INDEXED, PROBABILITIES
 from serving.tf_serving.client import Array, Prediction, VersionNotFoundError
 

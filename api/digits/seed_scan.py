@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from api.http.problems import ProblemError, at_pointer, invalid
 from api.http.schemas import DatasetRequest
-from api.upstream.coalescing import MAX_BATCH
-from api.upstream.inference import Inference, in_order
+from api.upstream.inference import MAX_BATCH, Inference, in_order
 from serving.contract import CLASSES, CLASSIFIER, DISCRIMINATOR, GENERATOR, IMAGES, LOGITS, MAX_SEED, PROBABILITIES
 from serving.dataset import Records, quotas, record
 from serving.tf_serving.client import Array

@@ -1,18 +1,22 @@
-"""Reading request bodies: the media type, JSON, multipart, and their faults as problems."""
+"""Reading request bodies: their limits, the media type, JSON, multipart, and their faults as problems."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 from python_multipart.multipart import parse_options_header
-from starlette.datastructures import FormData
+from starlette.datastructures import FormData, Headers
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
+from starlette.types import Message, Receive, Scope, Send
 
 from api.http import problems
-from api.http.problems import ProblemError, at_pointer, invalid
+from api.http.problems import ProblemError, ProblemType, at_pointer, invalid
+from api.state import KEY, GatewayState
 from api.threads import in_thread_if_large
 
 JSON: Final = "application/json"
@@ -28,7 +32,59 @@ MAX_CONTAINERS: Final = 2**17
 MAX_VALUES: Final = 2**19
 """Values in a JSON body; and one more for each 8 bytes beyond 4 MiB: a number of noise takes about 10."""
 
+LARGE_BODY_BYTES: Final = 64 * 2**10
+"""A body up to this size fits into memory, however many connections there are."""
+
 _Model = TypeVar("_Model", bound=BaseModel)
+
+
+class RouteWithBody(APIRoute):
+    """Limits the size of a request's body, its time to arrive, and the memory of all large bodies together.
+
+    FastAPI's own ``max_body_size`` answers in plain text, and here every error is a problem document.
+    """
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        gateway: GatewayState = scope["state"][KEY]
+        most, timeout_s = gateway.settings.max_body_bytes, gateway.settings.body_timeout_s
+        too_large = f"the body may have {most} bytes at most"
+        announced = Headers(scope=scope).get("content-length", "0")
+        if announced.isdecimal() and int(announced) > most:
+            raise ProblemError(problems.BODY_TOO_LARGE, too_large)
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        size, complete, is_large = 0, False, False
+
+        async def limited() -> Message:
+            nonlocal size, complete, is_large
+            if complete:
+                return await receive()  # waits until the client disconnects
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+                    size += len(message.get("body", b""))
+                    complete = not message.get("more_body", False)
+                    if LARGE_BODY_BYTES < size <= most and not is_large:
+                        if gateway.waiting_bodies.locked():
+                            raise _last(problems.BUSY, "too many large bodies are on their way")
+                        async with gateway.waiting_bodies:
+                            await gateway.large_bodies.acquire()
+                        is_large = True
+            except TimeoutError as error:
+                raise _last(problems.REQUEST_TIMEOUT, f"the body took more than {timeout_s:g} s") from error
+            if size > most:
+                raise ProblemError(problems.BODY_TOO_LARGE, too_large)
+            return message
+
+        try:
+            await super().handle(scope, limited, send)
+        finally:
+            if is_large:
+                gateway.large_bodies.release()
+
+
+def _last(problem: ProblemType, detail: str) -> ProblemError:
+    """Returns a problem with an answer that ends the connection: the gateway does not read the rest of the body."""
+    return ProblemError(problem, detail, headers={"Connection": "close"})
 
 
 def media_type(request: Request, accepted: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Match, Mount
 
 from api.http import problems
-from api.http.deadlines import OutOfTimeError
+from api.http.current_request import OutOfTimeError
 from api.http.problems import ProblemError, ProblemType, at_parameter, invalid, problem_response
 from api.state import KEY, GatewayState
 from serving.tf_serving import client

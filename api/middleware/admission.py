@@ -16,10 +16,11 @@ from typing import Final, TypeVar
 from prometheus_client import Gauge
 from starlette.requests import Request
 
-from api.http.deadlines import time_limit
+from api.http.current_request import time_limit
 from api.http.problems import OIP_PREFIX, OVERLOADED, ProblemError
+from api.middleware.keys import charge
 from api.telemetry.metrics import Metrics
-from api.upstream.coalescing import LARGEST_SMALL_ROWS
+from api.upstream.inference import LARGEST_SMALL_ROWS
 
 MIN_CHARGE_IMAGES: Final = 8
 """Images that a request counts as at least: one image takes about as long as 4 to 8 images of a large request."""
@@ -62,13 +63,8 @@ class ImageBudget:
     gauge: Gauge
     in_progress: int = 0
 
-    @property
-    def full(self) -> bool:
-        """Whether no further request is admitted."""
-        return self.in_progress >= self.limit
-
     @contextmanager
-    def charge(self, images: int) -> Iterator[None]:
+    def count(self, images: int) -> Iterator[None]:
         """Counts ``images`` as in progress during the block; at least MIN_CHARGE_IMAGES, at most LARGEST_SMALL_ROWS."""
         images = min(max(images, MIN_CHARGE_IMAGES), LARGEST_SMALL_ROWS)
         self.in_progress += images
@@ -93,7 +89,7 @@ class AdmissionControl:
         self.small = ImageBudget(max_images, metrics.images_in_flight.labels("small"))
         self.large = ImageBudget(max_images, metrics.images_in_flight.labels("large"))
         self._counts_arrivals = counts_arrivals
-        self._metrics = metrics
+        self._refusals = metrics.refusals
         self._arrived = 0
 
     @property
@@ -110,14 +106,30 @@ class AdmissionControl:
     def _forget_arrival(self) -> None:
         self._arrived -= 1
 
+    def refuses_early(self, route: str, body: bytes) -> bool:
+        """Returns whether ``images`` would surely refuse a request to ``route`` now.
+
+        This is a cheap guess that changes nothing. A request that it lets pass can still be refused by its route.
+        """
+        large_full = self.large.in_progress >= self.large.limit
+        return self.crowded and (large_full or (route != _DATASET and _surely_small(body)))
+
     @contextmanager
-    def images(self, request: Request, count: int) -> Iterator[None]:
-        """Counts ``request`` as ``count`` images during the block. Raises ProblemError (503) if there is no room."""
-        budget = self._budget(count)
-        if budget.full:
-            self._metrics.refusals.labels(request.scope["route"].path).inc()
+    def images(self, request: Request, count: int, pointer: str = "", charged: int | None = None) -> Iterator[None]:
+        """Counts ``request`` as ``count`` images during the block, and charges its API key for them.
+
+        ``pointer``: the field of the body that says how many images; without it, no more than one is charged.
+        ``charged``: how many the key is charged for, if not ``count``.
+
+        Raises ProblemError: 503 if there is no room, and what ``keys.charge`` raises, with ``pointer``.
+        """
+        budget = self.small if count <= LARGEST_SMALL_ROWS else self.large
+        if budget.in_progress >= budget.limit:
+            self._refusals.labels(request.scope["route"].path).inc()
             raise overload()
-        with budget.charge(count):
+        if pointer:
+            charge(request, count if charged is None else charged, pointer)
+        with budget.count(count):
             yield
 
     async def stream(self, count: int, limit_s: float, first: _T, parts: AsyncGenerator[_T]) -> AsyncGenerator[_T]:
@@ -126,25 +138,16 @@ class AdmissionControl:
         The request counts only while a part is made. While the client reads a part, however slowly, it blocks no other
         request. Each part has ``limit_s`` seconds.
         """
+        budget = self.small if count <= LARGEST_SMALL_ROWS else self.large
         async with aclosing(parts):
             yield first
             while True:
-                with self._budget(count).charge(count):
+                with budget.count(count):
                     async with time_limit(limit_s):
                         part = await anext(parts, None)
                 if part is None:
                     return
                 yield part
-
-    def refuses_early(self, route: str, body: bytes) -> bool:
-        """Returns whether ``images`` would surely refuse a request to ``route`` now.
-
-        This is a cheap guess that changes nothing. A request that it lets pass can still be refused by its route.
-        """
-        return self.crowded and (self.large.full or (route != _DATASET and _surely_small(body)))
-
-    def _budget(self, count: int) -> ImageBudget:
-        return self.small if count <= LARGEST_SMALL_ROWS else self.large
 
 
 def _surely_small(body: bytes) -> bool:

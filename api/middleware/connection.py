@@ -7,20 +7,18 @@ a reverse proxy's job; these limits keep the gateway's memory bounded without on
 import asyncio
 import re
 from collections.abc import Iterable
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, Final
 
 import httptools
-from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from api.http import problems
+from api.http import current_request, problems
 from api.http.problems import OIP_PREFIX, ProblemError, problem_response
 from api.middleware.admission import MAX_SMALL_BODY_BYTES, image_route, overload
 from api.middleware.every_request import add_security_headers
 from api.middleware.keys import OPEN
 from api.state import KEY, GatewayState
-from api.telemetry import observation
 
 MAX_HEADER_BYTES: Final = 64 * 2**10
 MAX_HEADER_FIELDS: Final = 100
@@ -90,8 +88,6 @@ class Connection(HttpToolsProtocol):
         self._framing_bytes += len(data)
         try:
             self._parse(data)
-            if self._undecided is not None and not self._admission.crowded:
-                self._start()
         except httptools.HttpParserError as error:
             if not self._ended:
                 cause = error.__context__
@@ -117,10 +113,10 @@ class Connection(HttpToolsProtocol):
         if self._refuses_early and self._idle and not self.expect_100_continue:
             path = self.url.partition(b"?")[0].decode("ascii", "replace")
             self._route = image_route(self.parser.get_method().decode("ascii"), path)
-        if self._route is None:
-            self._start()
-        else:
+        if self._route and self._admission.crowded:
             self._undecided = bytearray()
+        else:
+            self._start()
 
     def on_body(self, body: bytes) -> None:
         """Takes a piece of a body."""
@@ -181,21 +177,9 @@ class Connection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
-        super()._start_asgi_task(cycle, partial(self._run, app, cycle))
-
-    async def _run(self, app: ASGIApp, cycle: RequestResponseCycle, scope: Scope, receive: Receive, send: Send) -> None:
-        """Runs the application for one request until ``_abandon``."""
-        if cycle.disconnected:
-            return
-        task = self._task = asyncio.current_task()
-        try:
-            await app(scope, receive, send)
-        except asyncio.CancelledError:
-            if not cycle.disconnected:
-                raise
-        finally:
-            if self._task is task:  # the next request may have begun, once this one's answer was complete
-                self._task = None
+        self._task = self.loop.create_task(cycle.run_asgi(app))
+        self._task.add_done_callback(self.tasks.discard)
+        self.tasks.add(self._task)
 
     def _abandon(self) -> None:
         """Cancels the request in progress."""
@@ -261,7 +245,7 @@ class Connection(HttpToolsProtocol):
         self._metrics.refusals.labels(self._route).inc()
         close = not self.parser.should_keep_alive()
         head, body = _refusal(OIP_PREFIX if self.url.startswith(OIP_PREFIX.encode()) else "", close)
-        id_field = f"{observation.HEADER}: {observation.request_id(self.headers)}\r\n\r\n"
+        id_field = f"{current_request.ID_HEADER}: {current_request.request_id(self.headers)}\r\n\r\n"
         self.transport.write(head + id_field.encode() + body)
         if close:
             self._ended = True

@@ -1,5 +1,6 @@
 """What every request gets: an id, a count, a time, a line in the log, and header fields that limit what browsers do."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Sequence
@@ -9,9 +10,9 @@ from opentelemetry import trace
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.telemetry import observation
+from api.http import current_request
+from api.http.current_request import CurrentRequest
 from api.telemetry.metrics import Metrics
-from api.telemetry.observation import Observation
 
 NOTHING: Final = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 """The policy of answers other than pages: images, JSON, problem documents."""
@@ -49,9 +50,12 @@ class EveryRequest:
         self._access_log = access_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
         if scope["method"] == "HEAD":
             scope = {**scope, "method": "GET"}
-        request = Observation(observation.request_id(scope["headers"]))
+        request = CurrentRequest(current_request.request_id(scope["headers"]))
         status = CLIENT_LEFT  # unless an answer begins
         sent_bytes = 0
 
@@ -60,19 +64,21 @@ class EveryRequest:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
-                headers[observation.HEADER] = request.request_id
+                headers[current_request.ID_HEADER] = request.request_id
                 add_security_headers(headers, status)
             else:
                 sent_bytes += len(message.get("body", b""))
             await send(message)
 
-        observation.current.set(request)
+        current_request.current.set(request)
         trace.get_current_span().set_attribute("digitgan.request_id", request.request_id)
         metrics = self._metrics
         metrics.in_flight.inc()
         start = time.perf_counter()
         try:
             await self._app(scope, receive, noted)
+        except asyncio.CancelledError:
+            pass  # its client has disconnected
         finally:
             seconds = time.perf_counter() - start
             metrics.in_flight.dec()
@@ -83,7 +89,7 @@ class EveryRequest:
             # Calls overlap the gateway's own work in large answers, so the difference can be negative.
             metrics.gateway_seconds.labels(route).observe(max(0.0, seconds - request.model_seconds))
             if self._access_log:
-                _log_request(scope, route, status, sent_bytes, seconds, request)
+                _log_request(request, scope, route, status, sent_bytes, seconds)
 
 
 def add_security_headers(headers: MutableHeaders, status: int) -> None:
@@ -96,7 +102,9 @@ def add_security_headers(headers: MutableHeaders, status: int) -> None:
         headers.setdefault(POLICY, PAGE if is_page else NOTHING)
 
 
-def _log_request(scope: Scope, route: str, status: int, sent_bytes: int, seconds: float, observed: Observation) -> None:
+def _log_request(
+    request: CurrentRequest, scope: Scope, route: str, status: int, sent_bytes: int, seconds: float
+) -> None:
     # As it came, percent-encoded: a decoded path could begin a new line.
     target = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
     fields = {
@@ -107,8 +115,8 @@ def _log_request(scope: Scope, route: str, status: int, sent_bytes: int, seconds
         "status": status,
         "bytes": sent_bytes,
         "seconds": round(seconds, 6),
-        "model_seconds": round(observed.model_seconds, 6),
-        "versions": observed.versions,
+        "model_seconds": round(request.model_seconds, 6),
+        "versions": request.versions,
         "user_agent": dict(scope["headers"]).get(b"user-agent", b"").decode("latin-1"),
     }
     _log.info(

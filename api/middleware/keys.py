@@ -145,7 +145,7 @@ class CheckKeys:
         self._buckets = {name: TokenBucket(limit) for name, limit in limits.items() if limit}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"].startswith(OPEN):
+        if scope["type"] != "http" or scope["path"].startswith(OPEN):
             await self._app(scope, receive, send)
             return
         bucket = None

@@ -10,14 +10,13 @@ from starlette.responses import Response
 from api import openapi
 from api.http import bodies, problems, schemas
 from api.http.bodies import JSON
-from api.http.deadlines import limit_of, time_limit
+from api.http.current_request import limit_of, time_limit
 from api.http.problems import ProblemError
-from api.middleware.keys import charge
 from api.oip.messages import DATATYPES, HEADER_LENGTH, read_request, write_answer
 from api.oip.schemas import InferenceRequest, InferenceResponse, ModelMetadata, RepositoryEntry, State, TensorMetadata
 from api.routes import health
-from api.state import GatewayState, StateDep
-from api.telemetry.model_status import model_status
+from api.state import GatewayState
+from api.telemetry.model_status import ModelStatus, model_status
 from api.threads import in_thread_if_large
 from serving.contract import DISCRIMINATOR, MODELS, PROBABILITIES, ModelSpec, TensorSpec
 from serving.tf_serving.client import VersionNotFoundError, VersionStatus
@@ -33,7 +32,7 @@ _STATES: Final[dict[str, State]] = {
     "UNLOADING": "UNLOADING",
 }
 
-router = APIRouter(prefix=problems.OIP_PREFIX)
+router = APIRouter(prefix=problems.OIP_PREFIX, route_class=bodies.RouteWithBody)
 
 ModelInPath = Annotated[str, Path(description=f"One of {', '.join(MODELS)}.")]
 Version = Annotated[schemas.Version | None, Field(description="The model's version.")]
@@ -88,16 +87,16 @@ async def live() -> dict[str, bool]:
     summary="Are all models ready?",
     responses=openapi.failures(problems.INTERNAL_ERROR, problems.NOT_READY),
 )
-async def ready(state: StateDep) -> dict[str, bool]:
+async def ready(request: Request) -> dict[str, bool]:
     """As `GET /healthz/ready`."""
-    await health.ready(state)
+    await health.ready(request)
     return {"live": True, "ready": True}
 
 
 @router.post(
     "/repository/index", summary="The models and their versions", responses=openapi.failures(*openapi.UPSTREAM)
 )
-async def index(state: StateDep) -> list[RepositoryEntry]:
+async def index(request: Request) -> list[RepositoryEntry]:
     """Triton's list of models. Its filter, `ready`, is ignored."""
     return [
         RepositoryEntry(
@@ -107,7 +106,7 @@ async def index(state: StateDep) -> list[RepositoryEntry]:
             reason="" if one.error_code == "OK" else f"{one.error_code}: {one.error_message}",
         )
         for model in MODELS
-        for one in (await model_status(state.inference.client, model, state.settings.request_timeout_s)).versions
+        for one in await _versions(request, model)
     ]
 
 
@@ -117,10 +116,10 @@ async def index(state: StateDep) -> list[RepositoryEntry]:
     summary="What a model's version takes and gives",
     responses=openapi.failures(*_VERSION_FAILURES),
 )
-async def metadata(model: ModelInPath, state: StateDep, version: Version = None) -> ModelMetadata:
+async def metadata(request: Request, model: ModelInPath, version: Version = None) -> ModelMetadata:
     """Its inputs, its outputs, and its AVAILABLE versions. All versions take and give the same: the contract."""
     spec = _spec(model)
-    versions = await _versions(model, version, state)
+    versions = await _versions(request, model, version)
     return ModelMetadata(
         name=model,
         versions=[str(one.version) for one in versions if one.state == "AVAILABLE"],
@@ -140,16 +139,15 @@ async def metadata(model: ModelInPath, state: StateDep, version: Version = None)
     summary="Is a model's version ready?",
     responses=openapi.failures(problems.NOT_READY, *_VERSION_FAILURES),
 )
-async def model_ready(model: ModelInPath, state: StateDep, version: Version = None) -> dict[str, str | bool]:
+async def model_ready(request: Request, model: ModelInPath, version: Version = None) -> dict[str, str | bool]:
     """Ready means that the version is AVAILABLE; without a version any of them, or with `DIGITGAN_VERSION_LABEL` the
     one with this label.
     """
     _spec(model)
     if version is None:
-        status = await model_status(state.inference.client, model, state.settings.request_timeout_s)
-        available = status.serving is not None
+        available = (await _status(request, model)).serving is not None
     else:
-        available = any(one.state == "AVAILABLE" for one in await _versions(model, version, state))
+        available = any(one.state == "AVAILABLE" for one in await _versions(request, model, version))
     if not available:
         detail = f"{model if version is None else f'version {version} of {model}'} is not AVAILABLE"
         raise ProblemError(problems.NOT_READY, detail, errors=[{"model": model, "detail": detail}])
@@ -161,19 +159,18 @@ async def model_ready(model: ModelInPath, state: StateDep, version: Version = No
 async def infer(
     request: Request,
     model: ModelInPath,
-    state: StateDep,
     version: Version = None,
     header_length: HeaderLength = None,
 ) -> Response:
     """Runs the version; without a version the newest."""
+    state: GatewayState = request.state.gateway
     spec = _spec(model)
     bodies.refuse_compressed(request, {"Accept-Encoding": "identity"})
     body = await request.body()
     parsed = await in_thread_if_large(
         len(body), lambda: read_request(body, header_length, spec, state.settings.max_images)
     )
-    with state.admission.images(request, len(parsed.rows)):
-        charge(request, len(parsed.rows), "/inputs")
+    with state.admission.images(request, len(parsed.rows), "/inputs"):
         async with time_limit(limit_of(request, state.settings.request_timeout_s)):
             prediction = await state.inference.predict_whole(model, parsed.rows, version=version)
             if model == DISCRIMINATOR:
@@ -194,9 +191,14 @@ def _metadata(spec: TensorSpec) -> TensorMetadata:
     return TensorMetadata(name=spec.name, datatype=DATATYPES[spec.dtype], shape=[-1, *spec.shape])
 
 
-async def _versions(model: str, version: int | None, state: GatewayState) -> list[VersionStatus]:
+async def _status(request: Request, model: str) -> ModelStatus:
+    state: GatewayState = request.state.gateway
+    return await model_status(state.inference.client, model, state.settings.request_timeout_s)
+
+
+async def _versions(request: Request, model: str, version: int | None = None) -> list[VersionStatus]:
     """Returns the versions of ``model``, or only the named one. Raises VersionNotFoundError if there is no such one."""
-    versions = (await model_status(state.inference.client, model, state.settings.request_timeout_s)).versions
+    versions = (await _status(request, model)).versions
     named = [one for one in versions if version in (None, one.version)]
     if version is not None and not named:
         raise VersionNotFoundError(model, version)

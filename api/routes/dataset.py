@@ -13,18 +13,17 @@ from api.formats import images
 from api.formats.images import NPY
 from api.formats.streams import ZIP, Files, Stream, as_zip, chunks
 from api.http import bodies
-from api.http.deadlines import limit_of, time_limit
+from api.http.current_request import limit_of, time_limit
 from api.http.negotiation import negotiate
 from api.http.problems import at_pointer, invalid
 from api.http.schemas import DatasetRequest
-from api.middleware.keys import charge, charge_made
-from api.state import StateDep
-from api.upstream.coalescing import MAX_BATCH
-from api.upstream.inference import retry_on_swap
+from api.middleware.keys import charge_made
+from api.state import GatewayState
+from api.upstream.inference import MAX_BATCH, retry_on_swap
 from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR
 from serving.dataset import Records, record
 
-router = APIRouter()
+router = APIRouter(route_class=bodies.RouteWithBody)
 
 FORMATS: Final = (ZIP, NPY)
 
@@ -46,7 +45,8 @@ _HEADERS: Final[dict[str, Any]] = {
     " [28·scale, 28·scale]. Both are streamed.",
     **openapi.makes_images(DatasetRequest, FORMATS, "The digits, in the order of their seeds.", headers=_HEADERS),
 )
-async def dataset(request: Request, state: StateDep) -> Response:
+async def dataset(request: Request) -> Response:
+    state: GatewayState = request.state.gateway
     media_type = negotiate(request, FORMATS)
     body = await bodies.read_json(request, DatasetRequest)
     if body.count > state.settings.max_stream_images:
@@ -70,8 +70,7 @@ async def dataset(request: Request, state: StateDep) -> Response:
                 return scan, first, parts
 
     count = max(body.count, MAX_BATCH)  # seeds are scanned in batches, however few digits the dataset has
-    with state.admission.images(request, count):
-        charge(request, body.count, "/count")
+    with state.admission.images(request, count, "/count", charged=body.count):
         scan, first, parts = await retry_on_swap(GENERATOR, body.version, attempt)
     all_parts = state.admission.stream(count, limit_s, first, parts)
     headers = {

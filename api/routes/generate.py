@@ -1,9 +1,9 @@
 """POST /generate: digits from seeds, from noise, or from seeds that the server chooses."""
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final
 
-import anyio
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
@@ -13,16 +13,15 @@ from api.digits.making import source_of
 from api.formats.content import FORMATS, check_size
 from api.formats.streams import Stream
 from api.http import bodies, problems, schemas
-from api.http.deadlines import limit_of, time_limit
+from api.http.current_request import limit_of, time_limit
 from api.http.negotiation import negotiate
 from api.http.problems import at_pointer, invalid
 from api.http.schemas import GenerateRequest, InterpolateRequest
-from api.middleware.keys import charge
-from api.state import GatewayState, StateDep
+from api.state import GatewayState
 from api.threads import in_thread_if_large
-from api.upstream.coalescing import Rows
+from api.upstream.inference import Rows
 
-router = APIRouter()
+router = APIRouter(route_class=bodies.RouteWithBody)
 
 OFFERED: Final = tuple(name for name, form in FORMATS.items() if not form.animated)
 LABELLED: Final = tuple(name for name, form in FORMATS.items() if form.has_labels)
@@ -30,8 +29,8 @@ MAX_SEEDS_IN_HEADER: Final = 256
 """Seeds that do not follow each other are listed up to here: 1.5 KB, where proxies take 4 to 8 KB of headers."""
 
 _LARGE_PIXELS: Final = 2**22
-_LARGE: Final = anyio.CapacityLimiter(2)
-"""How many large answers are encoded at a time: each takes two bytes a pixel, 130 MB for the largest."""
+_LARGE: Final = ThreadPoolExecutor(2)
+"""Encodes large answers, two at a time: each takes two bytes a pixel, 130 MB for the largest."""
 
 
 @router.post(
@@ -56,7 +55,8 @@ _LARGE: Final = anyio.CapacityLimiter(2)
         },
     ),
 )
-async def generate(request: Request, state: StateDep) -> Response:
+async def generate(request: Request) -> Response:
+    state: GatewayState = request.state.gateway
     media_type = negotiate(request, OFFERED)
     form = FORMATS[media_type]
     body = await bodies.read_json(request, GenerateRequest)
@@ -67,8 +67,7 @@ async def generate(request: Request, state: StateDep) -> Response:
     most = settings.max_stream_images if form.batches and not body.noise else settings.max_images
     check_size(media_type, count, most, body.scale, settings.max_pixels, (body.source,))
     source = source_of(body)
-    with state.admission.images(request, count):
-        charge(request, count, f"/{body.source}")
+    with state.admission.images(request, count, f"/{body.source}"):
         labelled = form.has_labels and (body.labels or source is body)
         headers = {"Content-Disposition": f'attachment; filename="digits.{form.suffix}"'} if form.batches else {}
         response, rows = await respond(request, state, source, count, body, media_type, headers, labelled=labelled)

@@ -4,14 +4,14 @@ import math
 import time
 from typing import Final
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
 from api import openapi
 from api.http import problems
 from api.http.errors import problem_of
 from api.http.problems import ProblemError
 from api.http.schemas import Health
-from api.state import GatewayState, StateDep
+from api.state import GatewayState
 from api.telemetry.model_status import all_statuses
 from serving.tf_serving.client import DeadlineError, ModelServerError
 
@@ -33,12 +33,13 @@ async def live() -> Health:
     summary="Can requests be served?",
     responses=openapi.failures(problems.INTERNAL_ERROR, problems.NOT_READY),
 )
-async def ready(state: StateDep) -> Health:
+async def ready(request: Request) -> Health:
     """Ready means that every model that the routes need has a version AVAILABLE: with `DIGITGAN_VERSION_LABEL`, the one
     with this label.
 
     A model server that is too slow to say so is taken at its last word, for 15 seconds.
     """
+    state: GatewayState = request.state.gateway
     if state.draining:
         raise ProblemError(problems.NOT_READY, "shutting down")
     if errors := await unready_models(state):

@@ -9,15 +9,14 @@ from api.formats.content import FORMATS, check_size
 from api.http import bodies, schemas
 from api.http.negotiation import negotiate
 from api.http.schemas import InterpolateRequest
-from api.middleware.keys import charge
 from api.routes.generate import respond
-from api.state import StateDep
+from api.state import GatewayState
 from api.threads import in_thread
 from serving import interpolation
 from serving.interpolation import Noise
 from serving.noise import noise_from_seeds
 
-router = APIRouter()
+router = APIRouter(route_class=bodies.RouteWithBody)
 
 
 @router.post(
@@ -30,7 +29,8 @@ router = APIRouter()
         InterpolateRequest, FORMATS, "The frames, from the first point on.", model=schemas.GenerateResponse
     ),
 )
-async def interpolate(request: Request, state: StateDep) -> Response:
+async def interpolate(request: Request) -> Response:
+    state: GatewayState = request.state.gateway
     media_type = negotiate(request, tuple(FORMATS))
     body = await bodies.read_json(request, InterpolateRequest)
     frames = interpolation.length(len(body.seeds or body.noise), body.steps, body.loop)
@@ -40,8 +40,7 @@ async def interpolate(request: Request, state: StateDep) -> Response:
     form = FORMATS[media_type]
     shown = form.batches or form.animated
     headers = {"Content-Disposition": f'inline; filename="walk.{form.suffix}"'} if shown else {}
-    with state.admission.images(request, frames):
-        charge(request, frames, "/steps")
+    with state.admission.images(request, frames, "/steps"):
         noise = await in_thread(lambda: _path(body))  # of 4,096 seeds it takes half a second
         response, _ = await respond(request, state, noise, frames, body, media_type, headers, frame_ms=body.frame_ms)
         return response

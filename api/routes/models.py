@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
 from api import openapi
 from api.http.schemas import Model, ModelsResponse, ModelVersion, VersionError
-from api.state import GatewayState, StateDep
+from api.state import GatewayState
 from api.telemetry.model_status import model_status
 from serving.contract import MODELS
 from serving.versions.model_card import CardError, read_card
@@ -25,9 +25,9 @@ _log = logging.getLogger(__name__)
     summary="Models, versions and model cards",
     responses=openapi.failures(*openapi.UPSTREAM),
 )
-async def models(state: StateDep) -> ModelsResponse:
+async def models(request: Request) -> ModelsResponse:
     """As the model server knows them; the cards are read from the directory in `DIGITGAN_MODELS_DIR`."""
-    return ModelsResponse(models=await asyncio.gather(*(_model(name, state) for name in MODELS)))
+    return ModelsResponse(models=await asyncio.gather(*(_model(name, request.state.gateway) for name in MODELS)))
 
 
 async def _model(name: str, state: GatewayState) -> Model:

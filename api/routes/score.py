@@ -3,11 +3,11 @@
 import asyncio
 import base64
 import binascii
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Annotated, Any, Final
 from urllib.parse import unquote_to_bytes
 
-import anyio
 import numpy as np
 import orjson
 from fastapi import APIRouter, Query, Request
@@ -21,24 +21,23 @@ from api.formats import images
 from api.formats.images import PNG
 from api.http import bodies
 from api.http.bodies import JSON
-from api.http.deadlines import limit_of, time_limit
+from api.http.current_request import limit_of, time_limit
 from api.http.negotiation import negotiate
 from api.http.problems import at_pointer, invalid
 from api.http.schemas import ScoreOptions, ScoreRequest, ScoreResponse
-from api.middleware.keys import charge
-from api.state import StateDep
+from api.state import GatewayState
 from api.threads import in_thread, in_thread_if_large
 from serving.contract import CLASSIFIER, DISCRIMINATOR, LOGITS, PROBABILITIES
 from serving.tf_serving.client import Prediction
 
-router = APIRouter()
+router = APIRouter(route_class=bodies.RouteWithBody)
 
 MULTIPART: Final = "multipart/form-data"
 FIELD: Final = "images"
 NO_INK: Final = "no ink was found in the image"
 
-_DECODING: Final = anyio.CapacityLimiter(2)
-"""How many requests decode at a time: 16 million pixels of 16 bits take 180 MB on the way."""
+_DECODING: Final = ThreadPoolExecutor(2)
+"""Decodes images, of two requests at a time: 16 million pixels of 16 bits take 180 MB on the way."""
 
 _FILES: Final = {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}
 _BODY: Final[dict[str, Any]] = {
@@ -69,13 +68,13 @@ _BODY: Final[dict[str, Any]] = {
     openapi_extra=openapi.body(_BODY),
     response_class=Response,
 )
-async def score(request: Request, state: StateDep, options: Annotated[ScoreOptions, Query()]) -> Response:
+async def score(request: Request, options: Annotated[ScoreOptions, Query()]) -> Response:
+    state: GatewayState = request.state.gateway
     negotiate(request, (JSON,))
     media_type = bodies.media_type(request, tuple(_BODY))
     files, in_body = await _read(request, media_type, state.settings.max_score_images)
     options = options.model_copy(update=in_body)
-    with state.admission.images(request, len(files)):
-        charge(request, len(files), f"/{FIELD}")
+    with state.admission.images(request, len(files), f"/{FIELD}"):
         async with time_limit(limit_of(request, state.settings.request_timeout_s)):
             decode = partial(_read_digits, files, options, media_type == PNG, state.settings.max_image_pixels)
             digits = await in_thread(decode, _DECODING)

@@ -9,10 +9,10 @@ from starlette.responses import Response
 from api import openapi
 from api.http import caching, problems
 from api.http.bodies import JSON
-from api.http.deadlines import time_limit
+from api.http.current_request import time_limit
 from api.http.problems import ProblemError
 from api.http.schemas import GeneratorVersion, StoryResponse
-from api.state import StateDep
+from api.state import GatewayState
 from api.upstream.inference import retry_on_swap
 from serving.contract import GENERATOR
 
@@ -33,7 +33,8 @@ _HEADERS: Final = openapi.MODEL_HEADERS | caching.HEADERS
     },
     response_class=Response,
 )
-async def story(request: Request, state: StateDep, version: GeneratorVersion = None) -> Response:
+async def story(request: Request, version: GeneratorVersion = None) -> Response:
+    state: GatewayState = request.state.gateway
     stories = state.stories
     async with time_limit(state.settings.request_timeout_s):
         found = await retry_on_swap(GENERATOR, version, partial(stories.of, version), stories.forget_newest)

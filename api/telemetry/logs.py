@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 import orjson
 from opentelemetry import trace
 
-from api.telemetry import observation
+from api.http.current_request import current
 
 Format = Literal["text", "json"]
 
@@ -24,7 +24,7 @@ class TextFormatter(logging.Formatter):
         super().__init__("%(levelname)s %(name)s: %(message)s%(aside)s%(request)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        under_way = observation.current.get()
+        under_way = current.get(None)
         note = getattr(record, "note", "")
         record.aside = f" ({note})" if note else ""
         record.request = f" [{under_way.request_id}]" if under_way else ""
@@ -43,7 +43,7 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        if under_way := observation.current.get():
+        if under_way := current.get(None):
             line["request_id"] = under_way.request_id
         span = trace.get_current_span().get_span_context()
         if span.is_valid:

@@ -1,25 +1,33 @@
-"""Calls of the model server: measured, shared under load, cut into batches, and of one version for one answer."""
+"""Calls of the model server: measured, shared under load, cut into batches, and of one version for one answer.
+
+A request that is alone is sent at once. While calls are in flight, requests wait, and the next call takes as many as
+fit. So under load the fixed costs of a call are paid once for many requests.
+
+Requests in one call are independent: each has its own time limit, a disconnect cancels only that request, and a call
+that fails because of its rows is repeated for each request alone.
+"""
 
 import asyncio
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import aclosing
-from functools import partial
+from contextlib import aclosing, nullcontext
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
+from opentelemetry import trace
 
-from api.http import deadlines
+from api.http.current_request import current
 from api.http.problems import MODEL_NOT_SERVED, ProblemError
-from api.telemetry import observation
 from api.telemetry.metrics import NO_VERSION, Metrics
-from api.upstream.coalescing import LARGE_AT_ONCE, LARGEST_SMALL_ROWS, RequestQueue, Rows
-from serving.contract import GENERATOR, SIGNATURE
+from serving.contract import BATCH_SIZES, GENERATOR, SIGNATURE
 from serving.noise import noise_from_seeds
 from serving.tf_serving.client import (
     Array,
+    ContractError,
     ModelClient,
     ModelServerError,
     NoSignatureError,
@@ -27,11 +35,25 @@ from serving.tf_serving.client import (
     VersionNotFoundError,
 )
 
+CALLS_IN_FLIGHT: Final = 2
+"""Calls of one queue: while the model server computes one, the answers of the other are encoded."""
+
+MAX_BATCH: Final = BATCH_SIZES[-1]
+"""Rows in one call."""
+
+LARGEST_SMALL_ROWS: Final = 64
+
+LARGE_AT_ONCE: Final = 2
+"""Larger requests of a model in its queues at a time, so that small requests never wait behind more of them."""
+
 SLICE_ROWS: Final = 128
 """Rows of a large request in one call: a small request that waits for the call waits no longer."""
 
 _MAX_CALL_S: Final = 3600.0
 _ATTEMPTS: Final = 2
+
+Rows = Array | Sequence[int]
+"""Rows of a model's input. Seeds stand for their noise, which is computed when the call is sent."""
 
 _T = TypeVar("_T")
 
@@ -44,6 +66,36 @@ class Kind(NamedTuple):
     version: int | None
 
 
+@dataclass(eq=False)
+class QueuedRequest:
+    """A request that waits for its outputs. ``context``: its context variables, for its call."""
+
+    rows: Rows
+    deadline: float
+    answer: "asyncio.Future[Prediction]"
+    context: Context = field(default_factory=copy_context)
+    call: "Call | None" = None
+
+
+@dataclass(eq=False)
+class Call:
+    """A call for several requests."""
+
+    requests: list[QueuedRequest]
+    rows: int = 0
+    task: "asyncio.Task[None] | None" = None
+
+
+@dataclass(eq=False)
+class RequestQueue:
+    """Requests that can share calls, first in, first out. ``scheduled``: they are sent in this round of the loop."""
+
+    kind: Kind
+    waiting: deque[QueuedRequest] = field(default_factory=deque)
+    in_flight: set[Call] = field(default_factory=set)
+    scheduled: bool = False
+
+
 class Inference:
     """The model server, as the routes use it."""
 
@@ -51,42 +103,96 @@ class Inference:
         self.client = client
         self.metrics = metrics
         self._queues: dict[Kind, RequestQueue] = {}
-        self._large: dict[str, asyncio.Semaphore] = {}
+        self._large: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(LARGE_AT_ONCE))
 
     async def predict(self, model: str, rows: Rows, *, signature: str = SIGNATURE, version: int | None) -> Prediction:
         """Runs a signature of ``model`` on at most MAX_BATCH rows. Raises ModelServerError."""
-        kind = Kind(model, signature, version)
-        answered_by = None
+        loop = asyncio.get_running_loop()
+        request = current.get()
+        queued = QueuedRequest(rows, request.deadline, loop.create_future())
+        queue: RequestQueue | None = None
         start = time.perf_counter()
         try:
-            if len(rows) <= LARGEST_SMALL_ROWS:
-                prediction = await self._queue(kind).predict(rows)
-            else:
-                large = self._large.setdefault(model, asyncio.Semaphore(LARGE_AT_ONCE))
-                with deadlines.part("turn"):
-                    await large.acquire()
-                try:
-                    prediction = await self._queue(kind).predict(rows)
-                finally:
-                    large.release()
-            answered_by = prediction.version
+            async with self._large[model] if len(rows) > LARGEST_SMALL_ROWS else nullcontext():
+                queue = self._queue(Kind(model, signature, version))
+                queue.waiting.append(queued)
+                if not queue.scheduled:  # all requests of this round of the event loop can share the call
+                    queue.scheduled = True
+                    loop.call_soon(self._send, queue)
+                prediction = await queued.answer
+            request.versions[model] = prediction.version
+            trace.get_current_span().set_attribute(f"digitgan.version.{model}", prediction.version)
             return prediction
+        except asyncio.CancelledError:
+            request.waited_for = "model" if queued.call else "turn"
+            if queue:
+                self._cancel(queue, queued)
+            raise
         finally:
-            observation.note_call(model, answered_by, time.perf_counter() - start)
+            queued.call = None  # Without the cycle the outputs are freed at once.
+            request.model_seconds += time.perf_counter() - start
 
     def _queue(self, kind: Kind) -> RequestQueue:
         """Returns the queue of a kind. Clients name versions, so a new queue drops those that are unused."""
-        queue = self._queues.get(kind)
-        if queue is None:
-            self._queues = {one: used for one, used in self._queues.items() if not used.empty}
-            queue = self._queues[kind] = RequestQueue(partial(self._call, kind))
-        return queue
+        if kind not in self._queues:
+            self._queues = {one: used for one, used in self._queues.items() if used.waiting or used.in_flight}
+            self._queues[kind] = RequestQueue(kind)
+        return self._queues[kind]
 
-    async def _call(self, kind: Kind, parts: Sequence[Rows], deadline: float) -> Prediction:
-        """Makes one call, for one request or for several, until ``deadline`` in the event loop's time."""
+    def _send(self, queue: RequestQueue) -> None:
+        """Sends waiting requests as calls. A second call has at least as many rows as the first."""
+        queue.scheduled = False
+        while queue.waiting and len(queue.in_flight) < CALLS_IN_FLIGHT:
+            if sum(len(one.rows) for one in queue.waiting) < sum(call.rows for call in queue.in_flight):
+                return
+            call = Call([])
+            while queue.waiting and call.rows + len(queue.waiting[0].rows) <= MAX_BATCH:
+                request = queue.waiting.popleft()
+                request.call = call
+                call.requests.append(request)
+                call.rows += len(request.rows)
+            queue.in_flight.add(call)
+            call.task = asyncio.create_task(self._run(queue, call), context=call.requests[0].context)
+
+    def _cancel(self, queue: RequestQueue, request: QueuedRequest) -> None:
+        """Takes a request out of the queue, or ends its call if no other request wants the outputs."""
+        call = request.call
+        if call is None:
+            queue.waiting.remove(request)
+        elif call.task and all(one.answer.done() for one in call.requests):
+            call.task.cancel()
+            queue.in_flight.discard(call)
+            self._send(queue)
+
+    async def _run(self, queue: RequestQueue, call: Call) -> None:
+        """Makes a call, sends the next one, and gives each request its rows of the outputs, or the error."""
+        outcome: Prediction | Exception
+        try:
+            outcome = await self._call(queue.kind, call.requests)
+        except Exception as error:
+            outcome = error
+        queue.in_flight.discard(call)
+        self._send(queue)
+        if isinstance(outcome, ContractError) and not isinstance(outcome, NoSignatureError) and len(call.requests) > 1:
+            for request in call.requests:  # one of them may be at fault
+                await self._run(queue, Call([request]))
+            return
+        end = 0
+        for request in call.requests:
+            start, end = end, end + len(request.rows)
+            if request.answer.done():
+                continue
+            if isinstance(outcome, Exception):
+                request.answer.set_exception(outcome)
+            else:
+                outputs = {name: output[start:end] for name, output in outcome.outputs.items()}
+                request.answer.set_result(Prediction(outcome.model, outcome.version, outputs))
+
+    async def _call(self, kind: Kind, requests: Sequence[QueuedRequest]) -> Prediction:
+        """Makes one call, for one request or for several, and measures it."""
         model, signature, version = kind
-        rows = joined(parts)
-        left_s = deadline - asyncio.get_running_loop().time()
+        rows = joined([request.rows for request in requests])
+        left_s = max(request.deadline for request in requests) - asyncio.get_running_loop().time()
         in_flight = self.metrics.calls_in_flight.labels(model)
         in_flight.inc()
         answered_by = NO_VERSION
@@ -97,7 +203,7 @@ class Inference:
                 model, rows, signature=signature, version=version, timeout_s=timeout_s
             )
             answered_by = str(prediction.version)
-            if kind[:2] == (GENERATOR, SIGNATURE):
+            if (model, signature) == (GENERATOR, SIGNATURE):
                 self.metrics.images.labels(answered_by).inc(len(rows))
             return prediction
         except NoSignatureError:

@@ -14,11 +14,11 @@ import httpx
 import pytest
 
 from api.app import create_app
-from api.http.deadlines import HEADER
+from api.http.current_request import TIMEOUT_HEADER
 from api.middleware.admission import MIN_CHARGE_IMAGES, image_route
 from api.middleware.keys import hash_of, new_key
 from api.settings import load_settings
-from api.upstream.coalescing import LARGEST_SMALL_ROWS
+from api.upstream.inference import LARGEST_SMALL_ROWS
 from tests.support import gateways
 from tests.support.gateways import GatewayClient, noise_input
 from tests.support.misbehaving import Holding, MisbehavingServer, honest, noisy
@@ -130,7 +130,7 @@ def test_every_route_that_makes_images_is_refused_early_too() -> None:
     """These are the routes that take ``Request-Timeout``."""
     for path, item in create_app(load_settings()).openapi()["paths"].items():
         for method, operation in item.items():
-            makes_images = HEADER in [one["name"] for one in operation.get("parameters", ())]
+            makes_images = TIMEOUT_HEADER in [one["name"] for one in operation.get("parameters", ())]
             example = path.format(seed=7, model="generator", version=1)
             assert image_route(method.upper(), example) == (path if makes_images else None)
 

@@ -5,9 +5,10 @@ import gc
 import json
 import socket
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import grpc
@@ -15,13 +16,13 @@ import httpx
 import numpy as np
 import pytest
 
-from api.http.deadlines import HEADER
+from api.http.current_request import TIMEOUT_HEADER, CurrentRequest, current
 from api.middleware.admission import MIN_CHARGE_IMAGES
-from api.upstream.coalescing import CALLS_IN_FLIGHT, LARGE_AT_ONCE, RequestQueue, Rows
-from api.upstream.inference import SLICE_ROWS
+from api.telemetry.metrics import Metrics
+from api.upstream.inference import CALLS_IN_FLIGHT, LARGE_AT_ONCE, SLICE_ROWS, Inference
 from serving.apis import PredictRequest
-from serving.contract import IMAGES, NOISE
-from serving.tf_serving.client import Array, Prediction
+from serving.contract import GENERATOR, IMAGES, NOISE
+from serving.tf_serving.client import Array, ModelClient, Prediction
 from serving.tf_serving.tensors import to_array
 from tests.support import gateways
 from tests.support.gateways import GatewayClient, noise_input
@@ -126,37 +127,42 @@ def test_large_requests_are_made_in_slices_and_few_of_them_wait_before_a_small_o
     assert max(rows) <= 2 * SLICE_ROWS
 
 
-def test_a_call_that_is_cancelled_before_it_begins_blocks_no_other() -> None:
-    async def run_call(parts: Sequence[Rows], deadline: float) -> Prediction:
-        return Prediction("generator", 1, {})
+class Client(ModelClient):
+    """A model server without a network: it makes black digits. ``made`` refers to them."""
 
+    def __init__(self) -> None:
+        self.made: list[weakref.ref[Array]] = []
+
+    async def predict(self, model: str, rows: Array, **_: Any) -> Prediction:
+        images = np.zeros((len(rows), 28, 28, 1), np.uint8)
+        self.made.append(weakref.ref(images))
+        return Prediction(model, 1, {IMAGES: images})
+
+
+def test_a_call_that_is_cancelled_before_it_begins_blocks_no_other() -> None:
     async def cancel_early() -> None:
-        queue = RequestQueue(run_call)
+        current.set(CurrentRequest())
+        predict = partial(Inference(Client(), Metrics()).predict, GENERATOR, [7], version=None)
         for _ in range(2 * CALLS_IN_FLIGHT):
-            request = asyncio.create_task(queue.predict([7]))
+            request = asyncio.create_task(predict())
             await asyncio.sleep(0)  # it is in the queue, and the call is sent in this round of the event loop
             request.cancel()
             await asyncio.gather(request, return_exceptions=True)
         async with asyncio.timeout(60):
-            assert (await queue.predict([7])).version == 1
+            assert (await predict()).version == 1
 
     asyncio.run(cancel_early())
 
 
 def test_outputs_do_not_wait_for_the_garbage_collector() -> None:
-    made: list[weakref.ref[Array]] = []
-
-    async def run_call(parts: Sequence[Rows], deadline: float) -> Prediction:
-        images = np.zeros((256, 28, 28, 1), np.uint8)
-        made.append(weakref.ref(images))
-        return Prediction("generator", 1, {IMAGES: images})
-
     async def ask() -> None:
-        queue = RequestQueue(run_call)
+        current.set(CurrentRequest())
+        client = Client()
+        inference = Inference(client, Metrics())
         for _ in range(3):
-            await queue.predict([7])
+            await inference.predict(GENERATOR, range(256), version=None)
         await asyncio.sleep(0)  # the last call ends
-        assert all(images() is None for images in made)
+        assert all(images() is None for images in client.made)
 
     gc.disable()
     try:
@@ -251,7 +257,7 @@ def test_a_cancelled_request_leaves_the_queue_alone(
 @pytest.mark.parametrize("limit", ["", "0", "0.0", "-1", "nan", "inf", "1e3", "soon", "1,5", "9999999"])
 def test_a_wrong_time_limit_is_named(http: GatewayClient, limit: str) -> None:
     image = http.get("/digits/1.png").content
-    headers = {HEADER: limit}
+    headers = {TIMEOUT_HEADER: limit}
     for response in (
         http.post("/generate", json={"seeds": [1]}, headers=headers),
         http.get("/digits/1.png", headers=headers),
@@ -260,7 +266,7 @@ def test_a_wrong_time_limit_is_named(http: GatewayClient, limit: str) -> None:
         http.post("/score", content=image, headers=headers | {"Content-Type": "image/png"}),
         http.post("/v2/models/generator/infer", json=noise_input(), headers=headers),
     ):
-        assert_problem(response, "invalid-request", HEADER)
+        assert_problem(response, "invalid-request", TIMEOUT_HEADER)
 
 
 @pytest.mark.parametrize("accept", ["application/json", "application/x-npy"])
@@ -268,7 +274,7 @@ def test_a_requests_own_limit_ends_the_call_and_its_answer_says_where(
     http: GatewayClient, holding: Holding, accept: str
 ) -> None:
     grown = http.growth()
-    response = http.post("/generate", json={"seeds": [1]}, headers={HEADER: str(SOON_S), "Accept": accept})
+    response = http.post("/generate", json={"seeds": [1]}, headers={TIMEOUT_HEADER: str(SOON_S), "Accept": accept})
     assert "at the model server" in assert_problem(response, "timeout")["detail"]
     wait_until(lambda: holding.cancelled == 1)  # the model server knows the deadline too
     assert holding.seconds_left[0] < LIMIT_S / 2
@@ -277,7 +283,7 @@ def test_a_requests_own_limit_ends_the_call_and_its_answer_says_where(
 
 def test_no_request_has_more_time_than_the_service_allows(http: GatewayClient, holding: Holding) -> None:
     with ThreadPoolExecutor() as pool:
-        asked = pool.submit(http.get, "/digits/1.png", headers={HEADER: "3600"})
+        asked = pool.submit(http.get, "/digits/1.png", headers={TIMEOUT_HEADER: "3600"})
         wait_until(lambda: holding.held == 1)
         holding.release()
         assert asked.result().status_code == 200
@@ -296,7 +302,7 @@ def test_a_request_that_times_out_in_the_queue_is_never_sent(
         wait_until(lambda: holding.held == 2)
         calls = server.calls
         for late in ({"seeds": [1]}, {"count": 100}):
-            response = http.post("/generate", json=late, headers={HEADER: str(SOON_S)})
+            response = http.post("/generate", json=late, headers={TIMEOUT_HEADER: str(SOON_S)})
             assert "in the queue for the model server" in assert_problem(response, "timeout")["detail"]
         assert server.calls == calls
         holding.release()
@@ -312,6 +318,8 @@ def test_an_answer_that_takes_too_long_is_given_up(http: GatewayClient, server: 
     while "while the answer was being made" not in found:  # a slower machine needs more time for the calls before
         limit *= 1.5
         assert limit < LIMIT_S, found
-        response = http.post("/interpolate", json=body, headers={HEADER: f"{limit:.2f}", "Accept": "image/webp"})
+        response = http.post(
+            "/interpolate", json=body, headers={TIMEOUT_HEADER: f"{limit:.2f}", "Accept": "image/webp"}
+        )
         found = assert_problem(response, "timeout")["detail"]
     server.behaviour = honest

@@ -6,7 +6,7 @@ import grpc
 import httpx
 import pytest
 
-from api.http.deadlines import HEADER
+from api.http.current_request import TIMEOUT_HEADER
 from api.upstream.inference import SLICE_ROWS
 from serving.apis import PredictRequest
 from tests.support import gateways
@@ -67,7 +67,7 @@ def test_all_batches_of_a_request_share_its_time(faulty_server: MisbehavingServe
         return honest(request, context)
 
     faulty_server.behaviour = slowly
-    response = faulty_http.post("/generate", json={"count": 4096}, headers={HEADER: "1"})
+    response = faulty_http.post("/generate", json={"count": 4096}, headers={TIMEOUT_HEADER: "1"})
     assert_problem(response, "timeout")
     assert len(calls) < 4096 / SLICE_ROWS
 

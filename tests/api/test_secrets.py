@@ -19,9 +19,9 @@ SABOTAGED = f"""
 import sys
 import api.main, api.oip.routes
 import api.routes.generate, api.routes.health, api.routes.score
-from api.digits import making
-from api.formats import streams
-from api.telemetry import metrics, observation
+from api.formats import images, streams
+from api.http.current_request import current
+from api.telemetry import metrics
 
 class SecretError(Exception):
     pass
@@ -30,14 +30,14 @@ def sabotage(module, name, part):
     whole = getattr(module, name)
 
     def failing(*args, **kwargs):
-        under_way = observation.current.get()
+        under_way = current.get(None)
         if under_way and under_way.request_id == part:
             raise SecretError("{SECRET}")
         return whole(*args, **kwargs)
 
     setattr(module, name, failing)
 
-sabotage(making, "_digits", "digits")
+sabotage(images, "png", "digits")
 sabotage(api.routes.generate.bodies, "parse_json", "body")
 sabotage(api.routes.score, "read_digit", "fit")
 sabotage(metrics.Metrics, "exposition", "metrics")

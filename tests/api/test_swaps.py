@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from api.digits.seed_index import MAX_SEEDS
-from api.http.deadlines import HEADER
+from api.http.current_request import TIMEOUT_HEADER
 from serving import contract
 from serving.apis import ModelVersionStatus, PredictRequest
 from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR, INDEX_PAGE, MODELS, SEED_INDEX, SIGNATURE
@@ -234,7 +234,7 @@ def test_a_slow_index_is_504_after_the_requests_time(
         return versions(request, context)
 
     server.behaviour = slow
-    response = http.post("/generate", json={"count": 5, "digit": 7}, headers={HEADER: "2"})
+    response = http.post("/generate", json={"count": 5, "digit": 7}, headers={TIMEOUT_HEADER: "2"})
     assert_problem(response, "timeout")
     assert 1 <= len(calls) <= 2
     gone.set()

@@ -1,0 +1,110 @@
+"""The request in progress: its id, its time limit, and its calls of the model server.
+
+    async with time_limit(limit_of(request, settings.request_timeout_s)):
+        ...  # the work
+
+The time counts from when the request's body is read. A 504 names the part of the work that took it.
+"""
+
+import asyncio
+import math
+import random
+import re
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from starlette.requests import Request
+
+from api.http.problems import TIMEOUT, ProblemError, at_parameter, invalid
+
+ID_HEADER: Final = "x-request-id"
+TIMEOUT_HEADER: Final = "Request-Timeout"
+
+_VALID_ID: Final = re.compile(rb"[A-Za-z0-9._~:/+=@-]{1,128}")
+"""What can be logged, and sent on, without escapes."""
+_SECONDS: Final = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,6})?")
+
+TIMEOUT_PARAMETER: Final[dict[str, Any]] = {
+    "name": TIMEOUT_HEADER,
+    "in": "header",
+    "schema": {"type": "number", "exclusiveMinimum": 0, "maximum": 999_999},
+    "description": "The seconds that the request may take, or a batch of a stream. At most what the service allows,"
+    " which is the default.",
+}
+"""The header as OpenAPI has it; a number without an exponent."""
+
+Part = Literal["turn", "model", "answer"]
+"""Where time runs out: in the queue for the model server, at the model server, or making the answer."""
+
+_DETAILS: Final[dict[Part, str]] = {
+    "turn": "in the queue for the model server",
+    "model": "at the model server",
+    "answer": "while the answer was being made",
+}
+
+
+@dataclass(slots=True)
+class CurrentRequest:
+    """What is known so far of a request in progress.
+
+    Attributes:
+        deadline: when its time limit ends, in the event loop's time.
+        waited_for: what it waited for when it was cancelled.
+        model_seconds: its waits for the model server.
+        versions: of the models that have answered it.
+    """
+
+    request_id: str = ""
+    deadline: float = math.inf
+    waited_for: Part = "answer"
+    model_seconds: float = 0.0
+    versions: dict[str, int] = field(default_factory=dict)
+
+
+current: Final[ContextVar[CurrentRequest]] = ContextVar("current")
+"""The request whose work this task does."""
+
+
+def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """Returns the caller's id of the request where it is a valid one, and a new one otherwise."""
+    given = dict(headers).get(ID_HEADER.encode(), b"")
+    if _VALID_ID.fullmatch(given):
+        return given.decode()
+    return f"{random.getrandbits(128):032x}"  # a name and no secret: refusals need thousands a second
+
+
+def limit_of(request: Request, most: float) -> float:
+    """Returns the seconds that ``request`` may take: what its header says, and ``most`` at most.
+
+    Read by hand: FastAPI would take 0.1 ms for it. Raises ProblemError (422).
+    """
+    text = request.headers.get(TIMEOUT_HEADER)
+    if text is None:
+        return most
+    if not _SECONDS.fullmatch(text) or not float(text):
+        raise invalid(at_parameter(TIMEOUT_HEADER, "should be a number of seconds above 0, such as 2.5"))
+    return min(float(text), most)
+
+
+class OutOfTimeError(ProblemError):
+    """The time of a request ran out (504) in ``part``."""
+
+    def __init__(self, part: Part, limit_s: float) -> None:
+        super().__init__(TIMEOUT, f"{limit_s:g} s ran out {_DETAILS[part]}")
+        self.part = part
+
+
+@asynccontextmanager
+async def time_limit(seconds: float) -> AsyncIterator[None]:
+    """Cancels the block after ``seconds``, and raises OutOfTimeError then."""
+    request = current.get()
+    request.deadline = asyncio.get_running_loop().time() + seconds
+    request.waited_for = "answer"
+    try:
+        async with asyncio.timeout_at(request.deadline):
+            yield
+    except TimeoutError as error:
+        raise OutOfTimeError(request.waited_for, seconds) from error
