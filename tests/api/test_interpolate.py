@@ -113,9 +113,3 @@ def test_a_film_holds_the_same_pixels_and_repeats(http: httpx.Client, accept: st
             durations.append(film.info["duration"])
     assert np.array_equal(np.stack(shown), expected)
     assert durations == [120] * 16
-
-
-def test_more_frames_than_a_batch_come_in_order(http: httpx.Client) -> None:
-    frames = from_npy(ask(http, seeds=[1, 2, 3], steps=200))
-    assert len(frames) == 401
-    assert np.array_equal(frames[200:], from_npy(ask(http, seeds=[2, 3], steps=200)))

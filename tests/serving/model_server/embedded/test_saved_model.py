@@ -63,12 +63,6 @@ def test_pixels_are_the_same_to_the_bit_in_batches_of_one_size(generator: SavedM
     np.testing.assert_array_equal(draw(generator, noise[shuffled], 8), draw(generator, noise, 8)[shuffled])
 
 
-def test_the_number_of_threads_changes_pixels_only_where_rounding_tips() -> None:
-    noise = noise_from_seeds(range(64))
-    with closing(load(MODELS_DIR / GENERATOR / "1", 1)) as one, closing(load(MODELS_DIR / GENERATOR / "1", 2)) as two:
-        assert_same_pixels(draw(one, noise), draw(two, noise))
-
-
 def test_a_model_that_was_loaded_and_saved_again_makes_the_same_pixels(tmp_path: Path, generator: SavedModel) -> None:
     """What is computed while it loads then lies in a call of a call."""
     save_again(MODELS_DIR / GENERATOR / "1", tmp_path / "1")
