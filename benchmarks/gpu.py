@@ -121,7 +121,7 @@ def time_steps(data: Path) -> Iterator[Row]:
 def train_and_evaluate(data: Path, run: Path, steps: int, limit: float) -> Iterator[Row]:
     """Trains, publishes and evaluates by the commands that users run."""
     digitgan = ("-m", "digitgan")
-    few = ("--steps", str(steps), "--set", f"evaluate_every={steps}", "--detector-steps", "20", "--index-seeds", "1024")
+    few = ("--steps", str(steps), "--set", f"evaluate_every={steps}", "--index-seeds", "1024")
     start = time.time()
     _, failure = run_process(limit, *digitgan, "train", "--preset", "deck", *few, "--data", data, "--run", run)
     card = run / "models" / GENERATOR / "1/model.json"

@@ -86,7 +86,7 @@ def main() -> None:
     try:
         app()
     except Stopped as stopped:
-        print(f"\nStopped. {stopped.remark}".rstrip(), file=sys.stderr)
+        print("\nStopped.", file=sys.stderr)
         sys.exit(stopped.status)
     except UserError as error:
         _fail(str(error))

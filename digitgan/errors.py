@@ -23,8 +23,6 @@ class Stopped(BaseException):
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.status = 128 + number
-        self.remark = ""
-        """What the user should know beside that, in a sentence."""
 
 
 def stop_on_signals() -> None:

@@ -25,23 +25,19 @@ def draw(console: Console, pixels: NDArray[np.uint8], captions: Sequence[str]) -
         pixels: uint8 [N, H, W], H even.
         captions: one for each.
     """
-    picture = _in_colour if console.color_system else _plain
-    width = pixels.shape[2]
-    cells = [Group(picture(one), Text(caption.center(width))) for one, caption in zip(pixels, captions, strict=True)]
+    width, colour = pixels.shape[2], console.color_system is not None
+    cells = [
+        Group(_picture(one, colour), Text(caption.center(width))) for one, caption in zip(pixels, captions, strict=True)
+    ]
     console.print(Columns(cells, width=width, padding=(1, 1)))
 
 
-def _in_colour(pixels: NDArray[np.uint8]) -> Segments:
+def _picture(pixels: NDArray[np.uint8], colour: bool) -> Segments:
     segments = []
     for upper, lower in zip(pixels[0::2].tolist(), pixels[1::2].tolist(), strict=True):
         for above, below in zip(upper, lower, strict=True):
             style = Style(color=Color.from_rgb(above, above, above), bgcolor=Color.from_rgb(below, below, below))
-            segments.append(Segment("▀", style))
+            plain = Segment(_PLAIN[2 * (above >= _INK) + (below >= _INK)])
+            segments.append(Segment("▀", style) if colour else plain)
         segments.append(Segment.line())
     return Segments(segments)
-
-
-def _plain(pixels: NDArray[np.uint8]) -> Text:
-    ink = pixels >= _INK
-    rows = (2 * ink[0::2] + ink[1::2]).tolist()
-    return Text("\n".join("".join(_PLAIN[both] for both in row) for row in rows), no_wrap=True)

@@ -9,6 +9,7 @@ import os
 import zipfile
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -101,8 +102,6 @@ def reading(response: httpx.Response) -> Iterator[None]:
 
 def maker_of(response: httpx.Response) -> tuple[str, int]:
     """Returns the model and the version that made the digits."""
-    if "X-Model" not in response.headers:
-        raise ValueError("it doesn't name its model")
     return response.headers["X-Model"], int(response.headers["X-Model-Version"])
 
 
@@ -144,18 +143,12 @@ def _pixels(png: bytes) -> NDArray[np.uint8]:
 def scores_from_json(response: httpx.Response) -> Scores:
     """Returns the scores of images."""
     content = response.json()
-    scores = tuple(
-        Score(
-            float(one["probability"]),
-            float(one["logit"]),
-            one["verdict"],
-            bool(one["fitted"]),
-            one.get("digit"),
-            one.get("confidence"),
-        )
-        for one in content["scores"]
+    without_labels = {"digit": None, "confidence": None}
+    scores = (
+        Score(**{field.name: one[field.name] for field in fields(Score)})
+        for one in (without_labels | score for score in content["scores"])
     )
-    return Scores(scores, content["model"], content["version"])
+    return Scores(tuple(scores), content["model"], content["version"])
 
 
 def models_from_json(response: httpx.Response) -> tuple[Model, ...]:
@@ -198,12 +191,7 @@ async def read_records(
             rest = rest[whole * record.itemsize :]
             left -= whole
             yield LabelledDigits(
-                records["pixels"],
-                records["seed"],
-                records["digit"],
-                records["confidence"],
-                records["logit"],
-                versions,
+                records["pixels"], records["seed"], records["digit"], records["confidence"], records["logit"], versions
             )
     if left or rest:
         raise BrokenStreamError(f"{response.url}: the answer broke off, {left} digits before its end")

@@ -1,6 +1,7 @@
 """``digitgan generate`` and ``digitgan score``: the gateway's routes in a terminal."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -32,6 +33,7 @@ LocalOption = Annotated[
 _MOST_SEEDS: Final = 100_000
 _OF_IMAGES: Final = (413, 422)
 """The statuses of a request with an image that is too large, or is not an image."""
+_COLOURS: Final = {"real": "green", "fake": "red", "without ink": "yellow"}
 _IMAGES: Final = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -145,7 +147,7 @@ def score(
 
     images = [path for file in files for path in _images(file)]
     table = Table(Column("image", overflow="fold"), "verdict", "real", "logit", "reads as", "fitted")
-    counts = {"real": 0, "fake": 0}
+    counts: Counter[str] = Counter()
     refused: list[str] = []
     with open_client(url, local=local) as client:
         for path in images:
@@ -157,20 +159,17 @@ def score(
                 refused.append(f"{path}: {'; '.join(one.detail for one in error.errors) or error.detail}")
                 continue
             (one,) = scores.scores
-            colour = {"real": "green", "fake": "red"}.get(one.verdict or "", "yellow")
-            verdict = f"[{colour}]{one.verdict or 'no ink'}[/]"
+            verdict = one.verdict or "without ink"
+            counts[verdict] += 1
             digit = "" if one.digit is None else f"{one.digit} ({one.confidence:.0%})"
             fitted = "yes" if one.fitted else "as it is"
-            table.add_row(escape(str(path)), verdict, f"{one.probability:.2%}", f"{one.logit:.2f}", digit, fitted)
-            if one.verdict:
-                counts[one.verdict] += 1
-    console = Console(highlight=False)
+            shown = f"[{_COLOURS[verdict]}]{verdict}[/]"
+            table.add_row(escape(str(path)), shown, f"{one.probability:.2%}", f"{one.logit:.2f}", digit, fitted)
     if table.row_count:
+        console = Console(highlight=False)
         console.print(table)
-        without = table.row_count - sum(counts.values())
-        ink = f", {without} without ink" if without else ""
-        maker = f"by version {scores.version} of the {scores.model}"
-        console.print(f"{counts['real']} real, {counts['fake']} fake{ink}, {maker}")
+        verdicts = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+        console.print(f"{verdicts}, by version {scores.version} of the {scores.model}")
     if refused:
         raise UserError("not scored: " + "; ".join(refused))
 

@@ -1,6 +1,5 @@
 """``digitgan dataset``."""
 
-import math
 import time
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -9,7 +8,7 @@ import typer
 
 from digitgan.commands import GROUP_OPTIONS, command
 from digitgan.commands.client import UrlOption, open_client
-from digitgan.errors import Stopped, require
+from digitgan.errors import require
 from serving.errors import UserError
 
 app: Final = typer.Typer(**GROUP_OPTIONS)
@@ -63,8 +62,8 @@ def dataset(
     """Make a dataset of labelled digits. The same command always makes the same dataset.
 
     The gateway at --url makes the digits. If there is none, the command starts a service and ends it afterwards. A
-    command that was stopped continues where it stopped. dataset.json lists the models, the seeds and the hashes of
-    the files; labels.csv has the seed, confidence and logit of each digit.
+    command that was stopped continues where it stopped. dataset.json lists the models and the seeds; labels.csv
+    has the seed, confidence and logit of each digit.
 
     Examples:
         digitgan dataset digits                              60,000 and 10,000
@@ -76,8 +75,6 @@ def dataset(
 
     if url and models:
         raise UserError("--url and --models both say what makes the digits: give one of them")
-    if not math.isfinite(confidence) or not math.isfinite(score_floor or 0):
-        raise UserError("--confidence and --score-floor should be finite numbers")
     plan = Plan(
         train=count,
         test=count // 6 if test is None else test,
@@ -92,21 +89,14 @@ def dataset(
         typer.echo(f"{out} is there already, with these options")
         _print_summary(manifest)
         return
-    work = job.partial_folder(out)
-    work.mkdir(parents=True, exist_ok=True)
+    job.partial_folder(out).mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     local = url is None and (models is not None or not _gateway_is_ready())
     if not local:  # A wrong address is an error at once. A later outage is waited out.
         with open_client(url, local=False) as once:
             once.models()
-    try:
-        with open_client(url, local=local, models=models and models.resolve(), retry_s=_RETRY_S) as client:
-            manifest = job.make(out, plan, client)
-    except Stopped as stopped:
-        stopped.remark = (
-            f"{job.kept(out):,} of {plan.count:,} digits are kept in {work}; the same command goes on with them."
-        )
-        raise
+    with open_client(url, local=local, models=models and models.resolve(), retry_s=_RETRY_S) as client:
+        manifest = job.make(out, plan, client)
     typer.echo(f"{out} is complete, in {time.monotonic() - started:.0f} seconds")
     _print_summary(manifest)
 

@@ -217,7 +217,7 @@ def add(
 @contextmanager
 def _roll_out(models: Path, target: str | None, timeout_s: float = 300.0, poll_s: float = 1.0) -> Iterator["RollOut"]:
     from serving.tf_serving.server_config import MODELS_CONFIG
-    from serving.versions.roll_out import RollOut, addresses, connected
+    from serving.versions.roll_out import RollOut, connected
 
     if not (models / MODELS_CONFIG).exists():
         here = models.absolute()
@@ -227,11 +227,8 @@ def _roll_out(models: Path, target: str | None, timeout_s: float = 300.0, poll_s
             if models.is_dir()
             else f"{models} is no folder: name the base directory of the models with --models"
         )
-    target = target or DEFAULT_SERVER
-    with connected(target) as servers:
+    with connected(target or DEFAULT_SERVER) as servers:
         yield RollOut(models, servers, typer.echo, timeout_s, poll_s)
-        if joined := set(addresses(target)) - {server.address for server in servers}:
-            typer.echo(f"Model servers that joined meanwhile: {', '.join(sorted(joined))}. Repeat the command for them")
 
 
 def _number(version: str, directory: Path) -> int:

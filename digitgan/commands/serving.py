@@ -1,6 +1,5 @@
 """``digitgan up``, ``digitgan serve``, ``digitgan gateway``, and ``digitgan key`` for a gateway's clients."""
 
-import errno
 import logging
 import os
 import re
@@ -34,47 +33,41 @@ ModelsOption = Annotated[
 ]
 
 
-MAX_PORT: Final = 65535
-
+_MAX_PORT: Final = 65535
 _TENSORFLOW_SERVING: Final = typer.Option(hidden=True)
 """A flag of ``tensorflow_model_server``, by which either server can stand in for the other."""
+
 
 _OUR_NAMES: Final = {"model_config_file": "config", "file_system_poll_wait_seconds": "poll-seconds"}
 
 
-def our_name(flag: str) -> str:
+def _our_name(flag: str) -> str:
     """Returns the name of an option for the name that ``tensorflow_model_server`` has for it."""
     return _OUR_NAMES.get(flag, flag.replace("_", "-"))
 
 
-class ServeCommand(TyperCommand):
+class _ServeCommand(TyperCommand):
     """Takes ``--flag=true`` for ``--flag``, as TensorFlow Serving does."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, [argument.removesuffix("=true") for argument in args])
 
 
-@command(app, "serve", "Serve", cls=ServeCommand, context_settings={"token_normalize_func": our_name})
+@command(app, "serve", "Serve", cls=_ServeCommand, context_settings={"token_normalize_func": _our_name})
 def serve(
     models: ModelsOption = None,
     config: Annotated[
         Path | None,
-        typer.Option(
-            "--config",
-            help="A models.config, as TensorFlow Serving's --model_config_file; instead of --models.",
-        ),
+        typer.Option(help="A models.config, as TensorFlow Serving's --model_config_file; instead of --models."),
     ] = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The gRPC port; 0 takes a free one.", min=0, max=MAX_PORT)] = 8500,
+    port: Annotated[int, typer.Option(help="The gRPC port; 0 takes a free one.", min=0, max=_MAX_PORT)] = 8500,
     grpc_socket_path: Annotated[
         Path | None, typer.Option(help="A Unix socket to listen on, instead of --host and --port.")
     ] = None,
     poll_seconds: Annotated[float, typer.Option(help="Seconds between looks for new versions.", min=0.01)] = 1.0,
     max_batch_size: Annotated[int, typer.Option(help="Maximum rows of a request.", min=1)] = 256,
-    batching: Annotated[
-        bool,
-        typer.Option(help="Pad batches to a size that the model was warmed up with."),
-    ] = True,
+    batching: Annotated[bool, typer.Option(help="Pad batches to a size that the model was warmed up with.")] = True,
     require_model_cards: Annotated[
         bool,
         typer.Option(
@@ -156,7 +149,7 @@ def serve(
 
 HostOption = Annotated[str | None, typer.Option(help="The address to listen on. Default: 127.0.0.1.")]
 PortOption = Annotated[
-    int | None, typer.Option(help="The port to listen on; 0 takes a free one. Default: 8000.", min=0, max=MAX_PORT)
+    int | None, typer.Option(help="The port to listen on; 0 takes a free one. Default: 8000.", min=0, max=_MAX_PORT)
 ]
 
 _OWN_MODEL_SERVER: Final = {
@@ -271,17 +264,11 @@ def _settings(command: str, host: str | None, port: int | None, others: Mapping[
 def _check_address(command: str, host: str, port: int) -> None:
     """Raises UserError if no server can listen there. It costs nothing, while models take seconds to load."""
     try:
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        with socket.socket(family) as listener:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen()
+            listener.bind((host, port))
     except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise UserError(
-                f"port {port} of {host} is in use. Take a free one with: digitgan {command} --port 0"
-            ) from error
         raise UserError(
-            f"cannot listen on {host}:{port}: {error.strerror}. For clients on this machine: "
+            f"cannot listen on {host}:{port}: {error.strerror}. On a free port of this machine: "
             f"digitgan {command} --host 127.0.0.1 --port 0"
         ) from error

@@ -52,12 +52,6 @@ MountPointOption = Annotated[
 ModelsOption = Annotated[
     Path | None, typer.Option(help="Base directory to publish the model versions in. Default: RUN/models.")
 ]
-DetectorStepsOption = Annotated[
-    int | None,
-    typer.Option(
-        min=1, help="Training steps of the detector. Default: 6000, or as many as the run has if those are fewer."
-    ),
-]
 IndexSeedsOption = Annotated[int | None, typer.Option(min=1, help="Seeds in the index of digits. Default: 65536.")]
 
 
@@ -98,7 +92,6 @@ def train(
         float, typer.Option(help="Seconds that a worker of TF_CONFIG waits for the others.")
     ] = 600.0,
     classifier: ClassifierOption = None,
-    detector_steps: DetectorStepsOption = None,
     index_seeds: IndexSeedsOption = None,
     publish: Annotated[
         bool,
@@ -162,7 +155,7 @@ def train(
     if not devices.is_chief():
         return
     if publish:
-        _publish(run, config, trainer, dataset, models, mount_point, detector_steps, index_seeds)
+        _publish(run, config, trainer, dataset, models, mount_point, index_seeds)
     report(run)
 
 
@@ -175,7 +168,6 @@ def export(
     ] = None,
     models: ModelsOption = None,
     mount_point: MountPointOption = _MOUNT_POINT,
-    detector_steps: DetectorStepsOption = None,
     index_seeds: IndexSeedsOption = None,
     classifier: ClassifierOption = None,
 ) -> None:
@@ -201,7 +193,7 @@ def export(
     source = data or config.data_path
     dataset = datasets.load(source.resolve() if source else None, config.hold_out)
     trainer = loop.restore(config, run, devices.strategy())
-    _publish(run, config, trainer, dataset, models, mount_point, detector_steps, index_seeds, classifier)
+    _publish(run, config, trainer, dataset, models, mount_point, index_seeds, classifier)
 
 
 @command(app, "report", "Train")
@@ -225,14 +217,10 @@ def report(
 
     config = TrainingConfig.read(run)
     import_tensorflow()
-    from training.evaluation.classifier import ClassifierError, newest_classifier
+    from training.evaluation.classifier import newest_classifier
     from training.report import page
 
-    try:
-        classify = newest_classifier(job.classifiers_of(run, config)).probabilities
-    except ClassifierError as error:
-        classify = None
-        typer.echo(f"The stages of the run have no names: {error}", err=True)
+    classify = newest_classifier(job.classifiers_of(run, config)).probabilities
     target = out or run
     target.mkdir(parents=True, exist_ok=True)
     typer.echo(f"The report: {page.report(target, run, run, classify)}")

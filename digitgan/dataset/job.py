@@ -29,7 +29,6 @@ from serving.files import sha256_of, write_atomically
 from training.bar import TaskBar, announce
 
 _MANIFEST: Final = "dataset.json"
-_SUMS: Final = "SHA256SUMS"
 _PLAN: Final = "plan.json"
 _RECORDS: Final = "digits.records"
 _PER_REQUEST: Final = 8192
@@ -55,14 +54,8 @@ def finished(out: Path, plan: Plan) -> dict[str, Any] | None:
         if manifest["options"] == asdict(plan):
             return manifest
     except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{out} holds something else already; name another folder") from None
-    raise UserError(f"{out} holds a dataset with other options already; name another folder")
-
-
-def kept(out: Path) -> int:
-    """Returns how many digits of an unfinished dataset are there."""
-    path = partial_folder(out) / _RECORDS
-    return path.stat().st_size // record().itemsize if path.exists() else 0
+        pass
+    raise UserError(f"{out} holds something else already, or a dataset with other options; name another folder")
 
 
 def make(out: Path, plan: Plan, client: Client) -> dict[str, Any]:
@@ -121,6 +114,7 @@ def _collect(work: Path, plan: Plan, state: dict[str, Any], client: Client) -> N
     counts = np.bincount(records["digit"], minlength=CLASSES)
     next_seed = int(records["seed"][-1]) + 1 if len(records) else plan.first_seed
     broken = 0
+    announce(f"Collecting digits in {work}; if stopped, the same command continues")
     with TaskBar("making digits", plan.count, len(records)) as bar:
         while (missing := plan.count - int(counts.sum())) > 0:
             parts = client.dataset(
@@ -173,18 +167,15 @@ def _write(files: Path, plan: Plan, state: dict[str, Any], records: Records) -> 
     parts = {name: records[places] for name, places in plan.parts(records["digit"]).items()}
     WRITERS[plan.format](files, parts)
     write_labels(files, parts)
-    paths = {path.relative_to(files).as_posix(): path for path in sorted(files.rglob("*")) if path.is_file()}
-    hashes = {name: sha256_of(path) for name, path in paths.items()}
-    (files / _SUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in hashes.items()), "utf-8")
-    if plan.format == "png":  # its many files are in SHA256SUMS alone
-        hashes, paths = {_SUMS: sha256_of(files / _SUMS)}, {_SUMS: files / _SUMS}
+    paths = sorted(path for path in files.rglob("*") if path.is_file())
+    sums = (f"{sha256_of(path)}  {path.relative_to(files).as_posix()}\n" for path in paths)
+    (files / "SHA256SUMS").write_text("".join(sums), "utf-8")
     manifest = {
         "digitgan": metadata.version("digitgan"),
         "options": state["options"],
         "models": state["versions"],
         "seeds": {"first": int(records["seed"][0]), "last": int(records["seed"][-1])},
         "digits": {name: np.bincount(part["digit"], minlength=CLASSES).tolist() for name, part in parts.items()},
-        "files": {name: {"sha256": hashes[name], "bytes": path.stat().st_size} for name, path in paths.items()},
     }
     _write_json(files / _MANIFEST, manifest)
     return manifest

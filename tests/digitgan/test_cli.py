@@ -69,7 +69,6 @@ MISTAKES: tuple[tuple[list[str], str], ...] = (
     (["score", "NOWHERE"], "NOWHERE does not exist"),
     (["dataset", "/dev/null/digits"], "/dev/null/digits.partial: Not a directory"),
     (["dataset", "out", "--count", "0"], "'--count'"),
-    (["dataset", "out", "--score-floor", "nan"], "--confidence and --score-floor should be finite"),
     (["dataset", "out", "--models", "m", *NO_GATEWAY], "--url and --models"),
     (["dataset", "out", "--count", "9", *NO_GATEWAY], "can't be reached"),
     (["models", "add", "NOWHERE"], "holds no models"),
@@ -123,7 +122,8 @@ def test_a_port_in_use_is_told_before_anything_loads(command: str) -> None:
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == (
-        f"digitgan: port {port} of 127.0.0.1 is in use. Take a free one with: digitgan {command} --port 0\n"
+        f"digitgan: cannot listen on 127.0.0.1:{port}: Address already in use. On a free port of this machine: "
+        f"digitgan {command} --host 127.0.0.1 --port 0\n"
     )
 
 

@@ -81,7 +81,7 @@ def test_stopped_and_resumed_it_has_the_same_bytes(small_url: str, whole: Path, 
         file.write(b"half a record")
     stopped = stop(signal.SIGINT, out, small_url)
     assert stopped.returncode == 128 + signal.SIGINT
-    assert "digits are kept in" in stopped.stderr
+    assert "the same command continues" in stopped.stderr
     done = run(out, small_url)
     assert f"{out} is complete" in done.stdout
     assert content(out) == content(whole)

@@ -30,7 +30,7 @@ def test_bfloat16_and_xla_train_too(digits_npz: Path, tmp_path: Path) -> None:
     digitgan(
         "train", "--data", digits_npz, "--steps", "3", "--run", run, "--set", "ema_decay=0", "--set", "batch_size=8",
         "--mixed-precision", "--set", "xla=true", "--classifier", MODELS_DIR,
-        "--index-seeds", "20", "--detector-steps", "2",
+        "--index-seeds", "20",
     )  # fmt: skip
     card = read_card(run / "models" / GENERATOR / "1")
     assert card["training"]["mixed_precision"] is True

@@ -62,7 +62,6 @@ def publish_run(
     dataset: Dataset,
     base: Path,
     mount_point: PurePosixPath | Path = server_config.MOUNT_POINT,
-    detector_steps: int | None = None,
     index_seeds: int | None = None,
     classifiers: Path | None = None,
 ) -> int:
@@ -79,8 +78,6 @@ def publish_run(
         dataset: the run's images.
         base: the model base directories' parent.
         mount_point: ``base`` as the model server will see it.
-        detector_steps: steps of the detector's training; None: the default, or as many as the run had if those are
-            fewer.
         index_seeds: seeds in the index; None: the default.
         classifiers: base directory of the classifier that labels the digits and is published; None: the run's.
 
@@ -99,7 +96,7 @@ def publish_run(
         generator, name, chosen = _choose(run, config, kept, Validation(dataset, classifier))
     else:
         generator, name, chosen = trainer.averaged_generator(), f"last-{trainer.step}", None
-    steps = detector_steps or min(DetectorConfig.steps, trainer.step)
+    steps = min(DetectorConfig.steps, trainer.step)
     earlier = [each for each in kept.values() if each is not generator][-EARLIER:]
     discriminator, detector_facts = detector_of_run(
         run,
