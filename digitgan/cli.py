@@ -1,6 +1,5 @@
 """The command ``digitgan``: its subcommands, and how it reports their failures."""
 
-import errno
 import sys
 from collections.abc import Iterator, Mapping
 from importlib import import_module
@@ -56,8 +55,6 @@ app: Final = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     **GROUP_OPTIONS,
 )
-_OF_DISKS: Final = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""Reading and writing fail with these errors, without the name of the file."""
 
 
 def _print_version(given: bool) -> None:
@@ -91,9 +88,7 @@ def main() -> None:
     except UserError as error:
         _fail(str(error))
     except OSError as error:
-        if error.filename is None and error.errno not in _OF_DISKS:
-            raise
-        _fail(": ".join(filter(None, (error.filename, error.strerror))))
+        _fail(": ".join(filter(None, (error.filename, error.strerror or str(error)))))
 
 
 def _fail(sentence: str) -> None:

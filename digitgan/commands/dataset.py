@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 import typer
 
@@ -85,36 +85,20 @@ def dataset(
         seed=seed,
         generator=version,
     )
-    if (manifest := job.finished(out, plan)) is not None:
+    if job.is_finished(out, plan):
         typer.echo(f"{out} is there already, with these options")
-        _print_summary(manifest)
         return
     job.partial_folder(out).mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    local = url is None and (models is not None or not _gateway_is_ready())
-    if not local:  # A wrong address is an error at once. A later outage is waited out.
-        with open_client(url, local=False) as once:
-            once.models()
-    with open_client(url, local=local, models=models and models.resolve(), retry_s=_RETRY_S) as client:
-        manifest = job.make(out, plan, client)
-    typer.echo(f"{out} is complete, in {time.monotonic() - started:.0f} seconds")
-    _print_summary(manifest)
-
-
-def _gateway_is_ready() -> bool:
-    from digitgan.client import Client, DigitganError
-
-    with Client(retry_s=0) as client:
+    local = models is not None
+    if not local:
         try:
-            return client.ready()
-        except DigitganError:  # something else is at this port
-            return False
-
-
-def _print_summary(manifest: dict[str, Any]) -> None:
-    parts = " and ".join(f"{sum(numbers):,} {part} digits" for part, numbers in manifest["digits"].items())
-    seeds, options = manifest["seeds"], manifest["options"]
-    typer.echo(
-        f"{parts}: seeds {seeds['first']} to {seeds['last']} of the generator's version "
-        f"{manifest['models']['generator']}, each read with a confidence of at least {options['confidence_floor']:g}"
-    )
+            with open_client(url, local=False) as client:
+                client.models()
+        except UserError:
+            if url:  # A wrong address is an error at once. A later outage is waited out.
+                raise
+            local = True
+    with open_client(url, local=local, models=models and models.resolve(), retry_s=_RETRY_S) as client:
+        job.make(out, plan, client)
+    typer.echo(f"{out} is complete, in {time.monotonic() - started:.0f} seconds")

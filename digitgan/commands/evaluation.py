@@ -62,13 +62,8 @@ def evaluate(
     pictures = choose(generated, measured, dataset.x_train, opened.generate)
     write_atomically(target / page.EVALUATION_FILE, json.dumps(evaluation, indent=2) + "\n")
     write_atomically(target / page.PICTURES_FILE, json.dumps(pictures) + "\n")
-    written = page.report(target, target, opened.run, measuring.probabilities)
+    written = page.report(target, opened.run, measuring.probabilities)
     Console(highlight=False).print(_table(evaluation))
-    if score := evaluation["score"]:
-        typer.echo(
-            f"The discriminator: area under the curve {score['auc']:.4f}, accuracy {score['accuracy']:.2%}, "
-            f"expected calibration error {score['expected_calibration_error']:.4f}"
-        )
     _update_card(opened.version_dir, evaluation)
     typer.echo(f"{time.monotonic() - started:.0f} seconds. The report: {written}")
 

@@ -215,7 +215,7 @@ def add(
 
 
 @contextmanager
-def _roll_out(models: Path, target: str | None, timeout_s: float = 300.0, poll_s: float = 1.0) -> Iterator["RollOut"]:
+def _roll_out(models: Path, target: str | None, *seconds: float) -> Iterator["RollOut"]:
     from serving.tf_serving.server_config import MODELS_CONFIG
     from serving.versions.roll_out import RollOut, connected
 
@@ -228,7 +228,7 @@ def _roll_out(models: Path, target: str | None, timeout_s: float = 300.0, poll_s
             else f"{models} is no folder: name the base directory of the models with --models"
         )
     with connected(target or DEFAULT_SERVER) as servers:
-        yield RollOut(models, servers, typer.echo, timeout_s, poll_s)
+        yield RollOut(models, servers, typer.echo, *seconds)
 
 
 def _number(version: str, directory: Path) -> int:

@@ -11,13 +11,6 @@ from digitgan.commands import GROUP_OPTIONS, command
 from digitgan.errors import require
 from serving.errors import UserError
 
-try:
-    from training.config import SETTINGS
-
-    _SETTINGS = ", ".join(SETTINGS)
-except ModuleNotFoundError:  # The gateway's image has no code for training.
-    _SETTINGS = ""
-
 if TYPE_CHECKING:
     from training.config import TrainingConfig
     from training.data import Dataset
@@ -84,8 +77,7 @@ def train(
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
-            help="Override a setting of the preset or of the run; repeat it for more. --dry-run prints all values. "
-            f"The settings: {_SETTINGS}.",
+            help="Override a setting of the preset or of the run; repeat it for more. --dry-run prints all settings.",
         ),
     ] = None,
     workers_timeout: Annotated[
@@ -199,17 +191,16 @@ def export(
 @command(app, "report", "Train")
 def report(
     run: Annotated[Path, typer.Argument(help="A run directory of digitgan train; it may still be training.")],
-    out: Annotated[Path | None, typer.Option(help="The folder to write report.html into. Default: the run.")] = None,
 ) -> None:
-    """Write the report of a run: report.html, one page that needs no other file.
+    """Write the report of a run: report.html in the run, one page that needs no other file.
 
     It shows the same seeds at every milestone, both losses and whether they were stable, and the figures during the
     run. After digitgan evaluate it also shows the final figures beside those of real images, samples of each digit,
     interpolations, the nearest training images, and how good the discriminator's score is.
 
     Examples:
-        digitgan report RUN
-        digitgan report RUN --out public/
+        digitgan report runs/first    also while it trains
+        digitgan report runs/20261127-081500-best
     """
     require("training")
     from training import job
@@ -221,9 +212,7 @@ def report(
     from training.report import page
 
     classify = newest_classifier(job.classifiers_of(run, config)).probabilities
-    target = out or run
-    target.mkdir(parents=True, exist_ok=True)
-    typer.echo(f"The report: {page.report(target, run, run, classify)}")
+    typer.echo(f"The report: {page.report(run, run, classify)}")
 
 
 @command(app, "train-classifier", "Train")

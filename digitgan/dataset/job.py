@@ -42,24 +42,20 @@ def partial_folder(out: Path) -> Path:
     return out.with_name(f"{out.name}.partial")
 
 
-def finished(out: Path, plan: Plan) -> dict[str, Any] | None:
-    """Returns the manifest of ``out`` if it holds this very dataset, None if it is free.
-
-    Raises UserError if it holds anything else.
-    """
+def is_finished(out: Path, plan: Plan) -> bool:
+    """Whether ``out`` holds this very dataset. Raises UserError if it holds anything else."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return None
+        return False
     try:
-        manifest: dict[str, Any] = json.loads((out / _MANIFEST).read_text("utf-8"))
-        if manifest["options"] == asdict(plan):
-            return manifest
+        if json.loads((out / _MANIFEST).read_text("utf-8"))["options"] == asdict(plan):
+            return True
     except (OSError, ValueError, KeyError, TypeError):
         pass
     raise UserError(f"{out} holds something else already, or a dataset with other options; name another folder")
 
 
-def make(out: Path, plan: Plan, client: Client) -> dict[str, Any]:
-    """Makes the dataset, or goes on with it, and returns its manifest.
+def make(out: Path, plan: Plan, client: Client) -> None:
+    """Makes the dataset, or goes on with it.
 
     Raises:
         UserError: the partial folder belongs to another dataset, or to a command that runs, or the gateway has other
@@ -73,10 +69,9 @@ def make(out: Path, plan: Plan, client: Client) -> dict[str, Any]:
         files = work / "files"
         shutil.rmtree(files, ignore_errors=True)
         files.mkdir()
-        manifest = _write(files, plan, state, _read_records(work))
+        _write(files, plan, state, _read_records(work))
         files.replace(out)
         shutil.rmtree(work)
-    return manifest
 
 
 @contextmanager
@@ -161,8 +156,8 @@ def _read_records(work: Path) -> Records:
     return np.fromfile(work / _RECORDS, record())
 
 
-def _write(files: Path, plan: Plan, state: dict[str, Any], records: Records) -> dict[str, Any]:
-    """Writes the dataset's files, and returns its manifest."""
+def _write(files: Path, plan: Plan, state: dict[str, Any], records: Records) -> None:
+    """Writes the dataset's files, its manifest among them."""
     announce("Writing the files")
     parts = {name: records[places] for name, places in plan.parts(records["digit"]).items()}
     WRITERS[plan.format](files, parts)
@@ -178,7 +173,6 @@ def _write(files: Path, plan: Plan, state: dict[str, Any], records: Records) -> 
         "digits": {name: np.bincount(part["digit"], minlength=CLASSES).tolist() for name, part in parts.items()},
     }
     _write_json(files / _MANIFEST, manifest)
-    return manifest
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -1,18 +1,6 @@
 """An asynchronous client of a model server with TensorFlow Serving's gRPC API, without TensorFlow.
 
-    prediction = await ModelClient("127.0.0.1:8500").predict("generator", noise, timeout_s=5)
-
-The errors of gRPC, and answers that break the contract, become one of::
-
-    ModelServerError
-     ├── ModelNotServedError    the server doesn't know the model, or has no version of it AVAILABLE
-     ├── VersionNotFoundError   the model is served, and the version that the caller named doesn't exist
-     ├── OverloadedError        the server refused because it has too much to do
-     ├── UnreachableError       no server there, or the connection broke
-     │    └── HandshakeError    the TLS handshake fails: one side does not trust the other's certificate
-     ├── DeadlineError          the time given for the call ran out
-     └── ContractError          the server refused a valid request, or its answer isn't what the contract says
-          └── NoSignatureError  the version that was asked doesn't have the signature
+prediction = await ModelClient("127.0.0.1:8500").predict("generator", noise, timeout_s=5)
 """
 
 import asyncio
@@ -239,11 +227,11 @@ class ModelClient:
             wanted["version_label"] = self.version_label
         request = apis.PredictRequest(model_spec=wanted, inputs={spec.input.name: to_proto(rows)})
         try:
-            answer = await self._call(apis.PREDICT, request, timeout_s)
-        except grpc.aio.AioRpcError as error:
-            if error.code() is grpc.StatusCode.NOT_FOUND and version is not None:
-                raise await self._what_is_missing(model, version, timeout_s) from error
-            raise _translate(model, error, signature) from error
+            answer = await self._query(apis.PREDICT, request, apis.PredictResponse, model, timeout_s, signature)
+        except ModelNotServedError as error:
+            if version is None:
+                raise
+            raise await self._what_is_missing(model, version, timeout_s) from error
         return _checked(spec, version, answer, len(rows))
 
     async def model_versions(self, model: str, *, timeout_s: float) -> list[VersionStatus]:
@@ -274,24 +262,25 @@ class ModelClient:
         version: int = answer.model_spec.version.value
         return version
 
-    async def _query(self, method: str, request: Message, answer: type[_M], model: str, timeout_s: float) -> _M:
-        """Returns the answer of a method that takes no tensors. Raises ModelServerError."""
-        try:
-            return answer.FromString(await self._call(method, request, timeout_s))
-        except grpc.aio.AioRpcError as error:
-            raise _translate(model, error) from error
-        except DecodeError as error:
-            raise ContractError(model, "BAD_ANSWER", f"not a {answer.DESCRIPTOR.name}") from error
-
-    async def _call(self, method: str, request: Message, timeout_s: float) -> bytes:
-        # The caller parses the answer: if gRPC did, its error would look like that of a lost connection.
+    async def _query(
+        self,
+        method: str,
+        request: Message,
+        answer: type[_M],
+        model: str,
+        timeout_s: float,
+        signature: str = SIGNATURE,
+    ) -> _M:
+        """Returns the answer of a method. Raises ModelServerError."""
+        # The answer is parsed here: if gRPC did it, its error would look like that of a lost connection.
         call: Any = self._channel.unary_unary(method, type(request).SerializeToString)
         try:
-            answer: bytes = await call(request, timeout=timeout_s)
-            return answer
+            return answer.FromString(await call(request, timeout=timeout_s))
         except grpc.aio.AioRpcError as error:
             self._resolve_again(error)
-            raise
+            raise _translate(model, error, signature) from error
+        except DecodeError as error:
+            raise ContractError(model, "BAD_ANSWER", f"not a {answer.DESCRIPTOR.name}") from error
 
     def _resolve_again(self, error: grpc.aio.AioRpcError) -> None:
         """Opens another channel if the name of the model servers did not resolve.
@@ -332,7 +321,7 @@ def version_statuses(answer: apis.GetModelStatusResponse) -> list[VersionStatus]
     ]
 
 
-def _translate(model: str, error: grpc.aio.AioRpcError, signature: str = SIGNATURE) -> ModelServerError:
+def _translate(model: str, error: grpc.aio.AioRpcError, signature: str) -> ModelServerError:
     code, message = error.code(), error.details() or ""
     kind = ERRORS.get(code, ContractError)
     if code is grpc.StatusCode.FAILED_PRECONDITION and signature != SIGNATURE and signature in message:
@@ -346,18 +335,17 @@ def _translate(model: str, error: grpc.aio.AioRpcError, signature: str = SIGNATU
     return kind(model, code.name, message)
 
 
-def _checked(spec: ModelSpec, version: int | None, answer: bytes, rows: int) -> Prediction:
+def _checked(spec: ModelSpec, version: int | None, answer: apis.PredictResponse, rows: int) -> Prediction:
     """Returns the answer as a Prediction, or raises ContractError with the first thing that is wrong."""
     model = spec.name
     try:
-        response = apis.PredictResponse.FromString(answer)
-        outputs = {output.name: to_array(response.outputs[output.name]) for output in spec.outputs}
-    except (DecodeError, TensorError) as error:
-        raise ContractError(model, "BAD_ANSWER", f"not a PredictResponse with tensors: {error}") from error
+        outputs = {output.name: to_array(answer.outputs[output.name]) for output in spec.outputs}
+    except TensorError as error:
+        raise ContractError(model, "BAD_ANSWER", f"wrong tensors: {error}") from error
     for output in spec.outputs:
         if problem := _mismatch(outputs[output.name], output, rows):
             raise ContractError(model, "BAD_ANSWER", f"{output.name}: {problem}")
-    used = response.model_spec
+    used = answer.model_spec
     if used.name != model or not used.HasField("version") or version not in (None, used.version.value):
         asked = "the newest version" if version is None else f"version {version}"
         raise ContractError(model, "BAD_ANSWER", f"asked for {asked}, answered by {used!s}")

@@ -103,11 +103,6 @@ class ModelServer:
                     f"no model server answers at {self.address} ({error.details()}). Start it, or name another address "
                     "with --model-server or DIGITGAN_MODEL_SERVER"
                 ) from error
-            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-                raise RollOutError(
-                    f"{self.address} did not answer {method.rpartition('/')[2]} within {CALL_S:g} s. Look at its log: "
-                    f"it may be waiting for a base path of {MODELS_CONFIG} that does not exist there"
-                ) from error
             raise RollOutError(f"{self.address}: {error.code().name}: {error.details()}") from error
 
 

@@ -121,7 +121,7 @@ def run(handwritten: Handwritten, pictures: dict[str, Any], tmp_path_factory: py
 
 @pytest.fixture(scope="module")
 def page(run: Path) -> Page:
-    return Page(report(run, run, run, brightness))
+    return Page(report(run, run, brightness))
 
 
 def test_the_page_needs_nothing_else_and_has_everything(page: Page) -> None:
@@ -162,10 +162,10 @@ def test_the_command_does_not_pass_off_figures_of_an_older_version_as_those_of_t
 ) -> None:
     copy = shutil.copytree(run, tmp_path / "run")
     shutil.copytree(copy / "models" / "generator" / "1", copy / "models" / "generator" / "2")
-    done = digitgan_here("report", copy, "--out", tmp_path)
+    done = digitgan_here("report", copy)
     assert_float32()
-    assert done.stdout == f"The report: {tmp_path / 'report.html'}\n"
-    page = Page(tmp_path / "report.html")
+    assert done.stdout == f"The report: {copy / 'report.html'}\n"
+    page = Page(copy / "report.html")
     assert "These are the figures of version 1. Version 2 is not evaluated yet" in page.words
 
 
@@ -180,7 +180,7 @@ def test_texts_are_escaped_and_paths_left_out(page: Page, run: Path) -> None:
 
 
 def test_what_is_missing_is_named_with_the_command_that_makes_it(tmp_path: Path) -> None:
-    page = Page(report(tmp_path, tmp_path, None, None))
+    page = Page(report(tmp_path, None, None))
     assert page.all("img", "src") == []
     assert page.words.count("digitgan evaluate RUN") >= 6
     assert "digitgan report RUN" in page.words
@@ -189,7 +189,7 @@ def test_what_is_missing_is_named_with_the_command_that_makes_it(tmp_path: Path)
 
 def test_an_evaluation_without_a_reference_has_no_targets(tmp_path: Path) -> None:
     (tmp_path / "evaluation.json").write_text(json.dumps({**EVALUATION, "reference": None, "score": None}))
-    page = Page(report(tmp_path, tmp_path, None, None))
+    page = Page(report(tmp_path, None, None))
     assert "0 of 0 targets are met." in page.words
     assert "No discriminator was evaluated" in page.words
 
@@ -237,4 +237,4 @@ def test_a_digit_that_does_not_occur_leaves_its_column_black(handwritten: Handwr
 def test_a_file_that_cannot_be_read_is_named(run: Path, tmp_path: Path) -> None:
     (tmp_path / "evaluation.json").write_text("[1")
     with pytest.raises(UserError, match=r"evaluation\.json can't be read"):
-        report(tmp_path, tmp_path, None, None)
+        report(tmp_path, None, None)

@@ -26,18 +26,17 @@ PICTURES_FILE: Final = "pictures.json"
 STORY_FILE: Final = "story.json"
 
 
-def report(out: Path, evaluated: Path, run: Path | None, classify: Classify | None) -> Path:
+def report(folder: Path, run: Path | None, classify: Classify | None) -> Path:
     """Writes report.html, and the story of a run into the run. Returns the path of report.html.
 
     A section without its data names the command that makes the data. Raises UserError for a file that can't be read.
 
     Args:
-        out: the directory for report.html.
-        evaluated: the directory that may hold evaluation.json and pictures.json.
+        folder: for report.html; it may hold evaluation.json and pictures.json.
         run: the run directory; None for a report of models.
         classify: a digit classifier, which names the stages of the story.
     """
-    evaluation = _read_json(evaluated / EVALUATION_FILE)
+    evaluation = _read_json(folder / EVALUATION_FILE)
     story, config, newest = None, None, None
     if run:
         newest = newest_version(run / MODELS / GENERATOR)
@@ -58,15 +57,15 @@ def report(out: Path, evaluated: Path, run: Path | None, classify: Classify | No
         measures=MEASURES,
         criteria=criteria,
         results=criteria.results(evaluation) if evaluation else {},
-        pictures=_read_json(evaluated / PICTURES_FILE),
+        pictures=_read_json(folder / PICTURES_FILE),
         compared=COMPARED,
         story=story,
         caption=caption,
         plots={name: png_uri(png) for name, png in _plots(evaluation, story).items()},
         settings=_settings(evaluation or {}, config or {}),
     )
-    write_atomically(out / REPORT_FILE, page)
-    return out / REPORT_FILE
+    write_atomically(folder / REPORT_FILE, page)
+    return folder / REPORT_FILE
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
