@@ -9,6 +9,7 @@ import pytest
 from api.http.current_request import TIMEOUT_HEADER
 from api.upstream.inference import SLICE_ROWS
 from serving.apis import PredictRequest
+from serving.contract import MODELS
 from tests.support import gateways
 from tests.support.gateways import GatewayClient
 from tests.support.misbehaving import MisbehavingServer, answer, failing, honest
@@ -111,6 +112,9 @@ def test_a_stream_that_cannot_go_on_breaks_off_where_the_client_sees_it(
 def test_a_model_server_that_comes_back_is_used_again_without_a_restart(sockets: Path) -> None:
     address = f"unix:{sockets}/comes-and-goes.sock"
     with gateways.serving(address) as http:
+        assert http.get("/healthz/live").status_code == 200
+        assert_problem(http.get("/healthz/ready"), "not-ready", *MODELS)
+        assert_problem(http.get("/models"), "model-server-unreachable")
         with MisbehavingServer(address):
             wait_until(lambda: http.get("/healthz/ready").status_code == 200)
             assert http.get("/digits/1.png").status_code == 200

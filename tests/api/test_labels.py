@@ -180,8 +180,12 @@ def test_a_digit_stays_that_digit_and_no_request_fails_while_versions_change(
             assert (pixels[:, 0, 0] == answer.json()["version"] - 1).all()
             assert (shown(pixels) == 7).all()
         assert client.get("/healthz/ready").status_code == 200
-        assert model(client, GENERATOR)["status"] == "degraded"
-        assert re.match(r"version 3: DATA_LOSS.*; version 2 serves on$", model(client, GENERATOR)["detail"], re.DOTALL)
+        degraded = model(client, GENERATOR)
+        assert (degraded["status"], degraded["serving"]) == ("degraded", 2)
+        assert re.match(r"version 3: DATA_LOSS.*; version 2 serves on$", degraded["detail"], re.DOTALL)
+        newest = degraded["versions"][0]
+        assert (newest["version"], newest["state"], newest["error"]["code"]) == (3, "END", "DATA_LOSS")
+        assert newest["error"]["message"] in degraded["detail"]
         publish(4, indexed=None)
         wait_for(4)
         assert model(client, GENERATOR)["status"] == "available"

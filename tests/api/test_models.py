@@ -17,7 +17,7 @@ from tests.support.misbehaving import MisbehavingServer
 from tests.support.problems import assert_problem
 from tests.support.waiting import wait_until
 
-AVAILABLE, END = ModelVersionStatus.AVAILABLE, ModelVersionStatus.END
+AVAILABLE = ModelVersionStatus.AVAILABLE
 
 
 def model(http: httpx.Client, name: str) -> dict[str, Any]:
@@ -58,19 +58,6 @@ def test_a_model_that_is_not_available_is_named(
     assert faulty_http.get("/healthz/live").status_code == 200
 
 
-def test_a_version_that_failed_says_why_and_one_that_is_available_is_enough(
-    faulty_server: MisbehavingServer, faulty_http: GatewayClient
-) -> None:
-    faulty_server.statuses[GENERATOR] = [(2, END), (1, AVAILABLE)]
-    faulty_server.errors[2] = (15, "the graph can't be parsed")
-    generator = model(faulty_http, GENERATOR)
-    assert (generator["status"], generator["serving"]) == ("degraded", 1)
-    assert generator["detail"] == "version 2: DATA_LOSS: the graph can't be parsed; version 1 serves on"
-    error = {"code": "DATA_LOSS", "message": "the graph can't be parsed"}
-    assert generator["versions"][0] == {"version": 2, "state": "END", "error": error, "card": None}
-    assert faulty_http.get("/healthz/ready").status_code == 200
-
-
 @pytest.mark.parametrize("known", [True, False])
 def test_a_model_without_versions_is_unavailable(
     faulty_server: MisbehavingServer, faulty_http: GatewayClient, known: bool
@@ -102,14 +89,6 @@ def test_a_model_server_too_busy_to_answer_has_its_last_status_for_a_while() -> 
             assert_problem(other.get("/healthz/ready"), "not-ready", *MODELS)
         with gateways.serving(server.target, ready_timeout_s=0.2) as newcomer:
             assert_problem(newcomer.get("/healthz/ready"), "not-ready", *MODELS)
-
-
-def test_without_a_model_server_it_is_live_and_not_ready(sockets: Path) -> None:
-    with gateways.serving(f"unix:{sockets}/absent.sock") as http:
-        assert http.get("/healthz/live").status_code == 200
-        assert_problem(http.get("/healthz/ready"), "not-ready", *MODELS)
-        assert_problem(http.get("/models"), "model-server-unreachable")
-        assert_problem(http.get("/digits/7.png"), "model-server-unreachable")
 
 
 @pytest.fixture(scope="module")

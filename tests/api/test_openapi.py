@@ -6,7 +6,6 @@ from typing import Any
 import httpx
 import pytest
 
-from api.app import create_app
 from api.http import problems
 from api.settings import load_settings
 from tests.support.problems import assert_problem
@@ -49,35 +48,24 @@ def test_every_type_of_problem_has_its_page(http: httpx.Client) -> None:
     assert_problem(http.get("/problems/none"), "not-found")
 
 
-ALL_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
-HIDDEN = ("/", "/docs", "/docs/files/swagger-ui.css", "/openapi.json", "/problems/timeout")
-"""Paths for GET that the OpenAPI document leaves out."""
-
-
-def routes() -> dict[str, set[str]]:
-    """Every path, with the methods that it takes: HEAD wherever GET is."""
-    found = {path: {"GET"} for path in HIDDEN}
-    for path, item in create_app(load_settings()).openapi()["paths"].items():
-        found[path.format(seed=7, model="generator", version=1)] = {method.upper() for method in item}
-    return {path: methods | ({"HEAD"} if "GET" in methods else set()) for path, methods in found.items()}
-
-
-ROUTES = routes()
-
-
-@pytest.mark.parametrize("path", sorted(ROUTES))
-def test_every_method_is_answered(http: httpx.Client, path: str) -> None:
-    for method in ALL_METHODS:
-        for content in (b"", b"\xff{"):
-            answer = http.request(method, path, content=content, headers={"Content-Type": "application/json"})
-            if method not in ROUTES[path]:
-                if method == "HEAD":
-                    assert answer.status_code == 405
-                else:
-                    assert_problem(answer, "method-not-allowed")
-                assert set(answer.headers["allow"].split(", ")) == ROUTES[path]
-            elif method == "HEAD":
-                assert (answer.status_code, answer.content) == (200, b"")
-            elif answer.status_code >= 400:
-                assert answer.status_code < 500
-                assert answer.headers["content-type"] == "application/problem+json"
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/docs",
+        "/docs/files/swagger-ui.css",
+        "/openapi.json",
+        "/problems/timeout",
+        "/metrics",
+        "/digits/7.png",
+        "/v2",
+    ],
+)
+def test_head_is_answered_wherever_get_is_and_other_methods_are_not(http: httpx.Client, path: str) -> None:
+    """tests/fuzz/test_schemathesis.py tries all methods on all paths of the document."""
+    head = http.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    for method in ("POST", "OPTIONS", "TRACE", "PROPFIND"):
+        answer = http.request(method, path, content=b"\xff{", headers={"Content-Type": "application/json"})
+        assert_problem(answer, "method-not-allowed")
+        assert answer.headers["allow"] == "GET, HEAD"

@@ -1,6 +1,5 @@
 """``digitgan dataset``: balanced, complete or not there, the same bytes however often it is stopped, read by all."""
 
-import gzip
 import json
 import signal
 import subprocess
@@ -123,14 +122,6 @@ def test_every_format_holds_the_same_digits(small_url: str, whole: Path, tmp_pat
         assert np.array_equal([label for _, label in pairs], expected.y_test[by_digit])
         assert np.array_equal(np.stack([image[..., 0] for image, _ in pairs]), expected.x_test[by_digit])
     assert (out / "labels.csv").read_bytes() == (whole / "labels.csv").read_bytes()
-
-
-def test_the_idx_files_are_also_uncompressed_where_torchvision_looks_for_them(whole: Path) -> None:
-    raw = whole / "MNIST" / "raw"
-    names = {f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")}
-    assert {path.name for path in raw.iterdir()} == names
-    for name in names:
-        assert gzip.decompress((whole / f"{name}.gz").read_bytes()) == (raw / name).read_bytes()
 
 
 def test_without_a_gateway_it_starts_one_and_leaves_none(small_models: Path, whole: Path, tmp_path: Path) -> None:

@@ -1,11 +1,8 @@
 """Two workers train one model: one is killed, one is stopped, one has ended before the other."""
 
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,62 +12,46 @@ import pytest
 
 from serving.contract import GENERATOR
 from serving.versions.model_card import read_card
+from tests.support.processes import ServerProcess
 from tests.support.waiting import wait_until
 
 DEADLINE_S = 300.0
-SETTINGS = (
-    "--set",
-    "batch_size=4",
-    "--set",
-    "log_every=1",
-    "--set",
-    "checkpoint_every=5",
-    "--set",
-    "classifier=package",
-)
+SETTINGS = ("batch_size=4", "log_every=1", "checkpoint_every=5", "classifier=package")
+COMPLETE = "The training in"
+"""How the line begins that says that the training is complete."""
 LONG = ("--steps", "500", "--no-export")
 SHORT = ("--steps", "4", "--index-seeds", "64")
 
 
-def wait_for(condition: Callable[[], bool], workers: list["subprocess.Popen[bytes]"]) -> None:
+def wait_for(condition: Callable[[], bool], workers: list[ServerProcess]) -> None:
     """Waits until the condition is true, while both workers run."""
 
     def fulfilled() -> bool:
-        assert [worker.poll() for worker in workers] == [None, None]
+        assert [worker.process.poll() for worker in workers] == [None, None]
         return condition()
 
     wait_until(fulfilled, seconds=DEADLINE_S)
 
 
 @contextmanager
-def job(
-    run: Path, data: Path, arguments: Sequence[str], workers: Sequence[int] = (0, 1)
-) -> Iterator[list["subprocess.Popen[bytes]"]]:
+def job(run: Path, data: Path, *arguments: str, workers: Sequence[int] = (0, 1)) -> Iterator[list[ServerProcess]]:
     """Workers as k8s/overlays/training-workers starts them; those that are left at the end are killed."""
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
         cluster = {"worker": [f"127.0.0.1:{each.getsockname()[1]}" for each in (one, other)]}
-    command = [sys.executable, "-m", "digitgan", "train", "--data", str(data), "--run", str(run), "--resume"]
-    command += ["--preset", "deck", *SETTINGS, *arguments]
+    command = ("-m", "digitgan", "train", "--data", data, "--run", run, "--resume", "--preset", "deck")
+    settings = [word for one in SETTINGS for word in ("--set", one)]
     started = []
     try:
         for index in workers:
             config = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
-            with Path(f"{run}.{index}.log").open("ab") as log:
-                started.append(
-                    subprocess.Popen(command, env=os.environ | {"TF_CONFIG": config}, stdout=log, stderr=log)
-                )
+            started.append(
+                ServerProcess(*command, *settings, *arguments, environment={"TF_CONFIG": config}, ready=COMPLETE)
+            )
         yield started
     finally:
         for worker in started:
-            worker.kill()
-            worker.wait()
-        for index in workers:
-            print(output(run, index)[-4000:])
-
-
-def output(run: Path, index: int) -> str:
-    """What a worker has printed."""
-    return Path(f"{run}.{index}.log").read_text(errors="replace")
+            worker.stop(signal.SIGKILL)
+            print(worker.log[-4000:])
 
 
 def rows(run: Path) -> dict[int, Any]:
@@ -91,16 +72,16 @@ def test_a_killed_worker_ends_the_job_which_resumes_and_one_that_is_told_to_stop
     digits_npz: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    with job(run, digits_npz, LONG) as workers:
+    with job(run, digits_npz, *LONG) as workers:
         wait_for(lambda: len(rows(run)) >= 7 and bool(checkpoints(run)), workers)
-        workers[1].kill()
-        assert workers[0].wait(DEADLINE_S) not in (0, 128 + signal.SIGTERM)
+        workers[1].process.kill()
+        assert workers[0].process.wait(DEADLINE_S) not in (0, 128 + signal.SIGTERM)
     killed, saved = rows(run), checkpoints(run)[-1]
     assert saved % 5 == 0
-    with job(run, digits_npz, LONG) as workers:
+    with job(run, digits_npz, *LONG) as workers:
         wait_for(lambda: len(rows(run)) > len(killed), workers)
-        workers[1].terminate()
-        assert [worker.wait(DEADLINE_S) for worker in workers] == [128 + signal.SIGTERM] * 2
+        workers[1].process.terminate()
+        assert [worker.process.wait(DEADLINE_S) for worker in workers] == [128 + signal.SIGTERM] * 2
     resumed = rows(run)
     assert list(resumed) == list(range(1, len(resumed) + 1))
     assert checkpoints(run)[-1] == len(resumed)
@@ -112,15 +93,14 @@ def test_a_first_worker_that_is_evicted_while_it_publishes_finishes_without_the_
     digits_npz: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    with job(run, digits_npz, [*SHORT, "--index-seeds", "1000000"]) as (first, second):
-        assert second.wait(DEADLINE_S) == 0
-        assert first.poll() is None, "the first worker makes the index of digits"
-        first.terminate()
-        first.wait(DEADLINE_S)
+    with job(run, digits_npz, *SHORT, "--index-seeds", "1000000") as (first, second):
+        assert second.process.wait(DEADLINE_S) == 0
+        assert first.process.poll() is None, "the first worker makes the index of digits"
+        first.process.terminate()
+        first.process.wait(DEADLINE_S)
     assert not (run / "models").exists()
-    with job(run, digits_npz, SHORT, [0]) as (first,):
-        assert first.wait(DEADLINE_S) == 0
+    with job(run, digits_npz, *SHORT, workers=[0]) as (first,):
+        assert first.process.wait(DEADLINE_S) == 0
     assert read_card(run / "models" / GENERATOR / "1")["training"]["steps"] == 4
-    with job(run, digits_npz, SHORT, [1]) as (second,):
-        assert second.wait(DEADLINE_S) == 0
-    assert "is complete" in output(run, 1)
+    with job(run, digits_npz, *SHORT, workers=[1]) as (second,):
+        second.wait_until_ready()

@@ -115,9 +115,6 @@ def test_an_evaluation_has_the_data_and_the_classifier_of_the_run(tmp_path: Path
     replace(config, data_sha256="").write(tmp_path)
     with pytest.raises(ConfigError, match="holds other training images than"):
         job.data_and_classifiers(tmp_path, digits_npz, None)
-
-
-def test_models_are_not_measured_by_a_classifier_of_other_data(digits_npz: Path) -> None:
     with pytest.raises(ConfigError, match=r"was not trained on .* name one that was with --classifier"):
         job.data_and_classifiers(MODELS_DIR, digits_npz, None)
     assert job.data_and_classifiers(MODELS_DIR, digits_npz, MODELS_DIR)[1] == MODELS_DIR
