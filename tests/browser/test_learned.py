@@ -51,7 +51,7 @@ def test_it_plays_once_through(open_page: Open) -> None:
     expect(page.get_by_role("button", name="Play")).to_be_visible()
 
 
-def test_what_was_measured_on_the_way_stands_under_the_losses(open_page: Open) -> None:
+def test_what_was_measured_on_the_way_stands_under_the_losses_and_the_verdict_is_in_words(open_page: Open) -> None:
     page = open_page("learned")
     measured = page.get_by_role("img", name="Measures of the digits over the steps")
     expect(measured).to_contain_text("digits legible")
@@ -61,10 +61,6 @@ def test_what_was_measured_on_the_way_stands_under_the_losses(open_page: Open) -
     assert curve
     assert abs(curve["x"] + curve["width"] - axis["x"]) < 3, "the last evaluation is at the last step"
     expect(page.locator("#verdict")).to_contain_text("legible is the share that a classifier reads with confidence")
-
-
-def test_the_verdict_is_in_words(open_page: Open) -> None:
-    page = open_page("learned")
     expect(page.get_by_role("heading", level=2, name="The losses were stable.")).to_be_visible()
     expect(page.locator("#verdict")).to_contain_text("both losses changed by less than 10 %")
     expect(page.locator("#verdict")).to_contain_text("do not mean that the digits are good")

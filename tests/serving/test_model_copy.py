@@ -25,16 +25,12 @@ def labels(base: Path) -> dict[str, dict[str, int]]:
     return {one.name: dict(one.labels) for one in model_config.read(base / MODELS_CONFIG)}
 
 
-def test_an_empty_volume_gets_the_versions_and_the_label_stable(tmp_path: Path) -> None:
+def test_an_empty_volume_gets_the_label_stable_which_stays_when_a_missing_version_is_copied(tmp_path: Path) -> None:
     add(MODELS_DIR, tmp_path)
     assert {name: set(find_versions(tmp_path / name)) for name in MODELS} == {name: {1} for name in MODELS}
     assert labels(tmp_path) == {name: {"stable": 1} for name in MODELS}
     assert model_config.read(tmp_path / MODELS_CONFIG)[0].specific == {1}
     assert sorted(path.name for path in (tmp_path / GENERATOR).iterdir()) == ["1"]  # no remains of the copy
-
-
-def test_a_version_that_is_missing_is_copied_and_the_labels_stay(tmp_path: Path) -> None:
-    add(MODELS_DIR, tmp_path)
     config = (tmp_path / MODELS_CONFIG).read_bytes()
     moved = tmp_path / GENERATOR / "2"
     (tmp_path / GENERATOR / "1").rename(moved)

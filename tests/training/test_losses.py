@@ -10,10 +10,6 @@ from training.config import LOSS_NAMES
 from training.gan.losses import LOSSES, chance_losses
 
 
-def test_the_names_in_a_configuration_are_the_losses() -> None:
-    assert set(LOSS_NAMES) == set(LOSSES)
-
-
 @pytest.mark.parametrize(
     ("name", "real", "fake", "generator", "discriminator"),
     [
@@ -37,6 +33,7 @@ def test_the_losses_are_their_formulas(
     np.testing.assert_allclose(LOSSES[name].discriminator(*logits), [discriminator], rtol=1e-5)
 
 
-def test_the_losses_of_a_discriminator_that_guesses() -> None:
+def test_each_loss_has_a_name_in_a_configuration_and_a_value_for_a_discriminator_that_guesses() -> None:
+    assert set(LOSS_NAMES) == set(LOSSES)
     assert chance_losses("non-saturating") == pytest.approx((log(2), 2 * log(2)))
     assert chance_losses("relativistic") == pytest.approx((log(2), log(2)))

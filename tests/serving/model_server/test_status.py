@@ -14,12 +14,9 @@ NOT_FOUND = grpc.StatusCode.NOT_FOUND
 INVALID_ARGUMENT = grpc.StatusCode.INVALID_ARGUMENT
 
 
-def test_versions_are_listed_newest_first_or_the_one_that_is_named(client: Client) -> None:
+def test_versions_are_listed_newest_first_or_the_one_that_is_named_by_number(client: Client) -> None:
     assert client.statuses("half") == [Status(2, "AVAILABLE", 0, ""), Status(1, "AVAILABLE", 0, "")]
     assert client.statuses("half", 1) == [Status(1, "AVAILABLE", 0, "")]
-
-
-def test_a_label_does_not_filter(client: Client) -> None:
     request = get_model_status_pb2.GetModelStatusRequest()
     request.model_spec.name, request.model_spec.version_label = "half", "stable"
     assert len(client.models.GetModelStatus(request, timeout=SECONDS).model_version_status) == 2
