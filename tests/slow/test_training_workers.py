@@ -104,3 +104,4 @@ def test_a_first_worker_that_is_evicted_while_it_publishes_finishes_without_the_
     assert read_card(run / "models" / GENERATOR / "1")["training"]["steps"] == 4
     with job(run, digits_npz, *SHORT, workers=[1]) as (second,):
         second.wait_until_ready()
+        assert second.process.wait(DEADLINE_S) == 0
