@@ -4,25 +4,22 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
-from fastapi import FastAPI, Request
-from prometheus_client import CONTENT_TYPE_LATEST
+from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp
 
 from api import openapi
-from api.digits.carried import stories
-from api.digits.seed_index import seed_indexes
+from api.digits.carried import seed_indexes, stories
 from api.http import errors, problems
 from api.middleware.admission import AdmissionControl
 from api.middleware.every_request import EveryRequest
 from api.middleware.keys import CheckKeys
 from api.oip import routes as oip
-from api.routes import dataset, digits, generate, health, interpolate, models, pages, score, story
+from api.routes import cacheable, dataset, generate, pages, score, status
 from api.settings import Settings
 from api.state import KEY, GatewayState
 from api.telemetry.metrics import Metrics
-from api.telemetry.model_status import all_statuses
 from api.upstream.inference import Inference
 from serving.tf_serving.client import ModelClient
 
@@ -65,9 +62,8 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,  # errors.py does it, with relative addresses
     )
     # In the order in which a request is compared with them: what comes most often first.
-    for module in (generate, dataset, digits, interpolate, score, story, models, health, oip):
+    for module in (generate, dataset, cacheable, score, status, oip):
         app.include_router(module.router)
-    app.add_api_route("/metrics", _metrics, summary="Prometheus metrics", response_class=PlainTextResponse)
     app.add_api_route("/problems/{slug}", _problem_page, include_in_schema=False)
     pages.mount(app)
     errors.install(app)
@@ -86,13 +82,6 @@ def create_app(settings: Settings) -> FastAPI:
         )
     app.middleware_stack = EveryRequest(layers, metrics, access_log=settings.access_log)
     return app
-
-
-async def _metrics(request: Request) -> Response:
-    """All metrics, in Prometheus' text format. The model server is asked how its models stand at this moment."""
-    state: GatewayState = request.state.gateway
-    state.metrics.observe_models(await all_statuses(state.inference.client, state.settings.ready_timeout_s))
-    return Response(state.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 
 async def _problem_page(slug: str) -> Response:

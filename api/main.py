@@ -12,7 +12,7 @@ import uvicorn
 
 from api.app import create_app
 from api.middleware.connection import SPARE_CONNECTIONS, Connection, check_connections
-from api.routes.health import unready_models
+from api.routes.status import unready_models
 from api.settings import Settings, SettingsError, load_settings
 from api.state import KEY, GatewayState
 from api.telemetry import logs

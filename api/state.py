@@ -4,8 +4,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Final
 
-from api.digits.carried import Carried, Story
-from api.digits.seed_index import SeedIndex
+from api.digits.carried import Carried, SeedIndex, Story
 from api.middleware.admission import AdmissionControl
 from api.settings import Settings
 from api.telemetry.metrics import Metrics

@@ -1,4 +1,9 @@
-"""What a version of the generator carries with it, such as its seed index: fetched once from the model server."""
+"""What a version of the generator carries with it, fetched once from the model server: its seed index, its story.
+
+The index says which digit each of the first seeds gives. It was computed when the version was exported (signature
+``seed_index`` of ``serving.contract``). A request for sevens chooses among the seeds of sevens here, and costs no more
+than any other.
+"""
 
 import asyncio
 import time
@@ -7,10 +12,24 @@ from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from api.http.current_request import CurrentRequest, current, time_limit
+from api.http.problems import at_pointer, invalid
+from api.http.schemas import GenerateRequest
 from api.upstream.inference import Inference
-from serving.contract import GENERATOR, STORY, STORY_BYTES
+from serving.contract import (
+    CLASSES,
+    CONFIDENCES,
+    CURATED,
+    DIGITS,
+    GENERATOR,
+    INDEXED_SEEDS,
+    NOT_INDEXED,
+    SEED_INDEX,
+    STORY,
+    STORY_BYTES,
+)
 from serving.tf_serving.client import Array, ContractError, NoSignatureError, Prediction
 
 NEWEST_S: Final = 1.0
@@ -18,6 +37,12 @@ NEWEST_S: Final = 1.0
 
 PAGES_PER_CALL: Final = 16
 """One call returns the index of 65,536 seeds. Pages beyond the end are cut off."""
+
+MAX_SEEDS: Final = 2**20
+"""The longest index that is accepted: 6 MB."""
+
+MIN_CONFIDENCE: Final = 0.9
+"""Below this confidence an image does not count as any digit."""
 
 MAX_STORY_BYTES: Final = 2**24
 
@@ -113,6 +138,57 @@ class Carried(Generic[_T]):
         error = ContractError(GENERATOR, "BAD_ANSWER", f"{self.signature}: {what}")
         self.inference.metrics.upstream_errors.labels(error.model, error.code).inc()
         return error
+
+
+@dataclass(frozen=True, eq=False)
+class SeedIndex:
+    """The index of one version: entry s describes the image of seed s.
+
+    Attributes:
+        digits: uint8 [S], 0 to 9, or NOT_INDEXED where nothing is known.
+        confidences: float32 [S], the classifier's probability of that digit.
+        curated: bool [S], whether the image passes the floors of confidence and logit.
+    """
+
+    version: int
+    digits: NDArray[np.uint8]
+    confidences: NDArray[np.float32]
+    curated: NDArray[np.bool_]
+
+    def choose(self, request: GenerateRequest) -> list[int]:
+        """Returns seeds of the kind that ``request`` names by ``digit`` and ``curated``, none of them twice.
+
+        With ``start`` they are the next ones in ascending order, up to ``count``; without, ``count`` at random.
+
+        Raises ProblemError (422) if the index has too few.
+        """
+        fits = self.digits != NOT_INDEXED if request.digit is None else self.digits == request.digit
+        fits &= self.confidences >= MIN_CONFIDENCE
+        fitting = np.flatnonzero(fits & self.curated if request.curated else fits)
+        kind = f"{'curated ' if request.curated else ''}{'digit' if request.digit is None else request.digit}s"
+        if request.start is not None:
+            following: list[int] = fitting[fitting >= request.start][: request.count].tolist()
+            if following:
+                return following
+            detail = f"version {self.version} has no {kind} from this seed on in its index"
+            raise invalid(at_pointer("/start", detail))
+        if request.count > len(fitting):
+            detail = f"{request.count} images; version {self.version} has {len(fitting)} {kind} in its index"
+            raise invalid(at_pointer("/count", detail))
+        chosen: list[int] = np.random.default_rng().choice(fitting, request.count, replace=False).tolist()
+        return chosen
+
+
+def seed_indexes(inference: Inference, timeout_s: float) -> Carried[SeedIndex]:
+    """Returns the indexes of the versions in use. ``timeout_s``: for a fetch."""
+
+    def read(version: int, entries: Mapping[str, Array]) -> SeedIndex:
+        digits = entries[DIGITS]
+        if ((digits >= CLASSES) & (digits != NOT_INDEXED)).any():
+            raise ValueError(f"the digit {digits[digits != NOT_INDEXED].max()}")
+        return SeedIndex(version, digits, entries[CONFIDENCES], entries[CURATED] != 0)
+
+    return Carried(inference, timeout_s, SEED_INDEX, INDEXED_SEEDS, range(MAX_SEEDS + 1), read)
 
 
 @dataclass(frozen=True)

@@ -39,10 +39,6 @@ class Digits:
     seeds: Sequence[int] | None = None
     labels: Sequence[tuple[int, float]] | None = None
 
-    @property
-    def headers(self) -> dict[str, str]:
-        return {"X-Model": self.model, "X-Model-Version": str(self.version)}
-
 
 @dataclass(frozen=True)
 class Generation:

@@ -14,12 +14,11 @@ from api.http.current_request import limit_of, time_limit
 from api.http.problems import ProblemError
 from api.oip.messages import DATATYPES, HEADER_LENGTH, read_request, write_answer
 from api.oip.schemas import InferenceRequest, InferenceResponse, ModelMetadata, RepositoryEntry, State, TensorMetadata
-from api.routes import health
+from api.routes import status
 from api.state import GatewayState
-from api.telemetry.model_status import ModelStatus, model_status
 from api.threads import in_thread_if_large
 from serving.contract import DISCRIMINATOR, MODELS, PROBABILITIES, ModelSpec, TensorSpec
-from serving.tf_serving.client import VersionNotFoundError, VersionStatus
+from serving.tf_serving.client import VersionNotFoundError
 
 BINARY: Final = "application/octet-stream"
 PLATFORM: Final = "tensorflow_savedmodel"
@@ -89,7 +88,7 @@ async def live() -> dict[str, bool]:
 )
 async def ready(request: Request) -> dict[str, bool]:
     """As `GET /healthz/ready`."""
-    await health.ready(request)
+    await status.ready(request)
     return {"live": True, "ready": True}
 
 
@@ -103,7 +102,7 @@ async def index(request: Request) -> list[RepositoryEntry]:
             name=model,
             version=str(one.version),
             state=_STATES.get(one.state, "UNAVAILABLE"),
-            reason="" if one.error_code == "OK" else f"{one.error_code}: {one.error_message}",
+            reason=f"{one.error.code}: {one.error.message}" if one.error else "",
         )
         for model in MODELS
         for one in await _versions(request, model)
@@ -191,12 +190,12 @@ def _metadata(spec: TensorSpec) -> TensorMetadata:
     return TensorMetadata(name=spec.name, datatype=DATATYPES[spec.dtype], shape=[-1, *spec.shape])
 
 
-async def _status(request: Request, model: str) -> ModelStatus:
+async def _status(request: Request, model: str) -> schemas.Model:
     state: GatewayState = request.state.gateway
-    return await model_status(state.inference.client, model, state.settings.request_timeout_s)
+    return await status.model_status(state, model, state.settings.request_timeout_s)
 
 
-async def _versions(request: Request, model: str, version: int | None = None) -> list[VersionStatus]:
+async def _versions(request: Request, model: str, version: int | None = None) -> list[schemas.ModelVersion]:
     """Returns the versions of ``model``, or only the named one. Raises VersionNotFoundError if there is no such one."""
     versions = (await _status(request, model)).versions
     named = [one for one in versions if version in (None, one.version)]

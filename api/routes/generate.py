@@ -1,9 +1,10 @@
-"""POST /generate: digits from seeds, from noise, or from seeds that the server chooses."""
+"""POST /generate and /interpolate: digits from seeds or noise, from seeds that the server chooses, or on a path."""
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final
 
+import numpy as np
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
@@ -18,8 +19,11 @@ from api.http.negotiation import negotiate
 from api.http.problems import at_pointer, invalid
 from api.http.schemas import GenerateRequest, InterpolateRequest
 from api.state import GatewayState
-from api.threads import in_thread_if_large
+from api.threads import in_thread, in_thread_if_large
 from api.upstream.inference import Rows
+from serving import interpolation
+from serving.interpolation import Noise
+from serving.noise import noise_from_seeds
 
 router = APIRouter(route_class=bodies.RouteWithBody)
 
@@ -67,52 +71,77 @@ async def generate(request: Request) -> Response:
     most = settings.max_stream_images if form.batches and not body.noise else settings.max_images
     check_size(media_type, count, most, body.scale, settings.max_pixels, (body.source,))
     source = source_of(body)
+    headers = {"Content-Disposition": f'attachment; filename="digits.{form.suffix}"'} if form.batches else {}
     with state.admission.images(request, count, f"/{body.source}"):
-        labelled = form.has_labels and (body.labels or source is body)
-        headers = {"Content-Disposition": f'attachment; filename="digits.{form.suffix}"'} if form.batches else {}
-        response, rows = await respond(request, state, source, count, body, media_type, headers, labelled=labelled)
-    if isinstance(rows, range):
-        response.headers["X-Seeds"] = f"{rows[0]}-{rows[-1]}"
-    elif body.count and len(rows) <= MAX_SEEDS_IN_HEADER:
-        response.headers["X-Seeds"] = ",".join(map(str, rows))
-    return response
+        return await _respond(request, source, body, media_type, headers)
 
 
-async def respond(
+@router.post(
+    "/interpolate",
+    summary="Walk from digit to digit",
+    description="The digits on the way through two or more points of the generator's noise, in the format that `Accept`"
+    " prefers: JSON with a PNG for each frame, one PNG sheet, a zip of PNGs, an `.npy` array, uint8 [N, 28·scale,"
+    " 28·scale], or an animation that repeats forever: APNG, WebP (lossless) or GIF. All hold the same pixels.",
+    **openapi.makes_images(
+        InterpolateRequest, FORMATS, "The frames, from the first point on.", model=schemas.GenerateResponse
+    ),
+)
+async def interpolate(request: Request) -> Response:
+    state: GatewayState = request.state.gateway
+    media_type = negotiate(request, tuple(FORMATS))
+    body = await bodies.read_json(request, InterpolateRequest)
+    frames = interpolation.length(len(body.seeds or body.noise), body.steps, body.loop)
+    settings = state.settings
+    fields = ("steps", "seeds" if body.seeds else "noise")
+    check_size(media_type, frames, settings.max_images, body.scale, settings.max_pixels, fields)
+    form = FORMATS[media_type]
+    named = form.batches or form.animated
+    headers = {"Content-Disposition": f'inline; filename="walk.{form.suffix}"'} if named else {}
+    with state.admission.images(request, frames, "/steps"):
+        noise = await in_thread(lambda: _path(body))  # of 4,096 seeds it takes half a second
+        return await _respond(request, noise, body, media_type, headers)
+
+
+def _path(body: InterpolateRequest) -> Noise:
+    """Returns the noise of all frames: float32 [N, 100]."""
+    points = noise_from_seeds(body.seeds) if body.seeds else np.array(body.noise, np.float32)
+    return interpolation.path(points, body.steps, body.method, body.loop)
+
+
+async def _respond(
     request: Request,
-    state: GatewayState,
     source: Rows | GenerateRequest,
-    count: int,
     body: GenerateRequest | InterpolateRequest,
     media_type: str,
     headers: dict[str, str],
-    *,
-    labelled: bool = False,
-    frame_ms: int = 0,
-) -> tuple[Response, Rows]:
-    """Generates the digits of an admitted request for ``count`` of them. Returns the answer, and what they come from.
+) -> Response:
+    """Generates the digits of an admitted request, and returns them as ``media_type``.
 
     In a stream each batch has the time of a request. The first one is awaited, with its labels, so that most failures
     are problem documents. A later failure can only break off the answer, and its length or the missing end of the zip
     shows that.
     """
+    state: GatewayState = request.state.gateway
     form = FORMATS[media_type]
     limit_s = limit_of(request, state.settings.request_timeout_s)
+    frame_ms = body.frame_ms if isinstance(body, InterpolateRequest) else 0
+    labelled = form.has_labels and (source is body or (isinstance(body, GenerateRequest) and body.labels))
     async with time_limit(limit_s):
-        generation = await making.generate(
-            state, source, body.version, labelled=labelled, whole=form.encode is not None
-        )
-        first = generation.first
-        headers = first.headers | {"Vary": "Accept"} | headers
+        generation = await making.generate(state, source, body.version, labelled=labelled, whole=bool(form.encode))
+        first, rows = generation.first, generation.rows
+        headers |= {"X-Model": first.model, "X-Model-Version": str(first.version), "Vary": "Accept"}
+        if isinstance(rows, range):
+            headers["X-Seeds"] = f"{rows[0]}-{rows[-1]}"
+        elif source is body and len(rows) <= MAX_SEEDS_IN_HEADER:
+            headers["X-Seeds"] = ",".join(map(str, rows))
         if form.encode:
             pixels = first.pixels.size * body.scale**2
             encode = partial(form.encode, first, body.scale, frame_ms)
             content = await in_thread_if_large(pixels, encode, _LARGE if pixels > _LARGE_PIXELS else None)
-            return Response(content, 200, headers, media_type), generation.rows
+            return Response(content, 200, headers, media_type)
     assert generation.rest is not None
     assert form.batches is not None
-    batches = state.admission.stream(count, limit_s, first, generation.rest)
+    batches = state.admission.stream(len(rows), limit_s, first, generation.rest)
     if form.length:
-        headers["Content-Length"] = str(form.length(len(generation.rows), body.scale))
-    parts = form.batches(batches, len(generation.rows), body.scale)
-    return Stream(parts, (generation.rest, batches), headers, media_type), generation.rows
+        headers["Content-Length"] = str(form.length(len(rows), body.scale))
+    return Stream(form.batches(batches, len(rows), body.scale), (generation.rest, batches), headers, media_type)

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from api.http.caching import REVALIDATE
+from api.routes.cacheable import REVALIDATE
 
 _HERE: Final = Path(__file__).parents[1]
 _NO_GZIP: Final = re.compile(r"gzip\s*;\s*q\s*=\s*0?(\.0*)?\s*(,|$)", re.IGNORECASE)

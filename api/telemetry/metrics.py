@@ -5,17 +5,14 @@ Models are labelled by the version that answered, never by one that a caller nam
 version "none".
 """
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from importlib.metadata import version as version_of
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-from api.telemetry.model_status import ModelStatus
 from serving.contract import BATCH_SIZES
-from serving.tf_serving.client import ModelServerError
 
 NO_VERSION: Final = "none"
 
@@ -96,17 +93,6 @@ class Metrics:
         """Counts the images that the discriminator scored, by verdict."""
         for verdict in ("real", "fake"):
             self.scores.labels(str(version), verdict).inc(verdicts.count(verdict))
-
-    def observe_models(self, statuses: Mapping[str, ModelStatus | ModelServerError]) -> None:
-        """Notes how the models stand. What isn't known of one is NaN."""
-        for model, found in statuses.items():
-            status = None if isinstance(found, ModelServerError) else found
-            self.model_available.labels(model).set(bool(status and status.serving))
-            serving = status.serving.version if status and status.serving else math.nan
-            self.serving_version.labels(model).set(serving)
-            versions = [one.version for one in status.versions] if status else []
-            self.newest_version.labels(model).set(max(versions, default=math.nan))
-            self.newest_failed.labels(model).set(bool(status.failed) if status and versions else math.nan)
 
     def exposition(self) -> bytes:
         """Returns all metrics in Prometheus' text format."""

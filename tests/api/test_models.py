@@ -76,7 +76,7 @@ def test_a_model_without_versions_is_unavailable(
 
 def test_a_model_server_too_busy_to_answer_has_its_last_status_for_a_while() -> None:
     """Otherwise slowness alone would leave a Service without a gateway."""
-    program = "from api.routes import health; health.STALE_STATUS_S = 0; from api.main import main; main()"
+    program = "from api.routes import status; status.STALE_STATUS_S = 0; from api.main import main; main()"
     with MisbehavingServer("127.0.0.1:0") as server:
         with (
             gateways.serving(server.target, ready_timeout_s=0.5) as patient,

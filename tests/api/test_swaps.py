@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from api.digits.seed_index import MAX_SEEDS
+from api.digits.carried import MAX_SEEDS
 from api.http.current_request import TIMEOUT_HEADER
 from serving import contract
 from serving.apis import ModelVersionStatus, PredictRequest

@@ -9,7 +9,7 @@ from typing import Final
 import kubernetes_validate
 import pytest
 
-from api.routes import health
+from api.routes import status
 from api.telemetry.metrics import Metrics
 from serving.contract import BATCH_SIZES, GENERATOR, MODELS
 from serving.tf_serving import server_config
@@ -171,7 +171,7 @@ def test_a_busy_pod_is_not_restarted(name: str) -> None:
         assert probe["periodSeconds"] * probe["failureThreshold"] >= 300
     # On a busy machine all pods are slow at once: if they were unready too, the Service would have no pod left.
     readiness = one["readinessProbe"]
-    assert readiness["timeoutSeconds"] * readiness["failureThreshold"] >= health.STALE_STATUS_S
+    assert readiness["timeoutSeconds"] * readiness["failureThreshold"] >= status.STALE_STATUS_S
 
 
 def test_the_workers_names_and_numbers_fit() -> None:
