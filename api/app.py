@@ -59,7 +59,7 @@ def create_app(settings: Settings) -> FastAPI:
         servers=[{"url": "."}],  # relative to the document, also behind a proxy that strips a path prefix
         docs_url=None,
         redoc_url=None,
-        redirect_slashes=False,  # errors.py does it, with relative addresses
+        redirect_slashes=False,  # Starlette's addresses are absolute, and wrong behind proxies
     )
     # In the order in which a request is compared with them: what comes most often first.
     for module in (generate, dataset, cacheable, score, status, oip):

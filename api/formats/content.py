@@ -46,15 +46,15 @@ class Format:
 
 def _json(digits: Digits, scale: int, _frame_ms: int) -> bytes:
     """Returns the JSON answer: for each digit a PNG, its seed if it has one, and its label if that is known."""
-    entries: list[dict[str, Any]] = [{} for _ in digits.pixels]
-    if digits.seeds is not None:
-        for entry, seed in zip(entries, digits.seeds, strict=True):
-            entry["seed"] = seed
-    if digits.labels is not None:
-        for entry, (digit, confidence) in zip(entries, digits.labels, strict=True):
-            entry.update(digit=digit, confidence=confidence)
-    for entry, image in zip(entries, digits.pixels, strict=True):
+    entries = []
+    for place, image in enumerate(digits.pixels):
+        entry: dict[str, Any] = {}
+        if digits.seeds is not None:
+            entry["seed"] = digits.seeds[place]
+        if digits.labels is not None:
+            entry["digit"], entry["confidence"] = digits.labels[place]
         entry["png"] = base64.b64encode(images.png(image, scale)).decode()
+        entries.append(entry)
     return orjson.dumps({"model": digits.model, "version": digits.version, "images": entries})
 
 

@@ -7,8 +7,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import RedirectResponse, Response
-from starlette.routing import Match, Mount
+from starlette.responses import Response
 
 from api.http import problems
 from api.http.current_request import OutOfTimeError
@@ -60,8 +59,6 @@ async def _answer(request: Request, error: Exception) -> Response:
         case RequestValidationError():
             problem = invalid(*(at_parameter(str(one["loc"][-1]), one["msg"]) for one in error.errors()))
         case HTTPException():
-            if target := _without_slash(request, error):
-                return RedirectResponse(target)
             problem = _problem_of_starlette(error)
         case ClientDisconnect():  # in the middle of its request: it does not get this answer
             problem = ProblemError(problems.MALFORMED_REQUEST, "the request broke off")
@@ -84,19 +81,3 @@ def _problem_of_starlette(error: HTTPException) -> ProblemError:
     if error.status_code == problems.NOT_FOUND.status:
         return ProblemError(problems.NOT_FOUND, "no such path; GET /docs lists all", headers=headers)
     return ProblemError(problems.MALFORMED_REQUEST, str(error.detail), headers=headers)
-
-
-def _without_slash(request: Request, error: HTTPException) -> str | None:
-    """Returns the address of an unknown path without its trailing slash if a route has it, relative to the request's.
-
-    A relative address stays right behind a proxy that strips a path prefix; Starlette's own redirect does not.
-    """
-    path = request.url.path
-    if error.status_code != problems.NOT_FOUND.status or not path.endswith("/"):
-        return None
-    scope = {**request.scope, "path": path.rstrip("/")}
-    routes = [route for route in request.app.routes if not isinstance(route, Mount)]
-    if all(route.matches(scope)[0] is Match.NONE for route in routes):
-        return None
-    query = f"?{request.url.query}" if request.url.query else ""
-    return f"../{path.rstrip('/').rpartition('/')[2]}{query}"

@@ -10,12 +10,12 @@ from starlette.responses import Response
 from api import openapi
 from api.digits.seed_scan import SeedScan
 from api.formats import images
+from api.formats.content import check_size
 from api.formats.images import NPY
 from api.formats.streams import ZIP, Files, Stream, as_zip, chunks
 from api.http import bodies
 from api.http.current_request import limit_of, time_limit
 from api.http.negotiation import negotiate
-from api.http.problems import at_pointer, invalid
 from api.http.schemas import DatasetRequest
 from api.middleware.keys import charge_made
 from api.state import GatewayState
@@ -49,10 +49,9 @@ async def dataset(request: Request) -> Response:
     state: GatewayState = request.state.gateway
     media_type = negotiate(request, FORMATS)
     body = await bodies.read_json(request, DatasetRequest)
-    if body.count > state.settings.max_stream_images:
-        most = state.settings.max_stream_images
-        raise invalid(at_pointer("/count", f"{body.count} images; at most {most} are made as {media_type}"))
-    limit_s = limit_of(request, state.settings.request_timeout_s)
+    settings = state.settings
+    check_size(media_type, body.count, settings.max_stream_images, body.scale, settings.max_pixels, ("count",))
+    limit_s = limit_of(request, settings.request_timeout_s)
     scanned = 0
 
     def on_scanned(images: int) -> None:

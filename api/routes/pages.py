@@ -4,22 +4,19 @@ All addresses in them are relative, so they work below any path prefix that a re
 """
 
 import os
-import re
 from pathlib import Path
 from typing import Final
 
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
-from starlette.datastructures import Headers
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Scope
 
 from api.routes.cacheable import REVALIDATE
 
 _HERE: Final = Path(__file__).parents[1]
-_NO_GZIP: Final = re.compile(r"gzip\s*;\s*q\s*=\s*0?(\.0*)?\s*(,|$)", re.IGNORECASE)
 
 
 class _Files(StaticFiles):
@@ -31,16 +28,6 @@ class _Files(StaticFiles):
         response = super().file_response(full_path, stat_result, scope, status_code)
         response.headers["Cache-Control"] = REVALIDATE
         return response
-
-
-class _Compress(GZipMiddleware):
-    """Compresses answers for clients that accept gzip, unless they say ``gzip;q=0``."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if _NO_GZIP.search(Headers(scope=scope).get("accept-encoding", "")):
-            headers = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]
-            scope = {**scope, "headers": headers}
-        await super().__call__(scope, receive, send)
 
 
 def mount(app: FastAPI) -> None:
@@ -55,4 +42,4 @@ def _mount(app: FastAPI, path: str, files_path: str, files: StaticFiles) -> None
         return await files.get_response("index.html", request.scope)
 
     app.add_route(path, page, include_in_schema=False)
-    app.mount(files_path, _Compress(files))
+    app.mount(files_path, GZipMiddleware(files))
