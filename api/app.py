@@ -21,11 +21,14 @@ from api.settings import Settings
 from api.state import KEY, GatewayState
 from api.telemetry.metrics import Metrics
 from api.upstream.inference import Inference
-from serving.tf_serving.client import ModelClient
+from serving.tf_serving.client import GrpcTransport, ModelClient, Transport
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """Returns a gateway with these settings. Several of them fit in one process."""
+def create_app(settings: Settings, transport: Transport | None = None) -> FastAPI:
+    """Returns a gateway with these settings. Several of them fit in one process.
+
+    ``transport`` carries its calls, and is closed with it; None: gRPC to the model server in the settings.
+    """
     metrics = Metrics()
     admission = AdmissionControl(settings.max_images_in_flight, metrics, counts_arrivals=not settings.api_keys)
     traces = None
@@ -38,7 +41,8 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, GatewayState]]:
         interceptors = [traces.calls] if traces else []
         credentials = settings.model_server_credentials()
-        client = ModelClient(settings.model_server, settings.version_label, interceptors, credentials)
+        calls = transport or GrpcTransport(settings.model_server, interceptors, credentials)
+        client = ModelClient(calls, settings.version_label)
         try:
             inference = Inference(client, metrics)
             timeout_s = settings.request_timeout_s

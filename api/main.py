@@ -16,6 +16,7 @@ from api.routes.status import unready_models
 from api.settings import Settings, SettingsError, load_settings
 from api.state import KEY, GatewayState
 from api.telemetry import logs
+from serving.tf_serving.client import Transport
 
 _READY_POLL_S = 0.1
 _SEND_BUFFER_BYTES = 256 * 2**10
@@ -86,11 +87,11 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def run(settings: Settings) -> int:
+def run(settings: Settings, transport: Transport | None = None) -> int:
     """Serves until SIGTERM or SIGINT and returns the exit status: 0, or 1 if it couldn't start.
 
     Prints to stdout the URL it listens on as soon as it answers, and a line that begins with "Ready" when the models
-    are there too; problems go to stderr.
+    are there too; problems go to stderr. ``transport``: as in ``create_app``.
     """
     try:
         listener = _listen(settings.host, settings.port)
@@ -101,7 +102,7 @@ def run(settings: Settings) -> int:
     with listener:
         connections = allow_connections(settings.max_connections)
         config = uvicorn.Config(
-            create_app(settings.model_copy(update={"max_connections": connections})),
+            create_app(settings.model_copy(update={"max_connections": connections}), transport),
             loop="uvloop",
             http=Connection,
             ws="none",

@@ -131,9 +131,8 @@ def read(files: list[bytes], classifier: SavedModel) -> tuple[NDArray[np.intp], 
     digits = [read_digit(file, max_pixels=10**8) for file in files]
     took_ms = (time.process_time() - started) / len(files) * 1000
     pixels = np.stack([digit.pixels for digit in digits])[..., np.newaxis]
-    batches = [
-        classifier.run("serving_default", {"images": part}) for part in np.array_split(pixels, len(files) // 256 + 1)
-    ]
+    parts = [{"images": part} for part in np.array_split(pixels, len(files) // 256 + 1)]
+    batches = classifier.run("serving_default", *parts)
     read_as = np.concatenate([batch["probabilities"].argmax(axis=1) for batch in batches])
     return read_as, took_ms, sum(not digit.ink for digit in digits)
 

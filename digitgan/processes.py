@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -25,21 +24,19 @@ _LAST_LINES: Final = 20
 
 
 @contextmanager
-def running_model_server(models: Path) -> Iterator[str]:
-    """Runs a model server beside the block, and gives its gRPC address at once: it may not listen there yet.
+def running_model_server(program: str, models: Path) -> Iterator[str]:
+    """Runs a ``tensorflow_model_server`` beside the block, and gives its gRPC address: it may not listen there yet.
 
     The address is a Unix socket in a directory of its own, so that it takes no port and other users cannot reach the
     model server. When the model server ends before the block does, the block is sent SIGTERM.
 
     Args:
+        program: its path.
         models: the base directory.
 
     Raises:
         UserError: there are no models, or the model server ended by itself.
     """
-    binary = shutil.which(TENSORFLOW_MODEL_SERVER)
-    if binary is None:
-        require("model-server")
     ended = threading.Event()
 
     def stop_this_process() -> None:
@@ -48,14 +45,11 @@ def running_model_server(models: Path) -> Iterator[str]:
 
     with tempfile.TemporaryDirectory(prefix="digitgan-") as directory:
         socket = Path(directory) / "model-server.sock"
-        program = [binary] if binary else [sys.executable, "-P", "-m", "digitgan", "serve"]
-        # OpenVINO puts all CPUs to one batch.
-        flags = model_server_flags(models, Path(directory), socket, (os.cpu_count() or 1) if binary else 1)
-        print(f"Loading the models in {models}", flush=True)
+        flags = model_server_flags(models, Path(directory), socket, os.cpu_count() or 1)
         # It gets a process group of its own, so that Ctrl-C reaches the gateway alone, which finishes its requests
         # first. The session is the gateway's: Linux shares cores out between sessions before it does so within them
         # (autogroups, sched(7)), so that in another one every request that arrives would interrupt the model server.
-        with _child_process([*program, *flags], _log, stop_this_process, process_group=0):
+        with _child_process([program, *flags], _log, stop_this_process, process_group=0):
             try:
                 yield f"unix:{socket}"
             finally:

@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import shutil
 import signal
 import socket
 import sys
@@ -194,25 +195,33 @@ def up(
 ) -> None:
     """Start the whole service: the models, and the gateway in front of them.
 
-    The model server is tensorflow_model_server where it is on the PATH, and the embedded one otherwise. Ctrl-C ends
-    both, after the requests under way.
+    The models run in the gateway's process, or on a tensorflow_model_server where that is on the PATH. Ctrl-C ends all,
+    after the requests under way.
 
     Examples:
         digitgan up                        the models in the package
         digitgan up --models RUN/models    your own, and new versions as they appear
     """
     require("gateway")
-    from digitgan.processes import running_model_server
+    from digitgan.processes import TENSORFLOW_MODEL_SERVER, running_model_server
 
     if until_eof:  # for another command, which keeps the other end of standard input open
         threading.Thread(target=_stop_at_eof, daemon=True).start()
     base = (models or MODELS_DIR).resolve()
     settings = _settings("up", host, port, {"models_dir": base, **_OWN_MODEL_SERVER})
-    with running_model_server(base) as target:
-        # The gateway's code is loaded while the model server loads its own, on another core.
-        from api.main import run
+    print(f"Loading the models in {base}", flush=True)
+    if program := shutil.which(TENSORFLOW_MODEL_SERVER):
+        with running_model_server(program, base) as target:
+            from api.main import run
 
-        sys.exit(run(settings.model_copy(update={"model_server": target})))
+            sys.exit(run(settings.model_copy(update={"model_server": target})))
+    require("model-server")
+    from serving.model_server.in_process import running_models
+
+    with running_models(base) as transport:
+        from api.main import run  # while the models are loaded, on another core
+
+        sys.exit(run(settings, transport))
 
 
 @command(app, "key", "Manage")

@@ -4,11 +4,12 @@ version = load_version(Path("models/generator/1"), ServerOptions(()))
 images = version.run("serving_default", {"noise": noise})["images"]
 """
 
+import ctypes
 import logging
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from threading import Lock
+from threading import Semaphore
 from typing import Final
 
 import numpy as np
@@ -27,11 +28,19 @@ from serving.versions.model_card import CardError, verify
 ROWS_AT_ONCE: Final = 64
 """A row costs no less in larger pieces, and memory more."""
 
+REQUESTS_AT_ONCE: Final = 2
+
+_MALLOC_TRIM: Final = getattr(ctypes.CDLL(None), "malloc_trim", None)
+"""Gives the system the memory that loading has freed: 100 MB, which the C library (glibc) would keep."""
+
 _log = logging.getLogger(__name__)
 
 
 class LoadedVersion:
-    """A SavedModel that runs one request at a time: OpenVINO puts all CPUs to it. Other requests wait.
+    """A SavedModel that runs two requests at a time, and the others wait.
+
+    OpenVINO puts all CPUs to the first of the two. It begins with the second at once when the first is done, also while
+    Python has not taken the outputs yet.
 
     Rows are filled up to one of ``serving.contract.BATCH_SIZES``, which the model is warmed up with, by repeating the
     last one. OpenVINO takes time when a size is new to it, and rounds a row otherwise at some other sizes.
@@ -40,7 +49,7 @@ class LoadedVersion:
     def __init__(self, model: SavedModel, max_batch_size: int | None) -> None:
         self.model = model
         self._max_batch_size = max_batch_size
-        self._free = Lock()
+        self._turns = Semaphore(REQUESTS_AT_ONCE)
 
     def run(self, signature_name: str, inputs: Arrays, is_active: Callable[[], bool] = lambda: True) -> Arrays:
         """Returns all outputs of a signature.
@@ -57,30 +66,38 @@ class LoadedVersion:
         rows = _rows(inputs) if self._max_batch_size and inputs else 0
         if self._max_batch_size and rows > self._max_batch_size:
             raise invalid_argument(f"Task size {rows} is larger than maximum input batch size {self._max_batch_size}")
-        with self._free:
+        with self._turns:
             if not is_active():
                 raise ServingError(StatusCode.CANCELLED, "the client left before its turn came")
             if not rows:
-                return self.model.run(signature_name, inputs)
+                return self.model.run(signature_name, inputs)[0]
             pieces = [
-                self._filled_up(signature_name, {name: array[at : at + ROWS_AT_ONCE] for name, array in inputs.items()})
+                _filled_up({name: array[at : at + ROWS_AT_ONCE] for name, array in inputs.items()})
                 for at in range(0, rows, ROWS_AT_ONCE)
             ]
-        return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+            outputs = self.model.run(signature_name, *pieces)
+        for piece, found in zip(pieces, outputs, strict=True):
+            for name, output in found.items():
+                if output.ndim == 0 or len(output) != _rows(piece):
+                    raise ServingError(
+                        StatusCode.FAILED_PRECONDITION,
+                        f"Batched output {name} has the shape {list(output.shape)} for {_rows(piece)} input rows: only "
+                        "signatures that keep the first dimension can run in batches",
+                    )
+        return {name: np.concatenate([found[name] for found in outputs])[:rows] for name in outputs[0]}
 
-    def _filled_up(self, signature_name: str, inputs: Arrays) -> Arrays:
-        rows = _rows(inputs)
-        size = next(size for size in BATCH_SIZES if size >= rows)
-        filling = [*range(rows), *[rows - 1] * (size - rows)]
-        outputs = self.model.run(signature_name, {name: array[filling] for name, array in inputs.items()})
-        for name, output in outputs.items():
-            if output.ndim == 0 or len(output) != size:
-                raise ServingError(
-                    StatusCode.FAILED_PRECONDITION,
-                    f"Batched output {name} has the shape {list(output.shape)} for {size} input rows: only signatures "
-                    "that keep the first dimension can run in batches",
-                )
-        return {name: output[:rows] for name, output in outputs.items()}
+    def warm_up(self, signature_name: str, inputs: Arrays) -> None:
+        """Runs a request; of more than ROWS_AT_ONCE rows only the first piece, for the others have its size."""
+        if self._max_batch_size and _rows(inputs):
+            inputs = {name: array[:ROWS_AT_ONCE] for name, array in inputs.items()}
+        self.run(signature_name, inputs)
+
+
+def _filled_up(inputs: Arrays) -> Arrays:
+    """Returns the inputs with their last row repeated up to one of BATCH_SIZES."""
+    rows = _rows(inputs)
+    size = next(size for size in BATCH_SIZES if size >= rows)
+    return {name: array[[*range(rows), *[rows - 1] * (size - rows)]] for name, array in inputs.items()}
 
 
 def _rows(inputs: Arrays) -> int:
@@ -105,6 +122,8 @@ def load_version(path: Path, options: ServerOptions) -> LoadedVersion:
     except BaseException:
         version.model.close()
         raise
+    if _MALLOC_TRIM:
+        _MALLOC_TRIM(0)
     return version
 
 
@@ -157,4 +176,4 @@ def _replay(version: LoadedVersion, record: bytes) -> None:
     name = request.model_spec.signature_name or SIGNATURE
     signature = signatures.choose(version.model.signature_defs.signature_def, name)
     signatures.choose_outputs(signature, request.output_filter)
-    version.run(name, signatures.read_inputs(signature, request.inputs))
+    version.warm_up(name, signatures.read_inputs(signature, request.inputs))

@@ -142,7 +142,7 @@ class Manager:
         if model.polled and failed and len(failed) == len(versions):
             newest = failed[0]
             raise ServingError(
-                StatusCode.UNKNOWN, f"model {name} version {newest.number} can't be loaded: {newest.error}"
+                StatusCode.UNKNOWN, f"model {name} version {newest.number} cannot be loaded: {newest.error}"
             )
         return False
 

@@ -14,6 +14,7 @@ from typing import Final
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from serving.errors import START_AGAIN
 from serving.model_server.errors import ServingError
 from serving.model_server.manager import Manager
 from serving.model_server.options import ServerOptions
@@ -48,9 +49,7 @@ def running(options: ServerOptions, stopping: threading.Event) -> Iterator[str]:
             manager.configure(options.models, stopping)
             address = "" if stopping.is_set() else _listen(options, manager, started, stopping)
         except ServingError as error:
-            raise ServerStartError(
-                f"{error.message}. Remove that version, or publish it again under a new number; then start again"
-            ) from error
+            raise ServerStartError(f"{error.message}. {START_AGAIN}") from error
         except RuntimeError as error:  # gRPC's word for an address that is taken
             raise ServerStartError(
                 f"cannot listen on {options.address}: it is in use, or this machine does not have it. Choose "

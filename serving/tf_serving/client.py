@@ -1,6 +1,7 @@
 """An asynchronous client of a model server with TensorFlow Serving's gRPC API, without TensorFlow.
 
-prediction = await ModelClient("127.0.0.1:8500").predict("generator", noise, timeout_s=5)
+client = ModelClient(GrpcTransport("127.0.0.1:8500"))
+prediction = await client.predict("generator", noise, timeout_s=5)
 """
 
 import asyncio
@@ -8,7 +9,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import grpc
 import numpy as np
@@ -158,13 +159,22 @@ class VersionStatus:
     error_message: str
 
 
-class ModelClient:
-    """A client of one model server, for the models of ``serving.contract``.
+class Transport(Protocol):
+    """Carries calls to a model server."""
 
-    Make it inside the event loop that uses it. ``target`` is ``host:port``, ``unix:/path``, ``dns:///name:port`` or
-    ``ipv4:address:port,address:port``; with several addresses the calls go round. ``version_label`` is the
-    label of the version that serves a call without a version; None: the newest serves it. ``interceptors`` see every
-    call. With ``credentials`` the calls use TLS: the server has to prove that it is the host in ``target``.
+    async def call(self, method: str, request: Message, timeout_s: float) -> bytes:
+        """Returns the answer of a method, which ``serving.apis`` names. Raises grpc.aio.AioRpcError."""
+
+    async def close(self) -> None:
+        """Frees what the transport holds. Calls under way may fail."""
+
+
+class GrpcTransport:
+    """Calls over gRPC. Make it inside the event loop that uses it.
+
+    ``target`` is ``host:port``, ``unix:/path``, ``dns:///name:port`` or ``ipv4:address:port,address:port``; with
+    several addresses the calls go round. ``interceptors`` see every call. With ``credentials`` the calls use TLS: the
+    server has to prove that it is the host in ``target``.
 
     gRPC retries a call once if it is UNAVAILABLE, on another server if there are several, within the call's time. It
     stops retrying when many calls fail.
@@ -173,11 +183,9 @@ class ModelClient:
     def __init__(
         self,
         target: str,
-        version_label: str | None = None,
         interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
-        self.version_label = version_label
         self._target = target
         self._interceptors = interceptors
         self._credentials = credentials
@@ -196,9 +204,48 @@ class ModelClient:
         self._opened = time.monotonic()
 
     async def close(self) -> None:
-        """Closes the connection; calls under way fail with UnreachableError."""
+        """Closes the connection; calls under way fail."""
         await self._channel.close()
         await asyncio.gather(*self._closing)
+
+    async def call(self, method: str, request: Message, timeout_s: float) -> bytes:
+        """Returns the answer of a method. Raises grpc.aio.AioRpcError."""
+        # The caller parses the answer: if gRPC did, its error would look like that of a lost connection.
+        call: Any = self._channel.unary_unary(method, type(request).SerializeToString)
+        try:
+            answer: bytes = await call(request, timeout=timeout_s)
+            return answer
+        except grpc.aio.AioRpcError as error:
+            self._resolve_again(error)
+            raise
+
+    def _resolve_again(self, error: grpc.aio.AioRpcError) -> None:
+        """Opens another channel if the name of the model servers did not resolve.
+
+        A headless Service without ready pods has no addresses. gRPC then waits longer and longer, for up to two
+        minutes, until it resolves the name again, and no option limits that. A new channel resolves it immediately.
+        """
+        unresolved = any(words in (error.details() or "") for words in _UNRESOLVED)
+        if unresolved and time.monotonic() - self._opened >= _RESOLVE_AGAIN_S:
+            closing = asyncio.create_task(self._channel.close(_CLOSE_S))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+            self._open()
+
+
+class ModelClient:
+    """A client of a model server, for the models of ``serving.contract``.
+
+    ``version_label`` is the label of the version that serves a call without a version; None: the newest serves it.
+    """
+
+    def __init__(self, transport: Transport, version_label: str | None = None) -> None:
+        self.version_label = version_label
+        self._transport = transport
+
+    async def close(self) -> None:
+        """Closes the transport; calls under way fail with UnreachableError."""
+        await self._transport.close()
 
     async def predict(
         self,
@@ -272,28 +319,12 @@ class ModelClient:
         signature: str = SIGNATURE,
     ) -> _M:
         """Returns the answer of a method. Raises ModelServerError."""
-        # The answer is parsed here: if gRPC did it, its error would look like that of a lost connection.
-        call: Any = self._channel.unary_unary(method, type(request).SerializeToString)
         try:
-            return answer.FromString(await call(request, timeout=timeout_s))
+            return answer.FromString(await self._transport.call(method, request, timeout_s))
         except grpc.aio.AioRpcError as error:
-            self._resolve_again(error)
             raise _translate(model, error, signature) from error
         except DecodeError as error:
             raise ContractError(model, "BAD_ANSWER", f"not a {answer.DESCRIPTOR.name}") from error
-
-    def _resolve_again(self, error: grpc.aio.AioRpcError) -> None:
-        """Opens another channel if the name of the model servers did not resolve.
-
-        A headless Service without ready pods has no addresses. gRPC then waits longer and longer, for up to two
-        minutes, until it resolves the name again, and no option limits that. A new channel resolves it immediately.
-        """
-        unresolved = any(words in (error.details() or "") for words in _UNRESOLVED)
-        if unresolved and time.monotonic() - self._opened >= _RESOLVE_AGAIN_S:
-            closing = asyncio.create_task(self._channel.close(_CLOSE_S))
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
-            self._open()
 
     async def _what_is_missing(self, model: str, version: int, timeout_s: float) -> ModelServerError:
         """Returns which of the two NOT_FOUND meant: the named version alone, or all that we serve."""

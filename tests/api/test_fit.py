@@ -97,7 +97,8 @@ class TestAsItIs:
         """The generator's stand in for them; all of MNIST's 70,000 pass (``python -m benchmarks.drawings``)."""
         generator = load(MODELS_DIR / "generator" / "1")
         noise = np.random.default_rng(0).standard_normal((200, 100)).astype(np.float32)
-        for pixels in generator.run("serving_default", {"noise": noise})["images"][..., 0]:
+        (outputs,) = generator.run("serving_default", {"noise": noise})
+        for pixels in outputs["images"][..., 0]:
             assert np.array_equal(digit_of(pixels, "auto").pixels, pixels)
 
 

@@ -28,26 +28,12 @@ def children(process: subprocess.Popen[str]) -> list[int]:
     return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=["Ctrl-C", "the terminal closes"])
-def test_the_pretrained_model_answers_and_ends_cleanly(number: int) -> None:
-    with digitgan_up() as (server, client):
-        process = server.process
-        png = client.get("/digits/7.png")
-        with Image.open(io.BytesIO(png.content)) as digit:
-            assert (digit.format, digit.mode, digit.size) == ("PNG", "L", (28, 28))
-        scored = client.post("/score", content=png.content, headers={"content-type": "image/png"}).json()
-        assert 0 <= scored["scores"][0]["probability"] <= 1
-        # Cores are shared out between sessions first; Ctrl-C goes to process groups.
-        (model_server,) = children(process)
-        assert os.getsid(model_server) == os.getsid(process.pid)
-        assert os.getpgid(model_server) != os.getpgid(process.pid)
-        process.send_signal(number)
-        assert process.wait(DEADLINE_S) == 0
-        assert not Path(f"/proc/{model_server}").exists()
+@pytest.fixture
+def called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Puts a ``tensorflow_model_server`` on the PATH: the embedded server, which takes the same flags.
 
-
-def test_the_model_server_on_the_path_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A ``tensorflow_model_server``: here the embedded server under that name, which takes the same flags."""
+    Returns the file that it writes its flags to.
+    """
     program, called = tmp_path / "tensorflow_model_server", tmp_path / "called"
     program.write_text(
         f"#!{sys.executable}\nimport pathlib, sys\nfrom digitgan.cli import main\n"
@@ -55,16 +41,37 @@ def test_the_model_server_on_the_path_is_taken(tmp_path: Path, monkeypatch: pyte
     )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    return called
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=["Ctrl-C", "the terminal closes"])
+def test_the_pretrained_model_answers_in_one_process_and_ends_cleanly(number: int) -> None:
+    with digitgan_up() as (server, client):
+        png = client.get("/digits/7.png")
+        with Image.open(io.BytesIO(png.content)) as digit:
+            assert (digit.format, digit.mode, digit.size) == ("PNG", "L", (28, 28))
+        scored = client.post("/score", content=png.content, headers={"content-type": "image/png"}).json()
+        assert 0 <= scored["scores"][0]["probability"] <= 1
+        assert not children(server.process)
+        server.process.send_signal(number)
+        assert server.process.wait(DEADLINE_S) == 0
+
+
+def test_the_model_server_on_the_path_is_taken(called: Path) -> None:
     with digitgan_up() as (server, client):
         process = server.process
         assert client.get("/digits/7.png").status_code == 200
-        flags = called.read_text().split()
+        assert "--enable_batching" in called.read_text().split()
+        # Cores are shared out between sessions first; Ctrl-C goes to process groups.
         (model_server,) = children(process)
-        assert str(program) in Path(f"/proc/{model_server}/cmdline").read_text()
-    assert "--enable_batching" in flags
-    assert not Path(f"/proc/{model_server}").exists()
+        assert os.getsid(model_server) == os.getsid(process.pid)
+        assert os.getpgid(model_server) != os.getpgid(process.pid)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(DEADLINE_S) == 0
+        assert not Path(f"/proc/{model_server}").exists()
 
 
+@pytest.mark.usefixtures("called")
 def test_a_model_server_that_dies_takes_the_gateway_with_it_and_says_so() -> None:
     with digitgan_up() as (server, _):
         process = server.process
@@ -78,12 +85,13 @@ def test_a_model_that_cannot_be_loaded_ends_everything_and_is_named(tmp_path: Pa
     (tmp_path / "generator" / "1" / "saved_model.pb").write_bytes(b"no graph")
     done = digitgan("up", "--port", "0", "--models", tmp_path, check=False)
     assert done.returncode == 2
-    assert re.search(r"model generator version 1 can't be loaded: (DATA_LOSS|OUT_OF_RANGE): .+", done.stderr)
-    assert "Remove that version, or publish it again under a new number; then start again" in done.stderr
-    assert done.stderr.splitlines()[-1].startswith("digitgan: the model server ended by itself")
+    last = done.stderr.splitlines()[-1]
+    assert re.search(r"^digitgan: model generator version 1 cannot be loaded: (DATA_LOSS|OUT_OF_RANGE): .+", last)
+    assert "Remove that version, or publish it again under a new number; then start again" in last
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.usefixtures("called")
 def test_sigterm_at_any_moment_leaves_no_model_server_behind() -> None:
     """Also before the gateway listens: then nothing else would end the model server."""
     command = [sys.executable, "-m", "digitgan", "up", "--port", "0"]
@@ -95,6 +103,15 @@ def test_sigterm_at_any_moment_leaves_no_model_server_behind() -> None:
         process.terminate()
         assert process.wait(DEADLINE_S) in (0, 128 + signal.SIGTERM)
     assert not Path(f"/proc/{model_server}").exists()
+
+
+def test_sigterm_while_the_models_are_loaded_ends_it() -> None:
+    command = [sys.executable, "-m", "digitgan", "up", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline().startswith("Loading")
+        process.terminate()
+        assert process.wait(DEADLINE_S) in (0, 128 + signal.SIGTERM)
 
 
 def test_as_many_calls_at_once_as_there_are_threads_are_answered(model_server: str) -> None:

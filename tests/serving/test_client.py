@@ -12,6 +12,7 @@ from serving.contract import DISCRIMINATOR, GENERATOR, LOGITS, PROBABILITIES
 from serving.tf_serving import client as client_module
 from serving.tf_serving.client import (
     ContractError,
+    GrpcTransport,
     ModelClient,
     ModelNotServedError,
     ModelServerError,
@@ -41,7 +42,7 @@ def server() -> Iterator[MisbehavingServer]:
 
 @pytest.fixture
 async def client(server: MisbehavingServer) -> AsyncIterator[ModelClient]:
-    opened = ModelClient(server.target)
+    opened = ModelClient(GrpcTransport(server.target))
     yield opened
     await opened.close()
 
@@ -72,7 +73,7 @@ async def test_a_name_without_addresses_is_resolved_at_each_call(
     """gRPC by itself waits longer and longer, up to two minutes."""
     monkeypatch.setattr(client_module, "_RESOLVE_AGAIN_S", 0.0)
     with HeadlessService() as name:
-        client = ModelClient(name.target(int(server.target.rpartition(":")[2])))
+        client = ModelClient(GrpcTransport(name.target(int(server.target.rpartition(":")[2]))))
         for _ in range(4):
             before = name.questions
             await fails(client)

@@ -31,15 +31,15 @@ def generator() -> Iterator[SavedModel]:
 
 def draw(model: SavedModel, noise: NDArray[np.float32], size: int = 256) -> NDArray[np.uint8]:
     """Returns the images of ``noise``, computed in batches of ``size``."""
-    batches = [model.run(SIGNATURE, {NOISE: noise[at : at + size]})[IMAGES] for at in range(0, len(noise), size)]
-    return np.concatenate(batches)
+    batches = [{NOISE: noise[at : at + size]} for at in range(0, len(noise), size)]
+    return np.concatenate([outputs[IMAGES] for outputs in model.run(SIGNATURE, *batches)])
 
 
 @pytest.mark.parametrize(("name", "signature"), SIGNATURES)
 def test_outputs_are_tensorflows_but_for_rounding(name: str, signature: str) -> None:
     inputs = {SIGNATURES[name, signature].input.name: INPUTS[SIGNATURES[name, signature].input.name]}
     with closing(load(MODELS_DIR / name / "1")) as loaded:
-        ours = loaded.run(signature, inputs)
+        (ours,) = loaded.run(signature, inputs)
     saved = tf.saved_model.load(str(MODELS_DIR / name / "1")).signatures[signature]
     theirs = saved(**{key: tf.constant(value) for key, value in inputs.items()})
     assert ours.keys() == theirs.keys()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from serving.model_server.loaded_version import LoadedVersion
+from serving.model_server.loaded_version import REQUESTS_AT_ONCE, LoadedVersion
 from serving.model_server.saved_model import SavedModel
 from serving.model_server.signature import Arrays
 from tests.serving.model_server import saved_models
@@ -34,10 +34,10 @@ class Gate:
         self._open = threading.Event()
         run = SavedModel.run
 
-        def held(model: SavedModel, signature_name: str, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        def held(model: SavedModel, signature_name: str, *batches: Arrays) -> list[dict[str, NDArray[Any]]]:
             self.runs += 1
             assert self._open.wait(SECONDS)
-            return run(model, signature_name, inputs)
+            return run(model, signature_name, *batches)
 
         monkeypatch.setattr(SavedModel, "run", held)
 
@@ -153,7 +153,7 @@ def test_a_request_whose_time_runs_out_in_the_queue_is_not_run(
     start: Start, base_path: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, client = start({"m": base_path})
-    busy = gate.request(client, "m")
+    busy = [gate.request(client, "m") for _ in range(REQUESTS_AT_ONCE)]
     arrived: list[Callable[[], bool]] = []
     run = LoadedVersion.run
 
@@ -168,9 +168,10 @@ def test_a_request_whose_time_runs_out_in_the_queue_is_not_run(
         wait_until(lambda: not any(is_active() for is_active in arrived), lambda: "the server does not notice")
     finally:
         gate.open()
-    busy.result(SECONDS)
+    for future in busy:
+        future.result(SECONDS)
     assert client.half_plus("m") == (2.5, 1)
-    assert gate.runs == 2
+    assert gate.runs == REQUESTS_AT_ONCE + 1
 
 
 def test_a_stop_lets_calls_in_progress_finish(start: Start, base_path: Path, gate: Gate) -> None:
@@ -216,7 +217,7 @@ def ready(address):
 PROGRAM = """
 import os, signal, sys, threading
 from pathlib import Path
-from serving.model_server.loaded_version import LoadedVersion
+from serving.model_server.loaded_version import REQUESTS_AT_ONCE, LoadedVersion
 from serving.model_server.options import ServerOptions
 from serving.model_server.server import serve
 from serving.tf_serving.model_config import ModelConfig

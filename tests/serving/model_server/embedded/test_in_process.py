@@ -1,0 +1,82 @@
+"""The models in the process of their only client: calls end as over gRPC."""
+
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import numpy as np
+import pytest
+
+from serving.contract import DISCRIMINATOR, GENERATOR, IMAGES
+from serving.model_server.in_process import running_models
+from serving.model_server.loaded_version import REQUESTS_AT_ONCE
+from serving.model_server.saved_model import SavedModel
+from serving.noise import noise_from_seeds
+from serving.pretrained import MODELS_DIR
+from serving.tf_serving.client import DeadlineError, ModelClient, ModelNotServedError, VersionNotFoundError
+
+pytestmark = pytest.mark.anyio
+
+SECONDS = 60
+NOISE_ROWS = noise_from_seeds([7, 8])
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+async def client(tmp_path: Path) -> AsyncIterator[ModelClient]:
+    """A client of the package's generator alone."""
+    (tmp_path / GENERATOR).symlink_to(MODELS_DIR / GENERATOR)
+    with running_models(tmp_path) as transport:
+        client = ModelClient(transport)
+        with anyio.fail_after(SECONDS):
+            while not await is_available(client):  # noqa: ASYNC110 - another thread's
+                await anyio.sleep(0.05)
+        yield client
+        await client.close()
+
+
+async def is_available(client: ModelClient) -> bool:
+    try:
+        return any(one.state == "AVAILABLE" for one in await client.model_versions(GENERATOR, timeout_s=SECONDS))
+    except ModelNotServedError:  # The loading has not begun.
+        return False
+
+
+async def test_a_call_is_answered_or_fails_with_its_error(client: ModelClient) -> None:
+    answer = await client.predict(GENERATOR, NOISE_ROWS, timeout_s=SECONDS)
+    assert (answer.version, answer.outputs[IMAGES].shape) == (1, (2, 28, 28, 1))
+    with pytest.raises(ModelNotServedError):
+        await client.predict(DISCRIMINATOR, np.zeros((1, 28, 28, 1), np.uint8), timeout_s=SECONDS)
+    with pytest.raises(VersionNotFoundError):
+        await client.predict(GENERATOR, NOISE_ROWS, version=9, timeout_s=SECONDS)
+
+
+async def test_a_call_whose_time_runs_out_before_its_turn_is_not_run(
+    client: ModelClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs, gate, run = 0, threading.Event(), SavedModel.run
+
+    def held(*arguments: Any) -> Any:
+        nonlocal runs
+        runs += 1
+        assert gate.wait(SECONDS)
+        return run(*arguments)
+
+    monkeypatch.setattr(SavedModel, "run", held)
+    async with anyio.create_task_group() as busy:
+        for _ in range(REQUESTS_AT_ONCE):
+            busy.start_soon(lambda: client.predict(GENERATOR, NOISE_ROWS, timeout_s=SECONDS))
+        with anyio.fail_after(SECONDS):
+            while runs < REQUESTS_AT_ONCE:  # noqa: ASYNC110 - another thread's
+                await anyio.sleep(0.01)
+        with pytest.raises(DeadlineError):
+            await client.predict(GENERATOR, NOISE_ROWS, timeout_s=0.1)
+        gate.set()
+    await client.predict(GENERATOR, NOISE_ROWS, timeout_s=SECONDS)
+    assert runs == REQUESTS_AT_ONCE + 1
