@@ -46,7 +46,6 @@ ThresholdsOption = Annotated[
         show_default="serving/versions/thresholds.json",
     ),
 ]
-TimeoutOption = Annotated[float, typer.Option(help="Seconds that every server has to load the version.", min=0.1)]
 PollOption = Annotated[
     float,
     typer.Option(
@@ -153,7 +152,6 @@ def promote(
     model_server: ServerOption = None,
     thresholds: ThresholdsOption = DEFAULT_THRESHOLDS,
     force: Annotated[bool, typer.Option("--force", help="Promote a version that fails the quality gate, too.")] = False,
-    timeout_s: TimeoutOption = 300.0,
     poll_s: PollOption = 1.0,
 ) -> None:
     """Make a version the stable one.
@@ -168,7 +166,7 @@ def promote(
     """
     from serving.versions.roll_out import CANARY, STABLE
 
-    with _roll_out(models, model_server, timeout_s, poll_s) as roll_out:
+    with _roll_out(models, model_server, poll_s) as roll_out:
         number = _number(version, models / model)
         roll_out.promote(model, number, CANARY if canary else STABLE, read_thresholds(thresholds), force=force)
 
@@ -178,7 +176,6 @@ def rollback(
     model: ModelArgument,
     models: ModelsOption = Path("models"),
     model_server: ServerOption = None,
-    timeout_s: TimeoutOption = 300.0,
     poll_s: PollOption = 1.0,
 ) -> None:
     """Make the version with the label previous the stable one again.
@@ -189,7 +186,7 @@ def rollback(
         digitgan models rollback generator
         digitgan models rollback generator --model-server localhost:8500
     """
-    with _roll_out(models, model_server, timeout_s, poll_s) as roll_out:
+    with _roll_out(models, model_server, poll_s) as roll_out:
         roll_out.rollback(model)
 
 
@@ -215,7 +212,7 @@ def add(
 
 
 @contextmanager
-def _roll_out(models: Path, target: str | None, *seconds: float) -> Iterator["RollOut"]:
+def _roll_out(models: Path, target: str | None, poll_s: float = 1.0) -> Iterator["RollOut"]:
     from serving.tf_serving.server_config import MODELS_CONFIG
     from serving.versions.roll_out import RollOut, connected
 
@@ -228,7 +225,7 @@ def _roll_out(models: Path, target: str | None, *seconds: float) -> Iterator["Ro
             else f"{models} is no folder: name the base directory of the models with --models"
         )
     with connected(target or DEFAULT_SERVER) as servers:
-        yield RollOut(models, servers, typer.echo, *seconds)
+        yield RollOut(models, servers, typer.echo, poll_s)
 
 
 def _number(version: str, directory: Path) -> int:

@@ -9,7 +9,6 @@ import fcntl
 import json
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
@@ -19,7 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from digitgan.client import BrokenStreamError, Client, LabelledDigits
+from digitgan.client import Client, LabelledDigits
 from digitgan.dataset.formats import WRITERS, write_labels
 from digitgan.dataset.plan import Plan
 from serving.contract import CLASSES
@@ -32,9 +31,6 @@ _MANIFEST: Final = "dataset.json"
 _PLAN: Final = "plan.json"
 _RECORDS: Final = "digits.records"
 _PER_REQUEST: Final = 8192
-_BROKEN_ANSWERS: Final = 5
-"""So many answers may break off in one command."""
-_PAUSE_S: Final = 1.0
 
 
 def partial_folder(out: Path) -> Path:
@@ -108,7 +104,6 @@ def _collect(work: Path, plan: Plan, state: dict[str, Any], client: Client) -> N
     records = _read_records(work)
     counts = np.bincount(records["digit"], minlength=CLASSES)
     next_seed = int(records["seed"][-1]) + 1 if len(records) else plan.first_seed
-    broken = 0
     announce(f"Collecting digits in {work}; if stopped, the same command continues")
     with TaskBar("making digits", plan.count, len(records)) as bar:
         while (missing := plan.count - int(counts.sum())) > 0:
@@ -121,26 +116,25 @@ def _collect(work: Path, plan: Plan, state: dict[str, Any], client: Client) -> N
                 first_seed=next_seed,
                 version=state["versions"]["generator"] if state["versions"] else plan.generator,
             )
-            try:
-                with closing(parts):
-                    for part in parts:
-                        if state["versions"] is None:
-                            state["versions"] = part.versions
-                            _write_json(work / _PLAN, state)
-                        if state["versions"] != part.versions:
-                            raise UserError(
-                                f"the gateway has other models ({part.versions}) than this dataset began with "
-                                f"({state['versions']}). Serve those again, or delete {work} to start again"
-                            )
-                        append(path, part)
-                        counts += np.bincount(part.labels, minlength=CLASSES)
-                        next_seed = int(part.seeds[-1]) + 1
-                        bar.advance(len(part))
-            except BrokenStreamError:  # The client itself repeats what fails before a stream begins.
-                broken += 1
-                if broken == _BROKEN_ANSWERS:
-                    raise
-                time.sleep(_PAUSE_S)
+            with closing(parts):
+                for part in parts:
+                    _keep_versions(work, state, part.versions)
+                    append(path, part)
+                    counts += np.bincount(part.labels, minlength=CLASSES)
+                    next_seed = int(part.seeds[-1]) + 1
+                    bar.advance(len(part))
+
+
+def _keep_versions(work: Path, state: dict[str, Any], versions: dict[str, int]) -> None:
+    """Stores the versions of the first digits. Raises UserError if later ones are by other versions."""
+    if state["versions"] is None:
+        state["versions"] = versions
+        _write_json(work / _PLAN, state)
+    elif state["versions"] != versions:
+        raise UserError(
+            f"the gateway has other models ({versions}) than this dataset began with ({state['versions']}). Serve "
+            f"those again, or delete {work} to start again"
+        )
 
 
 def append(path: Path, part: LabelledDigits) -> None:

@@ -31,6 +31,8 @@ PREVIOUS: Final = "previous"
 LABELS: Final = (STABLE, CANARY, PREVIOUS)
 
 CALL_S: Final = 30.0
+LOAD_S: Final = 300.0
+"""How long a server may take to load or unload a version."""
 OLD_FAILURE_S: Final = 30.0
 """A failure that was there before the change counts after so many seconds. The server reports the end of a version's
 earlier life until its next poll (``--file_system_poll_wait_seconds``, by default a second) loads the version again."""
@@ -143,7 +145,6 @@ class RollOut:
         base: the base directory, with a ``models.config``.
         servers: those that follow it.
         progress: gets a sentence for each step.
-        timeout_s: for loading.
         poll_s: how often the servers look for versions (``--file_system_poll_wait_seconds``).
 
     Raises ConfigError if there is no ``models.config`` that a server could follow.
@@ -152,7 +153,6 @@ class RollOut:
     base: Path
     servers: Sequence[ModelServer]
     progress: Callable[[str], None]
-    timeout_s: float = 300.0
     poll_s: float = 1.0
 
     def __post_init__(self) -> None:
@@ -359,10 +359,10 @@ class _Change:
                 return ""
             return (
                 f"{model} version {_listed(versions)} isn't AVAILABLE after {waited_s:.0f} s: {', '.join(missing)}. "
-                "Look at the server's log, or give it more time with --timeout-s"
+                "Look at the server's log"
             )
 
-        _wait(complaint, self._roll_out.timeout_s)
+        _wait(complaint, LOAD_S)
 
     def _wait_until_unloaded(self, versions: set[int]) -> None:
         """Waits until no server has one of the versions AVAILABLE: the next change must not take it for loaded."""
@@ -371,7 +371,7 @@ class _Change:
             left = [server.address for server in self._servers if versions & _available(server.statuses(self._model))]
             return f"{', '.join(left)} does not unload {self._model} version {_listed(versions)}" if left else ""
 
-        _wait(complaint, self._roll_out.timeout_s)
+        _wait(complaint, LOAD_S)
 
     def _wait_until_served(self, target: Labels) -> None:
         """Waits until every server has served the labels ``target`` for the time of a poll.
