@@ -177,16 +177,9 @@ def test_small_requests_do_not_block_large_ones(
     wait_until(lambda: in_flight(http) == 0)
 
 
-def post(seed: int, field: bytes = b"") -> bytes:
-    """A request for one digit."""
-    body = b'{"seeds":[%d]}' % seed
-    head = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n" + field
-    return head + b"Content-Length: %d\r\n\r\n" % len(body) + body
-
-
 ALIKE = (
-    *(post(seed) for seed in (1, 2, 30)),
-    post(3, b"X-Request-ID: mine\r\n"),
+    *(json_request("/generate", b'{"seeds":[%d]}' % seed) for seed in (1, 2, 30)),
+    ONE.replace(b"\r\n\r\n", b"\r\nX-Request-ID: mine\r\n\r\n"),
     b"GET /digits/7.png HTTP/1.1\r\nHost: x\r\n\r\n",
     b"POST /v2/models/generator/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}",
     b"POST /generate HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n     \r\n0\r\n\r\n",

@@ -1,28 +1,21 @@
 """Calls of the model server: shared, limited in time, and cancelled when clients leave."""
 
-import asyncio
-import gc
 import json
 import socket
-import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import grpc
 import httpx
-import numpy as np
 import pytest
 
-from api.http.current_request import TIMEOUT_HEADER, CurrentRequest, current
+from api.http.current_request import TIMEOUT_HEADER
 from api.middleware.admission import MIN_CHARGE_IMAGES
-from api.telemetry.metrics import Metrics
-from api.upstream.inference import CALLS_IN_FLIGHT, LARGE_AT_ONCE, SLICE_ROWS, Inference
+from api.upstream.inference import CALLS_IN_FLIGHT, LARGE_AT_ONCE, SLICE_ROWS
 from serving.apis import PredictRequest
-from serving.contract import GENERATOR, IMAGES, NOISE
-from serving.tf_serving.client import Array, ModelClient, Prediction
+from serving.contract import NOISE
 from serving.tf_serving.tensors import to_array
 from tests.support import gateways
 from tests.support.gateways import GatewayClient, noise_input
@@ -125,50 +118,6 @@ def test_large_requests_are_made_in_slices_and_few_of_them_wait_before_a_small_o
     assert place <= CALLS_IN_FLIGHT + 1, "the small request is in the next call"
     assert sum(rows) == 1000 * len(large) + 1
     assert max(rows) <= 2 * SLICE_ROWS
-
-
-class Client(ModelClient):
-    """A model server without a network: it makes black digits. ``made`` refers to them."""
-
-    def __init__(self) -> None:
-        self.made: list[weakref.ref[Array]] = []
-
-    async def predict(self, model: str, rows: Array, **_: Any) -> Prediction:
-        images = np.zeros((len(rows), 28, 28, 1), np.uint8)
-        self.made.append(weakref.ref(images))
-        return Prediction(model, 1, {IMAGES: images})
-
-
-def test_a_call_that_is_cancelled_before_it_begins_blocks_no_other() -> None:
-    async def cancel_early() -> None:
-        current.set(CurrentRequest())
-        predict = partial(Inference(Client(), Metrics()).predict, GENERATOR, [7], version=None)
-        for _ in range(2 * CALLS_IN_FLIGHT):
-            request = asyncio.create_task(predict())
-            await asyncio.sleep(0)  # it is in the queue, and the call is sent in this round of the event loop
-            request.cancel()
-            await asyncio.gather(request, return_exceptions=True)
-        async with asyncio.timeout(60):
-            assert (await predict()).version == 1
-
-    asyncio.run(cancel_early())
-
-
-def test_outputs_do_not_wait_for_the_garbage_collector() -> None:
-    async def ask() -> None:
-        current.set(CurrentRequest())
-        client = Client()
-        inference = Inference(client, Metrics())
-        for _ in range(3):
-            await inference.predict(GENERATOR, range(256), version=None)
-        await asyncio.sleep(0)  # the last call ends
-        assert all(images() is None for images in client.made)
-
-    gc.disable()
-    try:
-        asyncio.run(ask())
-    finally:
-        gc.enable()
 
 
 def asking(http: GatewayClient, path: str, body: Any, accept: str = "*/*") -> socket.socket:
