@@ -204,11 +204,13 @@ def up(
     """
     require("gateway")
     from digitgan.processes import TENSORFLOW_MODEL_SERVER, running_model_server
+    from serving.tf_serving import model_config
 
     if until_eof:  # for another command, which keeps the other end of standard input open
         threading.Thread(target=_stop_at_eof, daemon=True).start()
     base = (models or MODELS_DIR).resolve()
     settings = _settings("up", host, port, {"models_dir": base, **_OWN_MODEL_SERVER})
+    hosted = model_config.from_directory(base)
     print(f"Loading the models in {base}", flush=True)
     if program := shutil.which(TENSORFLOW_MODEL_SERVER):
         with running_model_server(program, base) as target:
@@ -218,7 +220,7 @@ def up(
     require("model-server")
     from serving.model_server.in_process import running_models
 
-    with running_models(base) as transport:
+    with running_models(hosted) as transport:
         from api.main import run  # while the models are loaded, on another core
 
         sys.exit(run(settings, transport))

@@ -1,6 +1,6 @@
 """The embedded model server in the process of its only client, without a socket.
 
-with running_models(Path("models")) as transport:
+with running_models(model_config.from_directory(Path("models"))) as transport:
     client = ModelClient(transport)
 """
 
@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any, NoReturn
 
 import grpc
@@ -23,7 +22,7 @@ from serving.model_server.errors import ServingError
 from serving.model_server.manager import Manager
 from serving.model_server.options import ServerOptions
 from serving.model_server.service import Service
-from serving.tf_serving import model_config
+from serving.tf_serving.model_config import ModelConfig
 
 
 class InProcessTransport:
@@ -63,20 +62,20 @@ class _Context:
 
 
 @contextmanager
-def running_models(base: Path) -> Iterator[InProcessTransport]:
-    """Gives the way to the models below a base directory immediately, and loads them beside the block.
+def running_models(models: tuple[ModelConfig, ...]) -> Iterator[InProcessTransport]:
+    """Gives the way to the models immediately, and loads them beside the block.
 
     When a model cannot be loaded, this process is sent SIGTERM.
 
-    Raises UserError: there are no models, or one of them cannot be loaded.
+    Raises UserError if a model cannot be loaded.
     """
-    options = ServerOptions(model_config.from_directory(base), max_num_load_retries=1, load_retry_interval_seconds=1.0)
+    options = ServerOptions(models, max_num_load_retries=1, load_retry_interval_seconds=1.0)
     manager, stopping = Manager(options), threading.Event()
     failures: list[ServingError] = []
 
     def load() -> None:
         try:
-            manager.configure(options.models, stopping)
+            manager.configure(models, stopping)
         except ServingError as error:
             failures.append(error)
             os.kill(os.getpid(), signal.SIGTERM)

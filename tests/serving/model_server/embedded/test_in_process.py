@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -16,6 +15,7 @@ from serving.model_server.saved_model import SavedModel
 from serving.noise import noise_from_seeds
 from serving.pretrained import MODELS_DIR
 from serving.tf_serving.client import DeadlineError, ModelClient, ModelNotServedError, VersionNotFoundError
+from serving.tf_serving.model_config import ModelConfig
 
 pytestmark = pytest.mark.anyio
 
@@ -29,10 +29,9 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture
-async def client(tmp_path: Path) -> AsyncIterator[ModelClient]:
+async def client() -> AsyncIterator[ModelClient]:
     """A client of the package's generator alone."""
-    (tmp_path / GENERATOR).symlink_to(MODELS_DIR / GENERATOR)
-    with running_models(tmp_path) as transport:
+    with running_models((ModelConfig(GENERATOR, MODELS_DIR / GENERATOR),)) as transport:
         client = ModelClient(transport)
         with anyio.fail_after(SECONDS):
             while not await is_available(client):  # noqa: ASYNC110 - another thread's
