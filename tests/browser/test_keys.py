@@ -19,10 +19,7 @@ def guarded_page(browser: Browser, watch: Callable[[Page], None]) -> Iterator[Pa
     with (
         MisbehavingServer("127.0.0.1:0") as server,
         gateways.gateway(server.target, api_keys=f"me:{hash_of(KEY)}") as gateway,
-        browser.new_context(
-            base_url=gateway.url,
-            http_credentials={"username": "me", "password": KEY},
-        ) as context,
+        browser.new_context(base_url=gateway.url, http_credentials={"username": "me", "password": KEY}) as context,
     ):
         page = context.new_page()
         watch(page)

@@ -169,10 +169,7 @@ ACCEPT = st.lists(
 ).map(lambda parts: "".join(parts).strip())
 
 
-@fuzz(
-    asked=st.one_of(*(st.tuples(st.just(path), damaged(whole)) for path, whole in BODIES.items())),
-    accept=ACCEPT,
-)
+@fuzz(asked=st.one_of(*(st.tuples(st.just(path), damaged(whole)) for path, whole in BODIES.items())), accept=ACCEPT)
 def test_bodies_and_accept(http: GatewayClient, asked: tuple[str, bytes], accept: str) -> None:
     path, content = asked
     headers = {b"Content-Type": b"application/json", b"Accept": accept.encode("latin-1")}

@@ -9,13 +9,7 @@ from training.gan.networks import build_discriminator, build_generator, set_batc
 def test_the_generators_layers_and_weights() -> None:
     generator = build_generator()
     shapes = [tuple(layer.output.shape[1:]) for layer in generator.layers]
-    assert shapes == [
-        *[(12544,)] * 3,
-        *[(7, 7, 256)],
-        *[(7, 7, 128)] * 3,
-        *[(14, 14, 64)] * 3,
-        *[(28, 28, 1)] * 2,
-    ]
+    assert shapes == [*[(12544,)] * 3, (7, 7, 256), *[(7, 7, 128)] * 3, *[(14, 14, 64)] * 3, *[(28, 28, 1)] * 2]
     kernels = 100 * 12544 + 25 * (256 * 128 + 128 * 64 + 64 * 1)
     norms = 2 * (12544 + 128 + 64)
     assert sum(int(np.prod(weight.shape)) for weight in generator.trainable_variables) == kernels + norms

@@ -10,16 +10,11 @@ import pytest
 from training.run.stability import verdict
 
 LN2 = math.log(2)
-LINES = 300
 Loss = Callable[[float], float]
 
 
 def rows(
-    generator: Loss,
-    discriminator: Loss,
-    lines: int = LINES,
-    noise: float = 0.02,
-    seed: int = 1,
+    generator: Loss, discriminator: Loss, lines: int = 300, noise: float = 0.02, seed: int = 1
 ) -> list[dict[str, float]]:
     """A log whose losses are functions of the share of the run that is over, with noise that lasts for some lines."""
     rng = np.random.default_rng(seed)
@@ -54,14 +49,8 @@ def test_flat_losses_are_stable_whatever_came_before_the_last_third() -> None:
         (lambda _: 0.9, lambda _: 1.2, 0.3, "unclear", "vary too much to decide"),
         (lambda _: 0.9, lambda _: 1.2, 0, "stable", "both losses changed by less than 10 %"),
         (lambda _: 9.0, lambda _: 0.01, 0.001, "failed", "the discriminator's loss almost vanished"),
-        (
-            lambda _: 0.9,
-            lambda t: math.nan if t == 0.5 else 1.2,
-            0.02,
-            "failed",
-            "at step 1,500 a loss was not a finite",
-        ),
-        (lambda t: math.inf if t == 1 else 1.2, lambda _: 1.2, 0.02, "failed", "at step 3,000 a loss was not a finite"),
+        (lambda _: 0.9, lambda t: math.nan if t == 0.5 else 1.2, 0.02, "failed", "at step 1,500 a loss was not"),
+        (lambda t: math.inf if t == 1 else 1.2, lambda _: 1.2, 0.02, "failed", "at step 3,000 a loss was not"),
     ],
 )
 def test_the_state_follows_from_the_losses(
