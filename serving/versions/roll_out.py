@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final
 
 import grpc
@@ -185,8 +184,8 @@ class RollOut:
         Raises:
             RollOutError: there is no such version, it falls short, or a server did not load it.
         """
-        self._check(model, version, thresholds.get(model, {}), force)
         change = _Change(self, model)
+        self._check(model, version, thresholds.get(model, {}), force)
         before = change.labels.get(STABLE) or max(change.kept, default=None)
         if label == CANARY:
             if before is None or before == version:
@@ -221,7 +220,6 @@ class RollOut:
         )
 
     def _check(self, model: str, version: int, thresholds: Thresholds, force: bool) -> None:
-        self.labels(model)  # raises for a model that is not there
         directory = self.base / model
         found = sorted(find_versions(directory)) if directory.is_dir() else []
         if version not in found:
@@ -236,11 +234,6 @@ class RollOut:
             if not force:
                 raise RollOutError(f"{model} version {version} falls short: {short}. --force promotes it all the same")
             self.progress(f"{model} version {version} falls short, and is promoted anyway: {short}")
-
-    def write(self, config: apis.ModelServerConfig) -> None:
-        """Replaces ``models.config``."""
-        write_models_config(self.base, config)
-        self.config = config
 
 
 class _Change:
@@ -304,7 +297,7 @@ class _Change:
 
         Raises RollOutError that names each server that did not take it.
         """
-        self._roll_out.write(_changed(self._file, labels, {self._model: versions}))
+        write_models_config(self._roll_out.base, _changed(self._file, labels, {self._model: versions}))
         if failures := self._reload([_changed(now, labels, {self._model: versions}) for now in self._now]):
             raise RollOutError("; ".join(failures))
 
@@ -324,7 +317,7 @@ class _Change:
         A server forgets that a version failed at a poll without it. Until then, it would not try the version again. So
         this waits for a poll, with a margin for a busy server.
         """
-        self._roll_out.write(self._file)
+        write_models_config(self._roll_out.base, self._file)
         failures = self._reload(self._now)
         time.sleep(2 * self._roll_out.poll_s + 1)
         return "".join(f"; until it reads {MODELS_CONFIG}, a server may serve otherwise: {one}" for one in failures)
@@ -430,7 +423,7 @@ def _merged(written: Labels, served: Sequence[Labels]) -> dict[str, int]:
 def _changed(
     config: apis.ModelServerConfig,
     labels: Mapping[str, Labels],
-    versions: Mapping[str, Iterable[int]] = MappingProxyType({}),
+    versions: Mapping[str, Iterable[int]] | None = None,
 ) -> apis.ModelServerConfig:
     """Returns the configuration with other labels and other versions, each by model.
 
@@ -442,7 +435,7 @@ def _changed(
         if one.name in labels:
             one.version_labels.clear()
             one.version_labels.update(labels[one.name])
-        if one.name in versions:
+        if versions and one.name in versions:
             policy.specific.versions[:] = sorted(versions[one.name])
         elif policy.WhichOneof("policy_choice") == "specific":
             policy.specific.versions[:] = sorted({*policy.specific.versions, *one.version_labels.values()})
