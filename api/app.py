@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 from api import openapi
 from api.digits.carried import seed_indexes, stories
 from api.http import errors, problems
+from api.http.bodies import RouteWithBody
 from api.middleware.admission import AdmissionControl
 from api.middleware.every_request import EveryRequest
 from api.middleware.keys import CheckKeys
@@ -45,8 +46,7 @@ def create_app(settings: Settings, transport: Transport | None = None) -> FastAP
         client = ModelClient(calls, settings.version_label)
         try:
             inference = Inference(client, metrics)
-            timeout_s = settings.request_timeout_s
-            carried = seed_indexes(inference, timeout_s), stories(inference, timeout_s)
+            carried = seed_indexes(inference), stories(inference)
             yield {KEY: GatewayState(settings, metrics, admission, inference, *carried)}
         finally:
             await client.close()
@@ -67,6 +67,8 @@ def create_app(settings: Settings, transport: Transport | None = None) -> FastAP
     )
     # In the order in which a request is compared with them: what comes most often first.
     for module in (generate, dataset, cacheable, score, status, oip):
+        for route in module.router.routes:
+            assert "POST" not in getattr(route, "methods", ()) or isinstance(route, RouteWithBody), route
         app.include_router(module.router)
     app.add_api_route("/problems/{slug}", _problem_page, include_in_schema=False)
     pages.mount(app)

@@ -14,7 +14,6 @@ from typing import Final, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from api.http.current_request import CurrentRequest, current, time_limit
 from api.http.problems import at_pointer, invalid
 from api.http.schemas import GenerateRequest
 from api.upstream.inference import Inference
@@ -56,7 +55,6 @@ class Carried(Generic[_T]):
     """What the versions in use carry under a signature that gives it page by page.
 
     Args:
-        timeout_s: for a fetch.
         signature: the signature's name.
         length: the output that says how many entries there are in all. The pages of the others hold them.
         lengths: the lengths that keep the contract.
@@ -64,13 +62,13 @@ class Carried(Generic[_T]):
     """
 
     inference: Inference
-    timeout_s: float
     signature: str
     length: str
     lengths: range
     read: Callable[[int, Mapping[str, Array]], _T]
-    _fetches: dict[int, asyncio.Task[_T | None]] = field(default_factory=dict, init=False)
-    _newest: int | None = field(default=None, init=False)
+    _found: dict[int, _T | None] = field(default_factory=dict, init=False)
+    _fetching: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
+    _newest: int = field(default=0, init=False)
     _newest_until: float = field(default=0.0, init=False)
 
     async def of(self, version: int | None) -> _T | None:
@@ -81,47 +79,38 @@ class Carried(Generic[_T]):
         Raises ModelServerError; VersionNotFoundError if there is no such version any more.
         """
         if version is None:
-            if self._newest is None or time.monotonic() >= self._newest_until:
+            if time.monotonic() >= self._newest_until:
                 try:
                     self._newest = (await self._call(range(1), None)).version
                 except NoSignatureError:
                     return None
                 self._newest_until = time.monotonic() + NEWEST_S
             version = self._newest
-        if version not in self._fetches:
-            self._fetches[version] = asyncio.create_task(self._fetch(version))
-            self._fetches[version].add_done_callback(lambda task: self._keep_success(version, task))
-        try:
-            # Shielded: a request that ends early does not end the fetch of the others.
-            return await asyncio.shield(self._fetches[version])
-        except asyncio.CancelledError:
-            current.get().waited_for = "model"
-            raise
+        if version not in self._found:
+            async with self._fetching:
+                if version not in self._found:
+                    self._found[version] = await self._fetch(version)
+                    while len(self._found) > _VERSIONS_KEPT:
+                        del self._found[next(iter(self._found))]
+                return self._found[version]
+        return self._found[version]
 
     def forget_newest(self) -> None:
         """Makes the next request ask the model server for its newest version."""
-        self._newest = None
-
-    def _keep_success(self, version: int, task: "asyncio.Task[_T | None]") -> None:
-        if task.cancelled() or task.exception():  # the requests that wait get the error, and the next one tries again
-            self._fetches.pop(version, None)
-        while len(self._fetches) > _VERSIONS_KEPT:
-            del self._fetches[next(iter(self._fetches))]
+        self._newest_until = 0.0
 
     async def _fetch(self, version: int) -> _T | None:
-        current.set(CurrentRequest())  # and not the one that began the fetch
-        async with time_limit(self.timeout_s):
-            try:
-                answers = [await self._call(range(PAGES_PER_CALL), version)]
-            except NoSignatureError:
-                return None
-            outputs = answers[0].outputs
-            length = int(outputs[self.length][0])
-            if length not in self.lengths:
-                raise self._broken(f"{length} entries")
-            entries_per_call = max(output.size for output in outputs.values())
-            later_calls = range(PAGES_PER_CALL, -(-length // entries_per_call) * PAGES_PER_CALL, PAGES_PER_CALL)
-            answers += [await self._call(range(page, page + PAGES_PER_CALL), version) for page in later_calls]
+        try:
+            answers = [await self._call(range(PAGES_PER_CALL), version)]
+        except NoSignatureError:
+            return None
+        outputs = answers[0].outputs
+        length = int(outputs[self.length][0])
+        if length not in self.lengths:
+            raise self._broken(f"{length} entries")
+        entries_per_call = max(output.size for output in outputs.values())
+        later_calls = range(PAGES_PER_CALL, -(-length // entries_per_call) * PAGES_PER_CALL, PAGES_PER_CALL)
+        answers += [await self._call(range(page, page + PAGES_PER_CALL), version) for page in later_calls]
         entries = {
             name: np.concatenate([answer.outputs[name].ravel() for answer in answers])[:length] for name in outputs
         }
@@ -179,8 +168,8 @@ class SeedIndex:
         return chosen
 
 
-def seed_indexes(inference: Inference, timeout_s: float) -> Carried[SeedIndex]:
-    """Returns the indexes of the versions in use. ``timeout_s``: for a fetch."""
+def seed_indexes(inference: Inference) -> Carried[SeedIndex]:
+    """Returns the indexes of the versions in use."""
 
     def read(version: int, entries: Mapping[str, Array]) -> SeedIndex:
         digits = entries[DIGITS]
@@ -188,7 +177,7 @@ def seed_indexes(inference: Inference, timeout_s: float) -> Carried[SeedIndex]:
             raise ValueError(f"the digit {digits[digits != NOT_INDEXED].max()}")
         return SeedIndex(version, digits, entries[CONFIDENCES], entries[CURATED] != 0)
 
-    return Carried(inference, timeout_s, SEED_INDEX, INDEXED_SEEDS, range(MAX_SEEDS + 1), read)
+    return Carried(inference, SEED_INDEX, INDEXED_SEEDS, range(MAX_SEEDS + 1), read)
 
 
 @dataclass(frozen=True)
@@ -199,10 +188,10 @@ class Story:
     content: bytes
 
 
-def stories(inference: Inference, timeout_s: float) -> Carried[Story]:
-    """Returns the training stories of the versions in use. ``timeout_s``: for a fetch."""
+def stories(inference: Inference) -> Carried[Story]:
+    """Returns the training stories of the versions in use."""
 
     def read(version: int, entries: Mapping[str, Array]) -> Story:
         return Story(version, entries[STORY].tobytes())
 
-    return Carried(inference, timeout_s, STORY, STORY_BYTES, range(1, MAX_STORY_BYTES + 1), read)
+    return Carried(inference, STORY, STORY_BYTES, range(1, MAX_STORY_BYTES + 1), read)
