@@ -22,8 +22,8 @@ from rich.table import Table
 from api.digits.fit import read_digit
 from benchmarks.marked import replace_between_marks
 from serving.model_server.saved_model import SavedModel, load
-from serving.pretrained import MODELS_DIR
 from tests.support.pictures import saved
+from tests.support.pretrained import pretrained
 
 Floats = NDArray[np.float32]
 Random = np.random.Generator
@@ -154,7 +154,7 @@ def main(
         paths = sorted(path for path in drawings.glob("[0-9]/*") if path.is_file())
         named = np.array([int(path.parent.name) for path in paths])
         kinds["in the folder"] = ([path.read_bytes() for path in paths], named, 0.95)
-    classifier = load(MODELS_DIR / "classifier" / "1")
+    classifier = load(pretrained("classifier"))
     table = Table("drawings", "read right", "of", "no ink found", "ms each", box=box.MARKDOWN)
     good = True
     for name, (files, expected, bar) in kinds.items():

@@ -35,8 +35,8 @@ from serving.contract import GENERATOR, NOISE, NOISE_DIM, SIGNATURE
 from serving.model_server.loaded_version import load_version
 from serving.model_server.options import ServerOptions
 from serving.noise import noise_from_seeds
-from serving.pretrained import MODELS_DIR
 from tests.support import gateways
+from tests.support.pretrained import pretrained
 from tests.support.processes import ServerProcess, digitgan_up
 
 DOCS: Final = Path(__file__).parent.parent / "docs/performance.md"
@@ -84,7 +84,7 @@ def products_and_weights() -> tuple[int, int]:
     """Returns the multiplications that the generator's graph needs for an image, and the bytes of its constants."""
     import openvino
 
-    graph = openvino.Core().read_model(MODELS_DIR / GENERATOR / "1")
+    graph = openvino.Core().read_model(pretrained(GENERATOR))
     graph.reshape([1, NOISE_DIM])
     products = weights = 0
     for node in graph.get_ordered_ops():
@@ -107,7 +107,7 @@ def cost_table() -> str:
     target = np.empty_like(large)
     products_per_us = len(matrix) ** 3 / microseconds(lambda: matrix @ matrix, 30)
     bytes_per_us = 2 * large.nbytes / microseconds(lambda: np.copyto(target, large), 5)
-    engine = load_version(MODELS_DIR / GENERATOR / "1", ServerOptions(()))
+    engine = load_version(pretrained(GENERATOR), ServerOptions(()))
     lines = [
         f"An image needs {products / 1e6:.1f} million products, the weights {weights / 1e6:.1f} MB. NumPy reaches"
         f" {products_per_us / 1e3:,.0f} products a nanosecond, and {bytes_per_us / 1e3:.1f} GB/s in a copy.",

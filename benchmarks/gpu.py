@@ -29,7 +29,7 @@ from rich.table import Table
 from digitgan.commands.training import import_tensorflow
 from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR, IMAGES, NOISE, SIGNATURE
 from serving.noise import noise_from_seeds
-from serving.pretrained import MODELS_DIR
+from tests.support.pretrained import pretrained
 from training import data as datasets
 
 Row = tuple[str, str, str]
@@ -141,7 +141,7 @@ def serve(models: Path, folder: Path, images: NDArray[np.uint8], has_gpu: bool) 
     """Runs the models as TensorFlow Serving loads them, and compares a GPU's answers with the CPU's."""
     np.save(folder / f"{NOISE}.npy", noise_from_seeds(range(SERVED)))
     np.save(folder / f"{IMAGES}.npy", images[:SERVED, ..., None])
-    served = {"generator in the package": (MODELS_DIR / GENERATOR / "1", NOISE)} | {
+    served = {"generator in the package": (pretrained(GENERATOR), NOISE)} | {
         f"trained {name}": (models / name / "1", NOISE if name == GENERATOR else IMAGES)
         for name in (GENERATOR, DISCRIMINATOR, CLASSIFIER)
     }

@@ -54,7 +54,7 @@ class DetectorConfig:
         seed: root of order, noise and impostors.
     """
 
-    steps: int = 6000
+    steps: int = 12_000
     real: int = 128
     fakes: int = 96
     earlier: int = 16

@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw
 
 from api.digits.fit import Digit, Fit, ImageError, read_digit
 from serving.model_server.saved_model import load
-from serving.pretrained import MODELS_DIR
 from tests.support.pictures import png_of, saved
+from tests.support.pretrained import pretrained
 
 Pixels = NDArray[np.uint8]
 MAX_PIXELS = 512 * 512
@@ -95,7 +95,7 @@ class TestAsItIs:
 
     def test_mnists_images_are_kept(self) -> None:
         """The generator's stand in for them; all of MNIST's 70,000 pass (``python -m benchmarks.drawings``)."""
-        generator = load(MODELS_DIR / "generator" / "1")
+        generator = load(pretrained("generator"))
         noise = np.random.default_rng(0).standard_normal((200, 100)).astype(np.float32)
         (outputs,) = generator.run("serving_default", {"noise": noise})
         for pixels in outputs["images"][..., 0]:

@@ -10,10 +10,10 @@ import pytest
 
 from serving.apis import ModelVersionStatus
 from serving.contract import DISCRIMINATOR, GENERATOR, MODELS
-from serving.pretrained import MODELS_DIR
 from tests.support import gateways
 from tests.support.gateways import GatewayClient
 from tests.support.misbehaving import MisbehavingServer
+from tests.support.pretrained import VERSIONS, pretrained
 from tests.support.problems import assert_problem
 from tests.support.waiting import wait_until
 
@@ -33,9 +33,10 @@ def test_the_pretrained_models_are_ready_and_have_their_cards(http: GatewayClien
     models = http.get("/models").json()["models"]
     assert [one["name"] for one in models] == ["generator", "discriminator", "classifier"]
     for one in models:
-        card = json.loads((MODELS_DIR / one["name"] / "1" / "model.json").read_text("utf-8"))
-        assert (one["status"], one["detail"], one["serving"]) == ("available", None, 1)
-        assert one["versions"] == [{"version": 1, "state": "AVAILABLE", "error": None, "card": card}]
+        version = VERSIONS[one["name"]]
+        card = json.loads((pretrained(one["name"]) / "model.json").read_text("utf-8"))
+        assert (one["status"], one["detail"], one["serving"]) == ("available", None, version)
+        assert one["versions"] == [{"version": version, "state": "AVAILABLE", "error": None, "card": card}]
 
 
 def test_a_broken_or_missing_card_hides_no_version(faulty_server: MisbehavingServer, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from digitgan.client import AsyncClient, Client, InvalidRequestError, VersionNot
 from serving.noise import noise_from_seeds
 from tests.support import commands
 from tests.support.pictures import pixels_of
+from tests.support.pretrained import VERSIONS
 
 
 class Both:
@@ -63,7 +64,7 @@ def test_seeds_give_their_digits(client: Both) -> None:
     digits = client.generate(seeds=[3, 2**53 - 1, 3])
     assert (digits.pixels.shape, digits.pixels.dtype) == ((3, 28, 28), np.uint8)
     assert (digits.seeds.tolist(), digits.seeds.dtype) == ([3, 2**53 - 1, 3], np.uint64)
-    assert (digits.model, digits.version, digits.labels, digits.confidences) == ("generator", 1, None, None)
+    assert (digits.model, digits.version, digits.labels, digits.confidences) == ("generator", 2, None, None)
     assert np.array_equal(digits.pixels[0], digits.pixels[2])
     for seeds in (3, np.array([3]), range(3, 4)):
         assert np.array_equal(client.generate(seeds=seeds).pixels, digits.pixels[:1])
@@ -89,7 +90,7 @@ def test_chosen_seeds_are_told(client: Both, options: dict[str, object]) -> None
 
 
 def test_scale_and_version(client: Both) -> None:
-    digits = client.generate(seeds=[5], scale=3, version=1)
+    digits = client.generate(seeds=[5], scale=3, version=2)
     assert np.array_equal(digits.pixels[:, ::3, ::3], client.generate(seeds=5).pixels)
     with pytest.raises(VersionNotFoundError, match="no version 9"):
         client.generate(version=9)
@@ -108,7 +109,7 @@ def test_what_the_gateway_refuses_names_the_fields(client: Both) -> None:
 def test_a_file_is_what_the_gateway_makes(client: Both, tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"digits{suffix}"
     saved = client.save(path, seeds=range(4), scale=2)
-    assert (saved.path, saved.model, saved.version) == (path, "generator", 1)
+    assert (saved.path, saved.model, saved.version) == (path, "generator", 2)
     expected = client.generate(seeds=range(4), scale=2).pixels
     content = path.read_bytes()
     if suffix == ".png":
@@ -130,7 +131,7 @@ def test_a_file_is_what_the_gateway_makes(client: Both, tmp_path: Path, suffix: 
 def test_images_are_scored_as_arrays_and_as_files(client: Both, tmp_path: Path) -> None:
     digits = client.generate(seeds=range(5)).pixels
     scores = client.score(digits)
-    assert (len(scores), scores.model, scores.version) == (5, "discriminator", 1)
+    assert (len(scores), scores.model, scores.version) == (5, "discriminator", 2)
     assert scores.probabilities.shape == scores.logits.shape == (5,)
     assert [one.verdict == "real" for one in scores.scores] == (scores.probabilities > 0.5).tolist()
     assert not any(one.fitted for one in scores.scores)
@@ -149,7 +150,7 @@ def test_a_dataset_comes_in_parts(client: Both) -> None:
     parts = client.dataset(500, balance="mnist", confidence_floor=0.95, scale=2)
     assert sum(map(len, parts)) == 500
     assert {tuple(part.versions.items()) for part in parts} == {
-        (("generator", 1), ("classifier", 1), ("discriminator", 1))
+        (("generator", 2), ("classifier", 1), ("discriminator", 2))
     }
     seeds = np.concatenate([part.seeds for part in parts])
     assert (np.diff(seeds.astype(np.int64)) > 0).all()
@@ -168,7 +169,7 @@ def test_the_models_and_readiness(client: Both) -> None:
     models = client.models()
     assert {model.name for model in models} == {"generator", "discriminator", "classifier"}
     for model in models:
-        assert (model.versions[0].version, model.versions[0].state) == (1, "AVAILABLE")
+        assert (model.versions[0].version, model.versions[0].state) == (VERSIONS[model.name], "AVAILABLE")
         assert model.versions[0].card
     assert client.ready()
 

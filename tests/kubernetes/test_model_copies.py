@@ -15,6 +15,7 @@ from serving.pretrained import MODELS_DIR
 from serving.storage import find_versions
 from serving.tf_serving.server_config import MODELS_CONFIG
 from tests.kubernetes.rendering import ROOT, Manifest, container, containers, find, overlay, pod_of, render
+from tests.support.pretrained import VERSIONS
 from tests.support.processes import ServerProcess
 
 COPYING: Final = ("image", "models")
@@ -48,7 +49,7 @@ def test_the_models_of_the_image_arrive(workload: str, tmp_path: Path) -> None:
     for one in add:
         subprocess.run([sys.executable, "-m", "digitgan", *here(one["args"], places(one, tmp_path))], check=True)
         assert "stable" in (tmp_path / "models" / MODELS_CONFIG).read_text()
-    assert all(find_versions(tmp_path / "models" / name).keys() == {1} for name in MODELS)
+    assert all(find_versions(tmp_path / "models" / name).keys() == {VERSIONS[name]} for name in MODELS)
 
 
 def test_a_new_tag_can_be_applied_and_copies_again() -> None:

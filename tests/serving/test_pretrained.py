@@ -3,9 +3,9 @@
 import pytest
 
 from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR, MODELS
-from serving.pretrained import MODELS_DIR
 from serving.versions.model_card import read_card, verify
 from serving.versions.quality_gate import Thresholds, shortfalls
+from tests.support.pretrained import pretrained
 from training.config import DEFAULT_PRESET
 
 RUN = {"training.images": {"min": 55_000}, "training.steps": {"min": 15_000}}
@@ -13,18 +13,19 @@ SHIPPED: dict[str, Thresholds] = {
     GENERATOR: {
         **RUN,
         "evaluation.images": {"min": 10_000},
-        "evaluation.figures.frechet_distance": {"max": 0.33},
-        "evaluation.figures.precision": {"min": 0.73},
-        "evaluation.figures.recall": {"min": 0.76},
-        "evaluation.figures.density": {"min": 0.78},
-        "evaluation.figures.coverage": {"min": 0.81},
+        "evaluation.figures.frechet_distance": {"max": 0.18},
+        "evaluation.figures.precision": {"min": 0.85},
+        "evaluation.figures.recall": {"min": 0.84},
+        "evaluation.figures.density": {"min": 0.91},
+        "evaluation.figures.coverage": {"min": 0.94},
         "seed_index.seeds": {"min": 65_536},
     },
     DISCRIMINATOR: {
         **RUN,
-        "detector.test.auc": {"min": 0.95},
-        "detector.test.expected_calibration_error": {"max": 0.03},
-        **{f"detector.test.kinds.{kind}": {"min": 0.99} for kind in ("noise", "blank", "inverted", "shuffled")},
+        "detector.test.auc": {"min": 0.99},
+        "detector.test.expected_calibration_error": {"max": 0.015},
+        **{f"detector.test.kinds.{kind}": {"min": 0.99} for kind in ("noise", "inverted", "shuffled")},
+        "detector.test.kinds.blank": {"min": 0.98},
     },
     CLASSIFIER: {
         "training.images": {"min": 55_000},
@@ -38,7 +39,7 @@ SHIPPED: dict[str, Thresholds] = {
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_shipped_files_are_those_of_the_model_card_which_says_how_good_they_are(name: str) -> None:
-    version = MODELS_DIR / name / "1"
+    version = pretrained(name)
     verify(version)
     card = read_card(version)
     assert shortfalls(card, SHIPPED[name]) == []

@@ -29,6 +29,7 @@ from serving.versions.roll_out import STABLE, RollOut, RollOutError, connected
 from tests.serving.model_server import saved_models
 from tests.support import gateways, indexed_models
 from tests.support.pictures import pixels_of
+from tests.support.pretrained import pretrained
 from tests.support.processes import EMBEDDED, ModelServerProcess, free_port
 from tests.support.repeating import repeating
 from tests.support.waiting import wait_until
@@ -105,7 +106,7 @@ DEPLOY_PAGE = Path(__file__).parents[2] / "docs/how-to/deploy.md"
 
 def publish(base: Path, version: int, change: Callable[[Path], object] = lambda _: None) -> None:
     """Publishes the package's generator as a version of that number, changed."""
-    saved_models.publish(MODELS_DIR / GENERATOR / "1", base / GENERATOR, version, change)
+    saved_models.publish(pretrained(GENERATOR), base / GENERATOR, version, change)
 
 
 def mark(version: Path) -> None:
@@ -137,7 +138,7 @@ def two_servers(program: str) -> Iterator[Service]:
     with ExitStack() as stack:
         base = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         for name in MODELS:
-            shutil.copytree(MODELS_DIR / name, base / name)
+            saved_models.publish(pretrained(name), base / name, 1, lambda _: None)
         publish(base, 2)
         publish(base, 3)
         server_config.write_configs(base, MODELS, base, threads=2)
@@ -341,7 +342,7 @@ def test_the_documented_server_starts_again_after_a_promote(program: str, tmp_pa
         flags = [
             flag for flag in flags if flag.partition("=")[0] not in ("--rest_api_port", "--monitoring_config_file")
         ]
-    for labels in ({}, {"stable": 1}):
+    for labels in ({}, {"stable": 2}):
         with ModelServerProcess(program, flags, f"127.0.0.1:{port}"), connected(f"127.0.0.1:{port}") as servers:
             assert servers[0].labels(GENERATOR, ["stable"]) == labels
-            RollOut(tmp_path, servers, print).promote(GENERATOR, 1, STABLE, {}, force=False)
+            RollOut(tmp_path, servers, print).promote(GENERATOR, 2, STABLE, {}, force=False)

@@ -9,7 +9,7 @@ import tensorflow as tf
 from openvino.tools.ovc import convert_model
 
 from serving.contract import GENERATOR, MODELS, SIGNATURE
-from serving.pretrained import MODELS_DIR
+from tests.support.pretrained import pretrained
 from tests.training.test_export import INPUTS, outputs_of
 
 
@@ -22,7 +22,7 @@ def assert_same(name: str, converted: Any, expected: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_openvino_converts_it(name: str) -> None:
-    saved = MODELS_DIR / name / "1"
+    saved = pretrained(name)
     model = openvino.compile_model(convert_model(str(saved)), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     assert_same(name, model(INPUTS[name]), outputs_of(saved, **INPUTS[name]))
 
@@ -30,7 +30,7 @@ def test_openvino_converts_it(name: str) -> None:
 @pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
 @pytest.mark.parametrize("name", MODELS)
 def test_tflite_converts_it(name: str) -> None:
-    saved = MODELS_DIR / name / "1"
+    saved = pretrained(name)
     converter = tf.lite.TFLiteConverter.from_saved_model(str(saved), signature_keys=[SIGNATURE])
     runner = tf.lite.Interpreter(model_content=converter.convert()).get_signature_runner(SIGNATURE)
     assert_same(name, runner(**INPUTS[name]), outputs_of(saved, **INPUTS[name]))

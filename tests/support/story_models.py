@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from serving.contract import GENERATOR
 from serving.pretrained import MODELS_DIR
+from tests.support.pretrained import pretrained
 from tests.training.test_story import CONFIG, brightness, write_run
 from training.publish.signatures import story_signature
 from training.report.story import build_story, encode
@@ -41,4 +42,4 @@ def save(models: Path) -> None:
     """Copies the package's models to ``models``; the generator gets a story."""
     shutil.copytree(MODELS_DIR, models, ignore=shutil.ignore_patterns(GENERATOR))
     graph = story_signature(encode(story())).graph
-    save_again(MODELS_DIR / GENERATOR / "1", models / GENERATOR / "1", story=graph)
+    save_again(pretrained(GENERATOR), models / GENERATOR / "1", story=graph)

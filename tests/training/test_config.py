@@ -10,6 +10,7 @@ import pytest
 
 from serving.pretrained import MODELS_DIR
 from serving.versions.model_card import read_card
+from tests.support.pretrained import pretrained
 from training import job
 from training.classifier import ClassifierConfig
 from training.config import PRESETS, ConfigError, TrainingConfig
@@ -102,7 +103,7 @@ def test_other_data_than_mnist_has_a_classifier_of_its_own(tmp_path: Path, digit
     assert (own.classifier, job.classifiers_of(tmp_path, own)) == ("own", tmp_path / "classifier")
     named, _ = job.resolve(tmp_path, digits_npz, overrides={"classifier": "mine"})
     assert job.classifiers_of(tmp_path, named) == Path("mine").resolve()
-    assert job.learned_from(MODELS_DIR) == read_card(MODELS_DIR / "generator" / "1")["training"]["data_sha256"]
+    assert job.learned_from(MODELS_DIR) == read_card(pretrained("generator"))["training"]["data_sha256"]
     assert job.classifiers_of(tmp_path, replace(own, classifier="package")) == MODELS_DIR
 
 

@@ -15,13 +15,13 @@ from serving import contract
 from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR, IMAGES, MODELS, NOISE, SIGNATURE
 from serving.errors import UserError
 from serving.noise import noise_from_seeds
-from serving.pretrained import MODELS_DIR
 from serving.versions.model_card import read_card, verify
+from tests.support.pretrained import pretrained
 from training.evaluation.calibration import Calibration
 from training.gan.networks import build_discriminator, build_generator
 from training.publish.export import export
 
-LABELLED: dict[str, Any] = {"classifier": MODELS_DIR / CLASSIFIER / "1", "index_seeds": 300}
+LABELLED: dict[str, Any] = {"classifier": pretrained(CLASSIFIER), "index_seeds": 300}
 ROWS = np.random.default_rng(0).integers(0, 256, (6, 28, 28, 1), np.uint8)
 INPUTS: dict[str, Any] = {
     GENERATOR: {NOISE: noise_from_seeds(range(6))},

@@ -17,10 +17,10 @@ from PIL import Image
 
 from serving.contract import GENERATOR
 from serving.errors import UserError
-from serving.pretrained import MODELS_DIR
 from serving.versions.model_card import read_card
 from tests.support.commands import assert_float32, digitgan_here
 from tests.support.pictures import Handwritten
+from tests.support.pretrained import pretrained
 from tests.training.test_story import CONFIG, brightness, write_run
 from training.evaluation.figures import Measurement
 from training.report.criteria import results
@@ -28,7 +28,7 @@ from training.report.page import report
 from training.report.pictures import COMPARED, PER_DIGIT, choose
 
 Images = NDArray[np.uint8]
-SHIPPED = read_card(MODELS_DIR / GENERATOR / "1")["evaluation"]
+SHIPPED = read_card(pretrained(GENERATOR))["evaluation"]
 FIGURES: dict[str, Any] = SHIPPED["figures"] | {"frechet_distance": 4.0, "recall": 0.5, "legible": 0.961}
 REFERENCE = SHIPPED["reference"] | {"frechet_distance": 2.0, "recall": 0.93, "class_shares": [0.1] * 10}
 SCORE: dict[str, Any] = {

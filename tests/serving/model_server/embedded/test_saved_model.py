@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from serving.contract import GENERATOR, IMAGES, NOISE, PAGES, SEED_INDEX, SIGNATURE, SIGNATURES, STORY
 from serving.model_server.saved_model import SavedModel, load
 from serving.noise import noise_from_seeds
-from serving.pretrained import MODELS_DIR
 from tests.support.pixels import assert_same_pixels
+from tests.support.pretrained import pretrained
 from tests.support.story_models import save_again
 
 INPUTS = {
@@ -25,7 +25,7 @@ INPUTS = {
 
 @pytest.fixture(scope="module")
 def generator() -> Iterator[SavedModel]:
-    with closing(load(MODELS_DIR / GENERATOR / "1")) as loaded:
+    with closing(load(pretrained(GENERATOR))) as loaded:
         yield loaded
 
 
@@ -38,9 +38,9 @@ def draw(model: SavedModel, noise: NDArray[np.float32], size: int = 256) -> NDAr
 @pytest.mark.parametrize(("name", "signature"), SIGNATURES)
 def test_outputs_are_tensorflows_but_for_rounding(name: str, signature: str) -> None:
     inputs = {SIGNATURES[name, signature].input.name: INPUTS[SIGNATURES[name, signature].input.name]}
-    with closing(load(MODELS_DIR / name / "1")) as loaded:
+    with closing(load(pretrained(name))) as loaded:
         (ours,) = loaded.run(signature, inputs)
-    saved = tf.saved_model.load(str(MODELS_DIR / name / "1")).signatures[signature]
+    saved = tf.saved_model.load(str(pretrained(name))).signatures[signature]
     theirs = saved(**{key: tf.constant(value) for key, value in inputs.items()})
     assert ours.keys() == theirs.keys()
     for output, found in ours.items():
@@ -56,7 +56,7 @@ def test_outputs_are_tensorflows_but_for_rounding(name: str, signature: str) -> 
 
 def test_pixels_are_the_same_to_the_bit_in_batches_of_one_size(generator: SavedModel) -> None:
     noise = noise_from_seeds(range(64))
-    with closing(load(MODELS_DIR / GENERATOR / "1")) as again:
+    with closing(load(pretrained(GENERATOR))) as again:
         for size in (1, 8):
             np.testing.assert_array_equal(draw(generator, noise, size), draw(again, noise, size))
     shuffled = np.random.default_rng(0).permutation(64)
@@ -65,7 +65,7 @@ def test_pixels_are_the_same_to_the_bit_in_batches_of_one_size(generator: SavedM
 
 def test_a_model_that_was_loaded_and_saved_again_makes_the_same_pixels(tmp_path: Path, generator: SavedModel) -> None:
     """What is computed while it loads then lies in a call of a call."""
-    save_again(MODELS_DIR / GENERATOR / "1", tmp_path / "1")
+    save_again(pretrained(GENERATOR), tmp_path / "1")
     noise = noise_from_seeds(range(8))
     with closing(load(tmp_path / "1")) as again:
         np.testing.assert_array_equal(draw(again, noise), draw(generator, noise))
