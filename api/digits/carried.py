@@ -92,7 +92,6 @@ class Carried(Generic[_T]):
                     self._found[version] = await self._fetch(version)
                     while len(self._found) > _VERSIONS_KEPT:
                         del self._found[next(iter(self._found))]
-                return self._found[version]
         return self._found[version]
 
     def forget_newest(self) -> None:

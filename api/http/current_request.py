@@ -65,7 +65,7 @@ class CurrentRequest:
 
 
 current: Final[ContextVar[CurrentRequest]] = ContextVar("current")
-"""The request whose work this task does."""
+"""The request that this task works for."""
 
 
 def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:

@@ -1,4 +1,4 @@
-"""How the service stands: GET /healthz/live, /healthz/ready, /models and /metrics."""
+"""The state of the service: GET /healthz/live, /healthz/ready, /models and /metrics."""
 
 import asyncio
 import logging
@@ -46,7 +46,7 @@ async def ready(request: Request) -> Health:
     """Ready means that every model that the routes need has a version AVAILABLE: with `DIGITGAN_VERSION_LABEL`, the one
     with this label.
 
-    A model server that is too slow to say so is taken at its last word, for 15 seconds.
+    While a model server is too slow to answer, its last answer counts for 15 seconds.
     """
     state: GatewayState = request.state.gateway
     if state.draining:
@@ -75,7 +75,7 @@ async def models(request: Request) -> ModelsResponse:
 
 @router.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
-    """All metrics, in Prometheus' text format. The model server is asked how its models stand at this moment."""
+    """All metrics, in Prometheus' text format. The states of the models are asked for now."""
     state: GatewayState = request.state.gateway
     gauges = state.metrics
     for name, model in (await _all_statuses(state)).items():

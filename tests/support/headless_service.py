@@ -1,4 +1,4 @@
-"""A headless Service on this machine: a name server for one name, whose addresses a test can change.
+"""A headless Service on this machine: a DNS server for one name. A test can change the addresses of the name.
 
 A gateway uses it with ``DIGITGAN_MODEL_SERVER=dns://127.0.0.1:PORT/model-server:8500``. gRPC's client then does what it
 does in a cluster: it resolves the name again when a connection ends.
