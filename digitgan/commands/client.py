@@ -1,6 +1,7 @@
 """``digitgan generate`` and ``digitgan score``: the gateway's routes in a terminal."""
 
 import re
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -53,11 +54,14 @@ def open_client(
     try:
         with ExitStack() as opened:
             if local:
-                from digitgan.processes import local_service
+                from digitgan.local_service import local_service
 
                 typer.echo("Starting a service …", err=True)
                 url = opened.enter_context(local_service(models))
-            yield opened.enter_context(Client(url, retry_s=retry_s))
+            client = opened.enter_context(Client(url, retry_s=retry_s))
+            while local and not client.ready():
+                time.sleep(0.1)
+            yield client
     except UnreachableError as error:
         raise UserError(f"{error}. Start a service with: digitgan up   (or name another by --url)") from error
     except (DigitganError, ValueError) as error:

@@ -1,7 +1,6 @@
 """``digitgan models``: which versions there are, how good they are, and which one serves."""
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Final
@@ -99,6 +98,7 @@ def list_models(
                 silent.append(str(error))
         for model in roll_out.models:
             written = roll_out.labels(model)
+            shown = [server.labels[model] for server in servers] or [written]
             on_disk = find_versions(models / model) if (models / model).is_dir() else {}
             known = {version for server in servers for version in server.statuses[model]}
             for version in sorted({*on_disk, *known, *written.values()}, reverse=True):
@@ -107,7 +107,7 @@ def list_models(
                 table.add_row(
                     model,
                     str(version),
-                    "\n".join(_labels_of(version, [server.labels[model] for server in servers] or [written])),
+                    "\n".join(sorted({label for labels in shown for label in labels if labels[label] == version})),
                     "\n".join(sorted({one.state for one in statuses})),
                     "\n".join(figures),
                     opinion,
@@ -129,14 +129,6 @@ def list_models(
             raise RollOutError("; ".join(silent))
     for remark in silent:
         typer.echo(f"No states are shown: {remark}")
-
-
-def _labels_of(version: int, servers: Sequence[Mapping[str, int]]) -> list[str]:
-    """Returns the labels of a version: "stable", or "stable 1/2" where one of two servers gives it the label."""
-    counts = Counter(label for labels in servers for label, labelled in labels.items() if labelled == version)
-    return [
-        label if count == len(servers) else f"{label} {count}/{len(servers)}" for label, count in sorted(counts.items())
-    ]
 
 
 @command(group, "promote")

@@ -1,13 +1,10 @@
 """``digitgan up``, ``digitgan serve``, ``digitgan gateway``, and ``digitgan key`` for a gateway's clients."""
 
 import logging
-import os
 import re
 import shutil
-import signal
 import socket
 import sys
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -17,6 +14,7 @@ from typer.core import TyperCommand
 
 from digitgan.commands import GROUP_OPTIONS, command
 from digitgan.errors import require
+from digitgan.local_service import OWN_MODEL_SERVER
 from serving.errors import UserError
 from serving.pretrained import MODELS_DIR
 
@@ -153,12 +151,6 @@ PortOption = Annotated[
     int | None, typer.Option(help="The port to listen on; 0 takes a free one. Default: 8000.", min=0, max=_MAX_PORT)
 ]
 
-_OWN_MODEL_SERVER: Final = {
-    "model_server": "unix:",  # its path is known when it starts
-    **dict.fromkeys(("model_server_tls_ca", "model_server_tls_cert", "model_server_tls_key")),
-}
-"""For the private socket of ``digitgan up``, whatever the environment says of a model server elsewhere."""
-
 
 @command(app, "gateway", "Serve")
 def gateway(
@@ -191,7 +183,6 @@ def up(
     models: ModelsOption = None,
     host: HostOption = None,
     port: PortOption = None,
-    until_eof: Annotated[bool, typer.Option("--until-eof", hidden=True)] = False,
 ) -> None:
     """Start the whole service: the models, and the gateway in front of them.
 
@@ -206,10 +197,8 @@ def up(
     from digitgan.processes import TENSORFLOW_MODEL_SERVER, running_model_server
     from serving.tf_serving import model_config
 
-    if until_eof:  # for another command, which keeps the other end of standard input open
-        threading.Thread(target=_stop_at_eof, daemon=True).start()
     base = (models or MODELS_DIR).resolve()
-    settings = _settings("up", host, port, {"models_dir": base, **_OWN_MODEL_SERVER})
+    settings = _settings("up", host, port, {"models_dir": base, **OWN_MODEL_SERVER})
     hosted = model_config.from_directory(base)
     print(f"Loading the models in {base}", flush=True)
     if program := shutil.which(TENSORFLOW_MODEL_SERVER):
@@ -255,11 +244,6 @@ def key(
     typer.echo(f"entry: {entry}")
     typer.echo("Use it:    curl -H 'Authorization: Bearer <key>' …", err=True)
     typer.echo("Accept it: DIGITGAN_API_KEYS=<entry> digitgan up", err=True)
-
-
-def _stop_at_eof() -> None:
-    os.read(sys.stdin.fileno(), 1)
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _settings(command: str, host: str | None, port: int | None, others: Mapping[str, object]) -> "Settings":

@@ -274,8 +274,7 @@ def test_a_server_that_is_replaced_serves_the_same(service: Service) -> None:
     service.servers[0] = new = ModelServerProcess(service.program, [*flags, f"--port={old.target[10:]}"], old.target)
     new.wait_until_ready()
     # It listens when each model has a version; the others follow.
-    wait_until(lambda: "/2" not in service.models("list").output)
-    assert "and models.config says" not in service.models("list").output
+    wait_until(lambda: "and models.config says" not in service.models("list").output)
 
 
 def test_servers_that_serve_different_versions_are_brought_together(service: Service, tmp_path: Path) -> None:
@@ -284,11 +283,9 @@ def test_servers_that_serve_different_versions_are_brought_together(service: Ser
     with start(service.program, tmp_path / MODELS_CONFIG) as third:
         target = f"{service.target},{third.target}"
         listed = service.models("list", target=target).output
-        assert "stable 2/3" in listed
-        assert "stable 1/3" in listed
         assert f"{GENERATOR}: {third.target} serves stable 3, and models.config says stable 1" in listed
         assert service.models("promote", GENERATOR, "1", target=target).error == ""
-        assert "/3" not in service.models("list", target=target).output
+        assert "and models.config says" not in service.models("list", target=target).output
     assert service.version() == 1
 
 
