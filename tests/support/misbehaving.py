@@ -31,10 +31,11 @@ def answer(
     rows = request.inputs[spec.input.name].tensor_shape.dim[0].size
     tensors = {one.name: np.zeros((rows, *one.shape), one.dtype) for one in spec.outputs} | (changes or {})
     used = {} if version is None else {"version": {"value": version}}
-    return apis.PredictResponse(
+    answer: bytes = apis.PredictResponse(
         model_spec={"name": spec.name if model is None else model, **used},
         outputs={key: to_proto(value) for key, value in tensors.items() if value is not None},
     ).SerializeToString()
+    return answer
 
 
 def honest(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
@@ -156,12 +157,14 @@ class MisbehavingServer:
             code, message = self.errors.get(version, (0, ""))
             status = {"error_code": code, "error_message": message}
             response.model_version_status.add(version=version, state=state, status=status)
-        return response.SerializeToString()
+        answer: bytes = response.SerializeToString()
+        return answer
 
     def metadata(self, request: bytes, context: grpc.ServicerContext) -> bytes:
         spec = apis.GetModelMetadataRequest.FromString(request).model_spec
         used = {"name": spec.name, "version": {"value": self.labelled(spec, context)}}
-        return apis.GetModelMetadataResponse(model_spec=used).SerializeToString()
+        answer: bytes = apis.GetModelMetadataResponse(model_spec=used).SerializeToString()
+        return answer
 
     def by_label(self, request: PredictRequest, context: grpc.ServicerContext) -> bytes:
         """A behaviour: answers for labels that exist."""
