@@ -1,8 +1,6 @@
-"""Pixels as files: what ``test_generate`` doesn't see of PNG, sheets, zip and streams."""
+"""Archives of more files than ``test_generate`` asks for."""
 
-import gc
 import io
-import sys
 import zipfile
 
 import pytest
@@ -18,15 +16,3 @@ def test_more_files_than_the_old_format_counts(monkeypatch: pytest.MonkeyPatch) 
     assert b"PK\x06\x06" in archive
     with zipfile.ZipFile(io.BytesIO(archive)) as opened:
         assert opened.namelist() == ["0", "1", "2"]
-
-
-def test_an_abandoned_archive_ends_without_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    errors: list[object] = []
-    monkeypatch.setattr(sys, "unraisablehook", errors.append)
-    archives = [ZipStream() for _ in range(50)]
-    for archive in archives:
-        archive.add("a", b"a")
-        vars(archive)["itself"] = archive  # as a task and its traceback do: the collector then chooses the order
-    del archive, archives
-    gc.collect()
-    assert not errors

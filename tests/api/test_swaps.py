@@ -67,13 +67,9 @@ class Versions:
         }
         return answer(request, found | self.changes, version=version)
 
-    def calls(self) -> list[tuple[str, int | None]]:
-        """The calls without those that ask, once a second, which version is the newest."""
-        return [call for call in self.asked if call != (SEED_INDEX, None)]
-
     def fetches(self) -> int:
-        """How many calls wanted the index of a version."""
-        return sum(signature == SEED_INDEX for signature, _ in self.calls())
+        """How many calls wanted the index of a version. Once a second one asks which version is the newest."""
+        return sum(signature == SEED_INDEX and version is not None for signature, version in self.asked)
 
 
 @pytest.fixture(scope="module")
@@ -192,20 +188,7 @@ def test_if_the_version_is_withdrawn_its_successor_chooses_other_seeds(
     assert {int(seed) % 2 for seed in response.headers["x-seeds"].split(",")} == {new % 2}
 
 
-def test_once_the_index_is_there_a_digit_takes_the_calls_of_any_request(
-    server: MisbehavingServer, http: GatewayClient, versions: Versions
-) -> None:
-    version = newest(server)
-    seeds_of(sevens(http), version)
-    for body in ({}, {"version": version}):
-        versions.asked.clear()
-        seeds_of(sevens(http, **body), version)
-        assert versions.calls() == [(SIGNATURE, version)]
-    seeds_of(sevens(http, 300, curated=True), version)
-    assert set(versions.calls()) == {(SIGNATURE, version)}  # as many as it takes
-
-
-def test_many_requests_at_once_share_one_fetch(
+def test_many_requests_at_once_and_all_that_follow_share_one_fetch(
     server: MisbehavingServer, http: GatewayClient, versions: Versions
 ) -> None:
     def slowly(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
@@ -217,6 +200,7 @@ def test_many_requests_at_once_share_one_fetch(
     with ThreadPoolExecutor(8) as pool:
         for response in pool.map(lambda _: sevens(http), range(8)):
             seeds_of(response, newest(server))
+    seeds_of(sevens(http, 300, curated=True, version=newest(server)), newest(server))
     assert versions.fetches() == 1
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 import shlex
 import shutil
 import signal
@@ -32,7 +31,6 @@ INDEXED = 300
 ARGUMENTS = ("--seed", "5", "--set", "batch_size=4", "--set", "log_every=1", "--set", "evaluate_every=2")
 NO_FEATURES = ("--set", "feature_weight=0")
 """Without feature discriminators, whose classifiers take half a minute: tests/slow/test_training.py has them."""
-PICTURED = ("story", "digits", "nearest", "least-legible", "score")
 
 
 @pytest.fixture(scope="module")
@@ -162,15 +160,6 @@ def test_the_generator_tells_the_story_of_the_run(run: Path) -> None:
     assert document["run"]["chosen_step"] == card["chosen"]["step"]
     assert document["log"]["step"][-1] == STEPS
     assert document["stability"]["words"]
-
-
-def test_the_report_has_every_plot(evaluated: Path) -> None:
-    page = (evaluated / "report.html").read_text("utf-8")
-    for name in PICTURED:
-        section = re.search(f'<section id="{name}">.*?</section>', page, re.DOTALL)
-        assert section, f"there is no section {name}"
-        assert "<img" in section.group(), f"{name} has no picture"
-    assert (evaluated / "losses.png").stat().st_size > 5000
 
 
 def stopped(number: signal.Signals, run: Path, *arguments: str | Path) -> None:

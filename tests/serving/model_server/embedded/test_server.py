@@ -3,7 +3,6 @@
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from serving.model_server.loaded_version import REQUESTS_AT_ONCE, LoadedVersion
 from serving.model_server.saved_model import SavedModel
 from serving.model_server.signature import Arrays
 from tests.serving.model_server import saved_models
@@ -149,31 +147,6 @@ def test_rows_run_in_batches_of_sizes_that_are_warmed_up(start: Start, models: d
         client.predict("witness", {"x": np.zeros(257, np.float32)})
 
 
-def test_a_request_whose_time_runs_out_in_the_queue_is_not_run(
-    start: Start, base_path: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _, client = start({"m": base_path})
-    busy = [gate.request(client, "m") for _ in range(REQUESTS_AT_ONCE)]
-    arrived: list[Callable[[], bool]] = []
-    run = LoadedVersion.run
-
-    def noted(version: LoadedVersion, name: str, inputs: Arrays, is_active: Callable[[], bool]) -> Arrays:
-        arrived.append(is_active)
-        return run(version, name, inputs, is_active)
-
-    monkeypatch.setattr(LoadedVersion, "run", noted)
-    try:
-        hopeless = [client.prediction.Predict.future(predict_request("m", X), timeout=0.3) for _ in range(3)]
-        assert {code(future.exception(SECONDS)) for future in hopeless} == {grpc.StatusCode.DEADLINE_EXCEEDED}
-        wait_until(lambda: not any(is_active() for is_active in arrived), lambda: "the server does not notice")
-    finally:
-        gate.open()
-    for future in busy:
-        future.result(SECONDS)
-    assert client.half_plus("m") == (2.5, 1)
-    assert gate.runs == REQUESTS_AT_ONCE + 1
-
-
 def test_a_stop_lets_calls_in_progress_finish(start: Start, base_path: Path, gate: Gate) -> None:
     server, client = start({"m": base_path}, shutdown_grace_seconds=SECONDS)
     slow = gate.request(client, "m")
@@ -217,7 +190,6 @@ def ready(address):
 PROGRAM = """
 import os, signal, sys, threading
 from pathlib import Path
-from serving.model_server.loaded_version import REQUESTS_AT_ONCE, LoadedVersion
 from serving.model_server.options import ServerOptions
 from serving.model_server.server import serve
 from serving.tf_serving.model_config import ModelConfig
