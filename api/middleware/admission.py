@@ -97,22 +97,22 @@ class AdmissionControl:
         """Whether the small budget is full, or will be once the requests that just arrived reach ``images``."""
         return self.small.in_progress + MIN_CHARGE_IMAGES * self._arrived >= self.small.limit
 
-    def note_arrival(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Notes that a whole request has arrived, until its task has had a step: then ``images`` counts it."""
-        if self._counts_arrivals:
+    def note_arrival(self, loop: asyncio.AbstractEventLoop, route: str, body: bytearray) -> None:
+        """Notes that a whole small request has arrived, until its task has had a step: then ``images`` counts it."""
+        if self._counts_arrivals and _surely_small(route, body):
             self._arrived += 1
             loop.call_soon(self._forget_arrival)
 
     def _forget_arrival(self) -> None:
         self._arrived -= 1
 
-    def refuses_early(self, route: str, body: bytes) -> bool:
+    def refuses_early(self, route: str, body: bytearray) -> bool:
         """Returns whether ``images`` would surely refuse a request to ``route`` now.
 
         This is a cheap guess that changes nothing. A request that it lets pass can still be refused by its route.
         """
         large_full = self.large.in_progress >= self.large.limit
-        return self.crowded and (large_full or (route != _DATASET and _surely_small(body)))
+        return self.crowded and (large_full or _surely_small(route, body))
 
     @contextmanager
     def images(self, request: Request, count: int, pointer: str = "", charged: int | None = None) -> Iterator[None]:
@@ -150,6 +150,11 @@ class AdmissionControl:
                 yield part
 
 
-def _surely_small(body: bytes) -> bool:
-    """Whether a JSON body asks for at most LARGEST_SMALL_ROWS images, judged without parsing it."""
-    return len(body) <= MAX_SMALL_BODY_BYTES and body.count(b",") < LARGEST_SMALL_ROWS and not _LARGE_COUNT.search(body)
+def _surely_small(route: str, body: bytearray) -> bool:
+    """Whether a request asks for at most LARGEST_SMALL_ROWS images, judged without parsing its JSON body."""
+    return (
+        route != _DATASET
+        and len(body) <= MAX_SMALL_BODY_BYTES
+        and body.count(b",") < LARGEST_SMALL_ROWS
+        and not _LARGE_COUNT.search(body)
+    )

@@ -132,7 +132,7 @@ class Connection(HttpToolsProtocol):
         """Ends a request. One for images is refused if the service is full."""
         if self._undecided is not None:
             assert self._route
-            if self._admission.refuses_early(self._route, bytes(self._undecided)):
+            if self._admission.refuses_early(self._route, self._undecided):
                 self._refuse()
                 return
             self._start()
@@ -140,7 +140,7 @@ class Connection(HttpToolsProtocol):
             super().on_message_complete()
             self._has_cycle = False
             if self._route is not None:
-                self._admission.note_arrival(self.loop)
+                self._admission.note_arrival(self.loop, self._route, self.cycle.body)
 
     def resume_writing(self) -> None:
         """Begins anew to measure how fast the client reads."""

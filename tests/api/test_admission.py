@@ -263,20 +263,35 @@ def test_a_failure_that_is_not_read_holds_no_place(
     assert logged.post("/generate", json={"seeds": [7]}).status_code == 200
 
 
-def test_requests_without_a_key_take_no_place_from_those_with_one(server: MisbehavingServer) -> None:
-    """All arrive at the same moment: the gateway is stopped while they are sent."""
-    key = new_key()
-    settings = {"max_images_in_flight": MOST_IMAGES, "api_keys": f"me:{hash_of(key)}"}
-    with gateways.serving(server.target, **settings) as http, ExitStack() as stack:
-        with_key = ONE.replace(b"\r\n\r\n", f"\r\nAuthorization: Bearer {key}\r\n\r\n".encode())
-        connections = [stack.enter_context(http.connect()) for _ in range(40)]
+@contextmanager
+def arriving_together(http: GatewayClient, *requests: bytes) -> Iterator[list[socket.socket]]:
+    """A connection for each of ``requests``. All arrive at the same moment: the gateway is stopped while it is sent."""
+    with ExitStack() as stack:
+        connections = [stack.enter_context(http.connect()) for _ in requests]
         for connection in connections:  # the gateway has accepted them all
             connection.sendall(b"GET /healthz/live HTTP/1.1\r\nHost: x\r\n\r\n")
             assert status_of(connection) == 200
         http.process.process.send_signal(signal.SIGSTOP)
         try:
-            for connection, request in zip(connections, [ONE] * 38 + [with_key] * 2, strict=True):
+            for connection, request in zip(connections, requests, strict=True):
                 connection.sendall(request)
         finally:
             http.process.process.send_signal(signal.SIGCONT)
+        yield connections
+
+
+def test_large_requests_that_arrive_together_do_not_block_small_ones(http: GatewayClient) -> None:
+    large = json_request("/generate", b'{"count": 300}')
+    with arriving_together(http, *[large] * 2 * ROOM, ONE) as connections:
+        assert status_of(connections[-1]) == 200
+
+
+def test_requests_without_a_key_take_no_place_from_those_with_one(server: MisbehavingServer) -> None:
+    key = new_key()
+    settings = {"max_images_in_flight": MOST_IMAGES, "api_keys": f"me:{hash_of(key)}"}
+    with_key = ONE.replace(b"\r\n\r\n", f"\r\nAuthorization: Bearer {key}\r\n\r\n".encode())
+    with (
+        gateways.serving(server.target, **settings) as http,
+        arriving_together(http, *[ONE] * 38, *[with_key] * 2) as connections,
+    ):
         assert [status_of(connection) for connection in connections] == [401] * 38 + [200] * 2
