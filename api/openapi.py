@@ -49,18 +49,14 @@ MODEL_HEADERS: Final[dict[str, Any]] = {
 
 def failures(*types: ProblemType) -> dict[int | str, dict[str, Any]]:
     """Returns the ``responses`` of a route that can fail in these ways."""
+    content = {problems.MEDIA_TYPE: {"schema": {"$ref": _REF.format(model="Problem")}}}
+    retry_after = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
     responses: dict[int | str, dict[str, Any]] = {}
-    for problem in sorted(types, key=lambda one: one.status):
-        known = responses.get(problem.status)
-        title = f"{known['description']}; {problem.title}" if known else problem.title
-        responses[problem.status] = {
-            "description": title,
-            "content": {problems.MEDIA_TYPE: {"schema": {"$ref": _REF.format(model="Problem")}}},
-        }
-        if problem.retry_after_s is not None:
-            responses[problem.status]["headers"] = {
-                "Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}
-            }
+    for status in sorted({problem.status for problem in types}):
+        alike = [problem for problem in types if problem.status == status]
+        responses[status] = {"description": "; ".join(problem.title for problem in alike), "content": content}
+        if any(problem.retry_after_s is not None for problem in alike):
+            responses[status]["headers"] = retry_after
     return responses
 
 

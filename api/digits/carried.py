@@ -105,27 +105,22 @@ class Carried(Generic[_T]):
             return None
         outputs = answers[0].outputs
         length = int(outputs[self.length][0])
-        if length not in self.lengths:
-            raise self._broken(f"{length} entries")
-        entries_per_call = max(output.size for output in outputs.values())
-        later_calls = range(PAGES_PER_CALL, -(-length // entries_per_call) * PAGES_PER_CALL, PAGES_PER_CALL)
-        answers += [await self._call(range(page, page + PAGES_PER_CALL), version) for page in later_calls]
-        entries = {
-            name: np.concatenate([answer.outputs[name].ravel() for answer in answers])[:length] for name in outputs
-        }
         try:
-            return self.read(version, entries)
+            if length not in self.lengths:
+                raise ValueError(f"{length} entries")
+            entries_per_call = max(output.size for output in outputs.values())
+            later = range(PAGES_PER_CALL, -(-length // entries_per_call) * PAGES_PER_CALL, PAGES_PER_CALL)
+            answers += [await self._call(range(page, page + PAGES_PER_CALL), version) for page in later]
+            parts = {name: [answer.outputs[name].ravel() for answer in answers] for name in outputs}
+            return self.read(version, {name: np.concatenate(part)[:length] for name, part in parts.items()})
         except ValueError as error:
-            raise self._broken(str(error)) from error
+            broken = ContractError(GENERATOR, "BAD_ANSWER", f"{self.signature}: {error}")
+            self.inference.metrics.upstream_errors.labels(broken.model, broken.code).inc()
+            raise broken from error
 
     async def _call(self, pages: range, version: int | None) -> Prediction:
         rows = np.array(pages, np.int64)
         return await self.inference.predict(GENERATOR, rows, signature=self.signature, version=version)
-
-    def _broken(self, what: str) -> ContractError:
-        error = ContractError(GENERATOR, "BAD_ANSWER", f"{self.signature}: {what}")
-        self.inference.metrics.upstream_errors.labels(error.model, error.code).inc()
-        return error
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,6 +137,10 @@ class SeedIndex:
     digits: NDArray[np.uint8]
     confidences: NDArray[np.float32]
     curated: NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        if ((self.digits >= CLASSES) & (self.digits != NOT_INDEXED)).any():
+            raise ValueError("a digit above 9")
 
     def choose(self, request: GenerateRequest) -> list[int]:
         """Returns seeds of the kind that ``request`` names by ``digit`` and ``curated``, none of them twice.
@@ -167,24 +166,21 @@ class SeedIndex:
         return chosen
 
 
-def seed_indexes(inference: Inference) -> Carried[SeedIndex]:
-    """Returns the indexes of the versions in use."""
-
-    def read(version: int, entries: Mapping[str, Array]) -> SeedIndex:
-        digits = entries[DIGITS]
-        if ((digits >= CLASSES) & (digits != NOT_INDEXED)).any():
-            raise ValueError(f"the digit {digits[digits != NOT_INDEXED].max()}")
-        return SeedIndex(version, digits, entries[CONFIDENCES], entries[CURATED] != 0)
-
-    return Carried(inference, SEED_INDEX, INDEXED_SEEDS, range(MAX_SEEDS + 1), read)
-
-
 @dataclass(frozen=True)
 class Story:
     """How a version of the generator learned: a JSON document."""
 
     version: int
     content: bytes
+
+
+def seed_indexes(inference: Inference) -> Carried[SeedIndex]:
+    """Returns the indexes of the versions in use."""
+
+    def read(version: int, entries: Mapping[str, Array]) -> SeedIndex:
+        return SeedIndex(version, entries[DIGITS], entries[CONFIDENCES], entries[CURATED] != 0)
+
+    return Carried(inference, SEED_INDEX, INDEXED_SEEDS, range(MAX_SEEDS + 1), read)
 
 
 def stories(inference: Inference) -> Carried[Story]:

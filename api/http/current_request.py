@@ -1,6 +1,6 @@
 """The request in progress: its id, its time limit, and its calls of the model server.
 
-    async with time_limit(limit_of(request, settings.request_timeout_s)):
+    async with time_limit(request):
         ...  # the work
 
 The time counts from when the request's body is read. A 504 names the part of the work that took it.
@@ -76,19 +76,6 @@ def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
     return f"{random.getrandbits(128):032x}"  # a name and no secret: refusals need thousands a second
 
 
-def limit_of(request: Request, most: float) -> float:
-    """Returns the seconds that ``request`` may take: what its header says, and ``most`` at most.
-
-    Read by hand: FastAPI would take 0.1 ms for it. Raises ProblemError (422).
-    """
-    text = request.headers.get(TIMEOUT_HEADER)
-    if text is None:
-        return most
-    if not _SECONDS.fullmatch(text) or not float(text):
-        raise invalid(at_parameter(TIMEOUT_HEADER, "should be a number of seconds above 0, such as 2.5"))
-    return min(float(text), most)
-
-
 class OutOfTimeError(ProblemError):
     """The time of a request ran out (504) in ``part``."""
 
@@ -98,13 +85,22 @@ class OutOfTimeError(ProblemError):
 
 
 @asynccontextmanager
-async def time_limit(seconds: float) -> AsyncIterator[None]:
-    """Cancels the block after ``seconds``, and raises OutOfTimeError then."""
-    request = current.get()
-    request.deadline = asyncio.get_running_loop().time() + seconds
-    request.waited_for = "answer"
+async def time_limit(request: Request) -> AsyncIterator[None]:
+    """Cancels the block after the seconds in the header of ``request``, or those in the settings if they are fewer.
+
+    The header is read by hand: FastAPI would take 0.1 ms for it. Raises ProblemError (422); OutOfTimeError in the end.
+    """
+    limit_s: float = request.state.gateway.settings.request_timeout_s
+    text = request.headers.get(TIMEOUT_HEADER)
+    if text is not None:
+        if not _SECONDS.fullmatch(text) or not float(text):
+            raise invalid(at_parameter(TIMEOUT_HEADER, "should be a number of seconds above 0, such as 2.5"))
+        limit_s = min(float(text), limit_s)
+    work = current.get()
+    work.deadline = asyncio.get_running_loop().time() + limit_s
+    work.waited_for = "answer"
     try:
-        async with asyncio.timeout_at(request.deadline):
+        async with asyncio.timeout_at(work.deadline):
             yield
     except TimeoutError as error:
-        raise OutOfTimeError(request.waited_for, seconds) from error
+        raise OutOfTimeError(work.waited_for, limit_s) from error

@@ -132,18 +132,18 @@ class AdmissionControl:
         with budget.count(count):
             yield
 
-    async def stream(self, count: int, limit_s: float, first: _T, parts: AsyncGenerator[_T]) -> AsyncGenerator[_T]:
+    async def stream(self, request: Request, count: int, first: _T, parts: AsyncGenerator[_T]) -> AsyncGenerator[_T]:
         """Yields ``first`` and then ``parts`` for an admitted request of ``count`` images, and closes ``parts``.
 
         The request counts only while a part is made. While the client reads a part, however slowly, it blocks no other
-        request. Each part has ``limit_s`` seconds.
+        request. Each part has the time of a request.
         """
         budget = self.small if count <= LARGEST_SMALL_ROWS else self.large
         async with aclosing(parts):
             yield first
             while True:
                 with budget.count(count):
-                    async with time_limit(limit_s):
+                    async with time_limit(request):
                         part = await anext(parts, None)
                 if part is None:
                     return

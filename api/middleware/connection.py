@@ -87,7 +87,13 @@ class Connection(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self._framing_bytes += len(data)
         try:
-            self._parse(data)
+            while data:
+                try:
+                    self.parser.feed_data(data)
+                    break
+                except httptools.HttpParserUpgrade as upgrade:
+                    self._drop_upgrade()
+                    data = data[upgrade.args[0] :]
         except httptools.HttpParserError as error:
             if not self._ended:
                 cause = error.__context__
@@ -188,24 +194,17 @@ class Connection(HttpToolsProtocol):
         if self._task is not None:
             self._task.cancel()
 
-    def _parse(self, data: bytes) -> None:
-        """Feeds the parser. Ignores requests to upgrade, as RFC 9110 (section 7.8) allows.
+    def _drop_upgrade(self) -> None:
+        """Ignores a request to upgrade, as RFC 9110 (section 7.8) allows: parses its header again without ``Upgrade``.
 
-        The parser would skip the body of such a request and take it for a request of its own. So the header is parsed
-        again without the field ``Upgrade``.
+        Otherwise the parser would skip the request's body and take it for a request of its own.
         """
-        while True:
-            try:
-                self.parser.feed_data(data)
-                return
-            except httptools.HttpParserUpgrade as upgrade:
-                version = self.parser.get_http_version().encode()
-                lines = [self.parser.get_method() + b" " + self.url + b" HTTP/" + version]
-                lines += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
-                data = data[upgrade.args[0] :]
-                self.parser = httptools.HttpRequestParser(self)
-                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-                self.parser.feed_data(b"\r\n".join((*lines, b"\r\n")))
+        version = self.parser.get_http_version().encode()
+        lines = [self.parser.get_method() + b" " + self.url + b" HTTP/" + version]
+        lines += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.parser.feed_data(b"\r\n".join((*lines, b"\r\n")))
 
     def _check_header(self) -> None:
         """Raises ProblemError for a header that is too large, not HTTP/1.1's, or on a connection beyond the limits."""

@@ -102,9 +102,7 @@ def add_security_headers(headers: MutableHeaders, status: int) -> None:
         headers.setdefault(POLICY, PAGE if is_page else NOTHING)
 
 
-def _log_request(
-    request: CurrentRequest, scope: Scope, route: str, status: int, sent_bytes: int, seconds: float
-) -> None:
+def _log_request(request: CurrentRequest, scope: Scope, route: str, status: int, sent: int, seconds: float) -> None:
     # As it came, percent-encoded: a decoded path could begin a new line.
     target = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
     fields = {
@@ -113,7 +111,7 @@ def _log_request(
         "target": target.decode("ascii", "backslashreplace"),
         "route": route,
         "status": status,
-        "bytes": sent_bytes,
+        "bytes": sent,
         "seconds": round(seconds, 6),
         "model_seconds": round(request.model_seconds, 6),
         "versions": request.versions,

@@ -5,7 +5,6 @@ protects passwords that can be guessed; here it would only add 50 ms to each req
 """
 
 import base64
-import binascii
 import hashlib
 import math
 import re
@@ -27,7 +26,7 @@ OPEN: Final = ("/healthz/", "/v2/health/", "/metrics", "/problems/")
 POLICY: Final = "images"
 WINDOW_S: Final = 60
 _CHALLENGE: Final = "WWW-Authenticate"
-_BEARER: Final = 'Bearer realm="digitgan"{error}'
+_BEARER: Final = 'Bearer realm="digitgan"'
 _BASIC: Final = 'Basic realm="digitgan", charset="UTF-8"'
 _ENTRY: Final = re.compile(r"([A-Za-z0-9_.-]{1,64}):([0-9a-f]{64})(?::([0-9]{1,9}))?")
 _QUOTA: Final = "digitgan.quota"
@@ -161,39 +160,31 @@ class CheckKeys:
             await send(message)
 
         try:
-            key = self._known(Headers(scope=scope).get("authorization", ""))
+            given = _given_key(Headers(scope=scope).get("authorization", ""))
+            key = self._keys.get(hashlib.sha256(given.encode()).digest())
+            if key is None:
+                detail = "the API key is not valid" if given else "send the header Authorization: Bearer <key>"
+                raise ProblemError(UNAUTHENTICATED, detail)
             bucket = self._buckets.get(key.name)
             if bucket:
                 _take(bucket, 1)
         except ProblemError as error:
             refusal = problem_response(error, scope["path"])
-            if _CHALLENGE in error.headers:  # a second field: Chromium takes each for one challenge
+            if error.problem is UNAUTHENTICATED:  # two fields: Chromium takes each for one challenge
+                refusal.headers[_CHALLENGE] = _BEARER + (', error="invalid_token"' if given else "")
                 refusal.headers.append(_CHALLENGE, _BASIC)
             await refusal(scope, receive, with_fields)
             return
         scope[_QUOTA] = bucket
         await self._app(scope, receive, with_fields)
 
-    def _known(self, authorization: str) -> ApiKey:
-        """Returns the key in the header field. Raises ProblemError (401)."""
-        given = _given_key(authorization)
-        found = self._keys.get(hashlib.sha256(given.encode()).digest())
-        if found is None:
-            error = ', error="invalid_token"' if given else ""
-            detail = "the API key is not valid" if given else "send the header Authorization: Bearer <key>"
-            raise ProblemError(UNAUTHENTICATED, detail, headers={_CHALLENGE: _BEARER.format(error=error)})
-        return found
-
 
 def _given_key(authorization: str) -> str:
     """Returns the key in ``Bearer`` (RFC 6750) or ``Basic`` credentials (RFC 7617: the password); "" without one."""
     scheme, _, rest = authorization.strip().partition(" ")
-    match scheme.lower():
-        case "bearer":
-            return rest.strip()
-        case "basic":
-            try:
-                return base64.b64decode(rest, validate=True).decode().partition(":")[2]
-            except (binascii.Error, ValueError):
-                return ""
-    return ""
+    if scheme.lower() == "basic":
+        try:
+            return base64.b64decode(rest, validate=True).decode().partition(":")[2]
+        except ValueError:
+            return ""
+    return rest.strip() if scheme.lower() == "bearer" else ""

@@ -41,28 +41,19 @@ def read_request(body: bytes, header_length: str | None, spec: ModelSpec, most_r
 
     Raises ProblemError: 400 if it can't be read, 422 naming the field at fault.
     """
-    if header_length is None:
-        json_bytes = len(body)
-    elif header_length.isascii() and header_length.isdecimal() and int(header_length) <= len(body):
+    json_bytes = len(body)
+    if header_length is not None:
+        if not header_length.isdecimal() or int(header_length) > len(body):
+            raise ProblemError(MALFORMED_REQUEST, f"{HEADER_LENGTH}: should be the length of the JSON in the body")
         json_bytes = int(header_length)
-    else:
-        raise ProblemError(MALFORMED_REQUEST, f"{HEADER_LENGTH}: should be the length of the JSON in the body")
-    if header_length is not None and json_bytes == 0:
-        return ParsedInference(_raw(body, spec.input, most_rows), {output.name: True for output in spec.outputs})
+        if json_bytes == 0:
+            rows = _finite(_from_bytes(body, spec.input, most_rows, ""), "")
+            return ParsedInference(rows, {output.name: True for output in spec.outputs})
     request = parse_json(body[:json_bytes], InferenceRequest)
     if len(request.inputs) != 1:
         raise invalid(at_pointer("/inputs", f"should be one tensor, {spec.input.name}"))
     rows = _input(request.inputs[0], body[json_bytes:], spec.input, most_rows)
     return ParsedInference(rows, _outputs(request, spec), request.id)
-
-
-def _raw(body: bytes, spec: TensorSpec, most_rows: int) -> Array:
-    row_bytes = math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
-    count, rest = divmod(len(body), row_bytes)
-    if rest or not 1 <= count <= most_rows:
-        detail = f"{len(body)} bytes; a row of {spec.name} has {row_bytes}, and 1 to {most_rows} rows are taken"
-        raise invalid(at_pointer("", detail))
-    return _finite(_from_bytes(body, spec), "").reshape(count, *spec.shape)
 
 
 def _input(tensor: InputTensor, content: bytes, spec: TensorSpec, most_rows: int) -> Array:
@@ -74,8 +65,8 @@ def _input(tensor: InputTensor, content: bytes, spec: TensorSpec, most_rows: int
         raise _wrong("name", f"the model's input is {spec.name}")
     if tensor.datatype != DATATYPES[spec.dtype]:
         raise _wrong("datatype", f"should be {DATATYPES[spec.dtype]}")
-    rows, *rest = tensor.shape or (0,)
-    if tuple(rest) != spec.shape or not 1 <= rows <= most_rows:
+    count, *rest = tensor.shape or (0,)
+    if tuple(rest) != spec.shape or not 1 <= count <= most_rows:
         expected = ", ".join(map(str, ("N", *spec.shape)))
         raise _wrong("shape", f"should be [{expected}], with N from 1 to {most_rows}")
     size = tensor.parameters.binary_data_size if tensor.parameters else None
@@ -84,20 +75,25 @@ def _input(tensor: InputTensor, content: bytes, spec: TensorSpec, most_rows: int
     if len(content) != (size or 0):
         detail = f"is {size or 0}, and {len(content)} bytes come after the JSON"
         raise _wrong("parameters/binary_data_size", detail)
-    count = math.prod(tensor.shape)
     if tensor.data is not None:
-        found = _from_json(tensor.data, tensor.shape, np.dtype(spec.dtype))
-    elif len(content) == count * np.dtype(spec.dtype).itemsize:
-        found = _from_bytes(content, spec)
+        rows = _from_json(tensor.data, tensor.shape, np.dtype(spec.dtype))
     else:
-        detail = f"{len(content)} bytes, where shape and datatype need {count * np.dtype(spec.dtype).itemsize}"
+        rows = _from_bytes(content, spec, most_rows, f"{_PLACE}/parameters/binary_data_size")
+    if len(rows) != count:
+        detail = f"the bytes are {len(rows)} rows, and the shape says {count}"
         raise _wrong("parameters/binary_data_size", detail)
-    return _finite(found, f"{_PLACE}/data").reshape(tensor.shape)
+    return _finite(rows, f"{_PLACE}/data")
 
 
-def _from_bytes(content: bytes, spec: TensorSpec) -> Array:
-    """Returns the numbers in ``content``: row-major, little-endian, without gaps."""
-    return np.frombuffer(content, np.dtype(spec.dtype).newbyteorder("<")).astype(spec.dtype, copy=False)
+def _from_bytes(content: bytes, spec: TensorSpec, most_rows: int, pointer: str) -> Array:
+    """Returns the rows in ``content``: row-major, little-endian, without gaps. Raises ProblemError at ``pointer``."""
+    row_bytes = math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
+    count, rest = divmod(len(content), row_bytes)
+    if rest or not 1 <= count <= most_rows:
+        detail = f"{len(content)} bytes; a row of {spec.name} has {row_bytes}, and 1 to {most_rows} rows are taken"
+        raise invalid(at_pointer(pointer, detail))
+    numbers = np.frombuffer(content, np.dtype(spec.dtype).newbyteorder("<")).astype(spec.dtype, copy=False)
+    return numbers.reshape(count, *spec.shape)
 
 
 def _from_json(data: list[Any], shape: list[int], dtype: np.dtype[Any]) -> Array:
@@ -112,7 +108,7 @@ def _from_json(data: list[Any], shape: list[int], dtype: np.dtype[Any]) -> Array
     if dtype.kind == "u" and (found.min() < 0 or found.max() > np.iinfo(dtype).max):
         raise _wrong("data", f"should be from 0 to {np.iinfo(dtype).max}")
     with np.errstate(over="ignore"):
-        return found.astype(dtype)
+        return found.astype(dtype).reshape(shape)
 
 
 def _finite(array: Array, place: str) -> Array:

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from api import openapi
 from api.http import bodies, problems, schemas
 from api.http.bodies import JSON
-from api.http.current_request import limit_of, time_limit
+from api.http.current_request import time_limit
 from api.http.problems import ProblemError
 from api.oip.messages import DATATYPES, HEADER_LENGTH, read_request, write_answer
 from api.oip.schemas import InferenceRequest, InferenceResponse, ModelMetadata, RepositoryEntry, State, TensorMetadata
@@ -170,7 +170,7 @@ async def infer(
         len(body), lambda: read_request(body, header_length, spec, state.settings.max_images)
     )
     with state.admission.images(request, len(parsed.rows), "/inputs"):
-        async with time_limit(limit_of(request, state.settings.request_timeout_s)):
+        async with time_limit(request):
             prediction = await state.inference.predict_whole(model, parsed.rows, version=version)
             if model == DISCRIMINATOR:
                 real = (prediction.outputs[PROBABILITIES] > 0.5).tolist()

@@ -13,7 +13,7 @@ from api.formats import images
 from api.formats.images import PNG
 from api.http import problems
 from api.http.bodies import JSON
-from api.http.current_request import TIMEOUT_PARAMETER, limit_of, time_limit
+from api.http.current_request import TIMEOUT_PARAMETER, time_limit
 from api.http.problems import ProblemError
 from api.http.schemas import GeneratorVersion, Scale, SeedInPath, StoryResponse
 from api.state import GatewayState
@@ -54,7 +54,7 @@ async def digit(
 ) -> Response:
     state: GatewayState = request.state.gateway
     with state.admission.images(request, 1):
-        async with time_limit(limit_of(request, state.settings.request_timeout_s)):
+        async with time_limit(request):
             made = await state.inference.predict(GENERATOR, [seed], version=version)
     headers = {"X-Model": made.model, "X-Model-Version": str(made.version)}
     return _cacheable(request, images.png(made.outputs[IMAGES][0, :, :, 0], scale), PNG, headers, version)
@@ -75,7 +75,7 @@ async def digit(
 async def story(request: Request, version: GeneratorVersion = None) -> Response:
     state: GatewayState = request.state.gateway
     stories = state.stories
-    async with time_limit(state.settings.request_timeout_s):
+    async with time_limit(request):
         found = await retry_on_swap(GENERATOR, version, partial(stories.of, version), stories.forget_newest)
     if found is None:
         raise ProblemError(problems.NO_STORY, "the generator's version was exported without its story")

@@ -14,7 +14,7 @@ from api.formats.content import check_size
 from api.formats.images import NPY
 from api.formats.streams import ZIP, Files, Stream, as_zip, chunks
 from api.http import bodies
-from api.http.current_request import limit_of, time_limit
+from api.http.current_request import time_limit
 from api.http.negotiation import negotiate
 from api.http.schemas import DatasetRequest
 from api.middleware.keys import charge_made
@@ -51,7 +51,6 @@ async def dataset(request: Request) -> Response:
     body = await bodies.read_json(request, DatasetRequest)
     settings = state.settings
     check_size(media_type, body.count, settings.max_stream_images, body.scale, settings.max_pixels, ("count",))
-    limit_s = limit_of(request, settings.request_timeout_s)
     scanned = 0
 
     def on_scanned(images: int) -> None:
@@ -63,7 +62,7 @@ async def dataset(request: Request) -> Response:
         scan = SeedScan(body, state.inference)
         parts = scan.parts(on_scanned)
         while True:
-            async with time_limit(limit_s):  # for each block, as in the stream
+            async with time_limit(request):  # for each block, as in the stream
                 first = await anext(parts)
             if len(first):
                 return scan, first, parts
@@ -71,7 +70,7 @@ async def dataset(request: Request) -> Response:
     count = max(body.count, MAX_BATCH)  # seeds are scanned in batches, however few digits the dataset has
     with state.admission.images(request, count, "/count", charged=body.count):
         scan, first, parts = await retry_on_swap(GENERATOR, body.version, attempt)
-    all_parts = state.admission.stream(count, limit_s, first, parts)
+    all_parts = state.admission.stream(request, count, first, parts)
     headers = {
         "X-Model": GENERATOR,
         "X-Model-Version": str(scan.versions[GENERATOR]),

@@ -14,7 +14,7 @@ from api.digits.making import source_of
 from api.formats.content import FORMATS, check_size
 from api.formats.streams import Stream
 from api.http import bodies, problems, schemas
-from api.http.current_request import limit_of, time_limit
+from api.http.current_request import time_limit
 from api.http.negotiation import negotiate
 from api.http.problems import at_pointer, invalid
 from api.http.schemas import GenerateRequest, InterpolateRequest
@@ -123,10 +123,9 @@ async def _respond(
     """
     state: GatewayState = request.state.gateway
     form = FORMATS[media_type]
-    limit_s = limit_of(request, state.settings.request_timeout_s)
     frame_ms = body.frame_ms if isinstance(body, InterpolateRequest) else 0
     labelled = form.has_labels and (source is body or (isinstance(body, GenerateRequest) and body.labels))
-    async with time_limit(limit_s):
+    async with time_limit(request):
         generation = await making.generate(state, source, body.version, labelled=labelled, whole=bool(form.encode))
         first, rows = generation.first, generation.rows
         headers |= {"X-Model": first.model, "X-Model-Version": str(first.version), "Vary": "Accept"}
@@ -141,7 +140,7 @@ async def _respond(
             return Response(content, 200, headers, media_type)
     assert generation.rest is not None
     assert form.batches is not None
-    batches = state.admission.stream(len(rows), limit_s, first, generation.rest)
+    batches = state.admission.stream(request, len(rows), first, generation.rest)
     if form.length:
         headers["Content-Length"] = str(form.length(len(rows), body.scale))
     return Stream(form.batches(batches, len(rows), body.scale), (generation.rest, batches), headers, media_type)

@@ -21,7 +21,7 @@ from api.formats import images
 from api.formats.images import PNG
 from api.http import bodies
 from api.http.bodies import JSON
-from api.http.current_request import limit_of, time_limit
+from api.http.current_request import time_limit
 from api.http.negotiation import negotiate
 from api.http.problems import at_pointer, invalid
 from api.http.schemas import ScoreOptions, ScoreRequest, ScoreResponse
@@ -75,7 +75,7 @@ async def score(request: Request, options: Annotated[ScoreOptions, Query()]) -> 
     files, in_body = await _read(request, media_type, state.settings.max_score_images)
     options = options.model_copy(update=in_body)
     with state.admission.images(request, len(files), f"/{FIELD}"):
-        async with time_limit(limit_of(request, state.settings.request_timeout_s)):
+        async with time_limit(request):
             decode = partial(_read_digits, files, options, media_type == PNG, state.settings.max_image_pixels)
             digits = await in_thread(decode, _DECODING)
             pixels = np.stack([digit.pixels for digit in digits])[..., np.newaxis]

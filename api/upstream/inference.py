@@ -114,7 +114,11 @@ class Inference:
         start = time.perf_counter()
         try:
             async with self._large[model] if len(rows) > LARGEST_SMALL_ROWS else nullcontext():
-                queue = self._queue(Kind(model, signature, version))
+                kind = Kind(model, signature, version)
+                if kind not in self._queues:  # clients name versions, so a new queue drops those that are unused
+                    self._queues = {one: used for one, used in self._queues.items() if used.waiting or used.in_flight}
+                    self._queues[kind] = RequestQueue(kind)
+                queue = self._queues[kind]
                 queue.waiting.append(queued)
                 if not queue.scheduled:  # all requests of this round of the event loop can share the call
                     queue.scheduled = True
@@ -131,13 +135,6 @@ class Inference:
         finally:
             queued.call = None  # Without the cycle the outputs are freed at once.
             request.model_seconds += time.perf_counter() - start
-
-    def _queue(self, kind: Kind) -> RequestQueue:
-        """Returns the queue of a kind. Clients name versions, so a new queue drops those that are unused."""
-        if kind not in self._queues:
-            self._queues = {one: used for one, used in self._queues.items() if used.waiting or used.in_flight}
-            self._queues[kind] = RequestQueue(kind)
-        return self._queues[kind]
 
     def _send(self, queue: RequestQueue) -> None:
         """Sends waiting requests as calls. A second call has at least as many rows as the first."""
@@ -165,56 +162,45 @@ class Inference:
             self._send(queue)
 
     async def _run(self, queue: RequestQueue, call: Call) -> None:
-        """Makes a call, sends the next one, and gives each request its rows of the outputs, or the error."""
+        """Makes and measures a call, and sends the next one. Gives each request its rows, or the error."""
+        model, signature, version = queue.kind
+        left_s = max(request.deadline for request in call.requests) - asyncio.get_running_loop().time()
+        metrics, answered_by = self.metrics, NO_VERSION
+        in_flight = metrics.calls_in_flight.labels(model)
+        in_flight.inc()
+        start = time.perf_counter()
         outcome: Prediction | Exception
         try:
-            outcome = await self._call(queue.kind, call.requests)
+            rows = joined([request.rows for request in call.requests])
+            timeout_s = min(max(left_s, 0.001), _MAX_CALL_S)
+            outcome = await self.client.predict(model, rows, signature=signature, version=version, timeout_s=timeout_s)
+            answered_by = str(outcome.version)
+            if (model, signature) == (GENERATOR, SIGNATURE):
+                metrics.images.labels(answered_by).inc(call.rows)
         except Exception as error:
             outcome = error
+            if isinstance(error, ModelServerError) and not isinstance(error, NoSignatureError):  # which is an answer
+                metrics.upstream_errors.labels(model, error.code).inc()
+        finally:
+            in_flight.dec()
+            metrics.model_seconds.labels(model, answered_by).observe(time.perf_counter() - start)
+            metrics.batch_size.labels(model, answered_by).observe(call.rows)
         queue.in_flight.discard(call)
         self._send(queue)
         if isinstance(outcome, ContractError) and not isinstance(outcome, NoSignatureError) and len(call.requests) > 1:
             for request in call.requests:  # one of them may be at fault
-                await self._run(queue, Call([request]))
+                await self._run(queue, Call([request], len(request.rows)))
             return
         end = 0
         for request in call.requests:
-            start, end = end, end + len(request.rows)
+            start_row, end = end, end + len(request.rows)
             if request.answer.done():
                 continue
             if isinstance(outcome, Exception):
                 request.answer.set_exception(outcome)
             else:
-                outputs = {name: output[start:end] for name, output in outcome.outputs.items()}
+                outputs = {name: output[start_row:end] for name, output in outcome.outputs.items()}
                 request.answer.set_result(Prediction(outcome.model, outcome.version, outputs))
-
-    async def _call(self, kind: Kind, requests: Sequence[QueuedRequest]) -> Prediction:
-        """Makes one call, for one request or for several, and measures it."""
-        model, signature, version = kind
-        rows = joined([request.rows for request in requests])
-        left_s = max(request.deadline for request in requests) - asyncio.get_running_loop().time()
-        in_flight = self.metrics.calls_in_flight.labels(model)
-        in_flight.inc()
-        answered_by = NO_VERSION
-        start = time.perf_counter()
-        try:
-            timeout_s = min(max(left_s, 0.001), _MAX_CALL_S)
-            prediction = await self.client.predict(
-                model, rows, signature=signature, version=version, timeout_s=timeout_s
-            )
-            answered_by = str(prediction.version)
-            if (model, signature) == (GENERATOR, SIGNATURE):
-                self.metrics.images.labels(answered_by).inc(len(rows))
-            return prediction
-        except NoSignatureError:
-            raise  # the answer to a question, and no failure
-        except ModelServerError as error:
-            self.metrics.upstream_errors.labels(model, error.code).inc()
-            raise
-        finally:
-            in_flight.dec()
-            self.metrics.model_seconds.labels(model, answered_by).observe(time.perf_counter() - start)
-            self.metrics.batch_size.labels(model, answered_by).observe(len(rows))
 
     async def predict_all(self, model: str, rows: Rows, *, version: int | None) -> AsyncGenerator[Prediction]:
         """Runs ``model`` on ``rows`` (at least one) in slices of SLICE_ROWS, and yields the predictions in order.

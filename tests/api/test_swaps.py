@@ -106,16 +106,16 @@ def seeds_of(response: httpx.Response, version: int) -> list[int]:
 def swap(versions: Versions, model: str, times: int = 1) -> None:
     """Withdraws the version of ``model`` after each of its first ``times`` answers, and publishes the next one.
 
-    The discriminator's first answer is below the floor of logits in DATASET.
+    In a dataset's first block, whose calls name no version, all logits are below the floor in DATASET.
     """
-    server, lock, scores, left = versions.server, threading.Lock(), itertools.count(), iter(range(times))
+    server, lock, left = versions.server, threading.Lock(), iter(range(times))
 
     def swapping(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
         spec = request.model_spec
         with lock:
             if spec.name == DISCRIMINATOR:
                 rows = request.inputs[contract.IMAGES].tensor_shape.dim[0].size
-                logits = np.full(rows, 1 if next(scores) else -1, np.float32)
+                logits = np.full(rows, 1 if spec.HasField("version") else -1, np.float32)
                 found = answer(request, {contract.LOGITS: logits}, version=server.version_of(spec, context))
             else:
                 found = versions(request, context)
