@@ -32,9 +32,9 @@ LABELS: Final = (STABLE, CANARY, PREVIOUS)
 CALL_S: Final = 30.0
 LOAD_S: Final = 300.0
 """How long a server may take to load or unload a version."""
-OLD_FAILURE_S: Final = 30.0
-"""A failure that was there before the change counts after so many seconds. The server reports the end of a version's
-earlier life until its next poll (``--file_system_poll_wait_seconds``, by default a second) loads the version again."""
+OLD_FAILURE_S: Final = 10.0
+"""The same failure as before the change counts after so many seconds: until its next poll, a server reports the last
+attempt."""
 CONFIRM_S: Final = 60.0
 """How long a server may take to serve labels that it has accepted."""
 _LOOK_EVERY_S: Final = 0.05
@@ -239,33 +239,28 @@ class RollOut:
 class _Change:
     """A change of one model's labels, in three steps: load the new versions, move the labels, unload what has no label.
 
-    A model server gives a label only to a version that is AVAILABLE. It refuses a ``models.config`` that labels another
-    one as a whole, so the version would never be loaded. Therefore every server confirms a step before the next one
-    begins. Each step is written to ``models.config`` first, so that a server that starts or polls meanwhile does the
-    same.
+    A model server refuses a ``models.config`` as a whole if it labels a version that is not AVAILABLE, so every server
+    confirms a step before the next one begins. Each step is written to ``models.config`` first, so that a server that
+    starts or polls meanwhile does the same.
 
     Attributes:
-        labels: the labels before the change: those that the servers serve, or most of them, whatever the file says.
+        labels: the labels before the change: those that the first server serves, whatever the file says.
         kept: the versions that stay loaded until the labels have moved.
     """
 
     def __init__(self, roll_out: RollOut, model: str) -> None:
         self._roll_out = roll_out
         self._model = model
-        self._servers = roll_out.servers
-        roll_out.labels(model)  # raises for a model that is not there
-        self._snapshots = [roll_out.look_at(server) for server in self._servers]
-        merged = {
-            name: _merged(roll_out.labels(name), [each.labels[name] for each in self._snapshots])
-            for name in roll_out.models
-        }
-        self.labels = merged[model]
+        written = {name: roll_out.labels(name) for name in {model, *roll_out.models}}
+        self._snapshots = [roll_out.look_at(server) for server in roll_out.servers]
+        before = {name: {**labels, **self._snapshots[0].labels[name]} for name, labels in written.items()}
+        self.labels = before[model]
         self._available = set.intersection(*(_available(each.statuses[model]) for each in self._snapshots))
         served = {version for each in self._snapshots for version in each.labels[model].values()}
         self.kept = {*self.labels.values(), *served} or self._available
         # What is served now, as a configuration for each server, and as one for the file.
         self._now = [_changed(roll_out.config, each.labels) for each in self._snapshots]
-        self._file = _changed(roll_out.config, merged)
+        self._file = _changed(roll_out.config, before)
 
     def make(self, target: Labels) -> None:
         """Brings all servers, and the file, to the labels ``target``. Raises RollOutError."""
@@ -293,18 +288,19 @@ class _Change:
                 raise RollOutError(f"{error}. The labels have moved everywhere: {model} is {now}") from error
 
     def _apply(self, versions: set[int], labels: Mapping[str, Labels]) -> None:
-        """Writes the file, then gives each server the same. Without ``labels`` they stay, at each server its own.
+        """Gives the file and each server these versions. Without ``labels`` they stay, at each server its own.
 
         Raises RollOutError that names each server that did not take it.
         """
-        write_models_config(self._roll_out.base, _changed(self._file, labels, {self._model: versions}))
-        if failures := self._reload([_changed(now, labels, {self._model: versions}) for now in self._now]):
+        file, *configs = (_changed(now, labels, {self._model: versions}) for now in (self._file, *self._now))
+        if failures := self._write(file, configs):
             raise RollOutError("; ".join(failures))
 
-    def _reload(self, configs: Sequence[apis.ModelServerConfig]) -> list[str]:
-        """Gives each server its configuration. Returns the error of each server that did not take it."""
+    def _write(self, file: apis.ModelServerConfig, configs: Sequence[apis.ModelServerConfig]) -> list[str]:
+        """Writes the file, and gives each server its configuration. Returns the error of each that did not take it."""
+        write_models_config(self._roll_out.base, file)
         failures = []
-        for server, config in zip(self._servers, configs, strict=True):
+        for server, config in zip(self._roll_out.servers, configs, strict=True):
             try:
                 server.reload(config)
             except RollOutError as error:
@@ -317,43 +313,31 @@ class _Change:
         A server forgets that a version failed at a poll without it. Until then, it would not try the version again. So
         this waits for a poll, with a margin for a busy server.
         """
-        write_models_config(self._roll_out.base, self._file)
-        failures = self._reload(self._now)
+        failures = self._write(self._file, self._now)
         time.sleep(2 * self._roll_out.poll_s + 1)
         return "".join(f"; until it reads {MODELS_CONFIG}, a server may serve otherwise: {one}" for one in failures)
 
     def _wait_until_available(self, versions: Iterable[int]) -> None:
         """Waits until the versions are AVAILABLE everywhere. Raises RollOutError if one cannot be loaded."""
-        begun = time.monotonic()
-        model = self._model
-        earlier = {
-            (each.address, version): each.statuses[model].get(version)
-            for each in self._snapshots
-            for version in versions
-        }
+        begun, model = time.monotonic(), self._model
 
         def complaint() -> str:
             waited_s = time.monotonic() - begun
             missing = []
-            for server in self._servers:
+            for server, snapshot in zip(self._roll_out.servers, self._snapshots, strict=True):
                 statuses = server.statuses(model)
                 for version in versions:
-                    status, key = statuses.get(version), (server.address, version)
-                    if status != earlier.get(key):
-                        earlier.pop(key, None)
-                    if status and status.error_message and (key not in earlier or waited_s > OLD_FAILURE_S):
+                    status = statuses.get(version)
+                    is_new = status != snapshot.statuses[model].get(version)
+                    if status and status.error_message and (is_new or waited_s > OLD_FAILURE_S):
                         raise RollOutError(
                             f"{server.address} can't load {model} version {version}: {status.error_message}. "
                             "Publish it again under a new number"
                         )
                     if not status or status.state != "AVAILABLE":
                         missing.append(f"{status.state if status else 'UNKNOWN'} at {server.address}")
-            if not missing:
-                return ""
-            return (
-                f"{model} version {_listed(versions)} isn't AVAILABLE after {waited_s:.0f} s: {', '.join(missing)}. "
-                "Look at the server's log"
-            )
+            listed = f"{model} version {_listed(versions)} isn't AVAILABLE after {waited_s:.0f} s: {', '.join(missing)}"
+            return f"{listed}. Look at the server's log" if missing else ""
 
         _wait(complaint, LOAD_S)
 
@@ -361,8 +345,9 @@ class _Change:
         """Waits until no server has one of the versions AVAILABLE: the next change must not take it for loaded."""
 
         def complaint() -> str:
-            left = [server.address for server in self._servers if versions & _available(server.statuses(self._model))]
-            return f"{', '.join(left)} does not unload {self._model} version {_listed(versions)}" if left else ""
+            model, servers = self._model, self._roll_out.servers
+            left = [server.address for server in servers if versions & _available(server.statuses(model))]
+            return f"{', '.join(left)} does not unload {model} version {_listed(versions)}" if left else ""
 
         _wait(complaint, LOAD_S)
 
@@ -377,7 +362,7 @@ class _Change:
 
         def complaint() -> str:
             nonlocal settled
-            for server in self._servers:
+            for server in self._roll_out.servers:
                 if (found := server.labels(self._model, names)) != target:
                     settled = time.monotonic()
                     here = format_labels(found) or "no label"
@@ -408,16 +393,6 @@ def format_labels(labels: Labels) -> str:
 
 def _listed(versions: Iterable[int]) -> str:
     return ", ".join(map(str, sorted(versions)))
-
-
-def _merged(written: Labels, served: Sequence[Labels]) -> dict[str, int]:
-    """Returns one version for each label: the one that is served, by preference as written; else the one written."""
-    merged = dict(written)
-    for label in {name for labels in served for name in labels}:
-        versions = {labels[label] for labels in served if label in labels}
-        if merged.get(label) not in versions:
-            merged[label] = max(versions)
-    return merged
 
 
 def _changed(
