@@ -91,6 +91,7 @@ def load(path: Path | None, hold_out: str = STRATIFIED) -> Dataset:
     Raises:
         UserError: there is nothing to read, or it isn't MNIST-like.
     """
+    path = path and path.resolve()  # A run may be resumed from elsewhere.
     if path is None:
         source, arrays = "keras", _download()
     elif path.is_dir():

@@ -69,14 +69,12 @@ def resolve(
     begun = (run / CONFIG_FILE).exists()
     if begun and not resume:
         raise ConfigError(f"{run} holds a run already: add --resume to go on with it, or choose another --run")
-    stored = TrainingConfig.read(run) if begun else None
-    path = data_path or (stored.data_path if stored else None)
-    hold_out = stored.hold_out if stored else overrides.get("hold_out", STRATIFIED)
-    dataset = data.load(path.resolve() if path else None, hold_out)  # A run may be resumed from elsewhere.
-    if stored:
-        config = stored
-        _refuse_changes(stored, {**({"preset": preset} if preset else {}), **overrides})
+    if begun:
+        config = TrainingConfig.read(run)
+        dataset = data_of_run(run, config, data_path)
+        _refuse_changes(config, {**({"preset": preset} if preset else {}), **overrides})
     else:
+        dataset = data.load(data_path, overrides.get("hold_out", STRATIFIED))
         fingerprint = dataset.fingerprint()
         config = TrainingConfig(
             preset=preset or DEFAULT_PRESET,
@@ -91,7 +89,7 @@ def resolve(
                 **{name: value for name, value in overrides.items() if name not in recipe},
             },
         )
-    if steps is None and (epochs is not None or not stored):
+    if steps is None and (epochs is not None or not begun):
         steps = config.step_of_epoch(DEFAULT_EPOCHS if epochs is None else epochs)
     return (replace(config, steps=steps) if steps else config), dataset
 
@@ -104,6 +102,14 @@ def _refuse_changes(stored: TrainingConfig, given: Mapping[str, Any]) -> None:
             raise ConfigError(
                 f"{name} {value}: the run that --resume continues has {known[name]}; leave it out, or begin a new run"
             )
+
+
+def data_of_run(run: Path, config: TrainingConfig, data_path: Path | None) -> data.Dataset:
+    """Loads a run's images, from where it had them or from another path. Raises ConfigError if they are others."""
+    dataset = data.load(data_path or config.data_path, config.hold_out)
+    if dataset.fingerprint() != config.data_sha256:
+        raise ConfigError(f"data: {dataset.source} holds other training images than {run} was trained on")
+    return dataset
 
 
 def classifiers_of(run: Path, config: TrainingConfig) -> Path:
@@ -128,13 +134,10 @@ def data_and_classifiers(source: Path, data_path: Path | None, classifiers: Path
         ConfigError: the images are not the run's, or no classifier is known for them.
         UserError: the data can't be had or isn't MNIST-like.
     """
-    config = TrainingConfig.read(source) if (source / CONFIG_FILE).is_file() else None
-    path = data_path or (config.data_path if config else None)
-    dataset = data.load(path.resolve() if path else None, config.hold_out if config else STRATIFIED)
-    if config:
-        if dataset.fingerprint() != config.data_sha256:
-            raise ConfigError(f"data: {dataset.source} holds other training images than {source} was trained on")
-        return dataset, classifiers or classifiers_of(source, config)
+    if (source / CONFIG_FILE).is_file():
+        config = TrainingConfig.read(source)
+        return data_of_run(source, config, data_path), classifiers or classifiers_of(source, config)
+    dataset = data.load(data_path)
     if not classifiers:
         classifiers = source if newest_version(source / CLASSIFIER) else MODELS_DIR
         if learned_from(classifiers) != dataset.fingerprint():

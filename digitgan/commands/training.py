@@ -174,16 +174,15 @@ def export(
         digitgan export RUN --models /models
     """
     require("training")
+    from training import job
     from training.config import TrainingConfig
 
     config = TrainingConfig.read(run)
-    import_tensorflow()
-    from training import data as datasets
+    dataset = job.data_of_run(run, config, data)
+    import_tensorflow()  # only now: a mistake in an option is reported at once
     from training import devices
     from training.run import loop
 
-    source = data or config.data_path
-    dataset = datasets.load(source.resolve() if source else None, config.hold_out)
     trainer = loop.restore(config, run, devices.strategy())
     _publish(run, config, trainer, dataset, models, mount_point, index_seeds, classifier)
 
@@ -236,7 +235,7 @@ def train_classifier(
     require("training")
     from training import data as datasets
 
-    dataset = datasets.load(data.resolve() if data else None)
+    dataset = datasets.load(data)
     import_tensorflow()  # only now: a mistake in an option is reported at once
     from training import classifier, devices
     from training.publish.publication import publish_classifier

@@ -9,13 +9,14 @@ import pytest
 from scipy.special import softmax
 
 from serving.contract import CLASSIFIER
+from serving.errors import UserError
 from serving.versions.model_card import read_card, verify
 from tests.support.commands import assert_float32, digitgan_here
 from tests.training.test_export import assert_follows_contract
 from training.classifier import ClassifierConfig, measure_classifier, train_classifier
 from training.data import Dataset, load
 from training.evaluation.calibration import calibration_error, reliability
-from training.evaluation.classifier import ClassifierError, newest_classifier
+from training.evaluation.classifier import newest_classifier
 from training.gan.networks import logits_of
 
 IMAGES, EPOCHS = 480, 4
@@ -99,8 +100,8 @@ def test_it_is_measured_by_the_definitions(network: Any, dataset: Dataset) -> No
 
 
 def test_a_place_without_a_classifier_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ClassifierError, match=r"holds no version of a classifier; run digitgan train-classifier"):
+    with pytest.raises(UserError, match=r"holds no version of a classifier; run digitgan train-classifier"):
         newest_classifier(tmp_path)
     (tmp_path / CLASSIFIER / "1").mkdir(parents=True)
-    with pytest.raises(ClassifierError, match="holds no classifier"):
+    with pytest.raises(UserError, match="holds no classifier"):
         newest_classifier(tmp_path)

@@ -16,10 +16,6 @@ from serving.versions.model_card import find_card
 from training.data import in_batches
 
 
-class ClassifierError(UserError, ValueError):
-    """There is no usable classifier. The message names the directory."""
-
-
 class EvaluationClassifier:
     """A classifier's SavedModel.
 
@@ -29,22 +25,19 @@ class EvaluationClassifier:
     """
 
     def __init__(self, version_dir: Path) -> None:
-        """Loads a version. Raises ClassifierError if it can't be loaded or has no features."""
+        """Loads a version. Raises UserError if it can't be loaded or has no features."""
         try:
             self._saved = tf.saved_model.load(str(version_dir))
-        except OSError as error:
-            raise ClassifierError(f"{version_dir} holds no classifier: {error}") from error
-        signatures = self._saved.signatures
-        if missing := [name for name in (SIGNATURE, FEATURES) if name not in signatures]:
-            raise ClassifierError(
-                f"{version_dir} has no signature {' and '.join(missing)}; run digitgan train-classifier to make a "
-                "classifier that has it"
-            )
+            features, labels = (self._saved.signatures[name] for name in (FEATURES, SIGNATURE))
+        except (OSError, KeyError) as error:
+            raise UserError(
+                f"{version_dir} holds no classifier with features ({error}); digitgan train-classifier makes one"
+            ) from error
 
         # One graph for both, so that TensorFlow computes the features once.
         @tf.function(input_signature=[tf.TensorSpec([None, *IMAGE_SHAPE], tf.uint8, IMAGES)])  # type: ignore[untyped-decorator]
         def predict(images: Any) -> Any:
-            return signatures[FEATURES](images)[FEATURES], signatures[SIGNATURE](images)[PROBABILITIES]
+            return features(images)[FEATURES], labels(images)[PROBABILITIES]
 
         self._predict = predict
         self.version_dir = version_dir
@@ -68,11 +61,11 @@ class EvaluationClassifier:
 def newest_classifier(models: Path = MODELS_DIR) -> EvaluationClassifier:
     """Returns the newest classifier in a base directory of models. A process loads each version once.
 
-    Raises ClassifierError if there is none.
+    Raises UserError if there is none.
     """
     version_dir = newest_version(models / CLASSIFIER)
     if version_dir is None:
-        raise ClassifierError(
+        raise UserError(
             f"{models / CLASSIFIER} holds no version of a classifier; run digitgan train-classifier --models {models}"
         )
     return _load(version_dir)

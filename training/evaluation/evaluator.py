@@ -10,7 +10,7 @@ from training.data import Images
 from training.evaluation import statistics
 from training.evaluation.classifier import EvaluationClassifier
 from training.evaluation.figures import Measurement
-from training.evaluation.statistics import Advance, Gaussian, Manifold, nearest_images
+from training.evaluation.statistics import Gaussian, Manifold, nearest_images
 
 
 class Evaluator:
@@ -24,7 +24,6 @@ class Evaluator:
         training_images: Images,
         *,
         light: bool = False,
-        advance: Advance = lambda _: None,
     ) -> None:
         """Measures the reference. Raises UserError if it is too small.
 
@@ -34,7 +33,6 @@ class Evaluator:
             reference_labels: uint8 [N]. If one of the ten digits is missing, the figures lack ``class_kl``.
             training_images: uint8 [M, 28, 28], what the generator may have memorised.
             light: leaves out the nearest training images, which take most of the time, and their figures.
-            advance: shows the progress of the search for the nearest training images.
         """
         _check_size("reference images", reference_images)
         self._classifier = classifier
@@ -42,20 +40,19 @@ class Evaluator:
         self._light = light
         features, _ = classifier.predict(reference_images)
         self._manifold = Manifold.of(features)
-        nearest = None if light else nearest_images(reference_images, training_images, advance=advance)[0]
+        nearest = None if light else nearest_images(reference_images, training_images)[0]
         self._reference: dict[str, Any] = {
             "reference_features": Gaussian.of(features),
             "reference_shares": tuple(statistics.class_shares(reference_labels)),
             "reference_to_training": None if nearest is None else float(np.median(nearest)),
         }
 
-    def measure(self, images: Images, *, in_training: bool = False, advance: Advance = lambda _: None) -> Measurement:
+    def measure(self, images: Images, *, in_training: bool = False) -> Measurement:
         """Measures images. Raises UserError if there are too few.
 
         Args:
             images: uint8 [N, 28, 28].
             in_training: the images are training images themselves: each one's nearest other training image counts.
-            advance: shows the progress of the search for the nearest training images.
         """
         _check_size("images", images)
         features, probabilities = self._classifier.predict(images)
@@ -65,19 +62,19 @@ class Evaluator:
             probabilities,
             **statistics.overlap(Manifold.of(features), self._manifold),
             to_others=nearest_images(images, images, 2)[0][:, 1],
-            to_training=None if self._light else nearest_images(images, self._training_images, rank, advance)[0][:, -1],
+            to_training=None if self._light else nearest_images(images, self._training_images, rank)[0][:, -1],
             kernel_distance=statistics.kernel_distance(features, self._manifold.features),
             **self._reference,
         )
 
-    def measure_real(self, count: int, advance: Advance = lambda _: None) -> Measurement:
+    def measure_real(self, count: int) -> Measurement:
         """Measures training images, drawn without replacement, in place of generated images.
 
         This is what real images get: no generator is expected to do better. ``count`` is limited to all of them.
         """
         size = min(count, len(self._training_images))
         drawn = np.sort(np.random.default_rng(0).choice(len(self._training_images), size, replace=False))
-        return self.measure(self._training_images[drawn], in_training=True, advance=advance)
+        return self.measure(self._training_images[drawn], in_training=True)
 
 
 def _check_size(what: str, images: Images) -> None:

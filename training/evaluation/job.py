@@ -7,14 +7,13 @@ from typing import Any, Final
 import numpy as np
 
 from serving.versions.model_card import read_card, verify, write_card
-from training.bar import TaskBar
+from training.bar import announce
 from training.data import Dataset, Images
 from training.evaluation.classifier import EvaluationClassifier
 from training.evaluation.evaluator import Evaluator
 from training.evaluation.figures import Measurement
 from training.evaluation.score import score_figures
 from training.evaluation.source import Source
-from training.evaluation.statistics import Advance
 
 SCORED: Final = 2000
 """Test images, and generated images, that the discriminator is measured on."""
@@ -25,8 +24,8 @@ def evaluate(
 ) -> tuple[dict[str, Any], Images, Measurement]:
     """Measures the images of the seeds 0 … count-1, and as many training images, against the test images.
 
-    The same source, data and classifier always give the same figures. Shows a progress bar. Raises UserError if
-    there are too few images.
+    The same source, data and classifier always give the same figures. Raises UserError if there are too few
+    images.
 
     Returns:
         What evaluation.json holds: ``images`` (how many), ``compared_with`` (which images are the reference),
@@ -35,24 +34,20 @@ def evaluate(
 
         The images, uint8 [count, 28, 28], and what was measured on them.
     """
-    # Three searches among the training images take most of the time; generating the images takes most of the rest.
-    size = min(count, len(dataset.x_train))
-    with TaskBar("evaluating", 2 * count + size + len(dataset.x_test)) as bar:
-
-        def advance(text: str) -> Advance:
-            return lambda more: bar.advance(more, text)
-
-        images = source.images(count, advance("generating images"))
-        test = dataset.x_test, dataset.y_test
-        nearest = advance("nearest training images of test images")
-        evaluator = Evaluator(classifier, *test, dataset.x_train, advance=nearest)
-        measured = evaluator.measure(images, advance=advance("nearest training images"))
-        real = evaluator.measure_real(count, advance("the same of training images"))
-        score = None
-        if source.has_score:
-            # Test images drawn from all of them: their first half is the easier one.
-            drawn = np.random.default_rng(0).choice(len(test[0]), min(SCORED, len(test[0])), replace=False)
-            score = score_figures(source.score, dataset.x_test[np.sort(drawn)], images[:SCORED])
+    announce("Generating images")
+    images = source.images(count)
+    announce("Measuring test images")
+    evaluator = Evaluator(classifier, dataset.x_test, dataset.y_test, dataset.x_train)
+    announce("Measuring the generated images")
+    measured = evaluator.measure(images)
+    announce("Measuring training images, for the reference")
+    real = evaluator.measure_real(count)
+    score = None
+    if source.has_score:
+        # Test images drawn from all of them: their first half is the easier one.
+        found = len(dataset.x_test)
+        drawn = np.random.default_rng(0).choice(found, min(SCORED, found), replace=False)
+        score = score_figures(source.score, dataset.x_test[np.sort(drawn)], images[:SCORED])
     content = {
         "images": count,
         "compared_with": "test",

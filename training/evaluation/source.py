@@ -53,18 +53,9 @@ class Source:
         images: Images = self._generator(noise)[contract.IMAGES].numpy()
         return images[..., 0]
 
-    def images(self, count: int, advance: Callable[[int], None]) -> Images:
-        """Generates the images of the seeds 0 … count-1, uint8 [count, 28, 28].
-
-        ``advance`` is called with the number of further images that are done.
-        """
-
-        def batch(seeds: range) -> Images:
-            images = self.generate(noise_from_seeds(seeds))
-            advance(len(images))
-            return images
-
-        images: Images = in_batches(batch, range(count), BATCH)
+    def images(self, count: int) -> Images:
+        """Generates the images of the seeds 0 … count-1, uint8 [count, 28, 28]."""
+        images: Images = in_batches(lambda seeds: self.generate(noise_from_seeds(seeds)), range(count), BATCH)
         return images
 
     def score(self, images: Images) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

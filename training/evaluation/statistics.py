@@ -3,7 +3,7 @@
 Features are floating point [N, D], one row for each image.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,11 +16,9 @@ from sklearn.metrics.pairwise import polynomial_kernel
 from sklearn.neighbors import NearestNeighbors
 
 from serving.contract import CLASSES
-from training.data import Images, in_batches
+from training.data import Images
 
 Floats = NDArray[np.floating[Any]]
-Advance = Callable[[int], None]
-"""Called with the number of further images that are done."""
 
 GROUPS: Final = 10
 """Groups of images that the jackknife leaves out in turn."""
@@ -190,23 +188,12 @@ def class_shares(digits: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
     return np.bincount(digits, minlength=CLASSES) / len(digits)
 
 
-def nearest_images(
-    images: Images, others: Images, count: int = 1, advance: Advance = lambda _: None
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def nearest_images(images: Images, others: Images, count: int = 1) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Finds the ``count`` nearest of other images by Euclidean distance on pixels from 0 to 1.
 
     Returns the distances, float64 [N, count], ascending, and the indices into ``others``, int64 [N, count].
     """
     # Sums of squared bytes are exact in float64, so the distance of a copy is 0.
-    search = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(_flat(others))
-
-    def found(batch: Images) -> Any:
-        advance(len(batch))
-        return search.kneighbors(_flat(batch))
-
-    distances, indices = in_batches(found, images)
+    rows, other_rows = (each.reshape(len(each), -1).astype(np.float64) for each in (images, others))
+    distances, indices = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(other_rows).kneighbors(rows)
     return distances / 255, indices
-
-
-def _flat(images: Images) -> NDArray[np.float64]:
-    return images.reshape(len(images), -1).astype(np.float64)

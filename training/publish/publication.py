@@ -14,7 +14,7 @@ from serving.versions.model_card import find_card
 from training import job
 from training.bar import announce
 from training.classifier import ClassifierConfig, classifier_facts, train_classifier
-from training.config import OWN, PACKAGED, ConfigError, TrainingConfig
+from training.config import OWN, PACKAGED, TrainingConfig
 from training.data import Dataset
 from training.detector import DetectorConfig, detector_of_run
 from training.devices import describe
@@ -82,12 +82,8 @@ def publish_run(
         classifiers: base directory of the classifier that labels the digits and is published; None: the run's.
 
     Raises:
-        ConfigError: the images are not those of the run, or the weights of a measured generator are missing.
-        ClassifierError: there is no classifier.
         UserError: nothing was published; the message says why.
     """
-    if dataset.fingerprint() != config.data_sha256:
-        raise ConfigError("data: these aren't the images that this run began with")
     classifier = classifier_of_run(run, config, dataset)
     labelling = newest_classifier(classifiers) if classifiers else classifier
     announce("Choosing the generator")

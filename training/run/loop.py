@@ -15,7 +15,7 @@ from training.devices import is_chief, scratch
 from training.evaluation.classifier import EvaluationClassifier
 from training.gan.step import Trainer
 from training.run import metrics, samples
-from training.run.selection import Selection, Validation
+from training.run.selection import Validation
 
 CHECKPOINTS: Final = "checkpoints"
 
@@ -30,19 +30,14 @@ def train(
 
     Args:
         config: the resolved configuration.
-        dataset: the images; their fingerprint must be the configuration's.
+        dataset: the run's images.
         run: the run directory; everything that a run leaves is written there (docs/training.md lists it).
         strategy: the tf.distribute strategy to train under (:func:`training.devices.strategy`).
         classifier: measures the generator now and then; None for a worker that is not the chief.
 
     Returns:
         The networks as they stand, and the signal that stopped the run before its end, if one did.
-
-    Raises:
-        ConfigError: the images are not those that the run began with.
     """
-    if dataset.fingerprint() != config.data_sha256:
-        raise ConfigError(f"data: {dataset.source} holds other training images than this run began with")
     trainer = Trainer(config, strategy)
     state = tf.train.Checkpoint(trainer=trainer)
     if latest := tf.train.latest_checkpoint(str(run / CHECKPOINTS)):
@@ -58,9 +53,8 @@ def train(
     (run / samples.SAMPLES).mkdir(parents=True, exist_ok=True)
     config.write(run)
     log = metrics.RunLog(run / metrics.METRICS_FILE, first_step)
-    selection = None
-    if config.evaluate_every and classifier:
-        selection = Selection(run, Validation(dataset, classifier), first_step)
+    validation = Validation(dataset, classifier) if config.evaluate_every and classifier else None
+    evaluations = metrics.RunLog(run / metrics.EVALUATIONS_FILE, first_step)
     pictured = samples.milestones(config)
     measured = _multiples(config.evaluate_every, config.steps)
     saved = _multiples(config.checkpoint_every, config.steps)
@@ -77,8 +71,8 @@ def train(
                 generator = trainer.averaged_generator()
             if step in pictured:
                 samples.write_grid(run / samples.SAMPLES / f"step-{step:06}.png", generator)
-            if selection and step in measured:
-                selection.consider(step, config.epochs_at(step), generator)
+            if validation and step in measured:
+                validation.keep(run, evaluations, step, config.epochs_at(step), generator)
                 metrics.plot(run, config.recipe.loss)
             if step in saved:
                 checkpoints.save(step)

@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 WIDTH: Final = 6.4
 """Inches. Narrow, so that the lettering is readable on a telephone."""
@@ -127,13 +125,11 @@ def logits(histogram: Mapping[str, Sequence[float]]) -> bytes:
     return _png(figure)
 
 
-def _figure(height: float, width: float = WIDTH) -> "Figure":
-    from matplotlib.figure import Figure
-
+def _figure(height: float, width: float = WIDTH) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _png(figure: "Figure") -> bytes:
+def _png(figure: Figure) -> bytes:
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
     png = BytesIO()
@@ -141,7 +137,7 @@ def _png(figure: "Figure") -> bytes:
     return png.getvalue()
 
 
-def _legend(axes: "Axes") -> None:
+def _legend(axes: Axes) -> None:
     """A legend above the axes, where no curve can cross it."""
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, borderaxespad=0, fontsize=9)
 

@@ -1,5 +1,6 @@
 """Which of a run's generators is served: the one that does best on images held out of the training."""
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,31 +39,16 @@ class Validation:
         images = in_batches(lambda noise: to_pixels(generator(noise, training=False)), self._noise)
         return self._evaluator.measure(images[..., 0]).figures
 
+    @cached_property
     def reference(self) -> dict[str, Any]:
-        """Returns those of as many training images."""
+        """The figures of as many training images."""
         return self._evaluator.measure_real(len(self._noise)).figures
 
-
-class Selection:
-    """Measures a run's averaged generator now and then, and keeps the weights that were measured.
-
-    evaluations.jsonl gets a line and generators/ a file each time. A line has the reference as well: the figures of as
-    many training images.
-    """
-
-    def __init__(self, run: Path, validation: Validation, first_step: int) -> None:
-        """Measures the reference; lines after ``first_step`` are dropped, for a resumed run writes them again."""
-        self._run = run
-        self._validation = validation
-        self._reference = self._validation.reference()
-        self._log = RunLog(run / EVALUATIONS_FILE, first_step)
-        (run / GENERATORS).mkdir(parents=True, exist_ok=True)
-
-    def consider(self, step: int, epoch: float, generator: Any) -> None:
-        """Measures the averaged generator, in float32, after a step, and keeps its weights."""
-        figures = self._validation.figures(generator)
-        write_weights(_weights_file(self._run, step), generator.get_weights())
-        self._log.append(step, epoch, {**figures, "reference": self._reference})
+    def keep(self, run: Path, log: RunLog, step: int, epoch: float, generator: Any) -> None:
+        """Measures a run's averaged generator, in float32, after a step, and keeps its weights in generators/."""
+        (run / GENERATORS).mkdir(exist_ok=True)
+        write_weights(_weights_file(run, step), generator.get_weights())
+        log.append(step, epoch, {**self.figures(generator), "reference": self.reference})
 
 
 def kept_generators(run: Path) -> dict[int, Any]:
