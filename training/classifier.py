@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
-from serving.contract import CLASSES, FEATURES, IMAGE_SHAPE, IMAGE_SIDE, LOGITS
+from serving.contract import CLASSES, FEATURE_WIDTH, FEATURES, IMAGE_SHAPE, IMAGE_SIDE, LOGITS
 from training.bar import TaskBar
-from training.config import Count, Seed, check
 from training.data import Dataset, Images
 from training.device_loop import DeviceLoop, on_device
 from training.devices import describe
@@ -27,7 +26,6 @@ from training.evaluation.calibration import calibration_error, reliability
 from training.evaluation.statistics import LEGIBLE_CONFIDENCE
 from training.gan.networks import dtype_policy, float32_copy, logits_of, to_unit
 
-FEATURE_WIDTH: Final = 128
 MAP: Final = "map"
 """The layer of the last convolution's outputs."""
 BATCH_SIZE: Final = 128
@@ -41,28 +39,17 @@ DROPOUT: Final = 0.3
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """How the classifier is trained.
+    """How a classifier is trained. ``mixed_precision``: computed in bfloat16, with weights in float32."""
 
-    Attributes:
-        epochs: passes over the training images.
-        seed: root of initial weights, order, augmentation and dropout.
-        mixed_precision: compute in bfloat16 and keep weights in float32.
-    """
-
-    epochs: Count = 12
-    seed: Seed = 0
+    epochs: int = 12
+    seed: int = 0
     mixed_precision: bool = False
-
-    def __post_init__(self) -> None:
-        """Raises ConfigError for a value outside its range."""
-        check(self)
 
 
 def build_classifier(pooling: Callable[[], Any] = layers.MaxPooling2D) -> Any:
     """The classifier: images float32 [N, 28, 28, 1] in -1 … 1 -> logits float32 [N, 10].
 
-    The layer named ``features`` gives float32 [N, 128], not negative. ``pooling`` builds a layer that takes the maximum
-    of 2×2 places.
+    ``pooling`` builds a layer that takes the maximum of 2×2 places.
     """
     relu = layers.ReLU
     convolutions = [
@@ -88,7 +75,10 @@ def convolution(channels: int, activation: Callable[[], Any], stride: int = 1) -
 
 
 def classifier_of(convolutions: list[Any], activation: Callable[..., Any]) -> Any:
-    """A classifier with these convolutions. Its layers ``map``, ``features`` and ``logits`` have these names."""
+    """A classifier with these convolutions, and layers that are named ``map``, ``features`` and ``logits``.
+
+    The features are float32 [N, 128], not negative.
+    """
     return keras.Sequential(
         [
             keras.Input(IMAGE_SHAPE),
@@ -107,8 +97,7 @@ def classifier_of(convolutions: list[Any], activation: Callable[..., Any]) -> An
 def train_classifier(config: ClassifierConfig, dataset: Dataset) -> Any:
     """Trains the classifier on the training images less the validation images, and calibrates it on the latter.
 
-    The same configuration and images give the same weights on the same machine, with TensorFlow's operations made
-    deterministic (:func:`training.devices.prepare_tensorflow`). Returns the Keras network in float32.
+    Returns the Keras network in float32; the same one for the same arguments on the same machine.
     """
     trained = fit(build_classifier, config, *dataset.training, "classifier")
     _calibrate(trained, *dataset.validation)
@@ -118,17 +107,10 @@ def train_classifier(config: ClassifierConfig, dataset: Dataset) -> Any:
 def fit(
     build: Callable[[], Any], config: ClassifierConfig, images: Images, labels: NDArray[np.uint8], name: str
 ) -> Any:
-    """Trains a network to read digits, on distorted views of them.
+    """Trains a network to read digits, on distorted views of them, and returns it in float32.
 
-    Args:
-        build: builds the network: images float32 [N, 28, 28, 1] in -1 … 1 -> logits float32 [N, 10].
-        config: how.
-        images: uint8 [N, 28, 28].
-        labels: uint8 [N].
-        name: what the progress bar calls it.
-
-    Returns:
-        The Keras network in float32.
+    ``build`` builds the network: images float32 [N, 28, 28, 1] in -1 … 1 -> logits float32 [N, 10]. ``name`` is for the
+    progress bar.
     """
     batch_size = min(BATCH_SIZE, max(16, len(images) // 32))  # Few images need more steps an epoch.
     steps = len(images) // batch_size
@@ -163,12 +145,8 @@ def fit(
 def _distorted(images: Any, seed: Any) -> Any:
     """Random affine views: turned by up to 0.2 rad, sheared by 0.15, each axis scaled by 12 %, moved by 2.5 pixels.
 
-    Args:
-        images: float32 [N, 28, 28, 1] in -1 … 1.
-        seed: integers [2]; the same seed gives the same views.
-
-    Returns:
-        float32 [N, 28, 28, 1]; what comes from outside the frame is background.
+    Images are float32 [N, 28, 28, 1] in -1 … 1; what comes from outside the frame is background. The same ``seed``,
+    integers [2], gives the same views.
     """
     draws = tf.random.stateless_uniform([6, tf.shape(images)[0]], seed, -1.0, 1.0)
     angle, shear = draws[0] * 0.2, draws[1] * 0.15

@@ -67,18 +67,15 @@ class DetectorConfig:
 def detector_of_run(
     run: Path, name: str, discriminator: Any, generators: Sequence[Any], dataset: Dataset, config: DetectorConfig
 ) -> tuple[Any, dict[str, Any]]:
-    """The run's detector of that name: the one in the run directory, or else one trained now and kept there.
+    """Returns the run's detector of that name: the one in the run directory, or else one trained now and kept there.
 
     Args:
         run: the run directory.
         name: names the generator that is served, and the length of the training.
         discriminator: the Keras discriminator at the end of the run.
-        generators: Keras generators in float32: the one that is served, then earlier ones, if there are any.
+        generators: as for :func:`train_detector`, but Keras networks in float32.
         dataset: the run's images.
         config: how to train it.
-
-    Returns:
-        What :func:`train_detector` returns.
     """
     weights, facts = (run / DIRECTORY / f"{name}{suffix}" for suffix in (".npz", ".json"))
     if facts.exists():
@@ -98,13 +95,9 @@ def train_detector(
 ) -> tuple[Any, dict[str, Any]]:
     """Trains the discriminator's layers to distinguish real digits from all other images, and calibrates the logit.
 
-    The validation images calibrate it and are not trained on; the test images are used once, for the figures.
-
-    Args:
-        weights: the discriminator's, to begin with.
-        generators: the one that is served, then earlier ones, if there are any.
-        dataset: the images, with labels.
-        config: how to train it.
+    It begins with the ``weights`` of the discriminator. The first of the ``generators`` is the one that is served,
+    others are earlier ones. The validation images calibrate it and are not trained on; the test images are used once,
+    for the figures.
 
     Returns:
         The network in float32, and what the model card says of it: ``config``, ``calibration`` ({"slope", "offset"},
@@ -205,8 +198,7 @@ def _other_images(
 ) -> NDArray[np.uint8]:
     """Makes the negative examples of each step, and the images of the earlier generators, which take turns.
 
-    Returns:
-        uint8 [steps, images, 28, 28], of OTHERS_STEPS steps at most.
+    Returns uint8 [steps, images, 28, 28], of OTHERS_STEPS steps at most.
     """
     steps = min(config.steps, OTHERS_STEPS)
     rng = np.random.default_rng(config.seed)

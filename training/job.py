@@ -119,20 +119,12 @@ def classifiers_of(run: Path, config: TrainingConfig) -> Path:
 
 
 def data_and_classifiers(source: Path, data_path: Path | None, classifiers: Path | None) -> tuple[data.Dataset, Path]:
-    """Decides by which images and which classifier a run, or a base directory of models, is evaluated.
+    """Returns the images, and the base directory of the classifier, that a run or a directory of models is measured by.
 
-    Args:
-        source: the run directory, or the base directory of models.
-        data_path: MNIST-like data; None for the run's, or Keras's download.
-        classifiers: the base directory of the classifier; None for the run's, the one in the base directory, or the
-            package's.
+    Without ``data_path``, the images are the run's, or Keras's download. Without ``classifiers``, the classifier is the
+    run's, the one in the directory of models, or the package's.
 
-    Returns:
-        The images, and the base directory of the classifier.
-
-    Raises:
-        ConfigError: the images are not the run's, or no classifier is known for them.
-        UserError: the data can't be had or isn't MNIST-like.
+    Raises ConfigError if the images are not the run's, or if no classifier is known for them.
     """
     if (source / CONFIG_FILE).is_file():
         config = TrainingConfig.read(source)

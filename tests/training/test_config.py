@@ -12,7 +12,6 @@ from serving.pretrained import MODELS_DIR
 from serving.versions.model_card import read_card
 from tests.support.pretrained import pretrained
 from training import job
-from training.classifier import ClassifierConfig
 from training.config import PRESETS, ConfigError, TrainingConfig
 
 DECK = PRESETS["deck"]
@@ -54,8 +53,6 @@ def test_a_directory_without_a_readable_run_is_named(tmp_path: Path, content: st
         (CONFIG, "checkpoint_every", -1),
         (CONFIG, "seed", 2**31),
         (CONFIG, "evaluate_every", -1),
-        (ClassifierConfig(), "epochs", 0),
-        (ClassifierConfig(), "seed", -1),
     ],
 )
 def test_an_impossible_setting_names_its_field(settings: Any, field: str, value: object) -> None:

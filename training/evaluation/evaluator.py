@@ -48,11 +48,9 @@ class Evaluator:
         }
 
     def measure(self, images: Images, *, in_training: bool = False) -> Measurement:
-        """Measures images. Raises UserError if there are too few.
+        """Measures images, uint8 [N, 28, 28]. Raises UserError if there are too few.
 
-        Args:
-            images: uint8 [N, 28, 28].
-            in_training: the images are training images themselves: each one's nearest other training image counts.
+        ``in_training``: they are training images themselves, and each one's nearest other training image counts.
         """
         _check_size("images", images)
         features, probabilities = self._classifier.predict(images)

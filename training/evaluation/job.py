@@ -28,11 +28,7 @@ def evaluate(
     images.
 
     Returns:
-        What evaluation.json holds: ``images`` (how many), ``compared_with`` (which images are the reference),
-        ``source``, ``classifier``, ``figures`` with their 95 % ``intervals``, the same of real images (``reference``,
-        ``reference_intervals``), and the discriminator's ``score`` (null without a discriminator).
-
-        The images, uint8 [count, 28, 28], and what was measured on them.
+        What evaluation.json holds; the images, uint8 [count, 28, 28]; and what was measured on them.
     """
     announce("Generating images")
     images = source.images(count)
@@ -67,12 +63,8 @@ def update_card(version_dir: Path, content: dict[str, Any]) -> bool:
 
     An evaluation of fewer images doesn't replace one of more.
 
-    Returns:
-        Whether the card has this evaluation now.
-
-    Raises:
-        serving.versions.model_card.CardError: there is no card, or it doesn't match the files beside it.
-        OSError: the card can't be written.
+    Returns whether the card has this evaluation now. Raises CardError if there is no card, or if it doesn't match the
+    files beside it, and OSError if it can't be written.
     """
     verify(version_dir)
     card = read_card(version_dir)

@@ -141,8 +141,8 @@ class Manifold:
 def overlap(generated: Manifold, reference: Manifold) -> dict[str, Any]:
     """Compares all pairs of N generated and M reference features.
 
-    Precision and recall: Kynkäänniemi et al. 2019, equations 1 and 2. Density and coverage: Naeem et al. 2020,
-    equations 3 and 4.
+    For precision and recall (Kynkäänniemi et al. 2019, equations 1 and 2), and density and coverage (Naeem et al. 2020,
+    equations 3 and 4).
 
     Returns:
         ``precise``: bool [N], whether a generated feature lies in the precision ball of any reference feature.

@@ -56,8 +56,7 @@ def export(
     Each version directory is written under a name that no model server looks at, loaded back, compared with the
     network on several batch sizes, and renamed into place once all of them have passed. The generator is renamed last,
     so that a reader of its seed index finds the models that the index speaks of. TensorFlow Serving's configuration
-    files are written beside the models. TensorFlow computes without TF32 from here on
-    (:func:`training.devices.prepare_tensorflow`): under it, every comparison would fail.
+    files are written beside the models.
 
     Args:
         networks: model name -> trained Keras network in float32.
@@ -71,13 +70,10 @@ def export(
         index_seeds: seeds in the index.
         story: how the generator learned, to be served with it (:func:`training.report.story.encode`).
 
-    Returns:
-        The version.
-
-    Raises:
-        UserError: a saved graph differs from its network by more than rounding, or there is no ``classifier``.
+    Returns the version. Raises UserError if a saved graph differs from its network by more than rounding, or if there
+    is no ``classifier``.
     """
-    prepare_tensorflow()
+    prepare_tensorflow()  # Under TF32, every comparison would fail.
     version = max(_next_version(base / name) for name in networks)
     staged: dict[Path, Path] = {}
     cards = {name: {**facts, **(details or {}).get(name, {})} for name in networks}
@@ -135,11 +131,7 @@ def _stage(model_base: Path, version: int, staged: dict[Path, Path]) -> Path:
 
 
 def _stage_classifier(source: Path, target: Path, staged: dict[Path, Path]) -> int:
-    """Stages a copy of a classifier, unless the newest one that is published has the same files.
-
-    Returns:
-        The version that it has, or will have.
-    """
+    """Stages a copy of a classifier, if the newest one that is published has other files. Returns its version."""
     try:
         verify(source)
         card = read_card(source)

@@ -81,8 +81,7 @@ def publish_run(
         index_seeds: seeds in the index; None: the default.
         classifiers: base directory of the classifier that labels the digits and is published; None: the run's.
 
-    Raises:
-        UserError: nothing was published; the message says why.
+    Raises UserError if nothing was published.
     """
     classifier = classifier_of_run(run, config, dataset)
     labelling = newest_classifier(classifiers) if classifiers else classifier

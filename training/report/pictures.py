@@ -25,11 +25,7 @@ LEAST_LEGIBLE: Final = 18
 def choose(images: Images, measured: Measurement, training_images: Images, generate: Generate) -> dict[str, Any]:
     """Chooses the pictures from an evaluation. The same images always give the same pictures.
 
-    Args:
-        images: uint8 [N, 28, 28], the images of the seeds 0 … N-1.
-        measured: a measurement of them, not a light one.
-        training_images: uint8 [M, 28, 28].
-        generate: the generator.
+    ``images``, uint8 [N, 28, 28], are those of the seeds 0 … N-1. ``measured`` measures them, with distances.
 
     Returns:
         What JSON can hold; every ``png`` is a data URI:
