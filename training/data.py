@@ -36,23 +36,16 @@ LEAST_IMAGES: Final = 2 * LEAST_HELD_OUT
 
 @dataclass(frozen=True)
 class Dataset:
-    """Handwritten digits with their labels, in two disjoint parts.
-
-    Attributes:
-        source: ``"keras"`` or the path they were read from.
-        x_train: uint8 [N, 28, 28], 0 is background and 255 full ink.
-        y_train: uint8 [N], 0 to 9.
-        x_test: uint8 [M, 28, 28].
-        y_test: uint8 [M], 0 to 9.
-        hold_out: which of the training images are the validation images (training.config.HOLD_OUTS).
-    """
+    """Handwritten digits with their labels, uint8 0 to 9, in two disjoint parts."""
 
     source: str
-    x_train: NDArray[np.uint8]
+    """``"keras"`` or the path they were read from."""
+    x_train: Images
     y_train: NDArray[np.uint8]
-    x_test: NDArray[np.uint8]
+    x_test: Images
     y_test: NDArray[np.uint8]
     hold_out: str = STRATIFIED
+    """Which of the training images are the validation images (training.config.HOLD_OUTS)."""
 
     @cached_property
     def _held_out(self) -> NDArray[np.bool_]:

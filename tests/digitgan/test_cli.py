@@ -87,7 +87,7 @@ MISTAKES: tuple[tuple[list[str], str], ...] = (
     (["export", "NOWHERE"], "holds no run"),
     (["export", "[bold]"], "[bold] holds no run"),
     (["report", "NOWHERE"], "holds no run"),
-    (["evaluate", "NOWHERE"], "is no run directory"),
+    (["evaluate", "NOWHERE"], "holds no generator/<version>"),
     (["evaluate", "NOWHERE", "--images", "3"], "--images"),
     (["evaluate", str(MODELS_DIR), "--data", "NOWHERE"], "does not exist"),
     (["train-classifier", "--data", "NOWHERE"], "does not exist"),

@@ -162,5 +162,5 @@ def test_a_card_keeps_the_evaluation_of_more_images_and_its_own_hashes(tmp_path:
 
 def test_a_directory_without_models_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(UserError, match=r"has no models yet; run: digitgan export"):
+    with pytest.raises(UserError, match=r"models holds no generator/<version>\. .* digitgan export"):
         Source(tmp_path)

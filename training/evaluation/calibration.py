@@ -18,9 +18,7 @@ BINS: Final = 15
 class Calibration:
     """The probability that an image is real, from its logit: sigmoid(slope · logit + offset).
 
-    Attributes:
-        slope: at least 0, so that a higher logit never means a lower probability.
-        offset: in nats.
+    The slope is at least 0, so that a higher logit never means a lower probability.
     """
 
     slope: float = 1.0
@@ -57,10 +55,8 @@ def fit(real_logits: Floats, fake_logits: Floats) -> Calibration:
 def reliability(probabilities: Floats, labels: NDArray[Any], weights: Floats | None = None) -> list[dict[str, Any]]:
     """Computes the points of a reliability diagram: how often an event with about the same probability is true.
 
-    Args:
-        probabilities: [N], 0 to 1.
-        labels: [N], 1 or True where the event is true (an image is real, a digit is right).
-        weights: [N], their sum is 1; equal by default.
+    The labels are 1 or True where the event is true (an image is real, a digit is right). The sum of the weights is 1;
+    by default, they are equal.
 
     Returns:
         For each of the equal-width bins that isn't empty: ``probability`` (the mean in it), ``share_true``, ``share``

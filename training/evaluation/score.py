@@ -24,13 +24,8 @@ HISTOGRAM_BINS: Final = 40
 def score_figures(score: Score, real: Images, fake: Images, seed: int = 0) -> dict[str, Any]:
     """Measures a score on real and generated images, and on negative examples.
 
-    Real and generated images count half each, whatever their numbers.
-
-    Args:
-        score: the score.
-        real: uint8 [N, 28, 28], images that nothing was trained or calibrated on.
-        fake: uint8 [M, 28, 28], generated images that nothing was trained on.
-        seed: decides the negative examples.
+    Real and generated images count half each, whatever their numbers. They are images that nothing was trained on. The
+    ``seed`` decides the negative examples.
 
     Returns:
         What JSON can hold: ``images`` ({"real": N, "fake": M}); ``auc``, the area under the receiver operating
@@ -40,8 +35,7 @@ def score_figures(score: Score, real: Images, fake: Images, seed: int = 0) -> di
         ``intervals``, the ends of the 95 % interval of each of these by name or kind; ``logits``, histograms as
         {"edges": …, "real": …, "fake": …}, whose outermost bins hold the outliers.
 
-    Raises:
-        ValueError: a logit or a probability isn't finite.
+    Raises ValueError if a logit or a probability isn't finite.
     """
     rng = np.random.default_rng(seed)
     scored = {"real": _scored(score, real), "fake": _scored(score, fake)}

@@ -25,11 +25,7 @@ MODELS: Final = "models"
 class Source:
     """The newest generator and discriminator of a run or of a base directory of models.
 
-    Attributes:
-        run: the run directory; None for a base directory of models.
-        version_dir: the generator's version directory.
-        facts: ``kind`` ("run" or "models"), ``version``, ``preset`` and ``steps``; null for what the card lacks.
-        has_score: whether there is a discriminator.
+    ``run`` is None for a base directory of models. ``facts`` are what evaluation.json says of the generator.
     """
 
     def __init__(self, path: Path) -> None:
@@ -71,14 +67,12 @@ class Source:
 
 def find_generator(path: Path) -> Path:
     """Returns the version directory of the newest generator of a run or of a base directory, or raises UserError."""
-    run = path if (path / CONFIG_FILE).is_file() else None
-    version_dir = newest_version((path / MODELS if run else path) / contract.GENERATOR)
-    if version_dir is None and run:
-        raise UserError(f"{run} has no models yet; run: digitgan export {run}")
+    base = path / MODELS if (path / CONFIG_FILE).is_file() else path
+    version_dir = newest_version(base / contract.GENERATOR)
     if version_dir is None:
         raise UserError(
-            f"{path} is no run directory (it has no {CONFIG_FILE}) and no base directory of models (it has no "
-            f"{contract.GENERATOR}/<version>/saved_model.pb)"
+            f"{base} holds no {contract.GENERATOR}/<version>. Name a base directory of models, or a run with models, "
+            "which digitgan export RUN makes"
         )
     return version_dir
 

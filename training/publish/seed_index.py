@@ -32,11 +32,8 @@ def build(
     quarters of those of the same digit that the classifier is sure of. The logit's floor is each digit's own because
     some digits, whatever they look like, have higher logits than others: one floor for all would thin those out.
 
-    Args:
-        generate: from noise, float32 [N, 100], to the pixels that are served, uint8 [N, 28, 28, 1].
-        classify: from those to probabilities, float32 [N, 10].
-        score: from those to logits, float32 [N].
-        seeds: how many, at least 1.
+    ``generate`` makes pixels, as they are served, from noise. From those, ``classify`` makes probabilities, and
+    ``score`` makes logits.
 
     Returns:
         The columns of the index, by the contract's names: the most likely digit of each seed, uint8 [seeds]; its

@@ -30,18 +30,13 @@ TOLERANCE: Final = 1e-3
 
 @dataclass(frozen=True)
 class Signature:
-    """A signature of a model.
-
-    Attributes:
-        graph: a tf.function with one input, whose outputs are a dictionary; by the contract.
-        expected: from an input to the outputs that the saved graph has to give.
-        inputs: what it is tried with.
-        tolerance: how far an output may be from what is expected.
-    """
+    """A signature of a model: a tf.function with one input, whose outputs are a dictionary; by the contract."""
 
     graph: Any
     expected: Callable[[Any], Mapping[str, NDArray[Any]]]
+    """From an input to the outputs that the saved graph has to give."""
     inputs: Sequence[NDArray[Any]]
+    """What it is tried with."""
     tolerance: float = TOLERANCE
 
 

@@ -29,12 +29,8 @@ STORY_FILE: Final = "story.json"
 def report(folder: Path, run: Path | None, classify: Classify | None) -> Path:
     """Writes report.html, and the story of a run into the run. Returns the path of report.html.
 
-    A section without its data names the command that makes the data. Raises UserError for a file that can't be read.
-
-    Args:
-        folder: for report.html; it may hold evaluation.json and pictures.json.
-        run: the run directory; None for a report of models.
-        classify: a digit classifier, which names the stages of the story.
+    The folder may hold evaluation.json and pictures.json; without a run it is a report of models. A section without its
+    data names the command that makes the data. Raises UserError for a file that can't be read.
     """
     evaluation = _read_json(folder / EVALUATION_FILE)
     story, config, newest = None, None, None

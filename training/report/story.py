@@ -41,11 +41,8 @@ def build_story(
 ) -> dict[str, Any]:
     """Builds the story of a run so far.
 
-    Args:
-        run: the run directory.
-        config: the run's.
-        classify: a digit classifier; without it the stages after the noise have no names.
-        chosen: which generator is published, as its model card says it; None if the last one, or none yet.
+    Without ``classify``, the stages after the noise have no names. ``chosen`` is which generator is published, as its
+    model card says it; None if it is the last one, or none yet.
     """
     rows = read_log(run / METRICS_FILE)
     milestones = [_milestone(path, config, classify) for path in sorted((run / SAMPLES).glob("step-*.png"))]
@@ -78,14 +75,9 @@ def encode(story: Mapping[str, Any]) -> bytes:
 
 
 def stage(background: float, legible: float | None) -> str | None:
-    """Names the stage of images by what is measured in them, whatever the step.
+    """Names the stage of images by what is measured in them: the shares of background pixels and of legible digits.
 
-    While less than half of their pixels are background they are noise. This comes first because
-    a classifier that never saw noise can be very sure of it. After that the share of legible digits decides.
-
-    Args:
-        background: share of pixels that are background.
-        legible: share of legible images; None without a classifier.
+    The background comes first because a classifier that never saw noise can be very sure of it.
     """
     if background < 0.5:
         return NOISE

@@ -28,12 +28,8 @@ def train(
     SIGINT and SIGTERM end it within about a second, with a checkpoint, so that the next call continues exactly there.
     If one of several workers gets the signal, all of them end.
 
-    Args:
-        config: the resolved configuration.
-        dataset: the run's images.
-        run: the run directory; everything that a run leaves is written there (docs/training.md lists it).
-        strategy: the tf.distribute strategy to train under (:func:`training.devices.strategy`).
-        classifier: measures the generator now and then; None for a worker that is not the chief.
+    Everything that a run leaves is written into its directory (docs/training.md lists it). The classifier measures the
+    generator now and then; it is None for a worker that is not the chief.
 
     Returns:
         The networks as they stand, and the signal that stopped the run before its end, if one did.

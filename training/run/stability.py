@@ -28,11 +28,7 @@ Rows = Sequence[Mapping[str, float]]
 
 
 def verdict(rows: Rows, loss: str) -> dict[str, Any]:
-    """Judges the last third of a run.
-
-    Args:
-        rows: the lines of the run's log, oldest first.
-        loss: the recipe's ``loss``.
+    """Judges the last third of a run, by the lines of its log, oldest first, and the recipe's ``loss``.
 
     Returns:
         What JSON can hold: ``state`` ("stable", "moving", "unclear" or "failed"); ``words``, the reasons in sentences;
