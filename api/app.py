@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import Final
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
@@ -24,6 +25,11 @@ from api.telemetry.metrics import Metrics
 from api.upstream.inference import Inference
 from serving.tf_serving.client import GrpcTransport, ModelClient, Transport
 
+# In the order in which a request is compared with them: what comes most often first.
+ROUTERS: Final = [module.router for module in (generate, dataset, cacheable, score, status, oip)]
+for _route in (route for router in ROUTERS for route in router.routes):
+    assert "POST" not in getattr(_route, "methods", ()) or isinstance(_route, RouteWithBody), _route
+
 
 def create_app(settings: Settings, transport: Transport | None = None) -> FastAPI:
     """Returns a gateway with these settings. Several of them fit in one process.
@@ -31,7 +37,8 @@ def create_app(settings: Settings, transport: Transport | None = None) -> FastAP
     ``transport`` carries its calls, and is closed with it; None: gRPC to the model server in the settings.
     """
     metrics = Metrics()
-    admission = AdmissionControl(settings.max_images_in_flight, metrics, counts_arrivals=not settings.api_keys)
+    routes = [route for router in ROUTERS for route in router.routes]
+    admission = AdmissionControl(settings.max_images_in_flight, metrics, routes, counts_arrivals=not settings.api_keys)
     traces = None
     if settings.tracing:
         from api.telemetry.tracing import Traces
@@ -65,11 +72,8 @@ def create_app(settings: Settings, transport: Transport | None = None) -> FastAP
         redoc_url=None,
         redirect_slashes=False,  # Starlette's addresses are absolute, and wrong behind proxies
     )
-    # In the order in which a request is compared with them: what comes most often first.
-    for module in (generate, dataset, cacheable, score, status, oip):
-        for route in module.router.routes:
-            assert "POST" not in getattr(route, "methods", ()) or isinstance(route, RouteWithBody), route
-        app.include_router(module.router)
+    for router in ROUTERS:
+        app.include_router(router)
     app.add_api_route("/problems/{slug}", _problem_page, include_in_schema=False)
     pages.mount(app)
     errors.install(app)

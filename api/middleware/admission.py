@@ -8,16 +8,18 @@ With I images in progress, of which R are made per second, an admitted request w
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from fastapi.routing import APIRoute
 from prometheus_client import Gauge
 from starlette.requests import Request
+from starlette.routing import BaseRoute
 
-from api.http.current_request import time_limit
-from api.http.problems import OIP_PREFIX, OVERLOADED, ProblemError
+from api.http.current_request import TIMEOUT_PARAMETER, time_limit
+from api.http.problems import OVERLOADED, ProblemError
 from api.middleware.keys import charge
 from api.telemetry.metrics import Metrics
 from api.upstream.inference import LARGEST_SMALL_ROWS
@@ -28,26 +30,10 @@ MIN_CHARGE_IMAGES: Final = 8
 MAX_SMALL_BODY_BYTES: Final = 2048
 """The longest body that is looked at to see whether its request is small."""
 
-_DIGIT: Final = "/digits/{seed}.png"
 _DATASET: Final = "/dataset"
-_PLAIN: Final = frozenset({"/generate", _DATASET, "/interpolate", "/score"})
-_INFER: Final = f"{OIP_PREFIX}/models/{{model}}/infer"
-_INFER_VERSION: Final = f"{OIP_PREFIX}/models/{{model}}/versions/{{version}}/infer"
 _LARGE_COUNT: Final = re.compile(rb'"(?:count|steps)"\s*:\s*[0-9.]{2}')
 
 _T = TypeVar("_T")
-
-
-def image_route(method: str, path: str) -> str | None:
-    """Returns the template of the route if its requests make images. Only such requests can be refused early."""
-    if method == "POST":
-        if path in _PLAIN:
-            return path
-        if path.startswith(f"{OIP_PREFIX}/models/") and path.endswith("/infer"):
-            return _INFER_VERSION if "/versions/" in path else _INFER
-    elif method == "GET" and path.startswith("/digits/"):
-        return _DIGIT
-    return None
 
 
 def overload() -> ProblemError:
@@ -81,16 +67,32 @@ class AdmissionControl:
 
     Neither size can block the other. A request of any size is admitted to an idle service.
 
+    ``routes``: those that take ``Request-Timeout`` make images; only their requests can be refused early.
     ``counts_arrivals``: requests that arrive together are refused early beyond the room. Where API keys are checked, an
     arrival must not count before its key is known.
     """
 
-    def __init__(self, max_images: int, metrics: Metrics, *, counts_arrivals: bool) -> None:
+    def __init__(
+        self, max_images: int, metrics: Metrics, routes: Iterable[BaseRoute], *, counts_arrivals: bool
+    ) -> None:
         self.small = ImageBudget(max_images, metrics.images_in_flight.labels("small"))
         self.large = ImageBudget(max_images, metrics.images_in_flight.labels("large"))
         self._counts_arrivals = counts_arrivals
         self._refusals = metrics.refusals
         self._arrived = 0
+        self._image_routes = [
+            (method, route.path_regex, route.path)
+            for route in routes
+            if isinstance(route, APIRoute) and TIMEOUT_PARAMETER in (route.openapi_extra or {}).get("parameters", ())
+            for method in route.methods or ()
+        ]
+
+    def image_route(self, method: str, path: str) -> str | None:
+        """Returns the template of the route that a request takes, if that route makes images."""
+        for allowed, pattern, template in self._image_routes:
+            if method == allowed and pattern.match(path):
+                return template
+        return None
 
     @property
     def crowded(self) -> bool:

@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from api.http import current_request, problems
 from api.http.problems import OIP_PREFIX, ProblemError, problem_response
-from api.middleware.admission import MAX_SMALL_BODY_BYTES, image_route, overload
+from api.middleware.admission import MAX_SMALL_BODY_BYTES, overload
 from api.middleware.every_request import add_security_headers
 from api.middleware.keys import OPEN
 from api.state import KEY, GatewayState
@@ -118,7 +118,7 @@ class Connection(HttpToolsProtocol):
         self._route = None
         if self._refuses_early and self._idle and not self.expect_100_continue:
             path = self.url.partition(b"?")[0].decode("ascii", "replace")
-            self._route = image_route(self.parser.get_method().decode("ascii"), path)
+            self._route = self._admission.image_route(self.parser.get_method().decode("ascii"), path)
         if self._route and self._admission.crowded:
             self._undecided = bytearray()
         else:

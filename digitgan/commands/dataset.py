@@ -8,6 +8,7 @@ import typer
 
 from digitgan.commands import GROUP_OPTIONS, command
 from digitgan.commands.client import UrlOption, open_client
+from digitgan.dataset import FORMAT_HELP, Format
 from digitgan.errors import require
 from serving.errors import UserError
 
@@ -26,14 +27,7 @@ def dataset(
             help="Digits in the test part; 0: none. Default: a sixth of --count, as in MNIST.", min=0, max=1_000_000
         ),
     ] = None,
-    format_: Annotated[
-        Literal["idx", "png", "npz", "csv"],
-        typer.Option(
-            "--format",
-            help="'idx': MNIST's four files. 'npz': one file, as Keras's mnist.npz. 'png': a folder for each digit. "
-            "'csv': a line for each image.",
-        ),
-    ] = "idx",
+    format_: Annotated[Format, typer.Option("--format", help=FORMAT_HELP)] = "idx",
     balance: Annotated[
         Literal["uniform", "mnist", "natural"],
         typer.Option(

@@ -8,11 +8,12 @@ import gzip
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import numpy as np
 from PIL import Image
 
+from digitgan.dataset import Format
 from serving.contract import CLASSES, IMAGE_SIDE
 from serving.dataset import Records
 
@@ -67,12 +68,13 @@ def write_csv(folder: Path, parts: Parts) -> None:
         _write_table(folder / f"{part}.csv", columns, lines)
 
 
-WRITERS: Final[dict[str, Callable[[Path, Parts], None]]] = {
+WRITERS: Final[dict[Format, Callable[[Path, Parts], None]]] = {
     "idx": write_idx,
     "png": write_png,
     "npz": write_npz,
     "csv": write_csv,
 }
+assert set(WRITERS) == set(get_args(Format)), "each format has a writer"
 
 
 def write_labels(folder: Path, parts: Parts) -> None:

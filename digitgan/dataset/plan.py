@@ -1,15 +1,14 @@
 """What a dataset is to be: the options, and what follows from them alone."""
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from digitgan.dataset import Format
 from serving.contract import CLASSES
 from serving.dataset import CONFIDENCE_FLOOR, Balance, quotas
-
-Format = Literal["idx", "png", "npz", "csv"]
 
 SEEDS_APART: Final = 2**32
 """How far apart datasets begin: those of different ``--seed`` share no digit. There is room for 2^21 of them."""
