@@ -1,6 +1,7 @@
 """The command ``digitgan``: its subcommands, and how it reports their failures."""
 
 import sys
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from importlib.metadata import version
 from typing import Annotated, Any, Final
@@ -28,16 +29,22 @@ _MODULES: Final = {
 """The module of each command, below ``digitgan.commands``. The help page has this order."""
 
 
+class _Commands(Mapping[str, Any]):
+    """The commands by name. Each is imported when it is looked up: a command does not wait for the code of others."""
+
+    def __getitem__(self, name: str) -> Any:
+        return get_group(import_module(f"digitgan.commands.{_MODULES[name]}").app).commands[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_MODULES)
+
+    def __len__(self) -> int:
+        return len(_MODULES)
+
+
 class _Group(TyperGroup):
-    """Imports the module of a command when it is looked up, so a command does not wait for the code of others."""
-
     def __init__(self, **options: Any) -> None:
-        super().__init__(**options | {"commands": dict.fromkeys(_MODULES)})
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name in _MODULES:
-            return get_group(import_module(f"digitgan.commands.{_MODULES[cmd_name]}").app).commands[cmd_name]
-        return None
+        super().__init__(**options | {"commands": _Commands()})
 
 
 app: Final = typer.Typer(
