@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from functools import cache
-from types import MappingProxyType
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -41,6 +40,9 @@ UPSTREAM: Final = (
 )
 """The failures of every route that calls the model server."""
 
+BINARY: Final[dict[str, Any]] = {"schema": {"type": "string", "format": "binary"}}
+"""The media type object of a body that isn't text."""
+
 MODEL_HEADERS: Final[dict[str, Any]] = {
     "X-Model": {"schema": {"type": "string"}, "description": "The model, as the model server says."},
     "X-Model-Version": {"schema": {"type": "integer"}, "description": "Its version."},
@@ -60,11 +62,6 @@ def failures(*types: ProblemType) -> dict[int | str, dict[str, Any]]:
     return responses
 
 
-def binary() -> dict[str, Any]:
-    """Returns the media type object of an answer that isn't text."""
-    return {"schema": {"type": "string", "format": "binary"}}
-
-
 def body(content: dict[str, Any]) -> dict[str, Any]:
     """Returns the ``openapi_extra`` of a route with a required body, by media type, and the header for its deadline."""
     return {"parameters": [TIMEOUT_PARAMETER], "requestBody": {"required": True, "content": content}}
@@ -76,14 +73,14 @@ def makes_images(
     description: str,
     *more_failures: ProblemType,
     model: type[BaseModel] | None = None,
-    headers: Mapping[str, Any] = MappingProxyType({}),
+    headers: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Returns the arguments of a route that makes images from a JSON ``request``, and describes its answer.
 
     ``model``: the answer as JSON. ``headers``: what it has besides MODEL_HEADERS.
     """
-    content = {media_type: binary() for media_type in media_types if media_type != JSON}
-    answer = {"description": description, "content": content, "headers": {**MODEL_HEADERS, **headers}}
+    content = {media_type: BINARY for media_type in media_types if media_type != JSON}
+    answer = {"description": description, "content": content, "headers": {**MODEL_HEADERS, **(headers or {})}}
     problems_of = failures(*WITH_BODY, problems.VERSION_NOT_FOUND, *more_failures, *UPSTREAM)
     return {
         "responses": {200: answer | ({"model": model} if model else {}), **problems_of},

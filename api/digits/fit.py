@@ -7,7 +7,6 @@ so that their centre of mass is in the middle (Y. LeCun, C. Cortes and C. J. C. 
 """
 
 import io
-import warnings
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -23,6 +22,8 @@ FORMATS: Final = ("PNG", "JPEG", "WEBP")
 """The formats that are decoded. Pillow's other decoders cannot be reached."""
 
 Fit = Literal["auto", "always", "never"]
+
+Image.MAX_IMAGE_PIXELS = None  # read_digit has a limit of its own
 
 INK_SIDE: Final = 20
 _STROKE_SIDE: Final = 160
@@ -86,9 +87,7 @@ def _decode(file: bytes, max_pixels: int, formats: tuple[str, ...]) -> tuple[Ima
     if refusal := containers.complaint(file):
         raise ImageError(refusal)
     try:
-        with warnings.catch_warnings():  # Pillow warns of sizes that are refused here anyway
-            warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(file), formats=formats)
+        image = Image.open(io.BytesIO(file), formats=formats)
         width, height = image.size
         if width * height > max_pixels:
             raise ImageError(f"{width}×{height} pixels; {max_pixels} at most are taken")
@@ -104,8 +103,6 @@ def _decode(file: bytes, max_pixels: int, formats: tuple[str, ...]) -> tuple[Ima
         raise
     except UnidentifiedImageError:
         raise ImageError(f"not an image in {' or '.join(formats)} format") from None
-    except Image.DecompressionBombError:
-        raise ImageError(f"too many pixels; {max_pixels} at most are taken") from None
     except Exception as error:
         # Pillow does not document which exceptions its decoders raise on damaged data. All of them mean the same.
         raise ImageError("damaged: it cannot be decoded") from error

@@ -59,7 +59,9 @@ def find_ink(picture: Image.Image) -> Ink | None:
     page = without_rules(straightened(without_noise(one_channel(np.asarray(picture)))))
     page = without_rules(page.T).T
     factor = max(1, round(SMALL_SIDE / max(page.shape)))
-    page = enlarged(page, factor)
+    if factor > 1:
+        size = page.shape[1] * factor, page.shape[0] * factor
+        page = np.asarray(Image.fromarray(page).resize(size, Image.Resampling.BICUBIC))
     polarity = polarity_of(page)
     strength = ink_strength(page if polarity == "dark-on-light" else ~page)
     if strength is None:
@@ -149,12 +151,6 @@ def without_rules(page: Pixels) -> Pixels:
     share = (place - above)[:, np.newaxis]
     below = np.minimum(above + 1, kept.size - 1)
     return np.rint(page[kept[above]] * (1 - share) + page[kept[below]] * share).astype(np.uint8)
-
-
-def enlarged(page: Pixels, factor: int) -> Pixels:
-    """Returns the page ``factor`` times as large."""
-    size = page.shape[1] * factor, page.shape[0] * factor
-    return page if factor == 1 else np.asarray(Image.fromarray(page).resize(size, Image.Resampling.BICUBIC))
 
 
 def polarity_of(page: Pixels) -> Polarity:

@@ -1,9 +1,9 @@
 """Reading request bodies: their limits, the media type, JSON, multipart, and their faults as problems."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
@@ -130,10 +130,20 @@ def parse_json(body: bytes, model: type[_Model]) -> _Model:
         content = from_json(body)  # a step of its own: no other thread runs during either of the two
     except ValueError as error:
         raise ProblemError(problems.MALFORMED_REQUEST, f"not JSON: {error}") from error
+    return validated(model, content)
+
+
+def validated(model: type[_Model], content: object) -> _Model:
+    """Returns ``content`` as a ``model``. Raises ProblemError (422) naming each field at fault."""
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise invalid(*_body_errors(error.errors(include_url=False, include_input=False))) from error
+        found = []
+        for one in error.errors(include_url=False, include_input=False):
+            places = [f"/{field}" for field in one.get("ctx", {}).get("fields", ())]
+            places = places or ["".join(f"/{escaped(part)}" for part in one["loc"])]
+            found += [at_pointer(place, _MESSAGES.get(one["type"], one["msg"])) for place in places]
+        raise invalid(*found[:_MAX_ERRORS]) from error
 
 
 class _Multipart(MultiPartParser):
@@ -156,7 +166,10 @@ async def read_form(request: Request, *, max_files: int, max_fields: int) -> Asy
 
     Raises ProblemError: 400 for a body that can't be read or breaks off, 415 for a charset other than UTF-8.
     """
-    _check_charset(request)
+    # The charset names the codec of the fields, and Python has codecs that take minutes for a mebibyte (punycode).
+    charset = parse_options_header(request.headers.get("content-type", ""))[1].get(b"charset", b"utf-8")
+    if charset.lower() not in (b"utf-8", b"utf8", b"us-ascii"):
+        raise ProblemError(problems.UNSUPPORTED_MEDIA_TYPE, "Content-Type: the charset should be utf-8")
     parser = _Multipart(request.headers, request.stream(), max_files=max_files, max_fields=max_fields)
     try:
         form = await parser.parse()
@@ -171,17 +184,6 @@ async def read_form(request: Request, *, max_files: int, max_fields: int) -> Asy
         await form.close()
 
 
-def _check_charset(request: Request) -> None:
-    """Refuses multipart with a ``charset`` other than UTF-8, the default (RFC 7578).
-
-    It names the codec of the fields, and Python has codecs that take minutes for a mebibyte (punycode).
-    Raises ProblemError (415).
-    """
-    charset = parse_options_header(request.headers.get("content-type", ""))[1].get(b"charset", b"utf-8")
-    if charset.lower() not in (b"utf-8", b"utf8", b"us-ascii"):
-        raise ProblemError(problems.UNSUPPORTED_MEDIA_TYPE, "Content-Type: the charset should be utf-8")
-
-
 def _check_size(body: bytes) -> None:
     """Refuses JSON that would be 25 times its size in memory, before it is parsed.
 
@@ -193,15 +195,6 @@ def _check_size(body: bytes) -> None:
     ):
         if count > most:
             raise invalid(at_pointer("", f"the body has more than {most} {what}"))
-
-
-def _body_errors(errors: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
-    found = []
-    for error in errors:
-        places = [f"/{field}" for field in error.get("ctx", {}).get("fields", ())]
-        places = places or ["".join(f"/{escaped(part)}" for part in error["loc"])]
-        found += [at_pointer(place, _MESSAGES.get(error["type"], error["msg"])) for place in places]
-    return found[:_MAX_ERRORS]
 
 
 def escaped(part: object) -> str:

@@ -79,7 +79,7 @@ class AdmissionControl:
         self.large = ImageBudget(max_images, metrics.images_in_flight.labels("large"))
         self._counts_arrivals = counts_arrivals
         self._refusals = metrics.refusals
-        self._arrived = 0
+        self._arrived: list[str] = []
         self._image_routes = [
             (method, route.path_regex, route.path)
             for route in routes
@@ -97,16 +97,13 @@ class AdmissionControl:
     @property
     def crowded(self) -> bool:
         """Whether the small budget is full, or will be once the requests that just arrived reach ``images``."""
-        return self.small.in_progress + MIN_CHARGE_IMAGES * self._arrived >= self.small.limit
+        return self.small.in_progress + MIN_CHARGE_IMAGES * len(self._arrived) >= self.small.limit
 
     def note_arrival(self, loop: asyncio.AbstractEventLoop, route: str, body: bytearray) -> None:
         """Notes that a whole small request has arrived, until its task has had a step: then ``images`` counts it."""
         if self._counts_arrivals and _surely_small(route, body):
-            self._arrived += 1
-            loop.call_soon(self._forget_arrival)
-
-    def _forget_arrival(self) -> None:
-        self._arrived -= 1
+            self._arrived.append(route)
+            loop.call_soon(self._arrived.pop)
 
     def refuses_early(self, route: str, body: bytearray) -> bool:
         """Returns whether ``images`` would surely refuse a request to ``route`` now.

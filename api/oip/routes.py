@@ -53,7 +53,7 @@ _INFER: Final[dict[str, Any]] = {
         200: {
             "model": InferenceResponse,
             "description": "The outputs: as JSON, or as JSON with bytes after it.",
-            "content": {BINARY: openapi.binary()},
+            "content": {BINARY: openapi.BINARY},
             "headers": openapi.MODEL_HEADERS
             | {HEADER_LENGTH: {"schema": {"type": "integer"}, "description": "How many bytes are JSON, if not all."}},
         },
@@ -64,7 +64,7 @@ _INFER: Final[dict[str, Any]] = {
             *_VERSION_FAILURES,
         ),
     },
-    "openapi_extra": openapi.body({JSON: openapi.schema_of(InferenceRequest), BINARY: openapi.binary()}),
+    "openapi_extra": openapi.body({JSON: openapi.schema_of(InferenceRequest), BINARY: openapi.BINARY}),
     "response_class": Response,
 }
 
@@ -97,16 +97,13 @@ async def ready(request: Request) -> dict[str, bool]:
 )
 async def index(request: Request) -> list[RepositoryEntry]:
     """Triton's list of models. Its filter, `ready`, is ignored."""
-    return [
-        RepositoryEntry(
-            name=model,
-            version=str(one.version),
-            state=_STATES.get(one.state, "UNAVAILABLE"),
-            reason=f"{one.error.code}: {one.error.message}" if one.error else "",
-        )
-        for model in MODELS
-        for one in await _versions(request, model)
-    ]
+    entries = []
+    for model in MODELS:
+        for one in await _versions(request, model):
+            reason = f"{one.error.code}: {one.error.message}" if one.error else ""
+            state = _STATES.get(one.state, "UNAVAILABLE")
+            entries.append(RepositoryEntry(name=model, version=str(one.version), state=state, reason=reason))
+    return entries
 
 
 @router.get("/models/{model}", summary="What a model takes and gives", responses=openapi.failures(*_MODEL_FAILURES))

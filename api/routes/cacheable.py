@@ -39,7 +39,7 @@ _HEADERS: Final[dict[str, Any]] = {
     summary="One digit as an image",
     description="For an `<img>` tag: cacheable for a year with `version`, revalidated by `ETag` without.",
     responses={
-        200: {"description": "The digit.", "content": {PNG: openapi.binary()}, "headers": _HEADERS},
+        200: {"description": "The digit.", "content": {PNG: openapi.BINARY}, "headers": _HEADERS},
         304: {"description": "The image is the one that `If-None-Match` names.", "headers": _HEADERS},
         **openapi.failures(problems.VERSION_NOT_FOUND, problems.INVALID_REQUEST, *openapi.UPSTREAM),
     },

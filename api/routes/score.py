@@ -11,7 +11,6 @@ from urllib.parse import unquote_to_bytes
 import numpy as np
 import orjson
 from fastapi import APIRouter, Query, Request
-from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 from starlette.responses import Response
 
@@ -49,7 +48,7 @@ _BODY: Final[dict[str, Any]] = {
             "properties": {FIELD: _FILES, **ScoreOptions.model_json_schema()["properties"]},
         }
     },
-    PNG: openapi.binary(),
+    PNG: openapi.BINARY,
 }
 
 
@@ -102,17 +101,12 @@ async def _read(request: Request, media_type: str, max_images: int) -> tuple[lis
         files = [_from_base64(text, f"/{FIELD}/{index}") for index, text in enumerate(body.images)]
         return files, body.model_dump(include=body.model_fields_set, exclude={FIELD})
     async with bodies.read_form(request, max_files=10_000, max_fields=1000) as form:
-        texts: dict[str, str] = {}
-        for name, part in form.multi_items():
-            if name in ScoreOptions.model_fields and isinstance(part, str):
-                texts[name] = part
-            elif name != FIELD:
-                expected = f"only files in the field {FIELD}, and {', '.join(ScoreOptions.model_fields)} are accepted"
-                raise invalid(at_pointer(f"/{bodies.escaped(name)}", expected))
-        try:
-            options = ScoreOptions.model_validate(texts)
-        except ValidationError as error:
-            raise invalid(*(at_pointer(f"/{one['loc'][0]}", one["msg"]) for one in error.errors())) from error
+        names = ScoreOptions.model_fields
+        texts = {name: part for name, part in form.multi_items() if name in names and isinstance(part, str)}
+        if unknown := [name for name in form if name != FIELD and name not in texts]:
+            expected = f"only files in the field {FIELD}, and {', '.join(names)} are accepted"
+            raise invalid(*(at_pointer(f"/{bodies.escaped(name)}", expected) for name in unknown[:20]))
+        options = bodies.validated(ScoreOptions, texts)
         parts = form.getlist(FIELD)
         _check_count(len(parts), max_images)
         files = [await _from_part(part, f"/{FIELD}/{index}") for index, part in enumerate(parts)]

@@ -5,7 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal
 
 import anyio.to_thread
 from fastapi import APIRouter, Request
@@ -137,21 +137,12 @@ async def model_status(state: GatewayState, name: str, timeout_s: float) -> Mode
             serving = next((one.version for one in versions if one.state == "AVAILABLE"), None)
     except ModelNotServedError:
         pass
-    model = Model(
-        name=name,
-        status="unavailable" if serving is None else "available",
-        detail=None,
-        serving=serving,
-        versions=[
-            ModelVersion(
-                version=one.version,
-                state=one.state,
-                error=None if one.error_code == "OK" else VersionError(code=one.error_code, message=one.error_message),
-                card=None,
-            )
-            for one in versions
-        ],
-    )
+    found = []
+    for one in versions:
+        error = None if one.error_code == "OK" else VersionError(code=one.error_code, message=one.error_message)
+        found.append(ModelVersion(version=one.version, state=one.state, error=error, card=None))
+    status: Literal["available", "unavailable"] = "unavailable" if serving is None else "available"
+    model = Model(name=name, status=status, detail=None, serving=serving, versions=found)
     if failed := _failed(model):
         assert failed.error
         then = "nothing serves" if serving is None else f"version {serving} serves on"
