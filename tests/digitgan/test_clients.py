@@ -96,15 +96,6 @@ def test_scale_and_version(client: Both) -> None:
         client.generate(version=9)
 
 
-def test_what_the_gateway_refuses_names_the_fields(client: Both) -> None:
-    with pytest.raises(InvalidRequestError) as caught:
-        client.generate(3, digit=10, scale=40)
-    error = caught.value
-    assert (error.type, error.status) == ("/problems/invalid-request", 422)
-    assert {one.place for one in error.errors} == {"/digit", "/scale"}
-    assert all(one.detail for one in error.errors)
-
-
 @pytest.mark.parametrize("suffix", [".png", ".zip", ".npy", ".json"])
 def test_a_file_is_what_the_gateway_makes(client: Both, tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"digits{suffix}"
