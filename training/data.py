@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import struct
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,8 +26,8 @@ IDX_FILES: Final = {
     "x_test": "t10k-images-idx3-ubyte.gz",
     "y_test": "t10k-labels-idx1-ubyte.gz",
 }
-_IDX_UBYTE: Final = 0x08
-"""The IDX format's type code for unsigned bytes (third byte of the header; LeCun, Cortes & Burges, MNIST page)."""
+_IDX_UBYTE: Final = b"\0\0\x08"
+"""How IDX files of unsigned bytes begin (LeCun, Cortes & Burges, MNIST page); the rank and the sizes follow."""
 
 MOST_HELD_OUT: Final = 5000
 LEAST_HELD_OUT: Final = 20
@@ -88,7 +89,7 @@ def load(path: Path | None, hold_out: str = STRATIFIED) -> Dataset:
     if path is None:
         source, arrays = "keras", _download()
     elif path.is_dir():
-        source, arrays = str(path), {name: _read_idx(_idx_file(path, file)) for name, file in IDX_FILES.items()}
+        source, arrays = str(path), {name: _read_idx(path, file) for name, file in IDX_FILES.items()}
     else:
         source, arrays = str(path), _read_npz(path)
     for part in ("train", "test"):
@@ -136,29 +137,23 @@ def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
         raise UserError(f"{path} is not a readable .npz archive: {error}") from error
 
 
-def _idx_file(folder: Path, name: str) -> Path:
-    """Returns one of MNIST's files in a folder: zipped or not, with "-idx" or, as some unzip it, ".idx" in its name."""
-    plain = name.removesuffix(".gz")
-    for candidate in (name, plain, f"{name.replace('-idx', '.idx')}", plain.replace("-idx", ".idx")):
-        if (folder / candidate).exists():
-            return folder / candidate
-    raise UserError(f"{folder} lacks {name}; it needs {', '.join(IDX_FILES.values())}, zipped or not")
-
-
-def _read_idx(path: Path) -> NDArray[np.uint8]:
-    content = path.read_bytes()
-    if path.suffix == ".gz":
-        try:
+def _read_idx(folder: Path, name: str) -> NDArray[np.uint8]:
+    """Reads one of MNIST's files: zipped or not, with "-idx" or, as some unzip it, ".idx" in its name."""
+    found = sorted(folder.glob(name.removesuffix(".gz").replace("-idx", "?idx") + "*"))
+    if not found:
+        raise UserError(f"{folder} lacks {name}; it needs {', '.join(IDX_FILES.values())}, zipped or not")
+    try:
+        content = found[0].read_bytes()
+        if found[0].suffix == ".gz":
             content = gzip.decompress(content)
-        except (OSError, EOFError) as error:
-            raise UserError(f"{path} is not a gzip file: {error}") from error
-    if len(content) < 4 or content[:2] != b"\0\0" or content[2] != _IDX_UBYTE:
-        raise UserError(f"{path} is not an IDX file of unsigned bytes: it begins with {content[:4].hex(' ')}")
-    rank = content[3]
-    shape = tuple(int(n) for n in np.frombuffer(content, ">u4", rank, 4)) if len(content) >= 4 + 4 * rank else ()
-    if len(shape) != rank or len(content) - 4 - 4 * rank != int(np.prod(shape)):
-        raise UserError(f"{path} is cut short or too long for its header, which says {list(shape)}")
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
+        magic, rank = content[:3], content[3]
+        if magic != _IDX_UBYTE:
+            raise ValueError(f"it begins with {magic.hex(' ')}")
+        return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(
+            struct.unpack_from(f">{rank}I", content, 4)
+        )
+    except (OSError, EOFError, LookupError, ValueError, struct.error) as error:
+        raise UserError(f"{found[0]} is not a whole IDX file of unsigned bytes: {error}") from error
 
 
 def _check(source: str, part: str, images: NDArray[Any], labels: NDArray[Any]) -> None:

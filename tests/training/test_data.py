@@ -128,11 +128,12 @@ def test_idx_files_are_read_unzipped(digits_npz: Path, tmp_path: Path, rename: C
     ("content", "fault"),
     [
         (None, "lacks t10k-labels"),
-        (b"\0\0\x08\x01", "not a gzip file"),
-        (gzip.compress(b"\0\0\x0d\x01\0\0\0\x05" + bytes(20)), "not an IDX file of unsigned bytes"),
-        (gzip.compress(b"\0\0\x08\x01\0\0\0\x05" + bytes(4)), "cut short"),
-        (gzip.compress(b"\0\0\x08\x02\0\0"), "cut short"),
-        (gzip.compress(bytes(range(5)) * 100)[:-12], "not a gzip file"),
+        (b"\0\0\x08\x01", "not a whole IDX file of unsigned bytes: Not a gzipped file"),
+        (gzip.compress(b"\0\0\x0d\x01\0\0\0\x05" + bytes(20)), "not a whole IDX file"),
+        (gzip.compress(b"\0\0\x08\x01\0\0\0\x05" + bytes(4)), "not a whole IDX file"),
+        (gzip.compress(b"\0\0\x08\x02\0\0"), "not a whole IDX file"),
+        (gzip.compress(b"\0\0"), "not a whole IDX file"),
+        (gzip.compress(bytes(range(5)) * 100)[:-12], "not a whole IDX file"),
     ],
 )
 def test_a_broken_idx_file_is_named(tmp_path: Path, digits_npz: Path, content: bytes | None, fault: str) -> None:
