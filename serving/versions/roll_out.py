@@ -320,36 +320,33 @@ class _Change:
     def _wait_until_available(self, versions: Iterable[int]) -> None:
         """Waits until the versions are AVAILABLE everywhere. Raises RollOutError if one cannot be loaded."""
         begun, model = time.monotonic(), self._model
+        before = {each.address: each.statuses[model] for each in self._snapshots}
 
-        def complaint() -> str:
-            waited_s = time.monotonic() - begun
-            missing = []
-            for server, snapshot in zip(self._roll_out.servers, self._snapshots, strict=True):
-                statuses = server.statuses(model)
-                for version in versions:
-                    status = statuses.get(version)
-                    is_new = status != snapshot.statuses[model].get(version)
-                    if status and status.error_message and (is_new or waited_s > OLD_FAILURE_S):
-                        raise RollOutError(
-                            f"{server.address} can't load {model} version {version}: {status.error_message}. "
-                            "Publish it again under a new number"
-                        )
-                    if not status or status.state != "AVAILABLE":
-                        missing.append(f"{status.state if status else 'UNKNOWN'} at {server.address}")
-            listed = f"{model} version {_listed(versions)} isn't AVAILABLE after {waited_s:.0f} s: {', '.join(missing)}"
-            return f"{listed}. Look at the server's log" if missing else ""
+        def complaint(server: ModelServer) -> str:
+            statuses = server.statuses(model)
+            for version in versions:
+                status = statuses.get(version)
+                is_new = status != before[server.address].get(version)
+                if status and status.error_message and (is_new or time.monotonic() - begun > OLD_FAILURE_S):
+                    raise RollOutError(
+                        f"{server.address} can't load {model} version {version}: {status.error_message}. "
+                        "Publish it again under a new number"
+                    )
+                if not status or status.state != "AVAILABLE":
+                    state = status.state if status else "UNKNOWN"
+                    return f"{model} version {version} is still {state} at {server.address}. Look at the server's log"
+            return ""
 
-        _wait(complaint, LOAD_S)
+        self._wait(complaint, LOAD_S)
 
     def _wait_until_unloaded(self, versions: set[int]) -> None:
         """Waits until no server has one of the versions AVAILABLE: the next change must not take it for loaded."""
 
-        def complaint() -> str:
-            model, servers = self._model, self._roll_out.servers
-            left = [server.address for server in servers if versions & _available(server.statuses(model))]
-            return f"{', '.join(left)} does not unload {model} version {_listed(versions)}" if left else ""
+        def complaint(server: ModelServer) -> str:
+            left = versions & _available(server.statuses(self._model))
+            return f"{server.address} does not unload {self._model} version {_listed(left)}" if left else ""
 
-        _wait(complaint, LOAD_S)
+        self._wait(complaint, LOAD_S)
 
     def _wait_until_served(self, target: Labels) -> None:
         """Waits until every server has served the labels ``target`` for the time of a poll.
@@ -358,27 +355,28 @@ class _Change:
         Raises RollOutError for a server that keeps other labels.
         """
         names = {*LABELS, *self.labels, *target}
-        settled = time.monotonic()
 
-        def complaint() -> str:
-            nonlocal settled
-            for server in self._roll_out.servers:
-                if (found := server.labels(self._model, names)) != target:
-                    settled = time.monotonic()
-                    here = format_labels(found) or "no label"
-                    return f"{server.address} serves {here} in place of {format_labels(target)}"
-            return "" if time.monotonic() - settled >= self._roll_out.poll_s else "the labels go back and forth"
+        def complaint(server: ModelServer) -> str:
+            found = server.labels(self._model, names)
+            here = format_labels(found) or "no label"
+            return "" if found == target else f"{server.address} serves {here} in place of {format_labels(target)}"
 
-        _wait(complaint, CONFIRM_S + self._roll_out.poll_s)
+        self._wait(complaint, CONFIRM_S, self._roll_out.poll_s)
 
-
-def _wait(complaint: Callable[[], str], timeout_s: float) -> None:
-    """Waits until there is no complaint. Raises RollOutError with the last one."""
-    deadline = time.monotonic() + timeout_s
-    while found := complaint():
-        if time.monotonic() > deadline:
-            raise RollOutError(found)
-        time.sleep(_LOOK_EVERY_S)
+    def _wait(self, complaint: Callable[[ModelServer], str], timeout_s: float, quiet_s: float = 0.0) -> None:
+        """Waits until no server has had a complaint for ``quiet_s``. Raises RollOutError with the last one."""
+        begun = quiet_since = time.monotonic()
+        last = ""
+        while True:
+            found = next(filter(None, map(complaint, self._roll_out.servers)), "")
+            now = time.monotonic()
+            if found:
+                last, quiet_since = found, now
+            elif now - quiet_since >= quiet_s:
+                return
+            if now - begun > timeout_s + quiet_s:
+                raise RollOutError(last)
+            time.sleep(_LOOK_EVERY_S)
 
 
 def _available(statuses: Mapping[int, VersionStatus]) -> set[int]:

@@ -81,7 +81,7 @@ def test_a_light_evaluation_is_the_same_without_the_search(evaluator: Evaluator,
     assert full.keys() - light.keys() == {"nearest_distance", "nearest_distance_ratio"}
     assert light == {key: full[key] for key in light}
     assert set(FIGURES) - full.keys() == {"class_kl"}
-    with pytest.raises(UserError, match="images: 19 are too few; at least 20 are needed"):
+    with pytest.raises(UserError, match="19 images are too few to be measured; at least 20 are needed"):
         evaluator.measure(dataset.x_test[:19])
 
 

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.errors import UserError
 from training.data import Images
 from training.evaluation import statistics
 from training.evaluation.classifier import EvaluationClassifier
@@ -34,7 +33,6 @@ class Evaluator:
             training_images: uint8 [M, 28, 28], what the generator may have memorised.
             light: leaves out the nearest training images, which take most of the time, and their figures.
         """
-        _check_size("reference images", reference_images)
         self._classifier = classifier
         self._training_images = training_images
         self._light = light
@@ -52,7 +50,6 @@ class Evaluator:
 
         ``in_training``: they are training images themselves, and each one's nearest other training image counts.
         """
-        _check_size("images", images)
         features, probabilities = self._classifier.predict(images)
         rank = 2 if in_training else 1  # The nearest training image of a training image is itself.
         return Measurement(
@@ -73,8 +70,3 @@ class Evaluator:
         size = min(count, len(self._training_images))
         drawn = np.sort(np.random.default_rng(0).choice(len(self._training_images), size, replace=False))
         return self.measure(self._training_images[drawn], in_training=True)
-
-
-def _check_size(what: str, images: Images) -> None:
-    if len(images) < statistics.MIN_IMAGES:
-        raise UserError(f"{what}: {len(images)} are too few; at least {statistics.MIN_IMAGES} are needed")

@@ -16,6 +16,7 @@ from sklearn.metrics.pairwise import polynomial_kernel
 from sklearn.neighbors import NearestNeighbors
 
 from serving.contract import CLASSES
+from serving.errors import UserError
 from training.data import Images
 
 Floats = NDArray[np.floating[Any]]
@@ -132,7 +133,9 @@ class Manifold:
 
     @classmethod
     def of(cls, features: Floats) -> "Manifold":
-        """Measures the radii of features [N, D], N at least MIN_IMAGES."""
+        """Measures the radii of features [N, D]. Raises UserError if they are fewer than MIN_IMAGES."""
+        if len(features) < MIN_IMAGES:
+            raise UserError(f"{len(features)} images are too few to be measured; at least {MIN_IMAGES} are needed")
         wide = features.astype(np.float64)
         distances, _ = NearestNeighbors(n_neighbors=DENSITY_NEIGHBOURS, algorithm="brute").fit(wide).kneighbors()
         return cls(wide, distances[:, PRECISION_NEIGHBOURS - 1], distances[:, DENSITY_NEIGHBOURS - 1])
