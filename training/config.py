@@ -72,6 +72,8 @@ class Recipe:
             (:mod:`training.gan.feature_discriminators`); 0 leaves them out.
         feature_penalty: as ``gradient_penalty``, for the feature discriminators.
         dropout: share of activations dropped in the discriminator, 0 <= dropout < 1.
+        augmentation: share of the images, real and generated, that are transformed before the discriminators see them
+            (:mod:`training.gan.augmentation`), so that a long run does not memorise the training images; 0: none.
         ema_decay: decay a step of the exponential moving average of the generator's weights that is exported
             and pictured in place of the last weights (Yazıcı et al. 2019); 0 turns it off.
     """
@@ -88,6 +90,7 @@ class Recipe:
     feature_penalty: Weight
     dropout: Share
     ema_decay: Share
+    augmentation: Share = 0.0
 
     def __post_init__(self) -> None:
         """Raises ConfigError for a value outside its range."""
@@ -149,7 +152,7 @@ class TrainingConfig:
         hold_out: which training images neither network sees, for choices and calibrations: one of HOLD_OUTS.
         classifier: what measures and labels the run's digits: PACKAGED, OWN, or a base directory's path.
         mixed_precision: compute in bfloat16 and keep weights in float32.
-        xla: compile the step with XLA, which is faster on a GPU.
+        xla: compile the steps with XLA, which is faster on a GPU and slower on a CPU.
         log_every: steps a line in metrics.jsonl, each the mean over its interval.
         checkpoint_every: steps between checkpoints.
         evaluate_every: steps between evaluations of the averaged generator on the validation images, of which the

@@ -57,27 +57,34 @@ class DeviceLoop:
             seed: root of the order.
             figures: how many figures a step returns.
             strategy: the tf.distribute strategy; None for the one that is in scope.
-            xla: compile the step with XLA.
+            xla: compile the steps with XLA, which is faster on a GPU and slower on a CPU.
         """
         strategy = strategy or tf.distribute.get_strategy()
         share = batch_size // strategy.num_replicas_in_sync
 
-        @tf.function(autograph=False, jit_compile=xla)  # type: ignore[untyped-decorator]
         def on_replica(number: Any, rows: Any) -> Any:
             start = tf.distribute.get_replica_context().replica_id_in_sync_group * share
             return step(number, tf.slice(rows, [start], [share]))
 
-        @tf.function(autograph=False)  # type: ignore[untyped-decorator]
-        def call(first: Any, steps: Any) -> Any:
-            rows = batch_rows(examples, batch_size, seed, first, steps)
+        # XLA compiles the whole loop, so that the host starts nothing between two steps. Several replicas exchange
+        # their gradients, so there it compiles the step alone.
+        alone = strategy.num_replicas_in_sync == 1
+        on_replica = tf.function(on_replica, autograph=False, jit_compile=xla and not alone)
 
+        @tf.function(autograph=False, jit_compile=xla and alone)  # type: ignore[untyped-decorator]
+        def run_steps(first: Any, steps: Any, rows: Any) -> Any:
             def one_step(k: Any, found: Any) -> tuple[Any, Any]:
                 per_replica = strategy.run(on_replica, args=(first + k, rows[k]))
                 return k + 1, found.write(k, strategy.experimental_local_results(per_replica)[0])
 
-            found = tf.TensorArray(tf.float32, steps, element_shape=[figures])
+            found = tf.TensorArray(tf.float32, MOST_STEPS, element_shape=[figures])
             _, found = tf.while_loop(lambda k, _: k < steps, one_step, (tf.constant(0), found))
             return found.stack()
+
+        @tf.function(autograph=False)  # type: ignore[untyped-decorator]
+        def call(first: Any, steps: Any) -> Any:
+            rows = tf.pad(batch_rows(examples, batch_size, seed, first, steps), [[0, MOST_STEPS - steps], [0, 0]])
+            return run_steps(first, steps, tf.ensure_shape(rows, [MOST_STEPS, batch_size]))
 
         self._call = call
         self._agreed = agreement(strategy)
@@ -102,7 +109,7 @@ class DeviceLoop:
                 if not steps:
                     return
                 started = time.monotonic()
-                found = self._call(tf.constant(step), tf.constant(steps)).numpy()
+                found = self._call(tf.constant(step), tf.constant(steps)).numpy()[:steps]
                 affordable = int(np.clip(steps * CALL_S / (time.monotonic() - started), 1, MOST_STEPS))
                 step += steps
                 yield found

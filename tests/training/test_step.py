@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 
 from training.config import PRESETS, TrainingConfig
+from training.gan.augmentation import augment
 from training.gan.losses import LOSSES
 from training.gan.step import Trainer
 
@@ -49,6 +50,12 @@ def feature_of(discriminators: Any, k: int, images: Any) -> Any:
     return discriminators.features(images)[k]
 
 
+def seen(trainer: Trainer, images: Any, step: int, k: int) -> Any:
+    """What the discriminators see of the real images (k = 0) and of the generated ones (1)."""
+    uniform = tf.random.stateless_uniform([BATCH, 7], tf.random.experimental.stateless_fold_in([SEED, step], k))
+    return augment(images, trainer.config.recipe.augmentation, uniform)
+
+
 def learned(network: Any) -> list[Any]:
     """All weights of a network that training changes, frozen or not."""
     return [weight for weight in network.weights if "moving" not in weight.path and "seed" not in weight.path]
@@ -66,10 +73,11 @@ def gradients(trainer: Trainer, reals: Any, step: int) -> list[tuple[Any, Any]]:
             for k, head in enumerate(features.heads)
         ]
     found: list[tuple[Any, Any]] = []
+    reals = seen(trainer, reals, step, 0)
     generator_loss = 0.0
     with tf.GradientTape() as generator_tape:
         generator_tape.watch([weight.value for weight in learned(trainer.generator)])
-        fakes = trainer.generator(noise, training=True)
+        fakes = seen(trainer, trainer.generator(noise, training=True), step, 1)
         for network, see, weight, _ in games:
             generator_loss += weight * tf.reduce_mean(loss.generator(network(see(reals)), network(see(fakes))))
     for network, see, _, penalty in games:
@@ -96,7 +104,11 @@ def assert_step_follows_gradients(trainer: Trainer, step: int) -> None:
         assert agreement > 0.999, f"{weight.path}: {agreement:.1%} of the weights moved against their gradient"
 
 
-@pytest.mark.parametrize("changes", [{}, {"loss": "non-saturating", "feature_weight": 0.0}], ids=["best", "plain"])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"loss": "non-saturating", "feature_weight": 0.0}, {"augmentation": 0.5}],
+    ids=["best", "plain", "augmented"],
+)
 def test_each_step_moves_all_networks_against_their_gradients(changes: dict[str, Any]) -> None:
     """The second step has other images and other noise."""
     trainer = build(**changes)

@@ -10,6 +10,7 @@ from serving.contract import NOISE_DIM
 from training.config import METRICS, ConfigError, TrainingConfig
 from training.data import Images
 from training.device_loop import DeviceLoop, on_device
+from training.gan.augmentation import augment
 from training.gan.feature_discriminators import FeatureDiscriminators
 from training.gan.losses import AdversarialLosses, adversarial_losses
 from training.gan.networks import averaged_generator, build_discriminator, build_generator, float32_copy, to_unit
@@ -98,7 +99,14 @@ class Trainer(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
         """
         recipe = self.config.recipe
         with tf.GradientTape() as generator_tape:
-            fakes = self.generator(self._noise(number, reals.shape[0]), training=True)
+            seed = tf.stack([self.config.seed, number])
+            noise = tf.random.stateless_normal([recipe.batch_size, NOISE_DIM], seed)
+            fakes = self.generator(self._own_rows(noise), training=True)
+            if recipe.augmentation:
+                reals, fakes = (
+                    self._augmented(images, tf.random.experimental.stateless_fold_in(seed, k))
+                    for k, images in enumerate((reals, fakes))
+                )
             with tf.GradientTape() as discriminator_tape:
                 losses = adversarial_losses(
                     recipe.loss, self.discriminator, reals, fakes, with_penalty=recipe.gradient_penalty > 0
@@ -131,12 +139,15 @@ class Trainer(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
         right = losses.real_logits > middle, losses.fake_logits <= middle
         return tf.stack([tf.reduce_sum(tf.cast(each, tf.float32)) for each in right]) / recipe.batch_size
 
-    def _noise(self, number: Any, rows: int) -> Any:
-        """This replica's rows of the step's noise, which depends on the seed and the step alone."""
-        seed = tf.stack([self.config.seed, number])
-        noise = tf.random.stateless_normal([self.config.recipe.batch_size, NOISE_DIM], seed)
+    def _augmented(self, images: Any, seed: Any) -> Any:
+        uniform = tf.random.stateless_uniform([self.config.recipe.batch_size, 7], seed)
+        return augment(images, self.config.recipe.augmentation, self._own_rows(uniform))
+
+    def _own_rows(self, values: Any) -> Any:
+        """This replica's rows of what is drawn for the whole batch, which depends on the seed and the step alone."""
+        rows = self.config.recipe.batch_size // self._strategy.num_replicas_in_sync
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        return tf.slice(noise, [replica * rows, 0], [rows, NOISE_DIM])
+        return values[replica * rows : (replica + 1) * rows]
 
     def _average_weights(self) -> None:
         """Moves each average towards its weight: average <- decay · average + (1 - decay) · weight.
