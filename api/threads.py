@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
-from contextvars import copy_context
 from typing import Final, TypeVar
 
 INLINE_BYTES: Final = 2**16
@@ -17,7 +16,7 @@ async def in_thread(work: Callable[[], _T], threads: Executor | None = None) -> 
 
     If the request ends first, work that has not begun is dropped. Work that has begun runs on in its thread.
     """
-    return await asyncio.get_running_loop().run_in_executor(threads, copy_context().run, work)
+    return await asyncio.get_running_loop().run_in_executor(threads, work)
 
 
 async def in_thread_if_large(size: int, work: Callable[[], _T], threads: Executor | None = None) -> _T:

@@ -1,7 +1,7 @@
 """Reading request bodies: their limits, the media type, JSON, multipart, and their faults as problems."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
@@ -41,6 +41,8 @@ _Model = TypeVar("_Model", bound=BaseModel)
 class RouteWithBody(APIRoute):
     """Limits the size of a request's body, its time to arrive, and the memory of all large bodies together.
 
+    Refuses a compressed body (415).
+
     FastAPI's own ``max_body_size`` answers in plain text, and here every error is a problem document.
     """
 
@@ -48,7 +50,12 @@ class RouteWithBody(APIRoute):
         gateway: GatewayState = scope["state"][KEY]
         most, timeout_s = gateway.settings.max_body_bytes, gateway.settings.body_timeout_s
         too_large = f"the body may have {most} bytes at most"
-        announced = Headers(scope=scope).get("content-length", "0")
+        headers = Headers(scope=scope)
+        if scope["method"] == "POST" and headers.get("content-encoding", "identity").strip().lower() != "identity":
+            accepted = {"Accept-Encoding": "identity"}
+            detail = "Content-Encoding: the body should not be compressed"
+            raise ProblemError(problems.UNSUPPORTED_MEDIA_TYPE, detail, headers=accepted)
+        announced = headers.get("content-length", "0")
         if announced.isdecimal() and int(announced) > most:
             raise ProblemError(problems.BODY_TOO_LARGE, too_large)
         deadline = asyncio.get_running_loop().time() + timeout_s
@@ -90,24 +97,15 @@ def _last(problem: ProblemType, detail: str) -> ProblemError:
 def media_type(request: Request, accepted: Sequence[str]) -> str:
     """Returns the media type of the body, in lower case, without parameters.
 
-    Raises ProblemError (415) if it isn't one of ``accepted``, or if the body is compressed.
+    Raises ProblemError (415) if it isn't one of ``accepted``.
     """
     given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    headers = {"Accept": ", ".join(accepted)}
-    refuse_compressed(request, headers)
     if given not in accepted:
         expected = " or ".join(accepted)
         found = f"not {given[:100]}" if given else "and there is none"
         detail = f"Content-Type: should be {expected}, {found}"
-        raise ProblemError(problems.UNSUPPORTED_MEDIA_TYPE, detail, headers=headers)
+        raise ProblemError(problems.UNSUPPORTED_MEDIA_TYPE, detail, headers={"Accept": ", ".join(accepted)})
     return given
-
-
-def refuse_compressed(request: Request, headers: Mapping[str, str]) -> None:
-    """Raises ProblemError (415) with ``headers`` if the body is compressed."""
-    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
-        detail = "Content-Encoding: the body should not be compressed"
-        raise ProblemError(problems.UNSUPPORTED_MEDIA_TYPE, detail, headers=headers)
 
 
 async def read_json(request: Request, model: type[_Model]) -> _Model:

@@ -58,8 +58,14 @@ async def _answer(request: Request, error: Exception) -> Response:
                 _log.warning("%s %s: %s", request.method, request.url.path, error, extra={"kind": kind})
         case RequestValidationError():
             problem = invalid(*(at_parameter(str(one["loc"][-1]), one["msg"]) for one in error.errors()))
+        case HTTPException(status_code=404):
+            problem = ProblemError(problems.NOT_FOUND, "no such path; GET /docs lists all")
+        case HTTPException(status_code=405):
+            allowed = {method.strip() for method in (error.headers or {}).get("Allow", "").split(",")}
+            allow = ", ".join(sorted(allowed | ({"HEAD"} if "GET" in allowed else set())))
+            problem = ProblemError(problems.METHOD_NOT_ALLOWED, f"takes {allow}", headers={"Allow": allow})
         case HTTPException():
-            problem = _problem_of_starlette(error)
+            problem = ProblemError(problems.MALFORMED_REQUEST, str(error.detail), headers=error.headers)
         case ClientDisconnect():  # in the middle of its request: it does not get this answer
             problem = ProblemError(problems.MALFORMED_REQUEST, "the request broke off")
         case _:
@@ -69,15 +75,3 @@ async def _answer(request: Request, error: Exception) -> Response:
         state: GatewayState = request.scope["state"][KEY]
         state.metrics.timeouts.labels(error.part if isinstance(error, OutOfTimeError) else "model").inc()
     return problem_response(problem, request.scope["path"])
-
-
-def _problem_of_starlette(error: HTTPException) -> ProblemError:
-    """Returns the problem for what Starlette refuses, such as an unknown path or method."""
-    headers = dict(error.headers or {})
-    if error.status_code == problems.METHOD_NOT_ALLOWED.status:
-        allowed = {method.strip() for method in headers.get("Allow", "").split(",")}
-        headers["Allow"] = ", ".join(sorted(allowed | ({"HEAD"} if "GET" in allowed else set())))
-        return ProblemError(problems.METHOD_NOT_ALLOWED, f"takes {headers['Allow']}", headers=headers)
-    if error.status_code == problems.NOT_FOUND.status:
-        return ProblemError(problems.NOT_FOUND, "no such path; GET /docs lists all", headers=headers)
-    return ProblemError(problems.MALFORMED_REQUEST, str(error.detail), headers=headers)

@@ -71,23 +71,18 @@ class TokenBucket:
 
     def __init__(self, quota: int) -> None:
         self.quota = quota
-        self._level = float(quota)
+        self.level = float(quota)
         self._at = time.monotonic()
 
     def take(self, images: int) -> float:
         """Takes ``images`` and returns 0, or takes nothing and returns in how many seconds there are enough."""
         now = time.monotonic()
-        self._level = min(self.quota, self._level + (now - self._at) * self.quota / WINDOW_S)
+        self.level = min(self.quota, self.level + (now - self._at) * self.quota / WINDOW_S)
         self._at = now
-        if self._level < images:
-            return (images - self._level) * WINDOW_S / self.quota
-        self._level -= images
+        if self.level < images:
+            return (images - self.level) * WINDOW_S / self.quota
+        self.level -= images
         return 0.0
-
-    def owe(self, images: int) -> None:
-        """Takes ``images``, also where there are too few: the next requests then wait for longer."""
-        self.take(0)
-        self._level -= images
 
     def fields(self) -> dict[str, str]:
         """Returns ``RateLimit-Policy`` and ``RateLimit`` (draft-ietf-httpapi-ratelimit-headers-10, sections 3 and 4).
@@ -95,10 +90,10 @@ class TokenBucket:
         ``t`` is when the bucket is full again.
         """
         self.take(0)
-        full_s = math.ceil((self.quota - self._level) * WINDOW_S / self.quota)
+        full_s = math.ceil((self.quota - self.level) * WINDOW_S / self.quota)
         return {
             "RateLimit-Policy": f'"{POLICY}";q={self.quota};w={WINDOW_S};qu="images"',
-            "RateLimit": f'"{POLICY}";r={max(0, int(self._level))};t={full_s}',
+            "RateLimit": f'"{POLICY}";r={max(0, int(self.level))};t={full_s}',
         }
 
 
@@ -119,7 +114,8 @@ def charge_made(request: Request, images: int) -> None:
     """Takes ``images`` that were made beyond those that the request was charged for. The key may then owe images."""
     bucket: TokenBucket | None = request.scope.get(_QUOTA)
     if bucket is not None:
-        bucket.owe(images)
+        bucket.take(0)
+        bucket.level -= images
 
 
 def _take(bucket: TokenBucket, images: int, again: int = 0) -> None:

@@ -161,7 +161,6 @@ async def infer(
     """Runs the version; without a version the newest."""
     state: GatewayState = request.state.gateway
     spec = _spec(model)
-    bodies.refuse_compressed(request, {"Accept-Encoding": "identity"})
     body = await request.body()
     parsed = await in_thread_if_large(
         len(body), lambda: read_request(body, header_length, spec, state.settings.max_images)

@@ -18,22 +18,20 @@ MAX_PER_MINUTE: Final = 20
 
 
 class TextFormatter(logging.Formatter):
-    """For people: level, logger, message, a note in parentheses if there is one, and the request's id in brackets."""
+    """For people: level, logger, message, and the request's id in brackets."""
 
     def __init__(self) -> None:
-        super().__init__("%(levelname)s %(name)s: %(message)s%(aside)s%(request)s")
+        super().__init__("%(levelname)s %(name)s: %(message)s%(request)s")
 
     def format(self, record: logging.LogRecord) -> str:
         under_way = current.get(None)
-        note = getattr(record, "note", "")
-        record.aside = f" ({note})" if note else ""
         record.request = f" [{under_way.request_id}]" if under_way else ""
         return super().format(record)
 
 
 class JsonFormatter(logging.Formatter):
     """For programs: ``time`` (RFC 3339, UTC), ``level``, ``logger``, ``message``, and where there are any
-    ``request_id``, ``trace_id``, ``note``, ``exception`` (a traceback) and the event's ``extra={"fields": …}``.
+    ``request_id``, ``trace_id``, ``exception`` (a traceback) and the event's ``extra={"fields": …}``.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -48,8 +46,6 @@ class JsonFormatter(logging.Formatter):
         span = trace.get_current_span().get_span_context()
         if span.is_valid:
             line["trace_id"] = trace.format_trace_id(span.trace_id)
-        if note := getattr(record, "note", ""):
-            line["note"] = note
         line |= getattr(record, "fields", {})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
@@ -60,7 +56,7 @@ class LimitRepeats(logging.Filter):
     """Lets ``most`` warnings and errors of each kind pass a minute.
 
     A kind is a place in the code, the type of the exception, and ``extra={"kind": …}`` of the event. The last line of
-    a kind that passes says so in a ``note``.
+    a kind that passes says so.
     """
 
     def __init__(self, most: int) -> None:
@@ -80,7 +76,7 @@ class LimitRepeats(logging.Filter):
         kind = record.pathname, record.lineno, error, getattr(record, "kind", None)
         self._counts[kind] += 1
         if self._counts[kind] == self._most:
-            record.note = "more like it are left out for up to a minute"
+            record.msg = f"{record.msg} (more like it are left out for up to a minute)"
         return self._counts[kind] <= self._most
 
 
