@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: written under a temporary name beside their place, then renamed."""
+"""Files that are whole or absent: written under a temporary name in the same directory, then renamed."""
 
 import hashlib
 import os
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes a file so that a reader, or a crash, never meets half of it."""
+    """Writes a file, of which no reader sees a part, also after a crash."""
     data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

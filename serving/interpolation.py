@@ -1,9 +1,8 @@
 """Paths through noise: from point to point along straight lines or arcs.
 
-Normal noise of many dimensions lies near a sphere. A straight line between two points leaves it for lengths that the
-generator never met, and the digits on the way go pale; an arc stays on it (spherical interpolation: White 2016,
-"Sampling Generative Networks", section 2.1; the formula is that of Shoemake 1985, "Animating Rotation with Quaternion
-Curves").
+Normal noise of many dimensions lies near a sphere. A straight line between two points leaves the sphere, so the
+generator gets lengths that it was not trained on, and its digits become pale. An arc stays on the sphere (White 2016,
+"Sampling Generative Networks", section 2.1; formula: Shoemake 1985, "Animating Rotation with Quaternion Curves").
 """
 
 from collections.abc import Callable
@@ -16,10 +15,10 @@ Noise = NDArray[np.float32]
 Method = Literal["slerp", "lerp"]
 
 _LARGEST: Final = float(np.finfo(np.float32).max)
-"""An arc between numbers that float32 holds can lead through numbers that it doesn't."""
+"""Points of an arc can be greater than its ends, and too great for float32."""
 
 _LEAST_SINE: Final = 1e-6
-"""Below this the angle is 0 or 180 degrees to float32's eye, and no arc, or every one, leads from end to end."""
+"""Below this, float32 does not distinguish the angle from 0 or 180 degrees, where no single arc connects the ends."""
 
 
 def lerp(start: Noise, end: Noise, shares: NDArray[Any]) -> Noise:
@@ -63,7 +62,7 @@ def path(points: Noise, steps: int, method: Method, loop: bool) -> Noise:
         points: float32 [K, D], K at least 2.
         steps: from each point to the next one, at least 1.
         method: arcs or straight lines.
-        loop: go on from the last point to the first. That one isn't given twice, so a film of it runs in a circle.
+        loop: continue from the last point to the first, which is not repeated.
 
     Returns:
         float32 [length(K, steps, loop), D].

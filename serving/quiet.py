@@ -1,4 +1,4 @@
-"""Importing TensorFlow and OpenVINO without their announcements, and without what isn't needed of them."""
+"""Imports TensorFlow without its announcements, and OpenVINO without its converter."""
 
 import os
 import shutil
@@ -45,8 +45,8 @@ def quiet_tensorflow_import() -> Iterator[None]:
 def without_openvino_converter() -> Iterator[None]:
     """Keeps OpenVINO, imported in the block, from importing its converter.
 
-    Nothing here converts models to files, and the converter tells OpenVINO's makers over the network that it was
-    imported. OpenVINO does without where the converter is missing, and None in its place says that it is.
+    Nothing here converts models to files, and the converter reports its import over the network. With None in
+    ``sys.modules``, its import fails, and OpenVINO works without it.
     """
     if _OPENVINO_CONVERTER in sys.modules:
         yield

@@ -63,11 +63,9 @@ class _Context:
 
 @contextmanager
 def running_models(models: tuple[ModelConfig, ...]) -> Iterator[InProcessTransport]:
-    """Gives the way to the models immediately, and loads them beside the block.
+    """Yields a transport to the models immediately, and loads the models in a thread.
 
-    When a model cannot be loaded, this process is sent SIGTERM.
-
-    Raises UserError if a model cannot be loaded.
+    If a model cannot be loaded, the thread sends SIGTERM to this process, and the end of the block raises UserError.
     """
     options = ServerOptions(models, max_num_load_retries=1, load_retry_interval_seconds=1.0)
     manager, stopping = Manager(options), threading.Event()

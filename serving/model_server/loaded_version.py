@@ -26,7 +26,7 @@ from serving.model_server.signature import Arrays
 from serving.versions.model_card import CardError, verify
 
 ROWS_AT_ONCE: Final = 64
-"""A row costs no less in larger pieces, and memory more."""
+"""Larger pieces need more memory and no less time a row."""
 
 REQUESTS_AT_ONCE: Final = 2
 
@@ -39,8 +39,8 @@ _log = logging.getLogger(__name__)
 class LoadedVersion:
     """A SavedModel that runs two requests at a time, and the others wait.
 
-    OpenVINO puts all CPUs to the first of the two. It begins with the second at once when the first is done, also while
-    Python has not taken the outputs yet.
+    OpenVINO uses all CPUs for the first of the two. When it is done, OpenVINO begins with the second immediately, while
+    Python copies the outputs of the first.
 
     Rows are filled up to one of ``serving.contract.BATCH_SIZES``, which the model is warmed up with, by repeating the
     last one. OpenVINO takes time when a size is new to it, and rounds a row otherwise at some other sizes.

@@ -10,7 +10,7 @@ from serving.files import sha256_of, write_atomically
 
 
 class CardError(UserError, ValueError):
-    """A model card is missing, unreadable, or belies the files beside it. The message names the file."""
+    """A model card is missing or unreadable, or the files are not those that it names. The message names the file."""
 
 
 def write_card(version_dir: Path, facts: dict[str, Any]) -> None:

@@ -26,11 +26,11 @@ Look = Callable[[NDArray[Any]], NDArray[Any]]
 def build(
     generate: Look, classify: Look, score: Look, seeds: int = SEEDS
 ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Looks at the digit of every seed from 0 up to ``seeds``, with a progress bar.
+    """Labels and scores the digit of every seed from 0 up to ``seeds``, with a progress bar.
 
     A seed is curated if the classifier is sure enough, and if the discriminator's logit is among the upper three
-    quarters of those of the same digit that the classifier is sure of. The logit's floor is each digit's own because
-    some digits, whatever they look like, have higher logits than others: one floor for all would thin those out.
+    quarters of those of the same digit that the classifier is sure of. Each digit has a threshold of its own because
+    some digits have higher logits than others: a common threshold would leave few images of the others.
 
     ``generate`` makes pixels, as they are served, from noise. From those, ``classify`` makes probabilities, and
     ``score`` makes logits.
