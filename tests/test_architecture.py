@@ -3,12 +3,20 @@
 import ast
 import re
 import sys
+from collections.abc import Iterable
+from dataclasses import fields
 from graphlib import TopologicalSorter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+from prometheus_client.metrics import MetricWrapperBase
 
+from api.app import ROUTERS
+from api.settings import Settings
+from api.telemetry.metrics import Metrics
 from tests.support.commands import python
+from training.config import Recipe
 
 ROOT = Path(__file__).parent.parent
 ALLOWED = {
@@ -85,6 +93,26 @@ def test_an_import_brings_no_more_than_it_needs(code: str, there: set[str], abse
     loaded = set(python(f"{code}\nimport sys; print(*sys.modules)").stdout.split())
     assert there <= loaded
     assert not loaded & absent
+
+
+def test_each_router_is_served() -> None:
+    modules = [import_module(f"api.routes.{path.stem}") for path in (ROOT / "api" / "routes").glob("[a-z]*.py")]
+    assert [module for module in modules if hasattr(module, "router") and module.router not in ROUTERS] == []
+
+
+@pytest.mark.parametrize(
+    ("package", "names", "use"),
+    [
+        ("api", Settings.model_fields, r"\.{}\b"),
+        ("api", [name for name, one in vars(Metrics()).items() if isinstance(one, MetricWrapperBase)], r"{}\.[a-z]+\("),
+        ("training", [field.name for field in fields(Recipe)], r"\brecipe\.{}\b"),
+    ],
+    ids=["settings", "metrics", "recipe"],
+)
+def test_what_is_declared_is_used(package: str, names: Iterable[str], use: str) -> None:
+    """A setting that nothing reads has no effect, and a metric that nothing changes stays 0."""
+    code = "".join(path.read_text("utf-8") for path in (ROOT / package).rglob("*.py"))
+    assert [name for name in names if not re.search(use.format(name), code)] == []
 
 
 PAGE = (ROOT / "docs" / "architecture.md").read_text("utf-8")
