@@ -81,10 +81,7 @@ class _Server(uvicorn.Server):
         else:
             self._state.draining = True
             delay_s = self._state.settings.shutdown_delay_s
-            self._loop.call_soon_threadsafe(self._loop.call_later, delay_s, self._stop)
-
-    def _stop(self) -> None:
-        self.should_exit = True
+            self._loop.call_soon_threadsafe(self._loop.call_later, delay_s, setattr, self, "should_exit", True)
 
 
 def run(settings: Settings, transport: Transport | None = None) -> int:
@@ -99,6 +96,7 @@ def run(settings: Settings, transport: Transport | None = None) -> int:
         print(f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}", file=sys.stderr)
         return _FAILED
     logs.configure(settings.log_level, settings.log_format)
+    name = f"[{settings.host}]" if ":" in settings.host else settings.host
     with listener:
         connections = allow_connections(settings.max_connections)
         config = uvicorn.Config(
@@ -114,7 +112,7 @@ def run(settings: Settings, transport: Transport | None = None) -> int:
             timeout_keep_alive=settings.keep_alive_s,
             timeout_graceful_shutdown=settings.shutdown_timeout_s,
         )
-        server = _Server(config, _url(settings.host, listener))
+        server = _Server(config, f"http://{name}:{listener.getsockname()[1]}")
         server.run(sockets=[listener])
     return 0 if server.started else _FAILED
 
@@ -135,11 +133,6 @@ def _listen(host: str, port: int) -> socket.socket:
     listener = socket.create_server((host, port), family=family, dualstack_ipv6=ipv6)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)  # its connections inherit it
     return listener
-
-
-def _url(host: str, listener: socket.socket) -> str:
-    name = f"[{host}]" if ":" in host else host
-    return f"http://{name}:{listener.getsockname()[1]}"
 
 
 def main() -> int:

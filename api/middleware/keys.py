@@ -135,9 +135,9 @@ class CheckKeys:
 
     def __init__(self, app: ASGIApp, keys: Sequence[ApiKey], images_per_minute: int) -> None:
         self._app = app
-        self._keys = {key.sha256: key for key in keys}  # keys are random, so the time of a look-up helps no attacker
-        limits = {key.name: key.images_per_minute or images_per_minute for key in keys}
-        self._buckets = {name: TokenBucket(limit) for name, limit in limits.items() if limit}
+        # By the key's SHA-256. Keys are random, so the time of a look-up helps no attacker.
+        limits = {key.sha256: key.images_per_minute or images_per_minute for key in keys}
+        self._buckets = {sha256: TokenBucket(limit) if limit else None for sha256, limit in limits.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"].startswith(OPEN):
@@ -157,11 +157,11 @@ class CheckKeys:
 
         try:
             given = _given_key(Headers(scope=scope).get("authorization", ""))
-            key = self._keys.get(hashlib.sha256(given.encode()).digest())
-            if key is None:
+            sha256 = hashlib.sha256(given.encode()).digest()
+            if sha256 not in self._buckets:
                 detail = "the API key is not valid" if given else "send the header Authorization: Bearer <key>"
                 raise ProblemError(UNAUTHENTICATED, detail)
-            bucket = self._buckets.get(key.name)
+            bucket = self._buckets[sha256]
             if bucket:
                 _take(bucket, 1)
         except ProblemError as error:
