@@ -31,11 +31,10 @@ def shown(measure: Measure, evaluation: Evaluation, of: str = "figures") -> str:
 
     ``of`` is "figures", or "reference" for the same figure of real images.
     """
-    figures = evaluation.get(of) or {}
-    if measure.key not in figures:
+    if measure.key not in evaluation[of]:
         return "–"
-    intervals = evaluation.get("intervals" if of == "figures" else "reference_intervals") or {}
-    value, interval = (measure.scale * np.array(each.get(measure.key, [])) for each in (figures, intervals))
+    intervals = evaluation["intervals" if of == "figures" else "reference_intervals"]
+    value, interval = (measure.scale * np.array(each.get(measure.key, [])) for each in (evaluation[of], intervals))
     if value.ndim:
         return f"{measure.form.format(value.min()).removesuffix(' %')} to {measure.form.format(value.max())}"
     return with_margin(measure.form, float(value), interval.tolist())
@@ -58,15 +57,14 @@ def met(measure: Measure, evaluation: Evaluation) -> bool | None:
     own, other = (np.asarray(evaluation[name][measure.key]) for name in ("figures", "reference"))
     if not _beyond(measure, (own, own), (other, other)):
         return True
-    ends = [evaluation.get(name, {}).get(measure.key) for name in ("intervals", "reference_intervals")]
+    ends = [evaluation[name].get(measure.key) for name in ("intervals", "reference_intervals")]
     own_ends, other_ends = (np.asarray(each or (value, value)) for each, value in zip(ends, (own, other), strict=True))
     return None if not _beyond(measure, own_ends, other_ends) else False
 
 
 def judged(evaluation: Evaluation) -> list[Measure]:
-    """The measures with a target, for which there is a figure and a reference to compare."""
-    known = [evaluation.get(name) or {} for name in ("figures", "reference")]
-    return [each for each in MEASURES if target(each) and all(each.key in figures for figures in known)]
+    """The measures with a target that the evaluation has."""
+    return [each for each in MEASURES if target(each) and each.key in evaluation["figures"]]
 
 
 def _beyond(measure: Measure, own: Any, other: Any) -> bool:

@@ -82,9 +82,7 @@ def _plots(evaluation: Mapping[str, Any] | None, story: Mapping[str, Any] | None
     if story and story["log"]["step"]:
         drawn["losses"] = plots.losses(story["log"], *story["guessing"].values())
     if story and (on_the_way := story["evaluations"]):
-        drawn["metrics"] = plots.metrics(
-            on_the_way, on_the_way[-1].get("reference") or (evaluation or {}).get("reference")
-        )
+        drawn["metrics"] = plots.metrics(on_the_way, on_the_way[-1]["reference"])
     if evaluation and (score := evaluation.get("score")):
         drawn["reliability"] = plots.reliability(score["reliability"])
         drawn["logits"] = plots.logits(score["logits"])

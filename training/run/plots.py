@@ -68,10 +68,10 @@ def losses(log: Columns, generator_chance: float, discriminator_chance: float) -
     return _png(figure)
 
 
-def metrics(evaluations: Sequence[Mapping[str, Any]], reference: Mapping[str, Any] | None) -> bytes:
+def metrics(evaluations: Sequence[Mapping[str, Any]], reference: Mapping[str, Any]) -> bytes:
     """Draws the figures of the evaluations during a run, at least one, over its steps, a panel each.
 
-    The same figures of real images are dotted lines, if they are known.
+    The same figures of real images are dotted lines.
     """
     figure = _figure(6.6)
     steps = _column(evaluations, "step")
@@ -81,8 +81,7 @@ def metrics(evaluations: Sequence[Mapping[str, Any]], reference: Mapping[str, An
             axes.plot(
                 steps, _column(evaluations, key), color=colour, marker=".", linewidth=1.4, label=key.replace("_", " ")
             )
-            if reference and key in reference:
-                axes.axhline(reference[key], color=colour, linestyle=":", linewidth=1.2)
+            axes.axhline(reference[key], color=colour, linestyle=":", linewidth=1.2)
         axes.set_title(title, fontsize=10)
         if scale == "symlog":
             axes.set_yscale("symlog", linthresh=1e-3)
