@@ -181,7 +181,7 @@ def test_texts_are_escaped_and_paths_left_out(page: Page, run: Path) -> None:
 
 
 def test_what_is_missing_is_named_with_the_command_that_makes_it(tmp_path: Path) -> None:
-    page = Page(report(tmp_path, None, None))
+    page = Page(report(tmp_path, None, brightness))
     assert page.all("img", "src") == []
     assert page.words.count("digitgan evaluate RUN") >= 6
     assert "digitgan report RUN" in page.words
@@ -190,7 +190,7 @@ def test_what_is_missing_is_named_with_the_command_that_makes_it(tmp_path: Path)
 
 def test_an_evaluation_without_a_discriminator_says_so(tmp_path: Path) -> None:
     (tmp_path / "evaluation.json").write_text(json.dumps({**EVALUATION, "score": None}))
-    assert "No discriminator was evaluated" in Page(report(tmp_path, None, None)).words
+    assert "No discriminator was evaluated" in Page(report(tmp_path, None, brightness)).words
 
 
 def test_a_target_is_met_at_its_bound_and_missed_only_where_chance_is_excluded() -> None:
@@ -236,4 +236,4 @@ def test_a_digit_that_does_not_occur_leaves_its_column_black(handwritten: Handwr
 def test_a_file_that_cannot_be_read_is_named(run: Path, tmp_path: Path) -> None:
     (tmp_path / "evaluation.json").write_text("[1")
     with pytest.raises(UserError, match=r"evaluation\.json can't be read"):
-        report(tmp_path, None, None)
+        report(tmp_path, None, brightness)

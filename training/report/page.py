@@ -26,7 +26,7 @@ PICTURES_FILE: Final = "pictures.json"
 STORY_FILE: Final = "story.json"
 
 
-def report(folder: Path, run: Path | None, classify: Classify | None) -> Path:
+def report(folder: Path, run: Path | None, classify: Classify) -> Path:
     """Writes report.html, and the story of a run into the run. Returns the path of report.html.
 
     The folder may hold evaluation.json and pictures.json; without a run it is a report of models. A section without its

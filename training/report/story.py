@@ -37,12 +37,11 @@ Classify = Callable[[NDArray[np.uint8]], NDArray[np.floating[Any]]]
 
 
 def build_story(
-    run: Path, config: TrainingConfig, classify: Classify | None = None, chosen: Mapping[str, Any] | None = None
+    run: Path, config: TrainingConfig, classify: Classify, chosen: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """Builds the story of a run so far.
 
-    Without ``classify``, the stages after the noise have no names. ``chosen`` is which generator is published, as its
-    model card says it; None if it is the last one, or none yet.
+    ``chosen`` is which generator is published, as its model card says it; None if it is the last one, or none yet.
     """
     rows = read_log(run / METRICS_FILE)
     milestones = [_milestone(path, config, classify) for path in sorted((run / SAMPLES).glob("step-*.png"))]
@@ -74,24 +73,21 @@ def encode(story: Mapping[str, Any]) -> bytes:
     return json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 
-def stage(background: float, legible: float | None) -> str | None:
+def stage(background: float, legible: float) -> str:
     """Names the stage of images by what is measured in them: the shares of background pixels and of legible digits.
 
     The background comes first because a classifier that never saw noise can be very sure of it.
     """
     if background < 0.5:
         return NOISE
-    if legible is None:
-        return None
     return next(name for name, end in STAGES if legible < end or end == 1.0)
 
 
 def caption(milestone: Mapping[str, Any]) -> str:
     """Describes a milestone: its stage, and its share of legible digits where that has a meaning."""
-    words = [milestone["stage"]] if milestone["stage"] else []
-    if milestone["legible"] is not None and milestone["stage"] != NOISE:
-        words.append(f"{100 * milestone['legible']:.0f} % legible")
-    return ", ".join(words)
+    if milestone["stage"] == NOISE:
+        return NOISE
+    return f"{milestone['stage']}, {100 * milestone['legible']:.0f} % legible"
 
 
 def time_lapse(story: Mapping[str, Any]) -> bytes:
@@ -124,9 +120,9 @@ def _frame(milestone: Mapping[str, Any]) -> Image.Image:
     return frame
 
 
-def _milestone(path: Path, config: TrainingConfig, classify: Classify | None) -> dict[str, Any]:
+def _milestone(path: Path, config: TrainingConfig, classify: Classify) -> dict[str, Any]:
     step, digits = int(path.stem.removeprefix("step-")), read_grid(path)
-    legible = legible_share(classify(digits)) if classify else None
+    legible = legible_share(classify(digits))
     return {
         "step": step,
         "epoch": rounded(config.epochs_at(step)),
