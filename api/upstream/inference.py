@@ -158,6 +158,7 @@ class Inference:
             queue.waiting.remove(request)
         elif call.task and all(one.answer.done() for one in call.requests):
             call.task.cancel()
+            call.task = None  # Without the cycle the rows are freed at once.
             queue.in_flight.discard(call)
             self._send(queue)
 

@@ -1,7 +1,11 @@
 """Calls of the model server: shared, limited in time, and cancelled when clients leave."""
 
+import asyncio
+import gc
 import json
 import socket
+import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -9,13 +13,16 @@ from typing import Any
 
 import grpc
 import httpx
+import numpy as np
 import pytest
 
-from api.http.current_request import TIMEOUT_HEADER
+from api.http.current_request import TIMEOUT_HEADER, CurrentRequest, current
 from api.middleware.admission import MIN_CHARGE_IMAGES
-from api.upstream.inference import CALLS_IN_FLIGHT, LARGE_AT_ONCE, SLICE_ROWS
+from api.telemetry.metrics import Metrics
+from api.upstream.inference import CALLS_IN_FLIGHT, LARGE_AT_ONCE, SLICE_ROWS, Inference
 from serving.apis import PredictRequest
-from serving.contract import NOISE
+from serving.contract import GENERATOR, NOISE, NOISE_DIM
+from serving.tf_serving.client import GrpcTransport, ModelClient
 from serving.tf_serving.tensors import to_array
 from tests.support import gateways
 from tests.support.gateways import GatewayClient, noise_input
@@ -272,3 +279,30 @@ def test_an_answer_that_takes_too_long_is_given_up(http: GatewayClient, server: 
         )
         found = assert_problem(response, "timeout")["detail"]
     server.behaviour = honest
+
+
+def test_the_rows_of_a_cancelled_call_are_freed_at_once(server: MisbehavingServer) -> None:
+    """Without the garbage collector, which comes seldom."""
+    holding = server.behaviour = Holding()
+    freed = threading.Event()
+
+    async def cancel_a_call() -> None:
+        current.set(CurrentRequest())
+        client = ModelClient(GrpcTransport(server.target, (), None), None)
+        noise = np.zeros((2, NOISE_DIM), np.float32)
+        weakref.finalize(noise, freed.set)
+        task = asyncio.create_task(Inference(client, Metrics()).predict(GENERATOR, noise, version=None))
+        del noise
+        await asyncio.to_thread(wait_until, lambda: holding.held)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        del task
+        await client.close()
+
+    gc.disable()
+    try:
+        asyncio.run(cancel_a_call())
+        assert freed.is_set()
+    finally:
+        gc.enable()
+        holding.release()
