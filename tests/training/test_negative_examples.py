@@ -33,7 +33,6 @@ def test_a_mixture_holds_no_real_digit(handwritten: Handwritten) -> None:
     known = {image.tobytes() for image in images}
     same = [position for position, image in enumerate(made) if image.tobytes() in known]
     assert len(same) < 10, "only a mixture of two digits may be a digit, by chance"
-    kinds = list(NEGATIVE_EXAMPLES)
-    assert {kinds[position % len(kinds)] for position in same} <= {"overlaid"}
+    assert {position % 16 for position in same} <= {14, 15}
     np.testing.assert_array_equal(made, mixed(images[order], labels[order], np.random.default_rng(0)))
     assert mixed(images[:3], labels[:3], np.random.default_rng(0)).shape == (3, 28, 28)

@@ -19,6 +19,8 @@ SYMMETRIC: Final[Mapping[str, tuple[int, ...]]] = {"mirrored": (0, 1, 8), "upsid
 MIN_SHIFT: Final = 4
 """Pixels that a shifted digit moves at least. MNIST centres its digits to the pixel by their mass."""
 MAX_SHIFT: Final = 8
+_PATCH: Final = 7
+_HALF: Final = IMAGE_SIDE // 2
 
 
 def mixed(images: Images, labels: NDArray[np.uint8], rng: np.random.Generator) -> Images:
@@ -39,8 +41,9 @@ def mixed(images: Images, labels: NDArray[np.uint8], rng: np.random.Generator) -
     return made
 
 
-def _noisy(images: Images, rng: np.random.Generator) -> Images:
-    return _pixels(images + rng.normal(0, rng.uniform(10, 100, (len(images), 1, 1)), images.shape))
+def _uniform(images: Images, rng: np.random.Generator, low: float, high: float) -> NDArray[np.float64]:
+    """Draws one number for each image, in a shape that broadcasts over its pixels."""
+    return rng.uniform(low, high, (len(images), 1, 1))
 
 
 def _blank(images: Images, rng: np.random.Generator) -> Images:
@@ -48,6 +51,13 @@ def _blank(images: Images, rng: np.random.Generator) -> Images:
     level, grain = rng.random((2, len(images), 1, 1))
     levels = np.where(level < 0.3, 0, np.where(level < 0.5, 255, rng.integers(0, 256, level.shape)))
     return _pixels(levels + rng.normal(0, 3, images.shape) * (grain < 0.3))
+
+
+def _shuffled_patches(images: Images, rng: np.random.Generator) -> Images:
+    across = IMAGE_SIDE // _PATCH
+    patches = images.reshape(-1, across, _PATCH, across, _PATCH).swapaxes(2, 3).reshape(-1, across**2, _PATCH, _PATCH)
+    patches = patches[:, rng.permutation(across**2)]
+    return patches.reshape(-1, across, across, _PATCH, _PATCH).swapaxes(2, 3).reshape(images.shape)
 
 
 def _shifted(images: Images, rng: np.random.Generator) -> Images:
@@ -68,21 +78,33 @@ def _resized(images: Images, rng: np.random.Generator) -> Images:
     return np.array(made)
 
 
+def _others(images: Images) -> Images:
+    return np.roll(images, 1, axis=0)
+
+
 def _pixels(levels: NDArray[np.floating[Any]]) -> Images:
     return np.asarray(np.clip(np.rint(levels), 0, 255), np.uint8)
 
 
 NEGATIVE_EXAMPLES: Final[Mapping[str, Make]] = {
     "noise": lambda images, rng: rng.integers(0, 256, images.shape, np.uint8),
-    "noisy": _noisy,
+    "normal_noise": lambda images, rng: _pixels(
+        rng.normal(_uniform(images, rng, 0, 255), _uniform(images, rng, 5, 128), images.shape)
+    ),
+    "specks": lambda images, rng: np.uint8(255) * (rng.random(images.shape) < _uniform(images, rng, 0, 1)),
+    "noisy": lambda images, rng: _pixels(images + rng.normal(0, _uniform(images, rng, 10, 100), images.shape)),
     "blank": _blank,
     "inverted": lambda images, rng: 255 - images,
     "shuffled": lambda images, rng: rng.permuted(images.reshape(len(images), -1), axis=1).reshape(images.shape),
+    "shuffled_patches": _shuffled_patches,
     "mirrored": lambda images, rng: images[:, :, ::-1],
     "upside_down": lambda images, rng: images[:, ::-1],
     "rotated": lambda images, rng: np.rot90(images, int(rng.choice([1, 3])), axes=(1, 2)),
     "shifted": _shifted,
+    "wrapped": lambda images, rng: np.roll(images, rng.integers(7, 22, 2).tolist(), axis=(1, 2)),
     "resized": _resized,
-    "overlaid": lambda images, rng: np.maximum(images, np.roll(images, 1, axis=0)),
+    "overlaid": lambda images, rng: np.maximum(images, _others(images)),
+    # The upper half of one digit and the lower half of another.
+    "half_and_half": lambda images, rng: np.hstack([images[:, :_HALF], _others(images)[:, _HALF:]]),
 }
 """By kind."""
