@@ -66,10 +66,10 @@ class Settings(BaseSettings):
     """The model server's gRPC address: `host:port`, `dns:///name:port`, `unix:/path`, or several:
     `ipv4:address:port,address:port`."""
     version_label: str | None = None
-    """The label in `models.config`, such as `stable`, of the version that serves requests without a version. Without a
-    label, the newest version serves them."""
+    """The label in `models.config`, such as `stable`, of the version that serves by default. Without a label, it is the
+    newest."""
     model_server_tls_ca: Path | None = None
-    """TLS to the model server: a PEM file with the certificates of the authorities that signed its own."""
+    """For TLS to the model server: a PEM file with its certificate authorities."""
     model_server_tls_cert: Path | None = None
     """For mutual TLS: a PEM file with the gateway's own certificate."""
     model_server_tls_key: Path | None = None
@@ -104,7 +104,7 @@ class Settings(BaseSettings):
     body_timeout_s: float = Field(60.0, gt=0, le=3600)
     """Seconds that a request's body has to arrive."""
     send_timeout_s: float = Field(30.0, gt=0, le=3600)
-    """Seconds that a client has to take 64 KiB of its answer, or what is left of it."""
+    """Seconds that a client has to take 64 KiB of its answer."""
     keep_alive_s: int = Field(65, ge=1, le=3600)
     """Seconds that an idle connection stays open. A reverse proxy in front should close first (nginx: 60 s)."""
     max_connections: int = Field(2048, ge=1, le=2**20)

@@ -22,9 +22,8 @@ PAGE: Final = Path(__file__).parent / "reference.md"
 _INTRODUCTION: Final = """\
 # Reference
 
-To look up routes, fields, problems, settings, commands and metrics. `make docs` writes this page from the code.
-`GET /docs` of a gateway shows more of each route, `GET /problems/…` explains a problem, and `digitgan COMMAND --help`
-lists options.
+`make docs` writes this page from the code. `GET /docs` of a gateway shows more of each route, `GET /problems/…`
+explains a problem, and `digitgan COMMAND --help` lists options.
 """
 _ABOUT_ROUTES: Final = (
     "[http.md](http.md) has the rules for all routes, and the "
@@ -65,7 +64,7 @@ def _routes(document: dict[str, Any]) -> str:
 
 
 def _inputs(document: dict[str, Any]) -> Iterator[str]:
-    """Yields a table for each route: the fields of its body, or its parameters if it has no body."""
+    """Yields a table for each route with a body: its fields."""
     schemas = document["components"]["schemas"]
     for route, operation in _operations(document):
         content = operation.get("requestBody", {}).get("content", {})
@@ -73,10 +72,6 @@ def _inputs(document: dict[str, Any]) -> Iterator[str]:
             yield f"`{route}`: {', '.join(map(_code, content))}"
             schema = _resolved(next(iter(content.values()))["schema"], schemas)
             yield _table(("field", "accepts; default", ""), _fields(schema, schemas))
-        elif parameters := [one for one in operation.get("parameters", ()) if one["in"] != "header"]:
-            yield f"`{route}`:"
-            properties = {one["name"]: {**one["schema"], "description": one["description"]} for one in parameters}
-            yield _table(("parameter", "accepts; default", ""), _fields({"properties": properties}, schemas))
 
 
 def _fields(schema: dict[str, Any], schemas: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
