@@ -20,6 +20,7 @@ from training.evaluation.classifier import newest_classifier
 from training.evaluation.evaluator import Evaluator
 from training.evaluation.figures import MEASURES
 from training.evaluation.source import Source
+from training.report.criteria import results
 
 FIGURES = [each.key for each in MEASURES]
 IMAGES = 150
@@ -64,6 +65,25 @@ def test_the_intervals_are_as_wide_as_the_figures_vary(dataset: Dataset) -> None
         width = np.mean([each.intervals[name][1] - each.intervals[name][0] for each in found])
         assert 0.4 < width / (4.5 * spread) < 2.5, name
         assert all(each.intervals[name][0] < each.figures[name] < each.intervals[name][1] for each in found)
+
+
+def test_real_digits_miss_no_target(dataset: Dataset) -> None:
+    """They are measured in place of generated ones: not in the reference, and not among the training images."""
+    order = np.random.default_rng(0).permutation(len(dataset.x_train))
+    evaluator = Evaluator(newest_classifier(), dataset.x_test, dataset.y_test, dataset.x_train[order[:750]])
+    real = evaluator.measure_real(IMAGES)
+    for rows in order[750:].reshape(-1, IMAGES):
+        measured = evaluator.measure(dataset.x_train[rows])
+        found = results(
+            {
+                "figures": measured.figures,
+                "intervals": measured.intervals,
+                "reference": real.figures,
+                "reference_intervals": real.intervals,
+            }
+        )
+        assert found["missed"] == []
+        assert len(found["met"]) >= 6
 
 
 def test_memorised_and_repeated_images_are_told(evaluator: Evaluator, dataset: Dataset) -> None:
