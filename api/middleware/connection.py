@@ -7,6 +7,7 @@ a reverse proxy's job; these limits keep the gateway's memory bounded without on
 import asyncio
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Final
 
@@ -268,7 +269,12 @@ class Connection(HttpToolsProtocol):
         response = problem_response(error, "")
         response.headers["connection"] = "close"
         add_security_headers(response.headers, response.status_code)
-        self.app = response
+
+        async def answer(*asgi: Any) -> None:
+            with suppress(asyncio.CancelledError):  # the client left before it read the answers
+                await response(*asgi)
+
+        self.app = answer
         super().on_message_begin()
         self.url = b"/"
         super().on_headers_complete()
