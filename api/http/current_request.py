@@ -88,7 +88,8 @@ class OutOfTimeError(ProblemError):
 async def time_limit(request: Request) -> AsyncIterator[None]:
     """Cancels the block after the seconds in the header of ``request``, or those in the settings if they are fewer.
 
-    The header is read by hand: FastAPI would take 0.1 ms for it. Raises ProblemError (422); OutOfTimeError in the end.
+    The header is read by hand: FastAPI would take 0.1 ms for it. Raises ProblemError (422) if it is wrong, and
+    OutOfTimeError when the time is over.
     """
     limit_s: float = request.state.gateway.settings.request_timeout_s
     text = request.headers.get(TIMEOUT_HEADER)

@@ -311,6 +311,16 @@ class ScoreResponse(_Generated):
     scores: list[Score] = Field(description="A score for each image.")
 
 
+class StoryMilestone(BaseModel):
+    """The images of the fixed seeds after a step."""
+
+    step: int = Field(description="The step.")
+    epoch: float = Field(description="Passes over the training set until then.")
+    stage: str = Field(description="noise, first shapes, patterns, sharper or mature, by what is measured.")
+    legible: float = Field(description="Share of the digits that the classifier classifies with confidence.")
+    png: Png = Field(description="The digits of the seeds 0 to 63 in rows of 8, without margins: 224×224 pixels.")
+
+
 class StoryResponse(BaseModel):
     """The story of a training run (docs/quality.md)."""
 
@@ -319,10 +329,7 @@ class StoryResponse(BaseModel):
         " last one's)."
     )
     seeds: int = Field(description="How many seeds are pictured, from 0 on.")
-    milestones: list[dict[str, Any]] = Field(
-        description="By step: step; epoch, the passes over the training set until then; stage, in a word or two;"
-        " legible, the share of digits that the classifier reads with confidence; png, in base64, in rows of 8."
-    )
+    milestones: list[StoryMilestone] = Field(description="By step.")
     log: dict[str, list[float | None]] = Field(
         description="By column: step, generator_loss and discriminator_loss in nats, accuracy_real, accuracy_fake."
         " null: not finite."

@@ -75,7 +75,7 @@ async def models(request: Request) -> ModelsResponse:
 
 @router.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
-    """All metrics, in Prometheus' text format. The states of the models are asked for now."""
+    """Returns all metrics in Prometheus' text format. Asks the model server for the states of the models first."""
     state: GatewayState = request.state.gateway
     gauges = state.metrics
     for name, model in (await _all_statuses(state)).items():

@@ -106,7 +106,7 @@ def seeds_of(response: httpx.Response, version: int) -> list[int]:
 def swap(versions: Versions, model: str, times: int = 1) -> None:
     """Withdraws the version of ``model`` after each of its first ``times`` answers, and publishes the next one.
 
-    In a dataset's first block, whose calls name no version, all logits are below the floor in DATASET.
+    The calls of a dataset's first block name no version. All logits in it are below the floor in DATASET.
     """
     server, lock, left = versions.server, threading.Lock(), iter(range(times))
 

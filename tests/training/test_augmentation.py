@@ -68,7 +68,7 @@ def test_a_digit_is_sheared_along_one_axis() -> None:
 
 
 def test_the_generator_learns_through_it() -> None:
-    """It is linear in the ink: the gradient of a weighted sum tells what each pixel adds to the sum."""
+    """The transformation is linear in the ink, so gradient times ink, summed over the pixels, is the weighted sum."""
     images, uniform = digits(3), tf.random.stateless_uniform([3, 7], [7, 8])
     weights = tf.random.stateless_normal(images.shape, [9, 10])
     with tf.GradientTape() as tape:

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from training.config import PRESETS, TrainingConfig
-from training.gan.augmentation import augment
+from training.gan.augmentation import RANDOM_NUMBERS, augment
 from training.gan.losses import LOSSES
 from training.gan.step import Trainer
 
@@ -52,7 +52,8 @@ def feature_of(discriminators: Any, k: int, images: Any) -> Any:
 
 def seen(trainer: Trainer, images: Any, step: int, k: int) -> Any:
     """What the discriminators see of the real images (k = 0) and of the generated ones (1)."""
-    uniform = tf.random.stateless_uniform([BATCH, 7], tf.random.experimental.stateless_fold_in([SEED, step], k))
+    seed = tf.random.experimental.stateless_fold_in([SEED, step], k)
+    uniform = tf.random.stateless_uniform([BATCH, RANDOM_NUMBERS], seed)
     return augment(images, trainer.config.recipe.augmentation, uniform)
 
 

@@ -17,6 +17,8 @@ MOST_SHEAR: Final = 0.15
 """Pixels of shift for each pixel of distance from the centre."""
 MOST_SCALE: Final = 0.12
 """Share by which the digit grows or shrinks."""
+RANDOM_NUMBERS: Final = 7
+"""For each image: shift, shear and scale along the rows, the same along the columns, and whether it is chosen."""
 
 
 def augment(images: Any, share: float, uniform: Any) -> Any:
@@ -25,7 +27,7 @@ def augment(images: Any, share: float, uniform: Any) -> Any:
     Args:
         images: float32 [N, 28, 28, 1] in -1 … 1.
         share: how many of them are transformed, 0 to 1.
-        uniform: random numbers from 0 to 1, float32 [N, 7], that decide how.
+        uniform: random numbers from 0 to 1, float32 [N, RANDOM_NUMBERS].
     """
     chosen = tf.cast(uniform[:, 6:] < share, tf.float32)
     amounts = chosen * (2 * uniform[:, :6] - 1) * (2 * [MOST_SHIFT, MOST_SHEAR, MOST_SCALE])

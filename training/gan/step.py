@@ -10,7 +10,7 @@ from serving.contract import NOISE_DIM
 from training.config import METRICS, ConfigError, TrainingConfig
 from training.data import Images
 from training.device_loop import DeviceLoop, on_device
-from training.gan.augmentation import augment
+from training.gan.augmentation import RANDOM_NUMBERS, augment
 from training.gan.feature_discriminators import FeatureDiscriminators
 from training.gan.losses import AdversarialLosses, adversarial_losses
 from training.gan.networks import averaged_generator, build_discriminator, build_generator, float32_copy, to_unit
@@ -140,7 +140,7 @@ class Trainer(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
         return tf.stack([tf.reduce_sum(tf.cast(each, tf.float32)) for each in right]) / recipe.batch_size
 
     def _augmented(self, images: Any, seed: Any) -> Any:
-        uniform = tf.random.stateless_uniform([self.config.recipe.batch_size, 7], seed)
+        uniform = tf.random.stateless_uniform([self.config.recipe.batch_size, RANDOM_NUMBERS], seed)
         return augment(images, self.config.recipe.augmentation, self._own_rows(uniform))
 
     def _own_rows(self, values: Any) -> Any:

@@ -30,7 +30,7 @@ TOLERANCE: Final = 1e-3
 
 @dataclass(frozen=True)
 class Signature:
-    """A signature of a model: a tf.function with one input, whose outputs are a dictionary; by the contract."""
+    """A signature by serving.contract: a tf.function of one input that returns outputs by name."""
 
     graph: Any
     expected: Callable[[Any], Mapping[str, NDArray[Any]]]
