@@ -33,6 +33,11 @@ def pytest_make_parametrize_id(val: object) -> str | None:
 
 
 @pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
 def sockets() -> Iterator[Path]:
     """A directory with a short path: the path of a Unix socket may have 107 characters."""
     with tempfile.TemporaryDirectory(prefix="digitgan-") as directory:

@@ -11,18 +11,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from digitgan.cli import app
 from serving.pretrained import MODELS_DIR
 from tests.support import commands
 
-COMMANDS = (
-    *("up", "serve", "gateway", "generate", "score", "dataset"),
-    *("train", "evaluate", "report", "export", "train-classifier", "key", "models"),
-)
-
-
+COMMANDS = tuple(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
 digitgan = partial(commands.digitgan, check=False)
 
 

@@ -14,8 +14,8 @@ from tests.support import commands
 from tests.support.waiting import wait_until
 
 
-def digitgan(*arguments: object, url: str | None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return commands.digitgan(*map(str, arguments), *(["--url", url] if url else []), check=False, cwd=cwd)
+def digitgan(*arguments: object, url: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return commands.digitgan(*map(str, arguments), "--url", url, check=False, cwd=cwd)
 
 
 def test_a_digit_is_drawn_in_half_blocks(url: str, client: Client) -> None:

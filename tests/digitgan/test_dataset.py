@@ -22,10 +22,6 @@ def arguments(out: Path, url: str, *options: object) -> list[str]:
     return ["dataset", str(out), *map(str, OPTIONS + options), "--url", url]
 
 
-def run(out: Path, url: str, *options: object) -> subprocess.CompletedProcess[str]:
-    return digitgan(*arguments(out, url, *options))
-
-
 def refusal(out: Path, url: str, *options: object) -> str:
     done = digitgan(*arguments(out, url, *options), check=False)
     assert done.returncode == 2
@@ -50,7 +46,7 @@ def content(folder: Path) -> dict[str, bytes]:
 def whole(small_url: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset made without a stop."""
     out = tmp_path_factory.mktemp("whole") / "digits"
-    run(out, small_url)
+    digitgan(*arguments(out, small_url))
     return out
 
 
@@ -81,14 +77,14 @@ def test_stopped_and_resumed_it_has_the_same_bytes(small_url: str, whole: Path, 
     stopped = stop(signal.SIGINT, out, small_url)
     assert stopped.returncode == 128 + signal.SIGINT
     assert "the same command continues" in stopped.stderr
-    done = run(out, small_url)
+    done = digitgan(*arguments(out, small_url))
     assert f"{out} is complete" in done.stdout
     assert content(out) == content(whole)
     assert [path.name for path in tmp_path.iterdir()] == ["digits"]
 
 
 def test_what_is_there_is_not_made_again_nor_overwritten(small_url: str, whole: Path, tmp_path: Path) -> None:
-    assert "is there already" in run(whole, small_url).stdout
+    assert "is there already" in digitgan(*arguments(whole, small_url)).stdout
     assert "other options" in refusal(whole, small_url, "--seed", 1)
     (tmp_path / "mine.txt").write_text("mine")
     assert "holds something else" in refusal(tmp_path, small_url)
@@ -100,7 +96,7 @@ def test_what_is_there_is_not_made_again_nor_overwritten(small_url: str, whole: 
 @pytest.mark.parametrize("format_", ["npz", "png", "csv"])
 def test_every_format_holds_the_same_digits(small_url: str, whole: Path, tmp_path: Path, format_: str) -> None:
     out = tmp_path / "digits"
-    run(out, small_url, "--format", format_)
+    digitgan(*arguments(out, small_url, "--format", format_))
     expected = data.load(whole)
     if format_ == "npz":
         found: Any = data.load(out / "digits.npz")

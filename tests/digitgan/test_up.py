@@ -94,27 +94,21 @@ def test_a_model_that_cannot_be_loaded_ends_everything_and_is_named(tmp_path: Pa
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.usefixtures("called")
-def test_sigterm_at_any_moment_leaves_no_model_server_behind() -> None:
-    """Also before the gateway listens: then nothing else would end the model server."""
+@pytest.mark.parametrize("model_server", [None, "called"], ids=["usual", "on the PATH"])
+def test_sigterm_before_the_gateway_listens_ends_everything(
+    model_server: str | None, request: pytest.FixtureRequest
+) -> None:
+    if model_server:
+        request.getfixturevalue(model_server)
     command = [sys.executable, "-m", "digitgan", "up", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         assert process.stdout.readline().startswith("Loading")
-        wait_until(lambda: bool(children(process)))
-        (model_server,) = children(process)
+        wait_until(lambda: not model_server or children(process))
+        started = children(process)
         process.terminate()
         assert process.wait(DEADLINE_S) in (0, 128 + signal.SIGTERM)
-    assert not Path(f"/proc/{model_server}").exists()
-
-
-def test_sigterm_while_the_models_are_loaded_ends_it() -> None:
-    command = [sys.executable, "-m", "digitgan", "up", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        assert process.stdout.readline().startswith("Loading")
-        process.terminate()
-        assert process.wait(DEADLINE_S) in (0, 128 + signal.SIGTERM)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in started)
 
 
 def test_as_many_calls_at_once_as_there_are_threads_are_answered(model_server: str) -> None:

@@ -29,11 +29,6 @@ IMAGE_ROWS = np.zeros((3, 28, 28, 1), np.uint8)
 GONE = failing(grpc.StatusCode.UNAVAILABLE, "Socket closed")
 
 
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture
 def server() -> Iterator[MisbehavingServer]:
     with MisbehavingServer("127.0.0.1:0") as started:

@@ -1,7 +1,6 @@
 """Servers that several tests share: starting one takes seconds."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -11,29 +10,22 @@ from tests.serving.model_server.client import Client
 from tests.serving.model_server.process import config, connected, server_process
 
 
-@dataclass(frozen=True)
-class Templates:
-    """Saved models to publish copies of."""
-
-    half_plus_two: Path
-    half_plus_three: Path
-
-
 @pytest.fixture(scope="session")
-def templates(tmp_path_factory: pytest.TempPathFactory) -> Templates:
+def half_plus(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Saved models to publish copies of: x / 2 + 2 and x / 2 + 3, by what they add."""
     root = tmp_path_factory.mktemp("templates")
-    saved_models.save_half_plus(root / "two", 2.0)
-    saved_models.save_half_plus(root / "three", 3.0)
-    return Templates(root / "two", root / "three")
+    for constant in (2, 3):
+        saved_models.save_half_plus(root / str(constant), float(constant))
+    return {constant: root / str(constant) for constant in (2, 3)}
 
 
 @pytest.fixture(scope="session")
-def models(templates: Templates, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def models(half_plus: dict[int, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The base paths of models that no test changes: ``half`` (versions 1: + 2, 2: + 3), ``echo`` and ``witness``."""
     root = tmp_path_factory.mktemp("models")
-    saved_models.publish(templates.half_plus_two, root / "half", 1)
-    saved_models.publish(templates.half_plus_three, root / "half", 2)
-    saved_models.save_echo(root / "echo" / "1")
+    saved_models.publish(half_plus[2], root / "half", 1)
+    saved_models.publish(half_plus[3], root / "half", 2)
+    saved_models.save_echo(root / "echo" / "1", *saved_models.DTYPES)
     saved_models.save_witness(root / "witness" / "7")
     return {name: root / name for name in ("half", "echo", "witness")}
 

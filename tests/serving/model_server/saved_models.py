@@ -16,7 +16,7 @@ from serving.tf_serving import tensors
 
 FLOATS = tf.TensorSpec([None], tf.float32)
 DTYPES = ("float32", "float64", "float16", "uint8", "int8", "int16", "int32", "int64", "bool")
-"""NumPy's names of the dtypes that the model ``echo`` has signatures for."""
+"""NumPy's names of the dtypes that both servers take."""
 
 
 def save(path: Path, module: tf.Module, **signatures: tuple[Callable[..., Any], Mapping[str, tf.TensorSpec]]) -> None:
@@ -42,19 +42,13 @@ def save_half_plus(path: Path, constant: float) -> None:
     )
 
 
-def save_echo(path: Path) -> None:
-    """A signature for each of DTYPES, by its name: y = x."""
+def save_echo(path: Path, *dtypes: str) -> None:
+    """A signature for each dtype, by its name: y = x."""
     echo = {
         dtype: (lambda x: {"y": tf.identity(x)}, {"x": tf.TensorSpec([None], tf.dtypes.as_dtype(dtype))})
-        for dtype in DTYPES
+        for dtype in dtypes
     }
     save(path, tf.Module(), **echo)
-
-
-def save_text(path: Path) -> None:
-    """``serving_default``: y = x, of strings."""
-    text = (lambda x: {"y": tf.identity(x)}, {"x": tf.TensorSpec([None], tf.string)})
-    save(path, tf.Module(), serving_default=text)
 
 
 def save_witness(path: Path) -> None:

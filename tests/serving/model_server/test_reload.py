@@ -7,8 +7,7 @@ import grpc
 import pytest
 
 from tests.serving.model_server import saved_models
-from tests.serving.model_server.client import SECONDS, Client, code, refused
-from tests.serving.model_server.conftest import Templates
+from tests.serving.model_server.client import SECONDS, Client, refused
 from tests.serving.model_server.process import config, connected, server_process
 from tests.support.waiting import wait_until
 
@@ -26,12 +25,12 @@ def label(name: str, version: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def paths(templates: Templates, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def paths(half_plus: dict[int, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """``one`` and ``two`` have the versions 1 (+ 2), 2 (+ 3) and 10 (+ 2)."""
     root = tmp_path_factory.mktemp("reload")
     for name in ("one", "two"):
         for version in (1, 2, 10):
-            template = templates.half_plus_three if version == 2 else templates.half_plus_two
+            template = half_plus[3] if version == 2 else half_plus[2]
             saved_models.publish(template, root / name, version)
     return {name: root / name for name in ("one", "two")}
 
@@ -57,7 +56,7 @@ def reload_all(client: Client, models_config: str) -> None:
         try:
             client.reload(models_config)
         except grpc.RpcError as error:
-            if code(error) is not grpc.StatusCode.UNKNOWN:
+            if error.code() is not grpc.StatusCode.UNKNOWN:
                 raise
             return False
         return True
@@ -143,7 +142,7 @@ def test_a_bad_configuration_is_invalid_and_changes_nothing(
 
 
 def test_a_reload_waits_for_a_base_path_that_does_not_exist_and_later_reloads_wait_for_it(
-    client: Client, paths: dict[str, Path], templates: Templates, tmp_path: Path
+    client: Client, paths: dict[str, Path], half_plus: dict[int, Path], tmp_path: Path
 ) -> None:
     models_config = config({"one": paths["one"], "late": tmp_path / "late"})
     first, second = client.begin_reload(models_config), client.begin_reload(models_config)
@@ -153,7 +152,7 @@ def test_a_reload_waits_for_a_base_path_that_does_not_exist_and_later_reloads_wa
         second.result(QUEUED_SECONDS)
     assert not first.done()
     assert client.half_plus("one") == (2.5, 10)
-    saved_models.publish(templates.half_plus_three, tmp_path / "late", 5)
+    saved_models.publish(half_plus[3], tmp_path / "late", 5)
     for reload in (first, second):
         reload.result(SECONDS)
     assert client.half_plus("late") == (3.5, 5)

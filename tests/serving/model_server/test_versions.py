@@ -13,7 +13,6 @@ import pytest
 
 from tests.serving.model_server import saved_models
 from tests.serving.model_server.client import Client, refused
-from tests.serving.model_server.conftest import Templates
 from tests.serving.model_server.process import config, connected, server_process
 from tests.support.processes import EMBEDDED
 from tests.support.repeating import repeating
@@ -36,11 +35,11 @@ class Model:
     client: Client
     name: str
     base_path: Path
-    templates: Templates
+    half_plus: dict[int, Path]
 
     def publish(self, version: int, change: Callable[[Path], object] = lambda _: None) -> Path:
         """Publishes a version, x / 2 + 3, with a change."""
-        return saved_models.publish(self.templates.half_plus_three, self.base_path, version, change)
+        return saved_models.publish(self.half_plus[3], self.base_path, version, change)
 
     def wait_for(self, states: dict[int, str]) -> None:
         self.client.wait_for_states(self.name, states)
@@ -52,16 +51,16 @@ class Model:
 
 @pytest.fixture(scope="module")
 def unused_models(
-    program: str, templates: Templates, tmp_path_factory: pytest.TempPathFactory
+    program: str, half_plus: dict[int, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Iterator[Model]]:
     """Gives one model of a server after the other."""
     root = tmp_path_factory.mktemp("life")
     names = [f"model_{number}" for number in range(14)]
     for name in names:
-        saved_models.publish(templates.half_plus_two, root / name, 1)
+        saved_models.publish(half_plus[2], root / name, 1)
     models_config = config({name: root / name for name in names})
     with server_process(program, models_config) as server, connected(server) as client:
-        yield (Model(client, name, root / name, templates) for name in names)
+        yield (Model(client, name, root / name, half_plus) for name in names)
 
 
 @pytest.fixture
@@ -139,7 +138,7 @@ def test_a_version_without_its_variables_is_available_and_fails_its_requests(mod
 def test_a_broken_version_is_not_tried_again(model: Model, wait_for_polls: Callable[[], None]) -> None:
     broken = model.publish(2, saved_models.garble_graph)
     model.wait_for({2: "END", 1: "AVAILABLE"})
-    shutil.copyfile(model.templates.half_plus_three / "saved_model.pb", broken / "saved_model.pb")
+    shutil.copyfile(model.half_plus[3] / "saved_model.pb", broken / "saved_model.pb")
     wait_for_polls()
     model.wait_for({2: "END", 1: "AVAILABLE"})
 
@@ -160,19 +159,19 @@ def test_what_is_not_called_by_a_number_is_no_version(
         (model.base_path / "5").symlink_to(model.base_path / "gone")
         (model.base_path / "6").touch()
     for other in names:
-        shutil.copytree(model.templates.half_plus_three, model.base_path / other)
+        shutil.copytree(model.half_plus[3], model.base_path / other)
     wait_for_polls()
     assert model.client.states(model.name) == {1: "AVAILABLE"}
 
 
 def test_a_server_waits_for_a_base_path_says_so_and_ends_on_sigterm(
-    program: str, templates: Templates, models: dict[str, Path], tmp_path: Path
+    program: str, half_plus: dict[int, Path], models: dict[str, Path], tmp_path: Path
 ) -> None:
     late = tmp_path / "late"
     with server_process(program, config({"half": models["half"], "late": late})) as server:
         wait_until(lambda: str(late) in server.log, lambda: server.log)
         assert server.process.poll() is None
-        shutil.copytree(templates.half_plus_two, tmp_path / "late.tmp" / "3")
+        shutil.copytree(half_plus[2], tmp_path / "late.tmp" / "3")
         (tmp_path / "late.tmp").rename(late)
         with connected(server) as client:
             assert client.half_plus("late") == (2.5, 3)

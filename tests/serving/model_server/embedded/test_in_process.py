@@ -1,8 +1,6 @@
 """The models in the process of their only client: calls end as over gRPC."""
 
-import threading
 from collections.abc import AsyncIterator
-from typing import Any
 
 import anyio
 import numpy as np
@@ -11,21 +9,16 @@ import pytest
 from serving.contract import DISCRIMINATOR, GENERATOR, IMAGES
 from serving.model_server.in_process import running_models
 from serving.model_server.loaded_version import REQUESTS_AT_ONCE
-from serving.model_server.saved_model import SavedModel
 from serving.noise import noise_from_seeds
 from serving.pretrained import MODELS_DIR
 from serving.tf_serving.client import DeadlineError, ModelClient, ModelNotServedError, VersionNotFoundError
 from serving.tf_serving.model_config import ModelConfig
+from tests.serving.model_server.embedded.conftest import Gate
 
 pytestmark = pytest.mark.anyio
 
 SECONDS = 60
 NOISE_ROWS = noise_from_seeds([7, 8])
-
-
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @pytest.fixture
@@ -56,26 +49,15 @@ async def test_a_call_is_answered_or_fails_with_its_error(client: ModelClient) -
         await client.predict(GENERATOR, NOISE_ROWS, version=9, timeout_s=SECONDS)
 
 
-async def test_a_call_whose_time_runs_out_before_its_turn_is_not_run(
-    client: ModelClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    runs, gate, run = 0, threading.Event(), SavedModel.run
-
-    def held(*arguments: Any) -> Any:
-        nonlocal runs
-        runs += 1
-        assert gate.wait(SECONDS)
-        return run(*arguments)
-
-    monkeypatch.setattr(SavedModel, "run", held)
+async def test_a_call_whose_time_runs_out_before_its_turn_is_not_run(client: ModelClient, gate: Gate) -> None:
     async with anyio.create_task_group() as busy:
         for _ in range(REQUESTS_AT_ONCE):
             busy.start_soon(lambda: client.predict(GENERATOR, NOISE_ROWS, timeout_s=SECONDS))
         with anyio.fail_after(SECONDS):
-            while runs < REQUESTS_AT_ONCE:  # noqa: ASYNC110 - another thread's
+            while gate.runs < REQUESTS_AT_ONCE:  # noqa: ASYNC110 - another thread's
                 await anyio.sleep(0.01)
         with pytest.raises(DeadlineError):
             await client.predict(GENERATOR, NOISE_ROWS, timeout_s=0.1)
-        gate.set()
+        gate.opened.set()
     await client.predict(GENERATOR, NOISE_ROWS, timeout_s=SECONDS)
-    assert runs == REQUESTS_AT_ONCE + 1
+    assert gate.runs == REQUESTS_AT_ONCE + 1

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from tests.serving.model_server.client import Client, refused
-from tests.serving.model_server.conftest import Templates
 from tests.serving.model_server.process import config
 from tests.support.processes import ServerProcess
 from tests.support.waiting import wait_until
@@ -52,9 +51,9 @@ def test_the_options_and_tensorflow_servings_flags_reach_the_server(
     ],
 )
 def test_a_base_path_without_a_version_that_counts_is_named(
-    templates: Templates, tmp_path: Path, folder: str, policy: str, words: str
+    half_plus: dict[int, Path], tmp_path: Path, folder: str, policy: str, words: str
 ) -> None:
-    shutil.copytree(templates.half_plus_two, tmp_path / "m" / "1")
+    shutil.copytree(half_plus[2], tmp_path / "m" / "1")
     (tmp_path / "zeros" / "00000001").mkdir(parents=True)
     (tmp_path / "models.config").write_text(config({"m": tmp_path / folder}, {"m": policy}))
     server = ServerProcess("-m", "digitgan", "serve", "--port", "0", "--config", str(tmp_path / "models.config"))

@@ -4,81 +4,44 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 import grpc
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from serving.model_server.saved_model import SavedModel
-from serving.model_server.signature import Arrays
 from tests.serving.model_server import saved_models
-from tests.serving.model_server.client import SECONDS, Client, code, output, predict_request, refused
-from tests.serving.model_server.conftest import Templates
-from tests.serving.model_server.embedded.conftest import Start
+from tests.serving.model_server.client import SECONDS, output, predict_request, refused
+from tests.serving.model_server.embedded.conftest import Gate, Start, X
 from tests.serving.model_server.process import config
 from tests.serving.model_server.test_predict import tensor
 from tests.support.waiting import wait_until
 
-X = {"x": np.ones(1, np.float32)}
-
-
-class Gate:
-    """Holds every run of the models loaded after it until ``open``: no test depends on how fast the machine is."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.runs = 0
-        self._open = threading.Event()
-        run = SavedModel.run
-
-        def held(model: SavedModel, signature_name: str, *batches: Arrays) -> list[dict[str, NDArray[Any]]]:
-            self.runs += 1
-            assert self._open.wait(SECONDS)
-            return run(model, signature_name, *batches)
-
-        monkeypatch.setattr(SavedModel, "run", held)
-
-    def request(self, client: Client, model: str) -> Any:
-        """Sends a request to a half-plus model, and returns its future once the request runs."""
-        before = self.runs
-        future = client.prediction.Predict.future(predict_request(model, X), timeout=SECONDS)
-        wait_until(lambda: self.runs > before, lambda: f"the request never ran: {future.exception(0)}")
-        return future
-
-    def open(self) -> None:
-        """Lets all runs go on."""
-        self._open.set()
-
 
 @pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
-    return Gate(monkeypatch)
-
-
-@pytest.fixture
-def base_path(templates: Templates, tmp_path: Path) -> Path:
+def base_path(half_plus: dict[int, Path], tmp_path: Path) -> Path:
     """The base path of a model with version 1, x / 2 + 2."""
-    return saved_models.publish(templates.half_plus_two, tmp_path / "m", 1).parent
+    return saved_models.publish(half_plus[2], tmp_path / "m", 1).parent
 
 
-def test_a_failed_version_is_tried_again_until_it_loads(start: Start, templates: Templates, base_path: Path) -> None:
+def test_a_failed_version_is_tried_again_until_it_loads(
+    start: Start, half_plus: dict[int, Path], base_path: Path
+) -> None:
     _, client = start({"m": base_path}, max_num_load_retries=1000)
-    broken = saved_models.publish(templates.half_plus_three, base_path, 2, saved_models.garble_graph)
+    broken = saved_models.publish(half_plus[3], base_path, 2, saved_models.garble_graph)
     wait_until(lambda: any(status.code for status in client.statuses("m")))
-    (broken / "saved_model.pb").write_bytes((templates.half_plus_three / "saved_model.pb").read_bytes())
+    (broken / "saved_model.pb").write_bytes((half_plus[3] / "saved_model.pb").read_bytes())
     client.wait_for_states("m", {2: "AVAILABLE", 1: "END"})
     assert client.statuses("m")[0].code == 0
 
 
 def test_a_failed_version_is_tried_again_when_another_directory_takes_its_place(
-    start: Start, templates: Templates, base_path: Path
+    start: Start, half_plus: dict[int, Path], base_path: Path
 ) -> None:
     _, client = start({"m": base_path})
-    broken = saved_models.publish(templates.half_plus_three, base_path, 2, saved_models.garble_graph)
+    broken = saved_models.publish(half_plus[3], base_path, 2, saved_models.garble_graph)
     client.wait_for_states("m", {2: "END", 1: "AVAILABLE"})
     broken.rename(base_path / "broken")
-    saved_models.publish(templates.half_plus_three, base_path, 2)
+    saved_models.publish(half_plus[3], base_path, 2)
     client.wait_for_states("m", {2: "AVAILABLE", 1: "END"})
 
 
@@ -92,13 +55,13 @@ def test_a_base_path_that_disappears_does_not_unload_the_model(
 
 
 def test_an_unloaded_version_finishes_its_requests_first(
-    start: Start, templates: Templates, base_path: Path, gate: Gate
+    start: Start, half_plus: dict[int, Path], base_path: Path, gate: Gate
 ) -> None:
     _, client = start({"m": base_path})
     slow = gate.request(client, "m")
-    saved_models.publish(templates.half_plus_two, base_path, 2)
+    saved_models.publish(half_plus[2], base_path, 2)
     client.wait_for_states("m", {2: "AVAILABLE", 1: "UNLOADING"})
-    gate.open()
+    gate.opened.set()
     assert slow.result(SECONDS).model_spec.version.value == 1
     client.wait_for_states("m", {2: "AVAILABLE", 1: "END"})
 
@@ -131,8 +94,8 @@ def test_a_full_server_is_exhausted(start: Start, base_path: Path, gate: Gate) -
     running = gate.request(client, "m")
     futures = [client.prediction.Predict.future(predict_request("m", X)) for _ in range(5)]
     wait_until(lambda: sum(future.done() for future in futures) == 4)
-    gate.open()
-    failures = [code(error) for future in (running, *futures) if (error := future.exception(SECONDS)) is not None]
+    gate.opened.set()
+    failures = [error.code() for future in (running, *futures) if (error := future.exception(SECONDS)) is not None]
     assert failures == [grpc.StatusCode.RESOURCE_EXHAUSTED] * 4
 
 
@@ -148,9 +111,9 @@ def test_rows_run_in_batches_of_sizes_that_are_warmed_up(start: Start, models: d
 
 
 def test_a_stop_lets_calls_in_progress_finish(start: Start, base_path: Path, gate: Gate) -> None:
-    server, client = start({"m": base_path}, shutdown_grace_seconds=SECONDS)
+    stop, client = start({"m": base_path}, shutdown_grace_seconds=SECONDS)
     slow = gate.request(client, "m")
-    stopping = threading.Thread(target=server.stop)
+    stopping = threading.Thread(target=stop)
     stopping.start()
 
     def refuses() -> bool:
@@ -164,7 +127,7 @@ def test_a_stop_lets_calls_in_progress_finish(start: Start, base_path: Path, gat
         wait_until(refuses, lambda: "a server that stops goes on accepting calls")
         assert not slow.done()
     finally:
-        gate.open()
+        gate.opened.set()
     assert output(slow.result(SECONDS), "y").tolist() == [2.5]
     stopping.join(SECONDS)
     assert not stopping.is_alive()

@@ -9,7 +9,6 @@ import pytest
 from serving.contract import MODEL_CARD
 from serving.versions.model_card import write_card
 from tests.serving.model_server import saved_models
-from tests.serving.model_server.conftest import Templates
 from tests.serving.model_server.embedded.conftest import Start
 
 DATA_LOSS, FAILED_PRECONDITION = 15, 9
@@ -23,9 +22,9 @@ def change_a_byte(version: Path) -> None:
 
 
 @pytest.fixture
-def base_path(templates: Templates, tmp_path: Path) -> Path:
+def base_path(half_plus: dict[int, Path], tmp_path: Path) -> Path:
     """The base path of a model; version 1 has a model card."""
-    shutil.copytree(templates.half_plus_two, tmp_path / "half" / "1")
+    shutil.copytree(half_plus[2], tmp_path / "half" / "1")
     write_card(tmp_path / "half" / "1", {"model": "half"})
     return tmp_path / "half"
 
@@ -55,11 +54,11 @@ def test_the_old_version_serves_on_and_the_state_says_why(
 
 
 def test_a_version_without_a_card_is_loaded_unless_cards_are_required(
-    start: Start, templates: Templates, base_path: Path
+    start: Start, half_plus: dict[int, Path], base_path: Path
 ) -> None:
     _, lenient = start({"half": base_path})
     _, strict = start({"half": base_path}, require_model_cards=True)
-    saved_models.publish(templates.half_plus_three, base_path, 2)
+    saved_models.publish(half_plus[3], base_path, 2)
     lenient.wait_for_states("half", {2: "AVAILABLE", 1: "END"})
     strict.wait_for_states("half", {2: "END", 1: "AVAILABLE"})
     assert strict.statuses("half")[0].code == FAILED_PRECONDITION
