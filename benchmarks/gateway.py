@@ -16,7 +16,6 @@ import tempfile
 import timeit
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -28,9 +27,9 @@ from rich.console import Console
 
 from api.formats import images
 from api.http.schemas import GenerateRequest
-from benchmarks.marked import replace_between_marks
-from benchmarks.peers.load import SCENARIOS, measure, require_wrk
-from benchmarks.peers.services import OURS, SERVICES, Running
+from benchmarks.marked import markdown_table, replace_between_marks
+from benchmarks.peers.load import SCENARIOS, Load, Scenario, measure, require_wrk
+from benchmarks.peers.services import SERVICES
 from serving.contract import GENERATOR, NOISE, NOISE_DIM, SIGNATURE
 from serving.model_server.loaded_version import load_version
 from serving.model_server.options import ServerOptions
@@ -108,37 +107,28 @@ def cost_table() -> str:
     products_per_us = len(matrix) ** 3 / microseconds(lambda: matrix @ matrix, 30)
     bytes_per_us = 2 * large.nbytes / microseconds(lambda: np.copyto(target, large), 5)
     engine = load_version(pretrained(GENERATOR), ServerOptions(()))
-    lines = [
+    about = (
         f"An image needs {products / 1e6:.1f} million products, the weights {weights / 1e6:.1f} MB. NumPy reaches"
-        f" {products_per_us / 1e3:,.0f} products a nanosecond, and {bytes_per_us / 1e3:.1f} GB/s in a copy.",
-        "",
-        "| batch | engine: µs an image | products: µs | weights: µs | engine to the larger |",
-        "| --- | --- | --- | --- | --- |",
-    ]
+        f" {products_per_us / 1e3:,.0f} products a nanosecond, and {bytes_per_us / 1e3:.1f} GB/s in a copy."
+    )
+    rows = []
     for count in COUNTS:
         noise = noise_from_seeds(range(count))
         took = microseconds(lambda noise=noise: engine.run(SIGNATURE, {NOISE: noise}), 50) / count  # type: ignore[misc]
         least = products / products_per_us, weights / bytes_per_us / count
-        cells = " | ".join(f"{value:,.0f}" for value in (took, *least))
-        lines.append(f"| {count} | {cells} | {took / max(least):.1f} × |")
-    return "\n".join(lines) + "\n"
+        rows.append([f"{count}", *(f"{value:,.0f}" for value in (took, *least)), f"{took / max(least):.1f} ×"])
+    head = ("batch", "engine: µs an image", "products: µs", "weights: µs", "engine to the larger")
+    return f"{about}\n\n{markdown_table(head, *rows)}"
 
 
-@dataclass(frozen=True)
-class Gateway:
-    """A gateway that answers, and its process."""
-
-    running: Running
-    client: gateways.GatewayClient
-
-    def own_seconds(self) -> tuple[float, float]:
-        """Returns how long its requests took so far, without their waits for the model server, and their number."""
-        total, count = (self.client.metric(f"gateway_seconds_{name}", route="/generate") for name in ("sum", "count"))
-        return total, count
+def own_seconds(client: gateways.GatewayClient) -> tuple[float, float]:
+    """Returns how long a gateway's requests took so far, without their waits for the model server, and their number."""
+    total, count = (client.metric(f"gateway_seconds_{name}", route="/generate") for name in ("sum", "count"))
+    return total, count
 
 
 @contextmanager
-def gateway(digits: Path) -> Iterator[Gateway]:
+def gateway(digits: Path) -> Iterator[gateways.GatewayClient]:
     """Runs a gateway in front of a model server that answers at once."""
     with tempfile.TemporaryDirectory(prefix="digitgan-") as directory:
         target = f"{directory}/replay.sock"
@@ -146,8 +136,12 @@ def gateway(digits: Path) -> Iterator[Gateway]:
             ServerProcess("-m", "benchmarks.replay", digits, target),
             gateways.serving(f"unix:{target}", max_images_in_flight=100_000) as client,
         ):
-            service = next(one for one in SERVICES if one.name == OURS)
-            yield Gateway(Running(service, client.base_url.port or 0, 0.0, ""), client)
+            yield client
+
+
+def load_of(client: gateways.GatewayClient, scenario: Scenario, seconds: int) -> Load:
+    """Puts a gateway under load."""
+    return measure(SERVICES[0], client.base_url.port or 0, scenario, seconds)
 
 
 def main(
@@ -174,22 +168,22 @@ def main(
 
 def _whole_requests(digits: Path, seconds: int) -> list[dict[str, Any]]:
     rows = []
-    with gateway(digits) as under_test:
+    with gateway(digits) as client:
         for scenario in SCENARIOS:
-            measure(under_test.running, scenario, WARM_UP_S)
-            before, own_before = cpu_seconds(under_test.client.process), under_test.own_seconds()
-            load = measure(under_test.running, scenario, seconds)
+            load_of(client, scenario, WARM_UP_S)
+            before, own_before = cpu_seconds(client.process), own_seconds(client)
+            load = load_of(client, scenario, seconds)
             if load.failures or not load.requests:
                 raise RuntimeError(f"{scenario.title}: {load.failures} failures, {load.requests} answers")
-            seconds_after, requests_after = under_test.own_seconds()
+            seconds_after, requests_after = own_seconds(client)
             rows.append(
                 {
                     "scenario": scenario.title,
-                    "p50_ms": load.p50_ms,
-                    "p99_ms": load.p99_ms,
-                    "own_ms": 1e3 * (seconds_after - own_before[0]) / (requests_after - own_before[1]),
-                    "requests_per_s": load.requests / load.seconds,
-                    "cpu_us": 1e6 * (cpu_seconds(under_test.client.process) - before) / load.requests,
+                    "ms p50": load.p50_ms,
+                    "ms p99": load.p99_ms,
+                    "in the gateway: ms": 1e3 * (seconds_after - own_before[0]) / (requests_after - own_before[1]),
+                    "requests/s": load.requests / load.seconds,
+                    "processor time: µs": 1e6 * (cpu_seconds(client.process) - before) / load.requests,
                 }
             )
     return rows
@@ -197,24 +191,18 @@ def _whole_requests(digits: Path, seconds: int) -> list[dict[str, Any]]:
 
 def _stage_table(digits: Pixels) -> str:
     columns = [{name: microseconds(step) for name, step in stages(digits[:count]).items()} for count in COUNTS]
-    head = " | ".join(f"{count} digit{'s' * (count > 1)}: µs" for count in COUNTS)
-    lines = [f"| stage | {head} |", "| --- |" + " --- |" * len(COUNTS)]
-    lines += [f"| {name} | {' | '.join(f'{column[name]:,.0f}' for column in columns)} |" for name in columns[0]]
-    return "\n".join(lines) + "\n"
+    rows = [[name, *(f"{column[name]:,.0f}" for column in columns)] for name in columns[0]]
+    return markdown_table(["stage", *(f"{count} digit{'s' * (count > 1)}: µs" for count in COUNTS)], *rows)
 
 
 def _request_table(rows: list[dict[str, Any]]) -> str:
-    keys = ("p50_ms", "p99_ms", "own_ms", "requests_per_s", "cpu_us")
-    lines = [
-        "| whole requests | ms p50 | ms p99 | in the gateway: ms | requests/s | processor time: µs |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
+    _, *measures = rows[0]
+    table = []
     for scenario in SCENARIOS:
         found = [row for row in rows if row["scenario"] == scenario.title]
-        medians = [statistics.median(row[key] for row in found) for key in keys]
-        cells = " | ".join(f"{value:,.0f}" if value >= 100 else f"{value:.2f}" for value in medians)
-        lines.append(f"| {scenario.title} | {cells} |")
-    return "\n".join(lines) + "\n"
+        medians = [statistics.median(row[name] for row in found) for name in measures]
+        table.append([scenario.title, *(f"{value:,.0f}" if value >= 100 else f"{value:.2f}" for value in medians)])
+    return markdown_table(["whole requests", *measures], *table)
 
 
 if __name__ == "__main__":

@@ -22,10 +22,9 @@ from typing import Annotated, Final
 import typer
 from matplotlib.figure import Figure
 
-from benchmarks.gateway import DOCS, cpu_seconds, gateway, record_digits
-from benchmarks.marked import replace_between_marks
-from benchmarks.peers.load import SCENARIOS, Scenario, measure, require_wrk
-from benchmarks.peers.services import SERVICES, Running
+from benchmarks.gateway import DOCS, cpu_seconds, gateway, load_of, record_digits
+from benchmarks.marked import markdown_table, replace_between_marks
+from benchmarks.peers.load import SCENARIOS, Scenario, require_wrk
 from tests.support import gateways
 from tests.support.processes import EMBEDDED, ModelServerProcess, free_port
 
@@ -93,9 +92,8 @@ def run(layout: Layout, seconds: int) -> tuple[dict[str, Measured], list[float]]
 
             def load(client: gateways.GatewayClient, scenario: Scenario = scenario) -> tuple[int, float, float]:
                 with pinned(*layout.load):
-                    running = Running(SERVICES[0], client.base_url.port or 0, 0.0, "")
-                    measure(running, scenario, 1)
-                    found = measure(running, scenario, seconds)
+                    load_of(client, scenario, 1)
+                    found = load_of(client, scenario, seconds)
                 return found.requests, found.requests / found.seconds, found.p50_ms
 
             def used() -> list[float]:
@@ -149,8 +147,7 @@ def separate(gateways_: int, servers: int) -> Layout:
 def memory_of_answers() -> dict[str, list[float]]:
     """Returns the gateway's resident megabytes while it sends 65,536 images, by format."""
     curves: dict[str, list[float]] = {}
-    with tempfile.TemporaryDirectory() as directory, gateway(record_digits(Path(directory))) as under_test:
-        client = under_test.client
+    with tempfile.TemporaryDirectory() as directory, gateway(record_digits(Path(directory))) as client:
         for name, media_type, count in (
             ("npy", "application/x-npy", ANSWER_IMAGES),
             ("zip", "application/zip", ANSWER_IMAGES),
@@ -205,22 +202,27 @@ def main(
     found = [(layout, *run(layout, seconds)) for layout in LAYOUTS]
     _, first, (gateway_mb, server_mb) = found[0]
     delay_s = max(0.0, first["1x1"].p50_ms / 1e3 - sum(first["1x1"].demands))
-    titles = " | ".join(f"{scenario.title}: images/s | ms" for scenario in CHOSEN)
-    lines = [f"| measured/modelled, load for each gateway | {titles} |", "| --- |" + " --- |" * 2 * len(CHOSEN)]
+    head = ["measured/modelled, load for each gateway"]
+    for scenario in CHOSEN:
+        head += f"{scenario.title}: images/s", "ms"
+    rows = []
     for layout, measured, _ in found:
-        cells = []
+        cells = [layout.title]
         for scenario in CHOSEN:
             rate, ms = modelled(layout, scenario, first[scenario.name], delay_s)
             seen = measured[scenario.name]
-            cells.append(f"{seen.images_per_s:,.0f}/{rate:,.0f} | {seen.p50_ms:.1f}/{ms:.1f}")
-        lines.append(f"| {layout.title} | {' | '.join(cells)} |")
+            cells += f"{seen.images_per_s:,.0f}/{rate:,.0f}", f"{seen.p50_ms:.1f}/{ms:.1f}"
+        rows.append(cells)
     # Beyond these, the load comes from other machines.
     alone = {name: replace(seen, demands=(*seen.demands[:2], 0.0)) for name, seen in first.items()}
     for layout in (separate(*pair) for pair in LARGER):
-        pairs = [modelled(layout, scenario, alone[scenario.name], delay_s) for scenario in CHOSEN]
-        lines.append(f"| {layout.title} | {' | '.join(f'{rate:,.0f} | {ms:.1f}' for rate, ms in pairs)} |")
+        cells = [layout.title]
+        for scenario in CHOSEN:
+            rate, ms = modelled(layout, scenario, alone[scenario.name], delay_s)
+            cells += f"{rate:,.0f}", f"{ms:.1f}"
+        rows.append(cells)
     curves = memory_of_answers()
-    lines.append("")
+    lines = [markdown_table(head, *rows)]
     for scenario in CHOSEN[1:]:
         own, model, _ = first[scenario.name].demands
         lines.append(

@@ -1,5 +1,6 @@
-"""Parts of the documentation that code writes: between the lines ``<!-- name -->`` and ``<!-- /name -->``."""
+"""What code writes into the documentation: tables, between the lines ``<!-- name -->`` and ``<!-- /name -->``."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from serving.files import write_atomically
@@ -12,3 +13,8 @@ def replace_between_marks(path: Path, name: str, text: str) -> None:
     if not (opening and closing):
         raise ValueError(f"{path} has no place for {name}")
     write_atomically(path, "".join((before, opening, "\n", text.rstrip("\n"), "\n\n", closing, after)))
+
+
+def markdown_table(head: Sequence[str], *rows: Sequence[str]) -> str:
+    """Returns a table with a row for the head."""
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in (head, ["---"] * len(head), *rows))

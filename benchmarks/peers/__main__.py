@@ -60,8 +60,8 @@ def one_turn(service: Service, expected: NDArray[np.uint8], seconds: int, consol
     with running(service, console, CACHE / f"{service.name}.log") as under_test:
         check(under_test, expected)
         for scenario in SCENARIOS:
-            measure(under_test, scenario, WARM_UP_S)
-            load = measure(under_test, scenario, seconds)
+            measure(service, under_test.port, scenario, WARM_UP_S)
+            load = measure(service, under_test.port, scenario, seconds)
             if load.failures or not load.requests:
                 raise RuntimeError(
                     f"{service.name}, {scenario.title}: {load.failures} failures, {load.requests} answers"

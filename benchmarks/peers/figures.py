@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from benchmarks.marked import markdown_table
 from benchmarks.peers.load import SCENARIOS
 from benchmarks.peers.services import OURS
 
@@ -30,9 +31,9 @@ def markdown(rows: Sequence[Mapping[str, Any]], about: str) -> str:
         found = [row for row in rows if (row["service"], row["scenario"]) == (service, scenario)]
         return {row["round"]: row[key] for row in found if key in row}
 
-    def cells(scenario: str, key: str) -> str:
+    def cells(scenario: str, key: str) -> list[str]:
         medians = [statistics.median(values(name, scenario, key).values() or [float("nan")]) for name in services]
-        return " | ".join(f"{median:,.0f}" if median >= 100 else f"{median:.3g}" for median in medians)
+        return [f"{median:,.0f}" if median >= 100 else f"{median:.3g}" for median in medians]
 
     def ratio(scenario: str, key: str, more: bool) -> str:
         """Returns our figure over the best peer's, round by round: the median, the least and the most."""
@@ -41,18 +42,13 @@ def markdown(rows: Sequence[Mapping[str, Any]], about: str) -> str:
         ratios = [ours[number] / theirs[number] for number in sorted(ours.keys() & theirs.keys())]
         return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f}) × {best}"
 
-    lines = [
-        about,
-        "",
-        f"| | {' | '.join(services)} | to the best peer (wanted) |",
-        "| --- |" + " --- |" * (len(services) + 1),
-    ]
     titles = {scenario.name: scenario.title for scenario in SCENARIOS}
+    table = []
     for scenario, key, unit, more, wanted in MEASURES:
         compared = (
             f"{ratio(scenario, key, more)} ({'≥' if more else '≤'} {wanted:g})" if peers and OURS in services else ""
         )
-        lines.append(f"| {titles[scenario]}: {unit} | {cells(scenario, key)} | {compared} |")
-    lines.append(f"| start to first digit: s | {cells(START, 'start_s')} | |")
-    lines.append(f"| resident after all that: MB | {cells(START, 'memory_mb')} | |")
-    return "\n".join(lines) + "\n"
+        table.append([f"{titles[scenario]}: {unit}", *cells(scenario, key), compared])
+    table.append(["start to first digit: s", *cells(START, "start_s"), ""])
+    table.append(["resident after all that: MB", *cells(START, "memory_mb"), ""])
+    return f"{about}\n\n{markdown_table(['', *services, 'to the best peer (wanted)'], *table)}"

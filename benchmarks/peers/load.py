@@ -7,7 +7,7 @@ import tempfile
 from dataclasses import dataclass
 from typing import Final
 
-from benchmarks.peers.services import Running
+from benchmarks.peers.services import Service
 
 POOL: Final = 64
 """Different requests that are sent in turn, so that nothing can be answered from a cache."""
@@ -70,18 +70,18 @@ def require_wrk() -> None:
         raise SystemExit("this needs wrk, which makes the load: install your system's package of that name")
 
 
-def measure(running: Running, scenario: Scenario, seconds: int) -> Load:
+def measure(service: Service, port: int, scenario: Scenario, seconds: int) -> Load:
     """Puts a service under a scenario's load for so many seconds, whole ones for wrk, and returns what came of it.
 
     Raises RuntimeError.
     """
     count = scenario.seeds
-    bodies = [running.service.body(range(index * count, (index + 1) * count)).decode() for index in range(POOL)]
+    bodies = [service.body(range(index * count, (index + 1) * count)).decode() for index in range(POOL)]
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(_SCRIPT.replace("{BODIES}", "{" + ",".join(f"[==[{body}]==]" for body in bodies) + "}"))
         script.flush()
         command = ["wrk", "--threads=1", f"--connections={scenario.clients}", f"--duration={seconds}s"]
-        command += ["--timeout=30s", f"--script={script.name}", running.url]
+        command += ["--timeout=30s", f"--script={script.name}", service.url(port)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     results = [line.removeprefix("RESULT ") for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     if not results:

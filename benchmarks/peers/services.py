@@ -26,6 +26,7 @@ OURS: Final = "digitgan"
 HAS_TENSORFLOW_SERVING: Final = shutil.which(TENSORFLOW_MODEL_SERVER) is not None
 START_S: Final = 120.0
 STOP_S: Final = 20.0
+JSON: Final = {"Content-Type": "application/json"}
 
 _MARK: Final = "DIGITGAN_BENCHMARK_RUN"
 """In the environment of every process that a service starts, wherever that puts itself, so that all can be found."""
@@ -43,6 +44,9 @@ class Service:
     @property
     def is_ours(self) -> bool:
         return self.name.startswith(OURS)
+
+    def url(self, port: int) -> str:
+        return f"http://127.0.0.1:{port}{self.path}"
 
     def body(self, seeds: Sequence[int]) -> bytes:
         """Returns the JSON that asks for these seeds' digits."""
@@ -105,13 +109,9 @@ class Running:
     start_s: float
     mark: str
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}{self.service.path}"
-
     def ask(self, body: bytes) -> Any:
         """Returns an answer's JSON."""
-        response = httpx.post(self.url, content=body, headers={"Content-Type": "application/json"}, timeout=60)
+        response = httpx.post(self.service.url(self.port), content=body, headers=JSON, timeout=60)
         return response.raise_for_status().json()
 
     def memory_mb(self) -> float:
@@ -155,13 +155,13 @@ def running(service: Service, console: Console, log: Path) -> Iterator[Running]:
 
 def _wait_for_a_digit(service: Service, port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
     deadline = time.monotonic() + START_S
-    url, body = f"http://127.0.0.1:{port}{service.path}", service.body([7])
+    url, body = service.url(port), service.body([7])
     with httpx.Client(timeout=START_S) as http:
         while time.monotonic() < deadline:
             if process.poll() is not None:
                 raise RuntimeError(f"{service.name} ended with {process.returncode}; see {log}")
             try:
-                if http.post(url, content=body, headers={"Content-Type": "application/json"}).status_code == 200:
+                if http.post(url, content=body, headers=JSON).status_code == 200:
                     return
             except httpx.TransportError:
                 pass

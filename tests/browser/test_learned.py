@@ -5,7 +5,7 @@ from playwright.sync_api import Page, expect
 from tests.browser.conftest import PHONE, Open
 from tests.browser.test_wall import pixels_of
 from tests.support.waiting import wait_until
-from tests.training.test_story import CONFIG
+from tests.training.test_config import CONFIG
 
 
 def test_the_slider_leads_through_the_milestones(open_page: Open) -> None:

@@ -1,6 +1,5 @@
 """The models in the package, and a generator with a story of its training."""
 
-import json
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,10 +11,10 @@ import tensorflow as tf
 from serving.contract import GENERATOR
 from serving.pretrained import MODELS_DIR
 from tests.support.pretrained import pretrained
-from tests.training.test_story import CONFIG, brightness, write_run
+from tests.training.test_config import CONFIG
+from tests.training.test_story import brightness, write_run
 from training.publish.signatures import story_signature
 from training.report.story import build_story, encode
-from training.run.metrics import EVALUATIONS_FILE
 
 
 def story() -> dict[str, Any]:
@@ -25,9 +24,8 @@ def story() -> dict[str, Any]:
     squares[:, 8:20, 8:20] = 1
     with TemporaryDirectory() as directory:
         run = Path(directory, "run")
-        write_run(run, noise, squares * 100, squares * 250)
         rows = ({"step": step, "epoch": step / 100, "legible": step / 1000, "coverage": 0.5} for step in (500, 1000))
-        (run / EVALUATIONS_FILE).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_run(run, noise, squares * 100, squares * 250, evaluations=rows)
         return build_story(run, CONFIG, brightness, {"step": 1000})
 
 

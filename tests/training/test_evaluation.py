@@ -14,6 +14,7 @@ from serving.errors import UserError
 from serving.pretrained import MODELS_DIR
 from serving.versions.model_card import CardError, read_card, verify, write_card
 from tests.support.commands import digitgan_here
+from tests.support.pretrained import VERSIONS
 from training.data import Dataset
 from training.evaluation import job
 from training.evaluation.classifier import newest_classifier
@@ -24,6 +25,7 @@ from training.report.criteria import results
 
 FIGURES = [each.key for each in MEASURES]
 IMAGES = 150
+VERSION = f"{GENERATOR}/{VERSIONS[GENERATOR]}"
 
 
 @pytest.fixture(scope="module")
@@ -109,15 +111,10 @@ def test_a_light_evaluation_is_the_same_without_the_search(evaluator: Evaluator,
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the shipped models, to be written into, not evaluated yet."""
     models = shutil.copytree(MODELS_DIR, tmp_path_factory.mktemp("evaluated") / "models")
-    version, card = newest_card(models)
+    card = read_card(models / VERSION)
     del card["evaluation"]
-    (version / MODEL_CARD).write_text(json.dumps(card))
+    (models / VERSION / MODEL_CARD).write_text(json.dumps(card))
     return models
-
-
-def newest_card(models: Path) -> tuple[Path, dict[str, Any]]:
-    version = max((models / GENERATOR).iterdir(), key=lambda path: int(path.name))
-    return version, read_card(version)
 
 
 @pytest.fixture(scope="module")
@@ -139,10 +136,10 @@ def test_the_command_writes_the_figures_a_report_and_the_model_card(evaluated: P
     for figures, intervals in (("figures", "intervals"), ("reference", "reference_intervals")):
         for name, (low, high) in written[intervals].items():
             assert low <= written[figures][name] <= high
-    version, card = newest_card(models)
+    card, shipped = (read_card(base / VERSION) for base in (models, MODELS_DIR))
     assert written["source"] == {
         "kind": "models",
-        "version": int(version.name),
+        "version": VERSIONS[GENERATOR],
         "preset": card["training"]["preset"],
         "steps": card["training"]["steps"],
     }
@@ -151,10 +148,9 @@ def test_the_command_writes_the_figures_a_report_and_the_model_card(evaluated: P
     assert written["score"]["images"] == {"real": 297, "fake": IMAGES}
     report = (evaluated / "report.html").read_text()
     assert f"{written['figures']['frechet_distance']:.2f}" in report
-    verify(version)
+    verify(models / VERSION)
     del written["score"]
     assert card["evaluation"] == written
-    shipped = read_card(MODELS_DIR / GENERATOR / version.name)
     assert card["files"] == shipped["files"]
     assert card["training"] == shipped["training"]
 

@@ -23,11 +23,6 @@ from training.publish.export import export
 
 LABELLED: dict[str, Any] = {"classifier": pretrained(CLASSIFIER), "index_seeds": 300}
 ROWS = np.random.default_rng(0).integers(0, 256, (6, 28, 28, 1), np.uint8)
-INPUTS: dict[str, Any] = {
-    GENERATOR: {NOISE: noise_from_seeds(range(6))},
-    DISCRIMINATOR: {IMAGES: ROWS},
-    CLASSIFIER: {IMAGES: ROWS},
-}
 
 
 def trained(network: Any) -> Any:
@@ -208,17 +203,17 @@ def test_nothing_is_published_without_the_classifier(networks: dict[str, Any], t
 
 def test_a_session_computes_the_same_and_fuses_a_convolution_with_what_follows(base: Path) -> None:
     """TensorFlow Serving runs SavedModels in sessions. TensorFlow 2.19's tanh isn't 2.20's: some pixels differ."""
-    v1 = tf.compat.v1
+    v1, noise = tf.compat.v1, noise_from_seeds(range(6))
     with v1.Graph().as_default(), v1.Session() as session:
         signature = v1.saved_model.load(session, ["serve"], str(base / GENERATOR / "1")).signature_def[SIGNATURE]
         ran = v1.RunMetadata()
         pixels = session.run(
             signature.outputs[IMAGES].name,
-            {signature.inputs[NOISE].name: INPUTS[GENERATOR][NOISE]},
+            {signature.inputs[NOISE].name: noise},
             options=v1.RunOptions(output_partition_graphs=True),
             run_metadata=ran,
         )
-    expected = outputs_of(base / GENERATOR / "1", **INPUTS[GENERATOR])[IMAGES]
+    expected = outputs_of(base / GENERATOR / "1", noise=noise)[IMAGES]
     assert np.abs(pixels.astype(int) - expected).max() <= 1
     nodes = [node for graph in ran.partition_graphs for node in graph.node]
     assert [b"BiasAdd", b"LeakyRelu"] in [list(node.attr["fused_ops"].list.s) for node in nodes]

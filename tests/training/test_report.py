@@ -21,7 +21,8 @@ from serving.versions.model_card import read_card
 from tests.support.commands import assert_float32, digitgan_here
 from tests.support.pictures import Handwritten
 from tests.support.pretrained import pretrained
-from tests.training.test_story import CONFIG, brightness, write_run
+from tests.training.test_config import CONFIG
+from tests.training.test_story import brightness, write_run
 from training.evaluation.figures import Measurement
 from training.report.criteria import results
 from training.report.page import report
@@ -106,10 +107,9 @@ def run(handwritten: Handwritten, pictures: dict[str, Any], tmp_path_factory: py
     """A run directory with everything that a run and an evaluation leave."""
     run = tmp_path_factory.mktemp("runs") / "<run>"
     images = handwritten[0]
-    write_run(run, images[64:128] // 2, images[64:128], images[:64])
     figures = {**FIGURES, "reference": REFERENCE}
     rows = [{"step": step, "epoch": step / 100, **figures, "frechet_distance": 4e3 / step} for step in (200, 600, 1000)]
-    (run / "evaluations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_run(run, images[64:128] // 2, images[64:128], images[:64], evaluations=rows)
     config = json.loads(json.dumps(vars(CONFIG) | {"recipe": vars(CONFIG.recipe), "data": "/home/me/mnist.npz"}))
     (run / "config.json").write_text(json.dumps(config))
     (run / "evaluation.json").write_text(json.dumps(EVALUATION))

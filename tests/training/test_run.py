@@ -23,7 +23,6 @@ from tests.support.commands import assert_float32, digitgan_here, stopped_after
 from tests.support.pictures import Handwritten
 from tests.support.processes import free_port
 from training.data import LEAST_HELD_OUT
-from training.report.story import STAGES
 
 STEPS = 4
 IMAGES = 60
@@ -142,10 +141,7 @@ def test_own_data_is_measured_and_labelled_by_a_classifier_of_its_own(run: Path,
     evaluation = json.loads((evaluated / "evaluation.json").read_text())
     assert evaluation["classifier"]["sha256"] == own["files"]["saved_model.pb"]["sha256"]
     assert evaluation["images"] == 100
-    assert set(evaluation["figures"]) == set(evaluation["reference"])
     assert evaluation["figures"]["frechet_distance"] > evaluation["reference"]["frechet_distance"]
-    assert 0 <= evaluation["score"]["auc"] <= 1
-    assert read_card(evaluated / "models" / GENERATOR / "1")["evaluation"]["figures"]["legible"] >= 0
 
 
 def test_the_generator_tells_the_story_of_the_run(run: Path) -> None:
@@ -156,10 +152,8 @@ def test_the_generator_tells_the_story_of_the_run(run: Path) -> None:
     card = read_card(run / "models" / GENERATOR / "1")
     assert hashlib.sha256(content).hexdigest() == card["story"]["sha256"]
     assert [each["step"] for each in document["milestones"]] == [1, STEPS]
-    assert {each["stage"] for each in document["milestones"]} <= {"noise", *(name for name, _ in STAGES)}
     assert document["run"]["chosen_step"] == card["chosen"]["step"]
     assert document["log"]["step"][-1] == STEPS
-    assert document["stability"]["words"]
 
 
 def stopped(number: signal.Signals, run: Path, *arguments: str | Path) -> None:

@@ -3,6 +3,7 @@
 import base64
 import json
 import math
+from collections.abc import Iterable, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -13,19 +14,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.support.pictures import Handwritten
-from training.config import METRICS, PRESETS, TrainingConfig
+from tests.training.test_config import CONFIG
+from training.config import METRICS
 from training.report.story import FRAME_MS, LAST_FRAME_MS, build_story, caption, encode, stage, time_lapse
 from training.run import samples
-from training.run.metrics import METRICS_FILE, POINTS, RunLog, thinned
+from training.run.metrics import EVALUATIONS_FILE, METRICS_FILE, POINTS, RunLog, thinned
 
 Images = NDArray[np.uint8]
 STEPS = (1, 200, 1000)
-CONFIG = TrainingConfig(
-    preset="dcgan", recipe=PRESETS["dcgan"], steps=1000, images=1500, data="digits.npz", data_sha256="", seed=0
-)
+EVALUATION = {"step": 500, "epoch": 5.0, "frechet_distance": 80.0, "legible": math.nan, "reference": {"legible": 1}}
 
 
-def write_run(run: Path, *grids: Images) -> None:
+def write_run(run: Path, *grids: Images, evaluations: Iterable[Mapping[str, Any]] = (EVALUATION,)) -> None:
     """Writes the pictures, log and evaluations of a run with milestones after STEPS."""
     (run / "samples").mkdir(parents=True)
     for step, digits in zip(STEPS, grids, strict=True):
@@ -34,8 +34,7 @@ def write_run(run: Path, *grids: Images) -> None:
     log = RunLog(run / METRICS_FILE, 0)
     for step in range(10, 1001, 10):
         log.append(step, step / 100, dict(zip(METRICS, (0.9, 1.2, 0.7, 0.6), strict=True)))
-    evaluation = {"step": 500, "epoch": 5.0, "frechet_distance": 80.0, "legible": math.nan, "reference": {"legible": 1}}
-    (run / "evaluations.jsonl").write_text(json.dumps(evaluation) + "\n")
+    (run / EVALUATIONS_FILE).write_text("".join(json.dumps(each) + "\n" for each in evaluations))
 
 
 def brightness(images: Images) -> NDArray[np.float64]:
