@@ -27,7 +27,8 @@ from serving.tf_serving.client import GrpcTransport, ModelClient, Transport
 
 # In the order in which a request is compared with them: what comes most often first.
 ROUTERS: Final = [module.router for module in (generate, dataset, cacheable, score, status, oip)]
-for _route in (route for router in ROUTERS for route in router.routes):
+ROUTES: Final = [route for router in ROUTERS for route in router.routes]
+for _route in ROUTES:
     assert "POST" not in getattr(_route, "methods", ()) or isinstance(_route, RouteWithBody), _route
 
 
@@ -37,8 +38,7 @@ def create_app(settings: Settings, transport: Transport | None = None) -> FastAP
     ``transport`` carries its calls, and is closed with it; None: gRPC to the model server in the settings.
     """
     metrics = Metrics()
-    routes = [route for router in ROUTERS for route in router.routes]
-    admission = AdmissionControl(settings.max_images_in_flight, metrics, routes, counts_arrivals=not settings.api_keys)
+    admission = AdmissionControl(settings.max_images_in_flight, metrics, ROUTES, counts_arrivals=not settings.api_keys)
     traces = None
     if settings.tracing:
         from api.telemetry.tracing import Traces
@@ -51,9 +51,9 @@ def create_app(settings: Settings, transport: Transport | None = None) -> FastAP
         credentials = settings.model_server_credentials()
         calls = transport or GrpcTransport(settings.model_server, interceptors, credentials)
         client = ModelClient(calls, settings.version_label)
+        inference = Inference(client, metrics)
+        carried = seed_indexes(inference), stories(inference)
         try:
-            inference = Inference(client, metrics)
-            carried = seed_indexes(inference), stories(inference)
             yield {KEY: GatewayState(settings, metrics, admission, inference, *carried)}
         finally:
             await client.close()

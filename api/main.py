@@ -2,9 +2,11 @@
 
 import asyncio
 import gc
+import math
 import resource
 import socket
 import sys
+import time
 from types import FrameType
 from typing import cast
 
@@ -39,34 +41,28 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, url: str) -> None:
         super().__init__(config)
         self._url = url
-        self._announcing: asyncio.Task[None] | None = None
+        self._exit_at = math.inf
 
     @property
     def _state(self) -> GatewayState:
         return cast(GatewayState, self.lifespan.state[KEY])
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        self._loop = asyncio.get_running_loop()
-        await super().startup(sockets)
-        if self.should_exit:
-            return
+    async def main_loop(self) -> None:
         # What is there now stays. Looked through again and again, it would stop all requests for 50 ms under load.
         gc.collect()
         gc.freeze()
         gc.set_threshold(_YOUNG_OBJECTS)
         print(f"digitgan gateway listens on {self._url}", flush=True)
-        self._announcing = asyncio.create_task(self._announce_ready())
+        announcing = asyncio.create_task(self._announce_ready())
+        await super().main_loop()
+        announcing.cancel()
 
     async def on_tick(self, counter: int) -> bool:
         connections = cast("set[Connection]", self.server_state.connections)
         self._state.metrics.connections.set(len(connections))
-        check_connections(connections, self._loop.time(), self._state.settings.max_waiting_bytes)
+        check_connections(connections, self._state.settings.max_waiting_bytes)
+        self.should_exit |= time.monotonic() >= self._exit_at
         return await super().on_tick(counter)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        if self._announcing:
-            self._announcing.cancel()
-        await super().shutdown(sockets)
 
     async def _announce_ready(self) -> None:
         while await unready_models(self._state):  # noqa: ASYNC110 - another process's
@@ -80,15 +76,14 @@ class _Server(uvicorn.Server):
             self.should_exit = self.force_exit = True
         else:
             self._state.draining = True
-            delay_s = self._state.settings.shutdown_delay_s
-            self._loop.call_soon_threadsafe(self._loop.call_later, delay_s, setattr, self, "should_exit", True)
+            self._exit_at = time.monotonic() + self._state.settings.shutdown_delay_s
 
 
 def run(settings: Settings, transport: Transport | None = None) -> int:
-    """Serves until SIGTERM or SIGINT and returns the exit status: 0, or 1 if it couldn't start.
+    """Serves until SIGTERM or SIGINT. Returns the exit status: 0, or 1 if it couldn't start.
 
-    Prints to stdout the URL it listens on as soon as it answers, and a line that begins with "Ready" when the models
-    are there too; problems go to stderr. ``transport``: as in ``create_app``.
+    Prints to stdout its URL as soon as it answers, and a line that begins with "Ready" when the models are there too.
+    ``transport``: as in ``create_app``.
     """
     try:
         listener = _listen(settings.host, settings.port)

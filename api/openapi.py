@@ -12,14 +12,12 @@ from starlette.responses import Response
 from api.http import problems, schemas
 from api.http.bodies import JSON
 from api.http.current_request import TIMEOUT_PARAMETER
-from api.http.problems import ProblemType
 from api.middleware import keys
 from api.settings import Settings
 
 _REF: Final = "#/components/schemas/{model}"
 
 _models: Final[set[type[BaseModel]]] = {schemas.Problem}
-"""The models that the document refers to and FastAPI does not see."""
 
 WITH_BODY: Final = (
     problems.MALFORMED_REQUEST,
@@ -49,7 +47,7 @@ MODEL_HEADERS: Final[dict[str, Any]] = {
 }
 
 
-def failures(*types: ProblemType) -> dict[int | str, dict[str, Any]]:
+def failures(*types: problems.ProblemType) -> dict[int | str, dict[str, Any]]:
     """Returns the ``responses`` of a route that can fail in these ways."""
     content = {problems.MEDIA_TYPE: {"schema": {"$ref": _REF.format(model="Problem")}}}
     retry_after = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
@@ -71,19 +69,16 @@ def makes_images(
     request: type[BaseModel],
     media_types: Iterable[str],
     description: str,
-    *more_failures: ProblemType,
+    *more_failures: problems.ProblemType,
     model: type[BaseModel] | None = None,
-    headers: Mapping[str, Any] | None = None,
+    headers: Mapping[str, Any] = MODEL_HEADERS,
 ) -> dict[str, Any]:
-    """Returns the arguments of a route that makes images from a JSON ``request``, and describes its answer.
-
-    ``model``: the answer as JSON. ``headers``: what it has besides MODEL_HEADERS.
-    """
+    """Returns the arguments of a route that makes images from a JSON ``request``. ``model``: its answer as JSON."""
     content = {media_type: BINARY for media_type in media_types if media_type != JSON}
-    answer = {"description": description, "content": content, "headers": {**MODEL_HEADERS, **(headers or {})}}
-    problems_of = failures(*WITH_BODY, problems.VERSION_NOT_FOUND, *more_failures, *UPSTREAM)
+    answer = {"model": model, "description": description, "content": content, "headers": headers}
+    failing = failures(*WITH_BODY, problems.VERSION_NOT_FOUND, *more_failures, *UPSTREAM)
     return {
-        "responses": {200: answer | ({"model": model} if model else {}), **problems_of},
+        "responses": {200: answer, **failing},
         "openapi_extra": body({JSON: schema_of(request)}),
         "response_class": Response,
     }

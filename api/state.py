@@ -12,20 +12,10 @@ from api.upstream.inference import Inference
 
 KEY: Final = "gateway"
 
-MAX_WAITING_BODIES: Final = 256
-"""Large bodies that wait for others. Each takes up to 256 KB: what is read of it at once."""
-
 
 @dataclass
 class GatewayState:
-    """What ``lifespan`` opens and every connection and request can reach.
-
-    Attributes:
-        draining: the gateway is about to stop: then it isn't ready, while it still answers.
-        large_bodies: request bodies of more than LARGE_BODY_BYTES in memory.
-        waiting_bodies: those that wait for memory.
-        available_at: when each model was AVAILABLE last, in the time of ``time.monotonic``.
-    """
+    """What ``lifespan`` opens and every connection and request can reach."""
 
     settings: Settings
     metrics: Metrics
@@ -34,8 +24,10 @@ class GatewayState:
     indexes: Carried[SeedIndex]
     stories: Carried[Story]
     draining: bool = False
+    """The gateway is about to stop: then it isn't ready, while it still answers."""
     available_at: dict[str, float] = field(default_factory=dict)
+    """When each model was AVAILABLE last, in the time of ``time.monotonic``."""
 
     def __post_init__(self) -> None:
         self.large_bodies = asyncio.Semaphore(max(1, self.settings.max_waiting_bytes // self.settings.max_body_bytes))
-        self.waiting_bodies = asyncio.Semaphore(MAX_WAITING_BODIES)
+        self.waiting_bodies = asyncio.Semaphore(256)  # each takes up to 256 KB: what is read of it at once

@@ -20,5 +20,5 @@ async def in_thread(work: Callable[[], _T], threads: Executor | None = None) -> 
 
 
 async def in_thread_if_large(size: int, work: Callable[[], _T], threads: Executor | None = None) -> _T:
-    """Returns what ``work`` returns. Work on more than INLINE_BYTES bytes is run in a thread."""
+    """Returns what ``work`` returns. Work on more than INLINE_BYTES is run in a thread."""
     return work() if size <= INLINE_BYTES else await in_thread(work, threads)

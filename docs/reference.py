@@ -78,7 +78,7 @@ def _fields(schema: dict[str, Any], schemas: dict[str, Any]) -> Iterator[tuple[s
     required = schema.get("required", ())
     for name, about in schema["properties"].items():
         accepts = _accepts(about, schemas) + " (required)" * (name in required)
-        sentence, *_ = re.split(r"(?<=\.) ", about["description"])
+        sentence, *_ = re.split(r"(?<=\.)\s", about["description"])
         yield _code(name), f"{accepts}; {default}" if (default := _default(about)) else accepts, sentence
 
 

@@ -19,19 +19,14 @@ from pydantic_core import PydanticCustomError
 from serving.contract import CLASSES, MAX_SEED, NOISE_DIM
 from serving.dataset import CONFIDENCE_FLOOR, Balance
 
-MAX_SCALE = 32
-MAX_WALK_STEPS = 1000
-MAX_VERSION = MAX_SEED
 MAX_FLOAT32 = (2 - 2**-23) * 2.0**127
 
 Seed = Annotated[int, Field(strict=True, ge=0, le=MAX_SEED)]
+Seeds = Annotated[list[Seed], FailFast()]
 Digit = Annotated[int, Field(ge=0, lt=CLASSES)]
 NoiseNumber = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-MAX_FLOAT32, le=MAX_FLOAT32)]
-NoiseVector = Annotated[
-    list[NoiseNumber],
-    FailFast(),
-    Field(min_length=NOISE_DIM, max_length=NOISE_DIM),
-]
+NoiseVector = Annotated[list[NoiseNumber], FailFast(), Field(min_length=NOISE_DIM, max_length=NOISE_DIM)]
+NoiseVectors = Annotated[list[NoiseVector], FailFast()]
 
 
 def _decimal(text: object) -> object:
@@ -42,8 +37,8 @@ def _decimal(text: object) -> object:
 
 
 SeedInPath = Annotated[int, Field(ge=0, le=MAX_SEED), BeforeValidator(_decimal)]
-Scale = Annotated[int, Field(ge=1, le=MAX_SCALE), BeforeValidator(_decimal)]
-Version = Annotated[int, Field(ge=0, le=MAX_VERSION), BeforeValidator(_decimal)]
+Scale = Annotated[int, Field(ge=1, le=32), BeforeValidator(_decimal)]
+Version = Annotated[int, Field(ge=0, le=MAX_SEED), BeforeValidator(_decimal)]
 GeneratorVersion = Annotated[Version | None, Query(description="The generator's version; the newest by default.")]
 
 Png = Annotated[str, Field(json_schema_extra={"contentEncoding": "base64", "contentMediaType": "image/png"})]
@@ -62,7 +57,7 @@ def _whole(value: object) -> object:
 class _Body(BaseModel):
     """A request. A whole number may be written as 7.0, as in JSON Schema."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
     @field_validator("*", mode="wrap")
     @classmethod
@@ -73,27 +68,31 @@ class _Body(BaseModel):
             return check([_whole(one) for one in value] if isinstance(value, list) else _whole(value))
 
 
-def _declare_sources(schema: dict[str, Any], model: type[BaseModel]) -> None:
-    assert issubclass(model, _Sourced)
+class _Digits(_Body):
+    """A request for digits of the generator."""
+
+    version: Version | None = None
+    """The generator's version; the newest by default."""
+    scale: Scale = 1
+    """Enlarges each pixel to a square of this side."""
+
+
+def _declare_sources(schema: dict[str, Any], model: "type[_Sourced]") -> None:
     schema["oneOf"] = [{"required": [name]} for name in model.SOURCES]
 
 
-class _Sourced(_Body):
+class _Sourced(_Digits):
     """A request that names its digits by exactly one of the fields in ``SOURCES``."""
 
     SOURCES: ClassVar[tuple[str, ...]]
     model_config = ConfigDict(json_schema_extra=_declare_sources)
-
-    version: Version | None = Field(None, description="The generator's version; the newest by default.")
-    scale: Scale = Field(1, description="Enlarges each pixel to a square of this side.")
 
     @model_validator(mode="after")
     def _exactly_one_source(self) -> Self:
         given = sorted(self.model_fields_set & set(self.SOURCES))
         if len(given) != 1:
             *others, last = self.SOURCES
-            message = f"Exactly one of {', '.join(others)} and {last} should be given"
-            raise _at(given, message)
+            raise _at(given, f"Exactly one of {', '.join(others)} and {last} should be given")
         return self
 
     @property
@@ -107,38 +106,22 @@ class GenerateRequest(_Sourced):
 
     SOURCES = ("seeds", "noise", "count")
 
-    seeds: Annotated[list[Seed], FailFast()] = Field(
-        default_factory=list,
-        min_length=1,
-        description="A digit for each seed. The same seed and version give the same pixels everywhere.",
-    )
-    noise: Annotated[list[NoiseVector], FailFast()] = Field(
-        default_factory=list,
-        min_length=1,
-        description="A digit for each vector of 100 numbers. The generator was trained on standard normal ones.",
-    )
-    count: int = Field(
-        default_factory=int,
-        ge=1,
-        description="The number of digits, from seeds that the service chooses and returns.",
-    )
-    start: Seed | None = Field(
-        None,
-        description="With count: the first seed, in place of random seeds; the others follow in ascending order."
-        " With digit or curated it skips the seeds that do not fit. At the end of the index there may be fewer than"
-        " count.",
-    )
-    digit: Digit | None = Field(
-        None, description="With count: only images of this digit, with a confidence of at least 0.9."
-    )
-    curated: bool = Field(
-        False,
-        description="With count: only images with a high confidence of the classifier and a high score of the"
-        " discriminator. The generator's model card has both limits.",
-    )
-    labels: bool = Field(
-        False, description="Adds the digit that the classifier reads in each image, and its confidence."
-    )
+    seeds: Seeds = Field(default_factory=list, min_length=1)
+    """A digit for each seed. The same seed and version give the same pixels everywhere."""
+    noise: NoiseVectors = Field(default_factory=list, min_length=1)
+    """A digit for each vector of 100 numbers. The generator was trained on standard normal ones."""
+    count: int = Field(default_factory=int, ge=1)
+    """The number of digits, from seeds that the service chooses and returns."""
+    start: Seed | None = None
+    """With count: the first seed, in place of random seeds; the others follow in ascending order. With digit or curated
+    it skips the seeds that do not fit. At the end of the index there may be fewer than count."""
+    digit: Digit | None = None
+    """With count: only images of this digit, with a confidence of at least 0.9."""
+    curated: bool = False
+    """With count: only images with a high confidence of the classifier and a high score of the discriminator. The
+    generator's model card has both limits."""
+    labels: bool = False
+    """Adds the digit that the classifier reads in each image, and its confidence."""
 
     @model_validator(mode="after")
     def _kinds_need_count(self) -> Self:
@@ -154,64 +137,37 @@ class InterpolateRequest(_Sourced):
 
     SOURCES = ("seeds", "noise")
 
-    seeds: Annotated[list[Seed], FailFast()] = Field(
-        default_factory=list, min_length=2, description="The points, as seeds."
-    )
-    noise: Annotated[list[NoiseVector], FailFast()] = Field(
-        default_factory=list, min_length=2, description="The points, as vectors of 100 numbers."
-    )
-    steps: int = Field(
-        10,
-        ge=1,
-        le=MAX_WALK_STEPS,
-        description="Steps from each point to the next. A step is a frame, and the last point is one more.",
-    )
-    method: Literal["slerp", "lerp"] = Field(
-        "slerp",
-        description="The path: `slerp` an arc (spherical interpolation), `lerp` a straight line. An arc keeps the"
-        " length that normal noise has; a line has lengths that the generator was not trained on.",
-    )
-    loop: bool = Field(
-        False,
-        description="Continue from the last point to the first, which is not repeated. Two points: there and back.",
-    )
-    frame_ms: int = Field(
-        80, ge=20, le=10_000, description="Milliseconds a frame, in an animation. A GIF rounds them to tens."
-    )
+    seeds: Seeds = Field(default_factory=list, min_length=2)
+    """The points, as seeds."""
+    noise: NoiseVectors = Field(default_factory=list, min_length=2)
+    """The points, as vectors of 100 numbers."""
+    steps: int = Field(10, ge=1, le=1000)
+    """Steps from each point to the next. A step is a frame, and the last point is one more."""
+    method: Literal["slerp", "lerp"] = "slerp"
+    """The path: `slerp` an arc (spherical interpolation), `lerp` a straight line. An arc keeps the length that normal
+    noise has; a line has lengths that the generator was not trained on."""
+    loop: bool = False
+    """Continue from the last point to the first, which is not repeated. Two points: there and back."""
+    frame_ms: int = Field(80, ge=20, le=10_000)
+    """Milliseconds a frame, in an animation. A GIF rounds them to tens."""
 
 
-class _Generated(BaseModel):
-    """What every answer of a model begins with."""
-
-    model: str = Field(description="The model, as the model server names it.")
-    version: int = Field(description="The version that answered.")
-
-
-class DatasetRequest(_Body):
+class DatasetRequest(_Digits):
     """The digits to collect: the first ``count`` that pass, in the order of their seeds."""
 
-    count: int = Field(ge=1, description="The number of digits.")
-    balance: Balance = Field(
-        "uniform",
-        description="The share of each digit: equal shares (`uniform`), MNIST's (`mnist`), or as the digits come"
-        " (`natural`).",
-    )
-    quotas: list[Annotated[int, Field(ge=0)]] | None = Field(
-        None,
-        min_length=CLASSES,
-        max_length=CLASSES,
-        description="In place of balance: the most of each digit, from 0 to 9.",
-    )
-    confidence_floor: float = Field(CONFIDENCE_FLOOR, ge=0, le=1, description="The least confidence of the classifier.")
-    logit_floor: float | None = Field(
-        None,
-        allow_inf_nan=False,
-        description="The least logit of the discriminator; none by default. (A floor thins out some digits more than"
-        " others: each has logits of its own.)",
-    )
-    first_seed: Seed = Field(0, description="The seed to begin at.")
-    version: Version | None = Field(None, description="The generator's version; the newest by default.")
-    scale: Scale = Field(1, description="Enlarges each pixel to a square of this side.")
+    count: int = Field(ge=1)
+    """The number of digits."""
+    balance: Balance = "uniform"
+    """The share of each digit: equal shares (`uniform`), MNIST's (`mnist`), or as the digits come (`natural`)."""
+    quotas: list[Annotated[int, Field(ge=0)]] | None = Field(None, min_length=CLASSES, max_length=CLASSES)
+    """In place of balance: the most of each digit, from 0 to 9."""
+    confidence_floor: float = Field(CONFIDENCE_FLOOR, ge=0, le=1)
+    """The least confidence of the classifier."""
+    logit_floor: float | None = Field(None, allow_inf_nan=False)
+    """The least logit of the discriminator; none by default. (A floor thins out some digits more than others: each has
+    logits of its own.)"""
+    first_seed: Seed = 0
+    """The seed to begin at."""
 
     @model_validator(mode="after")
     def _quotas_are_enough(self) -> Self:
@@ -222,19 +178,47 @@ class DatasetRequest(_Body):
         return self
 
 
+class ScoreOptions(BaseModel):
+    """How images are scored: query parameters, members of the JSON, or form fields."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    fit: Literal["auto", "always", "never"] = "auto"
+    """Which images are fitted into 28×28 pixels: all but those that are already like MNIST's (`auto`), all, or none.
+    With `never` each image should have 28×28 gray, opaque pixels."""
+    labels: bool = False
+    """Adds the digit that the classifier reads in each image, and its confidence."""
+    fitted_images: bool = False
+    """Adds the 28×28 pixels that were scored."""
+
+
+class ScoreRequest(_Body, ScoreOptions):
+    """Images to score."""
+
+    images: list[Png] = Field(min_length=1)
+    """PNG, JPEG or WebP files. Data URLs, base64url, line breaks and missing padding are accepted too."""
+
+
+class _Generated(BaseModel):
+    """What every answer of a model begins with."""
+
+    model: str = Field(description="The model, as the model server names it.")
+    version: int = Field(description="The version that answered.")
+
+
 class GeneratedImage(BaseModel):
     """One digit, or one frame."""
 
-    seed: int = Field(
-        default_factory=int, ge=0, le=MAX_SEED, description="The digit's seed; absent for noise and frames."
-    )
-    digit: Digit = Field(
-        default_factory=int, description="The digit that the image shows; present with labels, digit and curated."
-    )
-    confidence: float = Field(
-        default_factory=float, ge=0, le=1, description="The classifier's probability of that digit; present with it."
-    )
-    png: Png = Field(description="The digit as an 8-bit grayscale PNG.")
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    seed: int = Field(default_factory=int, ge=0, le=MAX_SEED)
+    """The digit's seed; absent for noise and frames."""
+    digit: Digit = Field(default_factory=int)
+    """The digit that the image shows; present with labels, digit and curated."""
+    confidence: float = Field(default_factory=float, ge=0, le=1)
+    """The classifier's probability of that digit; present with it."""
+    png: Png
+    """The digit as an 8-bit grayscale PNG."""
 
 
 class GenerateResponse(_Generated):
@@ -243,66 +227,35 @@ class GenerateResponse(_Generated):
     images: list[GeneratedImage] = Field(description="A digit for each seed, noise vector or frame.")
 
 
-class ScoreOptions(BaseModel):
-    """How images are scored: query parameters, members of the JSON, or form fields."""
-
-    fit: Literal["auto", "always", "never"] = Field(
-        "auto",
-        description="Which images are fitted into 28×28 pixels: all but those that are already like MNIST's (`auto`),"
-        " all, or none. With `never` each image should have 28×28 gray, opaque pixels.",
-    )
-    labels: bool = Field(
-        False, description="Adds the digit that the classifier reads in each image, and its confidence."
-    )
-    fitted_images: bool = Field(False, description="Adds the 28×28 pixels that were scored.")
-
-
-class ScoreRequest(_Body, ScoreOptions):
-    """Images to score."""
-
-    images: list[Png] = Field(
-        min_length=1,
-        description="PNG, JPEG or WebP files. Data URLs, base64url, line breaks and missing padding are accepted too.",
-    )
-
-
 class Score(BaseModel):
     """What the discriminator says of one image."""
 
-    probability: float = Field(ge=0, le=1, description="The probability that the image is real, calibrated.")
-    logit: float = Field(description="The discriminator's raw output: the higher, the more real.")
-    verdict: Literal["real", "fake"] | None = Field(
-        description="real if the probability is above 0.5; null without ink."
-    )
-    fitted: bool = Field(
-        description="Whether the image was fitted into 28×28 pixels first; if not, it was scored as sent."
-    )
-    ink: bool = Field(description="Whether any ink was found. Without, the scored pixels say nothing.")
-    polarity: Literal["dark-on-light", "light-on-dark"] | None = Field(
-        description="What was fitted: dark ink or light ink; null where nothing was."
-    )
-    box: list[int] | None = Field(
-        min_length=4,
-        max_length=4,
-        description="Where the ink that was fitted is, in pixels of the upright image: left, top, right, bottom.",
-    )
-    reason: str | None = Field(description="Why verdict, digit and confidence are null; null where they are not.")
-    digit: Digit | None = Field(
-        default_factory=int, description="What the image reads as, null without ink; there with labels."
-    )
-    confidence: float | None = Field(
-        default_factory=float, ge=0, le=1, description="The classifier's probability of that digit; there with labels."
-    )
-    digit_probabilities: list[float] | None = Field(
-        default_factory=list,
-        min_length=CLASSES,
-        max_length=CLASSES,
-        description="The classifier's probability of each digit from 0 to 9; present with labels.",
-    )
-    png: Png = Field(
-        default_factory=str,
-        description="The 28×28 pixels that were scored, as an 8-bit grayscale PNG; present with fitted_images.",
-    )
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    probability: float = Field(ge=0, le=1)
+    """The probability that the image is real, calibrated."""
+    logit: float
+    """The discriminator's raw output: the higher, the more real."""
+    verdict: Literal["real", "fake"] | None
+    """real if the probability is above 0.5; null without ink."""
+    fitted: bool
+    """Whether the image was fitted into 28×28 pixels first; if not, it was scored as sent."""
+    ink: bool
+    """Whether any ink was found. Without, the scored pixels say nothing."""
+    polarity: Literal["dark-on-light", "light-on-dark"] | None
+    """What was fitted: dark ink or light ink; null where nothing was."""
+    box: list[int] | None = Field(min_length=4, max_length=4)
+    """Where the ink that was fitted is, in pixels of the upright image: left, top, right, bottom."""
+    reason: str | None
+    """Why verdict, digit and confidence are null; null where they are not."""
+    digit: Digit | None = Field(default_factory=int)
+    """What the image reads as, null without ink; there with labels."""
+    confidence: float | None = Field(default_factory=float, ge=0, le=1)
+    """The classifier's probability of that digit; there with labels."""
+    digit_probabilities: list[float] | None = Field(default_factory=list, min_length=CLASSES, max_length=CLASSES)
+    """The classifier's probability of each digit from 0 to 9; present with labels."""
+    png: Png = Field(default_factory=str)
+    """The 28×28 pixels that were scored, as an 8-bit grayscale PNG; present with fitted_images."""
 
 
 class ScoreResponse(_Generated):

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from fastapi.routing import APIRoute
-from prometheus_client import Gauge
 from starlette.requests import Request
 from starlette.routing import BaseRoute
 
@@ -30,7 +29,6 @@ MIN_CHARGE_IMAGES: Final = 8
 MAX_SMALL_BODY_BYTES: Final = 2048
 """The longest body that is looked at to see whether its request is small."""
 
-_DATASET: Final = "/dataset"
 _LARGE_COUNT: Final = re.compile(rb'"(?:count|steps)"\s*:\s*[0-9.]{2}')
 
 _T = TypeVar("_T")
@@ -46,7 +44,6 @@ class ImageBudget:
     """The images in progress for requests of one size. The last request admitted may exceed ``limit``."""
 
     limit: int
-    gauge: Gauge
     in_progress: int = 0
 
     @contextmanager
@@ -54,20 +51,18 @@ class ImageBudget:
         """Counts ``images`` as in progress during the block; at least MIN_CHARGE_IMAGES, at most LARGEST_SMALL_ROWS."""
         images = min(max(images, MIN_CHARGE_IMAGES), LARGEST_SMALL_ROWS)
         self.in_progress += images
-        self.gauge.inc(images)
         try:
             yield
         finally:
             self.in_progress -= images
-            self.gauge.dec(images)
 
 
 class AdmissionControl:
     """Admits requests while their budget has room. Small and large requests have ``max_images`` each.
 
-    Neither size can block the other. A request of any size is admitted to an idle service.
+    Neither size can block the other. A request of any size is admitted to an idle service. Only requests to those of
+    ``routes`` that take ``Request-Timeout`` can be refused early: they make images.
 
-    ``routes``: those that take ``Request-Timeout`` make images; only their requests can be refused early.
     ``counts_arrivals``: requests that arrive together are refused early beyond the room. Where API keys are checked, an
     arrival must not count before its key is known.
     """
@@ -75,8 +70,9 @@ class AdmissionControl:
     def __init__(
         self, max_images: int, metrics: Metrics, routes: Iterable[BaseRoute], *, counts_arrivals: bool
     ) -> None:
-        self.small = ImageBudget(max_images, metrics.images_in_flight.labels("small"))
-        self.large = ImageBudget(max_images, metrics.images_in_flight.labels("large"))
+        self.small, self.large = ImageBudget(max_images), ImageBudget(max_images)
+        metrics.images_in_flight.labels("small").set_function(lambda: self.small.in_progress)
+        metrics.images_in_flight.labels("large").set_function(lambda: self.large.in_progress)
         self._counts_arrivals = counts_arrivals
         self._refusals = metrics.refusals
         self._arrived: list[str] = []
@@ -87,29 +83,26 @@ class AdmissionControl:
             for method in route.methods or ()
         ]
 
-    def image_route(self, method: str, path: str) -> str | None:
-        """Returns the template of the route that a request takes, if that route makes images."""
+    def image_route(self, method: str, path: str) -> str:
+        """Returns the template of the route that a request takes, if that route makes images; otherwise ""."""
         for allowed, pattern, template in self._image_routes:
             if method == allowed and pattern.match(path):
                 return template
-        return None
+        return ""
 
     @property
     def crowded(self) -> bool:
         """Whether the small budget is full, or will be once the requests that just arrived reach ``images``."""
         return self.small.in_progress + MIN_CHARGE_IMAGES * len(self._arrived) >= self.small.limit
 
-    def note_arrival(self, loop: asyncio.AbstractEventLoop, route: str, body: bytearray) -> None:
+    def note_arrival(self, route: str, body: bytearray) -> None:
         """Notes that a whole small request has arrived, until its task has had a step: then ``images`` counts it."""
         if self._counts_arrivals and _surely_small(route, body):
             self._arrived.append(route)
-            loop.call_soon(self._arrived.pop)
+            asyncio.get_running_loop().call_soon(self._arrived.pop)
 
     def refuses_early(self, route: str, body: bytearray) -> bool:
-        """Returns whether ``images`` would surely refuse a request to ``route`` now.
-
-        This is a cheap guess that changes nothing. A request that it lets pass can still be refused by its route.
-        """
+        """Returns whether ``images`` would surely refuse a request to ``route`` now; it may refuse more."""
         large_full = self.large.in_progress >= self.large.limit
         return self.crowded and (large_full or _surely_small(route, body))
 
@@ -120,7 +113,7 @@ class AdmissionControl:
         ``pointer``: the field of the body that says how many images; without it, no more than one is charged.
         ``charged``: how many the key is charged for, if not ``count``.
 
-        Raises ProblemError: 503 if there is no room, and what ``keys.charge`` raises, with ``pointer``.
+        Raises ProblemError: 503 if there is no room, and what ``keys.charge`` raises.
         """
         budget = self.small if count <= LARGEST_SMALL_ROWS else self.large
         if budget.in_progress >= budget.limit:
@@ -134,8 +127,7 @@ class AdmissionControl:
     async def stream(self, request: Request, count: int, first: _T, parts: AsyncGenerator[_T]) -> AsyncGenerator[_T]:
         """Yields ``first`` and then ``parts`` for an admitted request of ``count`` images, and closes ``parts``.
 
-        The request counts only while a part is made. While the client reads a part, however slowly, it blocks no other
-        request. Each part has the time of a request.
+        The request counts only while a part is made, not while it is read. Each part has the time of a request.
         """
         budget = self.small if count <= LARGEST_SMALL_ROWS else self.large
         async with aclosing(parts):
@@ -152,7 +144,7 @@ class AdmissionControl:
 def _surely_small(route: str, body: bytearray) -> bool:
     """Whether a request asks for at most LARGEST_SMALL_ROWS images, judged without parsing its JSON body."""
     return (
-        route != _DATASET
+        route != "/dataset"
         and len(body) <= MAX_SMALL_BODY_BYTES
         and body.count(b",") < LARGEST_SMALL_ROWS
         and not _LARGE_COUNT.search(body)

@@ -45,7 +45,8 @@ class Connection(HttpToolsProtocol):
     """One connection.
 
     A request's task is cancelled when its client disconnects. An error in a request is answered after the answers to
-    the requests before it; then the connection closes.
+    the requests before it; then the connection closes. While the service is full, the task of a request for images
+    waits for a small body, which shows whether the service would refuse the request.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -57,11 +58,10 @@ class Connection(HttpToolsProtocol):
         self._refuses_early = not (settings.access_log or settings.tracing or settings.cors_origins)
         self._task: asyncio.Task[Any] | None = None
         self._running: RequestResponseCycle | None = None
-        self._ended = self._surplus = self._in_header = self._has_cycle = False
+        self._ended = self._surplus = self._in_header = self._has_cycle = self._waits = False
         self._framing_bytes = 0
         self._header_since: float | None = None
-        self._route: str | None = None
-        self._undecided: bytearray | None = None
+        self._image_route = ""
         self.unread_since = 0.0
         self._unread_bytes = 0
 
@@ -77,12 +77,10 @@ class Connection(HttpToolsProtocol):
             self._metrics.cut_off.labels("connections").inc()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Cancels the work for the connection."""
         super().connection_lost(exc)
         self._abandon()
 
     def data_received(self, data: bytes) -> None:
-        """Parses a piece of a request."""
         if self._ended:
             return
         self._unset_keepalive_if_required()
@@ -102,63 +100,58 @@ class Connection(HttpToolsProtocol):
             return
         if self._framing_bytes > MAX_HEADER_BYTES:
             self._end(ProblemError(problems.HEADER_TOO_LARGE, f"more than {MAX_HEADER_BYTES} bytes"))
-        elif self._header_since is None and (self._in_header or self._undecided is not None or self._idle):
+        elif self._header_since is None and (self._in_header or self._waits or self._idle):
             self._header_since = self.loop.time()
 
     def on_message_begin(self) -> None:
-        """Begins a header."""
         super().on_message_begin()
         self._in_header, self._has_cycle, self._framing_bytes = True, False, 0
 
     def on_headers_complete(self) -> None:
-        """Checks a header, and starts its request or waits for the body. Raises ProblemError."""
+        """Checks a header, and starts its request. Raises ProblemError."""
         self._in_header, self._framing_bytes, self._header_since = False, 0, None
         self._check_header()
         if self.parser.should_upgrade():
             return
-        self._route = None
+        self._image_route = ""
         if self._refuses_early and self._idle and not self.expect_100_continue:
             path = self.url.partition(b"?")[0].decode("ascii", "replace")
-            self._route = self._admission.image_route(self.parser.get_method().decode("ascii"), path)
-        if self._route and self._admission.crowded:
-            self._undecided = bytearray()
-        else:
-            self._start()
+            self._image_route = self._admission.image_route(self.parser.get_method().decode("ascii"), path)
+        self._waits = bool(self._image_route) and self._admission.crowded
+        super().on_headers_complete()
+        self._has_cycle = True
 
     def on_body(self, body: bytes) -> None:
-        """Takes a piece of a body."""
         self._framing_bytes = 0
-        if self._undecided is None:
-            super().on_body(body)
-            return
-        self._undecided += body
-        if len(self._undecided) > MAX_SMALL_BODY_BYTES:
-            self._start()
+        super().on_body(body)
+        if self._waits and len(self.cycle.body) > MAX_SMALL_BODY_BYTES:
+            self._go_on()
 
     def on_message_complete(self) -> None:
         """Ends a request. One for images is refused if the service is full."""
-        if self._undecided is not None:
-            assert self._route
-            if self._admission.refuses_early(self._route, self._undecided):
-                self._refuse()
-                return
-            self._start()
-        if self._has_cycle:
-            super().on_message_complete()
-            self._has_cycle = False
-            if self._route is not None:
-                self._admission.note_arrival(self.loop, self._route, self.cycle.body)
+        if not self._has_cycle:
+            return
+        self._has_cycle = False
+        if self._waits and self._admission.refuses_early(self._image_route, self.cycle.body):
+            self._refuse()
+            return
+        super().on_message_complete()
+        if self._waits:
+            self._go_on()
+        if self._image_route:
+            self._admission.note_arrival(self._image_route, self.cycle.body)
 
     def resume_writing(self) -> None:
         """Begins anew to measure how fast the client reads."""
         self._unread_bytes = 0
         super().resume_writing()
 
-    def check(self, now: float) -> int:
+    def check(self) -> int:
         """Ends the connection if its client is too slow; returns the bytes that the client has not read yet."""
+        now = self.loop.time()
         timeout_s = self._settings.header_timeout_s if not self._surplus else _SURPLUS_TIMEOUT_S
         if self._header_since is not None and now - self._header_since >= timeout_s and not self._ended:
-            if self._in_header or self._undecided is not None:
+            if self._in_header or self._waits:
                 self._end(ProblemError(problems.REQUEST_TIMEOUT, f"the request took more than {timeout_s:g} s"))
             else:
                 self.transport.close()
@@ -183,6 +176,8 @@ class Connection(HttpToolsProtocol):
         return self.cycle is None or self.cycle.response_complete
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if self._waits:
+            return
         self._running = cycle
         self._task = self.loop.create_task(cycle.run_asgi(app))
         self._task.add_done_callback(self.tasks.discard)
@@ -228,22 +223,18 @@ class Connection(HttpToolsProtocol):
         if self._surplus and not self.url.startswith(_OPEN):
             raise ProblemError(problems.BUSY, f"there are {self._settings.max_connections} connections already")
 
-    def _start(self) -> None:
-        """Hands the request to the application."""
-        super().on_headers_complete()
-        self._has_cycle = True
-        body, self._undecided = self._undecided, None
-        if body:
-            super().on_body(bytes(body))
+    def _go_on(self) -> None:
+        self._waits = False
+        self._start_asgi_task(self.cycle, self.app)
 
     def _refuse(self) -> None:
         """Answers that the service is full, without the application."""
-        assert self._route
-        self._undecided = None
+        self._waits = False
+        self.cycle.response_complete = True
         # Its time isn't observed: percentiles are of work.
-        self._metrics.requests.labels(self._route, self.parser.get_method().decode("ascii"), "503").inc()
-        self._metrics.refusals.labels(self._route).inc()
-        close = not self.parser.should_keep_alive()
+        self._metrics.requests.labels(self._image_route, self.parser.get_method().decode("ascii"), "503").inc()
+        self._metrics.refusals.labels(self._image_route).inc()
+        close = not self.cycle.keep_alive
         head, body = _refusal(OIP_PREFIX if self.url.startswith(OIP_PREFIX.encode()) else "", close)
         id_field = f"{current_request.ID_HEADER}: {current_request.request_id(self.headers)}\r\n\r\n"
         self.transport.write(head + id_field.encode() + body)
@@ -254,7 +245,7 @@ class Connection(HttpToolsProtocol):
     def _end(self, error: ProblemError) -> None:
         """Answers ``error`` in its turn and closes the connection. Nothing more is read from it."""
         self._ended = True
-        self._undecided = None
+        self._waits = False
         self._metrics.requests.labels("none", "other", str(error.problem.status)).inc()
         broken = False
         if self._has_cycle and self.pipeline:
@@ -284,7 +275,7 @@ def _malformed(detail: str) -> ProblemError:
     return ProblemError(problems.MALFORMED_REQUEST, detail)
 
 
-@lru_cache(maxsize=4)
+@lru_cache
 def _refusal(prefix: str, close: bool) -> tuple[bytes, bytes]:
     """Returns the 503 for paths with ``prefix``: the status line and fields, and the body."""
     response = problem_response(overload(), prefix)
@@ -295,12 +286,12 @@ def _refusal(prefix: str, close: bool) -> tuple[bytes, bytes]:
     return STATUS_LINE[response.status_code] + lines, bytes(response.body)
 
 
-def check_connections(connections: Iterable[Connection], now: float, max_unread_bytes: int) -> None:
+def check_connections(connections: Iterable[Connection], max_unread_bytes: int) -> None:
     """Ends the connections of slow clients; above the memory limit also those that wait the longest.
 
-    Call it several times a second. ``now`` is the event loop's time.
+    Call it several times a second.
     """
-    unread = {one: size + STREAM_BYTES for one in tuple(connections) if (size := one.check(now))}
+    unread = {one: size + STREAM_BYTES for one in tuple(connections) if (size := one.check())}
     total = sum(unread.values())
     for one in sorted(unread, key=lambda one: one.unread_since):
         if total <= max_unread_bytes:

@@ -30,6 +30,7 @@ FORMATS: Final = (ZIP, NPY)
 LABELS_HEAD: Final = "file,seed,digit,confidence,logit\n"
 
 _HEADERS: Final[dict[str, Any]] = {
+    **openapi.MODEL_HEADERS,
     "X-Classifier-Version": {"schema": {"type": "integer"}, "description": "Of the classifier that labelled."},
     "X-Discriminator-Version": {"schema": {"type": "integer"}, "description": "Of the discriminator that scored."},
 }

@@ -32,6 +32,11 @@ LABELLED: Final = tuple(name for name, form in FORMATS.items() if form.has_label
 MAX_SEEDS_IN_HEADER: Final = 256
 """Seeds that do not follow each other are listed up to here: 1.5 KB, where proxies take 4 to 8 KB of headers."""
 
+_X_SEEDS: Final = {
+    "schema": {"type": "string", "pattern": "^[0-9]+(-[0-9]+|(,[0-9]+)*)$"},
+    "description": "With `count`: the first and the last of the seeds, which follow each other; with `digit` or"
+    f" `curated` all of them, up to {MAX_SEEDS_IN_HEADER}.",
+}
 _LARGE_PIXELS: Final = 2**22
 _LARGE: Final = ThreadPoolExecutor(2)
 """Encodes large answers, two at a time: each takes two bytes a pixel, 130 MB for the largest."""
@@ -50,13 +55,7 @@ _LARGE: Final = ThreadPoolExecutor(2)
         "The digits, in the order of the request.",
         problems.NO_SEED_INDEX,
         model=schemas.GenerateResponse,
-        headers={
-            "X-Seeds": {
-                "schema": {"type": "string", "pattern": "^[0-9]+(-[0-9]+|(,[0-9]+)*)$"},
-                "description": "With `count`: the first and the last of the seeds, which follow each other; with"
-                f" `digit` or `curated` all of them, up to {MAX_SEEDS_IN_HEADER}.",
-            }
-        },
+        headers=openapi.MODEL_HEADERS | {"X-Seeds": _X_SEEDS},
     ),
 )
 async def generate(request: Request) -> Response:
