@@ -5,41 +5,28 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support import gateways
-from tests.support.gateways import GatewayClient
+from tests.support.gateways import FaultyClient
 from tests.support.misbehaving import Holding, MisbehavingServer
 
 
 @pytest.fixture(scope="session")
-def faulty_server() -> Iterator[MisbehavingServer]:
-    with MisbehavingServer("127.0.0.1:0") as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def faulty_http(faulty_server: MisbehavingServer) -> Iterator[GatewayClient]:
+def faulty() -> Iterator[FaultyClient]:
     """A client of a gateway whose model server does what the test says."""
-    with gateways.serving(faulty_server.target) as client:
+    with gateways.faulty() as client:
         yield client
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[MisbehavingServer]:
-    """A model server that does what the test says, for the module alone."""
-    with MisbehavingServer("127.0.0.1:0") as server:
-        yield server
-
-
 @pytest.fixture(autouse=True)
-def _honest_again(request: pytest.FixtureRequest) -> Iterator[None]:
-    """After each test its model server is honest again."""
+def _honest_again() -> Iterator[None]:
+    """After each test all model servers are honest again."""
     yield
-    for name in {"server", "faulty_server"} & set(request.fixturenames):
-        request.getfixturevalue(name).reset()
+    for server in MisbehavingServer.running:
+        server.reset()
 
 
 @pytest.fixture
-def holding(server: MisbehavingServer) -> Iterator[Holding]:
-    """What keeps the calls of ``server``."""
-    holding = server.behaviour = Holding()
+def holding(http: FaultyClient) -> Iterator[Holding]:
+    """What keeps the calls of the module's gateway."""
+    holding = http.server.behaviour = Holding()
     yield holding
     holding.release()

@@ -17,8 +17,8 @@ from api.middleware.admission import MIN_CHARGE_IMAGES
 from api.middleware.keys import hash_of, new_key
 from api.upstream.inference import LARGEST_SMALL_ROWS
 from tests.support import gateways
-from tests.support.gateways import GatewayClient, noise_input
-from tests.support.misbehaving import Holding, MisbehavingServer, honest, noisy
+from tests.support.gateways import FaultyClient, noise_input
+from tests.support.misbehaving import Holding, honest, noisy
 from tests.support.problems import assert_problem
 from tests.support.slow_clients import hanging
 from tests.support.slow_clients import request as json_request
@@ -34,27 +34,26 @@ BODY = ONE.partition(b"\r\n\r\n")[2]
 
 
 @pytest.fixture(scope="module")
-def http(server: MisbehavingServer) -> Iterator[GatewayClient]:
-    with gateways.serving(server.target, max_images_in_flight=MOST_IMAGES, request_timeout_s=60) as client:
+def http() -> Iterator[FaultyClient]:
+    with gateways.faulty(max_images_in_flight=MOST_IMAGES) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
-def logged(server: MisbehavingServer) -> Iterator[GatewayClient]:
+def logged() -> Iterator[FaultyClient]:
     """A client of a gateway with an access log: the application makes all of its answers."""
-    settings = {"max_images_in_flight": MOST_IMAGES, "request_timeout_s": 60, "send_timeout_s": 3600}
-    with gateways.serving(server.target, access_log=True, **settings) as client:
+    with gateways.faulty(max_images_in_flight=MOST_IMAGES, send_timeout_s=3600, access_log=True) as client:
         yield client
 
 
 @pytest.fixture(autouse=True)
-def _nothing_stays_counted(server: MisbehavingServer, http: GatewayClient) -> Iterator[None]:
+def _nothing_stays_counted(http: FaultyClient) -> Iterator[None]:
     yield
-    server.behaviour = honest
+    http.server.behaviour = honest
     wait_until(lambda: in_flight(http) == in_flight(http, "large") == 0)
 
 
-def in_flight(http: GatewayClient, size: str = "small") -> float:
+def in_flight(http: FaultyClient, size: str = "small") -> float:
     return http.metric("images_in_flight", size=size)
 
 
@@ -67,9 +66,9 @@ def status_of(connection: socket.socket) -> int:
 
 
 @contextmanager
-def held(server: MisbehavingServer) -> Iterator[ThreadPoolExecutor]:
+def held(http: FaultyClient) -> Iterator[ThreadPoolExecutor]:
     """A model server that keeps every call while the block runs, and threads to send requests in."""
-    holding = server.behaviour = Holding()
+    holding = http.server.behaviour = Holding()
     with ThreadPoolExecutor(64) as pool:
         try:
             yield pool
@@ -78,9 +77,9 @@ def held(server: MisbehavingServer) -> Iterator[ThreadPoolExecutor]:
 
 
 @contextmanager
-def full(server: MisbehavingServer, http: GatewayClient) -> Iterator[None]:
+def full(http: FaultyClient) -> Iterator[None]:
     """As many requests for one digit as find room, unanswered while the block runs; then all get their digits."""
-    with held(server) as pool:
+    with held(http) as pool:
         asked = [pool.submit(http.get, f"/digits/{seed}.png") for seed in range(ROOM)]
         wait_until(lambda: in_flight(http) == MOST_IMAGES)
         yield
@@ -92,29 +91,22 @@ def statuses(asked: list[Future[httpx.Response]]) -> list[int]:
     return [one.result().status_code for one in asked]
 
 
-def test_beyond_the_limit_every_route_that_makes_images_answers_503(
-    server: MisbehavingServer, http: GatewayClient
-) -> None:
-    image = http.get("/digits/1.png").content
+def test_beyond_the_limit_every_route_that_makes_images_answers_503(http: FaultyClient) -> None:
     chunks, json_type = [b'{"seeds":', b"[1]}"], {"Content-Type": "application/json"}
-    with full(server, http):
-        calls = server.calls
+    with full(http):
+        calls = http.server.calls
         grown = http.growth()
-        for response in (
-            http.post("/generate", json={"seeds": [1]}, headers={"Accept": "application/zip"}),
+        for answer in (
+            *http.on_each_image_route(),
             http.post("/generate", content=iter(chunks), headers=json_type),
             http.post("/generate", json={"seeds": [1]}, headers={"Expect": "100-continue"}),
-            http.get("/digits/1.png"),
-            http.post("/interpolate", json={"seeds": [1, 2]}),
-            http.post("/score", content=image, headers={"Content-Type": "image/png"}),
-            http.post("/v2/models/generator/infer", json=noise_input()),
             http.post("/v2/models/generator/versions/1/infer", json=noise_input()),
         ):
-            assert_problem(response, "overloaded")
-            assert response.headers["retry-after"] == "1"
-            assert response.headers["x-content-type-options"] == "nosniff"
+            assert_problem(answer, "overloaded")
+            assert answer.headers["retry-after"] == "1"
+            assert answer.headers["x-content-type-options"] == "nosniff"
         assert http.head("/digits/1.png").status_code == 503
-        assert server.calls == calls
+        assert http.server.calls == calls
         assert grown("requests_refused_total", route="/generate") == 3
         assert grown("http_requests_total", route="/generate", method="POST", status="503") == 3
         paths = ["/", "/docs", "/openapi.json", "/healthz/live", "/healthz/ready", "/metrics", "/models"]
@@ -123,37 +115,23 @@ def test_beyond_the_limit_every_route_that_makes_images_answers_503(
         assert (http.get("/nowhere").status_code, http.get("/generate").status_code) == (404, 405)
 
 
-@pytest.mark.parametrize("accept", ["application/json", "application/x-npy"])
-def test_an_idle_service_takes_a_request_of_any_size(http: GatewayClient, accept: str) -> None:
-    assert http.post("/generate", json={"count": 4096}, headers={"Accept": accept}).status_code == 200
-
-
-def test_the_limit_is_on_images_and_not_on_requests(server: MisbehavingServer, http: GatewayClient) -> None:
-    with held(server) as pool:
-        asked = [pool.submit(http.post, "/generate", json={"seeds": list(range(MOST_IMAGES - MIN_CHARGE_IMAGES))})]
+def test_small_and_large_requests_have_a_limit_each_and_it_counts_images(http: FaultyClient) -> None:
+    with held(http) as pool:
+        asked = [pool.submit(http.post, "/generate", json={"count": 300})]
+        wait_until(lambda: in_flight(http, "large") == LARGEST_SMALL_ROWS)
+        assert_problem(http.post("/generate", json={"count": 300}), "overloaded")
+        asked.append(pool.submit(http.post, "/generate", json={"seeds": list(range(MOST_IMAGES - MIN_CHARGE_IMAGES))}))
         wait_until(lambda: in_flight(http) == MOST_IMAGES - MIN_CHARGE_IMAGES)
         asked.append(pool.submit(http.get, "/digits/1.png"))
         wait_until(lambda: in_flight(http) == MOST_IMAGES)
         assert_problem(http.get("/digits/2.png"), "overloaded")
-    assert statuses(asked) == [200, 200]
-
-
-def test_large_requests_do_not_block_small_ones(server: MisbehavingServer, http: GatewayClient) -> None:
-    with held(server) as pool:
-        asked = [pool.submit(http.post, "/generate", json={"count": 300})]
-        wait_until(lambda: in_flight(http, "large") == LARGEST_SMALL_ROWS)
-        assert_problem(http.post("/generate", json={"count": 300}), "overloaded")
-        asked.append(pool.submit(http.get, "/digits/1.png"))
-        wait_until(lambda: in_flight(http) == MIN_CHARGE_IMAGES)
-    assert statuses(asked) == [200, 200]
+    assert statuses(asked) == [200] * 3
 
 
 @pytest.mark.parametrize("gateway", ["http", "logged"])
-def test_small_requests_do_not_block_large_ones(
-    server: MisbehavingServer, request: pytest.FixtureRequest, gateway: str
-) -> None:
-    http: GatewayClient = request.getfixturevalue(gateway)
-    with full(server, http), ExitStack() as stack:
+def test_small_requests_do_not_block_large_ones(request: pytest.FixtureRequest, gateway: str) -> None:
+    http: FaultyClient = request.getfixturevalue(gateway)
+    with full(http), ExitStack() as stack:
         for body in (b'{"count": 4096}', b'{"seeds": [' + b"7, " * 299 + b"7]}"):
             assert http.get("/digits/7.png").status_code == 503
             assert http.post("/generate", json={"seeds": [7]}).status_code == 503
@@ -174,14 +152,14 @@ ALIKE = (
 )
 
 
-def test_requests_are_refused_one_by_one_wherever_they_are_cut(server: MisbehavingServer, http: GatewayClient) -> None:
+def test_requests_are_refused_one_by_one_wherever_they_are_cut(http: FaultyClient) -> None:
     """Whole, several at once, or in pieces: each gets one answer, with its own id or its client's."""
     chosen = random.Random(0)
     requests = [chosen.choice(ALIKE) for _ in range(150)]
     ends = [sum(map(len, requests[: count + 1])) for count in range(len(requests))]
     cuts = sorted({*chosen.sample(ends, 100), *chosen.sample(range(1, ends[-1]), 25), ends[-1]})
     stream = b"".join(requests)
-    with full(server, http), http.connect() as connection, connection.makefile("rb") as answers:
+    with full(http), http.connect() as connection, connection.makefile("rb") as answers:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         ids: list[str] = []
         sent = 0
@@ -198,7 +176,7 @@ def test_requests_are_refused_one_by_one_wherever_they_are_cut(server: Misbehavi
     assert len(set(ids)) == len(requests) - len(own) + 1
 
 
-def test_a_body_on_its_way_takes_no_room(server: MisbehavingServer, http: GatewayClient) -> None:
+def test_a_body_on_its_way_takes_no_room(http: FaultyClient) -> None:
     """Otherwise a few slow clients would block all others."""
     with ExitStack() as stack:
         connections = [stack.enter_context(http.connect()) for _ in range(2 * ROOM)]
@@ -212,7 +190,7 @@ def test_a_body_on_its_way_takes_no_room(server: MisbehavingServer, http: Gatewa
             assert status_of(connection) == 200
 
 
-def test_streams_whose_clients_do_not_read_block_no_request(server: MisbehavingServer, http: GatewayClient) -> None:
+def test_streams_whose_clients_do_not_read_block_no_request(http: FaultyClient) -> None:
     with ExitStack() as streams:
         for body in [{"count": 100_000, "scale": 4}, *[{"count": 8, "scale": 32}] * ROOM]:
             stream = http.stream("POST", "/generate", json=body, headers={"Accept": "application/x-npy"})
@@ -222,8 +200,8 @@ def test_streams_whose_clients_do_not_read_block_no_request(server: MisbehavingS
         wait_until(lambda: http.post("/generate", json={"count": 300}).status_code == 200)
 
 
-def test_with_an_access_log_refusals_are_logged(server: MisbehavingServer, logged: GatewayClient) -> None:
-    with full(server, logged):
+def test_with_an_access_log_refusals_are_logged(logged: FaultyClient) -> None:
+    with full(logged):
         response = logged.get("/digits/2.png")
         assert_problem(response, "overloaded")
     wait_until(lambda: '"GET /digits/2.png" 503' in logged.process.log)
@@ -231,27 +209,25 @@ def test_with_an_access_log_refusals_are_logged(server: MisbehavingServer, logge
 
 
 @contextmanager
-def unread(server: MisbehavingServer, http: GatewayClient) -> Iterator[list[socket.socket]]:
+def unread(http: FaultyClient) -> Iterator[list[socket.socket]]:
     """As many connections as fill the service. Each has an unread answer of megabytes: no other can be written."""
-    server.behaviour = noisy
+    http.server.behaviour = noisy
     with ExitStack() as stack:
         connections: list[socket.socket] = []
         for _ in range(ROOM):
             grown = http.growth()
             connections += stack.enter_context(hanging(http, BIG, 1))
             wait_until(partial(grown, "http_requests_total", route="/generate", method="POST", status="200"))
-        server.behaviour = honest
+        http.server.behaviour = honest
         yield connections
 
 
 @pytest.mark.parametrize("media_type", [b"application/json", b"application/pdf"], ids=["503", "415"])
-def test_a_failure_that_is_not_read_holds_no_place(
-    server: MisbehavingServer, logged: GatewayClient, media_type: bytes
-) -> None:
+def test_a_failure_that_is_not_read_holds_no_place(logged: FaultyClient, media_type: bytes) -> None:
     """The header arrives while the service is full, the body when it has room again."""
     request = ONE.replace(b"application/json", media_type)
-    with unread(server, logged) as connections:
-        with full(server, logged):
+    with unread(logged) as connections:
+        with full(logged):
             for connection in connections:
                 connection.sendall(request[: -len(BODY)])
             wait_until(lambda: logged.metric("http_requests_in_flight") == 2 * ROOM + 1)  # and this one
@@ -264,7 +240,7 @@ def test_a_failure_that_is_not_read_holds_no_place(
 
 
 @contextmanager
-def arriving_together(http: GatewayClient, *requests: bytes) -> Iterator[list[socket.socket]]:
+def arriving_together(http: FaultyClient, *requests: bytes) -> Iterator[list[socket.socket]]:
     """A connection for each of ``requests``. All arrive at the same moment: the gateway is stopped while it is sent."""
     with ExitStack() as stack:
         connections = [stack.enter_context(http.connect()) for _ in requests]
@@ -280,18 +256,17 @@ def arriving_together(http: GatewayClient, *requests: bytes) -> Iterator[list[so
         yield connections
 
 
-def test_large_requests_that_arrive_together_do_not_block_small_ones(http: GatewayClient) -> None:
+def test_large_requests_that_arrive_together_do_not_block_small_ones(http: FaultyClient) -> None:
     large = json_request("/generate", b'{"count": 300}')
     with arriving_together(http, *[large] * 2 * ROOM, ONE) as connections:
         assert status_of(connections[-1]) == 200
 
 
-def test_requests_without_a_key_take_no_place_from_those_with_one(server: MisbehavingServer) -> None:
+def test_requests_without_a_key_take_no_place_from_those_with_one() -> None:
     key = new_key()
-    settings = {"max_images_in_flight": MOST_IMAGES, "api_keys": f"me:{hash_of(key)}"}
     with_key = ONE.replace(b"\r\n\r\n", f"\r\nAuthorization: Bearer {key}\r\n\r\n".encode())
     with (
-        gateways.serving(server.target, **settings) as http,
+        gateways.faulty(max_images_in_flight=MOST_IMAGES, api_keys=f"me:{hash_of(key)}") as http,
         arriving_together(http, *[ONE] * 38, *[with_key] * 2) as connections,
     ):
         assert [status_of(connection) for connection in connections] == [401] * 38 + [200] * 2

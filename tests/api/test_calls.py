@@ -25,8 +25,8 @@ from serving.contract import GENERATOR, NOISE, NOISE_DIM
 from serving.tf_serving.client import GrpcTransport, ModelClient
 from serving.tf_serving.tensors import to_array
 from tests.support import gateways
-from tests.support.gateways import GatewayClient, noise_input
-from tests.support.misbehaving import Holding, MisbehavingServer, honest, noisy
+from tests.support.gateways import FaultyClient, noise_input
+from tests.support.misbehaving import Holding, honest, noisy
 from tests.support.problems import assert_problem
 from tests.support.slow_clients import request as json_request
 from tests.support.waiting import wait_until
@@ -40,8 +40,8 @@ BAD = 77.0
 
 
 @pytest.fixture(scope="module")
-def http(server: MisbehavingServer) -> Iterator[GatewayClient]:
-    with gateways.serving(server.target, request_timeout_s=LIMIT_S, max_images_in_flight=2048) as client:
+def http() -> Iterator[FaultyClient]:
+    with gateways.faulty(request_timeout_s=LIMIT_S, max_images_in_flight=2048) as client:
         yield client
 
 
@@ -49,7 +49,7 @@ Submit = Callable[[Any], "Future[httpx.Response]"]
 
 
 @contextmanager
-def busy(server: MisbehavingServer, http: GatewayClient) -> Iterator[tuple[Submit, list[int], Holding]]:
+def busy(http: FaultyClient) -> Iterator[tuple[Submit, list[int], Holding]]:
     """A model server that holds its calls: gives a function that sends a request, and the rows of all calls."""
     holding = Holding()
     rows: list[int] = []
@@ -61,13 +61,12 @@ def busy(server: MisbehavingServer, http: GatewayClient) -> Iterator[tuple[Submi
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "on purpose")
         return holding(request, context)
 
-    server.behaviour = behaviour
+    http.server.behaviour = behaviour
     with ThreadPoolExecutor(64) as pool:
         try:
             yield (lambda body: pool.submit(http.post, "/generate", json=body)), rows, holding
         finally:
             holding.release()
-            server.behaviour = honest
 
 
 def fill(submit: Submit, holding: Holding) -> "list[Future[httpx.Response]]":
@@ -79,13 +78,13 @@ def fill(submit: Submit, holding: Holding) -> "list[Future[httpx.Response]]":
     return sent
 
 
-def waiting(http: GatewayClient, requests: int) -> Callable[[], bool]:
+def waiting(http: FaultyClient, requests: int) -> Callable[[], bool]:
     """Whether so many small requests are in a call or in the queue."""
     return lambda: http.metric("images_in_flight", size="small") == requests * MIN_CHARGE_IMAGES
 
 
-def test_requests_that_wait_share_a_call(server: MisbehavingServer, http: GatewayClient) -> None:
-    with busy(server, http) as (submit, rows, holding):
+def test_requests_that_wait_share_a_call(http: FaultyClient) -> None:
+    with busy(http) as (submit, rows, holding):
         first = fill(submit, holding)
         others = [submit({"seeds": [seed]}) for seed in range(20)]
         wait_until(waiting(http, CALLS_IN_FLIGHT + 20))
@@ -98,8 +97,8 @@ def test_requests_that_wait_share_a_call(server: MisbehavingServer, http: Gatewa
     assert rows[CALLS_IN_FLIGHT:] == [20]
 
 
-def test_a_request_that_the_model_server_refuses_fails_alone(server: MisbehavingServer, http: GatewayClient) -> None:
-    with busy(server, http) as (submit, rows, holding):
+def test_a_request_that_the_model_server_refuses_fails_alone(http: FaultyClient) -> None:
+    with busy(http) as (submit, rows, holding):
         first = fill(submit, holding)
         good = [submit({"noise": [[0.5] * 100]}) for _ in range(3)]
         bad = submit({"noise": [[BAD] * 100]})
@@ -110,10 +109,8 @@ def test_a_request_that_the_model_server_refuses_fails_alone(server: Misbehaving
     assert rows[CALLS_IN_FLIGHT:] == [4, 1, 1, 1, 1]
 
 
-def test_large_requests_are_made_in_slices_and_few_of_them_wait_before_a_small_one(
-    server: MisbehavingServer, http: GatewayClient
-) -> None:
-    with busy(server, http) as (submit, rows, holding):
+def test_large_requests_are_made_in_slices_and_few_of_them_wait_before_a_small_one(http: FaultyClient) -> None:
+    with busy(http) as (submit, rows, holding):
         large = [submit({"count": 1000}) for _ in range(2 * LARGE_AT_ONCE)]
         wait_until(lambda: sum(rows) == LARGE_AT_ONCE * SLICE_ROWS)
         small = submit({"seeds": [7]})
@@ -127,7 +124,7 @@ def test_large_requests_are_made_in_slices_and_few_of_them_wait_before_a_small_o
     assert max(rows) <= 2 * SLICE_ROWS
 
 
-def asking(http: GatewayClient, path: str, body: Any, accept: str = "*/*") -> socket.socket:
+def asking(http: FaultyClient, path: str, body: Any, accept: str = "*/*") -> socket.socket:
     """Returns a connection on which a request waits for its answer."""
     connection = http.connect()
     connection.sendall(json_request(path, json.dumps(body).encode(), accept))
@@ -148,28 +145,22 @@ def asking(http: GatewayClient, path: str, body: Any, accept: str = "*/*") -> so
     ],
 )
 def test_when_a_client_disconnects_its_call_is_cancelled_and_no_other_follows(
-    http: GatewayClient, server: MisbehavingServer, holding: Holding, path: str, body: Any, accept: str
+    http: FaultyClient, holding: Holding, path: str, body: Any, accept: str
 ) -> None:
-    def nothing_runs() -> bool:
-        names = ("digitgan_model_calls_in_flight", "digitgan_images_in_flight")
-        return not any(number for (name, _), number in http.metrics().items() if name in names)
-
     grown = http.growth()
-    calls = server.calls
+    calls = http.server.calls
     with asking(http, path, body, accept):
         wait_until(lambda: holding.held == 1)
     wait_until(lambda: (holding.held, holding.cancelled) == (0, 1))
     holding.release()
-    wait_until(nothing_runs)
-    assert server.calls == calls + 1
+    wait_until(lambda: http.in_flight() == 0)
+    assert http.server.calls == calls + 1
     route = path.replace("generator", "{model}")
     wait_until(lambda: grown("http_requests_total", route=route, method="POST", status="499") == 1)
     assert "Traceback" not in http.process.log
 
 
-def test_when_a_client_disconnects_a_request_right_behind_a_stream_is_cancelled_too(
-    http: GatewayClient, server: MisbehavingServer
-) -> None:
+def test_when_a_client_disconnects_a_request_right_behind_a_stream_is_cancelled_too(http: FaultyClient) -> None:
     """It begins when the stream's answer is complete, just before the stream's own task ends."""
     holding = Holding()
 
@@ -177,7 +168,7 @@ def test_when_a_client_disconnects_a_request_right_behind_a_stream_is_cancelled_
         rows = request.inputs[NOISE].tensor_shape.dim[0].size
         return (holding if rows == 1 else honest)(request, context)
 
-    server.behaviour = behaviour
+    http.server.behaviour = behaviour
     grown = http.growth()
     try:
         with http.connect() as connection:
@@ -190,15 +181,13 @@ def test_when_a_client_disconnects_a_request_right_behind_a_stream_is_cancelled_
         holding.release()
 
 
-def test_a_cancelled_request_leaves_the_queue_alone(
-    http: GatewayClient, server: MisbehavingServer, holding: Holding
-) -> None:
+def test_a_cancelled_request_leaves_the_queue_alone(http: FaultyClient, holding: Holding) -> None:
     connections = []
     for seed, held in enumerate((1, 2, 2, 2, 2)):  # requests that arrive together would share a call
         connections.append(asking(http, "/generate", {"seeds": [seed]}))
         wait_until(lambda held=held: holding.held == held)  # type: ignore[misc]
     wait_until(waiting(http, 5))
-    calls = server.calls
+    calls = http.server.calls
     for connection in connections[3:]:
         connection.close()
     wait_until(waiting(http, 3))
@@ -206,28 +195,20 @@ def test_a_cancelled_request_leaves_the_queue_alone(
     for connection in connections[:3]:
         assert connection.recv(12) == b"HTTP/1.1 200"
         connection.close()
-    assert server.calls == calls + 1
+    assert http.server.calls == calls + 1
     assert holding.cancelled == 0
 
 
 @pytest.mark.parametrize("limit", ["", "0", "0.0", "-1", "nan", "inf", "1e3", "soon", "1,5", "9999999"])
-def test_a_wrong_time_limit_is_named(http: GatewayClient, limit: str) -> None:
-    image = http.get("/digits/1.png").content
+def test_a_wrong_time_limit_is_named(http: FaultyClient, limit: str) -> None:
     headers = {TIMEOUT_HEADER: limit}
-    for response in (
-        http.post("/generate", json={"seeds": [1]}, headers=headers),
-        http.get("/digits/1.png", headers=headers),
-        http.post("/interpolate", json={"seeds": [1, 2]}, headers=headers),
-        http.post("/dataset", json={"count": 1}, headers=headers),
-        http.post("/score", content=image, headers=headers | {"Content-Type": "image/png"}),
-        http.post("/v2/models/generator/infer", json=noise_input(), headers=headers),
-    ):
-        assert_problem(response, "invalid-request", TIMEOUT_HEADER)
+    for answer in (*http.on_each_image_route(headers), http.post("/dataset", json={"count": 1}, headers=headers)):
+        assert_problem(answer, "invalid-request", TIMEOUT_HEADER)
 
 
 @pytest.mark.parametrize("accept", ["application/json", "application/x-npy"])
 def test_a_requests_own_limit_ends_the_call_and_its_answer_says_where(
-    http: GatewayClient, holding: Holding, accept: str
+    http: FaultyClient, holding: Holding, accept: str
 ) -> None:
     grown = http.growth()
     response = http.post("/generate", json={"seeds": [1]}, headers={TIMEOUT_HEADER: str(SOON_S), "Accept": accept})
@@ -237,7 +218,7 @@ def test_a_requests_own_limit_ends_the_call_and_its_answer_says_where(
     assert grown("timeouts_total", part="model") == 1
 
 
-def test_no_request_has_more_time_than_the_service_allows(http: GatewayClient, holding: Holding) -> None:
+def test_no_request_has_more_time_than_the_service_allows(http: FaultyClient, holding: Holding) -> None:
     with ThreadPoolExecutor() as pool:
         asked = pool.submit(http.get, "/digits/1.png", headers={TIMEOUT_HEADER: "3600"})
         wait_until(lambda: holding.held == 1)
@@ -246,9 +227,7 @@ def test_no_request_has_more_time_than_the_service_allows(http: GatewayClient, h
     assert holding.seconds_left[0] < 2 * LIMIT_S
 
 
-def test_a_request_that_times_out_in_the_queue_is_never_sent(
-    http: GatewayClient, server: MisbehavingServer, holding: Holding
-) -> None:
+def test_a_request_that_times_out_in_the_queue_is_never_sent(http: FaultyClient, holding: Holding) -> None:
     grown = http.growth()
     with ThreadPoolExecutor() as pool:
         asked = [pool.submit(http.get, "/digits/0.png")]
@@ -256,39 +235,35 @@ def test_a_request_that_times_out_in_the_queue_is_never_sent(
         asked += [pool.submit(http.get, "/digits/1.png")]
         asked += [pool.submit(http.post, "/generate", json={"count": 100}) for _ in range(2)]
         wait_until(lambda: holding.held == 2)
-        calls = server.calls
+        calls = http.server.calls
         for late in ({"seeds": [1]}, {"count": 100}):
             response = http.post("/generate", json=late, headers={TIMEOUT_HEADER: str(SOON_S)})
             assert "in the queue for the model server" in assert_problem(response, "timeout")["detail"]
-        assert server.calls == calls
+        assert http.server.calls == calls
         holding.release()
         assert [one.result().status_code for one in asked] == [200] * 4
     assert grown("timeouts_total", part="turn") == 2
 
 
-def test_an_answer_that_takes_too_long_is_given_up(http: GatewayClient, server: MisbehavingServer) -> None:
-    server.behaviour = noisy
+def test_an_answer_that_takes_too_long_is_given_up(http: FaultyClient) -> None:
+    http.server.behaviour = noisy
     body = {"seeds": [1, 2], "steps": 650, "scale": 8, "loop": True}  # 65 million pixels of noise as WebP: a second
     found = ""
     limit = 0.2
     while "while the answer was being made" not in found:  # a slower machine needs more time for the calls before
         limit *= 1.5
         assert limit < LIMIT_S, found
-        response = http.post(
-            "/interpolate", json=body, headers={TIMEOUT_HEADER: f"{limit:.2f}", "Accept": "image/webp"}
-        )
-        found = assert_problem(response, "timeout")["detail"]
-    server.behaviour = honest
+        headers = {TIMEOUT_HEADER: f"{limit:.2f}", "Accept": "image/webp"}
+        found = assert_problem(http.post("/interpolate", json=body, headers=headers), "timeout")["detail"]
 
 
-def test_the_rows_of_a_cancelled_call_are_freed_at_once(server: MisbehavingServer) -> None:
+def test_the_rows_of_a_cancelled_call_are_freed_at_once(http: FaultyClient, holding: Holding) -> None:
     """Without the garbage collector, which comes seldom."""
-    holding = server.behaviour = Holding()
     freed = threading.Event()
 
     async def cancel_a_call() -> None:
         current.set(CurrentRequest())
-        client = ModelClient(GrpcTransport(server.target, (), None), None)
+        client = ModelClient(GrpcTransport(http.server.target))
         noise = np.zeros((2, NOISE_DIM), np.float32)
         weakref.finalize(noise, freed.set)
         task = asyncio.create_task(Inference(client, Metrics()).predict(GENERATOR, noise, version=None))
@@ -305,4 +280,3 @@ def test_the_rows_of_a_cancelled_call_are_freed_at_once(server: MisbehavingServe
         assert freed.is_set()
     finally:
         gc.enable()
-        holding.release()

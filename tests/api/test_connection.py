@@ -12,10 +12,7 @@ import pytest
 from api.middleware.connection import MAX_HEADER_BYTES, MAX_PIPELINED
 from tests.support import gateways
 from tests.support.gateways import GatewayClient
-from tests.support.misbehaving import MisbehavingServer
 from tests.support.waiting import wait_until
-
-TIMEOUT_S = 1.0
 
 LIVE = b"GET /healthz/live HTTP/1.1\r\nHost: x\r\n\r\n"
 LAST = LIVE.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
@@ -25,10 +22,9 @@ CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 @pytest.fixture(scope="module")
-def impatient(faulty_server: MisbehavingServer) -> Iterator[GatewayClient]:
+def impatient() -> Iterator[GatewayClient]:
     """A client of a gateway that waits a second for a header, and a second for a body."""
-    timeouts = {"header_timeout_s": TIMEOUT_S, "body_timeout_s": TIMEOUT_S}
-    with gateways.serving(faulty_server.target, **timeouts) as client:
+    with gateways.faulty(header_timeout_s=1, body_timeout_s=1) as client:
         yield client
 
 
@@ -101,8 +97,8 @@ def test_a_malformed_request_leaves_nothing_in_memory(impatient: GatewayClient) 
 @pytest.mark.parametrize(
     "field", [b"X: " + b"x" * 2 * MAX_HEADER_BYTES + b"\r\n", b"X: y\r\n" * 101], ids=["large", "many"]
 )
-def test_a_large_header_is_refused(faulty_http: GatewayClient, field: bytes) -> None:
-    with faulty_http.connect() as connection:
+def test_a_large_header_is_refused(faulty: GatewayClient, field: bytes) -> None:
+    with faulty.connect() as connection:
         connection.sendall(b"GET /healthz/live HTTP/1.1\r\nHost: x\r\n" + field + b"\r\n")
         assert_problem(read(connection), 431, "header-too-large")
 
@@ -193,7 +189,7 @@ WEBSOCKET = b"Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSo
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
 @pytest.mark.parametrize("upgrade", [H2C, WEBSOCKET], ids=["h2c", "websocket"])
 def test_a_request_to_upgrade_gets_the_answer_to_the_request(
-    faulty_http: GatewayClient, upgrade: bytes, chunked: bool, pieces: int
+    faulty: GatewayClient, upgrade: bytes, chunked: bool, pieces: int
 ) -> None:
     """Its body is never taken for a request, even if it looks like one."""
     stream = b""
@@ -203,7 +199,7 @@ def test_a_request_to_upgrade_gets_the_answer_to_the_request(
         else:
             stream += POST + upgrade + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
     stream += LAST.replace(b"Connection: close", b"Connection: close, Upgrade\r\nUpgrade: h2c")
-    with faulty_http.connect() as connection:
+    with faulty.connect() as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         step = -(-len(stream) // pieces)
         for start in range(0, len(stream), step):
@@ -219,11 +215,11 @@ BAD_CHUNK = CHUNKED + b"nonsense"
 @pytest.mark.parametrize("before", [0, 1, 3])
 @pytest.mark.parametrize("pieces", [1, 2])
 def test_a_malformed_request_is_answered_in_its_turn(
-    faulty_http: GatewayClient, pieces: int, before: int, bad: bytes
+    faulty: GatewayClient, pieces: int, before: int, bad: bytes
 ) -> None:
     stream = DIGIT * before + bad + DIGIT
     cut = len(stream) if pieces == 1 else len(DIGIT * before + bad) - 8
-    with faulty_http.connect() as connection:
+    with faulty.connect() as connection:
         connection.sendall(stream[:cut])
         connection.sendall(stream[cut:])
         assert statuses(read(connection)) == [200] * before + [400]

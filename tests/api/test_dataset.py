@@ -19,7 +19,7 @@ from serving.dataset import Records
 from tests.support import gateways, indexed_models
 from tests.support.gateways import GatewayClient
 from tests.support.indexed_models import BY_CLASSIFIER, INDEXED, SHADE
-from tests.support.misbehaving import MisbehavingServer, answer
+from tests.support.misbehaving import answer
 from tests.support.problems import assert_problem
 
 NPY = "application/x-npy"
@@ -121,14 +121,14 @@ def test_what_there_is_not_is_told_before_anything_is_sent(small_http: GatewayCl
     assert_problem(small_http.post("/dataset", json=asked), "invalid-request", "/confidence_floor")
 
 
-def test_each_block_has_the_time_of_a_request(faulty_server: MisbehavingServer) -> None:
+def test_each_block_has_the_time_of_a_request() -> None:
     """All of them together take longer: the answer is that there is no such digit, and no timeout."""
 
     def slow(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
         time.sleep(0.25)
         return answer(request)
 
-    faulty_server.behaviour = slow
-    with gateways.serving(faulty_server.target, request_timeout_s=8) as http:
+    with gateways.faulty(request_timeout_s=8) as http:
+        http.server.behaviour = slow
         asked = {"count": 1, "confidence_floor": 0.9, "first_seed": MAX_SEED - 40 * 256}
         assert_problem(http.post("/dataset", json=asked), "invalid-request", "/confidence_floor")

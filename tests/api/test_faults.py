@@ -9,19 +9,14 @@ import pytest
 from api.http.current_request import TIMEOUT_HEADER
 from api.upstream.inference import SLICE_ROWS
 from serving.apis import PredictRequest
-from serving.contract import MODELS
+from serving.contract import GENERATOR, MODELS
 from tests.support import gateways
-from tests.support.gateways import GatewayClient
+from tests.support.gateways import FaultyClient
 from tests.support.misbehaving import MisbehavingServer, answer, failing, honest
 from tests.support.problems import assert_problem
 from tests.support.waiting import wait_until
 
 FORMATS = ["application/json", "image/png", "application/zip", "application/x-npy"]
-
-
-@pytest.fixture
-def image(faulty_http: GatewayClient) -> bytes:
-    return faulty_http.get("/digits/1.png").content
 
 
 @pytest.mark.parametrize(
@@ -40,43 +35,37 @@ def image(faulty_http: GatewayClient) -> bytes:
     ],
 )
 def test_what_the_model_server_says_is_mapped_and_kept_to_the_log(
-    faulty_server: MisbehavingServer,
-    faulty_http: GatewayClient,
-    code: grpc.StatusCode,
-    message: str,
-    slug: str,
-    image: bytes,
+    faulty: FaultyClient, code: grpc.StatusCode, message: str, slug: str
 ) -> None:
-    faulty_server.behaviour = failing(code, message)
-    answers = [
-        *(faulty_http.post("/generate", json={"count": 300}, headers={"Accept": accept}) for accept in FORMATS),
-        faulty_http.get("/digits/7.png"),
-        faulty_http.post("/score", content=image, headers={"Content-Type": "image/png"}),
-    ]
-    for response in answers:
+    faulty.server.behaviour = failing(code, message)
+    grown = faulty.growth()
+    body = {"count": 300}
+    for response in (
+        *faulty.on_each_image_route(),
+        *(faulty.post("/generate", json=body, headers={"Accept": accept}) for accept in FORMATS),
+    ):
         assert_problem(response, slug)
         assert message not in response.text
-    wait_until(lambda: message in faulty_http.process.log)
+    wait_until(lambda: message in faulty.process.log)
+    assert grown("upstream_errors_total", model=GENERATOR, code=code.name) == 8
 
 
-def test_all_batches_of_a_request_share_its_time(faulty_server: MisbehavingServer, faulty_http: GatewayClient) -> None:
+def test_all_batches_of_a_request_share_its_time(faulty: FaultyClient) -> None:
     calls = []
 
     def slowly(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
         calls.append(request)
-        faulty_server.release.wait(0.4)
+        faulty.server.release.wait(0.4)
         return honest(request, context)
 
-    faulty_server.behaviour = slowly
-    response = faulty_http.post("/generate", json={"count": 4096}, headers={TIMEOUT_HEADER: "1"})
+    faulty.server.behaviour = slowly
+    response = faulty.post("/generate", json={"count": 4096}, headers={TIMEOUT_HEADER: "1"})
     assert_problem(response, "timeout")
     assert len(calls) < 4096 / SLICE_ROWS
 
 
 @pytest.mark.parametrize("accept", ["application/json", "application/x-npy"])
-def test_one_version_answers_all_batches_of_a_request(
-    faulty_server: MisbehavingServer, faulty_http: GatewayClient, accept: str
-) -> None:
+def test_one_version_answers_all_batches_of_a_request(faulty: FaultyClient, accept: str) -> None:
     versions: list[int] = []
 
     def swapped_meanwhile(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
@@ -84,29 +73,27 @@ def test_one_version_answers_all_batches_of_a_request(
         versions.append(spec.version.value if spec.HasField("version") else 1 + len(versions))
         return answer(request, version=versions[-1])
 
-    faulty_server.behaviour = swapped_meanwhile
-    response = faulty_http.post("/generate", json={"count": 700}, headers={"Accept": accept})
+    faulty.server.behaviour = swapped_meanwhile
+    response = faulty.post("/generate", json={"count": 700}, headers={"Accept": accept})
     assert response.headers["x-model-version"] == "1"
     assert versions == [1] * len(versions)
 
 
 @pytest.mark.parametrize("accept", ["application/zip", "application/x-npy"])
-def test_a_stream_that_cannot_go_on_breaks_off_where_the_client_sees_it(
-    faulty_server: MisbehavingServer, faulty_http: GatewayClient, accept: str
-) -> None:
-    before = len(faulty_http.process.log)
-    calls = faulty_server.calls
+def test_a_stream_that_cannot_go_on_breaks_off_where_the_client_sees_it(faulty: FaultyClient, accept: str) -> None:
+    before = len(faulty.process.log)
+    calls = faulty.server.calls
 
     def withdrawn_meanwhile(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
-        if faulty_server.calls > calls + 4:
+        if faulty.server.calls > calls + 4:
             context.abort(grpc.StatusCode.NOT_FOUND, "Servable not found")
         return honest(request, context)
 
-    faulty_server.behaviour = withdrawn_meanwhile
+    faulty.server.behaviour = withdrawn_meanwhile
     with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
-        faulty_http.post("/generate", json={"count": 2000}, headers={"Accept": accept})
-    wait_until(lambda: "POST /generate broke off: generator" in faulty_http.process.log[before:])
-    assert "Traceback" not in faulty_http.process.log[before:]
+        faulty.post("/generate", json={"count": 2000}, headers={"Accept": accept})
+    wait_until(lambda: "POST /generate broke off: generator" in faulty.process.log[before:])
+    assert "Traceback" not in faulty.process.log[before:]
 
 
 def test_a_model_server_that_comes_back_is_used_again_without_a_restart(sockets: Path) -> None:

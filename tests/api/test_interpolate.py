@@ -17,8 +17,8 @@ from serving.apis import PredictRequest
 from serving.interpolation import slerp
 from serving.noise import noise_from_seeds
 from tests.api.test_generate import from_json, from_npy
-from tests.support.gateways import GatewayClient
-from tests.support.misbehaving import MisbehavingServer, honest
+from tests.support.gateways import FaultyClient
+from tests.support.misbehaving import honest
 from tests.support.pictures import pixels_of
 
 Pixels = NDArray[np.uint8]
@@ -76,9 +76,7 @@ def test_all_still_formats_hold_the_same_pixels(http: httpx.Client) -> None:
     assert np.array_equal(sheet[4:60, 4:60], expected[0])
 
 
-def test_the_path_of_4096_seeds_does_not_block_the_event_loop(
-    faulty_server: MisbehavingServer, faulty_http: GatewayClient
-) -> None:
+def test_the_path_of_4096_seeds_does_not_block_the_event_loop(faulty: FaultyClient) -> None:
     """Other requests are answered before the first call for its digits."""
     called = threading.Event()
 
@@ -86,12 +84,12 @@ def test_the_path_of_4096_seeds_does_not_block_the_event_loop(
         called.set()
         return honest(request, context)
 
-    faulty_server.behaviour = first_call
+    faulty.server.behaviour = first_call
     answered = 0
     with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(faulty_http.post, "/interpolate", json={"seeds": list(range(4096)), "steps": 1})
+        asked = pool.submit(faulty.post, "/interpolate", json={"seeds": list(range(4096)), "steps": 1})
         while not called.is_set() and not asked.done():
-            answered += faulty_http.metric("http_requests_in_flight") == 2  # this one and the path
+            answered += faulty.metric("http_requests_in_flight") == 2  # this one and the path
     assert called.is_set(), asked.result().text
     assert answered > 3
 

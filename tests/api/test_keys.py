@@ -12,7 +12,6 @@ from api.middleware.keys import hash_of, new_key
 from api.settings import SettingsError, load_settings
 from tests.support import gateways
 from tests.support.gateways import GatewayClient, noise_input
-from tests.support.misbehaving import MisbehavingServer
 from tests.support.problems import assert_problem
 
 ALICE, BOB, CAROL = new_key(), new_key(), new_key()
@@ -22,14 +21,14 @@ KEYS = f"alice:{hash_of(ALICE)}:10,bob:{hash_of(BOB)},carol:{hash_of(CAROL)}"
 
 
 @pytest.fixture(scope="module")
-def guarded(faulty_server: MisbehavingServer) -> Iterator[GatewayClient]:
+def guarded() -> Iterator[GatewayClient]:
     """A gateway that takes alice's key (10 images a minute), bob's and carol's (600), and four more with 10."""
     settings = {
         "api_keys": ",".join([KEYS, *TENS]),
         "key_images_per_minute": 600,
         "cors_origins": "https://example.org",
     }
-    with gateways.serving(faulty_server.target, **settings) as client:
+    with gateways.faulty(**settings) as client:
         yield client
 
 

@@ -9,7 +9,7 @@ import pytest
 from api.telemetry.logs import MAX_PER_MINUTE
 from tests.support import gateways
 from tests.support.gateways import GatewayClient
-from tests.support.misbehaving import MisbehavingServer, failing
+from tests.support.misbehaving import failing
 from tests.support.waiting import wait_until
 
 
@@ -27,11 +27,11 @@ def test_any_other_is_replaced(http: GatewayClient, given: str | None) -> None:
     assert all(re.fullmatch("[0-9a-f]{32}", one) for one in found)
 
 
-def test_json_logs_have_an_object_a_line_and_one_line_a_request(faulty_server: MisbehavingServer) -> None:
-    with gateways.serving(faulty_server.target, log_format="json", access_log=True) as http:
+def test_json_logs_have_an_object_a_line_and_one_line_a_request() -> None:
+    with gateways.faulty(log_format="json", access_log=True) as http:
         made = http.get("/digits/7.png?scale=2", headers={"X-Request-ID": "made", "User-Agent": "me"})
         http.get("/nowhere%0aGET%20/forged", headers={"X-Request-ID": "lost"})
-        faulty_server.behaviour = failing(grpc.StatusCode.INTERNAL, "oops")
+        http.server.behaviour = failing(grpc.StatusCode.INTERNAL, "oops")
         http.get("/digits/7.png", headers={"X-Request-ID": "failed"})
         assert http.process.stop() == 0
         lines = [json.loads(line) for line in http.process.log.splitlines()]
@@ -53,14 +53,12 @@ def test_json_logs_have_an_object_a_line_and_one_line_a_request(faulty_server: M
     assert "oops" in warning["message"]
 
 
-def test_text_logs_have_the_id_in_brackets_and_a_kind_of_warning_twenty_times_a_minute(
-    faulty_server: MisbehavingServer,
-) -> None:
-    with gateways.serving(faulty_server.target) as http:
-        faulty_server.behaviour = failing(grpc.StatusCode.INTERNAL, "oops")
+def test_text_logs_have_the_id_in_brackets_and_a_kind_of_warning_twenty_times_a_minute() -> None:
+    with gateways.faulty() as http:
+        http.server.behaviour = failing(grpc.StatusCode.INTERNAL, "oops")
         for place in range(3 * MAX_PER_MINUTE):
             http.get("/digits/7.png", headers={"X-Request-ID": f"number-{place}"})
-        faulty_server.behaviour = failing(grpc.StatusCode.UNKNOWN, "oops")
+        http.server.behaviour = failing(grpc.StatusCode.UNKNOWN, "oops")
         http.get("/digits/7.png", headers={"X-Request-ID": "other-kind"})
         wait_until(lambda: "other-kind" in http.process.log)
         lines = [line for line in http.process.log.splitlines() if line.startswith("WARNING")]
@@ -72,11 +70,11 @@ def test_text_logs_have_the_id_in_brackets_and_a_kind_of_warning_twenty_times_a_
     assert not any('"GET' in line for line in http.process.log.splitlines()), "there is no access log by default"
 
 
-def test_clients_cannot_fill_a_disk_with_what_is_no_request(faulty_server: MisbehavingServer) -> None:
+def test_clients_cannot_fill_a_disk_with_what_is_no_request() -> None:
     """Nor with connections beyond the most there may be, nor with upgrades to another protocol."""
     upgrade = b"GET /healthz/live HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
     count = 100
-    with gateways.serving(faulty_server.target, max_connections=1) as http:
+    with gateways.faulty(max_connections=1) as http:
 
         def ask(request: bytes) -> bytes:
             with http.connect() as connection:

@@ -2,12 +2,9 @@
 
 import math
 
-import grpc
-
 from serving.apis import ModelVersionStatus
 from serving.contract import GENERATOR
-from tests.support.gateways import GatewayClient
-from tests.support.misbehaving import MisbehavingServer, failing
+from tests.support.gateways import FaultyClient, GatewayClient
 from tests.support.waiting import wait_until
 
 
@@ -39,11 +36,9 @@ def test_images_scores_and_batch_sizes_are_counted(http: GatewayClient) -> None:
     assert not any(dict(labels).get("version") == "99" for _, labels in http.metrics()), "clients make no time series"
 
 
-def test_each_second_of_a_request_is_the_models_or_the_gateways(
-    faulty_server: MisbehavingServer, faulty_http: GatewayClient
-) -> None:
-    grown = faulty_http.growth()
-    faulty_http.post("/generate", json={"seeds": list(range(64))})
+def test_each_second_of_a_request_is_the_models_or_the_gateways(faulty: FaultyClient) -> None:
+    grown = faulty.growth()
+    faulty.post("/generate", json={"seeds": list(range(64))})
     total = grown("http_request_seconds_sum", route="/generate")
     own = grown("gateway_seconds_sum", route="/generate")
     model = grown("model_seconds_sum", model="generator", version="1")
@@ -53,38 +48,24 @@ def test_each_second_of_a_request_is_the_models_or_the_gateways(
     assert own + model <= total + 1e-9
 
 
-def test_failures_of_the_model_server_are_counted_by_code(
-    faulty_server: MisbehavingServer, faulty_http: GatewayClient
-) -> None:
-    grown = faulty_http.growth()
-    faulty_server.behaviour = failing(grpc.StatusCode.INTERNAL)
-    assert faulty_http.get("/digits/1.png").status_code == 502
-    faulty_server.behaviour = lambda request, context: b"garbage"
-    assert faulty_http.get("/digits/1.png").status_code == 502
-    for code in ("INTERNAL", "BAD_ANSWER"):
-        assert grown("upstream_errors_total", model="generator", code=code) == 1
-
-
-def test_the_versions_of_a_model_and_a_failed_one_are_metrics(
-    faulty_server: MisbehavingServer, faulty_http: GatewayClient
-) -> None:
+def test_the_versions_of_a_model_and_a_failed_one_are_metrics(faulty: FaultyClient) -> None:
     names = ("available", "serving_version", "newest_version", "newest_version_failed")
 
     def standing() -> list[float | None]:
-        samples = faulty_http.metrics()
+        samples = faulty.metrics()
         values = [samples[f"digitgan_model_{name}", (("model", "generator"),)] for name in names]
         return [None if math.isnan(value) else value for value in values]
 
     available, end, loading = ModelVersionStatus.AVAILABLE, ModelVersionStatus.END, ModelVersionStatus.LOADING
     assert standing() == [1, 1, 1, 0]
-    faulty_server.errors[2] = (15, "no graph")
+    faulty.server.errors[2] = (15, "no graph")
     for states, expected in (
         ([(2, end), (1, available)], [1, 1, 2, 1]),
         ([(2, loading), (1, available)], [1, 1, 2, 0]),
         ([(3, available), (2, end), (1, end)], [1, 3, 3, 0]),
         ([(2, end), (1, end)], [0, None, 2, 1]),
     ):
-        faulty_server.statuses[GENERATOR] = states
+        faulty.server.statuses[GENERATOR] = states
         assert standing() == expected
-    del faulty_server.statuses[GENERATOR]
+    del faulty.server.statuses[GENERATOR]
     assert standing() == [0, None, None, None]

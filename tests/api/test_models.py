@@ -11,7 +11,7 @@ import pytest
 from serving.apis import ModelVersionStatus
 from serving.contract import DISCRIMINATOR, GENERATOR, MODELS
 from tests.support import gateways
-from tests.support.gateways import GatewayClient
+from tests.support.gateways import FaultyClient, GatewayClient
 from tests.support.misbehaving import MisbehavingServer
 from tests.support.pretrained import VERSIONS, pretrained
 from tests.support.problems import assert_problem
@@ -39,34 +39,30 @@ def test_the_pretrained_models_are_ready_and_have_their_cards(http: GatewayClien
         assert one["versions"] == [{"version": version, "state": "AVAILABLE", "error": None, "card": card}]
 
 
-def test_a_broken_or_missing_card_hides_no_version(faulty_server: MisbehavingServer, tmp_path: Path) -> None:
+def test_a_broken_or_missing_card_hides_no_version(tmp_path: Path) -> None:
     card = tmp_path / "generator" / "1" / "model.json"
     card.parent.mkdir(parents=True)
     card.write_text("{broken", "utf-8")
-    with gateways.serving(faulty_server.target, models_dir=tmp_path) as http:
+    with gateways.faulty(models_dir=tmp_path) as http:
         assert [model(http, name)["versions"][0]["card"] for name in MODELS] == [None, None, None]
         wait_until(lambda: str(card) in http.process.log)
 
 
 @pytest.mark.parametrize("state", ["START", "LOADING", "UNLOADING", "END"])
-def test_a_model_that_is_not_available_is_named(
-    faulty_server: MisbehavingServer, faulty_http: GatewayClient, state: str
-) -> None:
-    assert faulty_http.get("/healthz/ready").status_code == 200
-    faulty_server.statuses[DISCRIMINATOR] = [(3, getattr(ModelVersionStatus, state))]
-    document = assert_problem(faulty_http.get("/healthz/ready"), "not-ready", "discriminator")
+def test_a_model_that_is_not_available_is_named(faulty: FaultyClient, state: str) -> None:
+    assert faulty.get("/healthz/ready").status_code == 200
+    faulty.server.statuses[DISCRIMINATOR] = [(3, getattr(ModelVersionStatus, state))]
+    document = assert_problem(faulty.get("/healthz/ready"), "not-ready", "discriminator")
     assert f"3 {state}" in document["errors"][0]["detail"]
-    assert faulty_http.get("/healthz/live").status_code == 200
+    assert faulty.get("/healthz/live").status_code == 200
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_a_model_without_versions_is_unavailable(
-    faulty_server: MisbehavingServer, faulty_http: GatewayClient, known: bool
-) -> None:
-    faulty_server.statuses = {DISCRIMINATOR: [(1, AVAILABLE)]} | ({GENERATOR: []} if known else {})
+def test_a_model_without_versions_is_unavailable(faulty: FaultyClient, known: bool) -> None:
+    faulty.server.statuses = {DISCRIMINATOR: [(1, AVAILABLE)]} | ({GENERATOR: []} if known else {})
     names = set(MODELS) - {DISCRIMINATOR}
-    assert_problem(faulty_http.get("/healthz/ready"), "not-ready", *names)
-    assert model(faulty_http, GENERATOR) == {
+    assert_problem(faulty.get("/healthz/ready"), "not-ready", *names)
+    assert model(faulty, GENERATOR) == {
         "name": "generator",
         "status": "unavailable",
         "detail": "no version is AVAILABLE (there are none)",
@@ -93,8 +89,8 @@ def test_a_model_server_too_busy_to_answer_has_its_last_status_for_a_while() -> 
 
 
 @pytest.fixture(scope="module")
-def labelled(server: MisbehavingServer) -> Iterator[GatewayClient]:
-    with gateways.serving(server.target, version_label="stable") as client:
+def labelled() -> Iterator[FaultyClient]:
+    with gateways.faulty(version_label="stable") as client:
         yield client
 
 
@@ -102,12 +98,12 @@ class TestLabel:
     """With DIGITGAN_VERSION_LABEL all of them ask for the version that the routes ask for."""
 
     @pytest.fixture(autouse=True)
-    def _two_versions(self, server: MisbehavingServer) -> None:
-        server.behaviour = server.by_label
-        server.statuses = {name: [(2, AVAILABLE), (1, AVAILABLE)] for name in MODELS}
+    def _two_versions(self, labelled: FaultyClient) -> None:
+        labelled.server.behaviour = labelled.server.by_label
+        labelled.server.statuses = {name: [(2, AVAILABLE), (1, AVAILABLE)] for name in MODELS}
 
-    def test_a_model_with_the_label_is_available(self, server: MisbehavingServer, labelled: GatewayClient) -> None:
-        server.labels = {name: {"stable": 1} for name in MODELS}
+    def test_a_model_with_the_label_is_available(self, labelled: FaultyClient) -> None:
+        labelled.server.labels = {name: {"stable": 1} for name in MODELS}
         assert labelled.get("/healthz/ready").status_code == 200
         assert labelled.metric("model_available", model=GENERATOR) == 1
         assert labelled.metric("model_serving_version", model=GENERATOR) == 1
@@ -115,10 +111,8 @@ class TestLabel:
         assert (generator["status"], generator["serving"]) == ("available", 1)
         assert labelled.post("/generate", json={"seeds": [7]}).json()["version"] == 1
 
-    def test_a_model_without_the_label_is_not_available(
-        self, server: MisbehavingServer, labelled: GatewayClient
-    ) -> None:
-        server.labels = {name: {"stable": 1} for name in MODELS if name != DISCRIMINATOR}
+    def test_a_model_without_the_label_is_not_available(self, labelled: FaultyClient) -> None:
+        labelled.server.labels = {name: {"stable": 1} for name in MODELS if name != DISCRIMINATOR}
         document = assert_problem(labelled.get("/healthz/ready"), "not-ready", DISCRIMINATOR)
         assert "stable" in document["errors"][0]["detail"]
         assert labelled.get(f"/v2/models/{GENERATOR}/ready").status_code == 200

@@ -14,8 +14,7 @@ from api.oip.messages import DATATYPES, HEADER_LENGTH
 from serving.apis import ModelVersionStatus
 from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR, IMAGES, LOGITS, MODELS, NOISE, PROBABILITIES
 from serving.noise import noise_from_seeds
-from tests.support.gateways import GatewayClient
-from tests.support.misbehaving import MisbehavingServer
+from tests.support.gateways import FaultyClient, GatewayClient
 from tests.support.pictures import pixels_of, saved
 from tests.support.pretrained import VERSIONS
 from tests.support.problems import assert_problem
@@ -235,24 +234,22 @@ def test_what_is_asked_this_way_is_counted_too(http: GatewayClient, digits: NDAr
     assert sum(grown("scores_total", version="2", verdict=verdict) for verdict in ("real", "fake")) == 3
 
 
-def test_a_version_that_failed_is_not_ready_and_says_why(
-    faulty_server: MisbehavingServer, faulty_http: GatewayClient
-) -> None:
-    faulty_server.statuses[GENERATOR] = [(2, ModelVersionStatus.END), (1, ModelVersionStatus.AVAILABLE)]
-    faulty_server.errors[2] = (15, "no graph")
-    assert faulty_http.get("/v2/models/generator/versions/1/ready").json() == {"name": "generator", "ready": True}
-    assert_problem(faulty_http.get("/v2/models/generator/versions/2/ready"), "not-ready", "generator")
-    assert faulty_http.get("/v2/models/generator").json()["versions"] == ["1"]
-    listed = faulty_http.post("/v2/repository/index", json={}).json()
+def test_a_version_that_failed_is_not_ready_and_says_why(faulty: FaultyClient) -> None:
+    faulty.server.statuses[GENERATOR] = [(2, ModelVersionStatus.END), (1, ModelVersionStatus.AVAILABLE)]
+    faulty.server.errors[2] = (15, "no graph")
+    assert faulty.get("/v2/models/generator/versions/1/ready").json() == {"name": "generator", "ready": True}
+    assert_problem(faulty.get("/v2/models/generator/versions/2/ready"), "not-ready", "generator")
+    assert faulty.get("/v2/models/generator").json()["versions"] == ["1"]
+    listed = faulty.post("/v2/repository/index", json={}).json()
     assert listed[0] == {
         "name": "generator",
         "version": "2",
         "state": "UNAVAILABLE",
         "reason": "DATA_LOSS: no graph",
     }
-    faulty_server.statuses[GENERATOR] = [(2, ModelVersionStatus.END)]
-    assert_problem(faulty_http.get("/v2/health/ready"), "not-ready", "generator")
-    assert_problem(faulty_http.get("/v2/models/generator/ready"), "not-ready", "generator")
-    assert faulty_http.get("/v2/health/live").json() == {"live": True}
-    faulty_server.reset()
-    assert faulty_http.get("/v2/health/ready").json() == {"live": True, "ready": True}
+    faulty.server.statuses[GENERATOR] = [(2, ModelVersionStatus.END)]
+    assert_problem(faulty.get("/v2/health/ready"), "not-ready", "generator")
+    assert_problem(faulty.get("/v2/models/generator/ready"), "not-ready", "generator")
+    assert faulty.get("/v2/health/live").json() == {"live": True}
+    faulty.server.reset()
+    assert faulty.get("/v2/health/ready").json() == {"live": True, "ready": True}

@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from api.middleware.every_request import NOTHING, PAGE
+from tests.support.gateways import FaultyClient
 from tests.support.http_servers import stripping_proxy
-from tests.support.misbehaving import MisbehavingServer
 from tests.support.problems import assert_problem
 
 LINKS = re.compile(r'(?:href|src)="((?!#|https?:)[^"]+)"')
@@ -80,20 +80,20 @@ def assert_guarded(answer: httpx.Response, policy: str) -> None:
         ("GET", "/digits/x.png", 422),
     ],
 )
-def test_every_answer_is_guarded(faulty_http: httpx.Client, method: str, path: str, status: int) -> None:
-    answer = faulty_http.request(method, path, headers={"Origin": "https://evil.example"})
+def test_every_answer_is_guarded(faulty: FaultyClient, method: str, path: str, status: int) -> None:
+    answer = faulty.request(method, path, headers={"Origin": "https://evil.example"})
     assert answer.status_code == status
     assert_guarded(answer, NOTHING)
 
 
-def test_failures_are_guarded(faulty_http: httpx.Client, faulty_server: MisbehavingServer) -> None:
-    faulty_server.behaviour = lambda request, context: b"\xff"
-    assert_guarded(faulty_http.get("/digits/7.png"), NOTHING)
+def test_failures_are_guarded(faulty: FaultyClient) -> None:
+    faulty.server.behaviour = lambda request, context: b"\xff"
+    assert_guarded(faulty.get("/digits/7.png"), NOTHING)
 
 
-def test_without_configured_origins_a_preflight_request_is_refused(faulty_http: httpx.Client) -> None:
+def test_without_configured_origins_a_preflight_request_is_refused(faulty: FaultyClient) -> None:
     asked = {"Origin": "https://example.org", "Access-Control-Request-Method": "POST"}
-    assert_problem(faulty_http.options("/generate", headers=asked), "method-not-allowed")
+    assert_problem(faulty.options("/generate", headers=asked), "method-not-allowed")
 
 
 @pytest.mark.parametrize(("accepted", "coding"), [("br;q=0, gzip", "gzip"), ("identity", None)])

@@ -2,19 +2,15 @@
 
 import signal
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 import httpx
 
 from tests.support import gateways
-from tests.support.misbehaving import Holding, MisbehavingServer
+from tests.support.misbehaving import Holding
 from tests.support.problems import assert_problem
 from tests.support.waiting import wait_until
 
 MAX_RESIDENT_BYTES = 120 * 10**6
-
-
-get = partial(httpx.get, timeout=60)
 
 
 def test_it_stays_small_while_it_serves(model_server: str) -> None:
@@ -36,38 +32,34 @@ def test_it_stays_small_while_it_serves(model_server: str) -> None:
         assert gateway.resident_bytes() - before < 20e6
 
 
-def test_requests_in_progress_are_answered_while_new_connections_are_refused(server: MisbehavingServer) -> None:
-    with gateways.gateway(server.target, shutdown_delay_s=0.1) as process, ThreadPoolExecutor() as pool:
-        url = process.url
-        holding = server.behaviour = Holding()
+def test_requests_in_progress_are_answered_while_new_connections_are_refused() -> None:
+    with gateways.faulty(shutdown_delay_s=0.1) as http, ThreadPoolExecutor() as pool:
+        holding = http.server.behaviour = Holding()
         try:
-            digit = pool.submit(get, f"{url}/digits/1.png")
+            digit = pool.submit(http.get, "/digits/1.png")
             wait_until(lambda: holding.held == 1)
-            process.process.send_signal(signal.SIGTERM)
-            wait_until(lambda: refuses(url))
-            assert process.process.poll() is None
+            http.process.process.send_signal(signal.SIGTERM)
+            wait_until(lambda: refuses(http.process.url))
+            assert http.process.process.poll() is None
         finally:
             holding.release()
         assert digit.result().status_code == 200
-        assert process.process.wait(60) == 0
+        assert http.process.process.wait(60) == 0
 
 
-def test_it_is_unready_and_serves_on_during_the_pause_and_a_second_signal_ends_that(
-    faulty_server: MisbehavingServer,
-) -> None:
-    with gateways.gateway(faulty_server.target, shutdown_delay_s=600) as process:
-        url = process.url
-        assert get(f"{url}/healthz/ready").status_code == 200
-        process.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: get(f"{url}/healthz/ready").status_code == 503)
-        assert_problem(get(f"{url}/healthz/ready"), "not-ready")
-        assert get(f"{url}/healthz/live").status_code == 200
-        assert process.stop() == 0
+def test_it_is_unready_and_serves_on_during_the_pause_and_a_second_signal_ends_that() -> None:
+    with gateways.faulty(shutdown_delay_s=600) as http:
+        assert http.get("/healthz/ready").status_code == 200
+        http.process.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: http.get("/healthz/ready").status_code == 503)
+        assert_problem(http.get("/healthz/ready"), "not-ready")
+        assert http.get("/healthz/live").status_code == 200
+        assert http.process.stop() == 0
 
 
 def refuses(url: str) -> bool:
     try:
-        get(f"{url}/healthz/live")
+        httpx.get(f"{url}/healthz/live", timeout=60)
     except httpx.HTTPError as error:
         return isinstance(error, httpx.ConnectError)
     return False

@@ -15,7 +15,6 @@ import pytest
 from tests.support import gateways
 from tests.support.commands import python
 from tests.support.gateways import GatewayClient
-from tests.support.misbehaving import MisbehavingServer
 from tests.support.problems import assert_problem
 from tests.support.slow_clients import SLOW, hanging, request
 from tests.support.waiting import wait_until
@@ -26,10 +25,10 @@ UNREAD = [name for name in SLOW if name.startswith("unread")]
 
 
 @pytest.fixture(scope="module")
-def http(faulty_server: MisbehavingServer) -> Iterator[GatewayClient]:
+def http() -> Iterator[GatewayClient]:
     """A client of a gateway with tight limits, but for the time to read an answer."""
     limits = {"max_connections": MOST_CONNECTIONS, "max_waiting_bytes": 16 * 2**20, "send_timeout_s": 3600}
-    with gateways.serving(faulty_server.target, **limits) as client:
+    with gateways.faulty(**limits) as client:
         yield client
 
 
@@ -40,9 +39,9 @@ def _no_client_stays(http: GatewayClient) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def hasty(faulty_server: MisbehavingServer) -> Iterator[GatewayClient]:
+def hasty() -> Iterator[GatewayClient]:
     """A client of a gateway that waits some seconds for a client to read its answer."""
-    with gateways.serving(faulty_server.target, send_timeout_s=SEND_TIMEOUT_S) as client:
+    with gateways.faulty(send_timeout_s=SEND_TIMEOUT_S) as client:
         yield client
 
 
@@ -73,8 +72,8 @@ def test_an_answer_that_is_read_slowly_arrives(hasty: GatewayClient) -> None:
             left -= len(piece)
 
 
-def test_an_idle_connection_closes_after_its_time(faulty_server: MisbehavingServer) -> None:
-    with gateways.serving(faulty_server.target, keep_alive_s=1) as client, client.connect() as connection:
+def test_an_idle_connection_closes_after_its_time() -> None:
+    with gateways.faulty(keep_alive_s=1) as client, client.connect() as connection:
         connection.sendall(b"GET /healthz/live HTTP/1.1\r\nHost: x\r\n\r\n")
         assert connection.recv(12) == b"HTTP/1.1 200"
         while connection.recv(2**16):

@@ -7,7 +7,8 @@ import pytest
 
 from serving.contract import STORY, STORY_BYTES, STORY_PAGE
 from tests.support import indexed_models
-from tests.support.misbehaving import MisbehavingServer, answer, failing
+from tests.support.gateways import FaultyClient
+from tests.support.misbehaving import answer, failing
 from tests.support.problems import assert_problem
 
 
@@ -22,16 +23,14 @@ def test_the_story_is_the_one_that_was_exported(small_http: httpx.Client) -> Non
         assert (again.status_code, again.content) == (304, b"")
 
 
-def test_a_version_without_a_story_says_so(faulty_http: httpx.Client, faulty_server: MisbehavingServer) -> None:
+def test_a_version_without_a_story_says_so(faulty: FaultyClient) -> None:
     words = 'Serving signature key "story" not found.'
-    faulty_server.behaviour = failing(grpc.StatusCode.FAILED_PRECONDITION, words)
-    assert_problem(faulty_http.get("/story"), "no-story")
+    faulty.server.behaviour = failing(grpc.StatusCode.FAILED_PRECONDITION, words)
+    assert_problem(faulty.get("/story"), "no-story")
 
 
 @pytest.mark.parametrize("length", [0, -1, 2**40])
-def test_a_length_that_cannot_be_is_the_contract_broken(
-    faulty_http: httpx.Client, faulty_server: MisbehavingServer, length: int
-) -> None:
+def test_a_length_that_cannot_be_is_the_contract_broken(faulty: FaultyClient, length: int) -> None:
     pages, lengths = np.zeros((1, STORY_PAGE), np.uint8), np.array([length])
-    faulty_server.behaviour = lambda request, context: answer(request, {STORY: pages, STORY_BYTES: lengths})
-    assert_problem(faulty_http.get("/story"), "broken-contract")
+    faulty.server.behaviour = lambda request, context: answer(request, {STORY: pages, STORY_BYTES: lengths})
+    assert_problem(faulty.get("/story"), "broken-contract")

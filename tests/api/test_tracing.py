@@ -19,8 +19,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from serving.apis import PredictRequest
 from tests.support import gateways
 from tests.support.commands import python
-from tests.support.gateways import GatewayClient
-from tests.support.misbehaving import MisbehavingServer, failing, honest
+from tests.support.gateways import FaultyClient
+from tests.support.misbehaving import failing, honest
 from tests.support.waiting import wait_until
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -34,6 +34,7 @@ class Collector:
         self.service_name = ""
         add_TraceServiceServicer_to_server(self, server)  # type: ignore[no-untyped-call]
         self.port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
 
     def Export(self, request: ExportTraceServiceRequest, _: grpc.ServicerContext) -> ExportTraceServiceResponse:
         for resource in request.resource_spans:
@@ -59,32 +60,28 @@ def attributes(of: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def collector() -> Iterator[Collector]:
     server = grpc.server(ThreadPoolExecutor(2))
-    collector = Collector(server)
-    server.start()
-    yield collector
+    yield Collector(server)
     server.stop(grace=0).wait()
 
 
 @pytest.fixture(scope="module")
-def traced(server: MisbehavingServer, collector: Collector) -> Iterator[GatewayClient]:
+def traced(collector: Collector) -> Iterator[FaultyClient]:
     """A client of a gateway that sends its traces to ``collector``."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.port}")
         patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
-        with gateways.serving(server.target, tracing=True, log_format="json", access_log=True) as http:
+        with gateways.faulty(tracing=True, log_format="json", access_log=True) as http:
             yield http
 
 
-def test_a_request_is_a_span_and_its_call_one_below_it(
-    traced: GatewayClient, collector: Collector, server: MisbehavingServer
-) -> None:
+def test_a_request_is_a_span_and_its_call_one_below_it(traced: FaultyClient, collector: Collector) -> None:
     metadata: dict[str, str] = {}
 
     def note_metadata(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
         metadata.update((key, str(value)) for key, value in context.invocation_metadata())
         return honest(request, context)
 
-    server.behaviour = note_metadata
+    traced.server.behaviour = note_metadata
     headers = {"X-Request-ID": "one", "traceparent": f"00-{TRACE}-{PARENT}-01", "tracestate": "vendor=1"}
     traced.get("/digits/7.png", headers=headers)
     span, (call,) = collector.trace_of("one")
@@ -115,10 +112,8 @@ def test_a_request_is_a_span_and_its_call_one_below_it(
     assert json.loads(line)["trace_id"] == TRACE
 
 
-def test_failures_are_errors_in_both_spans(
-    traced: GatewayClient, collector: Collector, server: MisbehavingServer
-) -> None:
-    server.behaviour = failing(grpc.StatusCode.INTERNAL)
+def test_failures_are_errors_in_both_spans(traced: FaultyClient, collector: Collector) -> None:
+    traced.server.behaviour = failing(grpc.StatusCode.INTERNAL)
     traced.get("/digits/7.png", headers={"X-Request-ID": "failing"})
     span, (call,) = collector.trace_of("failing")
     assert attributes(span)["http.response.status_code"] == 502
@@ -126,7 +121,7 @@ def test_failures_are_errors_in_both_spans(
     assert span.status.code == call.status.code == 2  # STATUS_CODE_ERROR
 
 
-def test_probes_are_not_traced(traced: GatewayClient, collector: Collector) -> None:
+def test_probes_are_not_traced(traced: FaultyClient, collector: Collector) -> None:
     for path in ("/healthz/ready", "/metrics", "/v2/health/ready"):
         assert traced.get(path).status_code == 200
     traced.get("/digits/7.png", headers={"X-Request-ID": "after-the-probes"})
@@ -135,11 +130,9 @@ def test_probes_are_not_traced(traced: GatewayClient, collector: Collector) -> N
     assert names <= {"GET /digits/{seed}.png", "tensorflow.serving.PredictionService/Predict"}
 
 
-def test_an_unreachable_receiver_costs_no_request_and_no_stop(
-    faulty_server: MisbehavingServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unreachable_receiver_costs_no_request_and_no_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
-    with gateways.serving(faulty_server.target, tracing=True) as http:
+    with gateways.faulty(tracing=True) as http:
         assert http.get("/digits/7.png").status_code == 200
         assert http.process.stop() == 0
 

@@ -7,13 +7,12 @@ import pytest
 from digitgan import Client
 from tests.support.gateways import GatewayClient
 from tests.support.http_servers import ScriptedServer, serving
-from tests.support.processes import ServerProcess
 
 
 @pytest.fixture(scope="session")
-def url(gateway: ServerProcess) -> str:
+def url(http: GatewayClient) -> str:
     """The address of a gateway with the pretrained models."""
-    return gateway.url
+    return http.process.url
 
 
 @pytest.fixture(scope="session")

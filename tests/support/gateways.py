@@ -4,13 +4,19 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import httpx
+import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
 from digitgan.processes import model_server_flags
+from tests.support.misbehaving import MisbehavingServer
+from tests.support.pictures import saved
 from tests.support.processes import EMBEDDED, ModelServerProcess, ServerProcess
+
+DIGIT: Final = saved(np.zeros((28, 28), np.uint8))
+"""A PNG that can be scored."""
 
 
 def model_server(models_dir: Path, socket: Path, program: str = EMBEDDED) -> ModelServerProcess:
@@ -66,6 +72,16 @@ class GatewayClient(httpx.Client):
         """Returns the sum of the gauges of work in progress, without the request for them."""
         return sum(value for (name, _), value in self.metrics().items() if name.endswith("_in_flight")) - 1
 
+    def on_each_image_route(self, headers: dict[str, str] | None = None) -> list[httpx.Response]:
+        """Sends a small request to each route that makes or scores images, except /dataset. Returns the answers."""
+        return [
+            self.post("/generate", json={"seeds": [1]}, headers=headers),
+            self.get("/digits/1.png", headers=headers),
+            self.post("/interpolate", json={"seeds": [1, 2]}, headers=headers),
+            self.post("/score", content=DIGIT, headers={"Content-Type": "image/png"} | (headers or {})),
+            self.post("/v2/models/generator/infer", json=noise_input(), headers=headers),
+        ]
+
     def growth(self) -> Callable[..., float]:
         """Returns a function that returns by how much a metric has grown since, from its name and labels."""
         before = self.metrics()
@@ -80,6 +96,25 @@ class GatewayClient(httpx.Client):
 def serving(target: str, program: Sequence[str] = ("-m", "api.main"), /, **settings: object) -> Iterator[GatewayClient]:
     """Gives a client of a gateway in front of the model server at ``target``."""
     with gateway(target, program, **settings) as process, GatewayClient(process) as client:
+        yield client
+
+
+class FaultyClient(GatewayClient):
+    """A client of a gateway in front of ``server``, which misbehaves."""
+
+    def __init__(self, process: ServerProcess, server: MisbehavingServer) -> None:
+        super().__init__(process)
+        self.server = server
+
+
+@contextmanager
+def faulty(**settings: object) -> Iterator[FaultyClient]:
+    """Gives a client of a gateway whose model server does what the test says."""
+    with (
+        MisbehavingServer("127.0.0.1:0") as server,
+        gateway(server.target, **settings) as process,
+        FaultyClient(process, server) as client,
+    ):
         yield client
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, ClassVar
 
 import grpc
 import numpy as np
@@ -99,6 +99,8 @@ class MisbehavingServer:
     then. ``calls`` counts Predict.
     """
 
+    running: ClassVar[set[MisbehavingServer]] = set()
+
     def __init__(self, address: str, credentials: grpc.ServerCredentials | None = None) -> None:
         self.release = threading.Event()
         self.silent = False
@@ -119,9 +121,11 @@ class MisbehavingServer:
 
     def __enter__(self) -> MisbehavingServer:
         self._server.start()
+        self.running.add(self)
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.running.discard(self)
         self.release.set()
         self._server.stop(grace=0).wait()
 

@@ -14,7 +14,7 @@ from serving.pretrained import MODELS_DIR
 from tests.support import gateways
 from tests.support.built_once import built_once
 from tests.support.gateways import GatewayClient
-from tests.support.processes import EMBEDDED, ServerProcess
+from tests.support.processes import EMBEDDED
 
 
 def pytest_report_header() -> str:
@@ -42,11 +42,6 @@ def model_server(sockets: Path, program: str) -> Iterator[str]:
 def http(model_server: str) -> Iterator[GatewayClient]:
     with gateways.serving(model_server, models_dir=MODELS_DIR) as client:
         yield client
-
-
-@pytest.fixture(scope="session")
-def gateway(http: GatewayClient) -> ServerProcess:
-    return http.process
 
 
 @pytest.fixture(scope="session")
