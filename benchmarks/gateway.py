@@ -74,7 +74,6 @@ def record_digits(directory: Path) -> Path:
 
 
 def cpu_seconds(server: ServerProcess) -> float:
-    """Returns a process's processor time so far."""
     fields = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS_A_SECOND
 
@@ -140,7 +139,6 @@ def gateway(digits: Path) -> Iterator[gateways.GatewayClient]:
 
 
 def load_of(client: gateways.GatewayClient, scenario: Scenario, seconds: int) -> Load:
-    """Puts a gateway under load."""
     return measure(SERVICES[0], client.base_url.port or 0, scenario, seconds)
 
 

@@ -16,5 +16,4 @@ def replace_between_marks(path: Path, name: str, text: str) -> None:
 
 
 def markdown_table(head: Sequence[str], *rows: Sequence[str]) -> str:
-    """Returns a table with a row for the head."""
     return "".join(f"| {' | '.join(cells)} |\n" for cells in (head, ["---"] * len(head), *rows))

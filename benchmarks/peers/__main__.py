@@ -119,7 +119,6 @@ def main(
 
 
 def read() -> list[dict[str, Any]]:
-    """Returns the rows so far."""
     lines = RESULTS.read_text("utf-8").splitlines() if RESULTS.is_file() else ()
     return [json.loads(line) for line in lines]
 

@@ -27,7 +27,6 @@ def markdown(rows: Sequence[Mapping[str, Any]], about: str) -> str:
     peers = [name for name in services if not name.startswith(OURS)]
 
     def values(service: str, scenario: str, key: str) -> dict[int, float]:
-        """Returns a service's figures by round."""
         found = [row for row in rows if (row["service"], row["scenario"]) == (service, scenario)]
         return {row["round"]: row[key] for row in found if key in row}
 

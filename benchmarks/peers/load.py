@@ -71,10 +71,7 @@ def require_wrk() -> None:
 
 
 def measure(service: Service, port: int, scenario: Scenario, seconds: int) -> Load:
-    """Puts a service under a scenario's load for so many seconds, whole ones for wrk, and returns what came of it.
-
-    Raises RuntimeError.
-    """
+    """Puts a service under a scenario's load for so many seconds, whole ones for wrk, and returns what came of it."""
     count = scenario.seeds
     bodies = [service.body(range(index * count, (index + 1) * count)).decode() for index in range(POOL)]
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:

@@ -110,12 +110,10 @@ class Running:
     mark: str
 
     def ask(self, body: bytes) -> Any:
-        """Returns an answer's JSON."""
         response = httpx.post(self.service.url(self.port), content=body, headers=JSON, timeout=60)
         return response.raise_for_status().json()
 
     def memory_mb(self) -> float:
-        """Returns the resident megabytes of all its processes."""
         found = 0
         for pid in marked(self.mark):
             with suppress(OSError):  # It may have ended.
@@ -125,10 +123,7 @@ class Running:
 
 @contextmanager
 def running(service: Service, console: Console, log: Path) -> Iterator[Running]:
-    """Starts a service, gives it once it has made a digit, and ends every process that it has started.
-
-    Raises RuntimeError if it ends before its first digit, or makes none.
-    """
+    """Starts a service, gives it once it has made a digit, and ends every process that it has started."""
     port, other, third = free_port(), free_port(), free_port()
     mark = uuid.uuid4().hex
     numbers = {"port": str(port), "other": str(other), "third": str(third)}

@@ -11,7 +11,6 @@ from tests.support.http_servers import ScriptedServer, serving
 
 @pytest.fixture(scope="session")
 def url(http: GatewayClient) -> str:
-    """The address of a gateway with the pretrained models."""
     return http.process.url
 
 
@@ -23,7 +22,6 @@ def client(url: str) -> Iterator[Client]:
 
 @pytest.fixture(scope="session")
 def small_url(small_http: GatewayClient) -> str:
-    """The address of a gateway with the small models."""
     return small_http.process.url
 
 

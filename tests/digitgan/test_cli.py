@@ -93,9 +93,7 @@ MISTAKES: tuple[tuple[list[str], str], ...] = (
 
 
 @pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=[" ".join(arguments) for arguments, _ in MISTAKES])
-def test_a_mistake_is_a_sentence_before_anything_that_takes_seconds_is_imported(
-    tmp_path: Path, arguments: list[str], message: str
-) -> None:
+def test_a_mistake_is_a_sentence_before_slow_imports(tmp_path: Path, arguments: list[str], message: str) -> None:
     code = (
         "import atexit, sys\n"
         "heavy = {'keras', 'matplotlib', 'openvino', 'sklearn', 'tensorflow'}\n"

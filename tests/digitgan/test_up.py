@@ -95,9 +95,7 @@ def test_a_model_that_cannot_be_loaded_ends_everything_and_is_named(tmp_path: Pa
 
 
 @pytest.mark.parametrize("model_server", [None, "called"], ids=["usual", "on the PATH"])
-def test_sigterm_before_the_gateway_listens_ends_everything(
-    model_server: str | None, request: pytest.FixtureRequest
-) -> None:
+def test_sigterm_while_it_starts_ends_everything(model_server: str | None, request: pytest.FixtureRequest) -> None:
     if model_server:
         request.getfixturevalue(model_server)
     command = [sys.executable, "-m", "digitgan", "up", "--port", "0"]

@@ -25,7 +25,6 @@ Manifest = dict[str, Any]
 
 
 def _patched(component: str) -> set[str]:
-    """Returns the names of the objects that a component patches."""
     content = yaml.safe_load((K8S / "components" / component / "kustomization.yaml").read_text())
     return {name for patch in content.get("patches", []) for name in patch["target"]["name"].split("|")}
 
@@ -90,7 +89,6 @@ def pod_of(each: Manifest) -> Manifest:
 
 
 def containers(objects: Sequence[Manifest]) -> Iterator[Manifest]:
-    """Gives the containers of all pods, the init containers included."""
     for pod in filter(None, map(pod_of, objects)):
         yield from (*pod.get("initContainers", []), *pod["containers"])
 

@@ -62,9 +62,7 @@ async def test_only_what_is_unavailable_is_tried_again_and_once(
     assert server.calls == 1 + (code is grpc.StatusCode.UNAVAILABLE)
 
 
-async def test_a_name_without_addresses_is_resolved_at_each_call(
-    server: MisbehavingServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_calls_resolve_an_unknown_name_again(server: MisbehavingServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """gRPC by itself waits longer and longer, up to two minutes."""
     monkeypatch.setattr(client_module, "_RESOLVE_AGAIN_S", 0.0)
     with HeadlessService() as name:

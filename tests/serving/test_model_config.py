@@ -25,9 +25,7 @@ from serving.tf_serving.model_config import ConfigError, ModelConfig
         ),
     ],
 )
-def test_what_no_server_can_follow_is_refused_with_its_reason(
-    tmp_path: Path, text: str | bytes | None, complaint: str
-) -> None:
+def test_a_wrong_file_is_refused_with_its_reason(tmp_path: Path, text: str | bytes | None, complaint: str) -> None:
     path = tmp_path / "models.config"
     if text is not None:
         path.write_bytes(text if isinstance(text, bytes) else text.encode())

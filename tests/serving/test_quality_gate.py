@@ -23,9 +23,7 @@ CARD = {"evaluation": {"figures": {"frechet_distance": 1.25, "coverage": float("
         ("evaluation.figures", {"min": 0.9, "max": 2}, "figures, which has to be at least 0.9 and at most 2"),
     ],
 )
-def test_a_figure_passes_on_its_bound_and_falls_short_beyond(
-    figure: str, bounds: dict[str, float], found: str | None
-) -> None:
+def test_a_figure_passes_on_its_bound_and_not_beyond(figure: str, bounds: dict[str, float], found: str | None) -> None:
     sentences = shortfalls(CARD, {figure: bounds})
     assert len(sentences) == (found is not None)
     assert (found or "") in "".join(sentences)

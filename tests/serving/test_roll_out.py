@@ -163,9 +163,7 @@ def service(two_servers: Service) -> Service:
     return two_servers
 
 
-def test_promoted_and_rolled_back_under_load_without_a_failed_request_and_each_answer_names_its_maker(
-    service: Service,
-) -> None:
+def test_roll_out_and_roll_back_fail_no_request_and_each_answer_names_its_maker(service: Service) -> None:
     publish(service.base, 7, mark)
     with asking(service) as answers:
         assert service.models("promote", GENERATOR, "newest", "--canary").error == ""

@@ -20,13 +20,7 @@ DIGIT: Final = saved(np.zeros((28, 28), np.uint8))
 
 
 def model_server(models_dir: Path, socket: Path, program: str = EMBEDDED) -> ModelServerProcess:
-    """Returns a model server on a Unix socket, with the flags of ``digitgan up``.
-
-    Args:
-        models_dir: the base directory.
-        socket: the path of the socket; configuration files go into a directory beside it.
-        program: EMBEDDED, or the path of a ``tensorflow_model_server``.
-    """
+    """Returns a model server on a Unix socket, with the flags of ``digitgan up``, and its files beside the socket."""
     directory = socket.with_suffix(".config")
     directory.mkdir(exist_ok=True)
     flags = model_server_flags(models_dir.absolute(), directory, socket, batches=1 if program == EMBEDDED else 2)
@@ -50,7 +44,6 @@ class GatewayClient(httpx.Client):
         self.process = process
 
     def connect(self) -> socket.socket:
-        """Returns a bare connection."""
         return socket.create_connection(("127.0.0.1", self.base_url.port or 0), timeout=60)
 
     def metrics(self) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:

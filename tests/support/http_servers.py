@@ -25,7 +25,6 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving(server: ThreadingHTTPServer) -> Iterator[None]:
-    """Serves while the block runs."""
     with server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -38,19 +37,14 @@ def serving(server: ThreadingHTTPServer) -> Iterator[None]:
 
 @dataclass
 class Answer:
-    """A prepared answer.
-
-    Attributes:
-        status: None: the connection is closed without an answer.
-        after: an event to wait for first.
-        lasts_s: how long it is given again and again, from the first request on.
-    """
-
     status: int | None = 200
+    """None: the connection is closed without an answer."""
     body: bytes = b'{"status":"ready"}'
     headers: dict[str, str] = field(default_factory=dict)
     after: threading.Event | None = None
+    """What to wait for first."""
     lasts_s: float = 0
+    """How long it is given again and again, from the first request on."""
 
 
 def problem(status: int, slug: str, headers: dict[str, str] | None = None, **more: object) -> Answer:
@@ -59,12 +53,7 @@ def problem(status: int, slug: str, headers: dict[str, str] | None = None, **mor
 
 
 class ScriptedServer(ThreadingHTTPServer):
-    """Gives ``answers`` in turn, and the last one again and again.
-
-    Attributes:
-        paths: of the requests so far.
-        connections: how many there were.
-    """
+    """Gives ``answers`` in turn, and the last one again and again."""
 
     daemon_threads = True
 
@@ -110,10 +99,7 @@ class _ScriptedHandler(_Handler):
 
 @contextmanager
 def stripping_proxy(target: str) -> Iterator[str]:
-    """Gives the URL of the service at ``target`` below a path prefix.
-
-    A reverse proxy strips the prefix, as nginx does with ``location /apps/digits/ { proxy_pass …/; }``.
-    """
+    """Gives the URL of the service at ``target`` below a path prefix, which the proxy strips, as nginx can."""
 
     class Handler(_Handler):
         def forward(self) -> None:

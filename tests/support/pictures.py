@@ -15,14 +15,12 @@ Handwritten = tuple[Pixels, Pixels]
 
 
 def saved(picture: Image.Image | NDArray[Any], kind: str = "PNG", **options: Any) -> bytes:
-    """Returns a picture as a file."""
     file = io.BytesIO()
     (Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture).save(file, kind, **options)
     return file.getvalue()
 
 
 def chunk(kind: bytes, content: bytes = b"") -> bytes:
-    """Returns a chunk of a PNG."""
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
@@ -34,7 +32,6 @@ def png_of(width: int, height: int, pixels: bytes, *, bits: int = 8, colour: int
 
 
 def pixels_of(png: bytes) -> Pixels:
-    """Returns the pixels of a grayscale PNG."""
     image = Image.open(io.BytesIO(png))
     assert (image.format, image.mode) == ("PNG", "L")
     return np.asarray(image)

@@ -24,11 +24,7 @@ STOP_SECONDS: Final = 60.0
 
 
 class ServerProcess:
-    """A process that prints a line when it is ready. Used as a context manager.
-
-    Args:
-        ready: how that line begins; by default it is the first line.
-    """
+    """A context manager of a process that prints a line when it is ready: one that begins with ``ready``."""
 
     def __init__(
         self,
@@ -107,7 +103,6 @@ class ServerProcess:
         return status
 
     def resident_bytes(self) -> int:
-        """How much memory the process occupies now."""
         return resident_bytes(self.process.pid)
 
     def _read_output(self) -> None:
@@ -122,13 +117,7 @@ class ServerProcess:
 
 
 class ModelServerProcess(ServerProcess):
-    """A model server, ready when it listens.
-
-    Args:
-        server: EMBEDDED, or the path of a ``tensorflow_model_server``.
-        flags: for either, as TensorFlow Serving spells them.
-        target: the gRPC address that ``flags`` name.
-    """
+    """A model server, ready when it listens at ``target``: EMBEDDED, or the path of a ``tensorflow_model_server``."""
 
     def __init__(self, server: str, flags: Sequence[str], target: str) -> None:
         self.target = target
@@ -169,12 +158,10 @@ def digitgan_up(*arguments: str | Path) -> Iterator[tuple[ServerProcess, httpx.C
 
 
 def resident_bytes(pid: int) -> int:
-    """Returns how much memory a process occupies now."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def free_port() -> int:
-    """Returns a TCP port of this machine that is free now."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]
     return port

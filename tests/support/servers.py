@@ -3,8 +3,10 @@
 The model server is the ``tensorflow_model_server`` on the PATH if there is one, else the embedded server.
 """
 
+import fcntl
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,6 @@ import pytest
 from digitgan.processes import TENSORFLOW_MODEL_SERVER
 from serving.pretrained import MODELS_DIR
 from tests.support import gateways
-from tests.support.built_once import built_once
 from tests.support.gateways import GatewayClient
 from tests.support.processes import EMBEDDED
 
@@ -42,6 +43,20 @@ def model_server(sockets: Path, program: str) -> Iterator[str]:
 def http(model_server: str) -> Iterator[GatewayClient]:
     with gateways.serving(model_server, models_dir=MODELS_DIR) as client:
         yield client
+
+
+def built_once(temporary: pytest.TempPathFactory, name: str, build: Callable[[Path], object]) -> Path:
+    """Returns a directory that ``build`` fills in one of the processes of a test run; the others wait for it."""
+    root = temporary.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # its parent belongs to the run
+        root = root.parent
+    path, partial = root / name, root / f"{name}.partial"
+    with (root / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            build(partial)
+            partial.rename(path)
+    return path
 
 
 @pytest.fixture(scope="session")

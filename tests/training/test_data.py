@@ -25,9 +25,7 @@ def idx_folder(folder: Path, dataset: data.Dataset) -> Path:
 
 
 @pytest.mark.parametrize("unzipped", [None, lambda name: name, lambda name: name.replace("-idx", ".idx")])
-def test_npz_and_idx_hold_the_same_digits(
-    digits_npz: Path, tmp_path: Path, unzipped: Callable[[str], str] | None
-) -> None:
+def test_npz_and_idx_hold_equal_digits(digits_npz: Path, tmp_path: Path, unzipped: Callable[[str], str] | None) -> None:
     npz = data.load(digits_npz)
     for path in list(idx_folder(tmp_path, npz).iterdir()):
         if unzipped:
@@ -112,9 +110,7 @@ def test_the_hold_out_is_every_twelfth_image_of_each_digit(digits_npz: Path) -> 
         (b"PK\x03\x04 and no more", "is not"),
     ],
 )
-def test_a_file_that_is_no_archive_is_named_with_the_way_to_make_one(
-    tmp_path: Path, content: bytes | None, fault: str
-) -> None:
+def test_a_file_that_is_no_archive_is_named(tmp_path: Path, content: bytes | None, fault: str) -> None:
     path = tmp_path / "data.npz"
     if content is not None:
         path.write_bytes(content)

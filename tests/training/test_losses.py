@@ -25,9 +25,7 @@ from training.gan.losses import LOSSES, chance_losses
         ("relativistic", -1e4, 1e4, 0, 2e4),
     ],
 )
-def test_the_losses_are_their_formulas(
-    name: str, real: float, fake: float, generator: float, discriminator: float
-) -> None:
+def test_losses_are_their_formulas(name: str, real: float, fake: float, generator: float, discriminator: float) -> None:
     logits = tf.constant([float(real)]), tf.constant([float(fake)])
     np.testing.assert_allclose(LOSSES[name].generator(*logits), [generator], rtol=1e-5)
     np.testing.assert_allclose(LOSSES[name].discriminator(*logits), [discriminator], rtol=1e-5)

@@ -1,9 +1,9 @@
-"""The networks are the deck's, layer by layer."""
+"""The networks are the deck's, layer by layer, and pixels survive the way through them."""
 
 import numpy as np
 import tensorflow as tf
 
-from training.gan.networks import build_discriminator, build_generator, set_batch_statistics
+from training.gan.networks import build_discriminator, build_generator, set_batch_statistics, to_pixels
 
 
 def test_the_generators_layers_and_weights() -> None:
@@ -34,3 +34,11 @@ def test_batch_statistics_become_those_of_the_weights() -> None:
     np.testing.assert_allclose(normalised.mean(axis=0), 0, atol=1e-4)
     assert normalised.var(axis=0).mean() > 0.9
     assert norm.momentum == 0.99
+
+
+def test_every_pixel_value_survives_the_way_there_and_back() -> None:
+    values = np.arange(256, dtype=np.uint8)
+    np.testing.assert_array_equal(to_pixels(values.astype(np.float32) / 127.5 - 1), values)
+
+    # +1 is 255, not 0; beyond the ends is clamped; the middle, 127.5, rounds half to even.
+    np.testing.assert_array_equal(to_pixels(np.array([-2, -1, 0, 1, 2], np.float32)), [0, 0, 128, 255, 255])

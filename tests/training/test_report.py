@@ -80,7 +80,6 @@ class Page(HTMLParser):
 
 
 def pixels(uri: str) -> Images:
-    """Returns the pixels of a picture in a page."""
     with Image.open(BytesIO(base64.b64decode(uri.partition(",")[2]))) as picture:
         return np.asarray(picture)
 
@@ -158,9 +157,7 @@ def test_the_page_tells_figures_and_story(page: Page, run: Path, words: str) -> 
     assert json.loads((run / "story.json").read_text())["run"]["chosen_step"] == 1000
 
 
-def test_the_command_does_not_pass_off_figures_of_an_older_version_as_those_of_the_newest(
-    run: Path, tmp_path: Path
-) -> None:
+def test_the_command_does_not_pass_off_old_figures_as_those_of_the_newest_version(run: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(run, tmp_path / "run")
     shutil.copytree(copy / "models" / "generator" / "1", copy / "models" / "generator" / "2")
     done = digitgan_here("report", copy)

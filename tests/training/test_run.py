@@ -55,7 +55,6 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def evaluated(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same run, evaluated."""
     copy = shutil.copytree(run, tmp_path_factory.mktemp("evaluated") / "run")
     digitgan_here("evaluate", copy, "--images", "100")
     assert_float32()
@@ -217,9 +216,7 @@ def absent() -> Iterator[str]:
         yield f"127.0.0.1:{reserved.getsockname()[1]}"
 
 
-def test_a_worker_names_those_that_are_missing(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absent: str
-) -> None:
+def test_a_worker_names_missing_ones(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absent: str) -> None:
     """tests/slow/test_training_workers.py has two that run."""
     cluster = {"worker": [absent, f"127.0.0.1:{free_port()}"]}
     monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": {"type": "worker", "index": 1}}))

@@ -53,9 +53,7 @@ def test_flat_losses_are_stable_whatever_came_before_the_last_third() -> None:
         (lambda t: math.inf if t == 1 else 1.2, lambda _: 1.2, 0.02, "failed", "at step 3,000 a loss was not"),
     ],
 )
-def test_the_state_follows_from_the_losses(
-    generator: Loss, discriminator: Loss, noise: float, state: str, words: str
-) -> None:
+def test_losses_decide_the_state(generator: Loss, discriminator: Loss, noise: float, state: str, words: str) -> None:
     found = verdict(rows(generator, discriminator, noise=noise), "non-saturating")
     assert found["state"] == state
     assert words in found["words"]

@@ -4,6 +4,7 @@ import base64
 import json
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from tests.training.test_config import CONFIG
 from training.config import METRICS
 from training.report.story import FRAME_MS, LAST_FRAME_MS, build_story, caption, encode, stage, time_lapse
 from training.run import samples
-from training.run.metrics import EVALUATIONS_FILE, METRICS_FILE, POINTS, RunLog, thinned
+from training.run.metrics import EVALUATIONS_FILE, METRICS_FILE, POINTS, RunLog, read_log, thinned
 
 Images = NDArray[np.uint8]
 STEPS = (1, 200, 1000)
@@ -110,6 +111,13 @@ def test_the_time_lapse_shows_each_milestone_and_holds_the_last(story: dict[str,
     assert durations == [FRAME_MS, FRAME_MS, LAST_FRAME_MS]
 
 
+def test_milestones_are_the_decks_and_then_epochs_thinned() -> None:
+    config = replace(CONFIG, steps=CONFIG.step_of_epoch(30))
+    epochs = [config.step_of_epoch(epoch) for epoch in (*range(5, 11), 15, 20, 25, 30)]
+    assert sorted(samples.milestones(config)) == [1, 200, 300, 600, 700, 900, 1000, *epochs]
+    assert samples.milestones(replace(CONFIG, steps=50)) == {1, 50}
+
+
 def test_an_empty_run_has_a_story_too(tmp_path: Path) -> None:
     story = build_story(tmp_path, CONFIG, brightness)
     assert (story["milestones"], story["evaluations"], story["log"]["step"]) == ([], [], [])
@@ -135,3 +143,15 @@ def test_a_short_log_is_kept_whole_and_a_diverged_one_has_gaps() -> None:
     ]
     assert thinned(rows)["generator_loss"] == [0.5, None, 0.25]
     assert thinned([])["step"] == []
+
+
+def test_a_resumed_log_drops_what_will_be_written_again(tmp_path: Path) -> None:
+    path = tmp_path / METRICS_FILE
+    log = RunLog(path, first_step=0)
+    for step in (10, 20, 30):
+        log.append(step, step / 100, {"generator_loss": 0.7})
+    with path.open("a") as file:
+        file.write('{"step": 40, "ep')  # A crash cut this line short.
+    assert [row["step"] for row in read_log(path)] == [10, 20, 30]
+    RunLog(path, first_step=20)
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [10, 20]

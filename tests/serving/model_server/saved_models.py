@@ -96,12 +96,10 @@ def write_warmup(saved_model: Path, requests: Sequence[Mapping[str, NDArray[Any]
 
 
 def garble_graph(saved_model: Path) -> None:
-    """Writes a graph file that isn't one."""
     (saved_model / "saved_model.pb").write_bytes(b"\xff" * 64)
 
 
 def cut_variables(saved_model: Path) -> None:
-    """Leaves the first byte of the variables only."""
     (path,) = (saved_model / "variables").glob("variables.data-*")
     os.truncate(path, 1)
 

@@ -11,10 +11,6 @@ from tests.serving.model_server.client import SECONDS, Client, refused
 from tests.serving.model_server.process import config, connected, server_process
 from tests.support.waiting import wait_until
 
-INVALID_ARGUMENT = grpc.StatusCode.INVALID_ARGUMENT
-FAILED_PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
-NOT_FOUND = grpc.StatusCode.NOT_FOUND
-
 ALL = "model_version_policy { all {} }"
 QUEUED_SECONDS = 3.0
 """A reload that nothing holds up takes a few milliseconds."""
@@ -73,15 +69,13 @@ def wait_until_serves(client: Client, name: str, *versions: int) -> None:
     wait_until(lambda: available() == set(versions), lambda: f"{client.states(name)}, not {versions}")
 
 
-def test_new_models_are_available_when_the_answer_comes_and_models_left_out_are_unloaded(
-    client: Client, paths: dict[str, Path]
-) -> None:
+def test_a_reload_adds_models_and_unloads_those_left_out(client: Client, paths: dict[str, Path]) -> None:
     assert client.reload(config(paths)).status.error_code == 0
     assert client.half_plus("two") == client.half_plus("one") == (2.5, 10)
     reload_all(client, config({"two": paths["two"]}))
     wait_until_serves(client, "one")
     wait_until_serves(client, "two", 10)
-    with refused(NOT_FOUND, "one"):
+    with refused("NOT_FOUND", "one"):
         client.half_plus("one")
     assert client.half_plus("two") == (2.5, 10)
 
@@ -114,9 +108,9 @@ def test_labels_move_between_available_versions_only(client: Client, paths: dict
     assert client.half_plus("one", label="canary") == (3.5, 2)
     reload(ALL + label("stable", 2))
     assert client.half_plus("one", label="stable") == (3.5, 2)
-    with refused(INVALID_ARGUMENT, "Unrecognized servable version label"):
+    with refused("INVALID_ARGUMENT", "Unrecognized servable version label"):
         client.half_plus("one", label="canary")
-    with refused(FAILED_PRECONDITION, "99", "not currently available"):
+    with refused("FAILED_PRECONDITION", "99", "not currently available"):
         reload(ALL + label("stable", 99))
     assert client.half_plus("one", label="stable") == (3.5, 2)
 
@@ -132,11 +126,11 @@ def test_labels_move_between_available_versions_only(client: Client, paths: dict
     ],
     ids=["empty", "relative path", "listed twice", "other platform", "no platform"],
 )
-def test_a_bad_configuration_is_invalid_and_changes_nothing(
+def test_a_bad_configuration_changes_nothing(
     client: Client, paths: dict[str, Path], bad: str, words: list[str]
 ) -> None:
     one = 'config { name: "one" base_path: "PATH" model_platform: "tensorflow" }'
-    with refused(INVALID_ARGUMENT, *words):
+    with refused("INVALID_ARGUMENT", *words):
         client.reload(bad.replace("ONE", one).replace("PATH", str(paths["one"])))
     assert client.half_plus("one") == (2.5, 10)
 
@@ -146,7 +140,7 @@ def test_a_reload_waits_for_a_base_path_that_does_not_exist_and_later_reloads_wa
 ) -> None:
     models_config = config({"one": paths["one"], "late": tmp_path / "late"})
     first, second = client.begin_reload(models_config), client.begin_reload(models_config)
-    with refused(NOT_FOUND, "late"):
+    with refused("NOT_FOUND", "late"):
         client.half_plus("late")
     with pytest.raises(grpc.FutureTimeoutError):
         second.result(QUEUED_SECONDS)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import grpc
 import numpy as np
 import pytest
 
@@ -88,7 +87,7 @@ def test_a_new_version_takes_over_without_a_failed_request(model: Model) -> None
         model.answer()
     assert set(answers) == {(2.5, 1), (3.5, 2)}
     assert answers == sorted(answers)
-    with refused(grpc.StatusCode.NOT_FOUND):
+    with refused("NOT_FOUND"):
         model.client.half_plus(model.name, version=1)
 
 
@@ -106,7 +105,7 @@ def test_deleting_the_newest_version_brings_the_older_one_back_first(model: Mode
 def test_deleting_all_versions_unloads_the_model(model: Model) -> None:
     shutil.rmtree(model.base_path / "1")
     model.wait_for({1: "END"})
-    with refused(grpc.StatusCode.NOT_FOUND, model.name):
+    with refused("NOT_FOUND", model.name):
         model.answer()
     model.publish(1)
     model.wait_for({1: "AVAILABLE"})
@@ -131,7 +130,7 @@ def test_a_broken_version_ends_with_its_error_and_the_old_one_serves_on(model: M
 def test_a_version_without_its_variables_is_available_and_fails_its_requests(model: Model) -> None:
     model.publish(2, lambda path: shutil.rmtree(path / "variables"))
     model.wait_for({2: "AVAILABLE", 1: "END"})
-    with refused(grpc.StatusCode.FAILED_PRECONDITION, "Could not find variable"):
+    with refused("FAILED_PRECONDITION", "Could not find variable"):
         model.answer()
 
 
@@ -150,9 +149,7 @@ def test_a_version_is_available_after_its_warm_up(model: Model) -> None:
     assert model.answer() == (3.5, 2)
 
 
-def test_what_is_not_called_by_a_number_is_no_version(
-    program: str, model: Model, wait_for_polls: Callable[[], None]
-) -> None:
+def test_only_numbers_are_versions(program: str, model: Model, wait_for_polls: Callable[[], None]) -> None:
     names = ["2.tmp", "v3", "latest", "4a", "1.0", "1e3", "²", "٣"]
     if program == EMBEDDED:
         names += ["0", "-1", "007", "+4", str(2**63), "9" * 200]

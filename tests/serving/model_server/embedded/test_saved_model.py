@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from serving.contract import GENERATOR, IMAGES, NOISE, PAGES, SEED_INDEX, SIGNATURE, SIGNATURES, STORY
 from serving.model_server.saved_model import SavedModel, load
 from serving.noise import noise_from_seeds
-from tests.support.pixels import assert_same_pixels
 from tests.support.pretrained import pretrained
 from tests.support.story_models import save_again
 
@@ -33,6 +32,16 @@ def draw(model: SavedModel, noise: NDArray[np.float32], size: int = 256) -> NDAr
     """Returns the images of ``noise``, computed in batches of ``size``."""
     batches = [{NOISE: noise[at : at + size]} for at in range(0, len(noise), size)]
     return np.concatenate([outputs[IMAGES] for outputs in model.run(SIGNATURE, *batches)])
+
+
+def assert_same_pixels(found: NDArray[np.uint8], expected: NDArray[np.uint8]) -> None:
+    """Passes when at most 1 of 20,000 pixels differs, and none by more than one gray level, as docs/seeds.md promises.
+
+    In a sample of less than 40,000 pixels, two may differ.
+    """
+    difference = np.abs(found.astype(int) - expected)
+    assert difference.max() <= 1
+    assert (difference > 0).sum() <= max(2, found.size / 20_000)
 
 
 @pytest.mark.parametrize(("name", "signature"), SIGNATURES)

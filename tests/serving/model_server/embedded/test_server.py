@@ -3,18 +3,23 @@
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
 
+from serving.contract import MODEL_CARD
+from serving.versions.model_card import write_card
 from tests.serving.model_server import saved_models
 from tests.serving.model_server.client import SECONDS, output, predict_request, refused
 from tests.serving.model_server.embedded.conftest import Gate, Start, X
 from tests.serving.model_server.process import config
 from tests.serving.model_server.test_predict import tensor
 from tests.support.waiting import wait_until
+
+DATA_LOSS, FAILED_PRECONDITION = 15, 9
 
 
 @pytest.fixture
@@ -23,9 +28,7 @@ def base_path(half_plus: dict[int, Path], tmp_path: Path) -> Path:
     return saved_models.publish(half_plus[2], tmp_path / "m", 1).parent
 
 
-def test_a_failed_version_is_tried_again_until_it_loads(
-    start: Start, half_plus: dict[int, Path], base_path: Path
-) -> None:
+def test_a_failed_version_is_retried_until_it_loads(start: Start, half_plus: dict[int, Path], base_path: Path) -> None:
     _, client = start({"m": base_path}, max_num_load_retries=1000)
     broken = saved_models.publish(half_plus[3], base_path, 2, saved_models.garble_graph)
     wait_until(lambda: any(status.code for status in client.statuses("m")))
@@ -34,7 +37,7 @@ def test_a_failed_version_is_tried_again_until_it_loads(
     assert client.statuses("m")[0].code == 0
 
 
-def test_a_failed_version_is_tried_again_when_another_directory_takes_its_place(
+def test_a_failed_version_that_is_replaced_is_retried(
     start: Start, half_plus: dict[int, Path], base_path: Path
 ) -> None:
     _, client = start({"m": base_path})
@@ -45,18 +48,57 @@ def test_a_failed_version_is_tried_again_when_another_directory_takes_its_place(
     client.wait_for_states("m", {2: "AVAILABLE", 1: "END"})
 
 
-def test_a_base_path_that_disappears_does_not_unload_the_model(
-    start: Start, base_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_model_outlives_its_base_path(start: Start, base_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     _, client = start({"m": base_path})
     base_path.rename(base_path.with_name("elsewhere"))
     wait_until(lambda: "waiting for its base path" in caplog.text, lambda: caplog.text)
     assert client.half_plus("m") == (2.5, 1)
 
 
-def test_an_unloaded_version_finishes_its_requests_first(
-    start: Start, half_plus: dict[int, Path], base_path: Path, gate: Gate
+def change_a_byte(version: Path) -> None:
+    """Another constant: a model that loads and answers, and isn't the one that was exported."""
+    (path,) = (version / "variables").glob("variables.data-*")
+    content = path.read_bytes()
+    path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+
+
+@pytest.mark.parametrize(
+    ("break_it", "words"),
+    [
+        (change_a_byte, "SHA-256"),
+        (lambda version: (version / "fingerprint.pb").unlink(), "fingerprint.pb is missing"),
+        (lambda version: (version / "variables/more").write_bytes(b""), "variables/more is not in the model card"),
+        (lambda version: (version / "more").symlink_to("/nowhere"), "more is not in the model card"),
+        (lambda version: (version / MODEL_CARD).write_text("{"), MODEL_CARD),
+        (lambda version: (version / MODEL_CARD).write_text('{"files": {"saved_model.pb": "?"}}'), "files should be"),
+    ],
+    ids=["a changed byte", "a missing file", "an additional file", "a link", "no JSON", "no files"],
+)
+def test_a_version_unlike_its_model_card_is_refused_and_the_old_one_serves_on(
+    start: Start, base_path: Path, break_it: Callable[[Path], object], words: str
 ) -> None:
+    write_card(base_path / "1", {})
+    _, client = start({"m": base_path})
+    saved_models.publish(base_path / "1", base_path, 2, break_it)
+    client.wait_for_states("m", {2: "END", 1: "AVAILABLE"})
+    assert client.half_plus("m") == (2.5, 1)
+    newest = client.statuses("m")[0]
+    assert newest.code == DATA_LOSS
+    assert words in newest.message
+
+
+def test_a_card_is_needed_only_where_required(start: Start, half_plus: dict[int, Path], base_path: Path) -> None:
+    write_card(base_path / "1", {})
+    _, lenient = start({"m": base_path})
+    _, strict = start({"m": base_path}, require_model_cards=True)
+    saved_models.publish(half_plus[3], base_path, 2)
+    lenient.wait_for_states("m", {2: "AVAILABLE", 1: "END"})
+    strict.wait_for_states("m", {2: "END", 1: "AVAILABLE"})
+    assert strict.statuses("m")[0].code == FAILED_PRECONDITION
+    assert "cards are required" in strict.statuses("m")[0].message
+
+
+def test_an_unload_waits_for_requests(start: Start, half_plus: dict[int, Path], base_path: Path, gate: Gate) -> None:
     _, client = start({"m": base_path})
     slow = gate.request(client, "m")
     saved_models.publish(half_plus[2], base_path, 2)
@@ -69,23 +111,21 @@ def test_an_unloaded_version_finishes_its_requests_first(
 def test_a_reload_says_why_a_new_model_cannot_be_loaded(start: Start, models: dict[str, Path], base_path: Path) -> None:
     saved_models.garble_graph(base_path / "1")
     _, client = start({"half": models["half"]})
-    with refused(grpc.StatusCode.UNKNOWN, "model m version 1", "DATA_LOSS"):
+    with refused("UNKNOWN", "model m version 1", "DATA_LOSS"):
         client.reload(config({"half": models["half"], "m": base_path}))
     assert client.half_plus("half") == (3.5, 2)
 
 
 def test_a_signature_that_initialises_the_model_is_not_run(start: Start, base_path: Path) -> None:
     _, client = start({"m": base_path})
-    with refused(grpc.StatusCode.INTERNAL, "__saved_model_init_op"):
+    with refused("INTERNAL", "__saved_model_init_op"):
         client.predict("m", {}, signature="__saved_model_init_op")
 
 
 @pytest.mark.parametrize("shape", [(2**30,), (1,) * 65, (0, 2**40, 2**40)], ids=["4 GiB", "65 dimensions", "0 × 2^80"])
-def test_a_shape_that_tensorflow_would_read_and_no_memory_holds_is_refused(
-    start: Start, base_path: Path, shape: tuple[int, ...]
-) -> None:
+def test_a_shape_that_no_memory_holds_is_refused(start: Start, base_path: Path, shape: tuple[int, ...]) -> None:
     _, client = start({"m": base_path})
-    with refused(grpc.StatusCode.INVALID_ARGUMENT, "tensor parsing error: x"):
+    with refused("INVALID_ARGUMENT", "tensor parsing error: x"):
         client.predict("m", {"x": tensor(shape, float_val=[1])})
 
 
@@ -106,7 +146,7 @@ def test_rows_run_in_batches_of_sizes_that_are_warmed_up(start: Start, models: d
         found = output(client.predict("witness", {"x": np.zeros(rows, np.float32)}), "rows")
         assert len(found) == rows
         assert set(found) == sizes
-    with refused(grpc.StatusCode.INVALID_ARGUMENT, "257", "256"):
+    with refused("INVALID_ARGUMENT", "257", "256"):
         client.predict("witness", {"x": np.zeros(257, np.float32)})
 
 
