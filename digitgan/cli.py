@@ -18,8 +18,7 @@ from serving.errors import UserError
 
 _MODULES: Final = {
     **dict.fromkeys(("up", "serve", "gateway"), "serving"),
-    **dict.fromkeys(("generate", "score"), "client"),
-    "dataset": "dataset",
+    **dict.fromkeys(("generate", "score", "dataset"), "client"),
     "train": "training",
     "evaluate": "evaluation",
     **dict.fromkeys(("report", "export", "train-classifier"), "training"),

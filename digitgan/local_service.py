@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from digitgan.errors import require
-from serving.pretrained import MODELS_DIR
 
 OWN_MODEL_SERVER: Final[dict[str, Any]] = {
     "model_server": "unix:",
@@ -18,16 +17,12 @@ OWN_MODEL_SERVER: Final[dict[str, Any]] = {
 
 
 @contextmanager
-def local_service(models: Path | None = None) -> Iterator[str]:
-    """Gives the URL of a service that ends with the block. Its models are still loading.
+def local_service(models: Path) -> Iterator[str]:
+    """Gives the URL of a service that ends with the block. It still loads the models in the base directory ``models``.
 
     It needs no API key, whatever the environment says: only this process knows the address.
 
-    Args:
-        models: the base directory; None for the models in the package.
-
-    Raises:
-        UserError: a part isn't installed, a setting is wrong, or a model cannot be loaded.
+    Raises UserError if a part isn't installed, a setting is wrong, or a model cannot be loaded.
     """
     require("gateway")
     require("model-server")
@@ -38,10 +33,9 @@ def local_service(models: Path | None = None) -> Iterator[str]:
     from serving.model_server.in_process import running_models
     from serving.tf_serving import model_config
 
-    base = models or MODELS_DIR
-    settings = load_settings(**OWN_MODEL_SERVER, models_dir=base, api_keys="")
+    settings = load_settings(**OWN_MODEL_SERVER, models_dir=models, api_keys="")
     with (
-        running_models(model_config.from_directory(base)) as transport,
+        running_models(model_config.from_directory(models)) as transport,
         socket.create_server(("127.0.0.1", 0)) as listener,
     ):
         app = create_app(settings, transport)

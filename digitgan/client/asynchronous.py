@@ -1,6 +1,7 @@
 """The client for asyncio: ``digitgan.client.synchronous``, with ``await``."""
 
 import asyncio
+import os
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
@@ -22,8 +23,9 @@ from digitgan.client.errors import (
     retry_after_s,
 )
 from digitgan.client.protocol import FORMATS, JSON, NPY, ZIP, Balance, ImageInput, Seeds, reading
-from digitgan.client.results import Digits, LabelledDigits, Model, Saved, Scores
+from digitgan.client.results import Digits, LabelledDigits, Model, ModelVersion, Saved, Scores
 
+_DEFAULT_URL: Final = "http://127.0.0.1:8000"
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 5.0
 _TRY_AGAIN: Final = (429, 503)
@@ -41,11 +43,17 @@ class AsyncClient:
         self, url: str | None = None, *, api_key: str | None = None, timeout_s: float = 60.0, retry_s: float = 10.0
     ) -> None:
         """Takes the arguments of ``digitgan.client.Client``."""
-        self.url = protocol.base_url(url)
+        self.url = (url or os.environ.get("DIGITGAN_URL") or _DEFAULT_URL).rstrip("/")
+        if not self.url.startswith(("http://", "https://")):
+            raise ValueError(f"{self.url!r} should begin with http:// or https://")
+        key = (api_key or os.environ.get("DIGITGAN_API_KEY") or "").strip()
+        if not (key.isascii() and key.isprintable()):
+            raise ValueError("the API key should be of printable ASCII characters, as digitgan key prints it")
+        headers = {"Request-Timeout": f"{min(max(timeout_s, 0.001), 999_999):.3f}"}
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
         self._retry_s = retry_s
-        self._http = httpx.AsyncClient(
-            base_url=self.url, timeout=timeout_s, headers=protocol.headers(api_key, timeout_s)
-        )
+        self._http = httpx.AsyncClient(base_url=self.url, timeout=timeout_s, headers=headers)
 
     async def __aenter__(self) -> Self:
         return self
@@ -187,7 +195,13 @@ class AsyncClient:
         """Returns the models that the gateway needs, with versions, states and cards."""
         response = await self._send("GET", "/models")
         with reading(response):
-            return protocol.models_from_json(response)
+            return tuple(
+                Model(
+                    model["name"],
+                    tuple(ModelVersion(one["version"], one["state"], one["card"]) for one in model["versions"]),
+                )
+                for model in response.json()["models"]
+            )
 
     async def ready(self) -> bool:
         """Whether the gateway answers and has all its models. Asks once."""

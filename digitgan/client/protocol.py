@@ -9,7 +9,6 @@ import os
 import zipfile
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -19,41 +18,17 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from digitgan.client.errors import AnswerError, BrokenStreamError, DigitganError
-from digitgan.client.results import Digits, LabelledDigits, Model, ModelVersion, Score, Scores
+from digitgan.client.results import Digits, LabelledDigits, Score, Scores
 
-DEFAULT_URL: Final = "http://127.0.0.1:8000"
 JSON: Final = "application/json"
 NPY: Final = "application/x-npy"
 ZIP: Final = "application/zip"
 FORMATS: Final = {".png": "image/png", ".zip": ZIP, ".npy": NPY, ".json": JSON}
-"""What a file of digits can be, by its name's end."""
+"""The media type of a file of digits, by the end of its name."""
 
 Balance = Literal["uniform", "mnist", "natural"]
 Seeds = int | Iterable[int] | NDArray[np.integer[Any]]
 ImageInput = NDArray[np.uint8] | bytes | str | os.PathLike[str]
-
-
-def base_url(url: str | None) -> str:
-    """Returns the gateway's address: ``url``, or what DIGITGAN_URL says, or the default.
-
-    Raises ValueError if it isn't an http address.
-    """
-    found = (url or os.environ.get("DIGITGAN_URL") or DEFAULT_URL).rstrip("/")
-    if not found.startswith(("http://", "https://")):
-        raise ValueError(f"{found!r} should begin with http:// or https://")
-    return found
-
-
-def headers(api_key: str | None, timeout_s: float) -> dict[str, str]:
-    """Returns the header fields of every request, with ``api_key`` or what DIGITGAN_API_KEY says.
-
-    Raises ValueError for a key that can't be one.
-    """
-    fields = {"Request-Timeout": f"{min(max(timeout_s, 0.001), 999_999):.3f}"}
-    key = (api_key or os.environ.get("DIGITGAN_API_KEY") or "").strip()
-    if not (key.isascii() and key.isprintable()):
-        raise ValueError("the API key should be of printable ASCII characters, as digitgan key prints it")
-    return fields | ({"Authorization": f"Bearer {key}"} if key else {})
 
 
 def generate_body(
@@ -124,7 +99,8 @@ def digits_from_zip(response: httpx.Response) -> Digits:
     model, version = maker_of(response)
     with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
         table = list(csv.DictReader(io.StringIO(archive.read("labels.csv").decode())))
-        pixels = np.stack([_pixels(archive.read(row["file"])) for row in table])
+        files = [io.BytesIO(archive.read(row["file"])) for row in table]
+    pixels = np.stack([np.asarray(Image.open(file, formats=("PNG",))) for file in files])
     return Digits(
         pixels,
         np.array([int(row["seed"]) for row in table], np.uint64) if table[0]["seed"] else None,
@@ -135,31 +111,14 @@ def digits_from_zip(response: httpx.Response) -> Digits:
     )
 
 
-def _pixels(png: bytes) -> NDArray[np.uint8]:
-    with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
-        return np.asarray(image)
-
-
 def scores_from_json(response: httpx.Response) -> Scores:
     """Returns the scores of images."""
     content = response.json()
-    without_labels = {"digit": None, "confidence": None}
-    scores = (
-        Score(**{field.name: one[field.name] for field in fields(Score)})
-        for one in (without_labels | score for score in content["scores"])
+    scores = tuple(
+        Score(one["probability"], one["logit"], one["verdict"], one["fitted"], one.get("digit"), one.get("confidence"))
+        for one in content["scores"]
     )
-    return Scores(tuple(scores), content["model"], content["version"])
-
-
-def models_from_json(response: httpx.Response) -> tuple[Model, ...]:
-    """Returns the models with their versions."""
-    return tuple(
-        Model(
-            model["name"],
-            tuple(ModelVersion(one["version"], one["state"], one["card"]) for one in model["versions"]),
-        )
-        for model in response.json()["models"]
-    )
+    return Scores(scores, content["model"], content["version"])
 
 
 async def read_records(

@@ -1,4 +1,4 @@
-"""``digitgan generate`` and ``digitgan score``: the gateway's routes in a terminal."""
+"""``digitgan generate``, ``score`` and ``dataset``: what a gateway's clients can do, in a terminal."""
 
 import re
 import time
@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 from rich.console import Console
@@ -14,8 +14,10 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from digitgan.commands import GROUP_OPTIONS, command
+from digitgan.dataset import Format
 from digitgan.errors import require
 from serving.errors import UserError
+from serving.pretrained import MODELS_DIR
 
 if TYPE_CHECKING:
     from digitgan.client import Client
@@ -39,12 +41,8 @@ _IMAGES: Final = (".png", ".jpg", ".jpeg", ".webp")
 
 
 @contextmanager
-def open_client(
-    url: str | None, *, local: bool, models: Path | None = None, retry_s: float = 0.0
-) -> Iterator["Client"]:
-    """Gives a client of the gateway at ``url``; with ``local`` of one on ``models`` that runs as long as the block.
-
-    Without ``retry_s`` no call is repeated, so that a command at a terminal reports a missing service at once.
+def _open_client(url: str | None, models: Path | None = None, retry_s: float = 0.0) -> Iterator["Client"]:
+    """Gives a client of the gateway at ``url``, or of one on ``models`` that runs as long as the block.
 
     Raises UserError for whatever the client raises in the block, with what to do next.
     """
@@ -53,13 +51,13 @@ def open_client(
 
     try:
         with ExitStack() as opened:
-            if local:
+            if models:
                 from digitgan.local_service import local_service
 
                 typer.echo("Starting a service …", err=True)
                 url = opened.enter_context(local_service(models))
             client = opened.enter_context(Client(url, retry_s=retry_s))
-            while local and not client.ready():
+            while models and not client.ready():
                 time.sleep(0.1)
             yield client
     except UnreachableError as error:
@@ -100,7 +98,7 @@ def generate(
     if out is None and scale != 1:
         raise UserError("--scale is for files: give --out too")
     request: dict[str, Any] = {"seeds": seeds, "digit": digit, "curated": curated, "labels": labels, "version": version}
-    with open_client(url, local=local) as client:
+    with _open_client(url, MODELS_DIR if local else None) as client:
         if out is not None:
             saved = client.save(out, count, scale=scale, **request)
             typer.echo(f"{out}, by version {saved.version} of the {saved.model}")
@@ -153,7 +151,7 @@ def score(
     table = Table(Column("image", overflow="fold"), "verdict", "real", "logit", "reads as", "fitted")
     counts: Counter[str] = Counter()
     refused: list[str] = []
-    with open_client(url, local=local) as client:
+    with _open_client(url, MODELS_DIR if local else None) as client:
         for path in images:
             try:
                 scores = client.score(path, labels=True)
@@ -187,3 +185,90 @@ def _images(path: Path) -> list[Path]:
     if not inside:
         raise UserError(f"{path} holds no images: {', '.join(_IMAGES)} are looked for")
     return inside
+
+
+@command(app, "dataset", "Make digits")
+def dataset(
+    out: Annotated[Path, typer.Argument(help="The folder to make. It appears when the dataset is complete.")],
+    count: Annotated[int, typer.Option(help="Digits in the training part.", min=1, max=1_000_000)] = 60_000,
+    test: Annotated[
+        int | None,
+        typer.Option(
+            help="Digits in the test part; 0: none. Default: a sixth of --count, as in MNIST.", min=0, max=1_000_000
+        ),
+    ] = None,
+    format_: Annotated[
+        Format,
+        typer.Option(
+            "--format",
+            help="'idx': MNIST's four files. 'npz': one file, as Keras's mnist.npz. 'png': a folder for each digit. "
+            "'csv': a line for each image.",
+        ),
+    ] = "idx",
+    balance: Annotated[
+        Literal["uniform", "mnist", "natural"],
+        typer.Option(
+            help="'uniform': equally many of each digit. 'mnist': in MNIST's proportions. 'natural': as the generator "
+            "makes them."
+        ),
+    ] = "uniform",
+    confidence: Annotated[float, typer.Option(help="Minimum confidence of the classifier.", min=0, max=1)] = 0.99,
+    score_floor: Annotated[
+        float | None,
+        typer.Option(
+            help="Minimum logit of the discriminator, as in labels.csv; it costs some digits more seeds than "
+            "others. Default: none."
+        ),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="Which dataset: two with different seeds share no digit.", min=0, max=2**21 - 1)
+    ] = 0,
+    version: Annotated[int | None, typer.Option(help="The generator's version. Default: the newest.")] = None,
+    url: UrlOption = None,
+    models: Annotated[
+        Path | None,
+        typer.Option(help="Start a service on these models for this command alone: MODELS/<name>/<version>."),
+    ] = None,
+) -> None:
+    """Make a dataset of labelled digits. The same command always makes the same dataset.
+
+    The gateway at --url makes the digits. If there is none, the command starts a service and ends it afterwards. A
+    command that was stopped continues where it stopped. dataset.json lists the models and the seeds; labels.csv
+    has the seed, confidence and logit of each digit.
+
+    Examples:
+        digitgan dataset digits                              60,000 and 10,000
+        digitgan dataset digits --count 6000 --format png    folders, as ImageFolder
+    """
+    require("client")
+    from digitgan.dataset import job
+    from digitgan.dataset.plan import Plan
+
+    if url and models:
+        raise UserError("--url and --models both say what makes the digits: give one of them")
+    plan = Plan(
+        train=count,
+        test=count // 6 if test is None else test,
+        format=format_,
+        balance=balance,
+        confidence_floor=confidence,
+        logit_floor=score_floor,
+        seed=seed,
+        generator=version,
+    )
+    if job.is_finished(out, plan):
+        typer.echo(f"{out} is there already, with these options")
+        return
+    job.partial_folder(out).mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    if not models:
+        try:
+            with _open_client(url) as client:
+                client.models()
+        except UserError:
+            if url:  # A wrong address is an error at once. A later outage is waited out.
+                raise
+            models = MODELS_DIR
+    with _open_client(url, models, retry_s=30.0) as client:
+        job.make(out, plan, client)
+    typer.echo(f"{out} is complete, in {time.monotonic() - started:.0f} seconds")

@@ -1,8 +1,8 @@
 """A dataset from its first digit to its manifest.
 
 Everything is made in ``OUT.partial``: ``plan.json`` has the options and the models' versions, ``digits.records`` the
-records (``serving.dataset.record``) of the digits so far, in the order of the seeds. So the command can go on after a
-stop at any moment. When all files are written, one rename moves them to ``OUT``: a dataset is complete or not there.
+records (``serving.dataset.record``) of the digits so far, in the order of the seeds. So the command can continue after
+a stop at any moment. When all files are written, one rename moves them to ``OUT``.
 """
 
 import fcntl
@@ -34,7 +34,7 @@ _PER_REQUEST: Final = 8192
 
 
 def partial_folder(out: Path) -> Path:
-    """Where a dataset is while it isn't whole."""
+    """Returns where a dataset is until it is complete."""
     return out.with_name(f"{out.name}.partial")
 
 
@@ -51,28 +51,25 @@ def is_finished(out: Path, plan: Plan) -> bool:
 
 
 def make(out: Path, plan: Plan, client: Client) -> None:
-    """Makes the dataset, or goes on with it.
+    """Makes the dataset, or continues it.
 
-    Raises:
-        UserError: the partial folder belongs to another dataset, or to a command that runs, or the gateway has other
-            models by now.
-        digitgan.client.DigitganError: the gateway doesn't answer, or refuses.
+    Raises UserError if the partial folder belongs to another dataset, or to a running command, or if the gateway has
+    other models by now; DigitganError if the gateway doesn't answer, or refuses.
     """
     work = partial_folder(out)
     with _locked(work):
-        state = _begin(work, plan)
-        _collect(work, plan, state, client)
+        versions = _collect(work, plan, client)
         files = work / "files"
         shutil.rmtree(files, ignore_errors=True)
         files.mkdir()
-        _write(files, plan, state, _read_records(work))
+        _write(files, plan, versions, _read_records(work))
         files.replace(out)
         shutil.rmtree(work)
 
 
 @contextmanager
 def _locked(work: Path) -> Iterator[None]:
-    """Keeps a second command away from the folder as long as the block, or the process, lasts."""
+    """Keeps other commands away from the folder until the block or the process ends."""
     with (work / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -81,23 +78,24 @@ def _locked(work: Path) -> Iterator[None]:
         yield
 
 
-def _begin(work: Path, plan: Plan) -> dict[str, Any]:
-    """Returns the options and versions of the dataset under way; begins one where there is none."""
-    options = asdict(plan)
+def _begun_with(work: Path, plan: Plan) -> dict[str, int]:
+    """Returns the models' versions of the digits so far; none before the first digit."""
     try:
-        state: dict[str, Any] = json.loads((work / _PLAN).read_text("utf-8"))
+        state = json.loads((work / _PLAN).read_text("utf-8"))
     except FileNotFoundError:
-        state = {"options": options, "versions": None}
-        _write_json(work / _PLAN, state)
+        return {}
+    options = asdict(plan)
     if others := [f"{name} {value}" for name, value in state["options"].items() if value != options.get(name)]:
         raise UserError(
             f"{work} was begun with other options ({', '.join(others)}): use those, or delete it to start again"
         )
-    return state
+    versions: dict[str, int] = state["versions"]
+    return versions
 
 
-def _collect(work: Path, plan: Plan, state: dict[str, Any], client: Client) -> None:
-    """Requests the missing digits, and appends them to the file of records."""
+def _collect(work: Path, plan: Plan, client: Client) -> dict[str, int]:
+    """Requests the missing digits, and appends them to the file of records. Returns the models' versions."""
+    versions = _begun_with(work, plan)
     path = work / _RECORDS
     path.touch()
     os.truncate(path, path.stat().st_size // record().itemsize * record().itemsize)  # A stop may leave half a record.
@@ -114,27 +112,23 @@ def _collect(work: Path, plan: Plan, state: dict[str, Any], client: Client) -> N
                 confidence_floor=plan.confidence_floor,
                 logit_floor=plan.logit_floor,
                 first_seed=next_seed,
-                version=state["versions"]["generator"] if state["versions"] else plan.generator,
+                version=versions.get("generator", plan.generator),
             )
             with closing(parts):
                 for part in parts:
-                    _keep_versions(work, state, part.versions)
+                    if not versions:
+                        versions = part.versions
+                        _write_json(work / _PLAN, {"options": asdict(plan), "versions": versions})
+                    if part.versions != versions:
+                        raise UserError(
+                            f"the gateway has other models ({part.versions}) than this dataset began with "
+                            f"({versions}). Serve those again, or delete {work} to start again"
+                        )
                     append(path, part)
                     counts += np.bincount(part.labels, minlength=CLASSES)
                     next_seed = int(part.seeds[-1]) + 1
                     bar.advance(len(part))
-
-
-def _keep_versions(work: Path, state: dict[str, Any], versions: dict[str, int]) -> None:
-    """Stores the versions of the first digits. Raises UserError if later ones are by other versions."""
-    if state["versions"] is None:
-        state["versions"] = versions
-        _write_json(work / _PLAN, state)
-    elif state["versions"] != versions:
-        raise UserError(
-            f"the gateway has other models ({versions}) than this dataset began with ({state['versions']}). Serve "
-            f"those again, or delete {work} to start again"
-        )
+    return versions
 
 
 def append(path: Path, part: LabelledDigits) -> None:
@@ -150,7 +144,7 @@ def _read_records(work: Path) -> Records:
     return np.fromfile(work / _RECORDS, record())
 
 
-def _write(files: Path, plan: Plan, state: dict[str, Any], records: Records) -> None:
+def _write(files: Path, plan: Plan, versions: dict[str, int], records: Records) -> None:
     """Writes the dataset's files, its manifest among them."""
     announce("Writing the files")
     parts = {name: records[places] for name, places in plan.parts(records["digit"]).items()}
@@ -161,8 +155,8 @@ def _write(files: Path, plan: Plan, state: dict[str, Any], records: Records) -> 
     (files / "SHA256SUMS").write_text("".join(sums), "utf-8")
     manifest = {
         "digitgan": metadata.version("digitgan"),
-        "options": state["options"],
-        "models": state["versions"],
+        "options": asdict(plan),
+        "models": versions,
         "seeds": {"first": int(records["seed"][0]), "last": int(records["seed"][-1])},
         "digits": {name: np.bincount(part["digit"], minlength=CLASSES).tolist() for name, part in parts.items()},
     }
