@@ -19,9 +19,7 @@ from serving.errors import UserError
 _MODULES: Final = {
     **dict.fromkeys(("up", "serve", "gateway"), "serving"),
     **dict.fromkeys(("generate", "score", "dataset"), "client"),
-    "train": "training",
-    "evaluate": "evaluation",
-    **dict.fromkeys(("report", "export", "train-classifier"), "training"),
+    **dict.fromkeys(("train", "evaluate", "report", "export", "train-classifier"), "training"),
     "key": "serving",
     "models": "models",
 }

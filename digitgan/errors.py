@@ -26,9 +26,9 @@ class Stopped(BaseException):
 
 
 def stop_on_signals() -> None:
-    """Raises Stopped in the main thread at SIGINT and SIGTERM. A closed terminal counts as SIGTERM.
+    """Raises Stopped in the main thread at SIGINT, SIGTERM, and SIGHUP (as SIGTERM).
 
-    Signals that are ignored stay so: SIGINT in a background job, SIGHUP below nohup.
+    Ignored signals stay ignored: SIGINT in a background job, SIGHUP below nohup.
     """
 
     def stop(number: int, _frame: FrameType | None) -> None:

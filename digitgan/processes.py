@@ -20,17 +20,12 @@ _STOP_SECONDS: Final = 10.0
 
 @contextmanager
 def running_model_server(program: str, models: Path) -> Iterator[str]:
-    """Runs a ``tensorflow_model_server`` beside the block, and gives its gRPC address: it may not listen there yet.
+    """Runs ``program`` on the base directory ``models`` beside the block, and gives its gRPC address.
 
-    The address is a Unix socket in a directory of its own, so that it takes no port and other users cannot reach the
-    model server. When the model server ends before the block does, the block is sent SIGTERM.
+    The model server may not listen there yet. The address is a Unix socket in a directory of its own, which other users
+    cannot reach. If the model server ends before the block does, this process gets SIGTERM.
 
-    Args:
-        program: its path.
-        models: the base directory.
-
-    Raises:
-        UserError: there are no models, or the model server ended by itself.
+    Raises UserError if there are no models, or if the model server ended by itself.
     """
     process, stopping = None, False
 
@@ -44,10 +39,9 @@ def running_model_server(program: str, models: Path) -> Iterator[str]:
         flags = model_server_flags(models, Path(directory), socket, os.cpu_count() or 1)
         try:
             with _deferred_signals():  # An exception while the child starts would lose track of it.
-                # It gets a process group of its own, so that Ctrl-C reaches the gateway alone, which finishes its
-                # requests first. The session is the gateway's: Linux shares cores out between sessions before it does
-                # so within them (autogroups, sched(7)), so that in another one every request that arrives would
-                # interrupt the model server.
+                # In a process group of its own, Ctrl-C does not reach it, and the gateway finishes its requests first.
+                # The session is the gateway's: Linux shares cores out between sessions first (autogroups, sched(7)), so
+                # in another one every request that arrives would interrupt the model server.
                 process = subprocess.Popen([program, *flags], stdout=sys.stderr, process_group=0)  # noqa: S603
             threading.Thread(target=stop_with, args=(process,), daemon=True).start()
             yield f"unix:{socket}"
@@ -69,16 +63,8 @@ def running_model_server(program: str, models: Path) -> Iterator[str]:
 def model_server_flags(models: Path, directory: Path, socket: Path, batches: int) -> list[str]:
     """Writes configuration files for the models into ``directory``, and returns a model server's flags for them.
 
-    TensorFlow Serving and the embedded server take the same flags.
-
-    Args:
-        models: the base directory.
-        directory: where the files go.
-        socket: the Unix socket to listen on.
-        batches: how many batches run at once.
-
-    Raises:
-        UserError: there are no models.
+    TensorFlow Serving and the embedded server take the same flags. ``batches`` is the number of batches that run at
+    once. Raises UserError if there are no models.
     """
     names = [model.name for model in model_config.from_directory(models)]
     server_config.write_configs(directory, names, models, batches)
@@ -100,7 +86,7 @@ def model_server_flags(models: Path, directory: Path, socket: Path, batches: int
 
 @contextmanager
 def _deferred_signals() -> Iterator[None]:
-    """Holds SIGINT and SIGTERM back until the block is done."""
+    """Holds SIGINT and SIGTERM back until the end of the block."""
     arrived: list[int] = []
     handlers = {
         number: signal.signal(number, lambda number, _frame: arrived.append(number))

@@ -14,16 +14,13 @@ from rich.text import Text
 
 _INK: Final = 128
 _PLAIN: Final = " ▄▀█"
-"""By whether the upper and the lower pixel are ink: where there are no colours."""
+"""A character without colours, by whether the upper and the lower pixel are ink."""
 
 
 def draw(console: Console, pixels: NDArray[np.uint8], captions: Sequence[str]) -> None:
-    """Prints digits side by side, as many as the terminal is wide, each above its caption, which may take two lines.
+    """Prints digits, uint8 [N, H, W] with an even H, side by side, each above its caption, which may take two lines.
 
-    Args:
-        console: where; without colours, for example into a file, ink is black or white.
-        pixels: uint8 [N, H, W], H even.
-        captions: one for each.
+    A console without colours, such as a file, gets black or white pixels.
     """
     width, colour = pixels.shape[2], console.color_system is not None
     cells = [

@@ -233,10 +233,9 @@ class AsyncClient:
     ) -> httpx.Response:
         """Returns an answer with status 200; with ``stream``, its body is still to come. Raises DigitganError.
 
-        Every call of this client only reads, so it is safe to repeat. It is repeated after a failed connection, 503 and
-        429. A call that timed out is not: the second one would time out too. A ``Retry-After`` is waited for in full.
-        Other pauses double, less a random part of up to half, so that clients that failed together do not return
-        together. All pauses together take at most ``retry_s``, the client's by default.
+        Calls only read, so they are safe to repeat: after a failed connection, 503 and 429, but not after a timeout. A
+        ``Retry-After`` is waited for in full. Other pauses double, less a random part of up to half, so that clients
+        that failed together do not return together. All pauses take at most ``retry_s``, by default the client's.
         """
         left_s = self._retry_s if retry_s is None else retry_s
         next_s = _FIRST_PAUSE_S

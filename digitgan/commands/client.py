@@ -33,7 +33,7 @@ LocalOption = Annotated[
     typer.Option("--local", help="Start a service for this command alone, on the models in the package."),
 ]
 
-_MOST_SEEDS: Final = 100_000
+_MAX_SEEDS: Final = 100_000
 _OF_IMAGES: Final = (413, 422)
 """The statuses of a request with an image that is too large, or is not an image."""
 _COLOURS: Final = {"real": "green", "fake": "red", "without ink": "yellow"}
@@ -123,8 +123,8 @@ def _seeds(texts: list[str]) -> list[int]:
         if not found or int(found[2] or found[1]) < int(found[1]):
             raise UserError(f"--seed {text}: should be a number, or FIRST-LAST")
         several = range(int(found[1]), int(found[2] or found[1]) + 1)
-        if len(seeds) + len(several) > _MOST_SEEDS:
-            raise UserError(f"--seed {text}: at most {_MOST_SEEDS} seeds at once")
+        if len(seeds) + len(several) > _MAX_SEEDS:
+            raise UserError(f"--seed {text}: at most {_MAX_SEEDS} seeds at once")
         seeds += several
     return seeds
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -53,7 +53,6 @@ PollOption = Annotated[
 ]
 
 NEWEST: Final = "newest"
-DEFAULT_SERVER: Final = "127.0.0.1:8500"
 
 _KEY_FIGURES: Final = {
     GENERATOR: (
@@ -187,8 +186,8 @@ def add(
     source: Annotated[Path, typer.Argument(help="A base directory with versions: <name>/<version>/.")],
     models: ModelsOption = Path("models"),
     mount_point: Annotated[
-        str, typer.Option(help="The base directory as the model servers see it, for models.config.")
-    ] = "/models",
+        Path, typer.Option(help="The base directory as the model servers see it, for models.config.")
+    ] = Path("/models"),
 ) -> None:
     """Copy versions into the base directory that model servers read.
 
@@ -200,7 +199,7 @@ def add(
     """
     from serving.versions.model_copy import add_versions
 
-    add_versions(source, models, PurePosixPath(mount_point), typer.echo)
+    add_versions(source, models, mount_point, typer.echo)
 
 
 @contextmanager
@@ -216,7 +215,7 @@ def _roll_out(models: Path, target: str | None, poll_s: float = 1.0) -> Iterator
             if models.is_dir()
             else f"{models} is no folder: name the base directory of the models with --models"
         )
-    with connected(target or DEFAULT_SERVER) as servers:
+    with connected(target or "127.0.0.1:8500") as servers:
         yield RollOut(models, servers, typer.echo, poll_s)
 
 

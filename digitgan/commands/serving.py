@@ -31,17 +31,14 @@ ModelsOption = Annotated[
     ),
 ]
 
-
 _MAX_PORT: Final = 65535
 _TENSORFLOW_SERVING: Final = typer.Option(hidden=True)
 """A flag of ``tensorflow_model_server``, by which either server can stand in for the other."""
-
-
 _OUR_NAMES: Final = {"model_config_file": "config", "file_system_poll_wait_seconds": "poll-seconds"}
 
 
 def _our_name(flag: str) -> str:
-    """Returns the name of an option for the name that ``tensorflow_model_server`` has for it."""
+    """Returns our name of an option of ``tensorflow_model_server``."""
     return _OUR_NAMES.get(flag, flag.replace("_", "-"))
 
 
@@ -82,12 +79,7 @@ def serve(
     grpc_channel_arguments: Annotated[str, _TENSORFLOW_SERVING] = "",
     tensorflow_intra_op_parallelism: Annotated[int, _TENSORFLOW_SERVING] = 0,
     _no_effect: Annotated[
-        str | None,
-        typer.Option(
-            "--max-enqueued-batches",
-            "--tensorflow-inter-op-parallelism",
-            hidden=True,
-        ),
+        str | None, typer.Option("--max-enqueued-batches", "--tensorflow-inter-op-parallelism", hidden=True)
     ] = None,
     _always_on: Annotated[
         bool,
@@ -179,11 +171,7 @@ def gateway(
 
 
 @command(app, "up", "Serve")
-def up(
-    models: ModelsOption = None,
-    host: HostOption = None,
-    port: PortOption = None,
-) -> None:
+def up(models: ModelsOption = None, host: HostOption = None, port: PortOption = None) -> None:
     """Start the whole service: the models, and the gateway in front of them.
 
     The models run in the gateway's process, or on a tensorflow_model_server where that is on the PATH. Ctrl-C ends all,

@@ -1,11 +1,16 @@
-"""``digitgan train``, and what is made of a run: ``digitgan export``, ``report``, and ``train-classifier``."""
+"""``digitgan train``, and what is made of a run: ``evaluate``, ``report``, ``export``, and ``train-classifier``."""
 
+import json
 import shlex
 import sys
-from pathlib import Path, PurePosixPath
+import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
+from rich.console import Console
+from rich.table import Column, Table
 
 from digitgan.commands import GROUP_OPTIONS, command
 from digitgan.errors import require
@@ -16,8 +21,6 @@ if TYPE_CHECKING:
     from training.data import Dataset
 
 app: Final = typer.Typer(**GROUP_OPTIONS)
-
-_MOUNT_POINT: Final = "/models"
 
 DataOption = Annotated[
     Path | None,
@@ -40,7 +43,7 @@ PrecisionOption = Annotated[
     typer.Option("--mixed-precision/--float32", help="Compute in bfloat16, keep weights in float32. Default: float32."),
 ]
 MountPointOption = Annotated[
-    str, typer.Option(help="The base directory as TensorFlow Serving will see it, for models.config.")
+    Path, typer.Option(help="The base directory as TensorFlow Serving will see it, for models.config.")
 ]
 ModelsOption = Annotated[
     Path | None, typer.Option(help="Base directory to publish the model versions in. Default: RUN/models.")
@@ -69,7 +72,7 @@ def train(
         ),
     ] = False,
     models: ModelsOption = None,
-    mount_point: MountPointOption = _MOUNT_POINT,
+    mount_point: MountPointOption = Path("/models"),
     seed: SeedOption = None,
     mixed_precision: PrecisionOption = None,
     settings: Annotated[
@@ -117,7 +120,7 @@ def train(
     typer.echo(config.to_json())
     if dry_run:
         return
-    import_tensorflow()  # only now: a mistake in an option is reported at once
+    import_tensorflow()
     from training import devices
     from training.publish.publication import classifier_of_run
     from training.run import loop
@@ -159,7 +162,7 @@ def export(
         typer.Option(help="The run's images, which the detector is trained on. Default: where the run had them from."),
     ] = None,
     models: ModelsOption = None,
-    mount_point: MountPointOption = _MOUNT_POINT,
+    mount_point: MountPointOption = Path("/models"),
     index_seeds: IndexSeedsOption = None,
     classifier: ClassifierOption = None,
 ) -> None:
@@ -179,12 +182,63 @@ def export(
 
     config = TrainingConfig.read(run)
     dataset = job.data_of_run(run, config, data)
-    import_tensorflow()  # only now: a mistake in an option is reported at once
+    import_tensorflow()
     from training import devices
     from training.run import loop
 
     trainer = loop.restore(config, run, devices.strategy())
     _publish(run, config, trainer, dataset, models, mount_point, index_seeds, classifier)
+
+
+@command(app, "evaluate", "Train")
+def evaluate(
+    source: Annotated[Path, typer.Argument(help="A run directory, or a base directory of models.")],
+    data: DataOption = None,
+    images: Annotated[int, typer.Option(min=20, help="Number of images: seeds 0, 1, 2, …")] = 10_000,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where evaluation.json and report.html go. Default: the run directory, else ./evaluation."),
+    ] = None,
+    classifier: ClassifierOption = None,
+) -> None:
+    """Measure how good generated digits are, beside real images.
+
+    Each figure stands beside the reference: the same figure of real images. The figures are written into
+    evaluation.json, report.html and the generator's model card. docs/quality.md explains them.
+
+    A run is measured on its own data by its own classifier. A base directory of models is measured by the classifier in
+    it, or else by the package's; that has to be trained on the same data, if --classifier does not name it.
+
+    Examples:
+        digitgan evaluate RUN                   the newest models of a run
+        digitgan evaluate serving/pretrained    the models in the package
+    """
+    require("training")
+    from training import job as training_job
+    from training.evaluation.source import Source, find_generator
+
+    started = time.monotonic()
+    find_generator(source)
+    dataset, classifiers = training_job.data_and_classifiers(source, data, classifier)
+    import_tensorflow()
+    from serving.files import write_atomically
+    from training.evaluation import job
+    from training.evaluation.classifier import newest_classifier
+    from training.report import page
+    from training.report.pictures import choose
+
+    opened = Source(source)
+    measuring = newest_classifier(classifiers)
+    evaluation, generated, measured = job.evaluate(opened, dataset, measuring, images)
+    target = out or opened.run or Path("evaluation")
+    target.mkdir(parents=True, exist_ok=True)
+    pictures = choose(generated, measured, dataset.x_train, opened.generate)
+    write_atomically(target / page.EVALUATION_FILE, json.dumps(evaluation, indent=2) + "\n")
+    write_atomically(target / page.PICTURES_FILE, json.dumps(pictures) + "\n")
+    written = page.report(target, opened.run, measuring.probabilities)
+    Console(highlight=False).print(_table(evaluation))
+    _update_card(opened.version_dir, evaluation)
+    typer.echo(f"{time.monotonic() - started:.0f} seconds. The report: {written}")
 
 
 @command(app, "report", "Train")
@@ -219,7 +273,7 @@ def train_classifier(
     data: DataOption = None,
     epochs: Annotated[int, typer.Option(help="Passes over the training set.", min=1)] = 12,
     models: Annotated[Path, typer.Option(help="Base directory to publish the classifier in.")] = Path("models"),
-    mount_point: MountPointOption = _MOUNT_POINT,
+    mount_point: MountPointOption = Path("/models"),
     seed: SeedOption = None,
     mixed_precision: PrecisionOption = None,
 ) -> None:
@@ -236,13 +290,13 @@ def train_classifier(
     from training import data as datasets
 
     dataset = datasets.load(data)
-    import_tensorflow()  # only now: a mistake in an option is reported at once
+    import_tensorflow()
     from training import classifier, devices
     from training.publish.publication import publish_classifier
 
     config = classifier.ClassifierConfig(epochs=epochs, seed=seed or 0, mixed_precision=bool(mixed_precision))
     typer.echo(f"Training the classifier on {devices.describe()}, {epochs} epochs")
-    version, facts = publish_classifier(config, dataset, models, PurePosixPath(mount_point))
+    version, facts = publish_classifier(config, dataset, models, mount_point)
     test = facts["test"]
     typer.echo(
         f"Published version {version} of the classifier in {models}. It classifies {test['accuracy']:.2%} of "
@@ -251,7 +305,10 @@ def train_classifier(
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow without its announcements, and prepares it to compute."""
+    """Imports TensorFlow without its announcements, and prepares it to compute.
+
+    It takes seconds: commands check their options first, so that they report a mistake at once.
+    """
     from serving.quiet import quiet_tensorflow_import
     from training.bar import announce
 
@@ -262,19 +319,48 @@ def import_tensorflow() -> None:
         prepare_tensorflow()  # It lists the GPUs, and TensorFlow reports on stderr what it finds.
 
 
+def _table(content: Mapping[str, Any]) -> Table:
+    from training.evaluation.figures import MEASURES
+    from training.report import criteria
+
+    table = Table(
+        Column("", no_wrap=True),
+        *(Column(name, no_wrap=True) for name in ("here", "reference", "target (× reference)")),
+        title=f"{content['images']:,} images, compared with the {content['compared_with']} images",
+    )
+    for each in MEASURES:
+        mark = {True: " ✓", False: " ✗", None: ""}[criteria.met(each, content)]
+        here, reference = (criteria.shown(each, content, of) for of in ("figures", "reference"))
+        table.add_row(each.name, here, reference, criteria.target(each) + mark)
+    return table
+
+
+def _update_card(version_dir: Path, content: dict[str, Any]) -> None:
+    from serving.versions.model_card import CardError
+    from training.evaluation import job
+
+    try:
+        if job.update_card(version_dir, content):
+            typer.echo(f"The model card of {version_dir} has these figures now.")
+        else:
+            typer.echo(f"The model card of {version_dir} keeps an evaluation of more images.")
+    except (CardError, OSError) as error:
+        typer.echo(f"The model card of {version_dir} was not changed: {error}", err=True)
+
+
 def _publish(
     run: Path,
     config: "TrainingConfig",
     trainer: Any,
     dataset: "Dataset",
     models: Path | None,
-    mount_point: str,
+    mount_point: Path,
     *options: Any,
 ) -> None:
     from training.publish.publication import publish_run
 
     base = models or run / "models"
-    version = publish_run(run, config, trainer, dataset, base, PurePosixPath(mount_point), *options)
+    version = publish_run(run, config, trainer, dataset, base, mount_point, *options)
     typer.echo(f"Published version {version} of the models in {base}. Serve them with:")
     typer.echo(f"  digitgan up --models {base}")
 

@@ -26,8 +26,7 @@ _MNIST_NAMES: Final = {"train": "train", "test": "t10k"}
 def write_idx(folder: Path, parts: Parts) -> None:
     """MNIST's own files, and the same uncompressed in MNIST/raw, where torchvision looks for them.
 
-    IDX: two zero bytes, the type's code, the rank, the big-endian lengths of the axes, the values (LeCun, Cortes &
-    Burges, the MNIST page).
+    IDX (LeCun, Cortes & Burges): two zero bytes, the type, the rank, the big-endian lengths of the axes, the values.
     """
     raw = folder / "MNIST" / "raw"
     raw.mkdir(parents=True)
@@ -37,7 +36,7 @@ def write_idx(folder: Path, parts: Parts) -> None:
             head = struct.pack(f">BBBB{array.ndim}I", 0, 0, _IDX_UBYTE, array.ndim, *array.shape)
             content = head + array.tobytes()
             (raw / name).write_bytes(content)
-            # Neither a time nor a name: equal digits, equal bytes.
+            # Without a time and a name, equal digits have equal bytes.
             with (folder / f"{name}.gz").open("wb") as target, gzip.GzipFile("", "wb", 6, target, mtime=0) as packed:
                 packed.write(content)
 

@@ -11,31 +11,24 @@ from serving.contract import CLASSES
 from serving.dataset import CONFIDENCE_FLOOR, Balance, quotas
 
 SEEDS_APART: Final = 2**32
-"""How far apart datasets begin: those of different ``--seed`` share no digit. There is room for 2^21 of them."""
+"""The distance between the first seeds of datasets with different ``--seed``. There is room for 2^21 of them."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The options of a dataset.
-
-    Attributes:
-        train, test: digits in the two parts.
-        balance: how many of each digit the parts have.
-        confidence_floor: the classifier's least confidence.
-        logit_floor: the discriminator's least logit; None: none.
-        seed: which dataset: it walks the generator's seeds from seed · 2^32 on.
-        format: how it is written.
-        generator: the generator's version; None: the newest when it begins.
-    """
+    """The options of a dataset."""
 
     train: int
+    """Digits in the training part."""
     test: int
     format: Format = "idx"
     balance: Balance = "uniform"
     confidence_floor: float = CONFIDENCE_FLOOR
     logit_floor: float | None = None
     seed: int = 0
+    """Which dataset: it looks at the generator's seeds from seed · 2^32 on."""
     generator: int | None = None
+    """The generator's version; None: the newest when the dataset begins."""
 
     @property
     def count(self) -> int:
@@ -55,13 +48,10 @@ class Plan:
     def parts(self, labels: NDArray[np.uint8]) -> dict[str, NDArray[np.int64]]:
         """Returns the places of the digits in the parts "train" and "test", in their order; without an empty part.
 
-        The order is a shuffle that depends on ``seed`` alone. Without it the quotas would show: the digits that the
-        generator makes least often would come last.
-
-        Args:
-            labels: uint8 [count], in the order of the seeds.
+        ``labels``, uint8 [count], are in the order of the seeds. The shuffle depends on ``seed`` alone. Without it,
+        the digits that the generator makes least often would come last.
         """
-        # The stream of a bit generator is promised to stay the same for ever, a distribution's is not (NEP 19).
+        # NumPy guarantees the stream of a bit generator, not that of a distribution (NEP 19).
         order = np.argsort(np.random.Philox(key=self.seed).random_raw(len(labels)), kind="stable")
         test_quotas = quotas(self.test, self.balance)
         in_test = np.zeros(len(labels), np.bool_)
