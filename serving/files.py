@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written under a temporary name in the same directory, then renamed."""
+"""Files that are complete or absent: written under a temporary name in the same directory, then renamed."""
 
 import hashlib
 import os

@@ -30,8 +30,8 @@ def lerp(start: Noise, end: Noise, shares: NDArray[Any]) -> Noise:
 def slerp(start: Noise, end: Noise, shares: NDArray[Any]) -> Noise:
     """Returns the points at ``shares`` (0 to 1, [N]) of the arc between two, float32 [D]: float32 [N, D].
 
-    Ends of different lengths are blended. Where there is no one arc (the ends point the same way or opposite ways, or
-    one is zero) it is the straight line.
+    The lengths of the ends are blended. Where there is not exactly one arc (the ends are parallel or opposite, or one
+    is zero), it is the straight line.
     """
     ends = np.stack([start, end]).astype(np.float64)
     lengths = np.linalg.norm(ends, axis=1)
@@ -56,16 +56,10 @@ def length(points: int, steps: int, loop: bool) -> int:
 
 
 def path(points: Noise, steps: int, method: Method, loop: bool) -> Noise:
-    """Returns a path through all ``points``, which contains the points.
+    """Returns a path through all ``points``, float32 [K ≥ 2, D]: float32 [length(K, steps, loop), D].
 
-    Args:
-        points: float32 [K, D], K at least 2.
-        steps: from each point to the next one, at least 1.
-        method: arcs or straight lines.
-        loop: continue from the last point to the first, which is not repeated.
-
-    Returns:
-        float32 [length(K, steps, loop), D].
+    There are ``steps`` ≥ 1 from each point to the next one. A ``loop`` continues from the last point to the first,
+    which is not repeated.
     """
     shares = np.arange(steps) / steps
     starts = points if loop else points[:-1]

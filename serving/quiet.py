@@ -15,11 +15,10 @@ _OPENVINO_CONVERTER: Final = "openvino.tools.ovc"
 
 @contextmanager
 def quiet_tensorflow_import() -> Iterator[None]:
-    """Keeps TensorFlow silent: while the block imports it, and later, when its errors arrive as exceptions.
+    """Keeps TensorFlow silent, unless the user has set TF_CPP_MIN_LOG_LEVEL. Its errors arrive as exceptions anyway.
 
-    Does nothing where TF_CPP_MIN_LOG_LEVEL is set: then the user has decided. Each import announces the CPU's
-    abilities and missing GPU drivers straight on file descriptor 2, before the level counts. So what is written there
-    during the block is held back, and shown only when the block fails.
+    The import announces the CPU's abilities and missing GPU drivers on file descriptor 2, before the level counts. So
+    the block's output there is held back, and shown only if the block fails.
     """
     if LOG_LEVEL in os.environ:
         yield

@@ -20,12 +20,10 @@ class StoredVersion:
 
 
 def find_versions(base_path: Path) -> dict[int, StoredVersion]:
-    """Returns the version directories under ``base_path``, by number.
+    """Returns the version directories under ``base_path``, by number. Raises OSError when it can't be listed.
 
-    A version is a directory whose name is a positive integer in plain decimal form. Any other name, like
-    the one that a version has while it is being written, is invisible.
-
-    Raises OSError when ``base_path`` can't be listed, which is not the same as holding no versions.
+    A version is a directory whose name is a positive integer in plain decimal form. Any other name, such as that of an
+    unfinished version, is ignored.
     """
     found = {}
     for child in base_path.iterdir():

@@ -15,6 +15,7 @@ from rich.table import Column, Table
 from digitgan.commands import GROUP_OPTIONS, command
 from digitgan.errors import require
 from serving.errors import UserError
+from serving.versions.model_card import CardError
 
 if TYPE_CHECKING:
     from training.config import TrainingConfig
@@ -237,7 +238,12 @@ def evaluate(
     write_atomically(target / page.PICTURES_FILE, json.dumps(pictures) + "\n")
     written = page.report(target, opened.run, measuring.probabilities)
     Console(highlight=False).print(_table(evaluation))
-    _update_card(opened.version_dir, evaluation)
+    try:
+        updated = job.update_card(opened.version_dir, evaluation)
+        outcome = "has these figures now" if updated else "keeps an evaluation of more images"
+        typer.echo(f"The model card of {opened.version_dir} {outcome}.")
+    except (CardError, OSError) as error:
+        typer.echo(f"The model card of {opened.version_dir} was not changed: {error}", err=True)
     typer.echo(f"{time.monotonic() - started:.0f} seconds. The report: {written}")
 
 
@@ -333,19 +339,6 @@ def _table(content: Mapping[str, Any]) -> Table:
         here, reference = (criteria.shown(each, content, of) for of in ("figures", "reference"))
         table.add_row(each.name, here, reference, criteria.target(each) + mark)
     return table
-
-
-def _update_card(version_dir: Path, content: dict[str, Any]) -> None:
-    from serving.versions.model_card import CardError
-    from training.evaluation import job
-
-    try:
-        if job.update_card(version_dir, content):
-            typer.echo(f"The model card of {version_dir} has these figures now.")
-        else:
-            typer.echo(f"The model card of {version_dir} keeps an evaluation of more images.")
-    except (CardError, OSError) as error:
-        typer.echo(f"The model card of {version_dir} was not changed: {error}", err=True)
 
 
 def _publish(

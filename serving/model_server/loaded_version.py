@@ -17,12 +17,10 @@ from google.protobuf.message import DecodeError
 from grpc import StatusCode
 
 from serving import apis
-from serving.contract import BATCH_SIZES, MODEL_CARD, SIGNATURE, WARMUP_REQUESTS
-from serving.model_server import signature as signatures
+from serving.contract import BATCH_SIZES, MODEL_CARD, WARMUP_REQUESTS
 from serving.model_server.errors import ServingError, invalid_argument
 from serving.model_server.options import ServerOptions
-from serving.model_server.saved_model import SavedModel, load
-from serving.model_server.signature import Arrays
+from serving.model_server.saved_model import Arrays, SavedModel, load
 from serving.versions.model_card import CardError, verify
 
 ROWS_AT_ONCE: Final = 64
@@ -39,8 +37,7 @@ _log = logging.getLogger(__name__)
 class LoadedVersion:
     """A SavedModel that runs two requests at a time, and the others wait.
 
-    OpenVINO uses all CPUs for the first of the two. When it is done, OpenVINO begins with the second immediately, while
-    Python copies the outputs of the first.
+    OpenVINO uses all CPUs for the first of the two. It begins with the second while Python copies the first's outputs.
 
     Rows are filled up to one of ``serving.contract.BATCH_SIZES``, which the model is warmed up with, by repeating the
     last one. OpenVINO takes time when a size is new to it, and rounds a row otherwise at some other sizes.
@@ -52,18 +49,12 @@ class LoadedVersion:
         self._turns = Semaphore(REQUESTS_AT_ONCE)
 
     def run(self, signature_name: str, inputs: Arrays, is_active: Callable[[], bool] = lambda: True) -> Arrays:
-        """Returns all outputs of a signature.
+        """Returns all outputs of a signature, if the client ``is_active`` when it is this request's turn.
 
-        Args:
-            signature_name: which one.
-            inputs: by name, each [N, …] with the same N.
-            is_active: whether the client still waits, when it is this request's turn.
-
-        Raises:
-            ServingError: INVALID_ARGUMENT for inputs of other shapes or with too many rows, CANCELLED if the client
-                does not wait any more, and what the model itself raises.
+        Raises ServingError: INVALID_ARGUMENT for inputs of different lengths or with too many rows, CANCELLED if the
+        client does not wait any more, and what the model itself raises.
         """
-        rows = _rows(inputs) if self._max_batch_size and inputs else 0
+        rows = _rows(inputs) if self._max_batch_size else 0
         if self._max_batch_size and rows > self._max_batch_size:
             raise invalid_argument(f"Task size {rows} is larger than maximum input batch size {self._max_batch_size}")
         with self._turns:
@@ -71,17 +62,17 @@ class LoadedVersion:
                 raise ServingError(StatusCode.CANCELLED, "the client left before its turn came")
             if not rows:
                 return self.model.run(signature_name, inputs)[0]
-            pieces = [
-                _filled_up({name: array[at : at + ROWS_AT_ONCE] for name, array in inputs.items()})
-                for at in range(0, rows, ROWS_AT_ONCE)
-            ]
+            starts = range(0, rows, ROWS_AT_ONCE)
+            sizes = [next(size for size in BATCH_SIZES if size >= min(rows - at, ROWS_AT_ONCE)) for at in starts]
+            places = [np.minimum(np.arange(at, at + size), rows - 1) for at, size in zip(starts, sizes, strict=True)]
+            pieces = [{name: array[each] for name, array in inputs.items()} for each in places]
             outputs = self.model.run(signature_name, *pieces)
-        for piece, found in zip(pieces, outputs, strict=True):
+        for size, found in zip(sizes, outputs, strict=True):
             for name, output in found.items():
-                if output.ndim == 0 or len(output) != _rows(piece):
+                if output.shape[:1] != (size,):
                     raise ServingError(
                         StatusCode.FAILED_PRECONDITION,
-                        f"Batched output {name} has the shape {list(output.shape)} for {_rows(piece)} input rows: only "
+                        f"Batched output {name} has the shape {list(output.shape)} for {size} input rows: only "
                         "signatures that keep the first dimension can run in batches",
                     )
         return {name: np.concatenate([found[name] for found in outputs])[:rows] for name in outputs[0]}
@@ -93,20 +84,13 @@ class LoadedVersion:
         self.run(signature_name, inputs)
 
 
-def _filled_up(inputs: Arrays) -> Arrays:
-    """Returns the inputs with their last row repeated up to one of BATCH_SIZES."""
-    rows = _rows(inputs)
-    size = next(size for size in BATCH_SIZES if size >= rows)
-    return {name: array[[*range(rows), *[rows - 1] * (size - rows)]] for name, array in inputs.items()}
-
-
 def _rows(inputs: Arrays) -> int:
-    sizes = {len(array) if array.ndim else None for array in inputs.values()}
-    if None in sizes:
+    if not all(array.ndim for array in inputs.values()):
         raise invalid_argument("Batching input tensors must have at least one dimension")
+    sizes = {len(array) for array in inputs.values()}
     if len(sizes) > 1:
         raise invalid_argument("Batching input tensors must have equal 0th-dimension sizes in a request")
-    return sizes.pop() or 0
+    return max(sizes, default=0)
 
 
 def load_version(path: Path, options: ServerOptions) -> LoadedVersion:
@@ -145,7 +129,13 @@ def _warm_up(version: LoadedVersion, path: Path) -> None:
     content = path.read_bytes() if path.is_file() else b""
     for count, record in enumerate(_records(content), 1):
         try:
-            _replay(version, record)
+            log = apis.PredictionLog.FromString(record)
+            if log.WhichOneof("log_type") != "predict_log":
+                raise ServingError(StatusCode.UNIMPLEMENTED, "only calls of Predict can be replayed")
+            signature, inputs, _ = version.model.read(log.predict_log.request)
+            version.warm_up(signature, inputs)
+        except DecodeError as error:
+            raise invalid_argument(f"warm-up request {count}: not a PredictionLog") from error
         except ServingError as error:
             raise ServingError(error.code, f"warm-up request {count}: {error.message}") from error
 
@@ -163,17 +153,3 @@ def _records(content: bytes) -> Iterator[bytes]:
             raise ServingError(StatusCode.DATA_LOSS, "the file of warm-up requests is cut short")
         yield content[first + 12 : end]
         first = end + 4
-
-
-def _replay(version: LoadedVersion, record: bytes) -> None:
-    try:
-        log = apis.PredictionLog.FromString(record)
-    except DecodeError as error:
-        raise invalid_argument("not a PredictionLog") from error
-    if log.WhichOneof("log_type") != "predict_log":
-        raise ServingError(StatusCode.UNIMPLEMENTED, "only calls of Predict can be replayed")
-    request = log.predict_log.request
-    name = request.model_spec.signature_name or SIGNATURE
-    signature = signatures.choose(version.model.signature_defs.signature_def, name)
-    signatures.choose_outputs(signature, request.output_filter)
-    version.warm_up(name, signatures.read_inputs(signature, request.inputs))

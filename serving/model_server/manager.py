@@ -35,10 +35,9 @@ class Manager:
         Returns when each new model has an available version, or ``cancelled`` is set. It waits for a model that has no
         version on disk. Meanwhile, other calls wait, as TensorFlow Serving's reloads do.
 
-        Raises:
-            ServingError: FAILED_PRECONDITION, and nothing has changed: a label that exists would move to a version that
-                isn't available. (A new label can be there before its version.) UNKNOWN: every version of a new model
-                that was tried has failed for the first time.
+        Raises ServingError: FAILED_PRECONDITION, and nothing has changed, if an existing label would move to a version
+        that isn't available (a new label can be there before its version); UNKNOWN if every version of a new model has
+        failed to load.
         """
         with self._configuring:
             for config in configs:

@@ -1,7 +1,6 @@
 """One configured model: it follows its versions on disk in a thread of its own.
 
-Each round compares what is on disk and wanted by the policy with what is loaded. New versions are loaded
-before old ones are unloaded, and an unwanted version serves on for as long as no wanted one is available.
+New versions are loaded before old ones are unloaded. An unwanted version serves until a wanted one is available.
 """
 
 import logging
@@ -27,7 +26,6 @@ LISTED: Final = 10
 """Names that a warning lists."""
 
 _log = logging.getLogger(__name__)
-
 
 State: Final = apis.ModelVersionStatus
 """The states of a version's life: START (wanted, not begun), LOADING (or waiting for another try), AVAILABLE,
@@ -117,7 +115,7 @@ class Model:
             self._changed.notify_all()
 
     def _warn_of_missing(self, config: ModelConfig, found: Collection[int]) -> None:
-        """Says which version is not there, and what is."""
+        """Logs which version is not there, and what is."""
         if absent := config.specific - set(found):
             missing = f"version {min(absent)} is not"
         elif not found:
@@ -138,7 +136,7 @@ class Model:
             _log.warning("%s: %s", self.config.name, sentence)
 
     def _update_wanted(self, wanted: dict[int, StoredVersion]) -> None:
-        """Begins a life for each wanted version without one, and ends those that are unwanted before they serve."""
+        """Adds the wanted versions that are new or replaced, and ends those that are unwanted before they serve."""
         with self._changed:
             for version in self._versions.values():
                 version.wanted = version.wanted and version.number in wanted

@@ -1,4 +1,4 @@
-"""SavedModels that OpenVINO runs, on the CPU and in float32.
+"""SavedModels that OpenVINO runs, on the CPU and in float32, and the checks that a request passes before it runs.
 
 model = load(Path("models/generator/1"))
 (outputs,) = model.run("serving_default", {"noise": noise})
@@ -6,7 +6,7 @@ model = load(Path("models/generator/1"))
 
 import gc
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -18,20 +18,24 @@ from numpy.typing import NDArray
 from serving import apis
 from serving.contract import SIGNATURE
 from serving.model_server.errors import ServingError, invalid_argument
-from serving.model_server.signature import METHODS, Arrays
 from serving.quiet import without_openvino_converter
+from serving.tf_serving import tensors
 
 with without_openvino_converter():
     import openvino
 
-SERVING_TAG: Final = "serve"
+Arrays = Mapping[str, NDArray[Any]]
+"""Named inputs or outputs."""
+
+_METHODS: Final = tuple(f"tensorflow/serving/{method}" for method in ("predict", "classify", "regress"))
+"""The method names that Predict runs."""
+_SERVING_TAG: Final = "serve"
 _GRAPH: Final = "saved_model.pb"
 _VARIABLES: Final = "variables"
 _UNINITIALIZED: Final = "is not initialized"
 """OpenVINO's words for a variable that has no value."""
 _STRING: Final = 7
 """TensorFlow's number of the dtype."""
-
 
 _CORE: Final = openvino.Core()
 
@@ -43,6 +47,33 @@ class SavedModel:
         self.signature_defs = signature_defs
         self._path = path
         self._compiled = dict(compiled)
+
+    def read(self, request: apis.PredictRequest) -> tuple[str, Arrays, Sequence[str]]:
+        """Returns the name of the signature, the inputs, and the names of the outputs to answer with.
+
+        Raises ServingError: FAILED_PRECONDITION for an unknown signature, INTERNAL for one that is not made to be run
+        (like the one that initialises a model), INVALID_ARGUMENT for a missing, extra or misnamed input, a wrong dtype
+        or shape, a tensor that can't be read, and an output that doesn't exist or comes twice.
+        """
+        name = request.model_spec.signature_name or SIGNATURE
+        if name not in self.signature_defs.signature_def:
+            raise ServingError(StatusCode.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
+        signature = self.signature_defs.signature_def[name]
+        if signature.method_name not in _METHODS:
+            raise ServingError(
+                StatusCode.INTERNAL,
+                f'Signature "{name}" has the method name "{signature.method_name}", not one of {", ".join(_METHODS)}.',
+            )
+        inputs = _read_inputs(signature.inputs, request.inputs)
+        for output in request.output_filter:
+            if output not in signature.outputs:
+                raise invalid_argument(
+                    f"output tensor alias not found in signature: {output}. "
+                    f"Outputs expected to be in the set {_set(signature.outputs)}."
+                )
+        if len(set(request.output_filter)) < len(request.output_filter):
+            raise invalid_argument(f"duplicate output tensor alias among {', '.join(request.output_filter)}")
+        return name, inputs, request.output_filter or sorted(signature.outputs)
 
     def run(self, signature_name: str, *batches: Arrays) -> list[dict[str, NDArray[Any]]]:
         """Returns all outputs of a signature for each batch of inputs, which have its names and dtypes.
@@ -58,10 +89,13 @@ class SavedModel:
                 StatusCode.FAILED_PRECONDITION, f"Could not find variable values: {self._path / _VARIABLES} is missing"
             )
         names = self.signature_defs.signature_def[signature_name].outputs
-        requests = [compiled[_is_one_row(inputs)].create_infer_request() for inputs in batches]
+        any_rows, one_row = compiled
+        requests = []
         try:
-            for request, inputs in zip(requests, batches, strict=True):
-                request.start_async(dict(inputs), share_inputs=True)
+            for inputs in batches:
+                is_one_row = all(array.shape[:1] == (1,) for array in inputs.values())
+                requests.append((one_row if is_one_row else any_rows).create_infer_request())
+                requests[-1].start_async(dict(inputs), share_inputs=True)
             for request in requests:
                 request.wait()
         except RuntimeError as error:
@@ -72,6 +106,35 @@ class SavedModel:
         """Frees the model's memory. No ``run`` may follow."""
         self._compiled.clear()
         gc.collect()
+
+
+def _read_inputs(declared: Mapping[str, apis.TensorInfo], inputs: Mapping[str, apis.TensorProto]) -> Arrays:
+    if inputs.keys() != declared.keys():
+        raise invalid_argument(
+            f"input names do not match signature: sent {_set(inputs)}, expected {_set(declared)}. "
+            f"Sent extra: {_set(inputs.keys() - declared.keys())}. "
+            f"Missing but required: {_set(declared.keys() - inputs.keys())}."
+        )
+    arrays = {}
+    for position, (name, info) in enumerate(sorted(declared.items())):
+        proto = inputs[name]
+        if proto.dtype not in (info.dtype, 0):
+            raise invalid_argument(
+                f"Expects arg[{position}] to be {tensors.dtype_name(info.dtype)} "
+                f"but {tensors.dtype_name(proto.dtype)} is provided (input {name})"
+            )
+        try:
+            array = arrays[name] = tensors.to_array(proto)
+        except tensors.TensorError as error:
+            raise invalid_argument(f"tensor parsing error: {name}: {error}") from error
+        shape = [dim.size for dim in info.tensor_shape.dim]  # -1 for a free size
+        if len(shape) != array.ndim or any(own not in (-1, size) for own, size in zip(shape, array.shape, strict=True)):
+            raise invalid_argument(f"input {name} should be of shape {shape}, not {list(array.shape)}")
+    return arrays
+
+
+def _set(names: Iterable[str]) -> str:
+    return "{" + ",".join(sorted(names)) + "}"
 
 
 def load(path: Path, threads: int = 0) -> SavedModel:
@@ -92,7 +155,7 @@ def load(path: Path, threads: int = 0) -> SavedModel:
     compiled: dict[str, tuple[Any, Any] | None] = {}
     for name, proto in meta_graph.signature_def.items():
         signature_defs.signature_def[name].CopyFrom(proto)
-        if proto.method_name not in METHODS:
+        if proto.method_name not in _METHODS:
             continue
         if any(info.dtype == _STRING for info in (*proto.inputs.values(), *proto.outputs.values())):
             raise _unsupported(path, name, "it has strings")
@@ -115,9 +178,9 @@ def _read(path: Path) -> apis.MetaGraphDef:
     except DecodeError as error:
         raise ServingError(StatusCode.DATA_LOSS, f"the graph in {path} can't be parsed: {error}") from error
     for meta_graph in saved.meta_graphs:
-        if SERVING_TAG in meta_graph.meta_info_def.tags:
+        if _SERVING_TAG in meta_graph.meta_info_def.tags:
             return meta_graph
-    raise ServingError(StatusCode.NOT_FOUND, f'no graph with the tag "{SERVING_TAG}" in {path}')
+    raise ServingError(StatusCode.NOT_FOUND, f'no graph with the tag "{_SERVING_TAG}" in {path}')
 
 
 def _converted(path: Path, meta_graph: apis.MetaGraphDef, name: str) -> Any:
@@ -135,20 +198,13 @@ def _converted(path: Path, meta_graph: apis.MetaGraphDef, name: str) -> Any:
 
 
 def _compile(graph: Any, hints: dict[str, Any], for_one_row: bool) -> tuple[Any, Any]:
-    """Returns the graph compiled for any number of rows, and for one row, which then takes two thirds of the time.
-
-    The shapes of that one are fixed, so OpenVINO does not compute them in each run, with threads that wait for it.
-    """
+    """Returns the graph compiled for any number of rows, and for one row, whose fixed shapes save time."""
     any_rows = one_row = _CORE.compile_model(graph, "CPU", hints)
     if for_one_row:
         with suppress(RuntimeError):  # its operations do not take one row
             graph.reshape({port: openvino.PartialShape([1, *list(port.partial_shape)[1:]]) for port in graph.inputs})
             one_row = _CORE.compile_model(graph, "CPU", hints)
     return any_rows, one_row
-
-
-def _is_one_row(inputs: Arrays) -> bool:
-    return all(array.shape[:1] == (1,) for array in inputs.values())
 
 
 def _load_error(path: Path, signature: str, error: RuntimeError) -> ServingError:
@@ -169,6 +225,6 @@ def _unsupported(path: Path, signature: str, reason: str) -> ServingError:
 
 
 def _message(error: RuntimeError) -> str:
-    """What OpenVINO says, without the places in its source and what to read about it."""
+    """Returns OpenVINO's message without the places in its source and what to read about it."""
     lines = (line.strip() for line in str(error).splitlines())
     return " ".join(line for line in lines if line and not line.startswith(("Exception from", "Check '", "To facil")))

@@ -28,9 +28,7 @@ _log = logging.getLogger(__name__)
 
 
 class ServerStartError(Exception):
-    """The server can't start: a model can't be loaded, or an address can't be listened on. The message says
-    which.
-    """
+    """The server can't start: the message names the model or the address at fault."""
 
 
 @contextmanager
@@ -40,7 +38,7 @@ def running(options: ServerOptions, stopping: threading.Event) -> Iterator[str]:
     Waits for models that aren't on disk yet, until ``stopping`` is set: then the address is "". At the end of the
     block it accepts no more calls, gives those in progress the grace period, and frees everything.
 
-    Raises ServerStartError, and leaves nothing running, when a model or an address makes it impossible.
+    Raises ServerStartError.
     """
     manager = Manager(options)
     with ExitStack() as started:
@@ -103,10 +101,10 @@ def _follow(manager: Manager, path: Path, poll_s: float, stopping: threading.Eve
 
 
 def serve(options: ServerOptions, ready: Callable[[str], None] = lambda address: None) -> int:
-    """Runs a server until SIGTERM or SIGINT, in the main thread; returns the exit status.
+    """Runs a server until SIGTERM or SIGINT, in the main thread; calls ``ready`` with the address when it listens.
 
-    That is 0 after a signal, once the calls in progress are answered, and 1 when the server can't start;
-    the log says why. ``ready`` is called with the address when it listens.
+    Returns the exit status: 0 after a signal, once the calls in progress are answered, and 1, with an error in the log,
+    if the server can't start.
     """
     stopping = threading.Event()
 

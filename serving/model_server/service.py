@@ -10,8 +10,6 @@ from google.protobuf.message import Message
 from grpc import ServicerContext, StatusCode
 
 from serving import apis
-from serving.contract import SIGNATURE
-from serving.model_server import signature as signatures
 from serving.model_server.errors import ServingError, invalid_argument
 from serving.model_server.manager import Manager
 from serving.tf_serving import model_config, tensors
@@ -43,15 +41,11 @@ class Service:
 
     def predict(self, request: apis.PredictRequest, context: ServicerContext) -> apis.PredictResponse:
         """Runs a signature of a model."""
-        name, signature_name = request.model_spec.name, request.model_spec.signature_name or SIGNATURE
         with self._manager.use(request.model_spec) as (version, loaded):
-            signature = signatures.choose(loaded.model.signature_defs.signature_def, signature_name)
-            inputs = signatures.read_inputs(signature, request.inputs)
-            chosen = signatures.choose_outputs(signature, request.output_filter)
-            outputs = loaded.run(signature_name, inputs, context.is_active)
-        answer = apis.PredictResponse(
-            model_spec={"name": name, "version": {"value": version}, "signature_name": signature_name}
-        )
+            signature, inputs, chosen = loaded.model.read(request)
+            outputs = loaded.run(signature, inputs, context.is_active)
+        used = {"name": request.model_spec.name, "version": {"value": version}, "signature_name": signature}
+        answer = apis.PredictResponse(model_spec=used)
         try:
             for output in chosen:
                 answer.outputs[output].CopyFrom(tensors.to_proto(outputs[output]))

@@ -76,10 +76,9 @@ _CHANNEL_OPTIONS: Final[Sequence[tuple[str, Any]]] = (
 
 
 class ModelServerError(Exception):
-    """A call to the model server failed.
+    """A call of ``model`` failed.
 
-    ``model`` is the model that was called. ``code`` tells why in a word, for metrics: the name of the gRPC
-    status code, or ``BAD_ANSWER`` where the server said OK and its answer was wrong.
+    ``code``, for metrics, is the name of the gRPC status code, or ``BAD_ANSWER`` for a wrong answer with OK.
     """
 
     def __init__(self, model: str, code: str, message: str) -> None:
@@ -151,7 +150,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class VersionStatus:
-    """Where a version stands in its life, and the error that ended it (``error_code`` "OK": none)."""
+    """The state of a version, and the error that ended it (``error_code`` "OK": none)."""
 
     version: int
     state: str
@@ -172,12 +171,9 @@ class Transport(Protocol):
 class GrpcTransport:
     """Calls over gRPC. Make it inside the event loop that uses it.
 
-    ``target`` is ``host:port``, ``unix:/path``, ``dns:///name:port`` or ``ipv4:address:port,address:port``; with
-    several addresses the calls go round. ``interceptors`` see every call. With ``credentials`` the calls use TLS: the
-    server has to prove that it is the host in ``target``.
-
-    gRPC retries a call once if it is UNAVAILABLE, on another server if there are several, within the call's time. It
-    stops retrying when many calls fail.
+    ``target`` is ``host:port``, ``unix:/path``, ``dns:///name:port`` or ``ipv4:address:port,address:port``; several
+    addresses share the calls. ``interceptors`` see every call. With ``credentials``, the calls use TLS, and the server
+    has to prove that it is the host in ``target``. A call that is UNAVAILABLE is retried once (_SERVICE_CONFIG).
     """
 
     def __init__(
@@ -222,8 +218,8 @@ class GrpcTransport:
     def _resolve_again(self, error: grpc.aio.AioRpcError) -> None:
         """Opens another channel if the name of the model servers did not resolve.
 
-        A headless Service without ready pods has no addresses. gRPC then waits longer and longer, for up to two
-        minutes, until it resolves the name again, and no option limits that. A new channel resolves it immediately.
+        A headless Service without ready pods has no addresses. Then gRPC waits up to two minutes until it resolves the
+        name again, and no option limits that. A new channel resolves it immediately.
         """
         unresolved = any(words in (error.details() or "") for words in _UNRESOLVED)
         if unresolved and time.monotonic() - self._opened >= _RESOLVE_AGAIN_S:
@@ -236,7 +232,7 @@ class GrpcTransport:
 class ModelClient:
     """A client of a model server, for the models of ``serving.contract``.
 
-    ``version_label`` is the label of the version that serves a call without a version; None: the newest serves it.
+    The version with ``version_label`` serves a call without a version; the newest, if it is None.
     """
 
     def __init__(self, transport: Transport, version_label: str | None = None) -> None:
@@ -258,8 +254,7 @@ class ModelClient:
     ) -> Prediction:
         """Runs ``model`` on the N ≥ 1 ``rows`` of its one input: returns its outputs, N rows each.
 
-        Without ``version`` the server's newest is used. The answer has been checked against the contract:
-        every output is there, with its dtype and shape, and finite.
+        The outputs have the dtypes and shapes of the contract, and are finite.
 
         Raises ModelServerError, NoSignatureError if the version lacks a ``signature`` other than ``serving_default``;
         ValueError if ``rows`` are not what the contract says.
@@ -293,9 +288,7 @@ class ModelClient:
     async def labelled_version(self, model: str, *, timeout_s: float) -> int | None:
         """Returns the version that answers for ``version_label``; None if the server has no AVAILABLE one.
 
-        GetModelStatus cannot say this: it returns all versions, whatever the label.
-
-        Raises ModelServerError.
+        GetModelStatus returns all versions, whatever the label. Raises ModelServerError.
         """
         request = apis.GetModelMetadataRequest(
             model_spec={"name": model, "version_label": self.version_label}, metadata_field=["signature_def"]

@@ -39,15 +39,15 @@ class ModelConfig:
 
 
 def read(path: Path) -> tuple[ModelConfig, ...]:
-    """Reads a ``models.config``, a ModelServerConfig in protobuf's text format.
-
-    Raises ConfigError when the file can't be read, isn't such a message, or breaks a rule of ``from_proto``.
-    """
+    """Reads a ``models.config``. Raises ConfigError as ``read_proto`` does."""
     return from_proto(read_proto(path))
 
 
 def read_proto(path: Path) -> apis.ModelServerConfig:
-    """Reads a ``models.config`` as the message that it is. Raises ConfigError as ``read`` does."""
+    """Reads a ``models.config``, a ModelServerConfig in protobuf's text format, as a message.
+
+    Raises ConfigError when the file can't be read, isn't such a message, or breaks a rule of ``from_proto``.
+    """
     try:
         message = text_format.Parse(path.read_text(encoding="utf-8"), apis.ModelServerConfig())
         from_proto(message)

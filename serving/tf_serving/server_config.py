@@ -1,8 +1,7 @@
-"""TensorFlow Serving's configuration files for the models of a base directory.
+"""TensorFlow Serving's configuration files, in protobuf's text format, for the models of a base directory.
 
-``models.config`` (ModelServerConfig), ``batching.config`` (BatchingParameters) and ``monitoring.config``
-(MonitoringConfig), all in protobuf's text format, for the flags ``--model_config_file``,
-``--batching_parameters_file`` and ``--monitoring_config_file``.
+``models.config`` for the flag ``--model_config_file``, ``batching.config`` for ``--batching_parameters_file`` and
+``monitoring.config`` for ``--monitoring_config_file``.
 """
 
 from collections.abc import Iterable, Mapping
@@ -29,7 +28,6 @@ A waiting call holds a thread. A gateway has at most 72 calls under way, and a f
 gateways. TensorFlow Serving's default is four for each CPU.
 """
 
-
 _MONITORING: Final = """prometheus_config {
   enable: true
   path: "/monitoring/prometheus/metrics"
@@ -43,13 +41,10 @@ def models_config(
     base: PurePosixPath | Path,
     labels: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
 ) -> apis.ModelServerConfig:
-    """Returns one entry for each model at ``base/name``.
+    """Returns one entry for each model at ``base/name``. ``base`` is absolute, as the model server sees it.
 
-    Args:
-        names: the models.
-        base: their base directory as the model server sees it; absolute.
-        labels: by model, the version of each label. Only these versions are loaded. A model without labels is on
-            TensorFlow Serving's default policy: the latest version.
+    ``labels`` has the version of each label, by model. Only these versions are loaded. A model without labels is on
+    TensorFlow Serving's default policy: the latest version.
     """
     config = apis.ModelServerConfig()
     for name in names:
@@ -67,16 +62,10 @@ def write_models_config(directory: Path, config: apis.ModelServerConfig) -> None
 
 
 def write_configs(directory: Path, names: Iterable[str], base: PurePosixPath | Path, threads: int) -> None:
-    """Writes the three files into a directory.
+    """Writes the three files into ``directory``, for the models at ``base/name``, as the model server sees them.
 
-    A ``models.config`` that is there keeps its entries for ``names``, with the versions and labels that
-    ``digitgan models`` has given them, where it knows the models at ``base`` already.
-
-    Args:
-        directory: where the files go.
-        names: the models.
-        base: their base directory as the model server sees it; absolute.
-        threads: batches that run at once; the number of CPU cores.
+    An existing ``models.config`` keeps its entries for these models, with the versions and labels that
+    ``digitgan models`` has given them. ``threads`` is the number of batches that run at once.
     """
     config = models_config(names, base)
     try:
@@ -92,10 +81,7 @@ def write_configs(directory: Path, names: Iterable[str], base: PurePosixPath | P
 
 
 def _batching_config(threads: int) -> str:
-    """Returns batching without a wait: a batch is what has queued up while the ones before it ran.
-
-    Batches are padded to a size that warm-up has covered, so no request pays for a first run.
-    """
+    """Returns batching without a wait. Batches are padded to a size that warm-up has covered."""
     lines = [
         f"max_batch_size {{ value: {BATCH_SIZES[-1]} }}",
         "batch_timeout_micros { value: 0 }",

@@ -1,8 +1,7 @@
 """NumPy arrays to and from TensorProto, without TensorFlow.
 
-An array is written as raw bytes (``tensor_content``), which costs no Python loop. Both forms are read: raw
-bytes, and the typed lists (``float_val`` …) by TensorFlow's rules, under which a list that is too short
-repeats its last value, one that is too long is cut, and an empty one means zeros.
+An array is written as raw bytes (``tensor_content``). Raw bytes are read, and the typed lists (``float_val`` …) by
+TensorFlow's rules: a short list repeats its last value, a long one is cut, and an empty one means zeros.
 """
 
 import math
@@ -60,9 +59,7 @@ def to_proto(array: NDArray[Any]) -> TensorProto:
 
 
 def to_array(proto: TensorProto) -> NDArray[Any]:
-    """Returns the array in ``proto``, with its shape and dtype.
-
-    An array made of ``tensor_content`` is a read-only view of it.
+    """Returns the array in ``proto``; of ``tensor_content``, it is a read-only view.
 
     Raises TensorError for a dtype that is missing or not supported, an unknown rank, a negative dimension,
     content that doesn't fill the shape exactly or isn't of the dtype, or more than MAX_BYTES.

@@ -14,12 +14,7 @@ class CardError(UserError, ValueError):
 
 
 def write_card(version_dir: Path, facts: dict[str, Any]) -> None:
-    """Writes the card of a finished version directory.
-
-    Args:
-        version_dir: holds every other file of the version already.
-        facts: what the card says; ``files`` (path -> SHA-256 and size in bytes) is added.
-    """
+    """Writes the card of a finished version directory: ``facts``, and ``files`` (path -> SHA-256 and size in bytes)."""
     files = {
         name: {"sha256": sha256_of(path), "bytes": path.stat().st_size} for name, path in _files_of(version_dir).items()
     }
@@ -49,12 +44,11 @@ def find_card(version_dir: Path | None) -> dict[str, Any]:
 def verify(version_dir: Path) -> None:
     """Compares a version's files with its card, which has to name exactly those that are there.
 
-    It finds what changed since the export: an incomplete transfer, a failing disk, an added file. It is not a
-    signature: with write access to the directory, files and card can be changed together.
+    It finds an incomplete transfer, a failing disk or an added file. It is not a signature: with write access to the
+    directory, files and card can be changed together.
 
-    Raises:
-        CardError: there is no card, or a file is missing, is not named by the card, can't be read, or has another
-            SHA-256.
+    Raises CardError for a missing card, and for a file that is missing, not named by the card, can't be read, or has
+    another SHA-256.
     """
     card = read_card(version_dir)
     named = card.get("files")

@@ -21,21 +21,13 @@ from serving.versions.roll_out import STABLE
 def add_versions(
     source: Path, target: Path, mount_point: PurePosixPath | Path, progress: Callable[[str], None]
 ) -> None:
-    """Copies the versions that ``target`` does not have, and writes ``models.config`` if there is none.
+    """Copies the versions that the base directory ``target`` lacks, and writes ``models.config`` if it has none.
 
-    The new ``models.config`` gives the label ``stable`` to the newest version of each model in ``target``. One that is
-    there stays as it is, with its labels.
+    The new ``models.config`` gives the label ``stable`` to the newest version of each model in ``target``, which the
+    model servers see as ``mount_point``. ``progress`` gets a sentence for each step.
 
-    Args:
-        source: a base directory.
-        target: the base directory that the model servers read.
-        mount_point: ``target`` as the model servers see it.
-        progress: gets a sentence for each step.
-
-    Raises:
-        ConfigError: ``source`` holds no version.
-        CardError: the files of a version are not those of its model card.
-        UserError: ``target`` has another version of the same number, or cannot be written.
+    Raises ConfigError if ``source`` holds no version, CardError if the files of a version are not those of its model
+    card, UserError if ``target`` has another version of the same number or cannot be written.
     """
     models = [model.name for model in from_directory(source)]
     others = []

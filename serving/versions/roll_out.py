@@ -33,8 +33,7 @@ CALL_S: Final = 30.0
 LOAD_S: Final = 300.0
 """How long a server may take to load or unload a version."""
 OLD_FAILURE_S: Final = 10.0
-"""The same failure as before the change counts after so many seconds: until its next poll, a server reports the last
-attempt."""
+"""When a failure that was there before the change counts: until its next poll, a server reports the last attempt."""
 CONFIRM_S: Final = 60.0
 """How long a server may take to serve labels that it has accepted."""
 _LOOK_EVERY_S: Final = 0.05
@@ -115,9 +114,7 @@ def connected(target: str) -> Iterator[list[ModelServer]]:
 
 
 def addresses(target: str) -> list[str]:
-    """Returns the address of each server that ``target`` means: ``host:port``, ``dns:///name:port``,
-    ``ipv4:address:port,…`` or ``unix:/path``. Raises RollOutError for a name without an address.
-    """
+    """Returns the address of each server behind ``target``. Raises RollOutError for a name without an address."""
     if target.startswith("unix:"):
         return [target]
     if target.startswith(("ipv4:", "ipv6:")):
@@ -140,19 +137,15 @@ def addresses(target: str) -> list[str]:
 class RollOut:
     """Changes of the labels in one base directory's ``models.config``, on all model servers that follow it.
 
-    Args:
-        base: the base directory, with a ``models.config``.
-        servers: those that follow it.
-        progress: gets a sentence for each step.
-        poll_s: how often the servers look for versions (``--file_system_poll_wait_seconds``).
-
     Raises ConfigError if there is no ``models.config`` that a server could follow.
     """
 
     base: Path
     servers: Sequence[ModelServer]
     progress: Callable[[str], None]
+    """Gets a sentence for each step."""
     poll_s: float = 1.0
+    """How often the servers look for versions (``--file_system_poll_wait_seconds``)."""
 
     def __post_init__(self) -> None:
         self.config = model_config.read_proto(self.base / MODELS_CONFIG)
@@ -174,15 +167,8 @@ class RollOut:
     ) -> None:
         """Gives ``label`` (STABLE or CANARY) to a version, and PREVIOUS to the one that was stable.
 
-        Args:
-            model: its name.
-            version: on disk, with the files that its card names.
-            label: STABLE or CANARY.
-            thresholds: of the quality gate, by model.
-            force: past the quality gate, and only that.
-
-        Raises:
-            RollOutError: there is no such version, it falls short, or a server did not load it.
+        ``thresholds`` are those of the quality gate, by model; ``force`` ignores them, and nothing else. Raises
+        RollOutError if there is no such version, if it falls short, or if a server did not load it.
         """
         change = _Change(self, model)
         self._check(model, version, thresholds.get(model, {}), force)
@@ -202,10 +188,7 @@ class RollOut:
         change.make(target)
 
     def rollback(self, model: str) -> None:
-        """Makes the version that was stable before stable again; done twice, nothing has changed.
-
-        Raises RollOutError where there is none.
-        """
+        """Makes the version that was stable before stable again. Raises RollOutError if there is none."""
         change = _Change(self, model)
         if PREVIOUS not in change.labels:
             raise RollOutError(f"{model} has no version labelled {PREVIOUS}: nothing was promoted over another yet")
@@ -242,10 +225,6 @@ class _Change:
     A model server refuses a ``models.config`` as a whole if it labels a version that is not AVAILABLE, so every server
     confirms a step before the next one begins. Each step is written to ``models.config`` first, so that a server that
     starts or polls meanwhile does the same.
-
-    Attributes:
-        labels: the labels before the change: those that the first server serves, whatever the file says.
-        kept: the versions that stay loaded until the labels have moved.
     """
 
     def __init__(self, roll_out: RollOut, model: str) -> None:
@@ -255,12 +234,13 @@ class _Change:
         self._snapshots = [roll_out.look_at(server) for server in roll_out.servers]
         before = {name: {**labels, **self._snapshots[0].labels[name]} for name, labels in written.items()}
         self.labels = before[model]
+        """The labels before the change: those that the first server serves, whatever the file says."""
         self._available = set.intersection(*(_available(each.statuses[model]) for each in self._snapshots))
         served = {version for each in self._snapshots for version in each.labels[model].values()}
         self.kept = {*self.labels.values(), *served} or self._available
-        # What is served now, as a configuration for each server, and as one for the file.
-        self._now = [_changed(roll_out.config, each.labels) for each in self._snapshots]
-        self._file = _changed(roll_out.config, before)
+        """The versions that stay loaded until the labels have moved."""
+        self._now = [_changed(roll_out.config, labels) for labels in (before, *(one.labels for one in self._snapshots))]
+        """What is served now, as a configuration for the file, and as one for each server."""
 
     def make(self, target: Labels) -> None:
         """Brings all servers, and the file, to the labels ``target``. Raises RollOutError."""
@@ -288,19 +268,18 @@ class _Change:
                 raise RollOutError(f"{error}. The labels have moved everywhere: {model} is {now}") from error
 
     def _apply(self, versions: set[int], labels: Mapping[str, Labels]) -> None:
-        """Gives the file and each server these versions. Without ``labels`` they stay, at each server its own.
+        """Gives the file and each server these versions. Without ``labels``, each keeps its own.
 
         Raises RollOutError that names each server that did not take it.
         """
-        file, *configs = (_changed(now, labels, {self._model: versions}) for now in (self._file, *self._now))
-        if failures := self._write(file, configs):
+        if failures := self._write([_changed(now, labels, {self._model: versions}) for now in self._now]):
             raise RollOutError("; ".join(failures))
 
-    def _write(self, file: apis.ModelServerConfig, configs: Sequence[apis.ModelServerConfig]) -> list[str]:
+    def _write(self, configs: Sequence[apis.ModelServerConfig]) -> list[str]:
         """Writes the file, and gives each server its configuration. Returns the error of each that did not take it."""
-        write_models_config(self._roll_out.base, file)
+        write_models_config(self._roll_out.base, configs[0])
         failures = []
-        for server, config in zip(self._roll_out.servers, configs, strict=True):
+        for server, config in zip(self._roll_out.servers, configs[1:], strict=True):
             try:
                 server.reload(config)
             except RollOutError as error:
@@ -310,10 +289,10 @@ class _Change:
     def _take_back(self) -> str:
         """Restores the file and the servers. Returns what a user has to know about those that failed.
 
-        A server forgets that a version failed at a poll without it. Until then, it would not try the version again. So
-        this waits for a poll, with a margin for a busy server.
+        A server tries a failed version again only after a poll without it. So this waits for a poll, with a margin for
+        a busy server.
         """
-        failures = self._write(self._file, self._now)
+        failures = self._write(self._now)
         time.sleep(2 * self._roll_out.poll_s + 1)
         return "".join(f"; until it reads {MODELS_CONFIG}, a server may serve otherwise: {one}" for one in failures)
 
@@ -340,7 +319,7 @@ class _Change:
         self._wait(complaint, LOAD_S)
 
     def _wait_until_unloaded(self, versions: set[int]) -> None:
-        """Waits until no server has one of the versions AVAILABLE: the next change must not take it for loaded."""
+        """Waits until no server has one of the versions AVAILABLE, so that the next change does not count on it."""
 
         def complaint(server: ModelServer) -> str:
             left = versions & _available(server.statuses(self._model))
@@ -351,8 +330,7 @@ class _Change:
     def _wait_until_served(self, target: Labels) -> None:
         """Waits until every server has served the labels ``target`` for the time of a poll.
 
-        A server that read the file just before it was written may go back to the old labels, until its next poll.
-        Raises RollOutError for a server that keeps other labels.
+        A server that read the file just before it was written may go back to the old labels until its next poll.
         """
         names = {*LABELS, *self.labels, *target}
 

@@ -11,9 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from serving.model_server.options import ServerOptions
-from serving.model_server.saved_model import SavedModel
+from serving.model_server.saved_model import Arrays, SavedModel
 from serving.model_server.server import running
-from serving.model_server.signature import Arrays
 from serving.tf_serving.model_config import ModelConfig
 from tests.serving.model_server.client import SECONDS, Client, predict_request
 from tests.support.waiting import wait_until
