@@ -2,13 +2,14 @@
 
     python -m benchmarks.gateway
 
-Whole requests go to the real gateway in front of a model server that answers at once (benchmarks.replay), by wrk. So
+Whole requests go to the real gateway in front of a model server in this process that answers at once, by wrk. So
 their time holds everything but the model's own work: both sides of HTTP and of the gRPC call. "In the gateway" is the
 mean of its own metric, digitgan_gateway_seconds: what passes there while no call is under way, without uvicorn's
 parsing. Processor time is the gateway's.
 """
 
 import base64
+import io
 import math
 import os
 import statistics
@@ -19,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final
 
+import grpc
 import numpy as np
 import orjson
 import typer
@@ -30,11 +32,13 @@ from api.http.schemas import GenerateRequest
 from benchmarks.marked import markdown_table, replace_between_marks
 from benchmarks.peers.load import SCENARIOS, Load, Scenario, measure, require_wrk
 from benchmarks.peers.services import SERVICES
-from serving.contract import GENERATOR, NOISE, NOISE_DIM, SIGNATURE
+from serving.apis import PredictRequest
+from serving.contract import GENERATOR, IMAGES, NOISE, NOISE_DIM, SIGNATURE
 from serving.model_server.loaded_version import load_version
 from serving.model_server.options import ServerOptions
 from serving.noise import noise_from_seeds
 from tests.support import gateways
+from tests.support.misbehaving import MisbehavingServer, answer
 from tests.support.pretrained import pretrained
 from tests.support.processes import ServerProcess, digitgan_up
 
@@ -64,13 +68,12 @@ def microseconds(function: Callable[[], object], times: int = 100) -> float:
     return 1e6 * min(timeit.repeat(function, number=1, repeat=times))
 
 
-def record_digits(directory: Path) -> Path:
-    """Writes the first 256 digits of the service into a file of the directory."""
-    file = directory / "digits.npy"
+def record_digits() -> Pixels:
+    """Returns the first 256 digits of the service."""
     with digitgan_up() as (_, http):
-        answer = http.post("/generate", json={"seeds": list(range(256))}, headers={"Accept": "application/x-npy"})
-        file.write_bytes(answer.raise_for_status().content)
-    return file
+        response = http.post("/generate", json={"seeds": list(range(256))}, headers={"Accept": "application/x-npy"})
+    digits: Pixels = np.load(io.BytesIO(response.raise_for_status().content))
+    return digits
 
 
 def cpu_seconds(server: ServerProcess) -> float:
@@ -127,15 +130,23 @@ def own_seconds(client: gateways.GatewayClient) -> tuple[float, float]:
 
 
 @contextmanager
-def gateway(digits: Path) -> Iterator[gateways.GatewayClient]:
-    """Runs a gateway in front of a model server that answers at once."""
-    with tempfile.TemporaryDirectory(prefix="digitgan-") as directory:
-        target = f"{directory}/replay.sock"
-        with (
-            ServerProcess("-m", "benchmarks.replay", digits, target),
-            gateways.serving(f"unix:{target}", max_images_in_flight=100_000) as client,
-        ):
-            yield client
+def gateway(digits: Pixels) -> Iterator[gateways.GatewayClient]:
+    """Runs a gateway in front of a model server that gives the first N digits for any N rows, at once."""
+    recorded: dict[int, bytes] = {}
+
+    def replay(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
+        rows = request.inputs[NOISE].tensor_shape.dim[0].size
+        if rows not in recorded:
+            recorded[rows] = answer(request, {IMAGES: digits[:rows, ..., np.newaxis]})
+        return recorded[rows]
+
+    with (
+        tempfile.TemporaryDirectory(prefix="digitgan-") as directory,
+        MisbehavingServer(f"unix:{directory}/replay.sock") as server,
+        gateways.serving(server.target, max_images_in_flight=100_000) as client,
+    ):
+        server.behaviour = replay
+        yield client
 
 
 def load_of(client: gateways.GatewayClient, scenario: Scenario, seconds: int) -> Load:
@@ -150,21 +161,20 @@ def main(
     """Measures the gateway without the model's own time."""
     console = Console()
     require_wrk()
-    with tempfile.TemporaryDirectory() as directory:
-        file = record_digits(Path(directory))
-        parts = [cost_table(), _stage_table(np.load(file))]
-        console.print(*parts, sep="\n", markup=False, highlight=False)
-        rows: list[dict[str, Any]] = []
-        for number in range(rounds):
-            console.print(f"Round {number + 1} of {rounds}")
-            rows += _whole_requests(file, seconds)
+    digits = record_digits()
+    parts = [cost_table(), _stage_table(digits)]
+    console.print(*parts, sep="\n", markup=False, highlight=False)
+    rows: list[dict[str, Any]] = []
+    for number in range(rounds):
+        console.print(f"Round {number + 1} of {rounds}")
+        rows += _whole_requests(digits, seconds)
     parts.append(_request_table(rows))
     console.print(parts[-1], markup=False, highlight=False)
     if write:
         replace_between_marks(DOCS, "benchmarks.gateway", "\n".join(parts))
 
 
-def _whole_requests(digits: Path, seconds: int) -> list[dict[str, Any]]:
+def _whole_requests(digits: Pixels, seconds: int) -> list[dict[str, Any]]:
     rows = []
     with gateway(digits) as client:
         for scenario in SCENARIOS:

@@ -10,13 +10,11 @@ Lavenberg 1980) gives its throughput and latency: for the other runs, as a check
 import os
 import resource
 import statistics
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -147,7 +145,7 @@ def separate(gateways_: int, servers: int) -> Layout:
 def memory_of_answers() -> dict[str, list[float]]:
     """Returns the gateway's resident megabytes while it sends 65,536 images, by format."""
     curves: dict[str, list[float]] = {}
-    with tempfile.TemporaryDirectory() as directory, gateway(record_digits(Path(directory))) as client:
+    with gateway(record_digits()) as client:
         for name, media_type, count in (
             ("npy", "application/x-npy", ANSWER_IMAGES),
             ("zip", "application/zip", ANSWER_IMAGES),

@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import typer
 import yaml
 
-from digitgan.cli import app
 from tests.kubernetes.rendering import K8S, OVERLAYS, ROOT, containers, find, overlay, pod_of, render
+from tests.support.commands import assert_command_exists
 
 TEXTS = {page: page.read_text() for page in [*K8S.rglob("README.md"), *K8S.rglob("*.yaml")]}
 
@@ -23,7 +22,7 @@ def digitgan_commands() -> Iterator[tuple[str, ...]]:
     """Gives the words of each digitgan command that a README or an overlay runs in a pod."""
     for text in TEXTS.values():
         for line in re.findall(r"kubectl .* -- digitgan (.*)", text):
-            yield tuple(shlex.split(line.split("  #")[0]))
+            yield tuple(shlex.split(line, comments=True))
     for one in (one for name in OVERLAYS for one in containers(overlay(name))):
         if "args" in one and re.search("digitgan/(?!models)", one["image"]):
             yield tuple(one["args"])
@@ -41,10 +40,7 @@ def test_each_command_in_a_pod_exists() -> None:
     found = set(digitgan_commands())
     assert len(found) > 10
     for words in found:
-        command, rest = typer.main.get_command(app), list(words)
-        while hasattr(command, "commands"):
-            command = command.commands[rest.pop(0)]
-        command.make_context("digitgan", rest)
+        assert_command_exists(words)
 
 
 def test_each_folder_that_a_command_applies_exists() -> None:

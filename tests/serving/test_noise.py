@@ -46,14 +46,6 @@ def test_the_pages_philox_gives_the_published_known_answer() -> None:
     assert seed_to_noise.philox4x64([0, 0, 0, 0], [0, 0]) == published
 
 
-def test_a_row_depends_on_its_own_seed_only() -> None:
-    seeds = list(range(2**32 - 150, 2**32 + 150))
-    together = noise_from_seeds(seeds)
-    alone = np.concatenate([noise_from_seeds([seed]) for seed in seeds])
-    assert np.array_equal(together, alone)
-    assert np.array_equal(noise_from_seeds(seeds[::-1]), together[::-1])
-
-
 def test_threads_do_not_disturb_each_other() -> None:
     seeds = list(range(64))
     expected = noise_from_seeds(seeds)

@@ -2,8 +2,10 @@
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+import typer
 from typer.testing import CliRunner, Result
 
 from digitgan.cli import app
@@ -63,3 +65,11 @@ def assert_float32() -> None:
     import tensorflow as tf
 
     assert not tf.config.experimental.tensor_float_32_execution_enabled()
+
+
+def assert_command_exists(words: Sequence[str]) -> None:
+    """Passes when ``digitgan`` takes these words: a command, its arguments and its options."""
+    command, rest = typer.main.get_command(app), list(words)
+    while hasattr(command, "commands") and not rest[0].startswith("-"):
+        command = command.commands[rest.pop(0)]
+    command.make_context("digitgan", rest)

@@ -1,7 +1,5 @@
 """ModelService.GetModelStatus, PredictionService.GetModelMetadata, and gRPC health."""
 
-from typing import Any
-
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow.core.framework import types_pb2
@@ -38,22 +36,10 @@ def test_metadata_describes_the_signatures_of_the_newest_version_or_the_one_that
     assert client.metadata("half", "signature_def", label="stable").model_spec.version.value == 1
 
 
-@pytest.mark.parametrize(
-    ("name", "fields", "spec", "code", "word"),
-    [
-        ("half", (), {}, "INVALID_ARGUMENT", ""),
-        ("half", ("shoe_size",), {}, "INVALID_ARGUMENT", ""),
-        ("half", ("signature_def", "shoe_size"), {}, "INVALID_ARGUMENT", ""),
-        ("half", ("signature_def",), {"label": "beta"}, "INVALID_ARGUMENT", "beta"),
-        ("half", ("signature_def",), {"version": 99}, "NOT_FOUND", "99"),
-        ("absent", ("signature_def",), {}, "NOT_FOUND", "absent"),
-    ],
-)
-def test_other_metadata_is_refused(
-    client: Client, name: str, fields: tuple[str, ...], spec: dict[str, Any], code: str, word: str
-) -> None:
-    with refused(code, word):
-        client.metadata(name, *fields, **spec)
+@pytest.mark.parametrize("fields", [(), ("shoe_size",), ("signature_def", "shoe_size")])
+def test_other_metadata_is_refused(client: Client, fields: tuple[str, ...]) -> None:
+    with refused("INVALID_ARGUMENT"):
+        client.metadata("half", *fields)
 
 
 def test_health_is_serving_and_can_be_watched(client: Client) -> None:

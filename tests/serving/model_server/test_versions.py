@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tests.serving.model_server import saved_models
@@ -54,7 +53,7 @@ def unused_models(
 ) -> Iterator[Iterator[Model]]:
     """Gives one model of a server after the other."""
     root = tmp_path_factory.mktemp("life")
-    names = [f"model_{number}" for number in range(14)]
+    names = [f"model_{number}" for number in range(12)]
     for name in names:
         saved_models.publish(half_plus[2], root / name, 1)
     models_config = config({name: root / name for name in names})
@@ -140,13 +139,6 @@ def test_a_broken_version_is_not_tried_again(model: Model, wait_for_polls: Calla
     shutil.copyfile(model.half_plus[3] / "saved_model.pb", broken / "saved_model.pb")
     wait_for_polls()
     model.wait_for({2: "END", 1: "AVAILABLE"})
-
-
-def test_a_version_is_available_after_its_warm_up(model: Model) -> None:
-    requests = [{"x": np.zeros(size, np.float32)} for size in (1, 2, 4)]
-    model.publish(2, lambda path: saved_models.write_warmup(path, requests))
-    model.wait_for({2: "AVAILABLE", 1: "END"})
-    assert model.answer() == (3.5, 2)
 
 
 def test_only_numbers_are_versions(program: str, model: Model, wait_for_polls: Callable[[], None]) -> None:
