@@ -15,12 +15,11 @@ from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
 from api.http import problems
-from api.http.problems import ProblemError, ProblemType, at_pointer, invalid
+from api.http.problems import ProblemError, at_pointer, invalid
 from api.state import KEY, GatewayState
 from api.threads import in_thread_if_large
 
 JSON: Final = "application/json"
-_MAX_ERRORS: Final = 20
 _MESSAGES: Final = {
     "extra_forbidden": "There is no such field",
     "none_required": "is not supported",
@@ -41,15 +40,14 @@ _Model = TypeVar("_Model", bound=BaseModel)
 class RouteWithBody(APIRoute):
     """Limits the size of a request's body, its time to arrive, and the memory of all large bodies together.
 
-    Refuses a compressed body (415).
-
-    FastAPI's own ``max_body_size`` answers in plain text, and here every error is a problem document.
+    Refuses a compressed body. (FastAPI's own ``max_body_size`` answers in plain text.)
     """
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         gateway: GatewayState = scope["state"][KEY]
         most, timeout_s = gateway.settings.max_body_bytes, gateway.settings.body_timeout_s
         too_large = f"the body may have {most} bytes at most"
+        close = {"Connection": "close"}  # where the gateway does not read the rest of the body
         headers = Headers(scope=scope)
         if scope["method"] == "POST" and headers.get("content-encoding", "identity").strip().lower() != "identity":
             accepted = {"Accept-Encoding": "identity"}
@@ -72,12 +70,13 @@ class RouteWithBody(APIRoute):
                     complete = not message.get("more_body", False)
                     if LARGE_BODY_BYTES < size <= most and not is_large:
                         if gateway.waiting_bodies.locked():
-                            raise _last(problems.BUSY, "too many large bodies are on their way")
+                            raise ProblemError(problems.BUSY, "too many large bodies are on their way", headers=close)
                         async with gateway.waiting_bodies:
                             await gateway.large_bodies.acquire()
                         is_large = True
             except TimeoutError as error:
-                raise _last(problems.REQUEST_TIMEOUT, f"the body took more than {timeout_s:g} s") from error
+                detail = f"the body took more than {timeout_s:g} s"
+                raise ProblemError(problems.REQUEST_TIMEOUT, detail, headers=close) from error
             if size > most:
                 raise ProblemError(problems.BODY_TOO_LARGE, too_large)
             return message
@@ -87,11 +86,6 @@ class RouteWithBody(APIRoute):
         finally:
             if is_large:
                 gateway.large_bodies.release()
-
-
-def _last(problem: ProblemType, detail: str) -> ProblemError:
-    """Returns a problem with an answer that ends the connection: the gateway does not read the rest of the body."""
-    return ProblemError(problem, detail, headers={"Connection": "close"})
 
 
 def media_type(request: Request, accepted: Sequence[str]) -> str:
@@ -109,21 +103,24 @@ def media_type(request: Request, accepted: Sequence[str]) -> str:
 
 
 async def read_json(request: Request, model: type[_Model]) -> _Model:
-    """Returns the JSON body as a ``model``.
-
-    Raises ProblemError: 415 for another media type, 400 if it isn't JSON, 422 naming each field at fault.
-    """
+    """Returns the JSON body as a ``model``. Raises ProblemError: 415 for another media type, and as ``parse_json``."""
     media_type(request, (JSON,))
     body = await request.body()
     return await in_thread_if_large(len(body), lambda: parse_json(body, model))
 
 
 def parse_json(body: bytes, model: type[_Model]) -> _Model:
-    """Returns JSON as a ``model``.
+    """Returns JSON as a ``model``. Raises ProblemError: 400 if it isn't JSON, 422 naming each field at fault.
 
-    Raises ProblemError: 400 if it isn't JSON, 422 naming each field at fault.
+    JSON that would be 25 times its size in memory is refused before it is parsed. Brackets and commas are counted also
+    in strings: base64 has none.
     """
-    _check_size(body)
+    for most, what, count in (
+        (max(MAX_CONTAINERS, len(body) // 128), "lists and objects", body.count(b"[") + body.count(b"{")),
+        (MAX_VALUES + max(0, len(body) - 2**22) // 8, "values", body.count(b",") + 1),
+    ):
+        if count > most:
+            raise invalid(at_pointer("", f"the body has more than {most} {what}"))
     try:
         content = from_json(body)  # a step of its own: no other thread runs during either of the two
     except ValueError as error:
@@ -141,7 +138,7 @@ def validated(model: type[_Model], content: object) -> _Model:
             places = [f"/{field}" for field in one.get("ctx", {}).get("fields", ())]
             places = places or ["".join(f"/{escaped(part)}" for part in one["loc"])]
             found += [at_pointer(place, _MESSAGES.get(one["type"], one["msg"])) for place in places]
-        raise invalid(*found[:_MAX_ERRORS]) from error
+        raise invalid(*found[:20]) from error
 
 
 class _Multipart(MultiPartParser):
@@ -180,19 +177,6 @@ async def read_form(request: Request, *, max_files: int, max_fields: int) -> Asy
         yield form
     finally:
         await form.close()
-
-
-def _check_size(body: bytes) -> None:
-    """Refuses JSON that would be 25 times its size in memory, before it is parsed.
-
-    It counts brackets and commas, also those in strings, which base64 doesn't have. Raises ProblemError (422).
-    """
-    for most, what, count in (
-        (max(MAX_CONTAINERS, len(body) // 128), "lists and objects", body.count(b"[") + body.count(b"{")),
-        (MAX_VALUES + max(0, len(body) - 2**22) // 8, "values", body.count(b",") + 1),
-    ):
-        if count > most:
-            raise invalid(at_pointer("", f"the body has more than {most} {what}"))
 
 
 def escaped(part: object) -> str:

@@ -37,31 +37,27 @@ TIMEOUT_PARAMETER: Final[dict[str, Any]] = {
 """The header as OpenAPI has it; a number without an exponent."""
 
 Part = Literal["turn", "model", "answer"]
-"""Where time runs out: in the queue for the model server, at the model server, or making the answer."""
-
-_DETAILS: Final[dict[Part, str]] = {
+_RAN_OUT: Final[dict[Part, str]] = {
     "turn": "in the queue for the model server",
     "model": "at the model server",
     "answer": "while the answer was being made",
 }
+"""Where time runs out, for metrics and in words."""
 
 
 @dataclass(slots=True)
 class CurrentRequest:
-    """What is known so far of a request in progress.
-
-    Attributes:
-        deadline: when its time limit ends, in the event loop's time.
-        waited_for: what it waited for when it was cancelled.
-        model_seconds: its waits for the model server.
-        versions: of the models that have answered it.
-    """
+    """What is known so far of a request in progress."""
 
     request_id: str = ""
     deadline: float = math.inf
+    """When its time limit ends, in the event loop's time."""
     waited_for: Part = "answer"
+    """What it waited for when it was cancelled."""
     model_seconds: float = 0.0
+    """Its waits for the model server."""
     versions: dict[str, int] = field(default_factory=dict)
+    """The versions of the models that have answered it."""
 
 
 current: Final[ContextVar[CurrentRequest]] = ContextVar("current")
@@ -76,23 +72,14 @@ def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
     return f"{random.getrandbits(128):032x}"  # a name and no secret: refusals need thousands a second
 
 
-class OutOfTimeError(ProblemError):
-    """The time of a request ran out (504) in ``part``."""
-
-    def __init__(self, part: Part, limit_s: float) -> None:
-        super().__init__(TIMEOUT, f"{limit_s:g} s ran out {_DETAILS[part]}")
-        self.part = part
-
-
 @asynccontextmanager
 async def time_limit(request: Request) -> AsyncIterator[None]:
     """Cancels the block after the seconds in the header of ``request``, or those in the settings if they are fewer.
 
-    The header is read by hand: FastAPI would take 0.1 ms for it. Raises ProblemError (422) if it is wrong, and
-    OutOfTimeError when the time is over.
+    Raises ProblemError: 422 if the header is wrong, 504 when the time is over.
     """
     limit_s: float = request.state.gateway.settings.request_timeout_s
-    text = request.headers.get(TIMEOUT_HEADER)
+    text = request.headers.get(TIMEOUT_HEADER)  # by hand: FastAPI would take 0.1 ms for it
     if text is not None:
         if not _SECONDS.fullmatch(text) or not float(text):
             raise invalid(at_parameter(TIMEOUT_HEADER, "should be a number of seconds above 0, such as 2.5"))
@@ -104,4 +91,4 @@ async def time_limit(request: Request) -> AsyncIterator[None]:
         async with asyncio.timeout_at(work.deadline):
             yield
     except TimeoutError as error:
-        raise OutOfTimeError(work.waited_for, limit_s) from error
+        raise ProblemError(TIMEOUT, f"{limit_s:g} s ran out {_RAN_OUT[work.waited_for]}") from error

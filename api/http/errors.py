@@ -10,11 +10,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from api.http import problems
-from api.http.current_request import OutOfTimeError
+from api.http.current_request import current
 from api.http.problems import ProblemError, ProblemType, at_parameter, invalid, problem_response
 from api.state import KEY, GatewayState
 from serving.tf_serving import client
-from serving.tf_serving.client import ModelServerError, VersionNotFoundError
+from serving.tf_serving.client import DeadlineError, ModelServerError, VersionNotFoundError
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ UPSTREAM: Final[dict[type[ModelServerError], tuple[ProblemType, str]]] = {
     ),
     client.ContractError: (problems.BROKEN_CONTRACT, "{model} does not answer as agreed"),
     client.NoSignatureError: (problems.BROKEN_CONTRACT, "{model} does not answer as agreed"),
-    client.DeadlineError: (problems.TIMEOUT, "the time ran out at the model server: {model} took too long"),
+    DeadlineError: (problems.TIMEOUT, "the time ran out at the model server: {model} took too long"),
 }
 """The problem and its detail for each failure of the model server. The log has the server's own message."""
 
@@ -47,7 +47,7 @@ def install(app: FastAPI) -> None:
 
 
 async def _answer(request: Request, error: Exception) -> Response:
-    """Answers a failure. An unknown one keeps its text for the log, where the request's id leads to it."""
+    """Answers a failure. The text of an unknown one is only in the log."""
     match error:
         case ProblemError():
             problem = error
@@ -73,5 +73,5 @@ async def _answer(request: Request, error: Exception) -> Response:
             problem = ProblemError(problems.INTERNAL_ERROR, "the service's log has the reason", headers=headers)
     if problem.problem is problems.TIMEOUT:
         state: GatewayState = request.scope["state"][KEY]
-        state.metrics.timeouts.labels(error.part if isinstance(error, OutOfTimeError) else "model").inc()
+        state.metrics.timeouts.labels("model" if isinstance(error, DeadlineError) else current.get().waited_for).inc()
     return problem_response(problem, request.scope["path"])

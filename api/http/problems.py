@@ -1,7 +1,4 @@
-"""Every error is a problem document (RFC 9457): the types, the exception that carries one, the one writer.
-
-The gateway serves a page about each type at the type's URI.
-"""
+"""Every error is a problem document (RFC 9457): the types, the exception that carries one, the one writer."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +9,6 @@ import orjson
 from starlette.responses import Response
 
 MEDIA_TYPE: Final = "application/problem+json"
-
 
 _MEANINGS: Final = {
     slug: meaning.strip()
@@ -27,7 +23,7 @@ TYPES: Final[list["ProblemType"]] = []
 
 @dataclass(frozen=True)
 class ProblemType:
-    """A type of problem. ``title`` is the same for every occurrence; the text at its URI is in ``problems.md``."""
+    """A type of problem. The gateway serves a page about it at its URI."""
 
     slug: str
     status: int
@@ -44,7 +40,7 @@ class ProblemType:
 
     @property
     def page(self) -> str:
-        """The text at the type's URI, as Markdown."""
+        """The text at the URI, as Markdown."""
         retry = f" A `Retry-After` of {self.retry_after_s} s comes with it." if self.retry_after_s else ""
         return f"## {self.title}\n\n`{self.uri}`, status {self.status}\n\n{_MEANINGS[self.slug]}{retry}\n"
 
@@ -62,12 +58,8 @@ REQUEST_TIMEOUT: Final = ProblemType("request-timeout", 408, "The request did no
 BODY_TOO_LARGE: Final = ProblemType("body-too-large", 413, "The request's body is too large")
 UNSUPPORTED_MEDIA_TYPE: Final = ProblemType("unsupported-media-type", 415, "The body's media type is not supported")
 INVALID_REQUEST: Final = ProblemType("invalid-request", 422, "The request has invalid values")
-RATE_LIMITED: Final = ProblemType(
-    "rate-limited",
-    429,
-    "The API key has no images left for now",
-    retry_after_s=0,  # the header is computed for each request
-)
+# Its Retry-After is computed for each request.
+RATE_LIMITED: Final = ProblemType("rate-limited", 429, "The API key has no images left for now", retry_after_s=0)
 HEADER_TOO_LARGE: Final = ProblemType("header-too-large", 431, "The request's header is too large")
 INTERNAL_ERROR: Final = ProblemType("internal-error", 500, "The gateway failed")
 BROKEN_CONTRACT: Final = ProblemType("broken-contract", 502, "The model server broke the contract")

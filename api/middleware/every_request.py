@@ -15,12 +15,9 @@ from api.http.current_request import CurrentRequest
 from api.telemetry.metrics import Metrics
 
 NOTHING: Final = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-"""The policy of answers other than pages: images, JSON, problem documents."""
-PAGE: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
-    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-)
-"""The policy of pages: scripts, styles and images come from the gateway's own files, and nothing is inline."""
+"""The Content-Security-Policy of answers other than pages: images, JSON, problem documents."""
+PAGE: Final = f"{NOTHING}; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'"
+"""That of pages: scripts, styles and images come from the gateway's own files, and nothing is inline."""
 
 ALWAYS: Final[Sequence[tuple[str, str]]] = (
     ("X-Content-Type-Options", "nosniff"),
@@ -28,7 +25,6 @@ ALWAYS: Final[Sequence[tuple[str, str]]] = (
     ("Cross-Origin-Opener-Policy", "same-origin"),
     ("Permissions-Policy", "camera=(), geolocation=(), microphone=(), payment=(), usb=()"),
 )
-POLICY: Final = "Content-Security-Policy"
 
 CLIENT_LEFT: Final = 499
 """The status, in metrics and logs, of a request that its client cancelled before the answer began."""
@@ -99,7 +95,7 @@ def add_security_headers(headers: MutableHeaders, status: int) -> None:
     # The fields of a 304 replace those of the stored answer (RFC 9111, 3.2), and it has no type.
     if status != 304:
         is_page = headers.get("content-type", "").startswith("text/html")
-        headers.setdefault(POLICY, PAGE if is_page else NOTHING)
+        headers.setdefault("Content-Security-Policy", PAGE if is_page else NOTHING)
 
 
 def _log_request(request: CurrentRequest, scope: Scope, route: str, status: int, sent: int, seconds: float) -> None:

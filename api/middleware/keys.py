@@ -23,9 +23,7 @@ from api.http.problems import RATE_LIMITED, UNAUTHENTICATED, ProblemError, at_po
 OPEN: Final = ("/healthz/", "/v2/health/", "/metrics", "/problems/")
 """Paths that begin like this take no key: probes and scrapers have none, and problems should be explained."""
 
-POLICY: Final = "images"
 WINDOW_S: Final = 60
-_CHALLENGE: Final = "WWW-Authenticate"
 _BEARER: Final = 'Bearer realm="digitgan"'
 _BASIC: Final = 'Basic realm="digitgan", charset="UTF-8"'
 _ENTRY: Final = re.compile(r"([A-Za-z0-9_.-]{1,64}):([0-9a-f]{64})(?::([0-9]{1,9}))?")
@@ -53,10 +51,7 @@ def hash_of(key: str) -> str:
 
 
 def keys_of(text: str) -> tuple[ApiKey, ...]:
-    """Returns the keys in a setting: ``name:sha256`` or ``name:sha256:images``, separated by commas or spaces.
-
-    Raises ValueError for anything else, and for a name that is there twice.
-    """
+    """Returns the keys in a setting. Raises ValueError for a wrong one, and for a name that is there twice."""
     found: dict[str, ApiKey] = {}
     for entry in text.replace(",", " ").split():
         match = _ENTRY.fullmatch(entry)
@@ -85,15 +80,12 @@ class TokenBucket:
         return 0.0
 
     def fields(self) -> dict[str, str]:
-        """Returns ``RateLimit-Policy`` and ``RateLimit`` (draft-ietf-httpapi-ratelimit-headers-10, sections 3 and 4).
-
-        ``t`` is when the bucket is full again.
-        """
+        """Returns ``RateLimit-Policy`` and ``RateLimit`` (draft-ietf-httpapi-ratelimit-headers-10, 3 and 4)."""
         self.take(0)
         full_s = math.ceil((self.quota - self.level) * WINDOW_S / self.quota)
         return {
-            "RateLimit-Policy": f'"{POLICY}";q={self.quota};w={WINDOW_S};qu="images"',
-            "RateLimit": f'"{POLICY}";r={max(0, int(self.level))};t={full_s}',
+            "RateLimit-Policy": f'"images";q={self.quota};w={WINDOW_S};qu="images"',
+            "RateLimit": f'"images";r={max(0, int(self.level))};t={full_s}',
         }
 
 
@@ -122,13 +114,12 @@ def _take(bucket: TokenBucket, images: int, again: int = 0) -> None:
     """Takes ``images``, or raises ProblemError (429). ``again``: what the request has paid and will pay once more."""
     if missing_s := bucket.take(images):
         wait_s = math.ceil(missing_s + again * WINDOW_S / bucket.quota)
-        headers = {"Retry-After": str(wait_s)}
         detail = f"the API key has {bucket.quota} images a minute; enough for this request in {wait_s} s"
-        raise ProblemError(RATE_LIMITED, detail, headers=headers)
+        raise ProblemError(RATE_LIMITED, detail, headers={"Retry-After": str(wait_s)})
 
 
 class CheckKeys:
-    """ASGI middleware: lets requests with one of ``keys`` pass, and tells them what they have left.
+    """ASGI middleware: lets requests with one of ``keys`` pass. Answers say how many images the key has left.
 
     ``images_per_minute`` is for keys that name no number of their own; 0 is no limit.
     """
@@ -161,14 +152,13 @@ class CheckKeys:
             if sha256 not in self._buckets:
                 detail = "the API key is not valid" if given else "send the header Authorization: Bearer <key>"
                 raise ProblemError(UNAUTHENTICATED, detail)
-            bucket = self._buckets[sha256]
-            if bucket:
+            if bucket := self._buckets[sha256]:
                 _take(bucket, 1)
         except ProblemError as error:
             refusal = problem_response(error, scope["path"])
             if error.problem is UNAUTHENTICATED:  # two fields: Chromium takes each for one challenge
-                refusal.headers[_CHALLENGE] = _BEARER + (', error="invalid_token"' if given else "")
-                refusal.headers.append(_CHALLENGE, _BASIC)
+                refusal.headers["WWW-Authenticate"] = _BEARER + (', error="invalid_token"' if given else "")
+                refusal.headers.append("WWW-Authenticate", _BASIC)
             await refusal(scope, receive, with_fields)
             return
         scope[_QUOTA] = bucket

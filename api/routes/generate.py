@@ -97,12 +97,11 @@ async def interpolate(request: Request) -> Response:
     named = form.batches or form.animated
     headers = {"Content-Disposition": f'inline; filename="walk.{form.suffix}"'} if named else {}
     with state.admission.images(request, frames, "/steps"):
-        noise = await in_thread(lambda: _path(body))  # of 4,096 seeds it takes half a second
+        noise = await in_thread(partial(_path, body))  # of 4,096 seeds it takes half a second
         return await _respond(request, noise, body, media_type, headers)
 
 
 def _path(body: InterpolateRequest) -> Noise:
-    """Returns the noise of all frames: float32 [N, 100]."""
     points = noise_from_seeds(body.seeds) if body.seeds else np.array(body.noise, np.float32)
     return interpolation.path(points, body.steps, body.method, body.loop)
 
@@ -116,9 +115,8 @@ async def _respond(
 ) -> Response:
     """Generates the digits of an admitted request, and returns them as ``media_type``.
 
-    In a stream each batch has the time of a request. The first one is awaited, with its labels, so that most failures
-    are problem documents. A later failure can only break off the answer, and its length or the missing end of the zip
-    shows that.
+    A stream begins when its first batch is there, so that most failures are problem documents. A later failure can only
+    break off the answer: its length or the missing end of the zip shows that.
     """
     state: GatewayState = request.state.gateway
     form = FORMATS[media_type]
@@ -137,8 +135,8 @@ async def _respond(
             encode = partial(form.encode, first, body.scale, frame_ms)
             content = await in_thread_if_large(pixels, encode, _LARGE if pixels > _LARGE_PIXELS else None)
             return Response(content, 200, headers, media_type)
-    assert generation.rest is not None
-    assert form.batches is not None
+    assert generation.rest
+    assert form.batches
     batches = state.admission.stream(request, len(rows), first, generation.rest)
     if form.length:
         headers["Content-Length"] = str(form.length(len(rows), body.scale))

@@ -3,16 +3,14 @@
 All addresses in them are relative, so they work below any path prefix that a reverse proxy strips.
 """
 
-import os
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Scope
 
 from api.routes.cacheable import REVALIDATE
 
@@ -22,10 +20,8 @@ _HERE: Final = Path(__file__).parents[1]
 class _Files(StaticFiles):
     """Files that a browser keeps, and asks each time whether they have changed."""
 
-    def file_response(
-        self, full_path: str | os.PathLike[str], stat_result: os.stat_result, scope: Scope, status_code: int = 200
-    ) -> Response:
-        response = super().file_response(full_path, stat_result, scope, status_code)
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(*args, **kwargs)
         response.headers["Cache-Control"] = REVALIDATE
         return response
 

@@ -71,7 +71,10 @@ async def score(request: Request, options: Annotated[ScoreOptions, Query()]) -> 
     state: GatewayState = request.state.gateway
     negotiate(request, (JSON,))
     media_type = bodies.media_type(request, tuple(_BODY))
-    files, in_body = await _read(request, media_type, state.settings.max_score_images)
+    files, in_body = await _read(request, media_type)
+    if not 1 <= len(files) <= state.settings.max_score_images:
+        detail = f"{len(files)} images; from 1 to {state.settings.max_score_images} are scored at once"
+        raise invalid(at_pointer(f"/{FIELD}", detail))
     options = options.model_copy(update=in_body)
     with state.admission.images(request, len(files), f"/{FIELD}"):
         async with time_limit(request):
@@ -88,16 +91,12 @@ async def score(request: Request, options: Annotated[ScoreOptions, Query()]) -> 
     return Response(orjson.dumps(answer), 200, media_type=JSON)
 
 
-async def _read(request: Request, media_type: str, max_images: int) -> tuple[list[bytes], dict[str, Any]]:
-    """Returns the files in the body and the options that it sets.
-
-    Raises ProblemError for a body without images or with too many.
-    """
+async def _read(request: Request, media_type: str) -> tuple[list[bytes], dict[str, Any]]:
+    """Returns the files in the body and the options that it sets. Raises ProblemError."""
     if media_type == PNG:
         return [await request.body()], {}
     if media_type == JSON:
         body = await bodies.read_json(request, ScoreRequest)
-        _check_count(len(body.images), max_images)
         files = [_from_base64(text, f"/{FIELD}/{index}") for index, text in enumerate(body.images)]
         return files, body.model_dump(include=body.model_fields_set, exclude={FIELD})
     async with bodies.read_form(request, max_files=10_000, max_fields=1000) as form:
@@ -107,15 +106,8 @@ async def _read(request: Request, media_type: str, max_images: int) -> tuple[lis
             expected = f"only files in the field {FIELD}, and {', '.join(names)} are accepted"
             raise invalid(*(at_pointer(f"/{bodies.escaped(name)}", expected) for name in unknown[:20]))
         options = bodies.validated(ScoreOptions, texts)
-        parts = form.getlist(FIELD)
-        _check_count(len(parts), max_images)
-        files = [await _from_part(part, f"/{FIELD}/{index}") for index, part in enumerate(parts)]
+        files = [await _from_part(part, f"/{FIELD}/{index}") for index, part in enumerate(form.getlist(FIELD))]
         return files, options.model_dump(exclude_unset=True)
-
-
-def _check_count(count: int, most: int) -> None:
-    if not 1 <= count <= most:
-        raise invalid(at_pointer(f"/{FIELD}", f"{count} images; from 1 to {most} are scored at once"))
 
 
 async def _from_part(part: UploadFile | str, pointer: str) -> bytes:

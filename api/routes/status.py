@@ -5,11 +5,10 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Final
 
-import anyio.to_thread
 from fastapi import APIRouter, Request
-from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import PlainTextResponse, Response
 
 from api import openapi
@@ -67,7 +66,7 @@ async def models(request: Request) -> ModelsResponse:
             for version in model.versions:
                 try:
                     path = models_dir / model.name / str(version.version)
-                    version.card = await anyio.to_thread.run_sync(read_card, path)
+                    version.card = await asyncio.to_thread(read_card, path)
                 except CardError as error:
                     _log.warning("no model card: %s", error)
     return ModelsResponse(models=found)
@@ -75,7 +74,7 @@ async def models(request: Request) -> ModelsResponse:
 
 @router.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
-    """Returns all metrics in Prometheus' text format. Asks the model server for the states of the models first."""
+    """In Prometheus' text format, with the states of the models as the model server knows them now."""
     state: GatewayState = request.state.gateway
     gauges = state.metrics
     for name, model in (await _all_statuses(state)).items():
@@ -88,22 +87,22 @@ async def metrics(request: Request) -> Response:
         gauges.serving_version.labels(name).set(serving)
         gauges.newest_version.labels(name).set(newest)
         gauges.newest_failed.labels(name).set(failed)
-    return Response(gauges.exposition(), media_type=CONTENT_TYPE_LATEST)
+    return Response(generate_latest(gauges.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 async def unready_models(state: GatewayState) -> list[dict[str, str]]:
     """Returns ``model`` and ``detail`` for each model that isn't available; nothing if all of them are."""
     now, seen = time.monotonic(), state.available_at
-    faults = {}
+    faults = []
     for name, model in (await _all_statuses(state)).items():
         if isinstance(model, ModelServerError):
             if not isinstance(model, DeadlineError) or now - seen.get(name, -math.inf) >= STALE_STATUS_S:
-                faults[name] = problem_of(model).detail
+                faults.append({"model": name, "detail": problem_of(model).detail})
         elif model.serving is not None:
             seen[name] = now
         else:
-            faults[name] = model.detail or ""
-    return [{"model": name, "detail": detail} for name, detail in faults.items()]
+            faults.append({"model": name, "detail": model.detail or ""})
+    return faults
 
 
 async def _all_statuses(state: GatewayState) -> dict[str, Model | ModelServerError]:
@@ -121,9 +120,8 @@ async def _all_statuses(state: GatewayState) -> dict[str, Model | ModelServerErr
 async def model_status(state: GatewayState, name: str, timeout_s: float) -> Model:
     """Returns a model without its cards, and without versions if the model server does not know it.
 
-    ``serving`` is the version with the configured label, or without a label the newest that is AVAILABLE.
-
-    Raises ModelServerError.
+    ``serving`` is the version with the configured label, or without a label the newest that is AVAILABLE. Raises
+    ModelServerError.
     """
     client = state.inference.client
     label = client.version_label
@@ -141,16 +139,17 @@ async def model_status(state: GatewayState, name: str, timeout_s: float) -> Mode
     for one in versions:
         error = None if one.error_code == "OK" else VersionError(code=one.error_code, message=one.error_message)
         found.append(ModelVersion(version=one.version, state=one.state, error=error, card=None))
-    status: Literal["available", "unavailable"] = "unavailable" if serving is None else "available"
-    model = Model(name=name, status=status, detail=None, serving=serving, versions=found)
+    model = Model(name=name, status="available", detail=None, serving=serving, versions=found)
     if failed := _failed(model):
         assert failed.error
         then = "nothing serves" if serving is None else f"version {serving} serves on"
         model.detail = f"version {failed.version}: {failed.error.code}: {failed.error.message}; {then}"
-        model.status = "unavailable" if serving is None else "degraded"
+        model.status = "degraded"
     elif serving is None:
         states = ", ".join(f"{one.version} {one.state}" for one in versions) or "there are none"
         model.detail = f"no version{f' with the label {label}' if label else ''} is AVAILABLE ({states})"
+    if serving is None:
+        model.status = "unavailable"
     return model
 
 

@@ -11,8 +11,6 @@ from opentelemetry import trace
 
 from api.http.current_request import current
 
-Format = Literal["text", "json"]
-
 MAX_PER_MINUTE: Final = 20
 """Warnings and errors of a kind: clients can cause any number of them."""
 
@@ -53,10 +51,9 @@ class JsonFormatter(logging.Formatter):
 
 
 class LimitRepeats(logging.Filter):
-    """Lets ``most`` warnings and errors of each kind pass a minute.
+    """Lets ``most`` warnings and errors of each kind pass a minute. The last line that passes says so.
 
-    A kind is a place in the code, the type of the exception, and ``extra={"kind": …}`` of the event. The last line of
-    a kind that passes says so.
+    A kind is a place in the code, the type of the exception, and ``extra={"kind": …}`` of the event.
     """
 
     def __init__(self, most: int) -> None:
@@ -66,7 +63,6 @@ class LimitRepeats(logging.Filter):
         self._counts: Counter[tuple[object, ...]] = Counter()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Returns whether the record passes."""
         if record.levelno < logging.WARNING:
             return True
         minute = int(time.monotonic() // 60)
@@ -80,12 +76,9 @@ class LimitRepeats(logging.Filter):
         return self._counts[kind] <= self._most
 
 
-_FORMATTERS: Final[dict[Format, type[logging.Formatter]]] = {"text": TextFormatter, "json": JsonFormatter}
-
-
-def configure(level: str, log_format: Format) -> None:
+def configure(level: str, log_format: Literal["text", "json"]) -> None:
     """Sends what this process logs, from ``level`` on, to stderr in ``log_format``."""
     handler = logging.StreamHandler()
     handler.addFilter(LimitRepeats(MAX_PER_MINUTE))
-    handler.setFormatter(_FORMATTERS[log_format]())
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

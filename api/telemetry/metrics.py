@@ -1,8 +1,7 @@
 """Prometheus metrics, in a registry of each app's own.
 
-Requests are labelled by route template: a million seeds are one time series. Requests to no route are labelled "none".
-Models are labelled by the version that answered, never by one that a caller named; calls without an answer have the
-version "none".
+Requests are labelled by route template: a million seeds are one time series. Models are labelled by the version that
+answered, never by one that a caller named. Where there is no route or no answer, the label is "none".
 """
 
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from functools import partial
 from importlib.metadata import version as version_of
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from serving.contract import BATCH_SIZES
 
@@ -93,7 +92,3 @@ class Metrics:
         """Counts the images that the discriminator scored, by verdict."""
         for verdict in ("real", "fake"):
             self.scores.labels(str(version), verdict).inc(verdicts.count(verdict))
-
-    def exposition(self) -> bytes:
-        """Returns all metrics in Prometheus' text format."""
-        return generate_latest(self.registry)

@@ -1,15 +1,15 @@
 """OpenTelemetry traces: FastAPI makes a span for each request, and this module one below it for each model server call.
 
-Only this module imports OpenTelemetry's SDK, and the app imports it only where tracing is on (the extra ``otel``).
+Only this module needs OpenTelemetry's SDK (the extra ``otel``). The app imports it only where tracing is on.
 """
 
+import asyncio
 import logging
 import os
 import threading
 from importlib.metadata import version
 from typing import Any, Final
 
-import anyio.to_thread
 import grpc
 from fastapi.telemetry import TelemetryConfig
 from opentelemetry import propagate, trace
@@ -26,21 +26,15 @@ _UNTRACED: Final = ("/healthz/", "/v2/health/", "/metrics")
 """Paths that machines poll every few seconds."""
 
 _CLOSE_SECONDS: Final = 2.0
-_EXPORTER: Final = "opentelemetry.exporter.otlp.proto.grpc.exporter"
-_LIMIT: Final = LimitRepeats(1)
-"""Without a collector the exporter would log every failed attempt."""
+
+# Without a collector the exporter would log every failed attempt.
+logging.getLogger("opentelemetry.exporter.otlp.proto.grpc.exporter").addFilter(LimitRepeats(1))
 
 
 class Traces:
-    """The traces of one app, sent by OTLP over gRPC. OpenTelemetry's environment variables configure the exporter.
-
-    Attributes:
-        telemetry: the argument ``telemetry`` of FastAPI, which makes the spans of requests.
-        calls: the gRPC interceptor that makes the spans of calls.
-    """
+    """The traces of one app, sent by OTLP over gRPC. OpenTelemetry's environment variables configure the exporter."""
 
     def __init__(self) -> None:
-        logging.getLogger(_EXPORTER).addFilter(_LIMIT)
         attributes = {SERVICE_VERSION: version("digitgan")}
         if not os.environ.get(OTEL_SERVICE_NAME):
             attributes[SERVICE_NAME] = "digitgan-gateway"
@@ -58,11 +52,11 @@ class Traces:
         # A daemon thread: the exporter retries for longer than a process that is stopping may take.
         closing = threading.Thread(target=self._provider.shutdown, daemon=True)
         closing.start()
-        await anyio.to_thread.run_sync(closing.join, _CLOSE_SECONDS)
+        await asyncio.to_thread(closing.join, _CLOSE_SECONDS)
 
 
 class TraceCalls(grpc.aio.UnaryUnaryClientInterceptor):
-    """gRPC interceptor: makes a client span below a request's span for each call, and sends its context along."""
+    """Makes a client span below a request's span for each gRPC call, and sends its context along."""
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
@@ -70,8 +64,7 @@ class TraceCalls(grpc.aio.UnaryUnaryClientInterceptor):
     async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
         if not trace.get_current_span().get_span_context().is_valid:
             return await continuation(client_call_details, request)
-        path = client_call_details.method
-        name = (path.decode() if isinstance(path, bytes) else path).removeprefix("/")
+        name = client_call_details.method.decode().removeprefix("/")
         service, _, method = name.partition("/")
         attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method, **_call_attributes(request)}
         with self._tracer.start_as_current_span(name, kind=SpanKind.CLIENT, attributes=attributes) as span:
