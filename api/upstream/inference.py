@@ -1,10 +1,8 @@
 """Calls of the model server: measured, shared under load, cut into batches, and of one version for one answer.
 
 A request that is alone is sent at once. While calls are in flight, requests wait, and the next call takes as many as
-fit. So under load the fixed costs of a call are paid once for many requests.
-
-Requests in one call are independent: each has its own time limit, a disconnect cancels only that request, and a call
-that fails because of its rows is repeated for each request alone.
+fit. Requests in one call are independent: each has its own time limit, a disconnect cancels only that request, and a
+call that fails because of its rows is repeated for each request alone.
 """
 
 import asyncio
@@ -14,8 +12,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iter
 from contextlib import aclosing, nullcontext
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Final, NamedTuple, TypeVar
+from itertools import accumulate, islice
+from typing import Final, TypeVar
 
 import numpy as np
 from opentelemetry import trace
@@ -55,15 +53,10 @@ _ATTEMPTS: Final = 2
 Rows = Array | Sequence[int]
 """Rows of a model's input. Seeds stand for their noise, which is computed when the call is sent."""
 
+Kind = tuple[str, str, int | None]
+"""Model, signature and version (None: the newest): what requests must have in common to share a call."""
+
 _T = TypeVar("_T")
-
-
-class Kind(NamedTuple):
-    """What requests must have in common to share a call. ``version`` None: the newest."""
-
-    model: str
-    signature: str
-    version: int | None
 
 
 @dataclass(eq=False)
@@ -72,28 +65,17 @@ class QueuedRequest:
 
     rows: Rows
     deadline: float
-    answer: "asyncio.Future[Prediction]"
+    answer: asyncio.Future[Prediction]
     context: Context = field(default_factory=copy_context)
-    call: "Call | None" = None
-
-
-@dataclass(eq=False)
-class Call:
-    """A call for several requests."""
-
-    requests: list[QueuedRequest]
-    rows: int = 0
-    task: "asyncio.Task[None] | None" = None
 
 
 @dataclass(eq=False)
 class RequestQueue:
-    """Requests that can share calls, first in, first out. ``scheduled``: they are sent in this round of the loop."""
+    """Requests that can share calls, first in, first out, and the calls in flight by their tasks."""
 
     kind: Kind
     waiting: deque[QueuedRequest] = field(default_factory=deque)
-    in_flight: set[Call] = field(default_factory=set)
-    scheduled: bool = False
+    in_flight: dict[asyncio.Task[None], list[QueuedRequest]] = field(default_factory=dict)
 
 
 class Inference:
@@ -114,102 +96,103 @@ class Inference:
         start = time.perf_counter()
         try:
             async with self._large[model] if len(rows) > LARGEST_SMALL_ROWS else nullcontext():
-                kind = Kind(model, signature, version)
+                kind = model, signature, version
                 if kind not in self._queues:  # clients name versions, so a new queue drops those that are unused
                     self._queues = {one: used for one, used in self._queues.items() if used.waiting or used.in_flight}
                     self._queues[kind] = RequestQueue(kind)
                 queue = self._queues[kind]
                 queue.waiting.append(queued)
-                if not queue.scheduled:  # all requests of this round of the event loop can share the call
-                    queue.scheduled = True
-                    loop.call_soon(self._send, queue)
+                loop.call_soon(self._send, queue)  # all requests of this round of the event loop can share the call
                 prediction = await queued.answer
             request.versions[model] = prediction.version
             trace.get_current_span().set_attribute(f"digitgan.version.{model}", prediction.version)
             return prediction
         except asyncio.CancelledError:
-            request.waited_for = "model" if queued.call else "turn"
+            request.waited_for = "turn" if queue is None or queued in queue.waiting else "model"
             if queue:
-                self._cancel(queue, queued)
+                self._drop_unwanted(queue)
             raise
         finally:
-            queued.call = None  # Without the cycle the outputs are freed at once.
             request.model_seconds += time.perf_counter() - start
 
     def _send(self, queue: RequestQueue) -> None:
         """Sends waiting requests as calls. A second call has at least as many rows as the first."""
-        queue.scheduled = False
         while queue.waiting and len(queue.in_flight) < CALLS_IN_FLIGHT:
-            if sum(len(one.rows) for one in queue.waiting) < sum(call.rows for call in queue.in_flight):
+            sent = sum(len(one.rows) for requests in queue.in_flight.values() for one in requests)
+            if sum(len(one.rows) for one in queue.waiting) < sent:
                 return
-            call = Call([])
-            while queue.waiting and call.rows + len(queue.waiting[0].rows) <= MAX_BATCH:
-                request = queue.waiting.popleft()
-                request.call = call
-                call.requests.append(request)
-                call.rows += len(request.rows)
-            queue.in_flight.add(call)
-            call.task = asyncio.create_task(self._run(queue, call), context=call.requests[0].context)
+            requests: list[QueuedRequest] = []
+            left = MAX_BATCH
+            while queue.waiting and len(queue.waiting[0].rows) <= left:
+                requests.append(queue.waiting.popleft())
+                left -= len(requests[-1].rows)
+            task = asyncio.create_task(self._run(queue, requests), context=requests[0].context)
+            queue.in_flight[task] = requests
 
-    def _cancel(self, queue: RequestQueue, request: QueuedRequest) -> None:
-        """Takes a request out of the queue, or ends its call if no other request wants the outputs."""
-        call = request.call
-        if call is None:
-            queue.waiting.remove(request)
-        elif call.task and all(one.answer.done() for one in call.requests):
-            call.task.cancel()
-            call.task = None  # Without the cycle the rows are freed at once.
-            queue.in_flight.discard(call)
-            self._send(queue)
-
-    async def _run(self, queue: RequestQueue, call: Call) -> None:
-        """Makes and measures a call, and sends the next one. Gives each request its rows, or the error."""
-        model, signature, version = queue.kind
-        left_s = max(request.deadline for request in call.requests) - asyncio.get_running_loop().time()
-        metrics, answered_by = self.metrics, NO_VERSION
-        in_flight = metrics.calls_in_flight.labels(model)
-        in_flight.inc()
-        start = time.perf_counter()
-        outcome: Prediction | Exception
-        try:
-            rows = joined([request.rows for request in call.requests])
-            timeout_s = min(max(left_s, 0.001), _MAX_CALL_S)
-            outcome = await self.client.predict(model, rows, signature=signature, version=version, timeout_s=timeout_s)
-            answered_by = str(outcome.version)
-            if (model, signature) == (GENERATOR, SIGNATURE):
-                metrics.images.labels(answered_by).inc(call.rows)
-        except Exception as error:
-            outcome = error
-            if isinstance(error, ModelServerError) and not isinstance(error, NoSignatureError):  # which is an answer
-                metrics.upstream_errors.labels(model, error.code).inc()
-        finally:
-            in_flight.dec()
-            metrics.model_seconds.labels(model, answered_by).observe(time.perf_counter() - start)
-            metrics.batch_size.labels(model, answered_by).observe(call.rows)
-        queue.in_flight.discard(call)
+    def _drop_unwanted(self, queue: RequestQueue) -> None:
+        """Takes cancelled requests out of the queue, and cancels calls that no request waits for."""
+        queue.waiting = deque(request for request in queue.waiting if not request.answer.done())
+        for task, requests in list(queue.in_flight.items()):
+            if all(request.answer.done() for request in requests):
+                task.cancel()
+                del queue.in_flight[task]
         self._send(queue)
-        if isinstance(outcome, ContractError) and not isinstance(outcome, NoSignatureError) and len(call.requests) > 1:
-            for request in call.requests:  # one of them may be at fault
-                await self._run(queue, Call([request], len(request.rows)))
-            return
-        end = 0
-        for request in call.requests:
-            start_row, end = end, end + len(request.rows)
+
+    async def _run(self, queue: RequestQueue, requests: list[QueuedRequest]) -> None:
+        """Makes the call of some requests, sends the next one, and gives each request its outputs or the error."""
+        outcomes = await self._call(queue.kind, requests)
+        refused = isinstance(outcomes[0], ContractError) and not isinstance(outcomes[0], NoSignatureError)
+        if refused and len(requests) > 1:  # one of them may be at fault
+            outcomes = [(await self._call(queue.kind, [request]))[0] for request in requests]
+        task = asyncio.current_task()
+        assert task
+        del queue.in_flight[task]
+        self._send(queue)
+        for request, outcome in zip(requests, outcomes, strict=True):
             if request.answer.done():
                 continue
             if isinstance(outcome, Exception):
                 request.answer.set_exception(outcome)
             else:
-                outputs = {name: output[start_row:end] for name, output in outcome.outputs.items()}
-                request.answer.set_result(Prediction(outcome.model, outcome.version, outputs))
+                request.answer.set_result(outcome)
+
+    async def _call(self, kind: Kind, requests: list[QueuedRequest]) -> Sequence[Prediction | Exception]:
+        """Makes and measures one call. Returns for each request its outputs or the error."""
+        model, signature, version = kind
+        left_s = max(request.deadline for request in requests) - asyncio.get_running_loop().time()
+        parts = [request.rows for request in requests]
+        ends = list(accumulate(map(len, parts)))
+        metrics, answered_by = self.metrics, NO_VERSION
+        start = time.perf_counter()
+        try:
+            if any(isinstance(part, np.ndarray) for part in parts):
+                rows = np.concatenate([one if isinstance(one, np.ndarray) else noise_from_seeds(one) for one in parts])
+            else:  # the noise of twenty seeds takes twice as long as that of one
+                rows = noise_from_seeds([seed for part in parts for seed in part])
+            timeout_s = min(max(left_s, 0.001), _MAX_CALL_S)
+            with metrics.calls_in_flight.labels(model).track_inprogress():
+                made = await self.client.predict(model, rows, signature=signature, version=version, timeout_s=timeout_s)
+            answered_by = str(made.version)
+            if (model, signature) == (GENERATOR, SIGNATURE):
+                metrics.images.labels(answered_by).inc(ends[-1])
+        except Exception as error:
+            if isinstance(error, ModelServerError) and not isinstance(error, NoSignatureError):  # which is an answer
+                metrics.upstream_errors.labels(model, error.code).inc()
+            return [error] * len(requests)
+        finally:
+            metrics.model_seconds.labels(model, answered_by).observe(time.perf_counter() - start)
+            metrics.batch_size.labels(model, answered_by).observe(ends[-1])
+        predictions = []
+        for part, end in zip(parts, ends, strict=True):
+            outputs = {name: output[end - len(part) : end] for name, output in made.outputs.items()}
+            predictions.append(Prediction(made.model, made.version, outputs))
+        return predictions
 
     async def predict_all(self, model: str, rows: Rows, *, version: int | None) -> AsyncGenerator[Prediction]:
         """Runs ``model`` on ``rows`` (at least one) in slices of SLICE_ROWS, and yields the predictions in order.
 
-        One version answers all: the later calls name the version that answered the first, also where a newer one has
-        been swapped in since. While the caller works on a prediction, the next one is on its way.
-
-        Raises ModelServerError; VersionNotFoundError also if that version is withdrawn meanwhile.
+        The version that answers the first call answers all. Raises ModelServerError; VersionNotFoundError also if that
+        version is withdrawn meanwhile.
         """
         first = await self.predict(model, rows[:SLICE_ROWS], version=version)
         slices = (rows[start : start + SLICE_ROWS] for start in range(SLICE_ROWS, len(rows), SLICE_ROWS))
@@ -219,27 +202,16 @@ class Inference:
                 yield prediction
 
     async def predict_whole(self, model: str, rows: Rows, *, version: int | None) -> Prediction:
-        """Returns the outputs of ``model`` for all ``rows``, also if the model is swapped meanwhile: see retry_on_swap.
-
-        Raises ModelServerError, ProblemError.
-        """
+        """Returns the outputs of ``model`` for all ``rows``, as ``retry_on_swap`` does. Raises ModelServerError too."""
         if len(rows) <= SLICE_ROWS:
             return await self.predict(model, rows, version=version)
 
         async def attempt() -> Prediction:
             parts = [one async for one in self.predict_all(model, rows, version=version)]
-            first = parts[0]
-            outputs = {name: np.concatenate([part.outputs[name] for part in parts]) for name in first.outputs}
-            return Prediction(first.model, first.version, outputs)
+            outputs = {name: np.concatenate([part.outputs[name] for part in parts]) for name in parts[0].outputs}
+            return Prediction(model, parts[0].version, outputs)
 
         return await retry_on_swap(model, version, attempt)
-
-
-def joined(parts: Sequence[Rows]) -> Array:
-    """Returns the rows of all parts. The noise of twenty seeds takes twice as long as that of one."""
-    if not any(isinstance(part, np.ndarray) for part in parts):
-        return noise_from_seeds([seed for part in parts for seed in part])
-    return np.concatenate([part if isinstance(part, np.ndarray) else noise_from_seeds(part) for part in parts])
 
 
 async def in_order(first: _T, others: Iterator[Coroutine[None, None, _T]], ahead: int) -> AsyncGenerator[_T]:
@@ -266,10 +238,7 @@ async def retry_on_swap(
 ) -> _T:
     """Returns what ``attempt`` returns. If a version that answers is withdrawn meanwhile, its successor starts again.
 
-    Args:
-        model, version: what the request names; version None means the newest.
-        attempt: makes the whole answer, by one version of each model.
-        before_retry: forgets which version is the newest, where that is cached.
+    ``before_retry`` forgets which version is the newest, where that is cached.
 
     Raises VersionNotFoundError for the version that the request names; ProblemError (503) if successors are withdrawn.
     """
