@@ -1,15 +1,13 @@
 """What a version of the generator carries with it, fetched once from the model server: its seed index, its story.
 
-The index says which digit each of the first seeds gives. It was computed when the version was exported (signature
-``seed_index`` of ``serving.contract``). A request for sevens chooses among the seeds of sevens here, and costs no more
-than any other.
+The index says which digit each of the first seeds gives: a request for sevens chooses among the seeds of sevens.
 """
 
 import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,18 +15,8 @@ from numpy.typing import NDArray
 from api.http.problems import at_pointer, invalid
 from api.http.schemas import GenerateRequest
 from api.upstream.inference import Inference
-from serving.contract import (
-    CLASSES,
-    CONFIDENCES,
-    CURATED,
-    DIGITS,
-    GENERATOR,
-    INDEXED_SEEDS,
-    NOT_INDEXED,
-    SEED_INDEX,
-    STORY,
-    STORY_BYTES,
-)
+from serving import contract
+from serving.contract import CLASSES, GENERATOR, NOT_INDEXED, SEED_INDEX, STORY
 from serving.tf_serving.client import Array, ContractError, NoSignatureError, Prediction
 
 NEWEST_S: Final = 1.0
@@ -54,11 +42,8 @@ _T = TypeVar("_T")
 class Carried(Generic[_T]):
     """What the versions in use carry under a signature that gives it page by page.
 
-    Args:
-        signature: the signature's name.
-        length: the output that says how many entries there are in all. The pages of the others hold them.
-        lengths: the lengths that keep the contract.
-        read: makes the result from the version and the entries by output. Raises ValueError for wrong entries.
+    ``length`` is the output with the number of entries, which ``lengths`` bounds. ``read`` makes the result from the
+    version and the entries by output, and raises ValueError for wrong entries.
     """
 
     inference: Inference
@@ -72,11 +57,9 @@ class Carried(Generic[_T]):
     _newest_until: float = field(default=0.0, init=False)
 
     async def of(self, version: int | None) -> _T | None:
-        """Returns what ``version`` carries; None if it carries nothing. Requests for one version share one fetch.
+        """Returns what ``version`` carries, or the version that was the newest at most NEWEST_S ago; None for nothing.
 
-        ``version`` None means the version that was the newest at most NEWEST_S ago.
-
-        Raises ModelServerError; VersionNotFoundError if there is no such version any more.
+        Requests for one version share one fetch. Raises ModelServerError: VersionNotFoundError for a withdrawn version.
         """
         if version is None:
             if time.monotonic() >= self._newest_until:
@@ -125,12 +108,9 @@ class Carried(Generic[_T]):
 
 @dataclass(frozen=True, eq=False)
 class SeedIndex:
-    """The index of one version: entry s describes the image of seed s.
+    """The index of one version: entry s describes the image of seed s, with the classifier's probability of the digit.
 
-    Attributes:
-        digits: uint8 [S], 0 to 9, or NOT_INDEXED where nothing is known.
-        confidences: float32 [S], the classifier's probability of that digit.
-        curated: bool [S], whether the image passes the floors of confidence and logit.
+    A digit may be NOT_INDEXED. Images that pass the floors of confidence and logit are curated.
     """
 
     version: int
@@ -138,14 +118,16 @@ class SeedIndex:
     confidences: NDArray[np.float32]
     curated: NDArray[np.bool_]
 
-    def __post_init__(self) -> None:
-        if ((self.digits >= CLASSES) & (self.digits != NOT_INDEXED)).any():
+    @classmethod
+    def read(cls, version: int, entries: Mapping[str, Array]) -> Self:
+        """Returns the index with these entries. Raises ValueError for a wrong digit."""
+        digits = entries[contract.DIGITS]
+        if ((digits >= CLASSES) & (digits != NOT_INDEXED)).any():
             raise ValueError("a digit above 9")
+        return cls(version, digits, entries[contract.CONFIDENCES], entries[contract.CURATED] != 0)
 
     def choose(self, request: GenerateRequest) -> list[int]:
-        """Returns seeds of the kind that ``request`` names by ``digit`` and ``curated``, none of them twice.
-
-        With ``start`` they are the next ones in ascending order, up to ``count``; without, ``count`` at random.
+        """Returns seeds of the kind that ``request`` names: the next ones from ``start`` on, or others at random.
 
         Raises ProblemError (422) if the index has too few.
         """
@@ -166,8 +148,7 @@ class SeedIndex:
         return chosen
 
 
-@dataclass(frozen=True)
-class Story:
+class Story(NamedTuple):
     """How a version of the generator learned: a JSON document."""
 
     version: int
@@ -176,11 +157,7 @@ class Story:
 
 def seed_indexes(inference: Inference) -> Carried[SeedIndex]:
     """Returns the indexes of the versions in use."""
-
-    def read(version: int, entries: Mapping[str, Array]) -> SeedIndex:
-        return SeedIndex(version, entries[DIGITS], entries[CONFIDENCES], entries[CURATED] != 0)
-
-    return Carried(inference, SEED_INDEX, INDEXED_SEEDS, range(MAX_SEEDS + 1), read)
+    return Carried(inference, SEED_INDEX, contract.INDEXED_SEEDS, range(MAX_SEEDS + 1), SeedIndex.read)
 
 
 def stories(inference: Inference) -> Carried[Story]:
@@ -189,4 +166,4 @@ def stories(inference: Inference) -> Carried[Story]:
     def read(version: int, entries: Mapping[str, Array]) -> Story:
         return Story(version, entries[STORY].tobytes())
 
-    return Carried(inference, STORY, STORY_BYTES, range(1, MAX_STORY_BYTES + 1), read)
+    return Carried(inference, STORY, contract.STORY_BYTES, range(1, MAX_STORY_BYTES + 1), read)

@@ -1,18 +1,13 @@
-"""How an image file is put together, looked at before a decoder works through it.
+"""Finds files that take a decoder seconds to minutes for few pixels, before it reads them.
 
 A PNG of 8 MB can have 700,000 chunks, or 8,000 colour profiles of a mebibyte each when inflated; a JPEG as many
-segments, or thousands of scans that each pass over all of its pixels: few pixels, and seconds to minutes of work.
-Layouts: PNG (Third Edition) sections 5.2 and 5.3, JPEG (ITU-T T.81) annex B.
+segments, or thousands of scans of all its pixels. Layouts: PNG (Third Edition) section 5, JPEG (ITU-T T.81) annex B.
 """
 
 from typing import Final
 
-MOST_PARTS: Final = 64
-"""Chunks of a PNG, or segments of a JPEG before its first scan; and one more for each PART_BYTES of the file."""
-PART_BYTES: Final = 1024
-"""Encoders put 8 KiB and more of pixels into a chunk, and up to 64 KiB of a profile into a segment."""
 MOST_SCANS: Final = 64
-"""Of a JPEG. Progressive encoders make about 10; no image needs more than 1 + 63 for each of its bits' planes."""
+"""Of a JPEG. Progressive encoders make about 10."""
 
 PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _JPEG: Final = b"\xff\xd8"
@@ -22,19 +17,17 @@ _ALONE: Final = frozenset({0x00, 0x01, 0xC8, *range(0xD0, 0xDA), *range(0xF0, 0x
 
 
 def complaint(file: bytes) -> str:
-    """Returns why a PNG or JPEG is too laborious to decode, in words for its sender; "" if nothing speaks against it.
-
-    What isn't well-formed is left to the decoder, which stops at it.
-    """
+    """Returns why a PNG or JPEG would take too long to decode; "" for all others, and for malformed files."""
+    # Encoders put 8 KiB and more of pixels into a chunk, and up to 64 KiB of a profile into a segment.
+    most = 64 + len(file) // 1024
     if file.startswith(PNG_SIGNATURE):
-        return _png_complaint(file)
+        return _png_complaint(file, most)
     if file.startswith(_JPEG):
-        return _jpeg_complaint(file)
+        return _jpeg_complaint(file, most)
     return ""
 
 
-def _png_complaint(file: bytes) -> str:
-    most = MOST_PARTS + len(file) // PART_BYTES
+def _png_complaint(file: bytes, most: int) -> str:
     place, chunks, profiles = len(PNG_SIGNATURE), 0, 0
     while place + 8 <= len(file):
         length, kind = int.from_bytes(file[place : place + 4]), file[place + 4 : place + 8]
@@ -48,12 +41,12 @@ def _png_complaint(file: bytes) -> str:
     return ""
 
 
-def _jpeg_complaint(file: bytes) -> str:
+def _jpeg_complaint(file: bytes, most: int) -> str:
     # In compressed data 0xFF is followed by 0 or a restart marker, so that the pair begins a scan wherever it stands
     # (or is in a thumbnail or a comment: of these there are few).
     if file.count(b"\xff\xda") > MOST_SCANS:
         return f"more than {MOST_SCANS} JPEG scans"
-    place, most = len(_JPEG), MOST_PARTS + len(file) // PART_BYTES
+    place = len(_JPEG)
     for _ in range(most):
         if place + 1 >= len(file):
             return ""

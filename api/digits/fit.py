@@ -25,16 +25,6 @@ Fit = Literal["auto", "always", "never"]
 
 Image.MAX_IMAGE_PIXELS = None  # read_digit has a limit of its own
 
-INK_SIDE: Final = 20
-_STROKE_SIDE: Final = 160
-"""Strokes are measured, and thickened, with the digit at this size."""
-_THINNEST: Final = 0.1
-"""Of the digit's size: thinner strokes are thickened. MNIST's have about 0.12, and thinner ones fade in 20 pixels."""
-_SOFT: Final = (0.15, 0.85)
-"""Ink of at most the first strength counts as paper, of at least the second as full."""
-_PAGE: Final = 0.6
-"""An opaque area that fills this share of its box is a page. Strokes fill less."""
-
 
 class ImageError(ValueError):
     """The file is not an image that is accepted. The message says why, for the sender."""
@@ -42,10 +32,9 @@ class ImageError(ValueError):
 
 @dataclass(frozen=True)
 class Digit:
-    """``pixels``: uint8 [28, 28], light on dark. ``fitted``: whether they differ from those that were sent.
+    """An image's digit: uint8 [28, 28], light on dark. ``fitted``: whether the pixels differ from the image's.
 
-    ``sent_pixels``: how many the image had. ``ink``: whether any was found. ``polarity`` and ``box`` (left, top, right,
-    bottom, in pixels of the upright image): of the ink that was fitted; None where nothing was.
+    ``polarity`` and ``box``, in pixels of the upright image, are those of ink that was fitted.
     """
 
     pixels: Pixels
@@ -59,11 +48,9 @@ class Digit:
 def read_digit(file: bytes, *, max_pixels: int, formats: tuple[str, ...] = FORMATS, fit: Fit = "auto") -> Digit:
     """Returns the digit in an image file.
 
-    ``fit``: ``auto`` keeps 28×28 pixels that are already as MNIST has them, and fits everything else; ``always`` fits
-    every image; ``never`` keeps every image, which has to be of 28×28 pixels, gray and opaque.
-
-    Raises ImageError for a file that isn't one of ``formats``, is damaged, is animated, or has more than
-    ``max_pixels`` (found out before any of them is decoded), and for one that ``never`` can't keep.
+    ``fit``: ``auto`` keeps 28×28 pixels as MNIST has them, and fits all others; ``always`` fits every image; ``never``
+    keeps every image. Raises ImageError for a file that isn't one of ``formats``, is damaged, is animated, or has more
+    than ``max_pixels``, and with ``never`` for other than 28×28 gray and opaque pixels.
     """
     image, (width, height) = _decode(file, max_pixels, formats)
     plain = _plain(image)
@@ -120,10 +107,7 @@ def _plain(image: Image.Image) -> Pixels | None:
 
 
 def _is_as_mnist(pixels: Pixels) -> bool:
-    """Returns whether 28×28 pixels have their ink where MNIST has it: light on black, of its size, in the middle.
-
-    MNIST's 70,000 images and nearly all that the generator makes keep well within these bounds.
-    """
+    """Returns whether 28×28 pixels are like MNIST's: light on black, with ink of its size, in the middle."""
     if np.median(pixels) > 2 or pixels.max() < 200:
         return False
     left, top, right, bottom = box_of(pixels > 64)
@@ -158,17 +142,17 @@ def _page(image: Image.Image, width: int, *, deep: bool) -> tuple[Image.Image, i
 
 
 def _opaque(rgba: Pixels) -> tuple[Pixels, int, int]:
-    """Returns what is drawn on an image with transparency, and its place.
+    """Returns what is drawn on an image with transparency, its left and its top.
 
-    That is the page, if opaque pixels fill a rectangle (but for round corners) and differ: margins and shadows around
-    it are left out. In all other images the opacity is the drawing.
+    Opaque pixels that fill a rectangle, but for round corners, and differ are a page. In other images the opacity is
+    the drawing.
     """
     alpha = rgba[..., 3]
     visible = rgba[..., :3][alpha > alpha.max() // 2]
     solid = alpha >= 0.9 * alpha.max()
     left, top, right, bottom = box_of(solid)
     box = slice(top, bottom), slice(left, right)
-    if not visible.size or solid[box].mean() < _PAGE:
+    if not visible.size or solid[box].mean() < 0.6:  # strokes fill less of their box than a page
         return alpha, 0, 0
     paper = np.median(visible, axis=0)
     if np.quantile(np.abs(visible - paper).max(axis=1), 0.998) < 2 * FAINTEST:
@@ -179,12 +163,12 @@ def _opaque(rgba: Pixels) -> tuple[Pixels, int, int]:
 
 def into_mnist(ink: Ink) -> Pixels:
     """Returns the ink as MNIST would have it: uint8 [28, 28], light on dark, in 20×20 pixels, centred by mass."""
-    strength = np.clip((ink.strength - _SOFT[0]) / (_SOFT[1] - _SOFT[0]), 0, 1)
-    strokes = _resized(np.rint(strength * 255).astype(np.uint8), _STROKE_SIDE, Image.Resampling.BICUBIC)
-    missing = round((_THINNEST * _STROKE_SIDE - _stroke_width(strokes > 127)) / 2)
-    if missing > 0:
+    strength = np.clip((ink.strength - 0.15) / (0.85 - 0.15), 0, 1)  # less is paper, more is full ink
+    strokes = _resized(np.rint(strength * 255).astype(np.uint8), 160, Image.Resampling.BICUBIC)
+    missing = round((16 - _stroke_width(strokes > 127)) / 2)
+    if missing > 0:  # MNIST's strokes are 19 wide at this size, and thinner ones fade in 20 pixels
         strokes = dilated(np.pad(strokes, missing), missing)
-    small = _resized(strokes, INK_SIDE, Image.Resampling.LANCZOS)
+    small = _resized(strokes, 20, Image.Resampling.LANCZOS)
     small = np.rint(small * (255 / max(1, small.max()))).astype(np.uint8)
     top, left = (_offset(small.sum(axis=axis)) for axis in (1, 0))
     canvas = np.zeros((IMAGE_SIDE, IMAGE_SIDE), np.uint8)
@@ -193,7 +177,7 @@ def into_mnist(ink: Ink) -> Pixels:
 
 
 def _resized(pixels: Pixels, side: int, how: Image.Resampling) -> Pixels:
-    """Returns the pixels resized, so that the longer side is ``side``."""
+    """Resizes pixels: their longer side becomes ``side``."""
     height, width = pixels.shape
     factor = side / max(height, width)
     size = max(1, round(width * factor)), max(1, round(height * factor))
@@ -208,14 +192,10 @@ def _stroke_width(strokes: NDArray[np.bool_]) -> float:
 
 
 def _offset(mass: NDArray[np.integer]) -> int:
-    """Returns where the ink box begins on one axis, for its centre of mass to come to pixel 14 (from 0).
-
-    That is where MNIST has it: 13.98 ± 0.29 vertically and 14.01 ± 0.29 horizontally.
-    """
+    """Returns where the ink box begins on one axis: its centre of mass comes to pixel 14, as in MNIST (± 0.29)."""
     return int(np.clip(round(IMAGE_SIDE / 2 - _centre(mass)), 0, IMAGE_SIDE - mass.size))
 
 
 def _centre(mass: NDArray[np.integer]) -> float:
-    """Returns the centre of mass; the middle where there is none."""
     total = int(mass.sum())
     return float(np.arange(mass.size) @ mass) / total if total else mass.size / 2

@@ -3,8 +3,8 @@
     ink = find_ink(Image.open("seven.jpg").convert("RGB"))   # None where there is no ink
     ink.strength                                             # 0 for paper to 1 for full ink, cut to the digit
 
-Each step is one function, in the order of `find_ink`; docs/score.md shows a picture of each. Pillow and NumPy do all of
-it: OpenCV would add 150 MB to the gateway's image and 17 MB to its memory, and scikit-image needs SciPy.
+Each step is one function: docs/score.md shows a picture of each. Pillow and NumPy do all of it: OpenCV would add 150 MB
+to the gateway's image, and scikit-image needs SciPy.
 """
 
 from dataclasses import dataclass
@@ -23,26 +23,8 @@ Polarity = Literal["dark-on-light", "light-on-dark"]
 
 LARGE_SIDE: Final = 200
 """Larger pictures are averaged down to between one and two times this side."""
-SMALL_SIDE: Final = 112
-"""Smaller pictures are enlarged to about this side, so that edges lie between pixels."""
 FAINTEST: Final = 12
 """Gray levels. Less contrast than this is no ink."""
-LINE: Final = 0.03
-"""The thickest ruled line, as a share of the page."""
-BROADEST: Final = 0.32
-"""The broadest stroke, as a share of the page. Anything broader is background: a shadow, a table."""
-INK: Final = 0.35
-"""Pixels of at least this strength belong to a stroke."""
-SMALLEST: Final = 0.03
-"""A drawing smaller than this share of the page is dust."""
-RIM: Final = 0.12
-"""The lines of a box lie within this share of its shorter side from its edges."""
-DIGIT_IN_BOX: Final = 0.25
-"""A digit in a box is at least this share of its height."""
-NOISE: Final = 6
-"""Gray levels. A page is noisy where half of all neighbours differ by more."""
-MARGIN: Final = 0.12
-"""Remains of frames and lines lie within this share of the page from its edge."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +40,7 @@ def find_ink(picture: Image.Image) -> Ink | None:
     """Returns the ink of the one digit in an L or RGB picture, or None if there is no ink."""
     page = without_rules(straightened(without_noise(one_channel(np.asarray(picture)))))
     page = without_rules(page.T).T
-    factor = max(1, round(SMALL_SIDE / max(page.shape)))
+    factor = max(1, round(112 / max(page.shape)))  # edges then lie between pixels
     if factor > 1:
         size = page.shape[1] * factor, page.shape[0] * factor
         page = np.asarray(Image.fromarray(page).resize(size, Image.Resampling.BICUBIC))
@@ -66,9 +48,9 @@ def find_ink(picture: Image.Image) -> Ink | None:
     strength = ink_strength(page if polarity == "dark-on-light" else ~page)
     if strength is None:
         return None
-    strokes = main_drawing(without_box(strength > INK))
+    strokes = main_drawing(without_box(strength > 0.35))
     left, top, right, bottom = box_of(strokes)
-    if max(right - left, bottom - top) < SMALLEST * max(strokes.shape):
+    if max(right - left, bottom - top) < 0.03 * max(strokes.shape):  # dust
         return None
     strength = np.where(dilated(strokes, 1 + factor // 2), strength, 0)[top:bottom, left:right]
     box = left // factor, top // factor, -(-right // factor), -(-bottom // factor)
@@ -82,10 +64,7 @@ def box_of(mask: Mask) -> Box:
 
 
 def one_channel(page: Pixels) -> Pixels:
-    """Returns the colours along the axis on which small things differ most from what is around them.
-
-    Brightness alone loses yellow on white and blue on black.
-    """
+    """Returns the colours along the axis on which small things differ most from their surroundings."""
     if page.ndim == 2:
         return page
     small = Image.fromarray(page)
@@ -99,17 +78,14 @@ def one_channel(page: Pixels) -> Pixels:
 
 
 def without_noise(page: Pixels) -> Pixels:
-    """Smooths a noisy page: each pixel becomes the mean of the 5×5 pixels around it. Leaves other pages as they are."""
-    if min(page.shape) < 64 or np.median(np.abs(np.diff(page.astype(np.int16)))) < NOISE:
+    """Smooths a page on which half of all neighbours differ by 6 gray levels: to means of 5×5 pixels."""
+    if min(page.shape) < 64 or np.median(np.abs(np.diff(page.astype(np.int16)))) < 6:
         return page
     return np.asarray(Image.fromarray(page).filter(ImageFilter.BoxBlur(2)))
 
 
 def straightened(page: Pixels) -> Pixels:
-    """Returns a page with its ruled lines horizontal, if they are up to 6 % askew (called deskewing).
-
-    Of several shears, it takes the one that makes the profile of the rows the sharpest.
-    """
+    """Returns a page with ruled lines of up to 6 % slope made horizontal: the shear with the sharpest rows' profile."""
     height, width = page.shape
     if min(height, width) < 64:
         return page
@@ -166,8 +142,7 @@ def polarity_of(page: Pixels) -> Polarity:
 def background(page: Pixels, share: float) -> Pixels:
     """Returns the page without the dark things that are narrower than ``share`` of its side (a closing).
 
-    Uneven light, shadows and the table around the paper are broad, so that they stay. Beyond its edges the page goes on
-    as it ends, so that a frame is broad too.
+    Beyond its edges the page goes on as it ends, so that a frame is broad.
     """
     side = max(2, round(share * max(page.shape)))
     rows, columns = (np.arange(1 - side, length + side - 1).clip(0, length - 1) for length in page.shape)
@@ -179,7 +154,7 @@ def background(page: Pixels, share: float) -> Pixels:
 
 def ink_strength(page: Pixels) -> Floats | None:
     """Returns how much ink each pixel of a page with dark ink has, 0 to 1; None if there is too little contrast."""
-    strength = (background(page, BROADEST) - page).astype(np.float32)
+    strength = (background(page, 0.32) - page).astype(np.float32)  # a shadow or a table is broader than any stroke
     noise = _quantile(strength[::2, ::2], 0.3)
     strength -= noise
     smooth = Image.fromarray(strength).reduce(2) if min(strength.shape) > 100 else strength
@@ -191,10 +166,7 @@ def ink_strength(page: Pixels) -> Floats | None:
 
 
 def without_box(strokes: Mask) -> Mask:
-    """Returns the strokes without a box around the digit, as around a cell of a form, and without what is beyond it.
-
-    Each of the four sides of a box is a line along nearly all of it, and there is something tall inside.
-    """
+    """Returns the strokes without a box, such as a form's cell: four lines with something tall inside."""
     _, _, boxes = connected_parts(strokes)
     if not boxes.size:
         return strokes
@@ -202,7 +174,7 @@ def without_box(strokes: Mask) -> Mask:
     whole = strokes[top:bottom, left:right]
     inside = whole.copy()
     height, width = whole.shape
-    rim = round(RIM * min(height, width))
+    rim = round(0.12 * min(height, width))  # the lines of a box lie within it
     if not rim:
         return strokes
     depth = np.arange(rim)[:, np.newaxis]
@@ -216,7 +188,7 @@ def without_box(strokes: Mask) -> Mask:
         np.rot90(inside, turns)[:rim] &= (depth < start) | (depth > start + thickness)
     label, _, (left_inside, top_inside, right_inside, bottom_inside) = connected_parts(inside)
     kept = (right_inside > rim) & (left_inside < width - rim) & (bottom_inside > rim) & (top_inside < height - rim)
-    if not (kept & (bottom_inside - top_inside > DIGIT_IN_BOX * height)).any():
+    if not (kept & (bottom_inside - top_inside > 0.25 * height)).any():
         return strokes
     found = np.zeros_like(strokes)
     found[top:bottom, left:right] = inside & kept[label]  # Without what is left of round corners.
@@ -224,14 +196,14 @@ def without_box(strokes: Mask) -> Mask:
 
 
 def main_drawing(strokes: Mask) -> Mask:
-    """Returns the strokes of the digit alone: no specks, no shadows at the edge, no remains of lines along it."""
+    """Returns the strokes without specks, and without shadows and remains of lines at the edge."""
     if not strokes.any():
         return strokes
     height, width = strokes.shape
     label, area, (left, top, right, bottom) = connected_parts(strokes)
     touching = (top == 0) | (left == 0) | (bottom == height) | (right == width)
     towards_middle = np.minimum.outer(_distance_to_edge(height), _distance_to_edge(width))
-    beside = np.bincount(label[strokes], towards_middle[strokes] > MARGIN, top.size) == 0
+    beside = np.bincount(label[strokes], towards_middle[strokes] > 0.12, top.size) == 0  # all of it is near the edge
     length = np.maximum(bottom - top, right - left)
     line = beside & (area < 0.2 * length**2) & (length > 0.2 * max(height, width))  # straight, or around a corner
     mass = np.bincount(label[strokes], towards_middle[strokes] + 0.02, top.size)
@@ -246,7 +218,7 @@ def main_drawing(strokes: Mask) -> Mask:
 def connected_parts(mask: Mask) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
     """Returns the part of each pixel of a mask, [h, w], the area of each part, [P], and their boxes, [4, P].
 
-    Joins the runs of set pixels in each row with those that they touch in the next one, corners included.
+    It joins the runs of set pixels in each row with those that they touch in the next one, corners included.
     """
     height, width = mask.shape
     stride = width + 2
@@ -292,7 +264,7 @@ def _greatest(values: NDArray[Any], side: int) -> NDArray[Any]:
 
 def _thin_rows(page: Pixels) -> Pixels:
     """Returns how far each pixel stands out from what is a little above and below, lighter or darker."""
-    side = max(3, round(LINE * len(page)))
+    side = max(3, round(0.03 * len(page)))  # of the thickest line
     padded = page[np.arange(1 - side, len(page) + side - 1).clip(0, len(page) - 1)]
     darker: Pixels = ~_greatest(~_greatest(padded, side), side) - page
     lighter = page - _greatest(~_greatest(~padded, side), side)

@@ -1,7 +1,6 @@
 """Generates the digits of a request: all of one version, in batches, with labels if the request wants them.
 
-Digits of a kind (``digit``, ``curated``) come from seeds that the index of a version names, and mean nothing in another
-version. The seeds are chosen from the index of the newest version, and that version is named in the call.
+The seeds of digits of a kind (``digit``, ``curated``) come from the index of a version, and that version makes them.
 """
 
 import secrets
@@ -19,25 +18,19 @@ from api.upstream.inference import Rows, retry_on_swap
 from serving.contract import CLASSIFIER, GENERATOR, IMAGES, MAX_SEED, NOT_INDEXED, PROBABILITIES
 from serving.tf_serving.client import Array, Prediction, VersionNotFoundError
 
-_DECIMALS = 6
-"""Of a confidence in an answer; float32 has seven digits."""
-
 
 @dataclass(frozen=True)
 class Digits:
-    """Digits of one version.
+    """Digits of one version: uint8 [N, 28, 28], without seeds if they come from noise.
 
-    Attributes:
-        pixels: uint8 [N, 28, 28].
-        seeds: their seeds; None if they come from noise.
-        labels: the digit that each shows, and the confidence of that; None if the request wants none.
+    ``labels``, if the request wants them: the digit that each shows, and the confidence of that.
     """
 
     model: str
     version: int
     pixels: Pixels
-    seeds: Sequence[int] | None = None
-    labels: Sequence[tuple[int, float]] | None = None
+    seeds: Sequence[int] | None
+    labels: Sequence[tuple[int, float]] | None
 
 
 @dataclass(frozen=True)
@@ -67,19 +60,9 @@ def source_of(request: GenerateRequest) -> Rows | GenerateRequest:
 
 
 async def generate(
-    state: GatewayState,
-    source: Rows | GenerateRequest,
-    version: int | None,
-    *,
-    labelled: bool = False,
-    whole: bool = True,
+    state: GatewayState, source: Rows | GenerateRequest, version: int | None, *, labelled: bool, whole: bool
 ) -> Generation:
-    """Generates all digits, or only the first batch unless ``whole``.
-
-    Args:
-        source: seeds, noise float32 [N, 100], or a request for seeds that the seed index chooses.
-        version: the version that the request names; None means the newest.
-        labelled: whether to label the digits.
+    """Generates all digits, or only the first batch unless ``whole``, from ``source`` (see ``source_of``).
 
     Raises ModelServerError, ProblemError.
     """
@@ -120,11 +103,7 @@ async def _digits(state: GatewayState, prediction: Prediction, rows: Rows, label
 async def _labels(
     state: GatewayState, images: Array, seeds: Sequence[int] | None, version: int
 ) -> list[tuple[int, float]]:
-    """Returns the digit that each image shows, and the confidence of that.
-
-    The labels of seeds in the index of the version that made the images come from there; the classifier labels the
-    others. Raises ModelServerError.
-    """
+    """Returns the labels of images: from the version's index where it has the seed, else from the classifier."""
     digits, confidences = np.full(len(images), NOT_INDEXED, np.uint8), np.zeros(len(images), np.float32)
     index = None
     if seeds is not None:
@@ -139,4 +118,5 @@ async def _labels(
         answer = await state.inference.predict_whole(CLASSIFIER, images[unknown], version=None)
         probabilities = answer.outputs[PROBABILITIES]
         digits[unknown], confidences[unknown] = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    return list(zip(digits.tolist(), confidences.astype(np.float64).round(_DECIMALS).tolist(), strict=True))
+    rounded = confidences.astype(np.float64).round(6)  # float32 has seven digits
+    return list(zip(digits.tolist(), rounded.tolist(), strict=True))

@@ -29,8 +29,7 @@ _BLOCKS_AHEAD: Final = 2
 class SeedScan:
     """The scan for one dataset: the first digits from ``first_seed`` on that pass, of each class at most its quota.
 
-    Attributes:
-        versions: the versions of the models, which are the same for all digits; known after the first part.
+    The same ``versions`` of the models make all digits. They are known after the first part.
     """
 
     def __init__(self, body: DatasetRequest, inference: Inference) -> None:
@@ -42,9 +41,7 @@ class SeedScan:
         self._quotas = np.minimum(of_each, body.count)
 
     async def parts(self, on_scanned: Callable[[int], None]) -> AsyncGenerator[Records]:
-        """Yields the digits in the order of their seeds: for each block those that it keeps, which may be none.
-
-        ``on_scanned`` is called with the number of images of each block.
+        """Yields the digits that each block keeps, maybe none, and calls ``on_scanned`` with the block's size before.
 
         Raises ModelServerError; ProblemError (422) after MAX_SCANNED_WITHOUT_MATCH seeds that bring nothing.
         """
@@ -66,7 +63,6 @@ class SeedScan:
         raise self._unmet(f"the last seed, {MAX_SEED}, is reached before there are {self._body.count} digits")
 
     def _unmet(self, detail: str) -> ProblemError:
-        """Returns the problem of a scan that finds too few digits. ``detail`` says where it ended."""
         fields = ["confidence_floor"] + ["logit_floor"] * (self._body.logit_floor is not None)
         return invalid(*(at_pointer(f"/{field}", detail) for field in fields))
 
@@ -84,7 +80,6 @@ class SeedScan:
         return places
 
     async def _block(self, number: int) -> Records:
-        """Returns the digits of a block of seeds, without those before the first seed."""
         # Always the whole block: a pixel may depend on the batch that it is computed in.
         seeds = range(number * MAX_BATCH, (number + 1) * MAX_BATCH)
         images = await self._predict(GENERATOR, IMAGES, seeds)

@@ -22,21 +22,15 @@ from serving.contract import IMAGE_SIDE
 
 @dataclass(frozen=True)
 class Format:
-    """A format of digits: encoded whole, or in batches while they are generated.
-
-    Attributes:
-        suffix: of a file in this format.
-        encode: encodes all digits: (digits, scale, milliseconds a frame).
-        batches: encodes digits batch by batch: (batches, count, scale). Memory doesn't grow with the count.
-        length: bytes of the answer by count and scale, where they are known before.
-        has_labels: whether it has room for labels.
-        animated: whether it shows the digits one after the other.
-    """
+    """A format of digits: encoded whole, or in batches while they are generated."""
 
     suffix: str
     encode: Callable[[Digits, int, int], bytes] | None = None
+    """Of digits, scale, and milliseconds a frame."""
     batches: Callable[[AsyncIterator[Digits], int, int], AsyncGenerator[bytes]] | None = None
+    """Of batches, count and scale."""
     length: Callable[[int, int], int] | None = None
+    """The bytes of an answer by count and scale, where they are known before."""
     has_labels: bool = False
     animated: bool = False
 
@@ -45,7 +39,6 @@ class Format:
 
 
 def _json(digits: Digits, scale: int, _frame_ms: int) -> bytes:
-    """Returns the JSON answer: for each digit a PNG, its seed if it has one, and its label if that is known."""
     entries = []
     for place, image in enumerate(digits.pixels):
         entry: dict[str, Any] = {}
@@ -63,12 +56,7 @@ def _sheet(digits: Digits, scale: int, _frame_ms: int) -> bytes:
 
 
 def _animation(kind: str, options: dict[str, Any], digits: Digits, scale: int, frame_ms: int) -> bytes:
-    """Returns the digits as an animation that repeats forever, without losing a shade.
-
-    Args:
-        kind: Pillow's name of the format; ``options`` are for Pillow.
-        frame_ms: how long each digit is shown. A GIF counts in hundredths of a second.
-    """
+    """Returns the digits as a lossless animation that repeats forever, in Pillow's format ``kind``."""
     first, *rest = (Image.fromarray(frame) for frame in images.enlarge(digits.pixels, scale))
     file = io.BytesIO()
     first.save(file, kind, save_all=True, append_images=rest, duration=frame_ms, loop=0, **options)

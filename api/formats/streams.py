@@ -30,15 +30,10 @@ _T = TypeVar("_T")
 
 
 class Stream(StreamingResponse):
-    """An answer that is generated while it is sent.
+    """An answer that is generated while it is sent. It breaks off if the model server fails after the status is sent.
 
-    ``body`` yields its bytes; ``reads`` are the generators that it reads, innermost first.
-
-    All generators are closed when the answer ends, also if it never begins. (The garbage collector would close each in
-    a task of its own, some while they run.)
-
-    If the model server fails on the way, the answer breaks off and the server closes the connection: the client has the
-    status already, so nothing else can report the failure.
+    ``body`` yields its bytes; ``reads`` are the generators that it reads, innermost first. All are closed when the
+    answer ends, also if it never begins. (The garbage collector would close each in a task of its own.)
     """
 
     def __init__(
@@ -62,7 +57,7 @@ class Stream(StreamingResponse):
 
 
 def chunks(count: int, scale: int) -> Iterator[slice]:
-    """Yields slices of ``count`` digits: about a mebibyte of pixels after enlarging, and at least one digit."""
+    """Yields slices of ``count`` digits, each of about a mebibyte after enlarging."""
     step = max(1, _CHUNK_BYTES // (IMAGE_SIDE * scale) ** 2)
     for start in range(0, count, step):
         yield slice(start, start + step)
@@ -114,7 +109,6 @@ class _Unsent(io.BytesIO):
         return self.sent + super().seek(offset - self.sent if whence == io.SEEK_SET else offset, whence)
 
     def take(self) -> bytes:
-        """Returns the bytes that the file holds, and counts them as sent."""
         content = self.getvalue()
         self.sent += len(content)
         self.__init__()  # type: ignore[misc]
@@ -122,10 +116,9 @@ class _Unsent(io.BytesIO):
 
 
 class ZipStream(zipfile.ZipFile):
-    """A zip archive that is sent while it is written. Files are stored, not deflated: PNG is compressed already.
+    """A zip archive that is sent while it is written: ``add`` and ``finish`` return its bytes. PNG is not deflated.
 
-    Call ``add`` for each file and ``finish`` at the end, and send what they return, in this order. It keeps about 400
-    bytes of memory a file until the end.
+    It keeps about 400 bytes of memory a file until the end.
     """
 
     def __init__(self) -> None:
@@ -133,19 +126,14 @@ class ZipStream(zipfile.ZipFile):
         super().__init__(self._unsent, "w")
 
     def __del__(self) -> None:
-        """Does nothing for an archive that is abandoned, as when the client disconnects.
-
-        ZipFile's own writes the directory, which fails if the file was collected first.
-        """
+        """Does nothing: ZipFile's own writes the directory, which fails if the file was collected first."""
 
     def add(self, name: str, content: bytes) -> bytes:
-        """Returns the bytes of one more file of the archive."""
         info = zipfile.ZipInfo(name)  # with the earliest date that zip knows: equal requests give equal bytes
         info.external_attr = _REGULAR_FILE
         self.writestr(info, content)
         return self._unsent.take()
 
     def finish(self) -> bytes:
-        """Returns the end of the archive: its directory."""
         self.close()
         return self._unsent.take()

@@ -25,9 +25,7 @@ _PLACE: Final = "/inputs/0"
 
 @dataclass(frozen=True)
 class ParsedInference:
-    """A request that was read. ``rows``: the input, checked. ``outputs``: for each output to return, in the order of
-    the request, whether it is sent as bytes.
-    """
+    """A request: its input, and for each output to return, in order, whether it is sent as bytes."""
 
     rows: Array
     outputs: Mapping[str, bool]
@@ -35,9 +33,9 @@ class ParsedInference:
 
 
 def read_request(body: bytes, header_length: str | None, spec: ModelSpec, most_rows: int) -> ParsedInference:
-    """Returns the request in ``body`` for the model ``spec``. ``header_length``: the header HEADER_LENGTH, if present.
+    """Returns the request in ``body`` for the model ``spec``.
 
-    A length of 0 is Triton's raw binary request: all of the body is the input, and the outputs come as bytes.
+    A ``header_length`` of 0 is Triton's raw binary request: the body is the input, and the outputs come as bytes.
 
     Raises ProblemError: 400 if it can't be read, 422 naming the field at fault.
     """
@@ -57,10 +55,7 @@ def read_request(body: bytes, header_length: str | None, spec: ModelSpec, most_r
 
 
 def _input(tensor: InputTensor, content: bytes, spec: TensorSpec, most_rows: int) -> Array:
-    """Returns the input of a model: the numbers in ``tensor``, nested or flat, or the bytes in ``content``.
-
-    Raises ProblemError (422) naming the field at fault.
-    """
+    """Returns the input of a model: the numbers in ``tensor``, nested or flat, or the bytes in ``content``."""
     if tensor.name != spec.name:
         raise _wrong("name", f"the model's input is {spec.name}")
     if tensor.datatype != DATATYPES[spec.dtype]:
@@ -73,8 +68,7 @@ def _input(tensor: InputTensor, content: bytes, spec: TensorSpec, most_rows: int
     if (tensor.data is None) == (size is None):
         raise _wrong("data", "either data or parameters.binary_data_size should be given")
     if len(content) != (size or 0):
-        detail = f"is {size or 0}, and {len(content)} bytes come after the JSON"
-        raise _wrong("parameters/binary_data_size", detail)
+        raise _wrong("parameters/binary_data_size", f"is {size or 0}, and {len(content)} bytes come after the JSON")
     if tensor.data is not None:
         rows = _from_json(tensor.data, tensor.shape, np.dtype(spec.dtype))
     else:
@@ -86,7 +80,7 @@ def _input(tensor: InputTensor, content: bytes, spec: TensorSpec, most_rows: int
 
 
 def _from_bytes(content: bytes, spec: TensorSpec, most_rows: int, pointer: str) -> Array:
-    """Returns the rows in ``content``: row-major, little-endian, without gaps. Raises ProblemError at ``pointer``."""
+    """Returns the rows in ``content``: row-major, little-endian, without gaps."""
     row_bytes = math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
     count, rest = divmod(len(content), row_bytes)
     if rest or not 1 <= count <= most_rows:
@@ -151,11 +145,7 @@ def write_answer(prediction: Prediction, parsed: ParsedInference) -> tuple[bytes
         else:
             entry["data"] = array.ravel()
         entries.append(entry)
-    answer: dict[str, Any] = {
-        "model_name": prediction.model,
-        "model_version": str(prediction.version),
-        "outputs": entries,
-    }
+    answer = {"model_name": prediction.model, "model_version": str(prediction.version), "outputs": entries}
     if parsed.id is not None:
         answer["id"] = parsed.id
     head = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -1,4 +1,8 @@
-"""/v2: the Open Inference Protocol's health, metadata and inference, for the models of the contract."""
+"""/v2: the Open Inference Protocol, version 2, so that KServe's and Triton's clients work unchanged.
+
+https://github.com/kserve/open-inference-protocol (``specification/protocol/inference_rest.md``), with Triton's binary
+tensor data extension and the index of its model repository extension (triton-inference-server/server, docs/protocol).
+"""
 
 from importlib.metadata import version as version_of
 from typing import Annotated, Any, Final
@@ -21,8 +25,6 @@ from serving.contract import DISCRIMINATOR, MODELS, PROBABILITIES, ModelSpec, Te
 from serving.tf_serving.client import VersionNotFoundError
 
 BINARY: Final = "application/octet-stream"
-PLATFORM: Final = "tensorflow_savedmodel"
-EXTENSIONS: Final = ["binary_tensor_data"]
 
 _STATES: Final[dict[str, State]] = {
     "AVAILABLE": "READY",
@@ -72,7 +74,7 @@ _INFER: Final[dict[str, Any]] = {
 @router.get("", summary="The server (Open Inference Protocol)")
 async def server() -> dict[str, str | list[str]]:
     """The server's name, version and extensions."""
-    return {"name": "digitgan", "version": version_of("digitgan"), "extensions": EXTENSIONS}
+    return {"name": "digitgan", "version": version_of("digitgan"), "extensions": ["binary_tensor_data"]}
 
 
 @router.get("/health/live", summary="Is the process alive?", responses=openapi.failures(problems.INTERNAL_ERROR))
@@ -99,7 +101,7 @@ async def index(request: Request) -> list[RepositoryEntry]:
     """Triton's list of models. Its filter, `ready`, is ignored."""
     entries = []
     for model in MODELS:
-        for one in await _versions(request, model):
+        for one in (await _status(request, model)).versions:
             reason = f"{one.error.code}: {one.error.message}" if one.error else ""
             state = _STATES.get(one.state, "UNAVAILABLE")
             entries.append(RepositoryEntry(name=model, version=str(one.version), state=state, reason=reason))
@@ -115,11 +117,11 @@ async def index(request: Request) -> list[RepositoryEntry]:
 async def metadata(request: Request, model: ModelInPath, version: Version = None) -> ModelMetadata:
     """Its inputs, its outputs, and its AVAILABLE versions. All versions take and give the same: the contract."""
     spec = _spec(model)
-    versions = await _versions(request, model, version)
+    versions = (await _status(request, model, version)).versions
     return ModelMetadata(
         name=model,
         versions=[str(one.version) for one in versions if one.state == "AVAILABLE"],
-        platform=PLATFORM,
+        platform="tensorflow_savedmodel",
         inputs=[_metadata(spec.input)],
         outputs=[_metadata(output) for output in spec.outputs],
     )
@@ -140,11 +142,8 @@ async def model_ready(request: Request, model: ModelInPath, version: Version = N
     one with this label.
     """
     _spec(model)
-    if version is None:
-        available = (await _status(request, model)).serving is not None
-    else:
-        available = any(one.state == "AVAILABLE" for one in await _versions(request, model, version))
-    if not available:
+    found = await _status(request, model, version)
+    if found.serving is None if version is None else found.versions[0].state != "AVAILABLE":
         detail = f"{model if version is None else f'version {version} of {model}'} is not AVAILABLE"
         raise ProblemError(problems.NOT_READY, detail, errors=[{"model": model, "detail": detail}])
     return {"name": model, "ready": True}
@@ -186,15 +185,12 @@ def _metadata(spec: TensorSpec) -> TensorMetadata:
     return TensorMetadata(name=spec.name, datatype=DATATYPES[spec.dtype], shape=[-1, *spec.shape])
 
 
-async def _status(request: Request, model: str) -> schemas.Model:
+async def _status(request: Request, model: str, version: int | None = None) -> schemas.Model:
+    """Returns what is known of ``model``, of all versions or the named one. Raises VersionNotFoundError."""
     state: GatewayState = request.state.gateway
-    return await status.model_status(state, model, state.settings.request_timeout_s)
-
-
-async def _versions(request: Request, model: str, version: int | None = None) -> list[schemas.ModelVersion]:
-    """Returns the versions of ``model``, or only the named one. Raises VersionNotFoundError if there is no such one."""
-    versions = (await _status(request, model)).versions
-    named = [one for one in versions if version in (None, one.version)]
-    if version is not None and not named:
-        raise VersionNotFoundError(model, version)
-    return named
+    found = await status.model_status(state, model, state.settings.request_timeout_s)
+    if version is not None:
+        found.versions = [one for one in found.versions if one.version == version]
+        if not found.versions:
+            raise VersionNotFoundError(model, version)
+    return found
