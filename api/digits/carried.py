@@ -19,21 +19,11 @@ from serving import contract
 from serving.contract import CLASSES, GENERATOR, NOT_INDEXED, SEED_INDEX, STORY
 from serving.tf_serving.client import Array, ContractError, NoSignatureError, Prediction
 
-NEWEST_S: Final = 1.0
-"""Seconds for which the number of the newest version is cached."""
-
 PAGES_PER_CALL: Final = 16
 """One call returns the index of 65,536 seeds. Pages beyond the end are cut off."""
 
 MAX_SEEDS: Final = 2**20
 """The longest index that is accepted: 6 MB."""
-
-MIN_CONFIDENCE: Final = 0.9
-"""Below this confidence an image does not count as any digit."""
-
-MAX_STORY_BYTES: Final = 2**24
-
-_VERSIONS_KEPT: Final = 4
 
 _T = TypeVar("_T")
 
@@ -57,7 +47,7 @@ class Carried(Generic[_T]):
     _newest_until: float = field(default=0.0, init=False)
 
     async def of(self, version: int | None) -> _T | None:
-        """Returns what ``version`` carries, or the version that was the newest at most NEWEST_S ago; None for nothing.
+        """Returns what ``version`` carries, or the version that was the newest a second ago at most; None for nothing.
 
         Requests for one version share one fetch. Raises ModelServerError: VersionNotFoundError for a withdrawn version.
         """
@@ -67,13 +57,13 @@ class Carried(Generic[_T]):
                     self._newest = (await self._call(range(1), None)).version
                 except NoSignatureError:
                     return None
-                self._newest_until = time.monotonic() + NEWEST_S
+                self._newest_until = time.monotonic() + 1
             version = self._newest
         if version not in self._found:
             async with self._fetching:
                 if version not in self._found:
                     self._found[version] = await self._fetch(version)
-                    while len(self._found) > _VERSIONS_KEPT:
+                    while len(self._found) > 4:
                         del self._found[next(iter(self._found))]
         return self._found[version]
 
@@ -132,7 +122,7 @@ class SeedIndex:
         Raises ProblemError (422) if the index has too few.
         """
         fits = self.digits != NOT_INDEXED if request.digit is None else self.digits == request.digit
-        fits &= self.confidences >= MIN_CONFIDENCE
+        fits &= self.confidences >= 0.9  # a doubtful image does not count as any digit
         fitting = np.flatnonzero(fits & self.curated if request.curated else fits)
         kind = f"{'curated ' if request.curated else ''}{'digit' if request.digit is None else request.digit}s"
         if request.start is not None:
@@ -166,4 +156,4 @@ def stories(inference: Inference) -> Carried[Story]:
     def read(version: int, entries: Mapping[str, Array]) -> Story:
         return Story(version, entries[STORY].tobytes())
 
-    return Carried(inference, STORY, contract.STORY_BYTES, range(1, MAX_STORY_BYTES + 1), read)
+    return Carried(inference, STORY, contract.STORY_BYTES, range(1, 2**24 + 1), read)

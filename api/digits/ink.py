@@ -168,8 +168,6 @@ def ink_strength(page: Pixels) -> Floats | None:
 def without_box(strokes: Mask) -> Mask:
     """Returns the strokes without a box, such as a form's cell: four lines with something tall inside."""
     _, _, boxes = connected_parts(strokes)
-    if not boxes.size:
-        return strokes
     left, top, right, bottom = boxes[:, np.prod(boxes[2:] - boxes[:2], axis=0).argmax()]
     whole = strokes[top:bottom, left:right]
     inside = whole.copy()
@@ -197,8 +195,6 @@ def without_box(strokes: Mask) -> Mask:
 
 def main_drawing(strokes: Mask) -> Mask:
     """Returns the strokes without specks, and without shadows and remains of lines at the edge."""
-    if not strokes.any():
-        return strokes
     height, width = strokes.shape
     label, area, (left, top, right, bottom) = connected_parts(strokes)
     touching = (top == 0) | (left == 0) | (bottom == height) | (right == width)

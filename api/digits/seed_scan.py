@@ -22,9 +22,6 @@ from serving.tf_serving.client import Array
 MAX_SCANNED_WITHOUT_MATCH: Final = 2**14
 """After so many seeds in a row without a digit to keep, the scan gives up, before clients and proxies do."""
 
-_BLOCKS_AHEAD: Final = 2
-"""Blocks on their way while the caller works on one."""
-
 
 class SeedScan:
     """The scan for one dataset: the first digits from ``first_seed`` on that pass, of each class at most its quota.
@@ -48,7 +45,7 @@ class SeedScan:
         without_match = 0
         numbers = iter(range(self._body.first_seed // MAX_BATCH, (MAX_SEED + 1) // MAX_BATCH))
         first = await self._block(next(numbers))  # it finds out the versions that the others name
-        async with aclosing(in_order(first, map(self._block, numbers), _BLOCKS_AHEAD)) as blocks:
+        async with aclosing(in_order(first, map(self._block, numbers), ahead=2)) as blocks:
             async for block in blocks:
                 on_scanned(MAX_BATCH)
                 kept = block[self._choose(block)]

@@ -21,9 +21,6 @@ SHEET_GAP: Final = 2
 """Pixels, before scaling, around each digit of a sheet."""
 _CELL: Final = IMAGE_SIDE + SHEET_GAP
 
-_COMPRESSION: Final = 2
-"""zlib-ng's level: files are no larger than Pillow's at its level 1, in half the time (benchmarks/gateway.py)."""
-
 
 def enlarge(images: Pixels, scale: int) -> Pixels:
     """Repeats each pixel of images [..., H, W]: [..., H·scale, W·scale]."""
@@ -38,8 +35,9 @@ def png(image: Pixels, scale: int = 1) -> bytes:
     rows = np.zeros((height, width + 1), np.uint8)  # each row begins with 0, not filtered: digits get smaller files
     rows[:, 1:] = enlarge(image, scale)
     header = struct.pack(">2I5B", width, height, 8, 0, 0, 0, 0)  # 8 bits, gray
+    compressed = zlib_ng.compress(rows, 2)  # no larger than Pillow's level 1, in half the time (benchmarks/gateway.py)
     file = [PNG_SIGNATURE]
-    for kind, content in ((b"IHDR", header), (b"IDAT", zlib_ng.compress(rows, _COMPRESSION)), (b"IEND", b"")):
+    for kind, content in ((b"IHDR", header), (b"IDAT", compressed), (b"IEND", b"")):
         checksum = zlib.crc32(content, zlib.crc32(kind))
         file += [struct.pack(">I4s", len(content), kind), content, struct.pack(">I", checksum)]
     return b"".join(file)

@@ -3,7 +3,7 @@
 import io
 import logging
 import zipfile
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, Final, NamedTuple, TypeVar
@@ -19,10 +19,6 @@ from serving.contract import IMAGE_SIDE
 from serving.tf_serving.client import ModelServerError
 
 ZIP: Final = "application/zip"
-LABELS_FILE: Final = "labels.csv"
-
-_CHUNK_BYTES: Final = 2**20
-_REGULAR_FILE: Final = 0o100644 << 16
 
 _log: Final = logging.getLogger(__name__)
 
@@ -58,13 +54,13 @@ class Stream(StreamingResponse):
 
 def chunks(count: int, scale: int) -> Iterator[slice]:
     """Yields slices of ``count`` digits, each of about a mebibyte after enlarging."""
-    step = max(1, _CHUNK_BYTES // (IMAGE_SIDE * scale) ** 2)
+    step = max(1, 2**20 // (IMAGE_SIDE * scale) ** 2)
     for start in range(0, count, step):
         yield slice(start, start + step)
 
 
 class Files(NamedTuple):
-    """Images for an archive: names, pixels uint8 [N, 28, 28], and a line of LABELS_FILE for each (or no lines)."""
+    """Images for an archive: names, pixels uint8 [N, 28, 28], and a line of "labels.csv" for each, or no lines."""
 
     names: list[str]
     pixels: Pixels
@@ -74,26 +70,23 @@ class Files(NamedTuple):
 async def as_zip(
     batches: AsyncIterator[_T], files: Callable[[_T, int], Files], table_head: str, scale: int
 ) -> AsyncGenerator[bytes]:
-    """Yields a zip with a PNG for each digit and, if they have lines, LABELS_FILE as the last file.
+    """Yields a zip with a PNG for each digit and, if they have lines, "labels.csv" as the last file.
 
     ``files`` returns the images of a batch; its second argument is how many images came before.
     """
     archive = ZipStream()
     lines: list[str] = []
-
-    def add(names: list[str], pixels: Pixels) -> bytes:
-        return b"".join(archive.add(name, images.png(one, scale)) for name, one in zip(names, pixels, strict=True))
-
     done = 0
     async for batch in batches:
         names, pixels, new_lines = files(batch, done)
         lines += new_lines
         done += len(names)
         for chunk in chunks(len(names), scale):
+            pngs = (images.png(one, scale) for one in pixels[chunk])
             size = pixels[chunk].size * scale**2
-            yield await in_thread_if_large(size, partial(add, names[chunk], pixels[chunk]))
+            yield await in_thread_if_large(size, partial(archive.add, zip(names[chunk], pngs, strict=True)))
     if lines:
-        yield archive.add(LABELS_FILE, "".join([table_head, *lines]).encode())
+        yield archive.add([("labels.csv", "".join([table_head, *lines]).encode())])
     yield archive.finish()
 
 
@@ -128,10 +121,11 @@ class ZipStream(zipfile.ZipFile):
     def __del__(self) -> None:
         """Does nothing: ZipFile's own writes the directory, which fails if the file was collected first."""
 
-    def add(self, name: str, content: bytes) -> bytes:
-        info = zipfile.ZipInfo(name)  # with the earliest date that zip knows: equal requests give equal bytes
-        info.external_attr = _REGULAR_FILE
-        self.writestr(info, content)
+    def add(self, files: Iterable[tuple[str, bytes]]) -> bytes:
+        for name, content in files:
+            info = zipfile.ZipInfo(name)  # with the earliest date that zip knows: equal requests give equal bytes
+            info.external_attr = 0o100644 << 16  # a regular file
+            self.writestr(info, content)
         return self._unsent.take()
 
     def finish(self) -> bytes:
