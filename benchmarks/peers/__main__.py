@@ -14,6 +14,8 @@ import json
 import os
 import platform
 import random
+import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -23,11 +25,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
-from benchmarks.marked import replace_between_marks
-from benchmarks.peers import figures
+from benchmarks.marked import markdown_table, replace_between_marks
 from benchmarks.peers.environments import CACHE, python_of, reference_pixels
 from benchmarks.peers.load import SCENARIOS, measure, require_wrk
-from benchmarks.peers.services import SERVICES, Running, Service, running
+from benchmarks.peers.services import OURS, SERVICES, Running, Service, running
 from serving.contract import NOISE_DIM
 
 RESULTS: Final = CACHE / "peers.jsonl"
@@ -35,6 +36,17 @@ DOCS: Final = Path(__file__).parent.parent.parent / "docs/performance.md"
 WARM_UP_S: Final = 1
 CHECKED_SEEDS: Final = (7, 8, 9)
 MOST_PIXEL_DIFFERENCE: Final = 1
+MEASURES: Final = (
+    # Scenario, key of its rows, unit, whether more is better, and the ratio to the best peer that is wanted.
+    ("1x1", "p50_ms", "ms p50", False, 1.0),
+    ("1x16", "images_per_s", "images/s", True, 2.0),
+    ("1x64", "images_per_s", "images/s", True, 2.0),
+    ("1x64", "p99_ms", "ms p99", False, 0.5),
+    ("16x1", "images_per_s", "images/s", True, 2.0),
+    ("16x8", "images_per_s", "images/s", True, 2.0),
+    ("256x1", "images_per_s", "images/s", True, 2.0),
+)
+START: Final = "start"
 
 
 def check(under_test: Running, expected: NDArray[np.uint8]) -> None:
@@ -71,7 +83,7 @@ def one_turn(service: Service, expected: NDArray[np.uint8], seconds: int, consol
                 {"scenario": scenario.name, "images_per_s": images, "p50_ms": load.p50_ms, "p99_ms": load.p99_ms}
             )
             console.print(f"  {service.name}, {scenario.title}: {images:.0f} images/s, p50 {load.p50_ms:.1f} ms")
-        start = {"scenario": figures.START, "start_s": under_test.start_s, "memory_mb": under_test.memory_mb()}
+        start = {"scenario": START, "start_s": under_test.start_s, "memory_mb": under_test.memory_mb()}
         return [start, *rows]
 
 
@@ -112,10 +124,42 @@ def main(
         console.print("Some turns failed: the same command again has them once more.")
         raise typer.Exit(1)
     rows = read()
-    table = figures.markdown(rows, _about(rounds))
+    table = markdown(rows, _about(rounds))
     console.print(table, markup=False, highlight=False)
     if write:
         replace_between_marks(DOCS, "benchmarks.peers", table)
+
+
+def markdown(rows: Sequence[Mapping[str, Any]], about: str) -> str:
+    """Returns the table of ``docs/performance.md``: medians, and ratios to the best peer with their spread."""
+    services = sorted({row["service"] for row in rows}, key=lambda name: (not name.startswith(OURS), name))
+    peers = [name for name in services if not name.startswith(OURS)]
+
+    def values(service: str, scenario: str, key: str) -> dict[int, float]:
+        found = [row for row in rows if (row["service"], row["scenario"]) == (service, scenario)]
+        return {row["round"]: row[key] for row in found if key in row}
+
+    def cells(scenario: str, key: str) -> list[str]:
+        medians = [statistics.median(values(name, scenario, key).values() or [float("nan")]) for name in services]
+        return [f"{median:,.0f}" if median >= 100 else f"{median:.3g}" for median in medians]
+
+    def ratio(scenario: str, key: str, more: bool) -> str:
+        """Returns our figure over the best peer's, round by round: the median, the least and the most."""
+        best = (max if more else min)(peers, key=lambda name: statistics.median(values(name, scenario, key).values()))
+        ours, theirs = (values(name, scenario, key) for name in (OURS, best))
+        ratios = [ours[number] / theirs[number] for number in sorted(ours.keys() & theirs.keys())]
+        return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f}) × {best}"
+
+    titles = {scenario.name: scenario.title for scenario in SCENARIOS}
+    table = []
+    for scenario, key, unit, more, wanted in MEASURES:
+        compared = (
+            f"{ratio(scenario, key, more)} ({'≥' if more else '≤'} {wanted:g})" if peers and OURS in services else ""
+        )
+        table.append([f"{titles[scenario]}: {unit}", *cells(scenario, key), compared])
+    table.append(["start to first digit: s", *cells(START, "start_s"), ""])
+    table.append(["resident after all that: MB", *cells(START, "memory_mb"), ""])
+    return f"{about}\n\n{markdown_table(['', *services, 'to the best peer (wanted)'], *table)}"
 
 
 def read() -> list[dict[str, Any]]:

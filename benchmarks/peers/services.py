@@ -26,7 +26,6 @@ OURS: Final = "digitgan"
 HAS_TENSORFLOW_SERVING: Final = shutil.which(TENSORFLOW_MODEL_SERVER) is not None
 START_S: Final = 120.0
 STOP_S: Final = 20.0
-JSON: Final = {"Content-Type": "application/json"}
 
 _MARK: Final = "DIGITGAN_BENCHMARK_RUN"
 """In the environment of every process that a service starts, wherever that puts itself, so that all can be found."""
@@ -100,17 +99,19 @@ SERVICES: Final = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass
 class Running:
     """A service that answers. ``start_s``: from the start of its process to its first digit."""
 
     service: Service
     port: int
-    start_s: float
     mark: str
+    start_s: float = 0.0
 
     def ask(self, body: bytes) -> Any:
-        response = httpx.post(self.service.url(self.port), content=body, headers=JSON, timeout=60)
+        response = httpx.post(
+            self.service.url(self.port), content=body, headers={"Content-Type": "application/json"}, timeout=60
+        )
         return response.raise_for_status().json()
 
     def memory_mb(self) -> float:
@@ -142,26 +143,24 @@ def running(service: Service, console: Console, log: Path) -> Iterator[Running]:
             command, cwd=directory, env=environment, stdout=output, stderr=output, start_new_session=True
         )
         try:
-            _wait_for_a_digit(service, port, process, log)
-            yield Running(service, port, time.perf_counter() - start, mark)
+            under_test = Running(service, port, mark)
+            _wait_for_a_digit(under_test, process, log)
+            under_test.start_s = time.perf_counter() - start
+            yield under_test
         finally:
             _end(process, mark)
 
 
-def _wait_for_a_digit(service: Service, port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + START_S
-    url, body = service.url(port), service.body([7])
-    with httpx.Client(timeout=START_S) as http:
-        while time.monotonic() < deadline:
-            if process.poll() is not None:
-                raise RuntimeError(f"{service.name} ended with {process.returncode}; see {log}")
-            try:
-                if http.post(url, content=body, headers=JSON).status_code == 200:
-                    return
-            except httpx.TransportError:
-                pass
-            time.sleep(0.02)
-    raise RuntimeError(f"{service.name} has made no digit in {START_S:.0f} s; see {log}")
+def _wait_for_a_digit(under_test: Running, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    name, deadline = under_test.service.name, time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"{name} ended with {process.returncode}; see {log}")
+        with suppress(httpx.HTTPError):
+            under_test.ask(under_test.service.body([7]))
+            return
+        time.sleep(0.02)
+    raise RuntimeError(f"{name} has made no digit in {START_S:.0f} s; see {log}")
 
 
 def _end(process: "subprocess.Popen[bytes]", mark: str) -> None:

@@ -49,7 +49,6 @@ MISTAKES: tuple[tuple[list[str], str], ...] = (
     (["serve", "--models", "a", "--config", "b"], "--models and --config"),
     (["serve", "--port", "0", "--models", "NOWHERE"], "holds no models"),
     (["serve", "--port", "0", "--config", "NOWHERE"], "NOWHERE"),
-    (["serve", "--port", "0", "--config", "/proc/self/mem"], "/proc/self/mem"),
     (["serve", "--port", "-1"], "'--port'"),
     (["gateway", "--port", "70000"], "'--port'"),
     (["gateway", "--model-server", "nonsense"], "DIGITGAN_MODEL_SERVER=nonsense"),
@@ -68,6 +67,8 @@ MISTAKES: tuple[tuple[list[str], str], ...] = (
     (["dataset", "out", "--models", "m", *NO_GATEWAY], "--url and --models"),
     (["dataset", "out", "--count", "9", *NO_GATEWAY], "can't be reached"),
     (["models", "add", "NOWHERE"], "holds no models"),
+    (["models", "list"], "models is no folder: name the base directory"),
+    (["key", "a b"], "is no name"),
     (["train", "--data", "NOWHERE"], "does not exist"),
     (["train", "--steps", "0"], "--steps must be at least 1"),
     (["train", "--steps", "3", "--epochs", "1"], "--epochs and --steps"),
@@ -176,8 +177,6 @@ def test_the_shells_completion_can_be_installed(tmp_path: Path, monkeypatch: pyt
 
 def test_models_commands_say_how_to_make_a_models_config(tmp_path: Path) -> None:
     shutil.copytree(MODELS_DIR / "classifier", tmp_path / "classifier")
-    done = digitgan("models", "list", cwd=tmp_path)
-    assert (done.returncode, "models is no folder: name the base directory" in done.stderr) == (2, True)
     done = digitgan("models", "list", "--models", ".", cwd=tmp_path)
     assert done.returncode == 2
     command = done.stderr.strip().partition("make one with: digitgan ")[2]
@@ -194,9 +193,6 @@ def test_a_key_is_printed_with_the_entry_that_lets_it_in() -> None:
     key, entry = (line.partition(" ")[2].strip() for line in done.stdout.splitlines())
     (known,) = keys_of(entry)
     assert (known.name, known.sha256.hex(), known.images_per_minute) == ("alice", hash_of(key), 600)
-    refused = digitgan("key", "a b")
-    assert refused.returncode == 2
-    assert "is no name" in refused.stderr
 
 
 def test_make_train_takes_a_path_with_blanks_and_quotes(tmp_path: Path) -> None:

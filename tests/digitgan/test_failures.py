@@ -113,6 +113,7 @@ def test_retry_after_is_kept_to(server: ScriptedServer) -> None:
     ("status", "slug", "retry_after", "requests"),
     [
         (503, "overloaded", "0", 11),
+        (429, "rate-limited", "0", 11),
         pytest.param(503, "overloaded", "60", 1, id="a wait beyond the budget is not begun"),
         (422, "invalid-request", "0", 1),
         (500, "internal-error", "0", 1),

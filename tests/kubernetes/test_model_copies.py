@@ -58,14 +58,14 @@ def test_a_new_tag_can_be_applied_and_copies_again() -> None:
     assert copying == ["Deployment"]
 
 
-WAITING: Final = (
-    ("production", "Deployment", "model-server", f"/models/{MODELS_CONFIG}"),
-    ("training", "Job", "train", "/data/mnist.npz"),
-    ("training-workers", "Job", "train-workers", "/data/mnist.npz"),
+@pytest.mark.parametrize(
+    ("name", "kind", "workload", "file"),
+    [
+        ("production", "Deployment", "model-server", f"/models/{MODELS_CONFIG}"),
+        ("training", "Job", "train", "/data/mnist.npz"),
+        ("training-workers", "Job", "train-workers", "/data/mnist.npz"),
+    ],
 )
-
-
-@pytest.mark.parametrize(("name", "kind", "workload", "file"), WAITING)
 def test_a_pod_waits_for_its_file(name: str, kind: str, workload: str, file: str, tmp_path: Path) -> None:
     wait = container(overlay(name), kind, workload, "wait")
     volume = places(wait, tmp_path)

@@ -55,7 +55,7 @@ def _allows(objects: Sequence[Manifest], direction: str, pod: str, peer: str, po
     if "/" not in pod:
         return True
     specs = [one["spec"] for one in objects if one["kind"] == "NetworkPolicy"]
-    specs = [spec for spec in specs if selects(spec["podSelector"], _labels(objects, pod))]
+    specs = [spec for spec in specs if selects(spec["podSelector"], labels_of(find(objects, *pod.split("/"))))]
     rules = [rule for spec in specs for rule in spec.get(direction, [])]
     peers = "to" if direction == "egress" else "from"
     return not any(direction.capitalize() in spec["policyTypes"] for spec in specs) or any(
@@ -67,13 +67,9 @@ def _allows(objects: Sequence[Manifest], direction: str, pod: str, peer: str, po
 
 def _is(objects: Sequence[Manifest], peer: str, wanted: Manifest) -> bool:
     if "/" in peer:
-        return "podSelector" in wanted and selects(wanted["podSelector"], _labels(objects, peer))
+        return "podSelector" in wanted and selects(wanted["podSelector"], labels_of(find(objects, *peer.split("/"))))
     namespace = {"kubernetes.io/metadata.name": peer}
     return "namespaceSelector" in wanted and selects(wanted["namespaceSelector"], namespace)
-
-
-def _labels(objects: Sequence[Manifest], workload: str) -> dict[str, str]:
-    return labels_of(find(objects, *workload.split("/")))
 
 
 def _names_of(objects: Sequence[Manifest], target: str, port: str) -> set[tuple[object, str]]:

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from training.config import LOSS_NAMES
-from training.gan.losses import LOSSES, chance_losses
+from training.gan.losses import LOSSES
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,5 @@ def test_losses_are_their_formulas(name: str, real: float, fake: float, generato
     np.testing.assert_allclose(LOSSES[name].discriminator(*logits), [discriminator], rtol=1e-5)
 
 
-def test_each_loss_has_a_name_in_a_configuration_and_a_value_for_a_discriminator_that_guesses() -> None:
+def test_each_loss_has_a_name_in_a_configuration() -> None:
     assert set(LOSS_NAMES) == set(LOSSES)
-    assert chance_losses("non-saturating") == pytest.approx((log(2), 2 * log(2)))
-    assert chance_losses("relativistic") == pytest.approx((log(2), log(2)))
