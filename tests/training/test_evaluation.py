@@ -133,9 +133,6 @@ def test_the_command_writes_the_figures_a_report_and_the_model_card(evaluated: P
     written = json.loads((evaluated / "evaluation.json").read_text())
     assert (written["images"], written["compared_with"]) == (IMAGES, "test")
     assert list(written["figures"]) == list(written["reference"]) == FIGURES
-    for figures, intervals in (("figures", "intervals"), ("reference", "reference_intervals")):
-        for name, (low, high) in written[intervals].items():
-            assert low <= written[figures][name] <= high
     card, shipped = (read_card(base / VERSION) for base in (models, MODELS_DIR))
     assert written["source"] == {
         "kind": "models",
@@ -144,7 +141,6 @@ def test_the_command_writes_the_figures_a_report_and_the_model_card(evaluated: P
         "steps": card["training"]["steps"],
     }
     assert written["classifier"]["accuracy"] > 0.994
-    assert 0 <= written["score"]["auc"] <= 1
     assert written["score"]["images"] == {"real": 297, "fake": IMAGES}
     report = (evaluated / "report.html").read_text()
     assert f"{written['figures']['frechet_distance']:.2f}" in report

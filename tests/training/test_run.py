@@ -113,9 +113,7 @@ def test_the_run_is_published(run: Path) -> None:
         assert cards[name]["training"]["data"] == "digits.npz"
         assert cards[name]["last_interval"]["step"] == STEPS
     assert sum(cards[GENERATOR]["seed_index"]["digits"]) == INDEXED
-    detector = cards[DISCRIMINATOR]["detector"]
-    assert detector["config"]["steps"] == STEPS
-    assert 0 <= detector["test"]["auc"] <= 1
+    assert cards[DISCRIMINATOR]["detector"]["config"]["steps"] == STEPS
     assert (run / "models" / "models.config").exists()
 
 
