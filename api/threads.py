@@ -11,14 +11,11 @@ INLINE_BYTES: Final = 2**16
 _T = TypeVar("_T")
 
 
-async def in_thread(work: Callable[[], _T], threads: Executor | None = None) -> _T:
-    """Returns what ``work`` returns, run in one of ``threads``, or of the event loop's own.
+async def in_thread_if_large(size: int, work: Callable[[], _T], threads: Executor | None = None) -> _T:
+    """Returns what ``work`` returns. Work on more than INLINE_BYTES is run in one of ``threads``, or of the loop's own.
 
     If the request ends first, work that has not begun is dropped. Work that has begun runs on in its thread.
     """
+    if size <= INLINE_BYTES:
+        return work()
     return await asyncio.get_running_loop().run_in_executor(threads, work)
-
-
-async def in_thread_if_large(size: int, work: Callable[[], _T], threads: Executor | None = None) -> _T:
-    """Returns what ``work`` returns. Work on more than INLINE_BYTES is run in a thread."""
-    return work() if size <= INLINE_BYTES else await in_thread(work, threads)

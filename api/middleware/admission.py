@@ -29,14 +29,11 @@ MIN_CHARGE_IMAGES: Final = 8
 MAX_SMALL_BODY_BYTES: Final = 2048
 """The longest body that is looked at to see whether its request is small."""
 
+FULL: Final = "the service already makes as many images as it can at a time"
+
 _LARGE_COUNT: Final = re.compile(rb'"(?:count|steps)"\s*:\s*[0-9.]{2}')
 
 _T = TypeVar("_T")
-
-
-def overload() -> ProblemError:
-    """Returns the error for a request without room. Each needs its own: a raised one keeps its frames in memory."""
-    return ProblemError(OVERLOADED, "the service already makes as many images as it can at a time")
 
 
 @dataclass
@@ -118,7 +115,7 @@ class AdmissionControl:
         budget = self.small if count <= LARGEST_SMALL_ROWS else self.large
         if budget.in_progress >= budget.limit:
             self._refusals.labels(request.scope["route"].path).inc()
-            raise overload()
+            raise ProblemError(OVERLOADED, FULL)
         if pointer:
             charge(request, count if charged is None else charged, pointer)
         with budget.count(count):

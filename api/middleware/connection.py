@@ -16,7 +16,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from api.http import current_request, problems
 from api.http.problems import OIP_PREFIX, ProblemError, problem_response
-from api.middleware.admission import MAX_SMALL_BODY_BYTES, overload
+from api.middleware.admission import FULL, MAX_SMALL_BODY_BYTES
 from api.middleware.every_request import add_security_headers
 from api.middleware.keys import OPEN
 from api.state import KEY, GatewayState
@@ -278,7 +278,7 @@ def _malformed(detail: str) -> ProblemError:
 @lru_cache
 def _refusal(prefix: str, close: bool) -> tuple[bytes, bytes]:
     """Returns the 503 for paths with ``prefix``: the status line and fields, and the body."""
-    response = problem_response(overload(), prefix)
+    response = problem_response(ProblemError(problems.OVERLOADED, FULL), prefix)
     add_security_headers(response.headers, response.status_code)
     if close:
         response.headers["connection"] = "close"

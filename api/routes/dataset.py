@@ -15,7 +15,6 @@ from api.formats.images import NPY
 from api.formats.streams import ZIP, Files, Stream, as_zip, chunks
 from api.http import bodies
 from api.http.current_request import time_limit
-from api.http.negotiation import negotiate
 from api.http.schemas import DatasetRequest
 from api.middleware.keys import charge_made
 from api.state import GatewayState
@@ -26,8 +25,6 @@ from serving.dataset import Records, record
 router = APIRouter(route_class=bodies.RouteWithBody)
 
 FORMATS: Final = (ZIP, NPY)
-
-LABELS_HEAD: Final = "file,seed,digit,confidence,logit\n"
 
 _HEADERS: Final[dict[str, Any]] = {
     **openapi.MODEL_HEADERS,
@@ -48,7 +45,7 @@ _HEADERS: Final[dict[str, Any]] = {
 )
 async def dataset(request: Request) -> Response:
     state: GatewayState = request.state.gateway
-    media_type = negotiate(request, FORMATS)
+    media_type = bodies.negotiate(request, FORMATS)
     body = await bodies.read_json(request, DatasetRequest)
     settings = state.settings
     check_size(media_type, body.count, settings.max_stream_images, body.scale, settings.max_pixels, ("count",))
@@ -113,4 +110,4 @@ def _as_zip(parts: AsyncIterator[Records], count: int, scale: int) -> AsyncGener
         ]
         return Files(names, digits["pixels"], lines)
 
-    return as_zip(parts, files, LABELS_HEAD, scale)
+    return as_zip(parts, files, "file,seed,digit,confidence,logit\n", scale)

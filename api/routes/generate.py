@@ -1,5 +1,6 @@
 """POST /generate and /interpolate: digits from seeds or noise, from seeds that the server chooses, or on a path."""
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final
@@ -15,11 +16,10 @@ from api.formats.content import FORMATS, check_size
 from api.formats.streams import Stream
 from api.http import bodies, problems, schemas
 from api.http.current_request import time_limit
-from api.http.negotiation import negotiate
 from api.http.problems import at_pointer, invalid
 from api.http.schemas import GenerateRequest, InterpolateRequest
 from api.state import GatewayState
-from api.threads import in_thread, in_thread_if_large
+from api.threads import in_thread_if_large
 from api.upstream.inference import Rows
 from serving import interpolation
 from serving.interpolation import Noise
@@ -60,7 +60,7 @@ _LARGE: Final = ThreadPoolExecutor(2)
 )
 async def generate(request: Request) -> Response:
     state: GatewayState = request.state.gateway
-    media_type = negotiate(request, OFFERED)
+    media_type = bodies.negotiate(request, OFFERED)
     form = FORMATS[media_type]
     body = await bodies.read_json(request, GenerateRequest)
     if body.labels and not form.has_labels:
@@ -87,7 +87,7 @@ async def generate(request: Request) -> Response:
 )
 async def interpolate(request: Request) -> Response:
     state: GatewayState = request.state.gateway
-    media_type = negotiate(request, tuple(FORMATS))
+    media_type = bodies.negotiate(request, tuple(FORMATS))
     body = await bodies.read_json(request, InterpolateRequest)
     frames = interpolation.length(len(body.seeds or body.noise), body.steps, body.loop)
     settings = state.settings
@@ -97,7 +97,7 @@ async def interpolate(request: Request) -> Response:
     named = form.batches or form.animated
     headers = {"Content-Disposition": f'inline; filename="walk.{form.suffix}"'} if named else {}
     with state.admission.images(request, frames, "/steps"):
-        noise = await in_thread(partial(_path, body))  # of 4,096 seeds it takes half a second
+        noise = await asyncio.to_thread(_path, body)  # of 4,096 seeds it takes half a second
         return await _respond(request, noise, body, media_type, headers)
 
 

@@ -21,27 +21,24 @@ from api.formats.images import PNG
 from api.http import bodies
 from api.http.bodies import JSON
 from api.http.current_request import time_limit
-from api.http.negotiation import negotiate
 from api.http.problems import at_pointer, invalid
 from api.http.schemas import ScoreOptions, ScoreRequest, ScoreResponse
 from api.state import GatewayState
-from api.threads import in_thread, in_thread_if_large
+from api.threads import in_thread_if_large
 from serving.contract import CLASSIFIER, DISCRIMINATOR, LOGITS, PROBABILITIES
 from serving.tf_serving.client import Prediction
 
 router = APIRouter(route_class=bodies.RouteWithBody)
 
-MULTIPART: Final = "multipart/form-data"
 FIELD: Final = "images"
-NO_INK: Final = "no ink was found in the image"
 
 _DECODING: Final = ThreadPoolExecutor(2)
 """Decodes images, of two requests at a time: 16 million pixels of 16 bits take 180 MB on the way."""
 
-_FILES: Final = {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}
+_FILES: Final = {"type": "array", "minItems": 1, "items": openapi.BINARY["schema"]}
 _BODY: Final[dict[str, Any]] = {
     JSON: openapi.schema_of(ScoreRequest),
-    MULTIPART: {
+    "multipart/form-data": {
         "schema": {
             "type": "object",
             "required": [FIELD],
@@ -69,7 +66,7 @@ _BODY: Final[dict[str, Any]] = {
 )
 async def score(request: Request, options: Annotated[ScoreOptions, Query()]) -> Response:
     state: GatewayState = request.state.gateway
-    negotiate(request, (JSON,))
+    bodies.negotiate(request, (JSON,))
     media_type = bodies.media_type(request, tuple(_BODY))
     files, in_body = await _read(request, media_type)
     if not 1 <= len(files) <= state.settings.max_score_images:
@@ -79,7 +76,7 @@ async def score(request: Request, options: Annotated[ScoreOptions, Query()]) -> 
     with state.admission.images(request, len(files), f"/{FIELD}"):
         async with time_limit(request):
             decode = partial(_read_digits, files, options, media_type == PNG, state.settings.max_image_pixels)
-            digits = await in_thread(decode, _DECODING)
+            digits = await asyncio.get_running_loop().run_in_executor(_DECODING, decode)
             pixels = np.stack([digit.pixels for digit in digits])[..., np.newaxis]
             models = (DISCRIMINATOR, CLASSIFIER) if options.labels else (DISCRIMINATOR,)
             predict = partial(state.inference.predict_whole, rows=pixels, version=None)
@@ -166,7 +163,7 @@ def _scores(
             "ink": digit.ink,
             "polarity": digit.polarity,
             "box": digit.box,
-            "reason": None if digit.ink else NO_INK,
+            "reason": None if digit.ink else "no ink was found in the image",
         }
         if read:
             shares = read[0].outputs[PROBABILITIES][place]

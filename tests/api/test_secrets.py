@@ -16,10 +16,9 @@ SECRET = "secret-/srv/models-10.0.0.7"
 
 SABOTAGED = f"""
 import sys
-import api.main, api.oip.routes
+import api.main, api.oip.routes, api.routes.status
 from api.formats import images, streams
 from api.http.current_request import current
-from api.telemetry import metrics
 
 class SecretError(Exception):
     pass
@@ -36,7 +35,7 @@ def sabotage(module, name, part):
     setattr(module, name, failing)
 
 sabotage(images, "png", "digits")
-sabotage(metrics.Metrics, "exposition", "metrics")
+sabotage(api.routes.status, "generate_latest", "metrics")
 sabotage(api.oip.routes, "write_answer", "inference")
 sabotage(streams.ZipStream, "add", "zip")
 sys.exit(api.main.main())
