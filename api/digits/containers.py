@@ -10,8 +10,6 @@ MOST_SCANS: Final = 64
 """Of a JPEG. Progressive encoders make about 10."""
 
 PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
-_JPEG: Final = b"\xff\xd8"
-_START_OF_SCAN: Final = 0xDA
 _ALONE: Final = frozenset({0x00, 0x01, 0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE)})
 """Markers that no length follows (or that Pillow takes for such)."""
 
@@ -22,7 +20,7 @@ def complaint(file: bytes) -> str:
     most = 64 + len(file) // 1024
     if file.startswith(PNG_SIGNATURE):
         return _png_complaint(file, most)
-    if file.startswith(_JPEG):
+    if file.startswith(b"\xff\xd8"):
         return _jpeg_complaint(file, most)
     return ""
 
@@ -46,14 +44,14 @@ def _jpeg_complaint(file: bytes, most: int) -> str:
     # (or is in a thumbnail or a comment: of these there are few).
     if file.count(b"\xff\xda") > MOST_SCANS:
         return f"more than {MOST_SCANS} JPEG scans"
-    place = len(_JPEG)
+    place = 2
     for _ in range(most):
         if place + 1 >= len(file):
             return ""
         marker = file[place + 1]
         if file[place] != 0xFF or marker == 0xFF:  # junk or filling, which decoders skip byte by byte
             place += 1
-        elif marker == _START_OF_SCAN:
+        elif marker == 0xDA:  # the start of a scan
             return ""
         elif marker in _ALONE:
             place += 2

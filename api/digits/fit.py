@@ -100,9 +100,8 @@ def _plain(image: Image.Image) -> Pixels | None:
     if image.size != (IMAGE_SIDE, IMAGE_SIDE) or image.mode.startswith("I"):
         return None
     rgba = np.asarray(image.convert("RGBA"))
-    gray = rgba[..., 0]
-    if (rgba[..., 3] == 255).all() and (rgba[..., 1] == gray).all() and (rgba[..., 2] == gray).all():
-        return np.ascontiguousarray(gray)
+    if (rgba[..., 3] == 255).all() and (rgba[..., :3] == rgba[..., :1]).all():
+        return np.ascontiguousarray(rgba[..., 0])
     return None
 
 
@@ -120,10 +119,9 @@ def _page(image: Image.Image, width: int, *, deep: bool) -> tuple[Image.Image, i
     if image.mode.startswith("I"):  # 16 bits a pixel, of which a camera or scanner may use 10, 12 or 14
         values = np.asarray(image)
         image = Image.fromarray((values >> max(0, int(values.max()).bit_length() - 8)).astype(np.uint8))
-    if image.mode not in ("L", "LA", "RGB", "RGBA"):
-        image = image.convert("RGBA" if image.has_transparency_data else "L" if image.mode == "1" else "RGB")
-    elif image.mode in ("L", "RGB") and image.has_transparency_data:
-        image = image.convert("RGBA")
+    if image.mode not in ("LA", "RGBA"):
+        opaque_mode = "L" if image.mode in ("1", "L") else "RGB"
+        image = image.convert("RGBA" if image.has_transparency_data else opaque_mode)
     image = image.reduce(max(1, max(image.size) // LARGE_SIDE))
     scale = width / image.width
     if deep:  # of each of 16 bits, 8 are left; a scanner may use 12
@@ -135,8 +133,8 @@ def _page(image: Image.Image, width: int, *, deep: bool) -> tuple[Image.Image, i
     else:
         left = top = 0
     if image.mode == "RGB":
-        red, green, blue = (np.asarray(channel, np.int16) for channel in image.split())
-        if max(np.abs(red - green).max(), np.abs(blue - green).max()) < FAINTEST:
+        colours = np.asarray(image, np.int16)
+        if np.abs(colours - colours[..., 1:2]).max() < FAINTEST:  # no channel differs much from green
             image = image.convert("L")
     return image, left, top, scale
 

@@ -34,9 +34,6 @@ class Format:
     has_labels: bool = False
     animated: bool = False
 
-    def __post_init__(self) -> None:
-        assert (self.encode is None) != (self.batches is None), "a format is encoded whole or in batches"
-
 
 def _json(digits: Digits, scale: int, _frame_ms: int) -> bytes:
     entries = []
@@ -85,10 +82,10 @@ def _zip(batches: AsyncIterator[Digits], count: int, scale: int) -> AsyncGenerat
         seeds = [""] * len(digits.pixels) if digits.seeds is None else list(map(str, digits.seeds))
         names = [f"{place:0{width}}{seed and f'-{seed}'}.png" for place, seed in enumerate(seeds, start)]
         if digits.labels is None:
-            return Files(names, digits.pixels, [])
+            return names, digits.pixels, []
         rows = zip(names, seeds, digits.labels, strict=True)
         lines = [f"{name},{seed},{digit},{confidence}\n" for name, seed, (digit, confidence) in rows]
-        return Files(names, digits.pixels, lines)
+        return names, digits.pixels, lines
 
     return as_zip(batches, files, "file,seed,digit,confidence\n", scale)
 

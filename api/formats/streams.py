@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar
 
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -21,6 +21,9 @@ from serving.tf_serving.client import ModelServerError
 ZIP: Final = "application/zip"
 
 _log: Final = logging.getLogger(__name__)
+
+Files = tuple[list[str], Pixels, list[str]]
+"""Images for an archive: names, pixels uint8 [N, 28, 28], and a line of "labels.csv" for each, or no lines."""
 
 _T = TypeVar("_T")
 
@@ -57,14 +60,6 @@ def chunks(count: int, scale: int) -> Iterator[slice]:
     step = max(1, 2**20 // (IMAGE_SIDE * scale) ** 2)
     for start in range(0, count, step):
         yield slice(start, start + step)
-
-
-class Files(NamedTuple):
-    """Images for an archive: names, pixels uint8 [N, 28, 28], and a line of "labels.csv" for each, or no lines."""
-
-    names: list[str]
-    pixels: Pixels
-    lines: list[str]
 
 
 async def as_zip(

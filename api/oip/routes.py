@@ -143,7 +143,8 @@ async def model_ready(request: Request, model: ModelInPath, version: Version = N
     """
     _spec(model)
     found = await _status(request, model, version)
-    if found.serving is None if version is None else found.versions[0].state != "AVAILABLE":
+    available = found.serving is not None if version is None else found.versions[0].state == "AVAILABLE"
+    if not available:
         detail = f"{model if version is None else f'version {version} of {model}'} is not AVAILABLE"
         raise ProblemError(problems.NOT_READY, detail, errors=[{"model": model, "detail": detail}])
     return {"name": model, "ready": True}

@@ -108,6 +108,6 @@ def _as_zip(parts: AsyncIterator[Records], count: int, scale: int) -> AsyncGener
             f"{name},{one['seed']},{one['digit']},{one['confidence']},{one['logit']}\n"
             for name, one in zip(names, digits, strict=True)
         ]
-        return Files(names, digits["pixels"], lines)
+        return names, digits["pixels"], lines
 
     return as_zip(parts, files, "file,seed,digit,confidence,logit\n", scale)
