@@ -47,9 +47,8 @@ def create_app(settings: Settings, transport: Transport | None = None) -> FastAP
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, GatewayState]]:
-        interceptors = [traces.calls] if traces else []
         credentials = settings.model_server_credentials()
-        calls = transport or GrpcTransport(settings.model_server, interceptors, credentials)
+        calls = transport or GrpcTransport(settings.model_server, [traces] if traces else [], credentials)
         client = ModelClient(calls, settings.version_label)
         inference = Inference(client, metrics)
         carried = seed_indexes(inference), stories(inference)

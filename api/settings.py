@@ -8,7 +8,7 @@ import grpc
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from api.middleware.keys import ApiKey, keys_of
+from api.middleware.keys import keys_of
 from serving.errors import UserError
 from serving.tf_serving.tls import read_credentials
 
@@ -112,7 +112,7 @@ class Settings(BaseSettings):
     max_waiting_bytes: int = Field(128 * 2**20, ge=2**20)
     """The most memory for large request bodies, and as much for answers that clients have not read
     ([security.md](security.md#slow-clients))."""
-    api_keys: Annotated[tuple[ApiKey, ...], NoDecode, BeforeValidator(keys_of)] = Field((), repr=False)
+    api_keys: Annotated[dict[str, int | None], NoDecode, BeforeValidator(keys_of)] = Field({}, repr=False)
     """The API keys, as `digitgan key` prints them: `name:sha256` or `name:sha256:images`, separated by commas. Empty:
     no key is needed."""
     key_images_per_minute: int = Field(60_000, ge=0)

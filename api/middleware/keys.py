@@ -10,8 +10,7 @@ import math
 import re
 import secrets
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -31,15 +30,6 @@ _QUOTA: Final = "digitgan.quota"
 """Where a request's scope has the TokenBucket of its key."""
 
 
-@dataclass(frozen=True)
-class ApiKey:
-    """One configured key: its owner's name, its SHA-256, and its images a minute (None: the default)."""
-
-    name: str
-    sha256: bytes
-    images_per_minute: int | None = None
-
-
 def new_key() -> str:
     """Returns a new key: 256 random bits, with a prefix that searches for leaked secrets can find."""
     return f"digitgan_{secrets.token_urlsafe(32)}"
@@ -50,15 +40,20 @@ def hash_of(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-def keys_of(text: str) -> tuple[ApiKey, ...]:
-    """Returns the keys in a setting. Raises ValueError for a wrong one, and for a name that is there twice."""
-    found: dict[str, ApiKey] = {}
+def keys_of(text: str) -> dict[str, int | None]:
+    """Returns the images a minute (None: the default) of each key in a setting, by its SHA-256.
+
+    Raises ValueError for a wrong key, and for a name that is there twice.
+    """
+    names: set[str] = set()
+    limits: dict[str, int | None] = {}
     for entry in text.replace(",", " ").split():
         match = _ENTRY.fullmatch(entry)
-        if not match or match[1] in found or match[3] == "0":
+        if not match or match[1] in names or match[3] == "0":
             raise ValueError("should be name:sha256 or name:sha256:images-a-minute for each key, separated by commas")
-        found[match[1]] = ApiKey(match[1], bytes.fromhex(match[2]), int(match[3]) if match[3] else None)
-    return tuple(found.values())
+        names.add(match[1])
+        limits[match[2]] = int(match[3]) if match[3] else None
+    return limits
 
 
 class TokenBucket:
@@ -69,19 +64,24 @@ class TokenBucket:
         self.level = float(quota)
         self._at = time.monotonic()
 
-    def take(self, images: int) -> float:
-        """Takes ``images`` and returns 0, or takes nothing and returns in how many seconds there are enough."""
+    def refill(self) -> None:
+        """Adds the images of the time since the last call."""
         now = time.monotonic()
         self.level = min(self.quota, self.level + (now - self._at) * self.quota / WINDOW_S)
         self._at = now
+
+    def take(self, images: int, again: int = 0) -> None:
+        """Takes ``images``, or raises ProblemError (429). ``again``: what a repeated request pays besides."""
+        self.refill()
         if self.level < images:
-            return (images - self.level) * WINDOW_S / self.quota
+            wait_s = math.ceil((images - self.level + again) * WINDOW_S / self.quota)
+            detail = f"the API key has {self.quota} images a minute; enough for this request in {wait_s} s"
+            raise ProblemError(RATE_LIMITED, detail, headers={"Retry-After": str(wait_s)})
         self.level -= images
-        return 0.0
 
     def fields(self) -> dict[str, str]:
-        """Returns ``RateLimit-Policy`` and ``RateLimit`` (draft-ietf-httpapi-ratelimit-headers-10, 3 and 4)."""
-        self.take(0)
+        """Returns ``RateLimit-Policy`` and ``RateLimit`` (draft-ietf-httpapi-ratelimit-headers-10)."""
+        self.refill()
         full_s = math.ceil((self.quota - self.level) * WINDOW_S / self.quota)
         return {
             "RateLimit-Policy": f'"images";q={self.quota};w={WINDOW_S};qu="images"',
@@ -99,35 +99,27 @@ def charge(request: Request, images: int, pointer: str) -> None:
         return
     if images > bucket.quota:
         raise invalid(at_pointer(pointer, f"{images} images; the API key has {bucket.quota} a minute"))
-    _take(bucket, images - 1, again=1)
+    bucket.take(images - 1, again=1)
 
 
 def charge_made(request: Request, images: int) -> None:
     """Takes ``images`` that were made beyond those that the request was charged for. The key may then owe images."""
     bucket: TokenBucket | None = request.scope.get(_QUOTA)
     if bucket is not None:
-        bucket.take(0)
+        bucket.refill()
         bucket.level -= images
-
-
-def _take(bucket: TokenBucket, images: int, again: int = 0) -> None:
-    """Takes ``images``, or raises ProblemError (429). ``again``: what the request has paid and will pay once more."""
-    if missing_s := bucket.take(images):
-        wait_s = math.ceil(missing_s + again * WINDOW_S / bucket.quota)
-        detail = f"the API key has {bucket.quota} images a minute; enough for this request in {wait_s} s"
-        raise ProblemError(RATE_LIMITED, detail, headers={"Retry-After": str(wait_s)})
 
 
 class CheckKeys:
     """ASGI middleware: lets requests with one of ``keys`` pass. Answers say how many images the key has left.
 
-    ``images_per_minute`` is for keys that name no number of their own; 0 is no limit.
+    ``images_per_minute`` is for keys without a number of their own; 0 is no limit.
     """
 
-    def __init__(self, app: ASGIApp, keys: Sequence[ApiKey], images_per_minute: int) -> None:
+    def __init__(self, app: ASGIApp, keys: Mapping[str, int | None], images_per_minute: int) -> None:
         self._app = app
         # By the key's SHA-256. Keys are random, so the time of a look-up helps no attacker.
-        limits = {key.sha256: key.images_per_minute or images_per_minute for key in keys}
+        limits = {sha256: limit or images_per_minute for sha256, limit in keys.items()}
         self._buckets = {sha256: TokenBucket(limit) if limit else None for sha256, limit in limits.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -148,12 +140,12 @@ class CheckKeys:
 
         try:
             given = _given_key(Headers(scope=scope).get("authorization", ""))
-            sha256 = hashlib.sha256(given.encode()).digest()
+            sha256 = hash_of(given)
             if sha256 not in self._buckets:
                 detail = "the API key is not valid" if given else "send the header Authorization: Bearer <key>"
                 raise ProblemError(UNAUTHENTICATED, detail)
             if bucket := self._buckets[sha256]:
-                _take(bucket, 1)
+                bucket.take(1)
         except ProblemError as error:
             refusal = problem_response(error, scope["path"])
             if error.problem is UNAUTHENTICATED:  # two fields: Chromium takes each for one challenge

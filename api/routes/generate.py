@@ -28,7 +28,6 @@ from serving.noise import noise_from_seeds
 router = APIRouter(route_class=bodies.RouteWithBody)
 
 OFFERED: Final = tuple(name for name, form in FORMATS.items() if not form.animated)
-LABELLED: Final = tuple(name for name, form in FORMATS.items() if form.has_labels)
 MAX_SEEDS_IN_HEADER: Final = 256
 """Seeds that do not follow each other are listed up to here: 1.5 KB, where proxies take 4 to 8 KB of headers."""
 
@@ -64,7 +63,8 @@ async def generate(request: Request) -> Response:
     form = FORMATS[media_type]
     body = await bodies.read_json(request, GenerateRequest)
     if body.labels and not form.has_labels:
-        raise invalid(at_pointer("/labels", f"{media_type} has no room for labels; {' and '.join(LABELLED)} have"))
+        labelled = " and ".join(name for name, form in FORMATS.items() if form.has_labels)
+        raise invalid(at_pointer("/labels", f"{media_type} has no room for labels; {labelled} have"))
     count = len(body.seeds) or len(body.noise) or body.count
     settings = state.settings
     most = settings.max_stream_images if form.batches and not body.noise else settings.max_images

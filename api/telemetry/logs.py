@@ -16,10 +16,7 @@ MAX_PER_MINUTE: Final = 20
 
 
 class TextFormatter(logging.Formatter):
-    """For people: level, logger, message, and the request's id in brackets."""
-
-    def __init__(self) -> None:
-        super().__init__("%(levelname)s %(name)s: %(message)s%(request)s")
+    """For people: the request's id, as ``request``, is in brackets."""
 
     def format(self, record: logging.LogRecord) -> str:
         under_way = current.get(None)
@@ -80,5 +77,6 @@ def configure(level: str, log_format: Literal["text", "json"]) -> None:
     """Sends what this process logs, from ``level`` on, to stderr in ``log_format``."""
     handler = logging.StreamHandler()
     handler.addFilter(LimitRepeats(MAX_PER_MINUTE))
-    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    text = TextFormatter("%(levelname)s %(name)s: %(message)s%(request)s")
+    handler.setFormatter(JsonFormatter() if log_format == "json" else text)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

@@ -18,7 +18,7 @@ from opentelemetry.sdk.environment_variables import OTEL_SERVICE_NAME
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace import SpanKind, StatusCode, Tracer
+from opentelemetry.trace import SpanKind, StatusCode
 
 from api.telemetry.logs import LimitRepeats
 
@@ -31,8 +31,12 @@ _CLOSE_SECONDS: Final = 2.0
 logging.getLogger("opentelemetry.exporter.otlp.proto.grpc.exporter").addFilter(LimitRepeats(1))
 
 
-class Traces:
-    """The traces of one app, sent by OTLP over gRPC. OpenTelemetry's environment variables configure the exporter."""
+class Traces(grpc.aio.UnaryUnaryClientInterceptor):
+    """The traces of one app, sent by OTLP over gRPC. OpenTelemetry's environment variables configure the exporter.
+
+    For FastAPI it is ``telemetry``. For gRPC it is an interceptor: it makes a client span below a request's span for
+    each call, and sends its context along.
+    """
 
     def __init__(self) -> None:
         attributes = {SERVICE_VERSION: version("digitgan")}
@@ -45,7 +49,7 @@ class Traces:
             "operation_spans": False,
             "exclude": lambda scope: scope["path"].startswith(_UNTRACED),
         }
-        self.calls = TraceCalls(self._provider.get_tracer("digitgan"))
+        self._tracer = self._provider.get_tracer("digitgan")
 
     async def close(self) -> None:
         """Sends the remaining spans, for at most _CLOSE_SECONDS."""
@@ -53,13 +57,6 @@ class Traces:
         closing = threading.Thread(target=self._provider.shutdown, daemon=True)
         closing.start()
         await asyncio.to_thread(closing.join, _CLOSE_SECONDS)
-
-
-class TraceCalls(grpc.aio.UnaryUnaryClientInterceptor):
-    """Makes a client span below a request's span for each gRPC call, and sends its context along."""
-
-    def __init__(self, tracer: Tracer) -> None:
-        self._tracer = tracer
 
     async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
         if not trace.get_current_span().get_span_context().is_valid:

@@ -191,8 +191,8 @@ def test_a_key_is_printed_with_the_entry_that_lets_it_in() -> None:
 
     done = digitgan("key", "alice", "--images", "600")
     key, entry = (line.partition(" ")[2].strip() for line in done.stdout.splitlines())
-    (known,) = keys_of(entry)
-    assert (known.name, known.sha256.hex(), known.images_per_minute) == ("alice", hash_of(key), 600)
+    assert entry.startswith("alice:")
+    assert keys_of(entry) == {hash_of(key): 600}
 
 
 def test_make_train_takes_a_path_with_blanks_and_quotes(tmp_path: Path) -> None:
