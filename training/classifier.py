@@ -1,8 +1,4 @@
-"""The digit classifier: it labels generated images, and its penultimate layer gives the features of an evaluation.
-
-A small convolutional network in the style of VGG (Simonyan & Zisserman 2015) with batch normalisation, trained on
-randomly turned, sheared, scaled and shifted digits.
-"""
+"""The digit classifier: it labels generated images, and its penultimate layer gives the features of an evaluation."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -47,7 +43,7 @@ class ClassifierConfig:
 
 
 def build_classifier(pooling: Callable[[], Any] = layers.MaxPooling2D) -> Any:
-    """The classifier: images float32 [N, 28, 28, 1] in -1 … 1 -> logits float32 [N, 10].
+    """The classifier, in the style of VGG: images float32 [N, 28, 28, 1] in -1 … 1 -> logits float32 [N, 10].
 
     ``pooling`` builds a layer that takes the maximum of 2×2 places.
     """
@@ -75,10 +71,7 @@ def convolution(channels: int, activation: Callable[[], Any], stride: int = 1) -
 
 
 def classifier_of(convolutions: list[Any], activation: Callable[..., Any]) -> Any:
-    """A classifier with these convolutions, and layers that are named ``map``, ``features`` and ``logits``.
-
-    The features are float32 [N, 128], not negative.
-    """
+    """A classifier with these convolutions, and layers that are named ``map``, ``features`` and ``logits``."""
     return keras.Sequential(
         [
             keras.Input(IMAGE_SHAPE),
@@ -95,10 +88,7 @@ def classifier_of(convolutions: list[Any], activation: Callable[..., Any]) -> An
 
 
 def train_classifier(config: ClassifierConfig, dataset: Dataset) -> Any:
-    """Trains the classifier on the training images less the validation images, and calibrates it on the latter.
-
-    Returns the Keras network in float32; the same one for the same arguments on the same machine.
-    """
+    """Trains the classifier in float32 on the training images, and calibrates it on the validation images."""
     trained = fit(build_classifier, config, *dataset.training, "classifier")
     _calibrate(trained, *dataset.validation)
     return trained
@@ -107,11 +97,7 @@ def train_classifier(config: ClassifierConfig, dataset: Dataset) -> Any:
 def fit(
     build: Callable[[], Any], config: ClassifierConfig, images: Images, labels: NDArray[np.uint8], name: str
 ) -> Any:
-    """Trains a network to read digits, on distorted views of them, and returns it in float32.
-
-    ``build`` builds the network: images float32 [N, 28, 28, 1] in -1 … 1 -> logits float32 [N, 10]. ``name`` is for the
-    progress bar.
-    """
+    """Builds a network and trains it to read digits, on distorted views of them. Returns it in float32."""
     batch_size = min(BATCH_SIZE, max(16, len(images) // 32))  # Few images need more steps an epoch.
     steps = len(images) // batch_size
     total, warmup = config.epochs * steps, min(200, config.epochs * steps // 10)
@@ -143,11 +129,7 @@ def fit(
 
 
 def _distorted(images: Any, seed: Any) -> Any:
-    """Random affine views: turned by up to 0.2 rad, sheared by 0.15, each axis scaled by 12 %, moved by 2.5 pixels.
-
-    Images are float32 [N, 28, 28, 1] in -1 … 1; what comes from outside the frame is background. The same ``seed``,
-    integers [2], gives the same views.
-    """
+    """Random affine views: turned by up to 0.2 rad, sheared by 0.15, each axis scaled by 12 %, moved by 2.5 pixels."""
     draws = tf.random.stateless_uniform([6, tf.shape(images)[0]], seed, -1.0, 1.0)
     angle, shear = draws[0] * 0.2, draws[1] * 0.15
     width, height = 1 + draws[2] * 0.12, 1 + draws[3] * 0.12
@@ -176,11 +158,7 @@ def _calibrate(network: Any, images: NDArray[np.uint8], labels: NDArray[np.uint8
 
 
 def measure_classifier(network: Any, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> dict[str, Any]:
-    """Measures how well the network classifies images that it was not trained on.
-
-    The calibration error is that of the top probability. ``legible`` is the share with a top probability of at least
-    0.99; ``accuracy_when_legible`` is null if there is none.
-    """
+    """Measures how well the network classifies images that it was not trained on, and how well it is calibrated."""
     probabilities = softmax(logits_of(network, images).astype(np.float64), axis=1)
     confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
     legible = confidence >= LEGIBLE_CONFIDENCE

@@ -31,20 +31,19 @@ class Rule:
     words: str
 
 
-def check(settings: Any) -> None:
-    """Raises ConfigError for the first field of a dataclass whose value breaks the rule in its annotation."""
-    for name, hint in get_type_hints(type(settings), include_extras=True).items():
-        value = getattr(settings, name)
-        for rule in getattr(hint, "__metadata__", ()):
-            if not rule.holds(value):
-                raise ConfigError(f"{name} must be {rule.words}, not {value}")
+class Checked:
+    """A dataclass that raises ConfigError for the first field whose value breaks the rule in its annotation."""
+
+    def __post_init__(self) -> None:
+        for name, hint in get_type_hints(type(self), include_extras=True).items():
+            value = getattr(self, name)
+            for rule in getattr(hint, "__metadata__", ()):
+                if not rule.holds(value):
+                    raise ConfigError(f"{name} must be {rule.words}, not {value}")
 
 
 STRATIFIED, LAST = HOLD_OUTS = ("stratified", "last")
 """Which training images are held out: every twelfth of each class, or the last ones, as in the first runs."""
-
-_RENAMED: Final = {"feature_critics": "feature_weight"}
-"""Fields of a recipe in the first runs."""
 
 Count = Annotated[int, Rule(lambda value: value >= 1, "at least 1")]
 Seed = Annotated[int, Rule(lambda value: 0 <= value < 2**31, "from 0 to 2147483647")]
@@ -54,28 +53,22 @@ Share = Annotated[float, Rule(lambda value: 0 <= value < 1, "from 0 up to, not i
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Checked):
     """How the two networks are trained; what they are is fixed (:mod:`training.gan.networks`).
 
     Attributes:
         batch_size: images a step, over all replicas together.
-        generator_learning_rate: Adam's step size for the generator.
-        discriminator_learning_rate: Adam's step size for the discriminator.
-        beta_1: Adam's decay of the first moment (Kingma & Ba 2015), for both networks.
-        beta_2: Adam's decay of the second moment, for both networks.
-        final_learning_rate: what is left of both step sizes at the end, as a share; they fall along a cosine from the
-            first step to the last (Loshchilov & Hutter 2017). 1 keeps them constant.
-        loss: a name in training.gan.losses.LOSSES: "non-saturating" or "relativistic".
+        generator_learning_rate, discriminator_learning_rate, beta_1, beta_2: Adam's (Kingma & Ba 2015).
+        final_learning_rate: the share of both learning rates that is left at the end of their cosine (Loshchilov &
+            Hutter 2017). 1 keeps them constant.
         gradient_penalty: the factor of the discriminator's zero-centred gradient penalty on real and on generated
-            images alike (R1 and R2, Mescheder et al. 2018); 0 leaves it out.
-        feature_weight: weight of the generator's loss against each feature discriminator
-            (:mod:`training.gan.feature_discriminators`); 0 leaves them out.
+            images alike (R1 and R2, Mescheder et al. 2018).
+        feature_weight: of the generator's loss against each feature discriminator; 0 leaves these out.
         feature_penalty: as ``gradient_penalty``, for the feature discriminators.
-        dropout: share of activations dropped in the discriminator, 0 <= dropout < 1.
-        augmentation: share of the images, real and generated, that are transformed before the discriminators see them
-            (:mod:`training.gan.augmentation`), so that a long run does not memorise the training images; 0: none.
-        ema_decay: decay a step of the exponential moving average of the generator's weights that is exported
-            and pictured in place of the last weights (Yazıcı et al. 2019); 0 turns it off.
+        dropout: share of activations dropped in the discriminator.
+        ema_decay: decay a step of the moving average of the generator's weights that is exported and pictured in place
+            of the last weights (Yazıcı et al. 2019); 0 turns it off.
+        augmentation: share of the images, real and generated, that are transformed before the discriminators see them.
     """
 
     batch_size: Annotated[int, Rule(lambda value: value >= 2, "at least 2 (batch normalisation needs a batch)")]
@@ -91,10 +84,6 @@ class Recipe:
     dropout: Share
     ema_decay: Share
     augmentation: Share = 0.0
-
-    def __post_init__(self) -> None:
-        """Raises ConfigError for a value outside its range."""
-        check(self)
 
 
 DECK: Final = Recipe(
@@ -138,23 +127,20 @@ DEFAULT_PRESET: Final = "best"
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
+class TrainingConfig(Checked):
     """Everything that decides what a run computes, resolved: no preset and no default is left to look up.
 
     Attributes:
-        preset: the preset that the recipe came from.
-        recipe: the recipe, after overrides.
         seed: root of initial weights, noise, dropout and the order of images.
-        steps: the run's whole length in steps (one batch each).
+        steps: the run's whole length.
         images: size of the training set without its validation images; an epoch is one pass over it.
         data: where the images came from, ``"keras"`` or a path.
-        data_sha256: SHA-256 of the training images' pixels, so that a resumed run sees the same ones.
-        hold_out: which training images neither network sees, for choices and calibrations: one of HOLD_OUTS.
+        data_sha256: of the training images' pixels, so that a resumed run sees the same ones.
+        hold_out: which training images neither network sees, for choices and calibrations.
         classifier: what measures and labels the run's digits: PACKAGED, OWN, or a base directory's path.
         mixed_precision: compute in bfloat16 and keep weights in float32.
         xla: compile the steps with XLA, which is faster on a GPU and slower on a CPU.
         log_every: steps a line in metrics.jsonl, each the mean over its interval.
-        checkpoint_every: steps between checkpoints.
         evaluate_every: steps between evaluations of the averaged generator on the validation images, of which the
             last is at the end; 0: none, and the last generator is the one that is served.
     """
@@ -173,15 +159,6 @@ class TrainingConfig:
     log_every: Count = 10
     checkpoint_every: Count = 215
     evaluate_every: Annotated[int, Rule(lambda value: value >= 0, "0 (never) or positive")] = 1075
-
-    def __post_init__(self) -> None:
-        """Raises ConfigError for a value outside its range."""
-        check(self)
-
-    @property
-    def data_path(self) -> Path | None:
-        """Where the images came from; None for Keras's download."""
-        return None if self.data == "keras" else Path(self.data)
 
     def epochs_at(self, step: int) -> float:
         """Passes over the training set after ``step`` steps."""
@@ -204,8 +181,10 @@ class TrainingConfig:
         """Reads what :meth:`write` wrote. Raises ConfigError if the directory holds no run."""
         try:
             values: dict[str, Any] = json.loads((run / CONFIG_FILE).read_text("utf-8"))
-            recipe = {_RENAMED.get(name, name): value for name, value in values["recipe"].items()}
-            return cls(**{"hold_out": LAST, **values, "recipe": Recipe(**recipe)})  # The first runs name no hold-out.
+            recipe = values["recipe"]
+            if "feature_critics" in recipe:  # Its name in the first runs, which name no hold-out either.
+                recipe["feature_weight"] = recipe.pop("feature_critics")
+            return cls(**{"hold_out": LAST, **values, "recipe": Recipe(**recipe)})
         except FileNotFoundError as error:
             raise ConfigError(f"{run} holds no run: there is no {CONFIG_FILE} in it") from error
         except (ValueError, TypeError, KeyError, AttributeError) as error:

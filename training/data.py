@@ -32,21 +32,18 @@ _IDX_UBYTE: Final = b"\0\0\x08"
 MOST_HELD_OUT: Final = 5000
 LEAST_HELD_OUT: Final = 20
 """An evaluation needs so many."""
-LEAST_IMAGES: Final = 2 * LEAST_HELD_OUT
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Handwritten digits with their labels, uint8 0 to 9, in two disjoint parts."""
+    """Handwritten digits with their labels, uint8 0 to 9, in two disjoint parts, from ``"keras"`` or a path."""
 
     source: str
-    """``"keras"`` or the path they were read from."""
     x_train: Images
     y_train: NDArray[np.uint8]
     x_test: Images
     y_test: NDArray[np.uint8]
     hold_out: str = STRATIFIED
-    """Which of the training images are the validation images (training.config.HOLD_OUTS)."""
 
     @cached_property
     def _held_out(self) -> NDArray[np.bool_]:
@@ -74,16 +71,10 @@ class Dataset:
 
 
 def load(path: Path | None, hold_out: str = STRATIFIED) -> Dataset:
-    """Loads MNIST through Keras's loader, or MNIST-like data from a path.
+    """Loads MNIST through Keras's loader (None), or MNIST-like data from a path. Raises UserError for anything else.
 
-    Args:
-        path: None for Keras's download (cached in the user's home directory); otherwise an ``.npz`` file as
-            Keras lays it out (x_train, y_train, x_test, y_test), or a directory with MNIST's four IDX files
-            as they are published (``train-images-idx3-ubyte.gz`` and so on), or unzipped.
-        hold_out: which of the training images are held out (training.config.HOLD_OUTS).
-
-    Raises:
-        UserError: there is nothing to read, or it isn't MNIST-like.
+    The path is an ``.npz`` file as Keras lays it out (x_train, y_train, x_test, y_test), or a directory with MNIST's
+    four IDX files as they are published (``train-images-idx3-ubyte.gz`` and so on), or unzipped.
     """
     path = path and path.resolve()  # A run may be resumed from elsewhere.
     if path is None:
@@ -94,9 +85,9 @@ def load(path: Path | None, hold_out: str = STRATIFIED) -> Dataset:
         source, arrays = str(path), _read_npz(path)
     for part in ("train", "test"):
         _check(source, part, arrays[f"x_{part}"], arrays[f"y_{part}"])
-    if len(arrays["x_train"]) < LEAST_IMAGES:
+    if len(arrays["x_train"]) < 2 * LEAST_HELD_OUT:
         raise UserError(
-            f"{source}: x_train has {len(arrays['x_train'])} images, and {LEAST_IMAGES} are needed: "
+            f"{source}: x_train has {len(arrays['x_train'])} images, and {2 * LEAST_HELD_OUT} are needed: "
             f"{LEAST_HELD_OUT} are held out to choose the generator by"
         )
     uint8 = {name: array.astype(np.uint8, copy=False) for name, array in arrays.items()}
@@ -178,12 +169,8 @@ def _check(source: str, part: str, images: NDArray[Any], labels: NDArray[Any]) -
 
 
 def in_batches(compute: Callable[[Any], Any], rows: Any, size: int = 500) -> Any:
-    """Applies a function to the rows of an array, a batch at a time.
+    """Applies a function to rows, a batch at a time, and joins its arrays: one, or a tuple, list or dict of them."""
+    import tensorflow as tf
 
-    Returns:
-        The joined results as a NumPy array, or a list of them where the function returns several.
-    """
     parts = [compute(rows[first : first + size]) for first in range(0, len(rows), size)]
-    if isinstance(parts[0], tuple | list):
-        return [np.concatenate(each) for each in zip(*parts, strict=True)]
-    return np.concatenate(parts)
+    return tf.nest.map_structure(lambda *arrays: np.concatenate(arrays), *parts)

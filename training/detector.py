@@ -1,8 +1,7 @@
 """The discriminator as a detector: after the GAN training it continues to learn, with the generator fixed.
 
-While both are trained, the discriminator is only ever a step ahead of its generator, and at the end of a good run its
-logit says next to nothing. With the generator fixed, the same layers learn to distinguish real digits from its images,
-those of earlier generators, and other images that people send. Then the logit is calibrated.
+At the end of a good run the discriminator's logit says next to nothing. With the generator fixed, the same layers learn
+to distinguish real digits from its images, those of earlier generators, and other images that people send.
 """
 
 import json
@@ -41,17 +40,10 @@ _VALIDATION, _TEST = 1, 2
 
 @dataclass(frozen=True)
 class DetectorConfig:
-    """How the detector is trained. A batch has as many real images as others.
+    """How the detector is trained: steps, the images of each kind in a batch, and the optimiser.
 
-    Attributes:
-        steps: of one batch each.
-        real: real images a batch.
-        fakes: images a batch of the fixed generator, from fresh noise.
-        earlier: images a batch of earlier generators, which take turns.
-        impostors: images a batch of everything else (:mod:`training.evaluation.negative_examples`).
-        learning_rate: Adam's greatest step size; it falls along a cosine (Loshchilov & Hutter 2017).
-        average: decay a step of the average of the weights, which is what is kept (Polyak & Juditsky 1992).
-        seed: root of order, noise and impostors.
+    ``fakes`` are the fixed generator's, from fresh noise; ``impostors`` are negative examples. ``average`` is the decay
+    a step of the average of the weights, which is what is kept (Polyak & Juditsky 1992).
     """
 
     steps: int = 12_000
@@ -67,15 +59,9 @@ class DetectorConfig:
 def detector_of_run(
     run: Path, name: str, discriminator: Any, generators: Sequence[Any], dataset: Dataset, config: DetectorConfig
 ) -> tuple[Any, dict[str, Any]]:
-    """Returns the run's detector of that name: the one in the run directory, or else one trained now and kept there.
+    """Returns the run's detector: the one of that name in the run directory, or else one trained now and kept there.
 
-    Args:
-        run: the run directory.
-        name: names the generator that is served, and the length of the training.
-        discriminator: the Keras discriminator at the end of the run.
-        generators: as for :func:`train_detector`, but Keras networks in float32.
-        dataset: the run's images.
-        config: how to train it.
+    The arguments are those of :func:`train_detector`, as Keras networks in float32.
     """
     weights, facts = (run / DIRECTORY / f"{name}{suffix}" for suffix in (".npz", ".json"))
     if facts.exists():
@@ -83,7 +69,8 @@ def detector_of_run(
         return network, json.loads(facts.read_text("utf-8"))
     # Within the training step's own graph: one tf.function for each of them would count as tracing too often.
     graphs = [generator_graph(generator).python_function for generator in generators]
-    trained = train_detector(discriminator.get_weights(), [_pixels_of(graph) for graph in graphs], dataset, config)
+    pixels = [lambda noise, graph=graph: graph(noise)[IMAGES] for graph in graphs]
+    trained = train_detector(discriminator.get_weights(), pixels, dataset, config)
     weights.parent.mkdir(parents=True, exist_ok=True)
     write_weights(weights, trained[0].get_weights())
     write_atomically(facts, json.dumps(trained[1], indent=2) + "\n")
@@ -96,13 +83,8 @@ def train_detector(
     """Trains the discriminator's layers to distinguish real digits from all other images, and calibrates the logit.
 
     It begins with the ``weights`` of the discriminator. The first of the ``generators`` is the one that is served,
-    others are earlier ones. The validation images calibrate it and are not trained on; the test images are used once,
-    for the figures.
-
-    Returns:
-        The network in float32, and what the model card says of it: ``config``, ``calibration`` ({"slope", "offset"},
-        :class:`training.evaluation.calibration.Calibration`), ``validation`` and ``test``
-        (:func:`training.evaluation.score.score_figures` each, against as many fresh fakes), ``seconds``.
+    others are earlier ones. The validation images calibrate it; the test images are used once, for the figures. Returns
+    the network in float32, and what the model card says of it.
     """
     started = time.monotonic()
     keras.utils.set_random_seed(config.seed)
@@ -129,7 +111,7 @@ def train_detector(
 
 
 def fresh(generate: Generate, count: int, seed: tuple[int, int]) -> Images:
-    """As many new images of a generator, uint8 [count, 28, 28]; the same seed gives the same ones."""
+    """New images of a generator, uint8 [count, 28, 28]; the same seed gives the same ones."""
     images: Images = in_batches(generate, tf.random.stateless_normal([count, NOISE_DIM], seed))
     return images[..., 0]
 
@@ -137,13 +119,12 @@ def fresh(generate: Generate, count: int, seed: tuple[int, int]) -> Images:
 def _train(
     network: Any, generators: Sequence[Generate], images: Images, labels: NDArray[np.uint8], config: DetectorConfig
 ) -> None:
-    """Trains the network in place; what it ends with is the average of its weights.
+    """Trains the network in place; it ends with the average of its weights.
 
     What distinguishes generated digits best is faint: a level or two of gray where MNIST is black. Beside the large and
-    constant activations that black itself makes (-1 inside, and 0 beyond the frame), its gradient would be lost. So the
-    same function is trained in other coordinates, as inputs are centred and scaled elsewhere (LeCun et al. 1998,
-    "Efficient BackProp", section 4.3): the first layer's kernel, as a share of GAIN, acts on ink, which is 0 for black,
-    and the logit is measured from that of a black image.
+    constant activations of black itself (-1 inside, and 0 beyond the frame), its gradient would be lost. So the same
+    function is trained in other coordinates (LeCun et al. 1998, "Efficient BackProp", section 4.3): the first layer's
+    kernel, as a share of GAIN, acts on ink, which is 0 for black, and the logit is measured from that of a black image.
     """
     served, *earlier = generators
     first, last = network.layers[0], network.layers[-1]
@@ -196,10 +177,7 @@ def _train(
 def _other_images(
     earlier: Sequence[Generate], images: Images, labels: NDArray[np.uint8], config: DetectorConfig
 ) -> NDArray[np.uint8]:
-    """Makes the negative examples of each step, and the images of the earlier generators, which take turns.
-
-    Returns uint8 [steps, images, 28, 28], of OTHERS_STEPS steps at most.
-    """
+    """The negative examples and images of earlier generators: uint8 [steps, images, 28, 28], OTHERS_STEPS at most."""
     steps = min(config.steps, OTHERS_STEPS)
     rng = np.random.default_rng(config.seed)
     rows = rng.integers(len(images), size=[steps, config.impostors])
@@ -210,7 +188,3 @@ def _other_images(
         by_turn = np.stack([each.reshape(turns, config.earlier, *images.shape[1:]) for each in fakes], axis=1)
         found = np.concatenate([found, by_turn.reshape(-1, *by_turn.shape[2:])[:steps]], axis=1)
     return found
-
-
-def _pixels_of(graph: Any) -> Generate:
-    return lambda noise: graph(noise)[IMAGES]

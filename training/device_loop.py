@@ -47,17 +47,10 @@ class DeviceLoop:
         strategy: Any = None,
         xla: bool = False,
     ) -> None:
-        """Builds the loop.
+        """Builds the loop around a step, which runs in a tf.function, one of ``strategy``'s replicas each.
 
-        Args:
-            step: trains on one batch: the number of the step, int32, and this replica's rows of the examples, int64
-                [N] -> float32 [figures]. Runs in a tf.function.
-            examples: how many there are.
-            batch_size: rows of a batch, over all replicas together.
-            seed: root of the order.
-            figures: how many figures a step returns.
-            strategy: the tf.distribute strategy; None for the one that is in scope.
-            xla: compile the steps with XLA, which is faster on a GPU and slower on a CPU.
+        From the number of the step, int32, and this replica's rows of the examples, int64 [N], it gives float32
+        [figures]. ``batch_size`` is that of all replicas together.
         """
         strategy = strategy or tf.distribute.get_strategy()
         share = batch_size // strategy.num_replicas_in_sync
@@ -92,15 +85,9 @@ class DeviceLoop:
     def run(
         self, first: int, ends: Iterable[int], stopped: Callable[[], bool] = lambda: False
     ) -> Iterator[NDArray[np.float32]]:
-        """Runs the steps from ``first`` on, in calls of about CALL_S.
+        """Runs the steps from ``first`` on, in calls of about CALL_S, until ``stopped()`` or the last of ``ends``.
 
-        Args:
-            first: the number of steps that are done already.
-            ends: steps after which a call ends, ascending; the last one is the end.
-            stopped: returns whether to stop; it is evaluated before each call.
-
-        Yields:
-            What the steps of each call returned: float32 [steps, figures].
+        A call also ends at each of ``ends``, ascending. Yields what its steps returned: float32 [steps, figures].
         """
         step, affordable = first, 1
         for end in ends:
@@ -116,10 +103,10 @@ class DeviceLoop:
 
 
 def batch_rows(examples: int, batch_size: int, seed: int, first: Any, steps: Any) -> Any:
-    """Returns the rows of the training examples that the batches consist of, from a step on: int64 [steps, batch_size].
+    """Returns the rows of the examples in each batch, from a step on: int64 [steps, batch_size].
 
-    Each epoch has an order of its own, which depends only on the seed and the epoch. The epochs are laid end to end
-    before they are cut into batches, so every example is used exactly once an epoch.
+    Each epoch has an order of its own. Epochs are joined before they are cut into batches, so every example is used
+    exactly once an epoch.
     """
     begin = tf.cast(first, tf.int64) * batch_size
     end = begin + tf.cast(steps, tf.int64) * batch_size

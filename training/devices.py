@@ -14,44 +14,27 @@ import tensorflow as tf
 
 
 def prepare_tensorflow() -> None:
-    """Sets how this process computes. Every command that computes calls it first; calling it again changes nothing.
-
-    - In float32 without TF32. By default, TensorFlow rounds the operands of matrix products and convolutions to a
-      10-bit mantissa on GPUs since Ampere. Pixels then move by up to a level, so a saved graph would no longer equal
-      its network.
-    - Deterministically, so that a resumed run can equal an uninterrupted one.
-    - In GPU memory that is allocated when it is needed, so that other processes can share the card. A program that
-      has used its GPUs already keeps the memory that it has.
-    """
+    """Sets how this process computes. Every command that computes calls it first; calling it again changes nothing."""
+    # TF32 rounds operands to a 10-bit mantissa. Pixels of a saved graph would differ from those of its network.
     tf.config.experimental.enable_tensor_float_32_execution(False)
-    tf.config.experimental.enable_op_determinism()
+    tf.config.experimental.enable_op_determinism()  # So that a resumed run equals an uninterrupted one.
     for gpu in tf.config.list_physical_devices("GPU"):
-        with suppress(RuntimeError):
-            tf.config.experimental.set_memory_growth(gpu, True)
+        with suppress(RuntimeError):  # The program has used the GPU already.
+            tf.config.experimental.set_memory_growth(gpu, True)  # Other processes can share the card.
 
 
 def strategy(alone: bool = False, workers_timeout_s: float = 600.0) -> Any:
-    """Prepares TensorFlow, and returns the distribution strategy for the devices of this machine.
+    """Prepares TensorFlow, and returns the strategy for TF_CONFIG's cluster or else for the devices of this machine.
 
-    Several machines where TF_CONFIG describes a cluster (MultiWorkerMirroredStrategy), several GPUs
-    (MirroredStrategy), otherwise TensorFlow's default, which uses the GPU if there is one.
-
-    Call it before anything else touches TensorFlow.
-
-    Args:
-        alone: leave the other workers of the cluster out.
-        workers_timeout_s: how long to wait for them.
-
-    Raises:
-        TimeoutError: a worker did not start in time. The message names it.
+    Call it before anything else uses TensorFlow. ``alone`` leaves the other workers of the cluster out. Raises
+    TimeoutError, which names them, for workers that do not start in time.
     """
     prepare_tensorflow()
     resolver = _cluster()
     if (cluster := resolver.cluster_spec().as_dict()) and not alone:
         own = cluster[resolver.task_type][resolver.task_id]
-        _wait_for_workers(
-            own, [each for workers in cluster.values() for each in workers if each != own], workers_timeout_s
-        )
+        others = [each for workers in cluster.values() for each in workers if each != own]
+        _wait_for_workers(own, others, workers_timeout_s)
         on_sigterm = signal.getsignal(signal.SIGTERM)
         distributed = tf.distribute.MultiWorkerMirroredStrategy()
         signal.signal(signal.SIGTERM, on_sigterm)  # TensorFlow's handler ignores the signal.
@@ -62,10 +45,7 @@ def strategy(alone: bool = False, workers_timeout_s: float = 600.0) -> Any:
 
 
 def _wait_for_workers(own: str, others: Sequence[str], timeout_s: float) -> None:
-    """Returns when every other worker listens, or raises TimeoutError. Listens at ``own``, host:port, meanwhile.
-
-    TensorFlow itself would wait for an hour, without a message, and would ignore SIGTERM.
-    """
+    """Listens at ``own`` until every other worker listens. TensorFlow itself would wait an hour without a message."""
     started = reported = time.monotonic()
     dual = socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if dual else socket.AF_INET
@@ -106,7 +86,7 @@ def is_chief() -> bool:
 
 
 def scratch(run: Path) -> Path:
-    """Returns a directory for what a worker that is not the chief must write and no program reads."""
+    """A directory for what a worker that is not the chief must write and no program reads."""
     resolver = _cluster()
     return run / f".{resolver.task_type}-{resolver.task_id}"
 
@@ -114,8 +94,7 @@ def scratch(run: Path) -> Path:
 def agreement(strategy: Any) -> Callable[[int], int]:
     """Returns how workers agree on the number of their next steps: the least that any proposes, and 0 is to stop.
 
-    A signal reaches one worker of several. If only this worker stopped, the others would wait for it in the next step,
-    and no worker could save the state, which needs all of them. All workers have to ask equally often.
+    A signal reaches one worker, but steps and checkpoints need all of them. All workers have to ask equally often.
     """
     resolver = strategy.cluster_resolver
     if resolver is None or not resolver.cluster_spec():

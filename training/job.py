@@ -38,22 +38,12 @@ def resolve(
     steps: int | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> tuple[TrainingConfig, data.Dataset]:
-    """Loads the data and decides every setting of the run.
+    """Loads the data and decides every setting of the run, by ``overrides``, the resumed run, ``preset`` and defaults.
 
-    Args:
-        run: the run directory.
-        data_path: MNIST-like data; None for the data of the resumed run, or Keras's download.
-        resume: continue the run if it has begun.
-        preset: a name in PRESETS; None for the resumed run's, or the default.
-        epochs: length in passes over the training set.
-        steps: length in steps; at most one of the two.
-        overrides: fields of Recipe and TrainingConfig, by name.
-
-    Raises:
-        ConfigError: the settings contradict each other, or the run that they would resume.
-        UserError: the data can't be had or isn't MNIST-like.
+    Raises ConfigError if the settings contradict each other, or the run that they would resume; UserError if the data
+    can't be loaded or isn't MNIST-like.
     """
-    overrides = dict(overrides or {})
+    given = {**({} if preset is None else {"preset": preset}), **(overrides or {})}
     if epochs is not None and steps is not None:
         raise ConfigError("--epochs and --steps both say how long to train: give one of them")
     if preset is not None and preset not in PRESETS:
@@ -62,9 +52,9 @@ def resolve(
         raise ConfigError(f"--steps must be at least 1, not {steps}")
     if epochs is not None and not epochs > 0:
         raise ConfigError(f"--epochs must be positive, not {epochs}")
-    if overrides.get("classifier") not in (None, PACKAGED, OWN):
-        overrides["classifier"] = str(Path(overrides["classifier"]).resolve())
-    recipe = {each.name: overrides[each.name] for each in fields(Recipe) if each.name in overrides}
+    if given.get("classifier") not in (None, PACKAGED, OWN):
+        given["classifier"] = str(Path(given["classifier"]).resolve())
+    recipe = {each.name: given[each.name] for each in fields(Recipe) if each.name in given}
     chosen = replace(PRESETS[preset or DEFAULT_PRESET], **recipe)  # it checks the values
     begun = (run / CONFIG_FILE).exists()
     if begun and not resume:
@@ -72,41 +62,39 @@ def resolve(
     if begun:
         config = TrainingConfig.read(run)
         dataset = data_of_run(run, config, data_path)
-        _refuse_changes(config, {**({"preset": preset} if preset else {}), **overrides})
+        stored = {**asdict(config), **asdict(config.recipe)}
+        for name, value in given.items():
+            if stored[name] != value:  # Only its length may change.
+                raise ConfigError(
+                    f"{name} {value}: the run that --resume continues has {stored[name]}; leave it out, or begin a new "
+                    "run"
+                )
     else:
-        dataset = data.load(data_path, overrides.get("hold_out", STRATIFIED))
+        dataset = data.load(data_path, given.get("hold_out", STRATIFIED))
         fingerprint = dataset.fingerprint()
+        settings = {
+            "preset": DEFAULT_PRESET,
+            "seed": 0,
+            "classifier": PACKAGED if learned_from(MODELS_DIR) == fingerprint else OWN,
+            **{name: value for name, value in given.items() if name not in recipe},
+        }
         config = TrainingConfig(
-            preset=preset or DEFAULT_PRESET,
             recipe=chosen,
             steps=1,
             images=len(dataset.training[0]),
             data=dataset.source,
             data_sha256=fingerprint,
-            **{
-                "seed": 0,
-                "classifier": PACKAGED if learned_from(MODELS_DIR) == fingerprint else OWN,
-                **{name: value for name, value in overrides.items() if name not in recipe},
-            },
+            **settings,
         )
     if steps is None and (epochs is not None or not begun):
         steps = config.step_of_epoch(DEFAULT_EPOCHS if epochs is None else epochs)
     return (replace(config, steps=steps) if steps else config), dataset
 
 
-def _refuse_changes(stored: TrainingConfig, given: Mapping[str, Any]) -> None:
-    """Raises ConfigError for a setting that the resumed run does not have. Only its length may change."""
-    known = {**asdict(stored), **asdict(stored.recipe)}
-    for name, value in given.items():
-        if known[name] != value:
-            raise ConfigError(
-                f"{name} {value}: the run that --resume continues has {known[name]}; leave it out, or begin a new run"
-            )
-
-
 def data_of_run(run: Path, config: TrainingConfig, data_path: Path | None) -> data.Dataset:
     """Loads a run's images, from where it had them or from another path. Raises ConfigError if they are others."""
-    dataset = data.load(data_path or config.data_path, config.hold_out)
+    recorded = None if config.data == "keras" else Path(config.data)
+    dataset = data.load(data_path or recorded, config.hold_out)
     if dataset.fingerprint() != config.data_sha256:
         raise ConfigError(f"data: {dataset.source} holds other training images than {run} was trained on")
     return dataset
@@ -121,9 +109,7 @@ def classifiers_of(run: Path, config: TrainingConfig) -> Path:
 def data_and_classifiers(source: Path, data_path: Path | None, classifiers: Path | None) -> tuple[data.Dataset, Path]:
     """Returns the images, and the base directory of the classifier, that a run or a directory of models is measured by.
 
-    Without ``data_path``, the images are the run's, or Keras's download. Without ``classifiers``, the classifier is the
-    run's, the one in the directory of models, or the package's.
-
+    By default these are the run's, or MNIST and the classifier in the directory of models, or else the package's.
     Raises ConfigError if the images are not the run's, or if no classifier is known for them.
     """
     if (source / CONFIG_FILE).is_file():
@@ -142,8 +128,7 @@ def data_and_classifiers(source: Path, data_path: Path | None, classifiers: Path
 
 def learned_from(classifiers: Path) -> str | None:
     """Returns the fingerprint of the images that the newest classifier was trained on; None if it is not known."""
-    card = find_card(newest_version(classifiers / CLASSIFIER))
-    fingerprint: str | None = card.get("training", {}).get("data_sha256")
+    fingerprint: str | None = find_card(newest_version(classifiers / CLASSIFIER)).get("training", {}).get("data_sha256")
     return fingerprint
 
 

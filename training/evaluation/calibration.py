@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
-Floats = NDArray[np.floating[Any]]
+from training.evaluation.statistics import Floats
 
 BINS: Final = 15
 """Equal-width bins of the calibration error, as in Guo et al. 2017."""
@@ -16,10 +16,7 @@ BINS: Final = 15
 
 @dataclass(frozen=True)
 class Calibration:
-    """The probability that an image is real, from its logit: sigmoid(slope · logit + offset).
-
-    The slope is at least 0, so that a higher logit never means a lower probability.
-    """
+    """The probability that an image is real, from its logit: sigmoid(slope · logit + offset)."""
 
     slope: float = 1.0
     offset: float = 0.0
@@ -32,9 +29,8 @@ class Calibration:
 def fit(real_logits: Floats, fake_logits: Floats) -> Calibration:
     """Platt scaling (Platt 1999; Guo et al. 2017, section 4.1), for a mix of real and fake in equal parts.
 
-    Platt's targets stand a little off 0 and 1, (N + 1)/(N + 2) and 1/(N + 2), so that logits that part the two
-    perfectly still have a finite slope. Logits that say nothing, or the opposite, get the slope 0. Both are of images
-    that the detector was not trained on.
+    Platt's targets are a little off 0 and 1, (N + 1)/(N + 2) and 1/(N + 2), so that logits that separate the two
+    perfectly still have a finite slope. The slope is never negative: logits that say nothing, or the opposite, get 0.
     """
     n, m = len(real_logits), len(fake_logits)
     logits = np.concatenate([real_logits, fake_logits]).astype(np.float64)
@@ -55,12 +51,8 @@ def fit(real_logits: Floats, fake_logits: Floats) -> Calibration:
 def reliability(probabilities: Floats, labels: NDArray[Any], weights: Floats | None = None) -> list[dict[str, Any]]:
     """Computes the points of a reliability diagram: how often an event with about the same probability is true.
 
-    The labels are 1 or True where the event is true (an image is real, a digit is right). The sum of the weights is 1;
-    by default, they are equal.
-
-    Returns:
-        For each of the equal-width bins that isn't empty: ``probability`` (the mean in it), ``share_true``, ``share``
-        (of the whole weight) and ``images`` (how many).
+    The labels are 1 or True where the event is true. The sum of the weights is 1; by default, they are equal. For each
+    bin that isn't empty: the mean ``probability``, ``share_true``, ``share`` (of the whole weight) and ``images``.
     """
     weights = np.full(len(probabilities), 1 / len(probabilities)) if weights is None else weights
     bins = np.minimum((probabilities * BINS).astype(np.int64), BINS - 1)
@@ -76,8 +68,5 @@ def reliability(probabilities: Floats, labels: NDArray[Any], weights: Floats | N
 
 
 def calibration_error(points: list[dict[str, Any]]) -> float:
-    """The expected calibration error (Naeini et al. 2015) of the points of :func:`reliability`.
-
-    It is the mean gap between probability and share of true events.
-    """
+    """The expected calibration error (Naeini et al. 2015): the mean gap between probability and share that is true."""
     return float(sum(point["share"] * abs(point["probability"] - point["share_true"]) for point in points))

@@ -17,12 +17,7 @@ from training.data import in_batches
 
 
 class EvaluationClassifier:
-    """A classifier's SavedModel.
-
-    Attributes:
-        version_dir: where it was loaded from.
-        facts: ``version``, ``accuracy`` on the test images and the model's ``sha256``; null where the card lacks them.
-    """
+    """A classifier's SavedModel. ``facts`` are what evaluation.json says of it."""
 
     def __init__(self, version_dir: Path) -> None:
         """Loads a version. Raises UserError if it can't be loaded or has no features."""
@@ -59,10 +54,7 @@ class EvaluationClassifier:
 
 
 def newest_classifier(models: Path = MODELS_DIR) -> EvaluationClassifier:
-    """Returns the newest classifier in a base directory of models. A process loads each version once.
-
-    Raises UserError if there is none.
-    """
+    """Returns the newest classifier in a base directory, which is loaded once. Raises UserError if there is none."""
     version_dir = newest_version(models / CLASSIFIER)
     if version_dir is None:
         raise UserError(

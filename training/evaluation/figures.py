@@ -8,7 +8,6 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import entropy
-from scipy.stats import t as student
 
 from training.evaluation import statistics
 from training.evaluation.statistics import Gaussian
@@ -22,29 +21,21 @@ DUPLICATE_DISTANCE: Final = 0.8
 class Measurement:
     """What the figures of N images, compared with M reference images, are computed from.
 
-    Attributes:
-        features: float32 [N, 128].
-        probabilities: float32 [N, 10].
-        precise, recalled, balls, covered: [N] or [M] (:func:`training.evaluation.statistics.overlap`).
-        to_others: float64 [N], each image's distance to the nearest other one, on pixels from 0 to 1.
-        to_training: float64 [N], the same to the nearest training image; None in a light evaluation.
-        kernel_distance: with its standard error.
-        reference_features: the normal distribution of the reference images' features.
-        reference_shares: float64 [10], the share of each digit in the reference images.
-        reference_to_training: their median distance to the nearest training image; None in a light evaluation.
+    ``to_others`` and ``to_training`` [N] are distances to the nearest other image and training image;
+    ``reference_to_training`` is the reference images' median of the latter. A light evaluation has none of these two.
     """
 
     features: NDArray[np.float32]
     probabilities: NDArray[np.float32]
-    precise: NDArray[np.bool_]
+    precise: NDArray[np.bool_]  # These four are what statistics.overlap gives.
     recalled: NDArray[np.bool_]
     balls: NDArray[np.int64]
     covered: NDArray[np.bool_]
     to_others: NDArray[np.float64]
     to_training: NDArray[np.float64] | None
-    kernel_distance: tuple[float, float]
+    kernel_distance: tuple[float, float]  # With its standard error.
     reference_features: Gaussian
-    reference_shares: tuple[float, ...]
+    reference_shares: list[float]  # Of each digit.
     reference_to_training: float | None
 
     @cached_property
@@ -58,7 +49,7 @@ class Measurement:
         """The ends of each figure's 95 % interval, from the figures without each tenth of the images."""
         parts = [self._without(group).figures for group in range(statistics.GROUPS)]
         distance, error = self.kernel_distance  # It takes too long to be computed for each part.
-        margin = float(student.ppf((1 + statistics.LEVEL) / 2, statistics.KERNEL_GROUPS - 1)) * error
+        margin = statistics.half_width(statistics.KERNEL_GROUPS - 1) * error
         return {**statistics.intervals(self.figures, parts), "kernel_distance": [distance - margin, distance + margin]}
 
     def _without(self, group: int) -> Self:
@@ -69,21 +60,14 @@ class Measurement:
         return replace(self, **kept)
 
 
-Compute = Callable[[Measurement], float | list[float] | None]
-"""Returns None where the measurement lacks what the figure needs."""
+Compute = Callable[[Measurement], float | list[float] | None]  # None where the measurement lacks what it needs.
 
 
 @dataclass
 class Measure:
-    """A figure; decorates the function that computes it.
+    """A figure of the report, ``scale`` times what the decorated function computes, formatted by ``form``.
 
-    Attributes:
-        name: its name in the report.
-        form: how it is formatted; ``scale`` times the figure.
-        scale: see ``form``.
-        at_least: the target, as a factor of the reference's figure; None if there is no such target.
-        at_most: the same for an upper bound.
-        compute: the function.
+    ``at_least`` and ``at_most`` are the target, as factors of the reference's figure.
     """
 
     name: str
@@ -94,7 +78,6 @@ class Measure:
     compute: Compute = field(init=False)
 
     def __call__(self, compute: Compute) -> Compute:
-        """Adds the figure to MEASURES."""
         self.compute = compute
         MEASURES.append(self)
         return compute
@@ -106,7 +89,7 @@ class Measure:
 
     @property
     def how(self) -> str:
-        """How it is computed, in a sentence, with its source."""
+        """How it is computed, with the source."""
         return " ".join((self.compute.__doc__ or "").split())
 
 
@@ -172,8 +155,7 @@ def legible(measured: Measurement) -> float:
 @Measure("Share of each digit", "{:.1f} %", scale=100, at_least=0.8, at_most=1.2)
 def class_shares(measured: Measurement) -> list[float]:
     """The shares of the images that are classified as 0, as 1, and so on: the least and the greatest."""
-    shares: list[float] = statistics.class_shares(measured.probabilities.argmax(1)).tolist()
-    return shares
+    return statistics.class_shares(measured.probabilities.argmax(1))
 
 
 @Measure("Imbalance", "{:.4f}")

@@ -24,11 +24,7 @@ def evaluate(
 ) -> tuple[dict[str, Any], Images, Measurement]:
     """Measures the images of the seeds 0 … count-1, and as many training images, against the test images.
 
-    The same source, data and classifier always give the same figures. Raises UserError if there are too few
-    images.
-
-    Returns:
-        What evaluation.json holds; the images, uint8 [count, 28, 28]; and what was measured on them.
+    Returns what evaluation.json holds, the images, and what was measured on them. Raises UserError if they are too few.
     """
     announce("Generating images")
     images = source.images(count)
@@ -59,20 +55,19 @@ def evaluate(
 
 
 def update_card(version_dir: Path, content: dict[str, Any]) -> bool:
-    """Writes an evaluation, except the score, into a generator's model card. (The score is the discriminator's.)
+    """Writes an evaluation into a generator's model card, except the score, which is the discriminator's.
 
-    An evaluation of fewer images doesn't replace one of more.
-
-    Returns whether the card has this evaluation now. Raises CardError if there is no card, or if it doesn't match the
-    files beside it, and OSError if it can't be written.
+    Returns False if the card has an evaluation of more images, which stays. Raises CardError if there is no card, or if
+    it doesn't match the files beside it, and OSError if it can't be written.
     """
     verify(version_dir)
     card = read_card(version_dir)
     if card.get("evaluation", {}).get("images", 0) > content["images"]:
         return False
-    evaluation = {key: value for key, value in content.items() if key != "score"}
+    del card["files"]
+    card["evaluation"] = {key: value for key, value in content.items() if key != "score"}
     before = version_dir.stat()
-    write_card(version_dir, {**{key: value for key, value in card.items() if key != "files"}, "evaluation": evaluation})
+    write_card(version_dir, card)
     # A model server loads a directory with another time again; the model is the same.
     os.utime(version_dir, ns=(before.st_atime_ns, before.st_mtime_ns))
     return True

@@ -24,14 +24,9 @@ _HALF: Final = IMAGE_SIDE // 2
 
 
 def mixed(images: Images, labels: NDArray[np.uint8], rng: np.random.Generator) -> Images:
-    """Makes as many negative examples as there are images, of all kinds in turn.
+    """Makes a negative example of each of the images, which are in random order, of all kinds in turn.
 
     A digit that would still look real after the change is inverted instead.
-
-    Args:
-        images: uint8 [N, 28, 28], real digits in random order.
-        labels: uint8 [N], their digits.
-        rng: the source of all randomness.
     """
     made = np.empty_like(images)
     for turn, (kind, make) in enumerate(list(NEGATIVE_EXAMPLES.items())[: len(images)]):

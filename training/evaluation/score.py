@@ -4,15 +4,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from training.data import Images
 from training.evaluation.calibration import calibration_error, reliability
 from training.evaluation.negative_examples import NEGATIVE_EXAMPLES
-from training.evaluation.statistics import GROUPS, intervals, without
+from training.evaluation.statistics import GROUPS, Floats, intervals, without
 
-Floats = NDArray[np.floating[Any]]
 Score = Callable[[Images], tuple[Floats, Floats]]
 """From images, uint8 [N, 28, 28], to logits and probabilities of being real, floating point [N] each."""
 
@@ -22,20 +20,12 @@ HISTOGRAM_BINS: Final = 40
 
 
 def score_figures(score: Score, real: Images, fake: Images, seed: int = 0) -> dict[str, Any]:
-    """Measures a score on real and generated images, and on negative examples.
+    """Measures a score on real and generated images that nothing was trained on, and on negative examples.
 
-    Real and generated images count half each, whatever their numbers. They are images that nothing was trained on. The
-    ``seed`` decides the negative examples.
-
-    Returns:
-        What JSON can hold: ``images`` ({"real": N, "fake": M}); ``auc``, the area under the receiver operating
-        characteristic: the probability that a real image has a higher logit than a generated one (Fawcett 2006);
-        ``accuracy`` at a probability of 1/2; ``expected_calibration_error`` and ``reliability``
-        (:mod:`training.evaluation.calibration`); ``kinds``, the area for ``real`` against each of KINDS;
-        ``intervals``, the ends of the 95 % interval of each of these by name or kind; ``logits``, histograms as
-        {"edges": …, "real": …, "fake": …}, whose outermost bins hold the outliers.
-
-    Raises ValueError if a logit or a probability isn't finite.
+    Real and generated images count half each, whatever their numbers. ``auc`` and ``kinds`` are areas under the curve:
+    the probability that a real image has a higher logit than another image (Fawcett 2006). ``accuracy`` is at a
+    probability of 1/2. The outermost bins of the histograms hold the outliers. Raises ValueError if a logit or a
+    probability isn't finite.
     """
     rng = np.random.default_rng(seed)
     scored = {"real": _scored(score, real), "fake": _scored(score, fake)}
@@ -53,7 +43,7 @@ def score_figures(score: Score, real: Images, fake: Images, seed: int = 0) -> di
 
 
 def _figures(scored: Mapping[str, Floats]) -> dict[str, float]:
-    """Computes the figures of logits and probabilities, floating point [N, 2] each: real, fake and each kind."""
+    """Computes the figures of logits and probabilities, [N, 2] each: real, fake and each kind."""
     logits = {name: each[:, 0] for name, each in scored.items()}
     right = (scored["real"][:, 1] > 0.5).mean(), (scored["fake"][:, 1] <= 0.5).mean()
     return {
@@ -72,13 +62,12 @@ def _reliability(scored: Mapping[str, Floats]) -> list[dict[str, Any]]:
 
 
 def auc(real_logits: Floats, other_logits: Floats) -> float:
-    """The area under the ROC curve: 1 where every real image has a higher logit than every other one, 1/2 by chance."""
+    """The area under the curve: 1 where every real image has a higher logit than every other one, 1/2 by chance."""
     labels = np.repeat([1, 0], [len(real_logits), len(other_logits)])
     return float(roc_auc_score(labels, np.concatenate([real_logits, other_logits])))
 
 
 def _scored(score: Score, images: Images) -> Floats:
-    """Logits and probabilities of images, floating point [N, 2]."""
     scored = np.stack(score(images), axis=1)
     if not np.isfinite(scored).all():
         raise ValueError("the score gives logits or probabilities that are not finite")
@@ -89,8 +78,5 @@ def _histogram(real_logits: Floats, fake_logits: Floats) -> dict[str, list[float
     both = np.concatenate([real_logits, fake_logits]).astype(np.float64)
     low, high = np.quantile(both, [0.001, 0.999])
     edges = np.linspace(low, max(high, low + 1e-6), HISTOGRAM_BINS + 1)
-    counts = {
-        name: np.histogram(np.clip(logits, edges[0], edges[-1]), edges)[0].tolist()
-        for name, logits in (("real", real_logits), ("fake", fake_logits))
-    }
-    return {"edges": edges.tolist(), **counts}
+    real, fake = (np.histogram(np.clip(each, edges[0], edges[-1]), edges)[0] for each in (real_logits, fake_logits))
+    return {"edges": edges.tolist(), "real": real.tolist(), "fake": fake.tolist()}

@@ -23,17 +23,14 @@ MODELS: Final = "models"
 
 
 class Source:
-    """The newest generator and discriminator of a run or of a base directory of models.
-
-    ``run`` is None for a base directory of models. ``facts`` are what evaluation.json says of the generator.
-    """
+    """The newest generator and discriminator of a run or of a base directory of models (then ``run`` is None)."""
 
     def __init__(self, path: Path) -> None:
         """Loads the models. Raises UserError if there is no generator."""
         self.version_dir = find_generator(path)
         self.run = path if (path / CONFIG_FILE).is_file() else None
         training = find_card(self.version_dir).get("training") or {}
-        self.facts = {
+        self.facts = {  # What evaluation.json says of the generator.
             "kind": "run" if self.run else "models",
             "version": int(self.version_dir.name),
             "preset": training.get("preset"),
@@ -56,13 +53,8 @@ class Source:
 
     def score(self, images: Images) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Computes logits and probabilities of being real, float32 [N] each, of images uint8 [N, 28, 28]."""
-
-        def answer(batch: Images) -> tuple[Any, Any]:
-            outputs = self._discriminator(batch)
-            return outputs[contract.LOGITS], outputs[contract.PROBABILITIES]
-
-        logits, probabilities = in_batches(answer, images[..., None])
-        return logits, probabilities
+        outputs = in_batches(self._discriminator, images[..., None])
+        return outputs[contract.LOGITS], outputs[contract.PROBABILITIES]
 
 
 def find_generator(path: Path) -> Path:

@@ -1,7 +1,4 @@
-"""Statistics of an evaluation: functions of features, probabilities and pixels, computed in float64.
-
-Features are floating point [N, D], one row for each image.
-"""
+"""Statistics of an evaluation, computed in float64. Features are floating point [N, D], one row for each image."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,8 +20,6 @@ Floats = NDArray[np.floating[Any]]
 
 GROUPS: Final = 10
 """Groups of images that the jackknife leaves out in turn."""
-LEVEL: Final = 0.95
-"""Of the intervals."""
 LEGIBLE_CONFIDENCE: Final = 0.99
 """The probability of the most likely digit from which an image counts as legible."""
 KERNEL_GROUPS: Final = 20
@@ -43,16 +38,18 @@ def without(rows: NDArray[Any], group: int) -> NDArray[Any]:
     return np.delete(rows, slice(group, None, GROUPS), axis=0)
 
 
+def half_width(freedom: int) -> float:
+    """Half the width of a 95 % interval, in standard errors with so many degrees of freedom (Student's t)."""
+    return float(student.ppf(0.975, freedom))
+
+
 def intervals(whole: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Computes 95 % intervals by the delete-a-group jackknife (Kott 2001).
+    """Computes 95 % intervals of figures that are not negative, from the same figures without each group of the images.
 
-    (A bootstrap would repeat images, and the Fréchet distance of a sample with repeated images is too great.)
-
-    Args:
-        whole: the figures of all images: floats, or lists of floats. None is negative.
-        parts: the same figures without each group of the images.
+    By the delete-a-group jackknife (Kott 2001). A bootstrap would repeat images, and the Fréchet distance of a sample
+    with repeated images is too great. A figure is a float or a list of floats.
     """
-    width = student.ppf((1 + LEVEL) / 2, GROUPS - 1) * np.sqrt(GROUPS - 1)
+    width = half_width(GROUPS - 1) * np.sqrt(GROUPS - 1)
     margins = {name: width * np.std([part[name] for part in parts], axis=0) for name in whole}
     return {
         name: [np.maximum(0, figure - margins[name]).tolist(), (figure + margins[name]).tolist()]
@@ -69,16 +66,15 @@ class Gaussian:
 
     @classmethod
     def of(cls, features: Floats) -> "Gaussian":
-        """Fits it to features [N, D]."""
         wide = features.astype(np.float64)
         return cls(wide.mean(0), np.cov(wide, rowvar=False))
 
 
 def frechet_distance(one: Gaussian, other: Gaussian) -> float:
-    """The squared Fréchet distance of two normal distributions: |μ1 - μ2|² + Tr(Σ1 + Σ2 - 2(Σ1 Σ2)^½).
+    """The squared Fréchet distance |μ1 - μ2|² + Tr(Σ1 + Σ2 - 2(Σ1 Σ2)^½) (Heusel et al. 2017, equation 6).
 
-    Heusel et al. 2017 (equation 6), after Dowson & Landau 1982. The trace of the root is the sum of the roots of the
-    eigenvalues of Σ1^½ Σ2 Σ1^½, which is symmetric, so rounding can't make the result complex or negative.
+    The trace of the root is the sum of the roots of the eigenvalues of Σ1^½ Σ2 Σ1^½, which is symmetric, so rounding
+    can't make the result complex or negative.
     """
     values, vectors = np.linalg.eigh(one.covariance)
     root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
@@ -88,11 +84,10 @@ def frechet_distance(one: Gaussian, other: Gaussian) -> float:
 
 
 def kernel_distance(generated: Floats, reference: Floats) -> tuple[float, float]:
-    """The kernel distance of Bińkowski et al. 2018 (section 4), and its standard error.
+    """The kernel distance of Bińkowski et al. 2018 (section 4), and its standard error by the jackknife over groups.
 
     It is the squared maximum mean discrepancy under the kernel (x·y/D + 1)³, by the unbiased estimator of Gretton et
-    al. 2012 (equation 3) over all pairs; chance can make it slightly negative. The standard error is the jackknife's
-    (Efron & Tibshirani 1993, section 11.5): the estimate without each group of images, from the sums of groups.
+    al. 2012 (equation 3) over all pairs; chance can make it slightly negative.
     """
     x, y = generated.astype(np.float64), reference.astype(np.float64)
     x_sizes, y_sizes = (np.array([len(each[k::KERNEL_GROUPS]) for k in range(KERNEL_GROUPS)]) for each in (x, y))
@@ -111,7 +106,7 @@ def kernel_distance(generated: Floats, reference: Floats) -> tuple[float, float]
 
 
 def _kernel_sums(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The sums of the kernel's values over the pairs of each group of x with each group of y: float64 [20, 20]."""
+    """The sums of the kernel's values over the pairs of each group of x with each of y: float64 [20, 20]."""
     groups = [slice(k, None, KERNEL_GROUPS) for k in range(KERNEL_GROUPS)]
     columns = [polynomial_kernel(x[rows], y, degree=3, gamma=1 / y.shape[1], coef0=1).sum(0) for rows in groups]
     return np.array([[sums[rows].sum() for rows in groups] for sums in columns])
@@ -119,13 +114,7 @@ def _kernel_sums(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.f
 
 @dataclass(frozen=True)
 class Manifold:
-    """Features, each with the radii of two balls around it.
-
-    Attributes:
-        features: float64 [N, D].
-        precision_radii: float64 [N], the distance to the third nearest other feature.
-        density_radii: float64 [N], the distance to the fifth.
-    """
+    """Features, float64 [N, D], and each one's distances to the third and the fifth nearest other one, float64 [N]."""
 
     features: NDArray[np.float64]
     precision_radii: NDArray[np.float64]
@@ -133,7 +122,7 @@ class Manifold:
 
     @classmethod
     def of(cls, features: Floats) -> "Manifold":
-        """Measures the radii of features [N, D]. Raises UserError if they are fewer than MIN_IMAGES."""
+        """Raises UserError if they are fewer than MIN_IMAGES."""
         if len(features) < MIN_IMAGES:
             raise UserError(f"{len(features)} images are too few to be measured; at least {MIN_IMAGES} are needed")
         wide = features.astype(np.float64)
@@ -144,14 +133,9 @@ class Manifold:
 def overlap(generated: Manifold, reference: Manifold) -> dict[str, Any]:
     """Compares all pairs of N generated and M reference features.
 
-    For precision and recall (Kynkäänniemi et al. 2019, equations 1 and 2), and density and coverage (Naeem et al. 2020,
-    equations 3 and 4).
-
-    Returns:
-        ``precise``: bool [N], whether a generated feature lies in the precision ball of any reference feature.
-        ``recalled``: bool [M], whether a reference feature lies in the precision ball of any generated feature.
-        ``balls``: int64 [N], in how many density balls of reference features a generated feature lies.
-        ``covered``: bool [M], whether any generated feature lies in the density ball of a reference feature.
+    ``precise`` [N]: whether one is in the precision ball of any reference; ``recalled`` [M]: the reverse (Kynkäänniemi
+    et al. 2019, equations 1 and 2). ``balls`` [N]: in how many references' density balls one is; ``covered`` [M]:
+    whether any is in that of a reference (Naeem et al. 2020, equations 3 and 4).
     """
     precise, balls = np.zeros(len(generated.features), bool), np.zeros(len(generated.features), np.int64)
     recalled, covered, first = [], [], 0
@@ -172,30 +156,27 @@ def overlap(generated: Manifold, reference: Manifold) -> dict[str, Any]:
 
 
 def digit_score(probabilities: Floats) -> float:
-    """The "MNIST score": exp of the mean KL divergence of p(digit | image) from p(digit), from 1 to 10.
+    """Exp of the mean KL divergence of p(digit | image) from p(digit), from 1 to 10: the Inception score's formula.
 
-    The formula of the Inception score (Salimans et al. 2016, section 4), with the digit classifier in place of
-    Inception, of probabilities [N, 10].
+    Of a digit classifier's probabilities [N, 10] in place of Inception's (Salimans et al. 2016, section 4).
     """
     wide = probabilities.astype(np.float64)
     return float(np.exp(entropy(wide, wide.mean(0, keepdims=True), axis=1).mean()))
 
 
 def legible_share(probabilities: Floats) -> float:
-    """The share of images whose most likely digit has a probability of at least 0.99, of probabilities [N, 10]."""
+    """The share of images whose most likely digit has a probability of at least 0.99."""
     return float((probabilities.max(1) >= LEGIBLE_CONFIDENCE).mean())
 
 
-def class_shares(digits: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
-    """The share of each digit, float64 [10], of digits [N]."""
-    return np.bincount(digits, minlength=CLASSES) / len(digits)
+def class_shares(digits: NDArray[np.integer[Any]]) -> list[float]:
+    """The share of each of the ten digits."""
+    shares: list[float] = (np.bincount(digits, minlength=CLASSES) / len(digits)).tolist()
+    return shares
 
 
 def nearest_images(images: Images, others: Images, count: int = 1) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Finds the ``count`` nearest of other images by Euclidean distance on pixels from 0 to 1.
-
-    Returns the distances, float64 [N, count], ascending, and the indices into ``others``, int64 [N, count].
-    """
+    """The nearest of other images: ascending Euclidean distances on pixels from 0 to 1, and indices, [N, count]."""
     # Sums of squared bytes are exact in float64, so the distance of a copy is 0.
     rows, other_rows = (each.reshape(len(each), -1).astype(np.float64) for each in (images, others))
     distances, indices = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(other_rows).kneighbors(rows)

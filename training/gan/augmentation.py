@@ -22,12 +22,9 @@ RANDOM_NUMBERS: Final = 7
 
 
 def augment(images: Any, share: float, uniform: Any) -> Any:
-    """Shifts, shears and scales a random share of the images along their rows, then along their columns.
+    """Shifts, shears and scales a random share of the images, in -1 … 1, along their rows, then along their columns.
 
-    Args:
-        images: float32 [N, 28, 28, 1] in -1 … 1.
-        share: how many of them are transformed, 0 to 1.
-        uniform: random numbers from 0 to 1, float32 [N, RANDOM_NUMBERS].
+    ``uniform``: random numbers from 0 to 1, float32 [N, RANDOM_NUMBERS].
     """
     chosen = tf.cast(uniform[:, 6:] < share, tf.float32)
     amounts = chosen * (2 * uniform[:, :6] - 1) * (2 * [MOST_SHIFT, MOST_SHEAR, MOST_SCALE])
@@ -38,12 +35,7 @@ def augment(images: Any, share: float, uniform: Any) -> Any:
 
 
 def _resample_rows(ink: Any, shift: Any, shear: Any, scale: Any) -> Any:
-    """Moves the pixels of each row, by linear interpolation.
-
-    Args:
-        ink: float32 [N, 28, 28], 0 for the background.
-        shift, shear, scale: of each image, float32 [N]. All 0 leaves it exactly as it is.
-    """
+    """Moves the pixels of each row by linear interpolation. Amounts of 0 leave an image exactly as it is."""
     places = tf.range(IMAGE_SHAPE[0], dtype=tf.float32) - (IMAGE_SHAPE[0] - 1) / 2
     shift, shear, scale = (each[:, tf.newaxis, tf.newaxis] for each in (shift, shear, scale))
     sources = (1 + scale) * places + shear * places[:, tf.newaxis] + shift  # [N, row, column]

@@ -50,12 +50,9 @@ class Conv2DTranspose(keras.layers.Conv2DTranspose):  # type: ignore[misc]
 
 
 def _convolve(x: Any, kernel: Any, *, transposed: bool) -> Any:
-    """The stride-1 convolution with "same" padding, through the frequency domain.
+    """The stride-1 convolution with "same" padding of float [N, side, side, channels], through the frequency domain.
 
-    Args:
-        x: float [N, side, side, channels].
-        kernel: float [k, k, channels, filters], or [k, k, filters, channels] for the transposed convolution; k odd.
-        transposed: whether it is the transposed convolution.
+    ``kernel``: float [k, k, channels, filters], or [k, k, filters, channels] if transposed; k odd.
     """
     side, channels = x.shape[1], x.shape[3]
     taps, _, *matrix = kernel.shape
@@ -72,10 +69,9 @@ def _convolve(x: Any, kernel: Any, *, transposed: bool) -> Any:
 
 
 def split_phases(kernel: Any) -> Any:
-    """Cuts a kernel for stride 2 into those for stride 1 between the four phases of the larger map and the smaller one.
+    """Cuts a kernel for stride 2, [k, k, a, b], into those for stride 1 of the phases, [(k+1)/2, (k+1)/2, 4·a, b].
 
-    From float [k, k, a, b], k odd, to float [(k+1)/2, (k+1)/2, 4·a, b]. "Same" padding puts one pixel more after the
-    larger map than before it, which zeros before the kernel even out.
+    "Same" padding puts one pixel more after the larger map than before it. Zeros before the kernel compensate it.
     """
     side, _, a, b = kernel.shape
     taps = (side + 1) // STRIDE
@@ -87,9 +83,9 @@ def split_phases(kernel: Any) -> Any:
 def three_product_transforms(side: int, taps: int, transposed: bool) -> tuple[Floats, Floats, Floats]:
     """The stride-1 convolution with "same" padding, with three real products for each frequency (Gauss).
 
-    It is of_map @ x times of_kernel @ kernel, elementwise, and ``back`` of that: float64 [products, side²],
-    [products, taps²] and [side², products]. With x = a + bi and k = c + di, (a + b) · c, b · (c + d) and a · (d - c)
-    give the product's real part, first less second, and its imaginary part, first plus third.
+    It is back @ ((of_map @ x) · (of_kernel @ kernel)): float64 [products, side²], [products, taps²], [side², products].
+    With x = a + bi and k = c + di, (a + b) · c, b · (c + d) and a · (d - c) give the product's real part, first less
+    second, and its imaginary part, first plus third.
     """
     (a, b), (c, d), (real, imaginary) = _spectra(side, taps, transposed)
     back = np.concatenate([real + imaginary, -real, imaginary])
@@ -98,12 +94,11 @@ def three_product_transforms(side: int, taps: int, transposed: bool) -> tuple[Fl
 
 @cache
 def four_product_transforms(side: int, taps: int, transposed: bool) -> tuple[Floats, Floats, Floats]:
-    """The same convolution with four real products for each frequency, which share their operands.
+    """The same convolution with four real products for each frequency: a third less of the kernel to read from memory.
 
-    That is a third more products than Gauss's three, and a third less of the kernel to read from memory. Each frequency
-    has two rows of the map's transform, a and b, and two of the kernel's, c and d; every row of the one is multiplied
-    with both of the other. The matrices are float64 [2·frequencies, side²], [2·frequencies, taps²] and
-    [side², 4·frequencies]; the order of the products is frequency, row of the kernel's transform, row of the map's.
+    The matrices are float64 [2·frequencies, side²], [2·frequencies, taps²] and [side², 4·frequencies]. Each frequency
+    has two rows of the map's transform, a and b, and two of the kernel's, c and d, and all four products of them. Their
+    order is frequency, row of the kernel's transform, row of the map's.
     """
     map_rows, kernel_rows, (real, imaginary) = _spectra(side, taps, transposed)
     of_map, of_kernel = (rows.swapaxes(0, 1).reshape(-1, rows.shape[2]) for rows in (map_rows, kernel_rows))
@@ -112,10 +107,9 @@ def four_product_transforms(side: int, taps: int, transposed: bool) -> tuple[Flo
 
 
 def _spectra(side: int, taps: int, transposed: bool) -> tuple[Floats, Floats, Floats]:
-    """The discrete Fourier transforms of maps and kernels, which are real: one frequency of each conjugate pair.
+    """The Fourier transforms of real maps and kernels, and the way back, at one frequency of each conjugate pair.
 
-    Returns the rows for the map, [2, frequencies, side²], those for the kernel, [2, frequencies, taps²], and the
-    columns of the way back, [2, frequencies, side²]: real parts, then imaginary parts.
+    [2, frequencies, side² or taps²]: real parts, then imaginary parts.
     """
     half = taps // 2
     length = side + half  # A map's padding is out of reach of the circular convolution.

@@ -33,12 +33,7 @@ _MEASURED: Final = 20_000
 class FeatureDiscriminators(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
     """Discriminators of an image's features: one head for each layer of :data:`FEATURE_LAYERS`.
 
-    Attributes:
-        networks: the feature networks, images float32 [N, 28, 28, 1] in -1 … 1 -> a list of features [N, width].
-        centres: the mean of each layer's features, float32 [width].
-        scales: what each layer's features are divided by, float32 [width].
-        heads: the discriminator of each layer: features float32 [N, width] -> logits float32 [N, 1].
-        trainable_weights: of all heads.
+    The features, [N, width] from images float32 [N, 28, 28, 1] in -1 … 1, are centred and scaled: float32 [width] each.
     """
 
     def __init__(self, config: TrainingConfig) -> None:
@@ -46,10 +41,11 @@ class FeatureDiscriminators(tf.Module):  # type: ignore[misc]  # TensorFlow ship
         super().__init__()
         self._config = config
         self._classifiers = [build() for build in _BUILDERS]
-        self.networks = [
-            _feature_network(classifier, names)
-            for classifier, names in zip(self._classifiers, FEATURE_LAYERS, strict=True)
-        ]
+        self.networks = []
+        for classifier, names in zip(self._classifiers, FEATURE_LAYERS, strict=True):
+            classifier.trainable = False
+            outputs = [classifier.get_layer(name).output for name in names]
+            self.networks.append(keras.Model(classifier.inputs[0], outputs))
         widths = [output.shape[1] for network in self.networks for output in network.outputs]
         self.centres = [tf.Variable(tf.zeros(width)) for width in widths]
         self.scales = [tf.Variable(tf.ones(width)) for width in widths]
@@ -114,11 +110,6 @@ _BUILDERS: Final[tuple[Callable[[], Any], ...]] = (
     build_small_classifier,
     partial(build_classifier, pooling=MaxPooling2D),
 )
-
-
-def _feature_network(classifier: Any, names: tuple[str, ...]) -> Any:
-    classifier.trainable = False
-    return keras.Model(classifier.inputs[0], [classifier.get_layer(name).output for name in names])
 
 
 def _build_head(width: int) -> Any:

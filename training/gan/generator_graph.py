@@ -22,10 +22,7 @@ NOISE_SPEC: Final = tf.TensorSpec([None, NOISE_DIM], tf.float32, NOISE)
 
 
 def folded(generator: Any) -> list[tuple[NDArray[np.float64], Any]]:
-    """The kernels of a trained Keras generator in float64, with its batch normalisation folded in, and their biases.
-
-    The last kernel has no bias: None.
-    """
+    """The kernels and biases of a trained Keras generator, with batch normalisation folded in; the last has no bias."""
     weighted = [layer for layer in generator.layers if isinstance(layer, layers.Dense | layers.Conv2DTranspose)]
     norms = [layer for layer in generator.layers if isinstance(layer, layers.BatchNormalization)]
     *kernels, last = (np.asarray(layer.kernel, np.float64) for layer in weighted)
@@ -52,29 +49,28 @@ def generator_graph(generator: Any) -> Any:
         # TensorFlow Serving does not compare shapes with the signature.
         noise = tf.ensure_shape(noise, NOISE_SPEC.shape)
         count = tf.shape(noise)[0]
-        x = tf.matmul(at_least_one(noise)[None, None], dense_kernel)  # [49, 1, N, 256]
+        # TensorFlow's fused oneDNN convolution fails on no images at all: one row more then.
+        noise = tf.pad(noise, [[0, tf.cast(tf.equal(count, 0), tf.int32)], [0, 0]])
+        x = tf.matmul(noise[None, None], dense_kernel)  # [49, 1, N, 256]
         x = tf.nn.leaky_relu(x + dense_bias, LEAK)
         x = tf.nn.leaky_relu(tf.nn.bias_add(first(x), np.float32(first_bias)), LEAK)
         x = tf.reshape(tf.transpose(x, [1, 0, 2]), [-1, SIDE, SIDE, len(first_bias)])
         x = tf.nn.conv2d(x, second_phases, strides=1, padding="SAME")
         x = tf.nn.leaky_relu(tf.nn.bias_add(x, np.float32(np.tile(second_bias, STRIDE**2))), LEAK)
         x = tf.nn.depth_to_space(x, STRIDE)  # [N, 14, 14, 64]
-        x = tf.nn.conv2d(x, last_phases, strides=1, padding="SAME")
-        return {IMAGES: pixels_of_tanh(tf.nn.depth_to_space(x, STRIDE))[:count]}
+        x = tf.nn.depth_to_space(tf.nn.conv2d(x, last_phases, strides=1, padding="SAME"), STRIDE)
+        # tanh(x) = 2 · sigmoid(2x) - 1, so this is tanh(x) · PIXEL_SCALE + PIXEL_SCALE, and within 0 … 255. The tanh of
+        # TensorFlow 2.19 isn't 2.20's to the last bit, which tips a pixel in 500,000 over its rounding; its sigmoid is.
+        return {IMAGES: tf.cast(tf.round(tf.sigmoid(2.0 * x) * (2 * PIXEL_SCALE)), tf.uint8)[:count]}
 
     return generate
-
-
-def at_least_one(noise: Any) -> Any:
-    """Makes float32 [0, 100] float32 [1, 100]: TensorFlow's fused oneDNN convolution fails on no images at all."""
-    return tf.pad(noise, [[0, tf.cast(tf.equal(tf.shape(noise)[0], 0), tf.int32)], [0, 0]])
 
 
 def spectral_convolution(kernel: NDArray[np.float64], side: int) -> Callable[[Any], Any]:
     """A transposed convolution with stride 1 and "same" padding, as products in the frequency domain.
 
-    From a kernel [k, k, filters, channels], k odd, to a function of maps float32 [side², N, channels] that gives
-    float32 [side², N, filters]. The positions of the maps come first, so each transform is one matrix product.
+    From a kernel [k, k, filters, channels], k odd, to a function from float32 [side², N, channels] to float32 [side²,
+    N, filters]. The positions of the maps come first, so each transform is one matrix product.
     """
     of_map, of_kernel, back = (each.astype(np.float32) for each in four_product_transforms(side, len(kernel), True))
     taps, _, filters, channels = kernel.shape
@@ -93,18 +89,10 @@ def spectral_convolution(kernel: NDArray[np.float64], side: int) -> Callable[[An
 
 
 def sub_pixel(kernel: NDArray[np.float64]) -> NDArray[np.float32]:
-    """The kernel of the sub-pixel convolution (Shi et al. 2016) that equals a transposed one with stride 2.
+    """The kernel of the sub-pixel convolution that equals a transposed one with stride 2, before depth_to_space.
 
-    From [k, k, filters, channels], k odd, to [(k+1)/2, (k+1)/2, channels, 4·filters] of a convolution with stride 1,
-    whose output is depth_to_space's input.
+    From [k, k, filters, channels], k odd, to [(k+1)/2, (k+1)/2, channels, 4·filters].
     """
     phases: NDArray[np.float64] = split_phases(tf.constant(kernel)).numpy()
     # A stride-1 transposed convolution is the convolution with the kernel turned by 180° and its channels swapped.
     return phases[::-1, ::-1].swapaxes(2, 3).astype(np.float32)
-
-
-def pixels_of_tanh(x: Any) -> Any:
-    """The pixels uint8 of tanh(x), for x float32 [N, 28, 28, 1]."""
-    # tanh(x) = 2 · sigmoid(2x) - 1, so this is tanh(x) · PIXEL_SCALE + PIXEL_SCALE, and within 0 … 255. The tanh of
-    # TensorFlow 2.19 isn't 2.20's to the last bit, which tips a pixel in 500,000 over its rounding; its sigmoid is.
-    return tf.cast(tf.round(tf.sigmoid(2.0 * x) * (2 * PIXEL_SCALE)), tf.uint8)

@@ -40,20 +40,12 @@ def chance_losses(loss: str) -> tuple[float, float]:
     return float(LOSSES[loss].generator(0.0, 0.0)), float(LOSSES[loss].discriminator(0.0, 0.0))
 
 
-def slope_penalty(slopes: Any) -> Any:
-    """The zero-centred gradient penalty without its factor: half the squared length of each slope, float32 [N].
-
-    On real images it is R1, on generated ones R2 (Mescheder et al. 2018, section 4.1). ``slopes``: float32 [N, …], the
-    gradients of a discriminator's logits by its inputs.
-    """
-    return tf.reduce_sum(tf.square(slopes), axis=list(range(1, len(slopes.shape)))) / 2
-
-
 @dataclass(frozen=True)
 class AdversarialLosses:
     """The losses of a generator and a discriminator: float32 sums over a batch, and the logits, float32 [N].
 
-    ``discriminator`` is without the gradient penalty, and ``penalty`` is without its factor.
+    ``penalty`` is the zero-centred gradient penalty without its factor: half the squared length of the slope of each
+    logit, R1 on real images and R2 on generated ones (Mescheder et al. 2018, section 4.1).
     """
 
     generator: Any
@@ -68,12 +60,7 @@ def adversarial_losses(
 ) -> AdversarialLosses:
     """Shows a discriminator real and generated samples, float32 [N, …], and computes both networks' losses.
 
-    Args:
-        loss: a name in LOSSES.
-        discriminator: a Keras network, [N, …] -> logits float32 [N, 1].
-        reals: the real samples.
-        fakes: the generated samples.
-        with_penalty: compute the gradient penalty too; it is 0 otherwise.
+    Without ``with_penalty``, the penalty is 0.
     """
     with tf.GradientTape(watch_accessed_variables=False, persistent=True) as slope_tape:
         slope_tape.watch([reals, fakes])
@@ -81,10 +68,9 @@ def adversarial_losses(
         fake_logits = discriminator(fakes, training=True)[:, 0]
     penalty = tf.constant(0.0)
     if with_penalty:
-        penalty = tf.reduce_sum(
-            slope_penalty(slope_tape.gradient(real_logits, reals))
-            + slope_penalty(slope_tape.gradient(fake_logits, fakes))
-        )
+        slopes = (slope_tape.gradient(real_logits, reals), slope_tape.gradient(fake_logits, fakes))
+        real, fake = (tf.reduce_sum(tf.square(each), axis=list(range(1, len(each.shape)))) / 2 for each in slopes)
+        penalty = tf.reduce_sum(real + fake)
     return AdversarialLosses(
         tf.reduce_sum(LOSSES[loss].generator(real_logits, fake_logits)),
         tf.reduce_sum(LOSSES[loss].discriminator(real_logits, fake_logits)),

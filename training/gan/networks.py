@@ -21,15 +21,11 @@ LEAK: Final = 0.2
 """LeakyReLU's slope for negative inputs."""
 
 STATISTICS_BATCHES: Final = 100
-"""Batches of noise from which the statistics of averaged weights are estimated. From few of them they are so rough that
-the figures suffer."""
+"""Batches of noise from which the statistics of averaged weights are estimated. From fewer, the figures are worse."""
 
 
 def build_generator() -> Any:
-    """The generator: noise float32 [N, 100] -> images float32 [N, 28, 28, 1] in -1 … 1 (tanh).
-
-    Computes in the global mixed-precision policy; the output is float32 under any.
-    """
+    """The generator: noise float32 [N, 100] -> images float32 [N, 28, 28, 1] in -1 … 1 (tanh)."""
     return keras.Sequential(
         [
             keras.Input((NOISE_DIM,)),
@@ -51,11 +47,7 @@ def build_generator() -> Any:
 
 
 def build_discriminator(dropout: float = 0.0) -> Any:
-    """The discriminator: images float32 [N, 28, 28, 1] in -1 … 1 -> logits float32 [N, 1], positive for real.
-
-    Args:
-        dropout: share of activations dropped while training.
-    """
+    """The discriminator: images float32 [N, 28, 28, 1] in -1 … 1 -> logits float32 [N, 1], positive for real."""
     return keras.Sequential(
         [
             keras.Input(IMAGE_SHAPE),
@@ -84,11 +76,10 @@ def to_pixels(images: Any) -> NDArray[np.uint8]:
 
 
 def set_batch_statistics(generator: Any, noise: Any) -> None:
-    """Sets the batch-normalisation statistics of averaged weights to what those weights really produce.
+    """Sets the batch-normalisation statistics of averaged weights to their means over noise [batches, batch_size, 100].
 
     An average of weights has activations of its own, so the statistics gathered along the way belong to other
-    networks (Izmailov et al. 2018, section 3.2). Each statistic becomes the plain mean over the batches of the noise,
-    float32 [batches, batch_size, 100]. The network is changed in place.
+    networks (Izmailov et al. 2018, section 3.2).
     """
     norms = [layer for layer in generator.layers if isinstance(layer, layers.BatchNormalization)]
     momenta = [layer.momentum for layer in norms]
@@ -105,10 +96,7 @@ def set_batch_statistics(generator: Any, noise: Any) -> None:
 
 
 def averaged_generator(weights: list[NDArray[Any]], batch_size: int, seed: int) -> Any:
-    """A generator in float32 with averaged weights, and the batch-normalisation statistics that they produce.
-
-    The statistics among ``weights`` are replaced. ``seed`` is the root of the noise that they are estimated from.
-    """
+    """A generator in float32 with averaged weights, and batch-normalisation statistics of its own."""
     generator = float32_copy(build_generator, weights)
     noise = tf.random.stateless_normal([STATISTICS_BATCHES, batch_size, NOISE_DIM], seed=[seed, -1])
     set_batch_statistics(generator, noise)

@@ -19,15 +19,9 @@ from training.gan.networks import averaged_generator, build_discriminator, build
 class Trainer(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
     """The networks, their optimisers and the step that trains them, under a distribution strategy.
 
-    Everything that a step changes is a variable of this object, so a checkpoint of it is the whole state.
-
-    Attributes:
-        config: the run's.
-        generator: noise -> images, the weights being trained.
-        discriminator: images -> logits.
-        feature_discriminators: where the recipe has any; to be prepared before the first step.
-        averages: the exponential moving averages of the generator's trainable weights.
-        interval: float32 [5], the sums of METRICS over the current interval of the log, and the number of its steps.
+    Everything that a step changes is a variable of this object, so a checkpoint of it is the whole state. The feature
+    discriminators must be prepared before the first step. ``interval``, float32 [5], has the sums of METRICS over the
+    current interval of the log, and the number of its steps.
     """
 
     def __init__(self, config: TrainingConfig, strategy: Any) -> None:
@@ -88,14 +82,10 @@ class Trainer(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
         )
 
     def train_step(self, number: Any, reals: Any) -> Any:
-        """Trains both networks on one batch. All losses are sums over it, divided by the size of the whole batch.
+        """Trains both networks on one batch, of which ``reals`` are this replica's images in -1 … 1.
 
-        Args:
-            number: of the step, from 0 on.
-            reals: this replica's images, float32 [N, 28, 28, 1] in -1 … 1.
-
-        Returns:
-            float32 [4]: METRICS of the whole batch, each the mean over the steps of the interval until now.
+        All losses are sums, divided by the size of the whole batch. Returns METRICS of the whole batch, float32 [4],
+        each the mean over the steps of the interval until now.
         """
         recipe = self.config.recipe
         with tf.GradientTape() as generator_tape:
@@ -150,12 +140,8 @@ class Trainer(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
         return values[replica * rows : (replica + 1) * rows]
 
     def _average_weights(self) -> None:
-        """Moves each average towards its weight: average <- decay · average + (1 - decay) · weight.
-
-        The decay rises from small values, as tf.train.ExponentialMovingAverage's does with ``num_updates``, so that
-        the initial weights are soon forgotten.
-        """
         steps = tf.cast(self.generator_optimizer.iterations.value, tf.float32)
+        # The decay rises from small values, so that the initial weights are soon forgotten.
         decay = tf.minimum(self.config.recipe.ema_decay, (1 + steps) / (10 + steps))
         for average, weight in zip(self.averages, self.generator.trainable_variables, strict=True):
             average.assign_add((1 - decay) * (weight.value - average))
@@ -170,11 +156,7 @@ class Trainer(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
         return interval[:-1] / interval[-1]
 
     def averaged_generator(self) -> Any:
-        """The generator that a run is judged and served by, as a float32 copy.
-
-        Its weights are the average where the recipe keeps one (with batch-normalisation statistics of its own), and
-        otherwise the last ones.
-        """
+        """The generator that a run is judged and served by, a float32 copy: the average if the recipe keeps one."""
         recipe = self.config.recipe
         if not recipe.ema_decay:
             return float32_copy(build_generator, self.generator.get_weights())

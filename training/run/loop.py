@@ -25,14 +25,9 @@ def train(
 ) -> tuple[Trainer, signal.Signals | None]:
     """Trains from the run directory's last checkpoint, or from the beginning where there is none, to the end.
 
-    SIGINT and SIGTERM end it within about a second, with a checkpoint, so that the next call continues exactly there.
-    If one of several workers gets the signal, all of them end.
-
-    Everything that a run leaves is written into its directory (docs/training.md lists it). The classifier measures the
-    generator now and then; it is None for a worker that is not the chief.
-
-    Returns:
-        The networks as they stand, and the signal that stopped the run before its end, if one did.
+    SIGINT and SIGTERM, to any worker, end it within about a second, with a checkpoint from which the next call
+    continues. ``classifier`` measures the generator; it is None for a worker that is not the chief. Returns the
+    networks, and the signal that stopped the run before its end, if one did.
     """
     trainer = Trainer(config, strategy)
     state = tf.train.Checkpoint(trainer=trainer)
@@ -62,7 +57,9 @@ def train(
                 step += 1
                 if step % config.log_every == 0 or step == config.steps:
                     log.append(step, config.epochs_at(step), dict(zip(METRICS, row.tolist(), strict=True)))
-            bar.advance(len(means), _state(config.epochs_at(step), row))
+            g_loss, d_loss, real, fake = row
+            losses = f"G {g_loss:.3f}  D {d_loss:.3f}  D right on real {real:4.0%}, on fake {fake:4.0%}"
+            bar.advance(len(means), f"epoch {config.epochs_at(step):6.2f}  {losses}")
             if step in measured or step in pictured:
                 generator = trainer.averaged_generator()
             if step in pictured:
@@ -99,12 +96,6 @@ def restore(config: TrainingConfig, run: Path, strategy: Any) -> Trainer:
     trainer = Trainer(config, strategy)
     tf.train.Checkpoint(trainer=trainer).restore(latest).assert_consumed()
     return trainer
-
-
-def _state(epoch: float, means: Any) -> str:
-    """The METRICS of an interval, float32 [4], in words."""
-    g_loss, d_loss, real, fake = means.tolist()
-    return f"epoch {epoch:6.2f}  G {g_loss:.3f}  D {d_loss:.3f}  D right on real {real:4.0%}, on fake {fake:4.0%}"
 
 
 @contextmanager

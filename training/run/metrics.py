@@ -17,10 +17,8 @@ METRICS_FILE: Final = "metrics.jsonl"
 """METRICS, each the mean over the steps since the line before."""
 EVALUATIONS_FILE: Final = "evaluations.jsonl"
 """The figures of the averaged generator, and the reference."""
-PLOT_FILE: Final = "losses.png"
 POINTS: Final = 400
 """The most points of a thinned log."""
-_SIGNIFICANT_DIGITS: Final = 5
 
 
 class RunLog:
@@ -50,10 +48,9 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def thinned(rows: Sequence[Mapping[str, float]]) -> dict[str, list[float | None]]:
-    """Returns a log by column, ``step`` and METRICS, with at most POINTS points.
+    """Returns a log by column, ``step`` and METRICS, with at most POINTS points, each the mean of an interval.
 
-    Each point is the mean of the lines in an interval. The intervals are equally long in the square root of the step,
-    so that the early steps, where most happens, keep more points. A mean that is not finite is null.
+    Intervals are equally long in the square root of the step, so that the early steps, where most happens, keep more.
     """
     if not rows:
         return {name: [] for name in ("step", *METRICS)}
@@ -69,10 +66,10 @@ def thinned(rows: Sequence[Mapping[str, float]]) -> dict[str, list[float | None]
 
 
 def rounded(number: float) -> float | None:
-    """Rounds to five significant digits. Returns None, which is null in JSON, for a number that is not finite."""
-    return float(f"{number:.{_SIGNIFICANT_DIGITS}g}") if math.isfinite(number) else None
+    """Rounds to five significant digits. None, JSON's null, stands for a number that is not finite."""
+    return float(f"{number:.5g}") if math.isfinite(number) else None
 
 
 def plot(run: Path, loss: str) -> None:
     """Draws the losses and the discriminator's accuracy of a run with the recipe's ``loss`` into losses.png."""
-    write_atomically(run / PLOT_FILE, plots.losses(thinned(read_log(run / METRICS_FILE)), *chance_losses(loss)))
+    write_atomically(run / "losses.png", plots.losses(thinned(read_log(run / METRICS_FILE)), *chance_losses(loss)))

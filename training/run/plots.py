@@ -39,8 +39,7 @@ Columns = Mapping[str, Sequence[float | None]]
 def losses(log: Columns, generator_chance: float, discriminator_chance: float) -> bytes:
     """Draws both losses and the discriminator's accuracy over the steps: points faint, their moving mean strong.
 
-    Dotted lines show where each would be if the discriminator could only guess. ``log`` is by column: ``step`` and
-    METRICS; null where a mean isn't finite.
+    Dotted lines show where each would be if the discriminator could only guess. ``log`` is a thinned one.
     """
     figure = _figure(4.6)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
@@ -69,10 +68,7 @@ def losses(log: Columns, generator_chance: float, discriminator_chance: float) -
 
 
 def metrics(evaluations: Sequence[Mapping[str, Any]], reference: Mapping[str, Any]) -> bytes:
-    """Draws the figures of the evaluations during a run, at least one, over its steps, a panel each.
-
-    The same figures of real images are dotted lines.
-    """
+    """Draws the figures of the evaluations during a run, a panel each; those of real images are dotted lines."""
     figure = _figure(6.6)
     steps = _column(evaluations, "step")
     grid = figure.subplots(3, 2, sharex=True)

@@ -23,11 +23,7 @@ STEPS: Final = (1, 200, 300, 600, 700, 900, 1000)
 
 
 def milestones(config: TrainingConfig) -> frozenset[int]:
-    """The steps after which the same fixed noise is pictured.
-
-    The deck's seven stages; after them the end of each epoch, thinned as the run grows long (every epoch up to the
-    10th, every 5th up to the 50th, every 25th beyond); and the last step.
-    """
+    """The steps after which the same fixed noise is pictured: the deck's, then ends of epochs, fewer and fewer."""
     epochs = range(1, int(config.epochs_at(config.steps)) + 1)
     kept = (epoch for epoch in epochs if epoch <= 10 or (epoch <= 50 and epoch % 5 == 0) or epoch % 25 == 0)
     ends = {step for step in map(config.step_of_epoch, kept) if step > STEPS[-1]}
@@ -63,5 +59,5 @@ def png_of(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def enlarged(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Pixels uint8 [height, width] at twice the size, each a square."""
+    """Pixels uint8 [height, width] at twice the size."""
     return pixels.repeat(SCALE, axis=0).repeat(SCALE, axis=1)

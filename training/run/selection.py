@@ -11,14 +11,7 @@ from training.config import ConfigError, TrainingConfig
 from training.data import Dataset, in_batches
 from training.evaluation.classifier import EvaluationClassifier
 from training.evaluation.evaluator import Evaluator
-from training.gan.networks import (
-    averaged_generator,
-    build_generator,
-    float32_copy,
-    read_weights,
-    to_pixels,
-    write_weights,
-)
+from training.gan import networks
 from training.run.metrics import EVALUATIONS_FILE, RunLog, read_log
 
 GENERATORS: Final = "generators"
@@ -31,12 +24,11 @@ class Validation:
     def __init__(self, dataset: Dataset, classifier: EvaluationClassifier) -> None:
         """Raises UserError where the validation images are too few."""
         self._evaluator = Evaluator(classifier, *dataset.validation, dataset.training[0], light=True)
-        images, _ = dataset.validation
-        self._noise = noise_from_seeds(range(len(images)))
+        self._noise = noise_from_seeds(range(len(dataset.validation[0])))
 
     def figures(self, generator: Any) -> dict[str, Any]:
         """Returns the figures of a light evaluation of a generator in float32."""
-        images = in_batches(lambda noise: to_pixels(generator(noise, training=False)), self._noise)
+        images = in_batches(lambda noise: networks.to_pixels(generator(noise, training=False)), self._noise)
         return self._evaluator.measure(images[..., 0]).figures
 
     @cached_property
@@ -47,34 +39,33 @@ class Validation:
     def keep(self, run: Path, log: RunLog, step: int, epoch: float, generator: Any) -> None:
         """Measures a run's averaged generator, in float32, after a step, and keeps its weights in generators/."""
         (run / GENERATORS).mkdir(exist_ok=True)
-        write_weights(_weights_file(run, step), generator.get_weights())
+        networks.write_weights(_weights_file(run, step), generator.get_weights())
         log.append(step, epoch, {**self.figures(generator), "reference": self.reference})
 
 
 def kept_generators(run: Path) -> dict[int, Any]:
-    """Every generator of a run that was measured, by its step, ascending; float32 networks.
-
-    Raises ConfigError if the weights of one are missing: another one would be served in its place.
-    """
+    """A run's measured generators by step, ascending. Raises ConfigError if the weights of one are missing."""
     files = {row["step"]: _weights_file(run, row["step"]) for row in read_log(run / EVALUATIONS_FILE)}
     if missing := [str(file) for file in files.values() if not file.exists()]:
         raise ConfigError(f"{', '.join(missing)}: the weights of a generator that was measured are missing")
-    return {step: float32_copy(build_generator, read_weights(file)) for step, file in sorted(files.items())}
+    return {
+        step: networks.float32_copy(networks.build_generator, networks.read_weights(file))
+        for step, file in sorted(files.items())
+    }
 
 
 def average_of(kept: dict[int, Any], config: TrainingConfig) -> tuple[Any, list[int]] | None:
-    """Returns the average of the generators that a run kept over its last half, and their steps, ascending.
+    """Returns the average of the generators that a run kept over its last half, and their steps, if there are two.
 
-    Each of them is an average itself, over the last thousand steps or so. The mean of them all is nearer to the middle
-    of the flat place of the loss around which they lie (stochastic weight averaging: Izmailov et al. 2018). None where
-    fewer than two were kept.
+    It is nearer to the middle of the flat place of the loss around which they lie (stochastic weight averaging:
+    Izmailov et al. 2018).
     """
     steps = [step for step in kept if 2 * step >= max(kept)]
     if len(steps) < 2:
         return None
     weights = zip(*(kept[step].get_weights() for step in steps), strict=True)
     average = [np.mean(each, axis=0) for each in weights]
-    return averaged_generator(average, config.recipe.batch_size, config.seed), steps
+    return networks.averaged_generator(average, config.recipe.batch_size, config.seed), steps
 
 
 def _weights_file(run: Path, step: int) -> Path:

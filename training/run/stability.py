@@ -6,8 +6,10 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import linregress
 
 from training.config import METRICS
+from training.evaluation.statistics import half_width
 from training.gan.losses import chance_losses
 
 LAST_PART: Final = 1 / 3
@@ -17,25 +19,18 @@ BLOCKS: Final = 10
 the confidence interval of the slope needs that (the method of batch means, Conway 1963)."""
 MIN_LINES: Final = 3 * BLOCKS
 """Lines that the last part needs."""
-LEVEL: Final = 0.95
-"""Of the confidence interval."""
 FLAT: Final = 0.1
 """A loss is stable if its change over the last part is less than this share of its mean."""
 VANISHED: Final = 0.05
 """A discriminator's loss below this share of its chance level gives the generator almost no gradient."""
 
-Rows = Sequence[Mapping[str, float]]
 
-
-def verdict(rows: Rows, loss: str) -> dict[str, Any]:
+def verdict(rows: Sequence[Mapping[str, float]], loss: str) -> dict[str, Any]:
     """Judges the last third of a run, by the lines of its log, oldest first, and the recipe's ``loss``.
 
-    Returns:
-        What JSON can hold: ``state`` ("stable", "moving", "unclear" or "failed"); ``words``, the reasons in sentences;
-        and, except for runs that are too short or diverged, ``first_step`` of the part that was judged,
-        ``accuracy_real`` and ``accuracy_fake`` of the discriminator in it, and for ``generator`` and ``discriminator``
-        the ``mean`` loss, its ``chance`` level, its ``change`` over the part and the ends of that change's 95 %
-        interval, ``change_low`` and ``change_high``.
+    Gives a ``state`` ("stable", "moving", "unclear" or "failed") and the reasons in ``words``. Except for runs that are
+    too short or diverged it also gives the numbers: for each network the ``mean`` loss, its ``chance`` level, its
+    ``change`` over that part and the ends of the change's 95 % interval.
     """
     for row in rows:
         if not (math.isfinite(row["generator_loss"]) and math.isfinite(row["discriminator_loss"])):
@@ -72,14 +67,12 @@ def verdict(rows: Rows, loss: str) -> dict[str, Any]:
 
 def _trend(steps: NDArray[np.float64], losses: NDArray[np.float64], chance: float) -> dict[str, float]:
     """Fits a straight line to the means of the blocks."""
-    from scipy import stats
-
     x, y = (np.array([block.mean() for block in np.array_split(values, BLOCKS)]) for values in (steps, losses))
-    line = stats.linregress(x, y)
+    line = linregress(x, y)
     length = steps[-1] - steps[0]
     change = line.slope * length
     error = line.stderr if math.isfinite(line.stderr) else 0.0  # SciPy gives none for a constant.
-    margin = error * length * stats.t.ppf((1 + LEVEL) / 2, BLOCKS - 2)
+    margin = error * length * half_width(BLOCKS - 2)
     numbers = (losses.mean(), chance, change, change - margin, change + margin)
     return dict(zip(("mean", "chance", "change", "change_low", "change_high"), map(float, numbers), strict=True))
 
