@@ -15,8 +15,7 @@ LOSS_NAMES: Final = ("non-saturating", "relativistic")
 PACKAGED, OWN = "package", "own"
 """Which classifier measures a run: the one in the package, or one that is trained on the run's images."""
 METRICS: Final = ("generator_loss", "discriminator_loss", "accuracy_real", "accuracy_fake")
-"""What a step measures: losses in nats, then the shares of real and of generated images that the discriminator
-classifies correctly."""
+"""What a step measures: losses in nats, and the shares of images that the discriminator classifies correctly."""
 
 
 class ConfigError(UserError, ValueError):

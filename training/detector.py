@@ -132,8 +132,7 @@ def _train(
     kernel = keras.Variable(first.kernel / GAIN)
     ink_bias = keras.Variable(first.bias - tf.reduce_sum(first.kernel, axis=(0, 1, 2)))
     offset = keras.Variable(network(black, training=False)[0, 0])
-    own = [first.kernel, first.bias, last.bias]
-    rest = [weight for weight in network.trainable_variables if all(weight is not other for other in own)]
+    _, _, *rest, _ = network.trainable_variables  # Those that the three above stand for are left out.
     variables = [kernel, ink_bias, offset, *rest]
     optimizer = keras.optimizers.Adam(
         keras.optimizers.schedules.CosineDecay(config.learning_rate, config.steps),

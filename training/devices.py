@@ -12,6 +12,8 @@ from typing import Any
 
 import tensorflow as tf
 
+_cluster = tf.distribute.cluster_resolver.TFConfigClusterResolver  # Without TF_CONFIG, the cluster is empty.
+
 
 def prepare_tensorflow() -> None:
     """Sets how this process computes. Every command that computes calls it first; calling it again changes nothing."""
@@ -71,18 +73,11 @@ def _listens(address: str) -> bool:
         return False
 
 
-def _cluster() -> Any:
-    """The cluster and this process's task as TF_CONFIG describes them; without TF_CONFIG, the cluster is empty."""
-    return tf.distribute.cluster_resolver.TFConfigClusterResolver()
-
-
 def is_chief() -> bool:
     """Whether this process's files count: it is the only one, or the cluster's chief (worker 0 without a chief)."""
     resolver = _cluster()
-    if not resolver.cluster_spec():
-        return True
-    kind, index = resolver.task_type, resolver.task_id
-    return kind == "chief" or (kind == "worker" and index == 0 and "chief" not in resolver.cluster_spec().jobs)
+    jobs = resolver.cluster_spec().jobs
+    return not jobs or (resolver.task_type, resolver.task_id) == ("chief" if "chief" in jobs else "worker", 0)
 
 
 def scratch(run: Path) -> Path:

@@ -40,18 +40,21 @@ def evaluate(
         found = len(dataset.x_test)
         drawn = np.random.default_rng(0).choice(found, min(SCORED, found), replace=False)
         score = score_figures(source.score, dataset.x_test[np.sort(drawn)], images[:SCORED])
-    content = {
-        "images": count,
-        "compared_with": "test",
-        "source": source.facts,
-        "classifier": classifier.facts,
-        "figures": measured.figures,
-        "intervals": measured.intervals,
-        "reference": real.figures,
-        "reference_intervals": real.intervals,
-        "score": score,
-    }
-    return content, images, measured
+    return (
+        {
+            "images": count,
+            "compared_with": "test",
+            "source": source.facts,
+            "classifier": classifier.facts,
+            "figures": measured.figures,
+            "intervals": measured.intervals,
+            "reference": real.figures,
+            "reference_intervals": real.intervals,
+            "score": score,
+        },
+        images,
+        measured,
+    )
 
 
 def update_card(version_dir: Path, content: dict[str, Any]) -> bool:

@@ -11,9 +11,6 @@ from scipy import ndimage
 from serving.contract import IMAGE_SIDE
 from training.data import Images
 
-Make = Callable[[Images, np.random.Generator], Images]
-"""From real digits, uint8 [N, 28, 28], to as many negative examples of one kind, uint8 [N, 28, 28]."""
-
 SYMMETRIC: Final[Mapping[str, tuple[int, ...]]] = {"mirrored": (0, 1, 8), "upside_down": (0, 1, 2, 3, 5, 8)}
 """Digits that may still look real after the change: a 3 upside down is a 3, and a 2 and a 5 look like each other."""
 MIN_SHIFT: Final = 4
@@ -81,7 +78,7 @@ def _pixels(levels: NDArray[np.floating[Any]]) -> Images:
     return np.asarray(np.clip(np.rint(levels), 0, 255), np.uint8)
 
 
-NEGATIVE_EXAMPLES: Final[Mapping[str, Make]] = {
+NEGATIVE_EXAMPLES: Final[Mapping[str, Callable[[Images, np.random.Generator], Images]]] = {
     "noise": lambda images, rng: rng.integers(0, 256, images.shape, np.uint8),
     "normal_noise": lambda images, rng: _pixels(
         rng.normal(_uniform(images, rng, 0, 255), _uniform(images, rng, 5, 128), images.shape)
@@ -102,4 +99,4 @@ NEGATIVE_EXAMPLES: Final[Mapping[str, Make]] = {
     # The upper half of one digit and the lower half of another.
     "half_and_half": lambda images, rng: np.hstack([images[:, :_HALF], _others(images)[:, _HALF:]]),
 }
-"""By kind."""
+"""By kind, from real digits, uint8 [N, 28, 28], to as many negative examples."""

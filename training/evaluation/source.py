@@ -15,9 +15,6 @@ from serving.versions.model_card import find_card
 from training.config import CONFIG_FILE
 from training.data import Images, in_batches
 
-Generate = Callable[[NDArray[np.float32]], Images]
-"""From noise float32 [N, 100] to images uint8 [N, 28, 28]."""
-
 BATCH: Final = 256
 MODELS: Final = "models"
 

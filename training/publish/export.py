@@ -12,21 +12,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from serving import apis
-from serving.contract import (
-    BATCH_SIZES,
-    CLASSIFIER,
-    DISCRIMINATOR,
-    GENERATOR,
-    IMAGES,
-    LOGITS,
-    MODELS,
-    PROBABILITIES,
-    SEED_INDEX,
-    SIGNATURE,
-    STORY,
-    WARMUP_REQUESTS,
-)
+from serving import apis, contract
+from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR, MODELS, SEED_INDEX, SIGNATURE, STORY
 from serving.errors import UserError
 from serving.storage import newest_version
 from serving.tf_serving import server_config
@@ -51,27 +38,21 @@ def export(
     index_seeds: int = SEEDS,
     story: bytes | None = None,
 ) -> int:
-    """Publishes one new version of each network, all under the same number.
+    """Publishes one new version of each network, all under the same number, which it returns.
 
     Each version directory is written under a name that no model server looks at, loaded back, compared with the
-    network on several batch sizes, and renamed into place once all of them have passed. The generator is renamed last,
-    so that a reader of its seed index finds the models that the index speaks of. TensorFlow Serving's configuration
-    files are written beside the models.
+    network on several batch sizes, and renamed into place once all of them have passed.
 
     Args:
         networks: model name -> trained Keras network in float32.
-        base: the model base directories' parent.
+        base: the model base directories' parent, where TensorFlow Serving's configuration files are written too.
         facts: what all model cards say about the training.
         mount_point: ``base`` as the model server will see it, for models.config.
         details: model name -> what that model's card says besides.
-        calibration: how the discriminator's logit becomes a probability; None: by the sigmoid alone.
-        classifier: a version directory; it is published too, with an index of the seeds that it labels. ``networks``
-            must hold both networks then.
-        index_seeds: seeds in the index.
+        classifier: a version directory; it is published too, with an index of the seeds that it labels.
         story: how the generator learned, to be served with it (:func:`training.report.story.encode`).
 
-    Returns the version. Raises UserError if a saved graph differs from its network by more than rounding, or if there
-    is no ``classifier``.
+    Raises UserError if a saved graph differs from its network by more than rounding, or if there is no ``classifier``.
     """
     prepare_tensorflow()  # Under TF32, every comparison would fail.
     version = max(_next_version(base / name) for name in networks)
@@ -89,6 +70,7 @@ def export(
         if story:
             signatures[GENERATOR][STORY] = story_signature(story)
             cards[GENERATOR][STORY] = {"bytes": len(story), "sha256": hashlib.sha256(story).hexdigest()}
+        # The generator is renamed last, so that a reader of its seed index finds the models that the index speaks of.
         for name in sorted(networks, key=lambda name: name == GENERATOR):
             staging = _stage(base / name, version, staged)
             module = tf.Module()
@@ -124,7 +106,7 @@ def _next_version(model_base: Path) -> int:
 
 
 def _stage(model_base: Path, version: int, staged: dict[Path, Path]) -> Path:
-    """Returns the directory to write a version in, and adds it to those that are renamed at the end."""
+    """The directory to write a version in; it is added to those that are renamed at the end."""
     staging = model_base / f".{version}.{os.getpid()}.partial"
     staged[staging] = model_base / str(version)
     return staging
@@ -156,18 +138,15 @@ def _index(
     saved = tf.saved_model.load(str(classifier))
     generate, score = (signatures[name][SIGNATURE].graph for name in (GENERATOR, DISCRIMINATOR))
     return seed_index.build(
-        lambda noise: np.asarray(generate(tf.constant(noise))[IMAGES]),
-        lambda images: np.asarray(saved.signatures[SIGNATURE](tf.constant(images))[PROBABILITIES]),
-        lambda images: np.asarray(score(tf.constant(images))[LOGITS]),
+        lambda noise: np.asarray(generate(tf.constant(noise))[contract.IMAGES]),
+        lambda images: np.asarray(saved.signatures[SIGNATURE](tf.constant(images))[contract.PROBABILITIES]),
+        lambda images: np.asarray(score(tf.constant(images))[contract.LOGITS]),
         seeds,
     )
 
 
 def _compare(name: str, signatures: Mapping[str, Signature], directory: Path) -> float:
-    """Loads a saved model and compares each signature with what it has to compute.
-
-    Returns the greatest difference, in pixel levels, logits, probabilities or features.
-    """
+    """Loads a saved model, compares each signature with what it has to compute, and returns the greatest difference."""
     saved = tf.saved_model.load(str(directory))
     greatest = 0.0
     for signature, reference in signatures.items():
@@ -185,13 +164,11 @@ def _compare(name: str, signatures: Mapping[str, Signature], directory: Path) ->
 
 
 def _write_warm_up_requests(name: str, directory: Path) -> None:
-    records = directory / WARMUP_REQUESTS
+    records = directory / contract.WARMUP_REQUESTS
     records.parent.mkdir(parents=True)
+    model = {"name": name, "signature_name": SIGNATURE}
     with tf.io.TFRecordWriter(str(records)) as writer:
-        for size in BATCH_SIZES:
-            log = apis.PredictionLog()
-            request = log.predict_log.request
-            request.model_spec.name = name
-            request.model_spec.signature_name = SIGNATURE
-            request.inputs[MODELS[name].input.name].CopyFrom(to_proto(example_inputs(name, size)))
+        for size in contract.BATCH_SIZES:
+            inputs = {MODELS[name].input.name: to_proto(example_inputs(name, size))}
+            log = apis.PredictionLog(predict_log={"request": {"model_spec": model, "inputs": inputs}})
             writer.write(log.SerializeToString())

@@ -37,11 +37,8 @@ def publish_classifier(
     base: Path,
     mount_point: PurePosixPath | Path = server_config.MOUNT_POINT,
 ) -> tuple[int, dict[str, Any]]:
-    """Trains a classifier on a data set, and publishes it. Returns its version and what its card says of it.
-
-    Raises OSError, before it trains, if the base directory can't be made.
-    """
-    base.mkdir(parents=True, exist_ok=True)
+    """Trains a classifier on a data set, and publishes it. Returns its version and what its card says of it."""
+    base.mkdir(parents=True, exist_ok=True)  # It fails before the training.
     network = train_classifier(config, dataset)
     facts = classifier_facts(config, dataset, network)
     return export({CLASSIFIER: network}, base, facts, mount_point), facts
@@ -65,23 +62,12 @@ def publish_run(
     index_seeds: int | None = None,
     classifiers: Path | None = None,
 ) -> int:
-    """Publishes a run's models as one new version, and returns its number.
+    """Publishes a run's models as one new version, and returns its number. Raises UserError if it publishes nothing.
 
     The generator is the one that does best on the validation images, of those that the run measured and the average of
-    the last half of them; or the last one, where it measured none. Its model card keeps the evaluation of the run's
-    newest version, if that has the same generator.
-
-    Args:
-        run: the run directory; the detector is kept there for the next time.
-        config: the run's.
-        trainer: its networks after the last step (training.gan.step.Trainer).
-        dataset: the run's images.
-        base: the model base directories' parent.
-        mount_point: ``base`` as the model server will see it.
-        index_seeds: seeds in the index; None: the default.
-        classifiers: base directory of the classifier that labels the digits and is published; None: the run's.
-
-    Raises UserError if nothing was published.
+    the last half of them; or the last one of ``trainer``, if it measured none. If it is that of the run's newest
+    version, its card keeps the evaluation. ``classifiers`` is the base directory of the classifier that labels the
+    digits and is published, by default the run's.
     """
     classifier = classifier_of_run(run, config, dataset)
     labelling = newest_classifier(classifiers) if classifiers else classifier
@@ -103,7 +89,9 @@ def publish_run(
     )
     details: dict[str, Mapping[str, Any]] = {DISCRIMINATOR: {"detector": detector_facts}}
     if chosen:
-        details[GENERATOR] = {"chosen": chosen, **_evaluation_of(run, chosen)}
+        card = find_card(newest_version(run / MODELS / GENERATOR))
+        same = "evaluation" in card and card.get("chosen") == chosen
+        details[GENERATOR] = {"chosen": chosen, **({"evaluation": card["evaluation"]} if same else {})}
     document = story.build_story(run, config, classifier.probabilities, chosen)
     announce("Saving the models and comparing each with its network")
     return export(
@@ -120,11 +108,7 @@ def publish_run(
 
 
 def _card_facts(config: TrainingConfig, run: Path, step: int) -> dict[str, Any]:
-    """What the model cards say about a run: how it was trained, on what, and its losses at the end.
-
-    ``last_interval`` is the last line of the log: both losses and the discriminator's accuracy, which show whether
-    the two were in balance, not how good the digits are.
-    """
+    """What the model cards say about a run: how it was trained, on what, and the last line of its log."""
     rows = read_log(run / METRICS_FILE)
     return {
         "training": {
@@ -138,12 +122,6 @@ def _card_facts(config: TrainingConfig, run: Path, step: int) -> dict[str, Any]:
         },
         "last_interval": rows[-1] if rows else None,
     }
-
-
-def _evaluation_of(run: Path, chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """What the card of the run's newest version says of its evaluation, if the same generator was chosen for it."""
-    card = find_card(newest_version(run / MODELS / GENERATOR))
-    return {"evaluation": card["evaluation"]} if "evaluation" in card and card.get("chosen") == chosen else {}
 
 
 def _choose(

@@ -29,37 +29,27 @@ def build(
     """Labels and scores the digit of every seed from 0 up to ``seeds``, with a progress bar.
 
     A seed is curated if the classifier is sure enough, and if the discriminator's logit is among the upper three
-    quarters of those of the same digit that the classifier is sure of. Each digit has a threshold of its own because
-    some digits have higher logits than others: a common threshold would leave few images of the others.
+    quarters of those of the same digit that the classifier is sure of. (Some digits have higher logits than others.)
 
-    ``generate`` makes pixels, as they are served, from noise. From those, ``classify`` makes probabilities, and
-    ``score`` makes logits.
-
-    Returns:
-        The columns of the index, by the contract's names: the most likely digit of each seed, uint8 [seeds]; its
-        probability and the discriminator's raw logit, float32 [seeds]; and whether it is curated, uint8 [seeds].
-
-        What the model card says: how many seeds, the floors (of the logit for each digit; null for a digit that no
-        seed shows with enough confidence), and how many seeds of each digit, all and curated.
+    ``generate`` makes pixels, as they are served, from noise; ``classify`` makes probabilities of them, ``score`` raw
+    logits. Returns the columns of the index, by the contract's names, and what the model card says. There the logit's
+    floor is null for a digit that no seed shows with enough confidence.
     """
-    probabilities = np.empty((seeds, CLASSES), np.float32)
-    logits = np.empty(seeds, np.float32)
+    found = []
     with TaskBar("seed index", seeds) as bar:
         for first in range(0, seeds, _BATCH):
-            rows = slice(first, min(first + _BATCH, seeds))
             # Full batches only: a row is computed to the same bits in batches of 1, 2, 4 … 256, not in any other.
             images = generate(noise_from_seeds(range(first, first + _BATCH)))
-            probabilities[rows] = classify(images)[: rows.stop - first]
-            logits[rows] = score(images)[: rows.stop - first]
-            bar.advance(rows.stop - first)
+            found.append((classify(images), score(images)))
+            bar.advance(min(_BATCH, seeds - first))
+    probabilities, logits = (np.concatenate(each)[:seeds] for each in zip(*found, strict=True))
     digits, confidences = probabilities.argmax(1).astype(np.uint8), probabilities.max(1)
     sure = confidences >= CONFIDENCE_FLOOR
     floors = [
         float(np.quantile(logits[shown], LOGIT_QUANTILE)) if (shown := sure & (digits == digit)).any() else None
         for digit in range(CLASSES)
     ]
-    thresholds = np.array([np.inf if floor is None else floor for floor in floors])
-    curated = sure & (logits >= thresholds[digits])
+    curated = sure & (logits >= np.array(floors, np.float64)[digits])  # None becomes NaN.
     columns = {
         contract.DIGITS: digits,
         contract.CONFIDENCES: confidences,

@@ -1,7 +1,4 @@
-"""The signatures that are published: the trained networks with uint8 pixels outside, and tables page by page.
-
-Each graph comes with a function that computes its expected outputs by Keras's own layers.
-"""
+"""The signatures that are published: the trained networks with uint8 pixels outside, and tables page by page."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,13 +27,11 @@ TOLERANCE: Final = 1e-3
 
 @dataclass(frozen=True)
 class Signature:
-    """A signature by serving.contract: a tf.function of one input that returns outputs by name."""
+    """A tf.function of one input that returns outputs by name, and the outputs expected of it for ``inputs``."""
 
     graph: Any
     expected: Callable[[Any], Mapping[str, NDArray[Any]]]
-    """From an input to the outputs that the saved graph has to give."""
     inputs: Sequence[NDArray[Any]]
-    """What it is tried with."""
     tolerance: float = TOLERANCE
 
 
@@ -87,10 +82,7 @@ def signatures_of(name: str, network: Any, calibration: Calibration) -> dict[str
 
 
 def _checked(images: Any) -> Any:
-    """Images uint8 [N, 28, 28, 1] as the networks take them. Other shapes are an InvalidArgumentError.
-
-    TensorFlow Serving does not compare shapes with the signature, and some operations crash on the wrong rank.
-    """
+    """Images as the networks take them. TensorFlow Serving does not compare shapes, and some operations crash then."""
     return to_unit(tf.ensure_shape(images, IMAGES_SPEC.shape))
 
 
@@ -109,7 +101,7 @@ def _paged(
 ) -> Signature:
     """Serves columns of equal length by page: from page numbers, int64 [N], to rows [N, page], and to the length.
 
-    A page number out of range gives the nearest page. The last page is filled up with what ``beyond`` says, or zeros.
+    A page number out of range gives the nearest page. ``beyond``, or zeros, fill the last page up.
     """
     total = len(next(iter(columns.values())))
     tables = {

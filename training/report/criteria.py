@@ -18,23 +18,18 @@ TARGET_KINDS: Final = ("noise", "blank", "inverted", "shuffled")
 """The kinds of negative examples with a target. A mirrored 8 or a shifted 0 may look real."""
 
 
-def with_margin(form: str, value: float, interval: Sequence[float] | None) -> str:
+def with_margin(form: str, value: float, interval: Sequence[float]) -> str:
     """Formats a figure ± half of its interval."""
-    if not interval:
-        return form.format(value)
     number, unit = form.removesuffix(" %"), " %" if form.endswith(" %") else ""
     return f"{number.format(value)} ± {number.format(interval[1] - value)}{unit}"
 
 
 def shown(measure: Measure, evaluation: Evaluation, of: str = "figures") -> str:
-    """Formats a figure ± half of its interval; of ``class_shares`` the least and the greatest.
-
-    ``of`` is "figures", or "reference" for the same figure of real images.
-    """
+    """Formats a figure ("figures") or that of real images ("reference") ± half of its interval; of a list its range."""
     if measure.key not in evaluation[of]:
         return "–"
     intervals = evaluation["intervals" if of == "figures" else "reference_intervals"]
-    value, interval = (measure.scale * np.array(each.get(measure.key, [])) for each in (evaluation[of], intervals))
+    value, interval = (measure.scale * np.array(each[measure.key]) for each in (evaluation[of], intervals))
     if value.ndim:
         return f"{measure.form.format(value.min()).removesuffix(' %')} to {measure.form.format(value.max())}"
     return with_margin(measure.form, float(value), interval.tolist())
@@ -48,18 +43,14 @@ def target(measure: Measure) -> str:
 
 
 def met(measure: Measure, evaluation: Evaluation) -> bool | None:
-    """Returns whether the target is met; None if it is not judged, or if the intervals are too wide to say so.
-
-    So a sample of real digits does not miss a target by chance.
-    """
+    """Returns whether the target is met; None if there is none, or if the figure misses it only by chance perhaps."""
     if measure not in judged(evaluation):
         return None
     own, other = (np.asarray(evaluation[name][measure.key]) for name in ("figures", "reference"))
     if not _beyond(measure, (own, own), (other, other)):
         return True
-    ends = [evaluation[name].get(measure.key) for name in ("intervals", "reference_intervals")]
-    own_ends, other_ends = (np.asarray(each or (value, value)) for each, value in zip(ends, (own, other), strict=True))
-    return None if not _beyond(measure, own_ends, other_ends) else False
+    own_ends, other_ends = (np.asarray(evaluation[name][measure.key]) for name in ("intervals", "reference_intervals"))
+    return False if _beyond(measure, own_ends, other_ends) else None
 
 
 def judged(evaluation: Evaluation) -> list[Measure]:
@@ -81,7 +72,7 @@ def score_rows(score: Mapping[str, Any]) -> list[tuple[str, str, str, bool | Non
     kinds = {kind: (f"{area}{kind.replace('_', ' ')}", KIND_TARGET * (kind in TARGET_KINDS)) for kind in score["kinds"]}
     lower = {"auc": (f"{area}generated", AUC_TARGET), "accuracy": ("Accuracy at a probability of ½", 0), **kinds}
     found = {**score, **score["kinds"]}
-    values = {key: with_margin("{:.3f}", found[key], score.get("intervals", {}).get(key)) for key in (*lower, ERROR)}
+    values = {key: with_margin("{:.3f}", found[key], score["intervals"][key]) for key in (*lower, ERROR)}
     return [
         *(
             (name, values[key], f"≥ {bound}" if bound else "", found[key] >= bound if bound else None)
@@ -93,8 +84,8 @@ def score_rows(score: Mapping[str, Any]) -> list[tuple[str, str, str, bool | Non
 
 def results(evaluation: Evaluation) -> dict[str, list[str]]:
     """The names of the figures with a target by result: "met", "missed" or "missed, but perhaps by chance"."""
-    found: dict[str, list[str]] = {"met": [], "missed": [], "missed, but perhaps by chance": []}
+    results = {True: "met", False: "missed", None: "missed, but perhaps by chance"}
+    found: dict[str, list[str]] = {result: [] for result in results.values()}
     for each in judged(evaluation):
-        result = met(each, evaluation)
-        found["missed, but perhaps by chance" if result is None else "met" if result else "missed"].append(each.name)
+        found[results[met(each, evaluation)]].append(each.name)
     return found

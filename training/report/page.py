@@ -29,8 +29,7 @@ STORY_FILE: Final = "story.json"
 def report(folder: Path, run: Path | None, classify: Classify) -> Path:
     """Writes report.html, and the story of a run into the run. Returns the path of report.html.
 
-    The folder may hold evaluation.json and pictures.json; without a run it is a report of models. A section without its
-    data names the command that makes the data. Raises UserError for a file that can't be read.
+    The folder may hold evaluation.json and pictures.json. Raises UserError for a file that can't be read.
     """
     evaluation = _read_json(folder / EVALUATION_FILE)
     story, config, newest = None, None, None

@@ -1,6 +1,7 @@
 """The pictures of a report: a few hundred digits, chosen from the thousands of an evaluation."""
 
 from base64 import b64encode
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -11,7 +12,6 @@ from serving.contract import CLASSES, IMAGE_SIDE
 from serving.noise import noise_from_seeds
 from training.data import Images
 from training.evaluation.figures import Measurement
-from training.evaluation.source import Generate
 from training.evaluation.statistics import nearest_images
 from training.run.samples import png_of, sheet
 
@@ -21,22 +21,17 @@ COMPARED: Final = 10
 NEIGHBOURS: Final = 3
 LEAST_LEGIBLE: Final = 18
 
+Generate = Callable[[NDArray[np.float32]], Images]
+
 
 def choose(images: Images, measured: Measurement, training_images: Images, generate: Generate) -> dict[str, Any]:
-    """Chooses the pictures from an evaluation. The same images always give the same pictures.
+    """Chooses the pictures from an evaluation of the seeds 0 … N-1. Every ``png`` is a data URI.
 
-    ``images``, uint8 [N, 28, 28], are those of the seeds 0 … N-1. ``measured`` measures them, with distances.
-
-    Returns:
-        What JSON can hold; every ``png`` is a data URI:
-
-        - ``by_digit``: ``png``, a column for each digit with the first images of it, and ``absent``, the digits that
-          don't occur;
-        - ``interpolations``: from one seed's noise to another's: ``start``, ``end``, ``png``;
-        - ``nearest``: of each digit the image nearest to any training image, then as many at random: ``seed``,
-          ``png``, ``neighbours`` (a data URI of the nearest training images) and their ``distances``;
-        - ``least_legible``: the images that the classifier is least sure of: ``seed``, ``png``, ``digit``,
-          ``confidence``.
+    - ``by_digit``: a column for each digit with the first images of it, and the digits that are ``absent``;
+    - ``interpolations``: from one seed's noise to another's;
+    - ``nearest``: of each digit the image nearest to any training image, then as many at random, with the nearest
+      training images and their distances;
+    - ``least_legible``: the images that the classifier is least sure of.
     """
     assert measured.to_training is not None, "a light measurement has no distances"
     digits, confidences = measured.probabilities.argmax(1), measured.probabilities.max(1)
@@ -79,10 +74,7 @@ def choose(images: Images, measured: Measurement, training_images: Images, gener
 
 
 def _compared(digits: NDArray[np.int64], distances: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The nearest of each digit, filled up with the next nearest of all if digits are absent; then random ones.
-
-    The nearest of all would all be ones: thin digits are near to other thin digits.
-    """
+    """The nearest of each digit, as the nearest of all are ones; the next nearest if digits are absent; then random."""
     order = np.argsort(distances, kind="stable")
     _, first = np.unique(digits[order], return_index=True)
     others = np.setdiff1d(np.arange(len(order)), first)
@@ -93,7 +85,6 @@ def _compared(digits: NDArray[np.int64], distances: NDArray[np.float64]) -> NDAr
 
 
 def _png(digits: Images, columns: int) -> str:
-    """Digits in rows, as a data URI of a PNG in their own size."""
     return png_uri(png_of(sheet(digits, columns)))
 
 

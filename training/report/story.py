@@ -1,7 +1,4 @@
-"""The story of a run as one document: story.json, GET /story, and the source of the report's and the studio's pictures.
-
-The generator carries it as the signature ``story``. docs/quality.md describes the stages and the verdict.
-"""
+"""The story of a run: story.json, GET /story, and the source of the report's and the studio's pictures."""
 
 import base64
 import json
@@ -39,10 +36,7 @@ Classify = Callable[[NDArray[np.uint8]], NDArray[np.floating[Any]]]
 def build_story(
     run: Path, config: TrainingConfig, classify: Classify, chosen: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Builds the story of a run so far.
-
-    ``chosen`` is which generator is published, as its model card says it; None if it is the last one, or none yet.
-    """
+    """Builds the story of a run so far. ``chosen`` is what the model card says of the choice of the generator."""
     rows = read_log(run / METRICS_FILE)
     milestones = [_milestone(path, config, classify) for path in sorted((run / SAMPLES).glob("step-*.png"))]
     steps = max([0, *(each["step"] for each in milestones), *(int(row["step"]) for row in rows[-1:])])
@@ -74,11 +68,8 @@ def encode(story: Mapping[str, Any]) -> bytes:
 
 
 def stage(background: float, legible: float) -> str:
-    """Names the stage of images by what is measured in them: the shares of background pixels and of legible digits.
-
-    The background comes first because a classifier that never saw noise can be very sure of it.
-    """
-    if background < 0.5:
+    """Names the stage of images by their shares of background pixels and of legible digits."""
+    if background < 0.5:  # A classifier that never saw noise can be very sure of it.
         return NOISE
     return next(name for name, end in STAGES if legible < end or end == 1.0)
 
@@ -91,20 +82,11 @@ def caption(milestone: Mapping[str, Any]) -> str:
 
 
 def time_lapse(story: Mapping[str, Any]) -> bytes:
-    """Draws an animated PNG with a frame for each milestone: the 64 seeds, the step and the caption. It loops.
-
-    The story must have at least one milestone.
-    """
-    frames = [_frame(each) for each in story["milestones"]]
+    """Draws an endless animated PNG with a frame for each milestone, at least one: the 64 seeds, step and caption."""
+    first, *others = (_frame(each) for each in story["milestones"])
+    durations = [*[FRAME_MS] * len(others), LAST_FRAME_MS]
     png = BytesIO()
-    frames[0].save(
-        png,
-        format="PNG",
-        save_all=True,
-        append_images=frames[1:],
-        duration=[FRAME_MS] * (len(frames) - 1) + [LAST_FRAME_MS],
-        loop=0,
-    )
+    first.save(png, format="PNG", save_all=True, append_images=others, duration=durations, loop=0)
     return png.getvalue()
 
 

@@ -33,10 +33,8 @@ METRIC_PANELS: Final = (
 )
 """Title, keys of an evaluation's figures, and scale of each panel of :func:`metrics`."""
 
-Columns = Mapping[str, Sequence[float | None]]
 
-
-def losses(log: Columns, generator_chance: float, discriminator_chance: float) -> bytes:
+def losses(log: Mapping[str, Sequence[float | None]], generator_chance: float, discriminator_chance: float) -> bytes:
     """Draws both losses and the discriminator's accuracy over the steps: points faint, their moving mean strong.
 
     Dotted lines show where each would be if the discriminator could only guess. ``log`` is a thinned one.
