@@ -14,7 +14,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from serving.contract import CLASSES, FEATURE_WIDTH, FEATURES, IMAGE_SHAPE, IMAGE_SIDE, LOGITS
-from training.bar import TaskBar
+from training.bar import task_bar
 from training.data import Dataset, Images
 from training.device_loop import DeviceLoop, on_device
 from training.devices import describe
@@ -122,9 +122,9 @@ def fit(
         return [loss]
 
     loop = DeviceLoop(step, len(images), batch_size, config.seed, figures=1)
-    with TaskBar(name, total) as bar:
+    with task_bar(name, total) as advance:
         for losses in loop.run(0, [total]):
-            bar.advance(len(losses), f"loss {losses[-1, 0]:.4f}")
+            advance(len(losses), f"loss {losses[-1, 0]:.4f}")
     return float32_copy(build, network.get_weights())
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from serving.contract import IMAGE_SHAPE, IMAGES, NOISE_DIM
 from serving.files import write_atomically
-from training.bar import TaskBar
+from training.bar import task_bar
 from training.data import Dataset, Images, in_batches
 from training.device_loop import DeviceLoop, on_device
 from training.evaluation import calibration, negative_examples
@@ -165,9 +165,9 @@ def _train(
         return [loss]
 
     loop = DeviceLoop(step, len(images), config.real, config.seed, figures=1)
-    with TaskBar("detector", config.steps) as bar:
+    with task_bar("detector", config.steps) as advance:
         for losses in loop.run(0, [config.steps]):
-            bar.advance(len(losses), f"loss {losses[-1, 0]:.4f}")
+            advance(len(losses), f"loss {losses[-1, 0]:.4f}")
     optimizer.finalize_variable_values(variables)
     put_first_layer()
     last.bias.assign(last.bias + offset - network(black, training=False)[0])

@@ -3,7 +3,7 @@
 images_of = on_device(images)
 loop = DeviceLoop(lambda number, rows: [train(images_of(rows))], len(images), batch_size=128, seed=0, figures=1)
 for losses in loop.run(0, [1000]):  # float32 [steps of this call, 1]
-    bar.advance(len(losses))
+    advance(len(losses), "")
 """
 
 import time
@@ -53,16 +53,12 @@ class DeviceLoop:
         [figures]. ``batch_size`` is that of all replicas together.
         """
         strategy = strategy or tf.distribute.get_strategy()
-        share = batch_size // strategy.num_replicas_in_sync
-
-        def on_replica(number: Any, rows: Any) -> Any:
-            start = tf.distribute.get_replica_context().replica_id_in_sync_group * share
-            return step(number, tf.slice(rows, [start], [share]))
-
         # XLA compiles the whole loop, so that the host starts nothing between two steps. Several replicas exchange
         # their gradients, so there it compiles the step alone.
         alone = strategy.num_replicas_in_sync == 1
-        on_replica = tf.function(on_replica, autograph=False, jit_compile=xla and not alone)
+        on_replica = tf.function(
+            lambda number, rows: step(number, own_rows(rows)), autograph=False, jit_compile=xla and not alone
+        )
 
         @tf.function(autograph=False, jit_compile=xla and alone)  # type: ignore[untyped-decorator]
         def run_steps(first: Any, steps: Any, rows: Any) -> Any:
@@ -100,6 +96,13 @@ class DeviceLoop:
                 affordable = int(np.clip(steps * CALL_S / (time.monotonic() - started), 1, MOST_STEPS))
                 step += steps
                 yield found
+
+
+def own_rows(values: Any) -> Any:
+    """This replica's rows of what is drawn for the whole batch."""
+    context = tf.distribute.get_replica_context()
+    by_replica = tf.reshape(values, [context.num_replicas_in_sync, -1, *values.shape[1:]])
+    return by_replica[context.replica_id_in_sync_group]
 
 
 def batch_rows(examples: int, batch_size: int, seed: int, first: Any, steps: Any) -> Any:

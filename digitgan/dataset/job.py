@@ -25,7 +25,7 @@ from serving.contract import CLASSES
 from serving.dataset import Records, record
 from serving.errors import UserError
 from serving.files import sha256_of, write_atomically
-from training.bar import TaskBar, announce
+from training.bar import announce, task_bar
 
 _MANIFEST: Final = "dataset.json"
 _PLAN: Final = "plan.json"
@@ -103,7 +103,7 @@ def _collect(work: Path, plan: Plan, client: Client) -> dict[str, int]:
     counts = np.bincount(records["digit"], minlength=CLASSES)
     next_seed = int(records["seed"][-1]) + 1 if len(records) else plan.first_seed
     announce(f"Collecting digits in {work}; if stopped, the same command continues")
-    with TaskBar("making digits", plan.count, len(records)) as bar:
+    with task_bar("making digits", plan.count, len(records)) as advance:
         while (missing := plan.count - int(counts.sum())) > 0:
             parts = client.dataset(
                 min(_PER_REQUEST, missing),
@@ -127,7 +127,7 @@ def _collect(work: Path, plan: Plan, client: Client) -> dict[str, int]:
                     append(path, part)
                     counts += np.bincount(part.labels, minlength=CLASSES)
                     next_seed = int(part.seeds[-1]) + 1
-                    bar.advance(len(part))
+                    advance(len(part), "")
     return versions
 
 

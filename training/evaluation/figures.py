@@ -76,21 +76,14 @@ class Measure:
     at_least: float | None = None
     at_most: float | None = None
     compute: Compute = field(init=False)
+    key: str = field(init=False)  # Its name in evaluation.json.
+    how: str = field(init=False)  # How it is computed, with the source.
 
     def __call__(self, compute: Compute) -> Compute:
-        self.compute = compute
+        self.compute, self.key = compute, compute.__name__
+        self.how = " ".join((compute.__doc__ or "").split())
         MEASURES.append(self)
         return compute
-
-    @property
-    def key(self) -> str:
-        """Its name in evaluation.json."""
-        return self.compute.__name__
-
-    @property
-    def how(self) -> str:
-        """How it is computed, with the source."""
-        return " ".join((self.compute.__doc__ or "").split())
 
 
 MEASURES: Final[list[Measure]] = []

@@ -9,7 +9,7 @@ import tensorflow as tf
 from serving.contract import NOISE_DIM
 from training.config import METRICS, ConfigError, TrainingConfig
 from training.data import Images
-from training.device_loop import DeviceLoop, on_device
+from training.device_loop import DeviceLoop, on_device, own_rows
 from training.gan.augmentation import RANDOM_NUMBERS, augment
 from training.gan.feature_discriminators import FeatureDiscriminators
 from training.gan.losses import AdversarialLosses, adversarial_losses
@@ -91,7 +91,7 @@ class Trainer(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
         with tf.GradientTape() as generator_tape:
             seed = tf.stack([self.config.seed, number])
             noise = tf.random.stateless_normal([recipe.batch_size, NOISE_DIM], seed)
-            fakes = self.generator(self._own_rows(noise), training=True)
+            fakes = self.generator(own_rows(noise), training=True)
             if recipe.augmentation:
                 reals, fakes = (
                     self._augmented(images, tf.random.experimental.stateless_fold_in(seed, k))
@@ -131,13 +131,7 @@ class Trainer(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
 
     def _augmented(self, images: Any, seed: Any) -> Any:
         uniform = tf.random.stateless_uniform([self.config.recipe.batch_size, RANDOM_NUMBERS], seed)
-        return augment(images, self.config.recipe.augmentation, self._own_rows(uniform))
-
-    def _own_rows(self, values: Any) -> Any:
-        """This replica's rows of what is drawn for the whole batch, which depends on the seed and the step alone."""
-        rows = self.config.recipe.batch_size // self._strategy.num_replicas_in_sync
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        return values[replica * rows : (replica + 1) * rows]
+        return augment(images, self.config.recipe.augmentation, own_rows(uniform))
 
     def _average_weights(self) -> None:
         steps = tf.cast(self.generator_optimizer.iterations.value, tf.float32)

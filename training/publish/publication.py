@@ -1,6 +1,5 @@
 """From a run to what is served: the chosen generator, its seed index and its story, the detector, the classifier."""
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -24,8 +23,8 @@ from training.evaluation.source import MODELS
 from training.publish.export import export
 from training.publish.seed_index import SEEDS
 from training.report import story
-from training.run.metrics import EVALUATIONS_FILE, METRICS_FILE, read_log
-from training.run.selection import CRITERION, Validation, average_of, kept_generators
+from training.run.metrics import METRICS_FILE, read_log
+from training.run.selection import Validation, choose, kept_generators
 
 EARLIER: Final = 6
 """How many earlier generators, the last ones, the detector learns from."""
@@ -74,7 +73,7 @@ def publish_run(
     announce("Choosing the generator")
     kept = kept_generators(run)
     if kept:
-        generator, name, chosen = _choose(run, config, kept, Validation(dataset, classifier))
+        generator, name, chosen = choose(run, config, kept, Validation(dataset, classifier))
     else:
         generator, name, chosen = trainer.averaged_generator(), f"last-{trainer.step}", None
     steps = min(DetectorConfig.steps, trainer.step)
@@ -87,11 +86,12 @@ def publish_run(
         dataset,
         DetectorConfig(steps=steps, seed=config.seed),
     )
-    details: dict[str, Mapping[str, Any]] = {DISCRIMINATOR: {"detector": detector_facts}}
+    details: dict[str, dict[str, Any]] = {DISCRIMINATOR: {"detector": detector_facts}}
     if chosen:
+        details[GENERATOR] = {"chosen": chosen}
         card = find_card(newest_version(run / MODELS / GENERATOR))
-        same = "evaluation" in card and card.get("chosen") == chosen
-        details[GENERATOR] = {"chosen": chosen, **({"evaluation": card["evaluation"]} if same else {})}
+        if "evaluation" in card and card.get("chosen") == chosen:
+            details[GENERATOR]["evaluation"] = card["evaluation"]
     document = story.build_story(run, config, classifier.probabilities, chosen)
     announce("Saving the models and comparing each with its network")
     return export(
@@ -122,23 +122,3 @@ def _card_facts(config: TrainingConfig, run: Path, step: int) -> dict[str, Any]:
         },
         "last_interval": rows[-1] if rows else None,
     }
-
-
-def _choose(
-    run: Path, config: TrainingConfig, kept: dict[int, Any], validation: Validation
-) -> tuple[Any, str, dict[str, Any]]:
-    """Chooses the generator with the smallest Fréchet distance to the validation images.
-
-    Returns it, a name of the choice as a part of a file name, and what the model card says of the choice.
-    """
-    distances = {row["step"]: row[CRITERION] for row in read_log(run / EVALUATIONS_FILE)}
-    step = min(distances, key=distances.__getitem__)
-    generator, distance, name, of = kept[step], distances[step], f"step-{step}", {}
-    if average := average_of(kept, config):
-        averaged, steps = average
-        averaged_distance = validation.figures(averaged)[CRITERION]
-        if averaged_distance < distance:
-            generator, step, distance = averaged, steps[-1], averaged_distance
-            name, of = f"average-{steps[0]}-{steps[-1]}", {"average_of": len(steps), "from_step": steps[0]}
-    epoch = round(config.epochs_at(step), 2)
-    return generator, name, {"step": step, "epoch": epoch, "by": CRITERION, "validation": round(distance, 4), **of}

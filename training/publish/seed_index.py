@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from serving import contract
 from serving.contract import CLASSES
 from serving.noise import noise_from_seeds
-from training.bar import TaskBar
+from training.bar import task_bar
 
 SEEDS: Final = 65_536
 CONFIDENCE_FLOOR: Final = 0.99
@@ -36,12 +36,12 @@ def build(
     floor is null for a digit that no seed shows with enough confidence.
     """
     found = []
-    with TaskBar("seed index", seeds) as bar:
+    with task_bar("seed index", seeds) as advance:
         for first in range(0, seeds, _BATCH):
             # Full batches only: a row is computed to the same bits in batches of 1, 2, 4 … 256, not in any other.
             images = generate(noise_from_seeds(range(first, first + _BATCH)))
             found.append((classify(images), score(images)))
-            bar.advance(min(_BATCH, seeds - first))
+            advance(min(_BATCH, seeds - first), "")
     probabilities, logits = (np.concatenate(each)[:seeds] for each in zip(*found, strict=True))
     digits, confidences = probabilities.argmax(1).astype(np.uint8), probabilities.max(1)
     sure = confidences >= CONFIDENCE_FLOOR

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +13,7 @@ from serving.errors import UserError
 from serving.files import write_atomically
 from serving.storage import newest_version
 from serving.versions.model_card import find_card
-from training.config import CONFIG_FILE, TrainingConfig
+from training.config import TrainingConfig
 from training.evaluation.figures import MEASURES
 from training.evaluation.source import MODELS
 from training.report import criteria
@@ -35,8 +36,8 @@ def report(folder: Path, run: Path | None, classify: Classify) -> Path:
     story, config, newest = None, None, None
     if run:
         newest = newest_version(run / MODELS / GENERATOR)
-        story = build_story(run, TrainingConfig.read(run), classify, find_card(newest).get("chosen"))
-        config = _read_json(run / CONFIG_FILE)
+        config = TrainingConfig.read(run)
+        story = build_story(run, config, classify, find_card(newest).get("chosen"))
         write_atomically(run / STORY_FILE, json.dumps(story, indent=2) + "\n")
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -57,7 +58,7 @@ def report(folder: Path, run: Path | None, classify: Classify) -> Path:
         story=story,
         caption=caption,
         plots={name: png_uri(png) for name, png in _plots(evaluation, story).items()},
-        settings=_settings(evaluation or {}, config or {}),
+        settings=_settings(evaluation or {}, asdict(config) if config else {}),
     )
     write_atomically(folder / REPORT_FILE, page)
     return folder / REPORT_FILE

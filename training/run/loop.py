@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import tensorflow as tf
 
-from training.bar import TaskBar
+from training.bar import task_bar
 from training.config import METRICS, ConfigError, TrainingConfig
 from training.data import Dataset
 from training.devices import is_chief, scratch
@@ -51,7 +51,7 @@ def train(
     saved = _multiples(config.checkpoint_every, config.steps)
     loop = trainer.loop(dataset.training[0])
     step = first_step
-    with _stop_signal() as stopped_by, TaskBar("step", config.steps, first_step) as bar:
+    with _stop_signal() as stopped_by, task_bar("step", config.steps, first_step) as advance:
         for means in loop.run(first_step, sorted(pictured | measured | saved), lambda: bool(stopped_by)):
             for row in means:
                 step += 1
@@ -59,7 +59,7 @@ def train(
                     log.append(step, config.epochs_at(step), dict(zip(METRICS, row.tolist(), strict=True)))
             g_loss, d_loss, real, fake = row
             losses = f"G {g_loss:.3f}  D {d_loss:.3f}  D right on real {real:4.0%}, on fake {fake:4.0%}"
-            bar.advance(len(means), f"epoch {config.epochs_at(step):6.2f}  {losses}")
+            advance(len(means), f"epoch {config.epochs_at(step):6.2f}  {losses}")
             if step in measured or step in pictured:
                 generator = trainer.averaged_generator()
             if step in pictured:

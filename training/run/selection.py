@@ -68,5 +68,25 @@ def average_of(kept: dict[int, Any], config: TrainingConfig) -> tuple[Any, list[
     return networks.averaged_generator(average, config.recipe.batch_size, config.seed), steps
 
 
+def choose(
+    run: Path, config: TrainingConfig, kept: dict[int, Any], validation: Validation
+) -> tuple[Any, str, dict[str, Any]]:
+    """Chooses the generator with the smallest Fréchet distance to the validation images.
+
+    Returns it, a name of the choice as a part of a file name, and what the model card says of the choice.
+    """
+    distances = {row["step"]: row[CRITERION] for row in read_log(run / EVALUATIONS_FILE)}
+    step = min(distances, key=distances.__getitem__)
+    generator, distance, name, of = kept[step], distances[step], f"step-{step}", {}
+    if average := average_of(kept, config):
+        averaged, steps = average
+        averaged_distance = validation.figures(averaged)[CRITERION]
+        if averaged_distance < distance:
+            generator, step, distance = averaged, steps[-1], averaged_distance
+            name, of = f"average-{steps[0]}-{steps[-1]}", {"average_of": len(steps), "from_step": steps[0]}
+    epoch = round(config.epochs_at(step), 2)
+    return generator, name, {"step": step, "epoch": epoch, "by": CRITERION, "validation": round(distance, 4), **of}
+
+
 def _weights_file(run: Path, step: int) -> Path:
     return run / GENERATORS / f"step-{step:06}.npz"
