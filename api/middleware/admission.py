@@ -9,7 +9,7 @@ With I images in progress, of which R are made per second, an admitted request w
 import asyncio
 import re
 from collections.abc import AsyncGenerator, Iterable, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import AbstractContextManager, aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -103,8 +103,9 @@ class AdmissionControl:
         large_full = self.large.in_progress >= self.large.limit
         return self.crowded and (large_full or _surely_small(route, body))
 
-    @contextmanager
-    def images(self, request: Request, count: int, pointer: str = "", charged: int | None = None) -> Iterator[None]:
+    def images(
+        self, request: Request, count: int, pointer: str = "", charged: int | None = None
+    ) -> AbstractContextManager[None]:
         """Counts ``request`` as ``count`` images during the block, and charges its API key for them.
 
         ``pointer``: the field of the body that says how many images; without it, no more than one is charged.
@@ -118,8 +119,7 @@ class AdmissionControl:
             raise ProblemError(OVERLOADED, FULL)
         if pointer:
             charge(request, count if charged is None else charged, pointer)
-        with budget.count(count):
-            yield
+        return budget.count(count)
 
     async def stream(self, request: Request, count: int, first: _T, parts: AsyncGenerator[_T]) -> AsyncGenerator[_T]:
         """Yields ``first`` and then ``parts`` for an admitted request of ``count`` images, and closes ``parts``.

@@ -10,8 +10,7 @@ from opentelemetry import trace
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.http import current_request
-from api.http.current_request import CurrentRequest
+from api.http.current_request import ID_HEADER, CurrentRequest, current, request_id
 from api.telemetry.metrics import Metrics
 
 NOTHING: Final = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
@@ -51,7 +50,7 @@ class EveryRequest:
             return
         if scope["method"] == "HEAD":
             scope = {**scope, "method": "GET"}
-        request = CurrentRequest(current_request.request_id(scope["headers"]))
+        request = CurrentRequest(request_id(scope["headers"]))
         status = CLIENT_LEFT  # unless an answer begins
         sent_bytes = 0
 
@@ -60,13 +59,13 @@ class EveryRequest:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
-                headers[current_request.ID_HEADER] = request.request_id
+                headers[ID_HEADER] = request.request_id
                 add_security_headers(headers, status)
             else:
                 sent_bytes += len(message.get("body", b""))
             await send(message)
 
-        current_request.current.set(request)
+        current.set(request)
         trace.get_current_span().set_attribute("digitgan.request_id", request.request_id)
         metrics = self._metrics
         metrics.in_flight.inc()

@@ -10,7 +10,6 @@ from starlette.responses import Response
 
 from api import openapi
 from api.formats import images
-from api.formats.images import PNG
 from api.http import problems
 from api.http.bodies import JSON
 from api.http.current_request import TIMEOUT_PARAMETER, time_limit
@@ -39,7 +38,7 @@ _HEADERS: Final[dict[str, Any]] = {
     summary="One digit as an image",
     description="For an `<img>` tag: cacheable for a year with `version`, revalidated by `ETag` without.",
     responses={
-        200: {"description": "The digit.", "content": {PNG: openapi.BINARY}, "headers": _HEADERS},
+        200: {"description": "The digit.", "content": {images.PNG: openapi.BINARY}, "headers": _HEADERS},
         304: {"description": "The image is the one that `If-None-Match` names.", "headers": _HEADERS},
         **openapi.failures(problems.VERSION_NOT_FOUND, problems.INVALID_REQUEST, *openapi.UPSTREAM),
     },
@@ -57,7 +56,7 @@ async def digit(
         async with time_limit(request):
             made = await state.inference.predict(GENERATOR, [seed], version=version)
     headers = {"X-Model": made.model, "X-Model-Version": str(made.version)}
-    return _cacheable(request, images.png(made.outputs[IMAGES][0, :, :, 0], scale), PNG, headers, version)
+    return _cacheable(request, images.png(made.outputs[IMAGES][0, :, :, 0], scale), images.PNG, headers, version)
 
 
 @router.get(

@@ -11,7 +11,6 @@ from api import openapi
 from api.digits.seed_scan import SeedScan
 from api.formats import images
 from api.formats.content import check_size
-from api.formats.images import NPY
 from api.formats.streams import ZIP, Files, Stream, as_zip, chunks
 from api.http import bodies
 from api.http.current_request import time_limit
@@ -24,7 +23,7 @@ from serving.dataset import Records, record
 
 router = APIRouter(route_class=bodies.RouteWithBody)
 
-FORMATS: Final = (ZIP, NPY)
+FORMATS: Final = (ZIP, images.NPY)
 
 _HEADERS: Final[dict[str, Any]] = {
     **openapi.MODEL_HEADERS,
@@ -81,7 +80,7 @@ async def dataset(request: Request) -> Response:
         return Stream(_as_zip(all_parts, body.count, body.scale), (parts, all_parts), headers, ZIP)
     head = images.npy_header(record(body.scale), body.count)
     headers["Content-Length"] = str(len(head) + body.count * record(body.scale).itemsize)
-    return Stream(_as_npy(all_parts, head, body.scale), (parts, all_parts), headers, NPY)
+    return Stream(_as_npy(all_parts, head, body.scale), (parts, all_parts), headers, images.NPY)
 
 
 async def _as_npy(parts: AsyncIterator[Records], head: bytes, scale: int) -> AsyncGenerator[bytes]:

@@ -11,18 +11,15 @@ from starlette.responses import Response
 
 from api import openapi
 from api.digits import making
-from api.digits.making import source_of
 from api.formats.content import FORMATS, check_size
 from api.formats.streams import Stream
-from api.http import bodies, problems, schemas
+from api.http import bodies, problems
 from api.http.current_request import time_limit
-from api.http.problems import at_pointer, invalid
-from api.http.schemas import GenerateRequest, InterpolateRequest
+from api.http.schemas import GenerateRequest, GenerateResponse, InterpolateRequest
 from api.state import GatewayState
 from api.threads import in_thread_if_large
 from api.upstream.inference import Rows
 from serving import interpolation
-from serving.interpolation import Noise
 from serving.noise import noise_from_seeds
 
 router = APIRouter(route_class=bodies.RouteWithBody)
@@ -53,7 +50,7 @@ _LARGE: Final = ThreadPoolExecutor(2)
         OFFERED,
         "The digits, in the order of the request.",
         problems.NO_SEED_INDEX,
-        model=schemas.GenerateResponse,
+        model=GenerateResponse,
         headers=openapi.MODEL_HEADERS | {"X-Seeds": _X_SEEDS},
     ),
 )
@@ -64,12 +61,12 @@ async def generate(request: Request) -> Response:
     body = await bodies.read_json(request, GenerateRequest)
     if body.labels and not form.has_labels:
         labelled = " and ".join(name for name, form in FORMATS.items() if form.has_labels)
-        raise invalid(at_pointer("/labels", f"{media_type} has no room for labels; {labelled} have"))
+        raise problems.invalid(problems.at_pointer("/labels", f"{media_type} has no room for labels; {labelled} have"))
     count = len(body.seeds) or len(body.noise) or body.count
     settings = state.settings
     most = settings.max_stream_images if form.batches and not body.noise else settings.max_images
     check_size(media_type, count, most, body.scale, settings.max_pixels, (body.source,))
-    source = source_of(body)
+    source = making.source_of(body)
     headers = {"Content-Disposition": f'attachment; filename="digits.{form.suffix}"'} if form.batches else {}
     with state.admission.images(request, count, f"/{body.source}"):
         return await _respond(request, source, body, media_type, headers)
@@ -81,9 +78,7 @@ async def generate(request: Request) -> Response:
     description="The digits on the way through two or more points of the generator's noise, in the format that `Accept`"
     " prefers: JSON with a PNG for each frame, one PNG sheet, a zip of PNGs, an `.npy` array, uint8 [N, 28·scale,"
     " 28·scale], or an animation that repeats forever: APNG, WebP (lossless) or GIF. All hold the same pixels.",
-    **openapi.makes_images(
-        InterpolateRequest, FORMATS, "The frames, from the first point on.", model=schemas.GenerateResponse
-    ),
+    **openapi.makes_images(InterpolateRequest, FORMATS, "The frames, from the first point on.", model=GenerateResponse),
 )
 async def interpolate(request: Request) -> Response:
     state: GatewayState = request.state.gateway
@@ -101,7 +96,7 @@ async def interpolate(request: Request) -> Response:
         return await _respond(request, noise, body, media_type, headers)
 
 
-def _path(body: InterpolateRequest) -> Noise:
+def _path(body: InterpolateRequest) -> interpolation.Noise:
     points = noise_from_seeds(body.seeds) if body.seeds else np.array(body.noise, np.float32)
     return interpolation.path(points, body.steps, body.method, body.loop)
 

@@ -17,9 +17,7 @@ from starlette.responses import Response
 from api import openapi
 from api.digits.fit import FORMATS, Digit, ImageError, read_digit
 from api.formats import images
-from api.formats.images import PNG
 from api.http import bodies
-from api.http.bodies import JSON
 from api.http.current_request import time_limit
 from api.http.problems import at_pointer, invalid
 from api.http.schemas import ScoreOptions, ScoreRequest, ScoreResponse
@@ -37,7 +35,7 @@ _DECODING: Final = ThreadPoolExecutor(2)
 
 _FILES: Final = {"type": "array", "minItems": 1, "items": openapi.BINARY["schema"]}
 _BODY: Final[dict[str, Any]] = {
-    JSON: openapi.schema_of(ScoreRequest),
+    bodies.JSON: openapi.schema_of(ScoreRequest),
     "multipart/form-data": {
         "schema": {
             "type": "object",
@@ -45,7 +43,7 @@ _BODY: Final[dict[str, Any]] = {
             "properties": {FIELD: _FILES, **ScoreOptions.model_json_schema()["properties"]},
         }
     },
-    PNG: openapi.BINARY,
+    images.PNG: openapi.BINARY,
 }
 
 
@@ -66,16 +64,13 @@ _BODY: Final[dict[str, Any]] = {
 )
 async def score(request: Request, options: Annotated[ScoreOptions, Query()]) -> Response:
     state: GatewayState = request.state.gateway
-    bodies.negotiate(request, (JSON,))
+    bodies.negotiate(request, (bodies.JSON,))
     media_type = bodies.media_type(request, tuple(_BODY))
-    files, in_body = await _read(request, media_type)
-    if not 1 <= len(files) <= state.settings.max_score_images:
-        detail = f"{len(files)} images; from 1 to {state.settings.max_score_images} are scored at once"
-        raise invalid(at_pointer(f"/{FIELD}", detail))
+    files, in_body = await _read(request, media_type, state.settings.max_score_images)
     options = options.model_copy(update=in_body)
     with state.admission.images(request, len(files), f"/{FIELD}"):
         async with time_limit(request):
-            decode = partial(_read_digits, files, options, media_type == PNG, state.settings.max_image_pixels)
+            decode = partial(_read_digits, files, options, media_type == images.PNG, state.settings.max_image_pixels)
             digits = await asyncio.get_running_loop().run_in_executor(_DECODING, decode)
             pixels = np.stack([digit.pixels for digit in digits])[..., np.newaxis]
             models = (DISCRIMINATOR, CLASSIFIER) if options.labels else (DISCRIMINATOR,)
@@ -85,15 +80,16 @@ async def score(request: Request, options: Annotated[ScoreOptions, Query()]) -> 
             scores = await in_thread_if_large(to_encode, partial(_scores, options, digits, scored, read))
     state.metrics.count_scores(scored.version, [score["verdict"] for score in scores])
     answer = {"model": scored.model, "version": scored.version, "scores": scores}
-    return Response(orjson.dumps(answer), 200, media_type=JSON)
+    return Response(orjson.dumps(answer), 200, media_type=bodies.JSON)
 
 
-async def _read(request: Request, media_type: str) -> tuple[list[bytes], dict[str, Any]]:
+async def _read(request: Request, media_type: str, max_images: int) -> tuple[list[bytes], dict[str, Any]]:
     """Returns the files in the body and the options that it sets. Raises ProblemError."""
-    if media_type == PNG:
+    if media_type == images.PNG:
         return [await request.body()], {}
-    if media_type == JSON:
+    if media_type == bodies.JSON:
         body = await bodies.read_json(request, ScoreRequest)
+        _check_count(len(body.images), max_images)
         files = [_from_base64(text, f"/{FIELD}/{index}") for index, text in enumerate(body.images)]
         return files, body.model_dump(include=body.model_fields_set, exclude={FIELD})
     async with bodies.read_form(request, max_files=10_000, max_fields=1000) as form:
@@ -103,8 +99,16 @@ async def _read(request: Request, media_type: str) -> tuple[list[bytes], dict[st
             expected = f"only files in the field {FIELD}, and {', '.join(names)} are accepted"
             raise invalid(*(at_pointer(f"/{bodies.escaped(name)}", expected) for name in unknown[:20]))
         options = bodies.validated(ScoreOptions, texts)
-        files = [await _from_part(part, f"/{FIELD}/{index}") for index, part in enumerate(form.getlist(FIELD))]
+        parts = form.getlist(FIELD)
+        _check_count(len(parts), max_images)
+        files = [await _from_part(part, f"/{FIELD}/{index}") for index, part in enumerate(parts)]
         return files, options.model_dump(exclude_unset=True)
+
+
+def _check_count(count: int, most: int) -> None:
+    """Before the images are decoded: half a million empty ones would take a second."""
+    if not 1 <= count <= most:
+        raise invalid(at_pointer(f"/{FIELD}", f"{count} images; from 1 to {most} are scored at once"))
 
 
 async def _from_part(part: UploadFile | str, pointer: str) -> bytes:

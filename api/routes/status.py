@@ -14,7 +14,6 @@ from starlette.responses import PlainTextResponse, Response
 from api import openapi
 from api.http import problems
 from api.http.errors import problem_of
-from api.http.problems import ProblemError
 from api.http.schemas import Health, Model, ModelsResponse, ModelVersion, VersionError
 from api.state import GatewayState
 from serving.contract import MODELS
@@ -49,10 +48,10 @@ async def ready(request: Request) -> Health:
     """
     state: GatewayState = request.state.gateway
     if state.draining:
-        raise ProblemError(problems.NOT_READY, "shutting down")
+        raise problems.ProblemError(problems.NOT_READY, "shutting down")
     if errors := await unready_models(state):
         names = ", ".join(error["model"] for error in errors)
-        raise ProblemError(problems.NOT_READY, f"not AVAILABLE: {names}", errors=errors)
+        raise problems.ProblemError(problems.NOT_READY, f"not AVAILABLE: {names}", errors=errors)
     return Health(status="ready")
 
 
