@@ -5,6 +5,7 @@ import os
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -23,7 +24,7 @@ from digitgan.client.errors import (
     retry_after_s,
 )
 from digitgan.client.protocol import FORMATS, JSON, NPY, ZIP, Balance, ImageInput, Seeds, reading
-from digitgan.client.results import Digits, LabelledDigits, Model, ModelVersion, Saved, Scores
+from digitgan.client.results import Digits, LabelledDigits, Model, ModelVersion, Saved, Score, Scores
 
 _DEFAULT_URL: Final = "http://127.0.0.1:8000"
 _FIRST_PAUSE_S: Final = 0.1
@@ -151,7 +152,12 @@ class AsyncClient:
             raise ValueError("there is no image to score")
         response = await self._send("POST", "/score", files=files, data={"labels": "true"} if labels else {})
         with reading(response):
-            return protocol.scores_from_json(response)
+            content = response.json()
+            scores = tuple(
+                Score(**{field.name: one[field.name] for field in fields(Score) if field.name in one})
+                for one in content["scores"]
+            )
+            return Scores(scores, content["model"], content["version"])
 
     async def dataset(
         self,

@@ -5,8 +5,6 @@ from typing import Any, Final
 
 import httpx
 
-PROBLEM: Final = "application/problem+json"
-
 
 class DigitganError(Exception):
     """Anything that the client raises for what a gateway did or didn't do."""
@@ -92,18 +90,17 @@ _BY_TYPE: Final[dict[str, type[ProblemError]]] = {
     "/problems/version-not-found": VersionNotFoundError,
     "/problems/no-seed-index": NoSeedIndexError,
 }
-_UNAVAILABLE: Final = 503
 
 
 def problem_in(response: httpx.Response) -> DigitganError:
     """Returns what an answer with an error status means. Its body has been read."""
     media_type = response.headers.get("content-type", "").partition(";")[0]
     try:
-        if media_type != PROBLEM:
+        if media_type != "application/problem+json":
             raise ValueError(media_type)
         document = response.json()
         status = response.status_code
-        by_status = UnavailableError if status == _UNAVAILABLE else ServiceError if status >= 500 else RefusedError
+        by_status = UnavailableError if status == 503 else ServiceError if status >= 500 else RefusedError
         return _BY_TYPE.get(document["type"], by_status)(document, retry_after_s(response))
     except (ValueError, KeyError, TypeError, AttributeError):
         what = f"{response.status_code} {response.reason_phrase}"

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from digitgan.client.errors import AnswerError, BrokenStreamError, DigitganError
-from digitgan.client.results import Digits, LabelledDigits, Score, Scores
+from digitgan.client.results import Digits, LabelledDigits
 
 JSON: Final = "application/json"
 NPY: Final = "application/x-npy"
@@ -34,16 +34,14 @@ ImageInput = NDArray[np.uint8] | bytes | str | os.PathLike[str]
 def generate_body(
     count: int | None, seeds: Seeds | None, noise: ArrayLike | None, options: dict[str, Any]
 ) -> dict[str, Any]:
-    """Returns the body of POST /generate. Without seeds, noise or a count it asks for one digit."""
-    body = given(options)
+    """Returns the body of POST /generate. Without seeds, noise or a count it requests one digit."""
+    body = given({"count": count, **options})
     if seeds is not None:
         several = [seeds] if isinstance(seeds, int | np.integer) else seeds
         body["seeds"] = [int(seed) for seed in several]
-    elif noise is not None:
+    if noise is not None:
         body["noise"] = np.atleast_2d(np.asarray(noise, np.float32)).tolist()
-    elif count is None:
-        count = 1
-    return body | given({"count": count})
+    return body if body.keys() & {"count", "seeds", "noise"} else {"count": 1, **body}
 
 
 def given(options: dict[str, Any]) -> dict[str, Any]:
@@ -109,16 +107,6 @@ def digits_from_zip(response: httpx.Response) -> Digits:
         model,
         version,
     )
-
-
-def scores_from_json(response: httpx.Response) -> Scores:
-    """Returns the scores of images."""
-    content = response.json()
-    scores = tuple(
-        Score(one["probability"], one["logit"], one["verdict"], one["fitted"], one.get("digit"), one.get("confidence"))
-        for one in content["scores"]
-    )
-    return Scores(scores, content["model"], content["version"])
 
 
 async def read_records(

@@ -2,26 +2,23 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Final, TypeVar
 
 import typer
 
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 GROUP_OPTIONS: Final[dict[str, Any]] = {"no_args_is_help": True, "rich_markup_mode": "rich"}
 
 
-def command(
-    app: typer.Typer, name: str, panel: str | None = None, **options: Any
-) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+def command(app: typer.Typer, name: str, panel: str | None = None, **options: Any) -> Callable[[_F], _F]:
     """Adds the decorated function to ``app``.
 
     Its docstring is the help text; the part below "Examples:" ends the help page. ``panel`` groups commands on the help
     page of ``app``, and ``options`` are those of ``typer.Typer.command``.
     """
 
-    def add(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    def add(function: _F) -> _F:
         text, _, examples = inspect.cleandoc(function.__doc__ or "").partition("\n\nExamples:\n")
         return app.command(
             name,

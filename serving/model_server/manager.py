@@ -64,7 +64,7 @@ class Manager:
         Raises ServingError: INVALID_ARGUMENT without a name or for an unknown label, NOT_FOUND for an
         unknown model or a version that isn't available.
         """
-        number = _number(spec)
+        number = spec.version.value if spec.HasField("version") else None  # None for a label, and for the newest
         if not spec.name:
             raise invalid_argument("ModelSpec has no name specified.")
         with self._changed:
@@ -93,7 +93,7 @@ class Manager:
 
         Raises ServingError NOT_FOUND when there is no such version.
         """
-        name, number = spec.name, _number(spec)
+        name, number = spec.name, spec.version.value if spec.HasField("version") else None
         with self._changed:
             model = self._models.get(name) or self._retired.get(name)
             versions = [replace(one) for one in (model.versions() if model else ()) if number in (None, one.number)]
@@ -144,8 +144,3 @@ class Manager:
                 StatusCode.UNKNOWN, f"model {name} version {newest.number} cannot be loaded: {newest.error}"
             )
         return False
-
-
-def _number(spec: apis.ModelSpec) -> int | None:
-    """Returns the version that ``spec`` names by its number; None for a label, and for the newest version."""
-    return spec.version.value if spec.HasField("version") else None

@@ -76,7 +76,9 @@ def _listen(options: ServerOptions, manager: Manager, started: ExitStack, stoppi
         ],
     )
     started.callback(lambda: server.stop(options.shutdown_grace_seconds).wait())
-    Service(manager).add_to(server)
+    for method, handler in Service(manager).handlers.items():
+        _, service, name = method.split("/")
+        server.add_registered_method_handlers(service, {name: handler})
     servicer = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     servicer.set("", health_pb2.HealthCheckResponse.SERVING)

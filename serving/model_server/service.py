@@ -25,19 +25,12 @@ class Service:
 
     def __init__(self, manager: Manager) -> None:
         self._manager = manager
-
         self.handlers = {
             apis.PREDICT: _unary(self.predict, apis.PredictRequest),
             apis.GET_MODEL_METADATA: _unary(self.get_model_metadata, apis.GetModelMetadataRequest),
             apis.GET_MODEL_STATUS: _unary(self.get_model_status, apis.GetModelStatusRequest),
             apis.HANDLE_RELOAD_CONFIG_REQUEST: _unary(self.handle_reload_config_request, apis.ReloadConfigRequest),
         }
-
-    def add_to(self, server: grpc.Server) -> None:
-        """Makes ``server`` answer the methods of both services."""
-        for path, handler in self.handlers.items():
-            _, service, name = path.split("/")
-            server.add_registered_method_handlers(service, {name: handler})
 
     def predict(self, request: apis.PredictRequest, context: ServicerContext) -> apis.PredictResponse:
         """Runs a signature of a model."""

@@ -76,6 +76,8 @@ def test_noise_gives_the_digit_of_its_seed_and_has_none(client: Both) -> None:
     assert digits.seeds is None
     assert np.array_equal(digits.pixels, by_seed.pixels)
     assert np.array_equal(digits.labels, by_seed.labels)
+    with pytest.raises(InvalidRequestError, match="seeds"):
+        client.generate(seeds=[3], noise=noise_from_seeds([3]))
 
 
 @pytest.mark.parametrize("options", [{}, {"labels": True}, {"digit": 7}, {"curated": True}])
