@@ -1,4 +1,4 @@
-"""Imports TensorFlow without its announcements, and OpenVINO without its converter."""
+"""Imports TensorFlow without its announcements."""
 
 import os
 import shutil
@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from typing import Final
 
 LOG_LEVEL: Final = "TF_CPP_MIN_LOG_LEVEL"
-
-_OPENVINO_CONVERTER: Final = "openvino.tools.ovc"
 
 
 @contextmanager
@@ -38,20 +36,3 @@ def quiet_tensorflow_import() -> Iterator[None]:
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
-
-
-@contextmanager
-def without_openvino_converter() -> Iterator[None]:
-    """Keeps OpenVINO, imported in the block, from importing its converter.
-
-    Nothing here converts models to files, and the converter reports its import over the network. With None in
-    ``sys.modules``, its import fails, and OpenVINO works without it.
-    """
-    if _OPENVINO_CONVERTER in sys.modules:
-        yield
-        return
-    sys.modules[_OPENVINO_CONVERTER] = None  # type: ignore[assignment]  # what the import system looks for
-    try:
-        yield
-    finally:
-        del sys.modules[_OPENVINO_CONVERTER]

@@ -79,12 +79,13 @@ def running_models(models: tuple[ModelConfig, ...]) -> Iterator[InProcessTranspo
             os.kill(os.getpid(), signal.SIGTERM)
 
     loading = threading.Thread(target=load)
-    loading.start()
     try:
+        loading.start()  # Its signal may come before this returns.
         yield InProcessTransport(Service(manager), options.grpc_max_threads)
     finally:
         stopping.set()
-        loading.join()
+        if loading.is_alive():
+            loading.join()
         manager.stop()
         if failures:
             raise UserError(f"{failures[0].message}. {START_AGAIN}")

@@ -15,7 +15,7 @@ from serving.contract import GENERATOR, NOISE
 from serving.noise import noise_from_seeds
 from serving.tf_serving.server_config import GRPC_MAX_THREADS
 from serving.tf_serving.tensors import to_proto
-from tests.support.commands import digitgan
+from tests.support.commands import python
 from tests.support.processes import EMBEDDED, digitgan_up
 from tests.support.waiting import wait_until
 
@@ -74,10 +74,23 @@ def test_a_model_server_that_dies_takes_the_gateway_with_it_and_says_so() -> Non
         assert process.wait(DEADLINE_S) == 2
 
 
-def test_a_model_that_cannot_be_loaded_ends_everything_and_is_named(tmp_path: Path, program: str) -> None:
+THREADS_END_AT_ONCE = """
+import threading
+start = threading.Thread.start
+def start_and_wait(thread):
+    start(thread)
+    if "(load)" in thread.name:
+        thread.join()
+threading.Thread.start = start_and_wait
+"""
+
+
+@pytest.mark.parametrize("before", ["", THREADS_END_AT_ONCE], ids=["meanwhile", "before the gateway starts"])
+def test_a_model_that_cannot_be_loaded_ends_everything_and_is_named(tmp_path: Path, program: str, before: str) -> None:
     (tmp_path / "generator" / "1").mkdir(parents=True)
     (tmp_path / "generator" / "1" / "saved_model.pb").write_bytes(b"no graph")
-    done = digitgan("up", "--port", "0", "--models", tmp_path, check=False)
+    code = f"{before}\nfrom digitgan.cli import main; main()"
+    done = python(code, "up", "--port", "0", "--models", str(tmp_path))
     assert done.returncode == 2
     last = done.stderr.splitlines()[-1]
     if program == EMBEDDED:
