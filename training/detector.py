@@ -34,6 +34,8 @@ GAIN: Final = 4.0
 """How many times as fast the first layer's kernel may grow, since it has to distinguish neighbouring levels of gray."""
 OTHERS_STEPS: Final = 2000
 """After so many steps, the same negative examples and images of earlier generators come again."""
+BLACK_WEIGHT: Final = 0.02
+"""The weight of a black image's loss in each step, besides the batch. Its logit is the zero of all others."""
 _VALIDATION, _TEST = 1, 2
 """What fakes are fresh for: the second number of their seed. Training takes (seed, 3 + step)."""
 
@@ -159,6 +161,7 @@ def _train(
             answers = network(tf.concat([batch, black], axis=0), training=True)[:, 0]
             logits = answers[:-1] - answers[-1] + offset.value
             loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(truth, logits))
+            loss += BLACK_WEIGHT * tf.nn.softplus(offset.value)
         by_kernel, by_bias, *others_by = tape.gradient(loss, [first.kernel, first.bias, offset, *rest])
         optimizer.apply([GAIN * (by_kernel + by_bias), by_bias, *others_by], variables)
         put_first_layer()

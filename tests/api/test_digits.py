@@ -10,7 +10,7 @@ def test_it_is_the_digit_of_the_seed(http: httpx.Client) -> None:
     image = http.get("/digits/7.png")
     assert image.status_code == 200
     assert image.headers["content-type"] == "image/png"
-    assert (image.headers["x-model"], image.headers["x-model-version"]) == ("generator", "2")
+    assert (image.headers["x-model"], image.headers["x-model-version"]) == ("generator", "3")
     sheet = http.post("/generate", json={"seeds": [7]}, headers={"Accept": "image/png"})
     assert image.content == sheet.content
 
@@ -27,7 +27,7 @@ def test_head_answers_like_get_without_the_image(http: httpx.Client) -> None:
 
 def test_an_image_of_a_named_version_is_kept_by_caches(http: httpx.Client) -> None:
     assert http.get("/digits/7.png").headers["cache-control"] == "public, no-cache"
-    named = http.get("/digits/7.png?version=2&scale=2")
+    named = http.get("/digits/7.png?version=3&scale=2")
     assert named.headers["cache-control"] == "public, max-age=31536000, immutable"
     other = http.get("/digits/7.png", headers={"If-None-Match": named.headers["etag"]})
     assert other.status_code == 200, "another image has another tag"

@@ -37,7 +37,7 @@ def test_json_names_model_version_and_seeds_in_the_order_asked_for(http: httpx.C
     response = ask(http, seeds=SEEDS)
     answer = response.json()
     assert response.headers["content-type"] == "application/json"
-    assert (answer["model"], answer["version"]) == ("generator", 2)
+    assert (answer["model"], answer["version"]) == ("generator", 3)
     assert [image["seed"] for image in answer["images"]] == SEEDS
     pixels = from_json(response)
     assert pixels.shape == (5, 28, 28)
@@ -65,7 +65,7 @@ def test_all_formats_hold_the_same_pixels(http: httpx.Client) -> None:
     assert sheet.headers["content-type"] == "image/png"
     for response in (npy, zipped, sheet):
         assert response.headers["x-model"] == "generator"
-        assert response.headers["x-model-version"] == "2"
+        assert response.headers["x-model-version"] == "3"
         assert response.headers["vary"] == "Accept"
 
 
@@ -120,8 +120,8 @@ def test_noise_gives_the_digit_of_the_seed_that_it_came_from(http: httpx.Client)
 
 def test_whole_numbers_may_have_a_point(http: httpx.Client) -> None:
     """JSON knows one kind of number, and JSON Schema takes 7.0 for an integer."""
-    with_points = ask(http, seeds=[7.0, 8], scale=2.0, version=2.0).json()
-    assert with_points == ask(http, seeds=[7, 8], scale=2, version=2).json()
+    with_points = ask(http, seeds=[7.0, 8], scale=2.0, version=3.0).json()
+    assert with_points == ask(http, seeds=[7, 8], scale=2, version=3).json()
     assert [image["seed"] for image in with_points["images"]] == [7, 8]
     assert len(ask(http, count=2.0).json()["images"]) == 2
     assert from_json(ask(http, noise=[[0] * 100])).shape == (1, 28, 28)
@@ -155,7 +155,7 @@ def test_scale_repeats_pixels(http: httpx.Client, scale: int) -> None:
 
 
 def test_the_version_can_be_named(http: httpx.Client) -> None:
-    assert ask(http, seeds=[1], version=2).json() == ask(http, seeds=[1]).json()
+    assert ask(http, seeds=[1], version=3).json() == ask(http, seeds=[1]).json()
     assert ask(http, seeds=[1], version=None).json() == ask(http, seeds=[1]).json()
 
 

@@ -43,7 +43,7 @@ def test_it_walks_on_the_arc_through_every_seed(http: httpx.Client) -> None:
     response = ask(http, seeds=[7, 42, 1], steps=4)
     assert np.array_equal(from_npy(response), made(http, expected))
     assert np.array_equal(from_npy(ask(http, noise=points.tolist(), steps=4)), from_npy(response))
-    assert (response.headers["x-model"], response.headers["x-model-version"]) == ("generator", "2")
+    assert (response.headers["x-model"], response.headers["x-model-version"]) == ("generator", "3")
     assert response.headers["vary"] == "Accept"
 
 

@@ -27,11 +27,11 @@ def test_images_scores_and_batch_sizes_are_counted(http: GatewayClient) -> None:
     image = http.get("/digits/1.png").content
     http.get("/digits/1.png?version=99")
     scored = http.post("/score", content=image, headers={"Content-Type": "image/png"}).json()
-    assert grown("images_generated_total", version="2") == 101
-    assert grown("scores_total", version="2", verdict=scored["scores"][0]["verdict"]) == 1
-    assert grown("model_batch_size_count", model="generator", version="2") == 2
-    assert grown("model_batch_size_sum", model="generator", version="2") == 101
-    assert grown("model_batch_size_bucket", model="generator", version="2", le="64.0") == 1
+    assert grown("images_generated_total", version="3") == 101
+    assert grown("scores_total", version="3", verdict=scored["scores"][0]["verdict"]) == 1
+    assert grown("model_batch_size_count", model="generator", version="3") == 2
+    assert grown("model_batch_size_sum", model="generator", version="3") == 101
+    assert grown("model_batch_size_bucket", model="generator", version="3", le="64.0") == 1
     assert grown("model_batch_size_count", model="generator", version="none") == 1
     assert not any(dict(labels).get("version") == "99" for _, labels in http.metrics()), "clients make no time series"
 

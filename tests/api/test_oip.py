@@ -58,7 +58,7 @@ def test_the_client_lists_and_checks_the_models(triton: InferenceServerClient) -
     assert not triton.is_model_ready("absent")
     assert triton.get_model_metadata(GENERATOR) == {
         "name": "generator",
-        "versions": ["2"],
+        "versions": ["3"],
         "platform": "tensorflow_savedmodel",
         "inputs": [{"name": "noise", "datatype": "FP32", "shape": [-1, 100]}],
         "outputs": [{"name": "images", "datatype": "UINT8", "shape": [-1, 28, 28, 1]}],
@@ -76,7 +76,7 @@ def test_the_client_runs_all_three_models(
 
     images = infer(GENERATOR, NOISE, noise_from_seeds(SEEDS), IMAGES)
     response = images.get_response()
-    assert (response["model_name"], response["model_version"], response["id"]) == ("generator", "2", "a b")
+    assert (response["model_name"], response["model_version"], response["id"]) == ("generator", "3", "a b")
     np.testing.assert_array_equal(images.as_numpy(IMAGES), digits)
 
     scores = infer(DISCRIMINATOR, IMAGES, digits, PROBABILITIES, LOGITS)
@@ -93,7 +93,7 @@ def test_the_client_runs_all_three_models(
 
 def test_outputs_are_bytes_or_json_as_the_client_says(triton: InferenceServerClient, digits: NDArray[np.uint8]) -> None:
     """All of them as bytes, unless it names some."""
-    result = triton.infer(DISCRIMINATOR, [tensor(IMAGES, digits, binary=True)], "2")
+    result = triton.infer(DISCRIMINATOR, [tensor(IMAGES, digits, binary=True)], "3")
     assert [output["parameters"] for output in result.get_response()["outputs"]] == [{"binary_data_size": 12}] * 2
     wanted = [InferRequestedOutput(LOGITS, binary_data=False), InferRequestedOutput(PROBABILITIES, binary_data=True)]
     result = triton.infer(DISCRIMINATOR, [tensor(IMAGES, digits, binary=True)], outputs=wanted)
@@ -117,7 +117,7 @@ def test_a_raw_body_is_the_input(http: GatewayClient, digits: NDArray[np.uint8])
     )
     assert response.status_code == 200
     assert response.content[int(response.headers[HEADER_LENGTH]) :] == digits.tobytes()
-    assert (response.headers["x-model"], response.headers["x-model-version"]) == ("generator", "2")
+    assert (response.headers["x-model"], response.headers["x-model-version"]) == ("generator", "3")
 
 
 def test_the_client_is_told_what_is_wrong(triton: InferenceServerClient) -> None:
@@ -230,8 +230,8 @@ def test_what_is_asked_this_way_is_counted_too(http: GatewayClient, digits: NDAr
     for model, array in ((GENERATOR, noise_from_seeds(SEEDS)), (DISCRIMINATOR, digits)):
         response = http.post(f"/v2/models/{model}/infer", content=array.tobytes(), headers={HEADER_LENGTH: "0"})
         assert response.status_code == 200
-    assert grown("images_generated_total", version="2") == 3
-    assert sum(grown("scores_total", version="2", verdict=verdict) for verdict in ("real", "fake")) == 3
+    assert grown("images_generated_total", version="3") == 3
+    assert sum(grown("scores_total", version="3", verdict=verdict) for verdict in ("real", "fake")) == 3
 
 
 def test_a_version_that_failed_is_not_ready_and_says_why(faulty: FaultyClient) -> None:

@@ -30,7 +30,7 @@ def post(http: httpx.Client, images: list[bytes], **options: object) -> httpx.Re
 def scores(response: httpx.Response) -> list[dict[str, Any]]:
     assert response.status_code == 200, response.text
     answer = response.json()
-    assert (answer["model"], answer["version"]) == ("discriminator", 2)
+    assert (answer["model"], answer["version"]) == ("discriminator", 3)
     result: list[dict[str, Any]] = answer["scores"]
     return result
 

@@ -64,7 +64,7 @@ def test_seeds_give_their_digits(client: Both) -> None:
     digits = client.generate(seeds=[3, 2**53 - 1, 3])
     assert (digits.pixels.shape, digits.pixels.dtype) == ((3, 28, 28), np.uint8)
     assert (digits.seeds.tolist(), digits.seeds.dtype) == ([3, 2**53 - 1, 3], np.uint64)
-    assert (digits.model, digits.version, digits.labels, digits.confidences) == ("generator", 2, None, None)
+    assert (digits.model, digits.version, digits.labels, digits.confidences) == ("generator", 3, None, None)
     assert np.array_equal(digits.pixels[0], digits.pixels[2])
     for seeds in (3, np.array([3]), range(3, 4)):
         assert np.array_equal(client.generate(seeds=seeds).pixels, digits.pixels[:1])
@@ -92,7 +92,7 @@ def test_chosen_seeds_are_told(client: Both, options: dict[str, object]) -> None
 
 
 def test_scale_and_version(client: Both) -> None:
-    digits = client.generate(seeds=[5], scale=3, version=2)
+    digits = client.generate(seeds=[5], scale=3, version=3)
     assert np.array_equal(digits.pixels[:, ::3, ::3], client.generate(seeds=5).pixels)
     with pytest.raises(VersionNotFoundError, match="no version 9"):
         client.generate(version=9)
@@ -102,7 +102,7 @@ def test_scale_and_version(client: Both) -> None:
 def test_a_file_is_what_the_gateway_makes(client: Both, tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"digits{suffix}"
     saved = client.save(path, seeds=range(4), scale=2)
-    assert (saved.path, saved.model, saved.version) == (path, "generator", 2)
+    assert (saved.path, saved.model, saved.version) == (path, "generator", 3)
     expected = client.generate(seeds=range(4), scale=2).pixels
     content = path.read_bytes()
     if suffix == ".png":
@@ -124,7 +124,7 @@ def test_a_file_is_what_the_gateway_makes(client: Both, tmp_path: Path, suffix: 
 def test_images_are_scored_as_arrays_and_as_files(client: Both, tmp_path: Path) -> None:
     digits = client.generate(seeds=range(5)).pixels
     scores = client.score(digits)
-    assert (len(scores), scores.model, scores.version) == (5, "discriminator", 2)
+    assert (len(scores), scores.model, scores.version) == (5, "discriminator", 3)
     assert scores.probabilities.shape == scores.logits.shape == (5,)
     assert [one.verdict == "real" for one in scores.scores] == (scores.probabilities > 0.5).tolist()
     assert not any(one.fitted for one in scores.scores)
@@ -143,7 +143,7 @@ def test_a_dataset_comes_in_parts(client: Both) -> None:
     parts = client.dataset(500, balance="mnist", confidence_floor=0.95, scale=2)
     assert sum(map(len, parts)) == 500
     assert {tuple(part.versions.items()) for part in parts} == {
-        (("generator", 2), ("classifier", 1), ("discriminator", 2))
+        (("generator", 3), ("classifier", 1), ("discriminator", 3))
     }
     seeds = np.concatenate([part.seeds for part in parts])
     assert (np.diff(seeds.astype(np.int64)) > 0).all()

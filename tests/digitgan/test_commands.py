@@ -40,7 +40,7 @@ def test_files(url: str, client: Client, tmp_path: Path) -> None:
     for name in ("sheet.png", "digits.zip", "digits.npy"):
         done = digitgan("generate", "--seed", "0-3", "--seed", 9, "--out", name, url=url, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-        assert done.stdout == f"{name}, by version 2 of the generator\n"
+        assert done.stdout == f"{name}, by version 3 of the generator\n"
     assert np.array_equal(np.load(tmp_path / "digits.npy"), client.generate(seeds=[0, 1, 2, 3, 9]).pixels)
     assert len(list(tmp_path.iterdir())) == 3, "nothing temporary is left"
 
@@ -55,7 +55,7 @@ def test_scores_are_a_table_with_verdicts(url: str, tmp_path: Path) -> None:
     assert set(rows) == {"black.png", "white.jpg"}
     assert "as it is" in rows["black.png"]
     assert "yes" in rows["white.jpg"]
-    assert "2 without ink, by version 2 of the discriminator" in done.stdout
+    assert "2 without ink, by version 3 of the discriminator" in done.stdout
     refused = digitgan("score", "black.png", "notes.txt", url=url, cwd=tmp_path)
     assert refused.returncode == 2
     assert refused.stderr.startswith("digitgan: not scored: notes.txt: not an image")

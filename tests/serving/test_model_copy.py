@@ -33,23 +33,23 @@ def test_an_empty_volume_gets_the_label_stable_which_stays_when_a_missing_versio
     assert {one.name: one.specific for one in model_config.read(tmp_path / MODELS_CONFIG)} == {
         name: {VERSIONS[name]} for name in MODELS
     }
-    assert sorted(path.name for path in (tmp_path / GENERATOR).iterdir()) == ["2"]  # no remains of the copy
+    assert sorted(path.name for path in (tmp_path / GENERATOR).iterdir()) == ["3"]  # no remains of the copy
     config = (tmp_path / MODELS_CONFIG).read_bytes()
-    moved = tmp_path / GENERATOR / "3"
-    (tmp_path / GENERATOR / "2").rename(moved)
+    moved = tmp_path / GENERATOR / "4"
+    (tmp_path / GENERATOR / "3").rename(moved)
     inode = moved.stat().st_ino
     said = add(MODELS_DIR, tmp_path)
-    assert set(find_versions(tmp_path / GENERATOR)) == {2, 3}
+    assert set(find_versions(tmp_path / GENERATOR)) == {3, 4}
     assert (tmp_path / MODELS_CONFIG).read_bytes() == config
     assert moved.stat().st_ino == inode
-    assert [line for line in said if "copied" in line] == ["generator version 2: copied"]
+    assert [line for line in said if "copied" in line] == ["generator version 3: copied"]
 
 
 def test_another_version_of_the_same_number_stays_and_is_a_failure(tmp_path: Path) -> None:
     add(MODELS_DIR, tmp_path)
-    version = tmp_path / GENERATOR / "2"
+    version = tmp_path / GENERATOR / "3"
     write_card(version, {**read_card(version), "preset": "another"})
-    with pytest.raises(UserError, match="generator 2"):
+    with pytest.raises(UserError, match="generator 3"):
         add(MODELS_DIR, tmp_path)
     assert read_card(version)["preset"] == "another"
 
@@ -57,7 +57,7 @@ def test_another_version_of_the_same_number_stays_and_is_a_failure(tmp_path: Pat
 def test_a_damaged_version_is_not_published(tmp_path: Path) -> None:
     source = tmp_path / "source"
     shutil.copytree(MODELS_DIR, source)
-    (source / GENERATOR / "2" / "saved_model.pb").write_bytes(b"short")
+    (source / GENERATOR / "3" / "saved_model.pb").write_bytes(b"short")
     with pytest.raises(CardError, match="SHA-256"):
         add(source, tmp_path / "volume")
     assert not find_versions(tmp_path / "volume" / GENERATOR)
