@@ -59,8 +59,7 @@ def find_ink(picture: Image.Image) -> Ink | None:
 
 def box_of(mask: Mask) -> Box:
     """Returns the box of what is set in a mask; an empty one if nothing is."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1) if rows.size else (0, 0, 0, 0)
+    return Image.fromarray(mask).getbbox() or (0, 0, 0, 0)
 
 
 def one_channel(page: Pixels) -> Pixels:
@@ -145,8 +144,7 @@ def background(page: Pixels, share: float) -> Pixels:
     Beyond its edges the page goes on as it ends, so that a frame is broad.
     """
     side = max(2, round(share * max(page.shape)))
-    rows, columns = (np.arange(1 - side, length + side - 1).clip(0, length - 1) for length in page.shape)
-    closed: Pixels = page[rows][:, columns]
+    closed = np.pad(page, side - 1, "edge")
     for _ in range(2):  # what is filled, then what is left of it
         closed = ~_greatest(_greatest(closed, side).T, side).T
     return closed
@@ -261,7 +259,7 @@ def _greatest(values: NDArray[Any], side: int) -> NDArray[Any]:
 def _thin_rows(page: Pixels) -> Pixels:
     """Returns how far each pixel stands out from what is a little above and below, lighter or darker."""
     side = max(3, round(0.03 * len(page)))  # of the thickest line
-    padded = page[np.arange(1 - side, len(page) + side - 1).clip(0, len(page) - 1)]
+    padded = np.pad(page, ((side - 1, side - 1), (0, 0)), "edge")
     darker: Pixels = ~_greatest(~_greatest(padded, side), side) - page
     lighter = page - _greatest(~_greatest(~padded, side), side)
     most: Pixels = np.maximum(darker, lighter)
