@@ -158,8 +158,15 @@ def promote(
     from serving.versions.roll_out import CANARY, STABLE
 
     with _roll_out(models, model_server, poll_s) as roll_out:
-        number = _number(version, models / model)
-        roll_out.promote(model, number, CANARY if canary else STABLE, read_thresholds(thresholds), force=force)
+        if version == NEWEST:
+            newest = newest_version(models / model)
+            if newest is None:
+                raise UserError(f"{models / model} holds no version")
+            version = newest.name
+        if not version.isdecimal():
+            raise UserError(f"VERSION is a number or '{NEWEST}', not '{version}'")
+        label = CANARY if canary else STABLE
+        roll_out.promote(model, int(version), label, read_thresholds(thresholds), force=force)
 
 
 @command(group, "rollback")
@@ -217,18 +224,6 @@ def _roll_out(models: Path, target: str | None, poll_s: float = 1.0) -> Iterator
         )
     with connected(target or "127.0.0.1:8500") as servers:
         yield RollOut(models, servers, typer.echo, poll_s)
-
-
-def _number(version: str, directory: Path) -> int:
-    """Returns the number that ``version`` means. Raises UserError."""
-    if version != NEWEST:
-        if not version.isdecimal():
-            raise UserError(f"VERSION is a number or '{NEWEST}', not '{version}'")
-        return int(version)
-    newest = newest_version(directory)
-    if newest is None:
-        raise UserError(f"{directory} holds no version")
-    return int(newest.name)
 
 
 def _judged(directory: Path, model: str, thresholds: Thresholds) -> tuple[list[str], str, list[str]]:
