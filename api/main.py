@@ -27,8 +27,6 @@ _YOUNG_OBJECTS = 10_000
 """Made before Python looks for unreachable ones among them: with its 700, that takes a tenth of the time under load."""
 _SPARE_FILES = SPARE_CONNECTIONS + 128
 """File descriptors for everything else: the model server, logs, uploads on disk."""
-_FAILED = 1
-_WRONG_SETTINGS = 2
 
 
 class _Server(uvicorn.Server):
@@ -89,7 +87,7 @@ def run(settings: Settings, transport: Transport | None = None) -> int:
         listener = _listen(settings.host, settings.port)
     except OSError as error:
         print(f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}", file=sys.stderr)
-        return _FAILED
+        return 1
     logs.configure(settings.log_level, settings.log_format)
     name = f"[{settings.host}]" if ":" in settings.host else settings.host
     with listener:
@@ -109,7 +107,7 @@ def run(settings: Settings, transport: Transport | None = None) -> int:
         )
         server = _Server(config, f"http://{name}:{listener.getsockname()[1]}")
         server.run(sockets=[listener])
-    return 0 if server.started else _FAILED
+    return 0 if server.started else 1
 
 
 def allow_connections(wanted: int) -> int:
@@ -131,12 +129,12 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def main() -> int:
-    """Runs the gateway with the settings in the environment."""
+    """Runs the gateway with the settings in the environment. Returns what ``run`` returns; 2 for a wrong setting."""
     try:
         settings = load_settings()
     except SettingsError as error:
         print(error, file=sys.stderr)
-        return _WRONG_SETTINGS
+        return 2
     return run(settings)
 
 

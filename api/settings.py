@@ -135,10 +135,7 @@ class Settings(BaseSettings):
         return self
 
     def model_server_credentials(self) -> grpc.ChannelCredentials | None:
-        """Returns the credentials for TLS to the model server; None for no TLS.
-
-        Raises ValueError for files that can't be read or don't hold what they should.
-        """
+        """Returns the credentials for TLS to the model server; None for no TLS. Raises ValueError for wrong files."""
         ca, cert, key = self.model_server_tls_ca, self.model_server_tls_cert, self.model_server_tls_key
         if (cert is None) != (key is None) or (cert and ca is None):
             raise ValueError(
@@ -149,10 +146,7 @@ class Settings(BaseSettings):
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Returns the settings from ``overrides`` (by field name), the environment, the defaults: in this order.
-
-    Raises SettingsError.
-    """
+    """Returns the settings from ``overrides``, the environment, the defaults: in this order. Raises SettingsError."""
     try:
         return Settings(**overrides)
     except ValidationError as error:

@@ -133,10 +133,7 @@ def _ranges(accept: str) -> list[tuple[str, float]]:
 
 
 def media_type(request: Request, accepted: Sequence[str]) -> str:
-    """Returns the media type of the body, in lower case, without parameters.
-
-    Raises ProblemError (415) if it isn't one of ``accepted``.
-    """
+    """Returns the media type of the body, in lower case. Raises ProblemError (415) if it isn't in ``accepted``."""
     given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if given not in accepted:
         expected = " or ".join(accepted)
@@ -201,10 +198,7 @@ class _Multipart(MultiPartParser):
 
 @asynccontextmanager
 async def read_form(request: Request, *, max_files: int, max_fields: int) -> AsyncIterator[FormData]:
-    """Yields the parts of a multipart body, and closes their files.
-
-    Raises ProblemError: 400 for a body that can't be read or breaks off, 415 for a charset other than UTF-8.
-    """
+    """Yields the parts of a multipart body, and closes their files. Raises ProblemError (400, or 415 for a charset)."""
     # The charset names the codec of the fields, and Python has codecs that take minutes for a mebibyte (punycode).
     charset = parse_options_header(request.headers.get("content-type", ""))[1].get(b"charset", b"utf-8")
     if charset.lower() not in (b"utf-8", b"utf8", b"us-ascii"):

@@ -287,10 +287,7 @@ def _refusal(prefix: str, close: bool) -> tuple[bytes, bytes]:
 
 
 def check_connections(connections: Iterable[Connection], max_unread_bytes: int) -> None:
-    """Ends the connections of slow clients; above the memory limit also those that wait the longest.
-
-    Call it several times a second.
-    """
+    """Ends the connections of slow clients; above the memory limit also those that wait the longest. Call it often."""
     unread = {one: size + STREAM_BYTES for one in tuple(connections) if (size := one.check())}
     total = sum(unread.values())
     for one in sorted(unread, key=lambda one: one.unread_since):
