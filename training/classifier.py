@@ -26,8 +26,7 @@ MAP: Final = "map"
 """The layer of the last convolution's outputs."""
 BATCH_SIZE: Final = 128
 LEARNING_RATE: Final = 2e-3
-"""AdamW's greatest step size (Loshchilov & Hutter 2019). It rises over the first steps, and then falls along a cosine
-(Loshchilov & Hutter 2017)."""
+"""AdamW's greatest step size (Loshchilov & Hutter 2019). It rises over the first steps, then falls along a cosine."""
 WEIGHT_DECAY: Final = 1e-3
 DROPOUT: Final = 0.3
 """The share of activations dropped before and after the features."""
@@ -43,10 +42,7 @@ class ClassifierConfig:
 
 
 def build_classifier(pooling: Callable[[], Any] = layers.MaxPooling2D) -> Any:
-    """The classifier, in the style of VGG: images float32 [N, 28, 28, 1] in -1 … 1 -> logits float32 [N, 10].
-
-    ``pooling`` builds a layer that takes the maximum of 2×2 places.
-    """
+    """The classifier, in the style of VGG: images float32 [N, 28, 28, 1] in -1 … 1 -> logits float32 [N, 10]."""
     relu = layers.ReLU
     convolutions = [
         *convolution(32, relu),

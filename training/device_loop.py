@@ -31,10 +31,7 @@ def on_device(images: Images) -> Callable[[Any], Any]:
 
 
 class DeviceLoop:
-    """Runs a training step again and again on batches of shuffled examples.
-
-    The batches depend only on the seed and the number of the step, so it does not matter where a call ends.
-    """
+    """Runs a training step on batches that depend only on the seed and the number of the step, wherever a call ends."""
 
     def __init__(
         self,

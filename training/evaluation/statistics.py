@@ -156,10 +156,7 @@ def overlap(generated: Manifold, reference: Manifold) -> dict[str, Any]:
 
 
 def digit_score(probabilities: Floats) -> float:
-    """Exp of the mean KL divergence of p(digit | image) from p(digit), from 1 to 10: the Inception score's formula.
-
-    Of a digit classifier's probabilities [N, 10] in place of Inception's (Salimans et al. 2016, section 4).
-    """
+    """Exp of the mean KL divergence of p(digit | image) from p(digit), 1 to 10 (Salimans et al. 2016, section 4)."""
     wide = probabilities.astype(np.float64)
     return float(np.exp(entropy(wide, wide.mean(0, keepdims=True), axis=1).mean()))
 

@@ -22,10 +22,7 @@ RANDOM_NUMBERS: Final = 7
 
 
 def augment(images: Any, share: float, uniform: Any) -> Any:
-    """Shifts, shears and scales a random share of the images, in -1 … 1, along their rows, then along their columns.
-
-    ``uniform``: random numbers from 0 to 1, float32 [N, RANDOM_NUMBERS].
-    """
+    """Shifts, shears and scales a share of the images in -1 … 1, by random numbers from 0 to 1 [N, RANDOM_NUMBERS]."""
     chosen = tf.cast(uniform[:, 6:] < share, tf.float32)
     amounts = chosen * (2 * uniform[:, :6] - 1) * (2 * [MOST_SHIFT, MOST_SHEAR, MOST_SCALE])
     ink = images[..., 0] + 1

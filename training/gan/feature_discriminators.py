@@ -31,10 +31,7 @@ _MEASURED: Final = 20_000
 
 
 class FeatureDiscriminators(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
-    """Discriminators of an image's features: one head for each layer of :data:`FEATURE_LAYERS`.
-
-    The features, [N, width] from images float32 [N, 28, 28, 1] in -1 … 1, are centred and scaled: float32 [width] each.
-    """
+    """Discriminators of an image's features, centred and scaled: one head for each layer of FEATURE_LAYERS."""
 
     def __init__(self, config: TrainingConfig) -> None:
         """Builds the networks; :meth:`prepare` must follow, or a checkpoint."""

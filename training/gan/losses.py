@@ -58,10 +58,7 @@ class AdversarialLosses:
 def adversarial_losses(
     loss: str, discriminator: Any, reals: Any, fakes: Any, *, with_penalty: bool
 ) -> AdversarialLosses:
-    """Shows a discriminator real and generated samples, float32 [N, …], and computes both networks' losses.
-
-    Without ``with_penalty``, the penalty is 0.
-    """
+    """Shows a discriminator real and generated samples, float32 [N, …], and computes both networks' losses."""
     with tf.GradientTape(watch_accessed_variables=False, persistent=True) as slope_tape:
         slope_tape.watch([reals, fakes])
         real_logits = discriminator(reals, training=True)[:, 0]

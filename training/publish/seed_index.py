@@ -1,7 +1,4 @@
-"""The seed index: the labels and scores of the digits of the seeds 0, 1, 2, …
-
-The export computes it once, and it is served with the generator. So a request for sevens costs no more than any other.
-"""
+"""The seed index: labels and scores of the first seeds' digits, so that a request for sevens costs no more."""
 
 from collections.abc import Callable
 from typing import Any, Final

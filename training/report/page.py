@@ -28,10 +28,7 @@ STORY_FILE: Final = "story.json"
 
 
 def report(folder: Path, run: Path | None, classify: Classify) -> Path:
-    """Writes report.html, and the story of a run into the run. Returns the path of report.html.
-
-    The folder may hold evaluation.json and pictures.json. Raises UserError for a file that can't be read.
-    """
+    """Writes report.html, whose path it returns, and a run's story. Raises UserError for a file that can't be read."""
     evaluation = _read_json(folder / EVALUATION_FILE)
     story, config, newest = None, None, None
     if run:

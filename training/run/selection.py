@@ -55,11 +55,7 @@ def kept_generators(run: Path) -> dict[int, Any]:
 
 
 def average_of(kept: dict[int, Any], config: TrainingConfig) -> tuple[Any, list[int]] | None:
-    """Returns the average of the generators that a run kept over its last half, and their steps, if there are two.
-
-    It is nearer to the middle of the flat place of the loss around which they lie (stochastic weight averaging:
-    Izmailov et al. 2018).
-    """
+    """Averages the generators of a run's last half, if two or more (Izmailov et al. 2018). Returns their steps too."""
     steps = [step for step in kept if 2 * step >= max(kept)]
     if len(steps) < 2:
         return None
@@ -71,10 +67,7 @@ def average_of(kept: dict[int, Any], config: TrainingConfig) -> tuple[Any, list[
 def choose(
     run: Path, config: TrainingConfig, kept: dict[int, Any], validation: Validation
 ) -> tuple[Any, str, dict[str, Any]]:
-    """Chooses the generator with the smallest Fréchet distance to the validation images.
-
-    Returns it, a name of the choice as a part of a file name, and what the model card says of the choice.
-    """
+    """Returns the generator nearest to the validation images, its name for files, and what the model card says."""
     distances = {row["step"]: row[CRITERION] for row in read_log(run / EVALUATIONS_FILE)}
     step = min(distances, key=distances.__getitem__)
     generator, distance, name, of = kept[step], distances[step], f"step-{step}", {}
