@@ -3,6 +3,7 @@
 ``test_score`` has the kinds of paper and light that drawings come with.
 """
 
+import zlib
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from api.digits.containers import MOST_SCANS, complaint
 from api.digits.fit import Digit, Fit, ImageError, read_digit
-from serving.model_server.saved_model import load
-from tests.support.pictures import png_of, saved
-from tests.support.pretrained import pretrained
+from tests.support.pictures import chunk, png_of, saved
 
 Pixels = NDArray[np.uint8]
 MAX_PIXELS = 512 * 512
@@ -92,14 +92,6 @@ class TestAsItIs:
             assert digit_of(image, "auto").fitted
             with pytest.raises(ImageError, match="with fit=never, 28×28 gray"):
                 digit_of(image, "never")
-
-    def test_mnists_images_are_kept(self) -> None:
-        """The generator's stand in for them; all of MNIST's 70,000 pass (``python -m benchmarks.drawings``)."""
-        generator = load(pretrained("generator"))
-        noise = np.random.default_rng(0).standard_normal((200, 100)).astype(np.float32)
-        (outputs,) = generator.run("serving_default", {"noise": noise})
-        for pixels in outputs["images"][..., 0]:
-            assert np.array_equal(digit_of(pixels, "auto").pixels, pixels)
 
 
 def shadow() -> Pixels:
@@ -288,6 +280,68 @@ def test_turned_by_exif(orientation: int, undo: str | None) -> None:
 def test_a_file_that_is_cut_off_anywhere_is_refused(kind: str) -> None:
     noise = Image.fromarray(np.random.default_rng(3).integers(0, 256, (64, 64), np.uint8))
     whole = saved(noise, kind)
+    assert {complaint(whole[:length]) for length in range(len(whole))} == {""}, "the decoder refuses it"
     for length in range(0, len(whole) * 9 // 10, max(1, len(whole) // 60)):
         with pytest.raises(ImageError):
             read(whole[:length])
+
+
+LARGEST_BODY = 8 * 2**20
+
+
+def png(before: bytes = b"", after: bytes = b"") -> bytes:
+    file = png_of(28, 28, bytes(29 * 28), before=before)
+    return file[:-12] + after + file[-12:]
+
+
+def jpeg(before: bytes = b"") -> bytes:
+    file = saved(Image.new("L", (28, 28)), "JPEG")
+    return file[:2] + before + file[2:]
+
+
+def progressive(scans: int) -> bytes:
+    """16 million pixels, passed over so often: a few bytes each time."""
+    whole = saved(Image.new("L", (4096, 4096)), "JPEG", progressive=True)
+    starts = [place for place in range(len(whole)) if whole.startswith(b"\xff\xda", place)]
+    return whole[: starts[1]] + whole[starts[1] : starts[2]] * scans + whole[starts[1] :]
+
+
+def filled(piece: bytes) -> bytes:
+    return piece * ((LARGEST_BODY - 2000) // len(piece))
+
+
+MEBIBYTE = zlib.compress(bytes(2**20 - 1), 9)
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        pytest.param(png(filled(chunk(b"abCd"))), "PNG chunks", id="chunks before the pixels"),
+        pytest.param(png(b"", filled(chunk(b"abCd"))), "PNG chunks", id="chunks after the pixels"),
+        pytest.param(png(filled(chunk(b"IDAT"))), "PNG chunks", id="pixels in crumbs"),
+        pytest.param(png(filled(chunk(b"iCCP", b"a\0\0" + MEBIBYTE))), "more than one colour profile", id="profiles"),
+        pytest.param(png(filled(chunk(b"zTXt", b"a\0\0" + MEBIBYTE))), "damaged|PNG chunks", id="compressed text"),
+        pytest.param(jpeg(filled(b"\xff\xfe\0\2")), "JPEG segments", id="comments"),
+        pytest.param(jpeg(b"\xff" * (LARGEST_BODY - 2000)), "JPEG segments", id="filling"),
+        pytest.param(jpeg(b"\0" * (LARGEST_BODY - 2000)), "JPEG segments", id="junk"),
+        pytest.param(
+            jpeg((b"\xff\xf0" + b"\xff\xff" + filled(b"\xff\xfe\0\2")[:-1])[: LARGEST_BODY - 2000]),
+            "JPEG segments",
+            id="a jump over them",
+        ),
+        pytest.param(progressive(20_000), f"more than {MOST_SCANS} JPEG scans", id="scans"),
+    ],
+)
+def test_much_work_in_few_pixels_is_refused_before_it_is_done(file: bytes, words: str) -> None:
+    """Each takes from a second and a half to minutes of decoding, but for the text, which Pillow limits itself."""
+    assert len(file) <= LARGEST_BODY
+    with pytest.raises(ImageError, match=words):
+        read_digit(file, max_pixels=4096 * 4096)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("side", [1, 28, 1500])
+def test_nothing_speaks_against_ordinary_images(kind: str, side: int) -> None:
+    pixels = np.random.default_rng(side).integers(0, 256, (side, side, 3), np.uint8)
+    for options in ({}, {"progressive": True}) if kind == "JPEG" else ({}, {"compress_level": 0}):
+        assert complaint(saved(pixels, kind, icc_profile=bytes(70_000), **options)) == ""

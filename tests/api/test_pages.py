@@ -1,4 +1,4 @@
-"""The pages: nothing from elsewhere or inline, relative addresses; and the header fields that protect every answer."""
+"""The pages and their files, and the header fields that protect every answer."""
 
 import gzip
 import re
@@ -10,14 +10,16 @@ import pytest
 from api.middleware.every_request import NOTHING, PAGE
 from tests.support.gateways import FaultyClient
 from tests.support.http_servers import stripping_proxy
-from tests.support.problems import assert_problem
+from tests.support.problems import assert_guarded, assert_problem
 
 LINKS = re.compile(r'(?:href|src)="((?!#|https?:)[^"]+)"')
 IMPORTS = re.compile(r'(?:from|import)\s*\(?"(\./[^"]+)"')
 
 
 @pytest.mark.parametrize("page", ["", "docs"])
-def test_every_file_of_a_page_is_there_also_below_a_path_prefix(http: httpx.Client, page: str) -> None:
+def test_a_page_has_all_its_files_also_below_a_path_prefix_and_nothing_from_elsewhere(
+    http: httpx.Client, page: str
+) -> None:
     with stripping_proxy(str(http.base_url).rstrip("/")) as url:
         first = urljoin(url, page)
         seen: dict[str, httpx.Response] = {}
@@ -26,12 +28,17 @@ def test_every_file_of_a_page_is_there_also_below_a_path_prefix(http: httpx.Clie
             address = new.pop()
             answer = seen[address] = httpx.get(address)
             assert answer.status_code == 200, address
-            assert answer.headers["content-type"].split(";")[0] != "application/problem+json"
+            is_page = answer.headers["content-type"] == "text/html; charset=utf-8"
+            assert_guarded(answer, PAGE if is_page else NOTHING)
             if address == first:
+                assert is_page
                 wanted |= {urljoin(address, link) for link in LINKS.findall(answer.text)}
-            elif "/studio/" in address and address.endswith(".js"):
+            elif "/studio/" in address and not address.endswith(".png"):
+                assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", answer.text), address
                 wanted |= {urljoin(address, name) for name in IMPORTS.findall(answer.text)}
-        assert len([address for address in seen if address.endswith(".js")]) > (1 if page else 10)
+    assert "unsafe" not in PAGE
+    assert not re.search(r"<style|style=|<script(?![^>]*src=)|\son\w+=|javascript:|(?:src|href)=\"/", seen[first].text)
+    assert len([address for address in seen if address.endswith(".js")]) > (1 if page else 10)
 
 
 def test_a_browser_asks_each_time_whether_a_file_has_changed(http: httpx.Client) -> None:
@@ -45,50 +52,12 @@ def test_a_browser_asks_each_time_whether_a_file_has_changed(http: httpx.Client)
         assert http.head(path).headers["etag"] == answer.headers["etag"]
 
 
-@pytest.mark.parametrize("path", ["/", "/docs"])
-def test_nothing_is_inline_and_nothing_comes_from_elsewhere(http: httpx.Client, path: str) -> None:
-    page = http.get(path)
-    assert page.headers["content-type"] == "text/html; charset=utf-8"
-    assert_guarded(page, PAGE)
-    assert "unsafe" not in PAGE
-    assert not re.search(r"<style|style=|<script(?![^>]*src=)|\son\w+=|javascript:|(?:src|href)=\"/", page.text)
-    for link in LINKS.findall(page.text):
-        answer = http.get(f"/{link}")
-        assert_guarded(answer, PAGE if answer.headers["content-type"].startswith("text/html") else NOTHING)
-        if link.startswith("studio/") and not link.endswith(".png"):
-            assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", answer.text), link
-
-
-def assert_guarded(answer: httpx.Response, policy: str) -> None:
-    assert answer.headers["x-content-type-options"] == "nosniff"
-    assert answer.headers["referrer-policy"] == "no-referrer"
-    assert "camera=()" in answer.headers["permissions-policy"]
-    assert answer.headers["content-security-policy"] == policy
-    assert "access-control-allow-origin" not in answer.headers
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "status"),
-    [
-        ("GET", "/healthz/live", 200),
-        ("GET", "/digits/7.png", 200),
-        ("GET", "/openapi.json", 200),
-        ("GET", "/metrics", 200),
-        ("GET", "/problems/timeout", 200),
-        ("GET", "/nothing", 404),
-        ("PUT", "/generate", 405),
-        ("GET", "/digits/x.png", 422),
-    ],
-)
-def test_every_answer_is_guarded(faulty: FaultyClient, method: str, path: str, status: int) -> None:
-    answer = faulty.request(method, path, headers={"Origin": "https://evil.example"})
-    assert answer.status_code == status
-    assert_guarded(answer, NOTHING)
-
-
-def test_failures_are_guarded(faulty: FaultyClient) -> None:
-    faulty.server.behaviour = lambda request, context: b"\xff"
-    assert_guarded(faulty.get("/digits/7.png"), NOTHING)
+def test_every_answer_is_guarded(faulty: FaultyClient) -> None:
+    """``assert_problem`` checks it of failures."""
+    for path in ("/healthz/live", "/digits/7.png", "/openapi.json", "/metrics", "/problems/timeout"):
+        answer = faulty.get(path, headers={"Origin": "https://evil.example"})
+        assert answer.status_code == 200
+        assert_guarded(answer)
 
 
 def test_without_configured_origins_a_preflight_request_is_refused(faulty: FaultyClient) -> None:

@@ -1,41 +1,50 @@
-"""The one helper that proves the shape of an error."""
+"""The shape of an error."""
 
 from typing import Any
 
 import httpx
 
 from api.http import problems
+from api.middleware.every_request import NOTHING
 
 BY_SLUG = {problem.slug: problem for problem in problems.TYPES}
 
 
-def assert_problem(response: httpx.Response, slug: str, *places: str) -> dict[str, Any]:
-    """Proves that ``response`` is the problem ``slug`` (RFC 9457), naming ``places``; returns the document.
+def assert_guarded(response: httpx.Response, policy: str = NOTHING) -> None:
+    """Passes if the header fields limit what a browser does with ``response``, and share it with no other site."""
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert response.headers["referrer-policy"] == "no-referrer"
+    assert "camera=()" in response.headers["permissions-policy"]
+    assert response.headers["content-security-policy"] == policy
+    assert "access-control-allow-origin" not in response.headers
 
-    A place is a JSON pointer, a parameter's name or a model's name; there must be no others.
+
+def assert_problem(response: httpx.Response, slug: str, *places: str) -> dict[str, Any]:
+    """Passes if ``response`` is the problem ``slug`` (RFC 9457), naming ``places`` alone. Returns the document.
+
+    A place is a JSON pointer, a parameter's name or a model's name.
     """
     problem = BY_SLUG[slug]
     assert response.status_code == problem.status, response.text
     assert response.headers["content-type"] == "application/problem+json"
     assert response.headers["cache-control"] == "no-store"
-    document: dict[str, Any] = response.json()
-    oip = response.url.path.startswith("/v2")
-    assert set(document) - {"errors"} == {"type", "title", "status", "detail"} | ({"error"} if oip else set())
-    assert document.get("error", document["detail"]) == document["detail"]
     assert response.headers["x-request-id"]
-    assert document["type"] == f"/problems/{slug}"
-    assert document["title"] == problem.title
-    assert document["status"] == response.status_code
-    assert isinstance(document["detail"], str)
-    assert document["detail"]
-    errors = document.get("errors", [])
+    assert ("Retry-After" in response.headers) == (problem.retry_after_s is not None)
+    assert_guarded(response)
+    document: dict[str, Any] = response.json()
+    detail = document["detail"]
+    assert isinstance(detail, str)
+    assert detail
+    expected = {"type": f"/problems/{slug}", "title": problem.title, "status": problem.status, "detail": detail}
+    if response.url.path.startswith("/v2"):
+        expected["error"] = detail
+    assert {name: value for name, value in document.items() if name != "errors"} == expected
     found = []
-    for error in errors:
+    for error in document.get("errors", []):
         (where,) = set(error) - {"detail"}
         assert where in {"pointer", "parameter", "model"}
         assert error["detail"]
         found.append(error[where])
     assert sorted(found) == sorted(places)
-    assert ("Retry-After" in response.headers) == (problem.retry_after_s is not None)
     assert "Traceback" not in response.text
     return document
