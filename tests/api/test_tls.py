@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import grpc
-import httpx
 import pytest
 import trustme
 
@@ -39,45 +38,39 @@ def tls_server(authority: trustme.CA, *, host: str = "127.0.0.1", mutual: bool =
     return MisbehavingServer("127.0.0.1:0", credentials)
 
 
-def ask(server: MisbehavingServer, **settings: object) -> tuple[httpx.Response, httpx.Response]:
-    """Asks a gateway with these settings whether it is ready, and for a digit."""
-    with gateways.serving(server.target, **settings) as http:
-        return http.get("/healthz/ready"), http.get("/digits/7.png")
-
-
-def test_mutual_tls(authority: trustme.CA, files: dict[str, Path]) -> None:
-    with tls_server(authority, mutual=True) as server:
-        ready, digit = ask(server, **files)
-    assert ready.status_code == 200, ready.text
-    assert digit.headers["content-type"] == "image/png"
-
-
-def test_tls_with_traces(authority: trustme.CA, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mutual_tls_with_traces(authority: trustme.CA, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")  # no receiver is there
-    with tls_server(authority) as server:
-        _, digit = ask(server, model_server_tls_ca=files["model_server_tls_ca"], tracing=True)
-    assert digit.headers["content-type"] == "image/png"
+    with (
+        tls_server(authority, mutual=True) as server,
+        gateways.serving(server.target, **files) as http,
+        gateways.serving(server.target, **files, tracing=True) as traced,
+    ):
+        assert http.get("/healthz/ready").status_code == 200
+        for one in (http, traced):
+            assert one.get("/digits/7.png").headers["content-type"] == "image/png"
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "other.example"], ids=["another authority", "another name"])
-def test_a_server_with_another_certificate_is_not_trusted(
-    authority: trustme.CA, files: dict[str, Path], host: str
+@pytest.mark.parametrize(
+    ("other_authority", "host", "mutual", "words"),
+    [
+        (True, "127.0.0.1", False, "TLS handshake"),
+        (False, "other.example", False, "TLS handshake"),
+        (False, "127.0.0.1", True, ""),
+    ],
+    ids=["another authority", "another name", "without a certificate of its own"],
+)
+def test_without_trust_on_both_sides_there_are_no_calls(
+    authority: trustme.CA, files: dict[str, Path], other_authority: bool, host: str, mutual: bool, words: str
 ) -> None:
-    with tls_server(authority if host == "other.example" else trustme.CA(), host=host) as server:
-        ready, digit = ask(server, model_server_tls_ca=files["model_server_tls_ca"])
-    document = assert_problem(ready, "not-ready", *MODELS)
-    assert "TLS handshake" in document["errors"][0]["detail"]
-    assert "DIGITGAN_MODEL_SERVER_TLS" in document["errors"][0]["detail"]
-    assert_problem(digit, "model-server-unreachable")
-
-
-def test_a_server_that_requires_a_certificate_gets_no_calls_without(
-    authority: trustme.CA, files: dict[str, Path]
-) -> None:
-    with tls_server(authority, mutual=True) as server:
-        ready, digit = ask(server, model_server_tls_ca=files["model_server_tls_ca"])
-    assert_problem(ready, "not-ready", *MODELS)
-    assert_problem(digit, "model-server-unreachable")
+    ca = files["model_server_tls_ca"]
+    with (
+        tls_server(trustme.CA() if other_authority else authority, host=host, mutual=mutual) as server,
+        gateways.serving(server.target, model_server_tls_ca=ca) as http,
+    ):
+        document = assert_problem(http.get("/healthz/ready"), "not-ready", *MODELS)
+        assert words in document["errors"][0]["detail"]
+        assert not words or "DIGITGAN_MODEL_SERVER_TLS" in document["errors"][0]["detail"]
+        assert_problem(http.get("/digits/7.png"), "model-server-unreachable")
 
 
 def test_wrong_files_are_named_before_anything_listens(files: dict[str, Path], tmp_path: Path) -> None:
