@@ -15,16 +15,6 @@ def test_it_is_the_digit_of_the_seed(http: httpx.Client) -> None:
     assert image.content == sheet.content
 
 
-def test_head_answers_like_get_without_the_image(http: httpx.Client) -> None:
-    got, head = http.get("/digits/7.png"), http.head("/digits/7.png")
-    assert head.status_code == 200
-    assert head.content == b""
-    ignored = {"date", "x-request-id"}
-    assert {name: value for name, value in head.headers.items() if name not in ignored} == {
-        name: value for name, value in got.headers.items() if name not in ignored
-    }
-
-
 def test_an_image_of_a_named_version_is_kept_by_caches(http: httpx.Client) -> None:
     assert http.get("/digits/7.png").headers["cache-control"] == "public, no-cache"
     named = http.get("/digits/7.png?version=3&scale=2")

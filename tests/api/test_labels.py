@@ -51,41 +51,35 @@ def test_noise_and_chosen_seeds_are_labelled_by_the_classifier(small_http: Gatew
         assert {image["confidence"] for image in images} == {BY_CLASSIFIER}
 
 
-def test_without_labels_nothing_is_told(small_http: GatewayClient) -> None:
-    for body in ({}, {"labels": False}, {"curated": False, "digit": None}):
-        (image,) = ask(small_http, seeds=[5], **body).json()["images"]
-        assert set(image) == {"seed", "png"}
+KINDS: list[dict[str, Any]] = [{"digit": 0}, {"digit": 7}, {"curated": True}, {"digit": 7, "curated": True}]
 
 
-@pytest.mark.parametrize("digit", [0, 7])
-def test_a_digit_is_all_there_is(small_http: GatewayClient, digit: int) -> None:
-    response = ask(small_http, count=100, digit=digit)
+def seeds_of(kind: dict[str, Any]) -> list[int]:
+    """All seeds in the index that make digits of a kind."""
+    seeds = np.arange(INDEXED)
+    fitting = indexed_models.confidences(seeds) > DOUBTFUL
+    if "digit" in kind:
+        fitting &= indexed_models.digits_of_seeds(range(INDEXED), 0) == kind["digit"]
+    if "curated" in kind:
+        fitting &= indexed_models.curated(seeds)
+    found: list[int] = np.flatnonzero(fitting).tolist()
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_random_digits_of_a_kind_are_of_that_kind_up_to_all_that_there_are(
+    small_http: GatewayClient, kind: dict[str, Any]
+) -> None:
+    expected = seeds_of(kind)
+    response = ask(small_http, count=len(expected), **kind)
     images = response.json()["images"]
-    assert (shown(from_json(response)) == digit).all()
-    assert [(image["digit"], image["confidence"]) for image in images] == [(digit, BY_INDEX)] * 100
-    seeds = [image["seed"] for image in images]
-    assert len(set(seeds)) == 100
-    assert np.array_equal(from_json(ask(small_http, seeds=seeds)), from_json(response))
-    assert [image["seed"] for image in ask(small_http, count=100, digit=digit).json()["images"]] != seeds
-
-
-def test_a_doubtful_image_is_no_digit_and_is_labelled_as_what_it_may_be(small_http: GatewayClient) -> None:
-    sevens = indexed_models.digits_of_seeds(range(INDEXED), 0) == 7
-    doubtful = indexed_models.confidences(np.arange(INDEXED)) == DOUBTFUL
-    clear = set(np.flatnonzero(sevens & ~doubtful).tolist())
-    images = ask(small_http, count=len(clear), digit=7).json()["images"]
-    assert {image["seed"] for image in images} == clear
-    (seed, *_) = np.flatnonzero(sevens & doubtful).tolist()
-    (image,) = ask(small_http, seeds=[seed], labels=True).json()["images"]
-    assert (image["digit"], image["confidence"]) == (7, DOUBTFUL)
-
-
-def test_curated_images_pass_both_floors_and_are_of_the_digit_too(small_http: GatewayClient) -> None:
-    any_digit = ask(small_http, count=800, curated=True).json()["images"]
-    assert {image["seed"] % 3 for image in any_digit} == {0}
-    assert {image["digit"] for image in any_digit} == set(range(10))
-    sevens = ask(small_http, count=50, curated=True, digit=7).json()["images"]
-    assert {(image["seed"] % 3, image["digit"]) for image in sevens} == {(0, 7)}
+    assert sorted(image["seed"] for image in images) == expected
+    assert [image["digit"] for image in images] == shown(from_json(response)).tolist()
+    assert {image["confidence"] for image in images} == {BY_INDEX}
+    again = ask(small_http, count=100, **kind).json()["images"]
+    assert [image["seed"] for image in again] != [image["seed"] for image in images[:100]]
+    more = small_http.post("/generate", json={"count": len(expected) + 1, **kind})
+    assert f"version 1 has {len(expected)} " in assert_problem(more, "invalid-request", "/count")["detail"]
 
 
 @pytest.mark.parametrize("accept", FORMATS)
@@ -121,15 +115,6 @@ def test_formats_without_room_for_labels_say_which_have_it(small_http: GatewayCl
     response = small_http.post("/generate", json={"count": 1, "labels": True}, headers={"Accept": accept})
     document = assert_problem(response, "invalid-request", "/labels")
     assert "application/json and application/zip" in document["detail"]
-
-
-def test_more_than_there_are_says_how_many_there_are(small_http: GatewayClient) -> None:
-    curated = int(indexed_models.curated(np.arange(INDEXED)).sum())
-    body = {"count": curated, "curated": True}
-    assert len(from_npy(ask(small_http, "application/x-npy", **body))) == curated
-    response = small_http.post("/generate", json=body | {"count": curated + 1})
-    document = assert_problem(response, "invalid-request", "/count")
-    assert f"version 1 has {curated} curated digits" in document["detail"]
 
 
 def test_the_verdict_follows_the_calibrated_probability(small_http: GatewayClient) -> None:
@@ -204,7 +189,7 @@ class TestStart:
         seeds = list(range(2**40, 2**40 + 100))
         assert np.array_equal(from_npy(response), from_npy(ask(small_http, "application/x-npy", seeds=seeds)))
 
-    @pytest.mark.parametrize("kind", [{"digit": 7}, {"digit": 7, "curated": True}, {"curated": True}])
+    @pytest.mark.parametrize("kind", KINDS)
     def test_pages_of_a_kind_are_all_of_them_once_in_order(
         self, small_http: GatewayClient, kind: dict[str, Any]
     ) -> None:
@@ -217,10 +202,4 @@ class TestStart:
             found += [int(seed) for seed in response.headers["x-seeds"].split(",")]
             start = found[-1] + 1
         assert "index" in assert_problem(response, "invalid-request", "/start")["detail"]
-        seeds = np.arange(INDEXED)
-        fitting = indexed_models.confidences(seeds) > DOUBTFUL
-        if "digit" in kind:
-            fitting &= indexed_models.digits_of_seeds(range(INDEXED), 0) == 7
-        if "curated" in kind:
-            fitting &= indexed_models.curated(seeds)
-        assert found == np.flatnonzero(fitting).tolist()
+        assert found == seeds_of(kind)

@@ -1,9 +1,12 @@
 """GET /metrics: labelled by route template, with what was made, scored, waited for and failed."""
 
 import math
+from functools import partial
 
+from api.oip.messages import HEADER_LENGTH
 from serving.apis import ModelVersionStatus
 from serving.contract import GENERATOR
+from serving.noise import noise_from_seeds
 from tests.support.gateways import FaultyClient, GatewayClient
 from tests.support.waiting import wait_until
 
@@ -27,11 +30,15 @@ def test_images_scores_and_batch_sizes_are_counted(http: GatewayClient) -> None:
     image = http.get("/digits/1.png").content
     http.get("/digits/1.png?version=99")
     scored = http.post("/score", content=image, headers={"Content-Type": "image/png"}).json()
-    assert grown("images_generated_total", version="3") == 101
-    assert grown("scores_total", version="3", verdict=scored["scores"][0]["verdict"]) == 1
-    assert grown("model_batch_size_count", model="generator", version="3") == 2
-    assert grown("model_batch_size_sum", model="generator", version="3") == 101
-    assert grown("model_batch_size_bucket", model="generator", version="3", le="64.0") == 1
+    infer = partial(http.post, headers={HEADER_LENGTH: "0"})
+    infer("/v2/models/generator/infer", content=noise_from_seeds(range(3)).tobytes())
+    infer("/v2/models/discriminator/infer", content=bytes(2 * 784))
+    assert grown("images_generated_total", version="3") == 104
+    assert grown("scores_total", version="3", verdict=scored["scores"][0]["verdict"]) >= 1
+    assert sum(grown("scores_total", version="3", verdict=verdict) for verdict in ("real", "fake")) == 3
+    assert grown("model_batch_size_count", model="generator", version="3") == 3
+    assert grown("model_batch_size_sum", model="generator", version="3") == 104
+    assert grown("model_batch_size_bucket", model="generator", version="3", le="64.0") == 2
     assert grown("model_batch_size_count", model="generator", version="none") == 1
     assert not any(dict(labels).get("version") == "99" for _, labels in http.metrics()), "clients make no time series"
 

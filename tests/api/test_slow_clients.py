@@ -1,6 +1,6 @@
 """Slow clients cost little, are disconnected when they are many, and delay no other client: on bare sockets.
 
-``tests/slow/test_slow_clients.py`` does the same with a thousand.
+``tests/slow/test_load.py`` does the same with a thousand.
 """
 
 import contextlib
