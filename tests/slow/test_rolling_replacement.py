@@ -31,16 +31,8 @@ from tests.support.repeating import repeating
 from tests.support.waiting import wait_until
 
 BASE: Final = Path(__file__).parents[2] / "k8s/base"
-UNKNOWN_FLAGS: Final = (
-    "rest_api_port",
-    "rest_api_num_threads",
-    "monitoring_config_file",
-    "num_load_threads",
-    "num_unload_threads",
-    "enable_model_warmup",
-    "enable_profiler",
-)
-"""TensorFlow Serving's that the embedded server has no use for."""
+UNKNOWN_FLAGS: Final = ("--rest_api", "--monitoring", "--num_", "--enable_model_warmup", "--enable_profiler")
+"""How those of TensorFlow Serving begin that the embedded server has no use for."""
 PROPAGATION_S: Final = 2.0
 """Until a cluster's clients know that a pod is ready, or no longer ready."""
 NOTICED_S: Final = 3.0
@@ -71,15 +63,15 @@ class Cluster:
         self._ended = threading.Event()
         _, self._gateway = deployment("gateway")
         environment = {one["name"]: one["value"] for one in self._gateway["env"] if "value" in one}
-        self._settings = {name.removeprefix("DIGITGAN_").lower(): value for name, value in environment.items()}
-        self._settings.setdefault("ready_timeout_s", "")  # the service's default
+        self._settings = {"ready_timeout_s": ""}  # the service's default
+        self._settings |= {name.removeprefix("DIGITGAN_").lower(): value for name, value in environment.items()}
         for name in ("model_server", "models_dir"):
             del self._settings[name]
         self._server_spec, self._server = deployment("model-server")
         self._flags = [
             flag.replace("/etc/model-server", str(models_config.parent)).replace("=8500", f"={self._port}")
             for flag in self._server["args"]
-            if flag[2:].split("=")[0] not in UNKNOWN_FLAGS
+            if not flag.startswith(UNKNOWN_FLAGS)
         ]
         self.gateways: list[ServerProcess] = []
         self.servers: dict[str, ServerProcess] = {}

@@ -14,8 +14,7 @@ TTL_S: Final = 5
 
 _ADDRESS: Final = 1
 _HEADER: Final = struct.Struct(">HHHHHH")
-_ANSWER: Final = 0x8180
-"""Flags: an answer, recursion wanted and had, no error."""
+_ANSWER: Final = 0x8180  # flags: an answer, recursion wanted and had, no error
 
 
 class HeadlessService:
