@@ -19,8 +19,10 @@ Pixels = NDArray[np.uint8]
 SEEDS = [7, 0, 2**32 + 1, MAX_SEED, 7]
 
 
-def ask(http: httpx.Client, accept: str = "application/json", **body: Any) -> httpx.Response:
-    response = http.post("/generate", json=body, headers={"Accept": accept})
+def ask(
+    http: httpx.Client, accept: str = "application/json", *, path: str = "/generate", **body: Any
+) -> httpx.Response:
+    response = http.post(path, json=body, headers={"Accept": accept})
     assert response.status_code == 200, response.text
     return response
 

@@ -4,6 +4,7 @@ import io
 import threading
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import grpc
@@ -16,6 +17,7 @@ from PIL import Image
 from serving.apis import PredictRequest
 from serving.interpolation import slerp
 from serving.noise import noise_from_seeds
+from tests.api import test_generate as generate
 from tests.api.test_generate import from_json, from_npy
 from tests.support.gateways import FaultyClient
 from tests.support.misbehaving import honest
@@ -25,15 +27,11 @@ Pixels = NDArray[np.uint8]
 FILMS = {"image/apng": "PNG", "image/webp": "WEBP", "image/gif": "GIF"}
 
 
-def ask(http: httpx.Client, accept: str = "application/x-npy", **body: Any) -> httpx.Response:
-    response = http.post("/interpolate", json=body, headers={"Accept": accept})
-    assert response.status_code == 200, response.text
-    return response
+ask = partial(generate.ask, accept="application/x-npy", path="/interpolate")
 
 
 def made(http: httpx.Client, noise: NDArray[np.float32]) -> Pixels:
-    body = {"noise": noise.tolist()}
-    return from_npy(http.post("/generate", json=body, headers={"Accept": "application/x-npy"}))
+    return from_npy(generate.ask(http, "application/x-npy", noise=noise.tolist()))
 
 
 def test_it_walks_on_the_arc_through_every_seed(http: httpx.Client) -> None:
@@ -67,12 +65,12 @@ def test_all_still_formats_hold_the_same_pixels(http: httpx.Client) -> None:
     body: dict[str, Any] = {"seeds": [7, 42], "steps": 8, "scale": 2}
     expected = from_npy(ask(http, **body))
     assert expected.shape == (9, 56, 56)
-    answer = ask(http, "application/json", **body)
+    answer = ask(http, accept="application/json", **body)
     assert {frozenset(image) for image in answer.json()["images"]} == {frozenset({"png"})}
     assert np.array_equal(from_json(answer), expected)
-    with zipfile.ZipFile(io.BytesIO(ask(http, "application/zip", **body).content)) as archive:
+    with zipfile.ZipFile(io.BytesIO(ask(http, accept="application/zip", **body).content)) as archive:
         assert np.array_equal(np.stack([pixels_of(archive.read(name)) for name in archive.namelist()]), expected)
-    sheet = pixels_of(ask(http, "image/png", **body).content)
+    sheet = pixels_of(ask(http, accept="image/png", **body).content)
     assert np.array_equal(sheet[4:60, 4:60], expected[0])
 
 
@@ -98,7 +96,7 @@ def test_the_path_of_4096_seeds_does_not_block_the_event_loop(faulty: FaultyClie
 def test_a_film_holds_the_same_pixels_and_repeats(http: httpx.Client, accept: str) -> None:
     body: dict[str, Any] = {"seeds": [7, 42], "steps": 8, "loop": True, "frame_ms": 120, "scale": 2}
     expected = from_npy(ask(http, **body))
-    response = ask(http, accept, **body)
+    response = ask(http, accept=accept, **body)
     assert response.headers["content-type"] == accept
     shown, durations = [], []
     with Image.open(io.BytesIO(response.content)) as film:

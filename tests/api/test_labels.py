@@ -87,7 +87,7 @@ def test_chosen_seeds_are_listed_in_a_header(small_http: GatewayClient, accept: 
     response = ask(small_http, accept, count=9, digit=3)
     seeds = [int(seed) for seed in response.headers["x-seeds"].split(",")]
     assert len(set(seeds)) == 9
-    again = ask(small_http, accept, seeds=seeds, **({"labels": True} if accept in FORMATS[::2] else {}))
+    again = ask(small_http, accept, seeds=seeds, labels=accept in FORMATS[::2])
     assert again.content == response.content
 
 

@@ -48,27 +48,30 @@ def test_a_broken_or_missing_card_hides_no_version(tmp_path: Path) -> None:
         wait_until(lambda: str(card) in http.process.log)
 
 
-@pytest.mark.parametrize("state", ["START", "LOADING", "UNLOADING", "END"])
-def test_a_model_that_is_not_available_is_named(faulty: FaultyClient, state: str) -> None:
-    assert faulty.get("/healthz/ready").status_code == 200
-    faulty.server.statuses[DISCRIMINATOR] = [(3, getattr(ModelVersionStatus, state))]
-    document = assert_problem(faulty.get("/healthz/ready"), "not-ready", "discriminator")
-    assert f"3 {state}" in document["errors"][0]["detail"]
+@pytest.mark.parametrize(
+    ("statuses", "words"),
+    [
+        *(
+            ([(3, getattr(ModelVersionStatus, state))], f"3 {state}")
+            for state in ("START", "LOADING", "UNLOADING", "END")
+        ),
+        ([], "there are none"),
+        (None, "there are none"),
+    ],
+    ids=["starting", "loading", "unloading", "ended", "no versions", "unknown"],
+)
+def test_a_model_that_is_not_available_is_named(
+    faulty: FaultyClient, statuses: list[tuple[int, int]] | None, words: str
+) -> None:
+    del faulty.server.statuses[DISCRIMINATOR]
+    if statuses is not None:
+        faulty.server.statuses[DISCRIMINATOR] = statuses
+    document = assert_problem(faulty.get("/healthz/ready"), "not-ready", DISCRIMINATOR)
+    assert words in document["errors"][0]["detail"]
+    found = model(faulty, DISCRIMINATOR)
+    assert (found["status"], found["serving"]) == ("unavailable", None)
+    assert words in found["detail"]
     assert faulty.get("/healthz/live").status_code == 200
-
-
-@pytest.mark.parametrize("known", [True, False])
-def test_a_model_without_versions_is_unavailable(faulty: FaultyClient, known: bool) -> None:
-    faulty.server.statuses = {DISCRIMINATOR: [(1, AVAILABLE)]} | ({GENERATOR: []} if known else {})
-    names = set(MODELS) - {DISCRIMINATOR}
-    assert_problem(faulty.get("/healthz/ready"), "not-ready", *names)
-    assert model(faulty, GENERATOR) == {
-        "name": "generator",
-        "status": "unavailable",
-        "detail": "no version is AVAILABLE (there are none)",
-        "serving": None,
-        "versions": [],
-    }
 
 
 def test_a_model_server_too_busy_to_answer_has_its_last_status_for_a_while() -> None:
