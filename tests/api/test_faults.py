@@ -12,7 +12,7 @@ from serving.apis import PredictRequest
 from serving.contract import GENERATOR, MODELS
 from tests.support import gateways
 from tests.support.gateways import FaultyClient
-from tests.support.misbehaving import MisbehavingServer, answer, failing, honest
+from tests.support.misbehaving import MisbehavingServer, failing, honest
 from tests.support.problems import assert_problem
 from tests.support.waiting import wait_until
 
@@ -62,21 +62,6 @@ def test_all_batches_of_a_request_share_its_time(faulty: FaultyClient) -> None:
     response = faulty.post("/generate", json={"count": 4096}, headers={TIMEOUT_HEADER: "1"})
     assert_problem(response, "timeout")
     assert len(calls) < 4096 / SLICE_ROWS
-
-
-@pytest.mark.parametrize("accept", ["application/json", "application/x-npy"])
-def test_one_version_answers_all_batches_of_a_request(faulty: FaultyClient, accept: str) -> None:
-    versions: list[int] = []
-
-    def swapped_meanwhile(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
-        spec = request.model_spec
-        versions.append(spec.version.value if spec.HasField("version") else 1 + len(versions))
-        return answer(request, version=versions[-1])
-
-    faulty.server.behaviour = swapped_meanwhile
-    response = faulty.post("/generate", json={"count": 700}, headers={"Accept": accept})
-    assert response.headers["x-model-version"] == "1"
-    assert versions == [1] * len(versions)
 
 
 @pytest.mark.parametrize("accept", ["application/zip", "application/x-npy"])
