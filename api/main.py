@@ -21,12 +21,9 @@ from api.telemetry import logs
 from serving.tf_serving.client import Transport
 
 _READY_POLL_S = 0.1
-_SEND_BUFFER_BYTES = 256 * 2**10
-"""What the system may hold of each answer, which is this process's memory too: left to itself it is up to 4 MB."""
-_YOUNG_OBJECTS = 10_000
-"""Made before Python looks for unreachable ones among them: with its 700, that takes a tenth of the time under load."""
-_SPARE_FILES = SPARE_CONNECTIONS + 128
-"""File descriptors for everything else: the model server, logs, uploads on disk."""
+_SEND_BUFFER_BYTES = 256 * 2**10  # for each answer, in this process's memory; the system's own are up to 4 MB
+_YOUNG_OBJECTS = 10_000  # before a garbage collection: with Python's 700, it takes a tenth of the time under load
+_SPARE_FILES = SPARE_CONNECTIONS + 128  # for all else: the model server, logs, uploads on disk
 
 
 class _Server(uvicorn.Server):

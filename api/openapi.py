@@ -16,7 +16,6 @@ from api.middleware import keys
 from api.settings import Settings
 
 _REF: Final = "#/components/schemas/{model}"
-
 _models: Final[set[type[BaseModel]]] = {schemas.Problem}
 
 WITH_BODY: Final = (
@@ -38,8 +37,7 @@ UPSTREAM: Final = (
 )
 """The failures of every route that calls the model server."""
 
-BINARY: Final[dict[str, Any]] = {"schema": {"type": "string", "format": "binary"}}
-"""The media type object of a body that isn't text."""
+BINARY: Final[dict[str, Any]] = {"schema": {"type": "string", "format": "binary"}}  # of a body that isn't text
 
 MODEL_HEADERS: Final[dict[str, Any]] = {
     "X-Model": {"schema": {"type": "string"}, "description": "The model, as the model server says."},

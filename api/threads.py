@@ -5,8 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Final, TypeVar
 
-INLINE_BYTES: Final = 2**16
-"""Work on so many bytes takes about a millisecond, and a thread's detour isn't worth it."""
+INLINE_BYTES: Final = 2**16  # work on so many takes about a millisecond: too little for a thread
 
 _T = TypeVar("_T")
 

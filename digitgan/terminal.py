@@ -13,8 +13,7 @@ from rich.style import Style
 from rich.text import Text
 
 _INK: Final = 128
-_PLAIN: Final = " ▄▀█"
-"""A character without colours, by whether the upper and the lower pixel are ink."""
+_PLAIN: Final = " ▄▀█"  # without colours, by whether the upper and the lower pixel are ink
 
 
 def draw(console: Console, pixels: NDArray[np.uint8], captions: Sequence[str]) -> None:

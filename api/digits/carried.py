@@ -19,11 +19,8 @@ from serving import contract
 from serving.contract import CLASSES, GENERATOR, NOT_INDEXED, SEED_INDEX, STORY
 from serving.tf_serving.client import Array, ContractError, NoSignatureError, Prediction
 
-PAGES_PER_CALL: Final = 16
-"""One call returns the index of 65,536 seeds. Pages beyond the end are cut off."""
-
-MAX_SEEDS: Final = 2**20
-"""The longest index that is accepted: 6 MB."""
+PAGES_PER_CALL: Final = 16  # the index of 65,536 seeds; pages beyond the end are cut off
+MAX_SEEDS: Final = 2**20  # in an index: 6 MB
 
 _T = TypeVar("_T")
 

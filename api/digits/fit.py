@@ -18,8 +18,7 @@ from api.digits import containers
 from api.digits.ink import FAINTEST, LARGE_SIDE, Box, Ink, Pixels, Polarity, box_of, dilated, find_ink
 from serving.contract import IMAGE_SIDE
 
-FORMATS: Final = ("PNG", "JPEG", "WEBP")
-"""The formats that are decoded. Pillow's other decoders cannot be reached."""
+FORMATS: Final = ("PNG", "JPEG", "WEBP")  # Pillow's other decoders cannot be reached
 
 Fit = Literal["auto", "always", "never"]
 

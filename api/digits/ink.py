@@ -17,14 +17,11 @@ from PIL import Image, ImageFilter
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
-Box = tuple[int, int, int, int]
-"""Left, top, right and bottom, right and bottom exclusive."""
+Box = tuple[int, int, int, int]  # left, top, right and bottom, right and bottom exclusive
 Polarity = Literal["dark-on-light", "light-on-dark"]
 
-LARGE_SIDE: Final = 200
-"""Larger pictures are averaged down to between one and two times this side."""
-FAINTEST: Final = 12
-"""Gray levels. Less contrast than this is no ink."""
+LARGE_SIDE: Final = 200  # larger pictures are averaged down to between one and two times this
+FAINTEST: Final = 12  # gray levels; less contrast than this is no ink
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,7 @@ from serving.contract import IMAGE_SIDE
 PNG: Final = "image/png"
 NPY: Final = "application/x-npy"
 
-SHEET_GAP: Final = 2
-"""Pixels, before scaling, around each digit of a sheet."""
+SHEET_GAP: Final = 2  # pixels, before scaling, around each digit of a sheet
 _CELL: Final = IMAGE_SIDE + SHEET_GAP
 
 

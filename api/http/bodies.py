@@ -31,8 +31,7 @@ MAX_CONTAINERS: Final = 2**17
 MAX_VALUES: Final = 2**19
 """Values in a JSON body; and one more for each 8 bytes beyond 4 MiB: a number of noise takes about 10."""
 
-LARGE_BODY_BYTES: Final = 64 * 2**10
-"""A body up to this size fits into memory, however many connections there are."""
+LARGE_BODY_BYTES: Final = 64 * 2**10  # a body up to this size fits into memory, on however many connections
 
 _Model = TypeVar("_Model", bound=BaseModel)
 

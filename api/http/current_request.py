@@ -22,9 +22,7 @@ from api.http.problems import TIMEOUT, ProblemError, at_parameter, invalid
 
 ID_HEADER: Final = "x-request-id"
 TIMEOUT_HEADER: Final = "Request-Timeout"
-
-_VALID_ID: Final = re.compile(rb"[A-Za-z0-9._~:/+=@-]{1,128}")
-"""What can be logged, and sent on, without escapes."""
+_VALID_ID: Final = re.compile(rb"[A-Za-z0-9._~:/+=@-]{1,128}")  # can be logged, and sent on, without escapes
 _SECONDS: Final = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,6})?")
 
 TIMEOUT_PARAMETER: Final[dict[str, Any]] = {
@@ -60,8 +58,7 @@ class CurrentRequest:
     """The versions of the models that have answered it."""
 
 
-current: Final[ContextVar[CurrentRequest]] = ContextVar("current")
-"""The request that this task works for."""
+current: Final[ContextVar[CurrentRequest]] = ContextVar("current")  # the request that this task works for
 
 
 def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:

@@ -17,8 +17,7 @@ _MEANINGS: Final = {
     )
 }
 
-TYPES: Final[list["ProblemType"]] = []
-"""Every type of problem, in the order of this module."""
+TYPES: Final[list["ProblemType"]] = []  # in the order of this module
 
 
 @dataclass(frozen=True)
@@ -111,8 +110,7 @@ def invalid(*errors: Mapping[str, str]) -> ProblemError:
     return ProblemError(INVALID_REQUEST, f"invalid: {where}: {errors[0]['detail']}", errors=errors)
 
 
-OIP_PREFIX: Final = "/v2"
-"""Below it clients of the Open Inference Protocol look for ``error``."""
+OIP_PREFIX: Final = "/v2"  # below it, clients of the Open Inference Protocol look for ``error``
 
 
 def problem_response(error: ProblemError, path: str) -> Response:

@@ -23,14 +23,9 @@ from api.middleware.keys import charge
 from api.telemetry.metrics import Metrics
 from api.upstream.inference import LARGEST_SMALL_ROWS
 
-MIN_CHARGE_IMAGES: Final = 8
-"""Images that a request counts as at least: one image takes about as long as 4 to 8 images of a large request."""
-
-MAX_SMALL_BODY_BYTES: Final = 2048
-"""The longest body that is looked at to see whether its request is small."""
-
+MIN_CHARGE_IMAGES: Final = 8  # of a request: one image takes about as long as 4 to 8 images of a large request
+MAX_SMALL_BODY_BYTES: Final = 2048  # a longer body is not looked at to see whether its request is small
 FULL: Final = "the service already makes as many images as it can at a time"
-
 _LARGE_COUNT: Final = re.compile(rb'"(?:count|steps)"\s*:\s*[0-9.]{2}')
 
 _T = TypeVar("_T")

@@ -23,17 +23,10 @@ from api.state import KEY, GatewayState
 
 MAX_HEADER_BYTES: Final = 64 * 2**10
 MAX_HEADER_FIELDS: Final = 100
-MAX_PIPELINED: Final = 100
-"""Requests on a connection that wait for the answer before theirs."""
-
-MIN_READ_BYTES: Final = 64 * 2**10
-"""A client has to read this much of its answer within the timeout, or all that is left."""
-
-STREAM_BYTES: Final = 2**20
-"""Memory of an answer in progress besides its unread bytes: two batches, and what they are encoded to."""
-
-SPARE_CONNECTIONS: Final = 256
-"""Connections beyond the limit that get an answer: health checks theirs, all other requests 503."""
+MAX_PIPELINED: Final = 100  # requests on a connection that wait for the answer before theirs
+MIN_READ_BYTES: Final = 64 * 2**10  # of its answer, that a client has to read within the timeout; or all that is left
+STREAM_BYTES: Final = 2**20  # of an answer in progress besides its unread bytes: two batches, and their encoding
+SPARE_CONNECTIONS: Final = 256  # beyond the limit: health checks get their answers there, all other requests 503
 
 _OPEN: Final = tuple(path.encode() for path in OPEN)
 _SURPLUS_TIMEOUT_S: Final = 1.0

@@ -25,9 +25,7 @@ ALWAYS: Final[Sequence[tuple[str, str]]] = (
     ("Permissions-Policy", "camera=(), geolocation=(), microphone=(), payment=(), usb=()"),
 )
 
-CLIENT_LEFT: Final = 499
-"""The status, in metrics and logs, of a request that its client cancelled before the answer began."""
-
+CLIENT_LEFT: Final = 499  # the status, in metrics and logs, where the client cancels before the answer begins
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 _log: Final = logging.getLogger("api.access")

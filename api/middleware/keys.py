@@ -26,8 +26,7 @@ WINDOW_S: Final = 60
 _BEARER: Final = 'Bearer realm="digitgan"'
 _BASIC: Final = 'Basic realm="digitgan", charset="UTF-8"'
 _ENTRY: Final = re.compile(r"([A-Za-z0-9_.-]{1,64}):([0-9a-f]{64})(?::([0-9]{1,9}))?")
-_QUOTA: Final = "digitgan.quota"
-"""Where a request's scope has the TokenBucket of its key."""
+_QUOTA: Final = "digitgan.quota"  # where a request's scope has the TokenBucket of its key
 
 
 def new_key() -> str:

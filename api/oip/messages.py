@@ -17,9 +17,7 @@ from serving.tf_serving.client import Array, Prediction
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 """The header that says how many bytes of a body are JSON, where it isn't all of them."""
 
-DATATYPES: Final = {"float32": "FP32", "uint8": "UINT8"}
-"""The protocol's names for the contract's dtypes."""
-
+DATATYPES: Final = {"float32": "FP32", "uint8": "UINT8"}  # the protocol's names for the contract's dtypes
 _PLACE: Final = "/inputs/0"
 
 

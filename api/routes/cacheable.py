@@ -21,10 +21,8 @@ from serving.contract import GENERATOR, IMAGES
 
 router = APIRouter()
 
-FOREVER: Final = "public, max-age=31536000, immutable"
-"""For answers of a version that the request names: they never change."""
-REVALIDATE: Final = "public, no-cache"
-"""For answers that may change, such as those of the newest version: clients ask each time, and get a 304."""
+FOREVER: Final = "public, max-age=31536000, immutable"  # for a version that the request names: it never changes
+REVALIDATE: Final = "public, no-cache"  # for answers that may change: clients ask each time, and get a 304
 
 _HEADERS: Final[dict[str, Any]] = {
     **openapi.MODEL_HEADERS,

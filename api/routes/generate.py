@@ -25,8 +25,7 @@ from serving.noise import noise_from_seeds
 router = APIRouter(route_class=bodies.RouteWithBody)
 
 OFFERED: Final = tuple(name for name, form in FORMATS.items() if not form.animated)
-MAX_SEEDS_IN_HEADER: Final = 256
-"""Seeds that do not follow each other are listed up to here: 1.5 KB, where proxies take 4 to 8 KB of headers."""
+MAX_SEEDS_IN_HEADER: Final = 256  # that do not follow each other: 1.5 KB, where proxies take 4 to 8 KB of headers
 
 _X_SEEDS: Final = {
     "schema": {"type": "string", "pattern": "^[0-9]+(-[0-9]+|(,[0-9]+)*)$"},
@@ -34,8 +33,7 @@ _X_SEEDS: Final = {
     f" `curated` all of them, up to {MAX_SEEDS_IN_HEADER}.",
 }
 _LARGE_PIXELS: Final = 2**22
-_LARGE: Final = ThreadPoolExecutor(2)
-"""Encodes large answers, two at a time: each takes two bytes a pixel, 130 MB for the largest."""
+_LARGE: Final = ThreadPoolExecutor(2)  # encodes large answers: each takes two bytes a pixel, 130 MB for the largest
 
 
 @router.post(

@@ -29,10 +29,7 @@ from serving.tf_serving.client import Prediction
 router = APIRouter(route_class=bodies.RouteWithBody)
 
 FIELD: Final = "images"
-
-_DECODING: Final = ThreadPoolExecutor(2)
-"""Decodes images, of two requests at a time: 16 million pixels of 16 bits take 180 MB on the way."""
-
+_DECODING: Final = ThreadPoolExecutor(2)  # decodes images: 16 million pixels of 16 bits take 180 MB on the way
 _FILES: Final = {"type": "array", "minItems": 1, "items": openapi.BINARY["schema"]}
 _BODY: Final[dict[str, Any]] = {
     bodies.JSON: openapi.schema_of(ScoreRequest),

@@ -11,8 +11,7 @@ from opentelemetry import trace
 
 from api.http.current_request import current
 
-MAX_PER_MINUTE: Final = 20
-"""Warnings and errors of a kind: clients can cause any number of them."""
+MAX_PER_MINUTE: Final = 20  # warnings and errors of a kind: clients can cause any number of them
 
 
 class TextFormatter(logging.Formatter):

@@ -22,9 +22,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from api.telemetry.logs import LimitRepeats
 
-_UNTRACED: Final = ("/healthz/", "/v2/health/", "/metrics")
-"""Paths that machines poll every few seconds."""
-
+_UNTRACED: Final = ("/healthz/", "/v2/health/", "/metrics")  # machines poll these paths every few seconds
 _CLOSE_SECONDS: Final = 2.0
 
 # Without a collector the exporter would log every failed attempt.

@@ -33,20 +33,11 @@ from serving.tf_serving.client import (
     VersionNotFoundError,
 )
 
-CALLS_IN_FLIGHT: Final = 2
-"""Calls of one queue: while the model server computes one, the answers of the other are encoded."""
-
-MAX_BATCH: Final = BATCH_SIZES[-1]
-"""Rows in one call."""
-
+CALLS_IN_FLIGHT: Final = 2  # of a queue: while the model server computes one, the answers of the other are encoded
+MAX_BATCH: Final = BATCH_SIZES[-1]  # rows in one call
 LARGEST_SMALL_ROWS: Final = 64
-
-LARGE_AT_ONCE: Final = 2
-"""Larger requests of a model in its queues at a time, so that small requests never wait behind more of them."""
-
-SLICE_ROWS: Final = 128
-"""Rows of a large request in one call: a small request that waits for the call waits no longer."""
-
+LARGE_AT_ONCE: Final = 2  # larger requests of a model in its queues, so that small ones never wait behind more of them
+SLICE_ROWS: Final = 128  # of a large request in one call: a small request that waits for it waits no longer
 _ATTEMPTS: Final = 2
 
 Rows = Array | Sequence[int]

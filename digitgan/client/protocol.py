@@ -23,8 +23,7 @@ from digitgan.client.results import Digits, LabelledDigits
 JSON: Final = "application/json"
 NPY: Final = "application/x-npy"
 ZIP: Final = "application/zip"
-FORMATS: Final = {".png": "image/png", ".zip": ZIP, ".npy": NPY, ".json": JSON}
-"""The media type of a file of digits, by the end of its name."""
+FORMATS: Final = {".png": "image/png", ".zip": ZIP, ".npy": NPY, ".json": JSON}  # by the end of a file's name
 
 Balance = Literal["uniform", "mnist", "natural"]
 Seeds = int | Iterable[int] | NDArray[np.integer[Any]]

@@ -34,8 +34,7 @@ LocalOption = Annotated[
 ]
 
 _MAX_SEEDS: Final = 100_000
-_OF_IMAGES: Final = (413, 422)
-"""The statuses of a request with an image that is too large, or is not an image."""
+_OF_IMAGES: Final = (413, 422)  # statuses: the image is too large, or the file is no image
 _COLOURS: Final = {"real": "green", "fake": "red", "without ink": "yellow"}
 _IMAGES: Final = (".png", ".jpg", ".jpeg", ".webp")
 

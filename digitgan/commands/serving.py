@@ -32,8 +32,7 @@ ModelsOption = Annotated[
 ]
 
 _MAX_PORT: Final = 65535
-_TENSORFLOW_SERVING: Final = typer.Option(hidden=True)
-"""A flag of ``tensorflow_model_server``, by which either server can stand in for the other."""
+_TENSORFLOW_SERVING: Final = typer.Option(hidden=True)  # a flag of tensorflow_model_server, which either server takes
 _OUR_NAMES: Final = {"model_config_file": "config", "file_system_poll_wait_seconds": "poll-seconds"}
 
 

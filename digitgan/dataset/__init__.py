@@ -2,5 +2,4 @@
 
 from typing import Literal
 
-Format = Literal["idx", "png", "npz", "csv"]
-"""How a dataset is written (``digitgan.dataset.formats``)."""
+Format = Literal["idx", "png", "npz", "csv"]  # how a dataset is written: ``digitgan.dataset.formats``

@@ -10,8 +10,7 @@ from digitgan.dataset import Format
 from serving.contract import CLASSES
 from serving.dataset import CONFIDENCE_FLOOR, Balance, quotas
 
-SEEDS_APART: Final = 2**32
-"""The distance between the first seeds of datasets with different ``--seed``. There is room for 2^21 of them."""
+SEEDS_APART: Final = 2**32  # between the first seeds of datasets, of which there is room for 2^21
 
 
 @dataclass(frozen=True)
