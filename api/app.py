@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from importlib.metadata import version
 from typing import Final
 
@@ -76,7 +77,8 @@ def create_app(settings: Settings, transport: Transport | None = None) -> FastAP
     app.add_api_route("/problems/{slug}", _problem_page, include_in_schema=False)
     pages.mount(app)
     errors.install(app)
-    openapi.install(app, settings)
+    document = app.openapi
+    app.openapi = cache(lambda: openapi.complete(document(), settings))  # type: ignore[method-assign]
     # From the inside out, around Starlette's own layers, so that its answers to unknown failures pass these too.
     layers: ASGIApp = app.build_middleware_stack()
     if settings.api_keys:
@@ -94,7 +96,6 @@ def create_app(settings: Settings, transport: Transport | None = None) -> FastAP
 
 
 async def _problem_page(slug: str) -> Response:
-    """The page behind a problem's ``type``."""
     for problem in problems.TYPES:
         if problem.slug == slug:
             return PlainTextResponse(problem.page, media_type="text/markdown")

@@ -15,9 +15,10 @@ import uvicorn
 from api.app import create_app
 from api.middleware.connection import SPARE_CONNECTIONS, Connection, check_connections
 from api.routes.status import unready_models
-from api.settings import Settings, SettingsError, load_settings
+from api.settings import Settings, load_settings
 from api.state import KEY, GatewayState
 from api.telemetry import logs
+from serving.errors import UserError
 from serving.tf_serving.client import Transport
 
 _READY_POLL_S = 0.1
@@ -129,7 +130,7 @@ def main() -> int:
     """Runs the gateway with the settings in the environment. Returns what ``run`` returns; 2 for a wrong setting."""
     try:
         settings = load_settings()
-    except SettingsError as error:
+    except UserError as error:
         print(error, file=sys.stderr)
         return 2
     return run(settings)

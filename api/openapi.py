@@ -1,10 +1,8 @@
 """What FastAPI does not see for the OpenAPI document: problems, and the bodies that ``api.http.bodies`` reads."""
 
 from collections.abc import Iterable, Mapping
-from functools import cache
 from typing import Any, Final
 
-from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.responses import Response
@@ -88,13 +86,8 @@ def schema_of(model: type[BaseModel]) -> dict[str, Any]:
     return {"schema": {"$ref": _REF.format(model=model.__name__)}}
 
 
-def install(app: FastAPI, settings: Settings) -> None:
-    """Completes the document of ``app``, with the limits in ``settings``."""
-    document = app.openapi
-    app.openapi = cache(lambda: _completed(document(), settings))  # type: ignore[method-assign]
-
-
-def _completed(document: dict[str, Any], settings: Settings) -> dict[str, Any]:
+def complete(document: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """Adds to FastAPI's document what it lacks, with the limits in ``settings``, and returns it."""
     _, definitions = models_json_schema([(model, "validation") for model in _models], ref_template=_REF)
     known = document["components"]["schemas"]
     known |= definitions["$defs"]

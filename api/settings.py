@@ -15,10 +15,6 @@ from serving.tf_serving.tls import read_credentials
 PREFIX = "DIGITGAN_"
 
 
-class SettingsError(UserError, ValueError):
-    """A setting has a value that it cannot have. The message names each variable and its value."""
-
-
 def _grpc_target(target: str) -> str:
     if target.startswith(("unix:", "dns:", "ipv4:", "ipv6:")):
         return target
@@ -146,17 +142,16 @@ class Settings(BaseSettings):
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Returns the settings from ``overrides``, the environment, the defaults: in this order. Raises SettingsError."""
+    """Returns the settings from ``overrides``, the environment, the defaults: in this order. Raises UserError."""
     try:
         return Settings(**overrides)
     except ValidationError as error:
-        lines = [_line(one["loc"], one["input"], one["msg"].removeprefix("Value error, ")) for one in error.errors()]
-        raise SettingsError("\n".join(lines)) from error
-
-
-def _line(place: tuple[int | str, ...], value: object, message: str) -> str:
-    if not place:
-        return message  # of several variables, which it names
-    name = str(place[0])
-    shown = "…" if name == "api_keys" else value  # where a key could stand by mistake
-    return f"{PREFIX}{name.upper()}={shown}: {message}"
+        lines = []
+        for one in error.errors():
+            line = one["msg"].removeprefix("Value error, ")
+            if one["loc"]:  # otherwise the message names the variables
+                name = str(one["loc"][0])
+                shown = "…" if name == "api_keys" else one["input"]  # where a key could stand by mistake
+                line = f"{PREFIX}{name.upper()}={shown}: {line}"
+            lines.append(line)
+        raise UserError("\n".join(lines)) from error

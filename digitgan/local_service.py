@@ -20,9 +20,8 @@ OWN_MODEL_SERVER: Final[dict[str, Any]] = {
 def local_service(models: Path) -> Iterator[str]:
     """Gives the URL of a service that ends with the block. It still loads the models in the base directory ``models``.
 
-    It needs no API key, whatever the environment says: only this process knows the address.
-
-    Raises UserError if a part isn't installed, a setting is wrong, or a model cannot be loaded.
+    It needs no API key, whatever the environment says: only this process knows the address. Raises UserError if a part
+    isn't installed, a setting is wrong, or a model cannot be loaded.
     """
     require("gateway")
     require("model-server")

@@ -23,9 +23,8 @@ def running_model_server(program: str, models: Path) -> Iterator[str]:
     """Runs ``program`` on the base directory ``models`` beside the block, and gives its gRPC address.
 
     The model server may not listen there yet. The address is a Unix socket in a directory of its own, which other users
-    cannot reach. If the model server ends before the block does, this process gets SIGTERM.
-
-    Raises UserError if there are no models, or if the model server ended by itself.
+    cannot reach. If the model server ends before the block does, this process gets SIGTERM. Raises UserError if there
+    are no models, or if the model server ended by itself.
     """
     process, stopping = None, False
 

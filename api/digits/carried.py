@@ -1,7 +1,4 @@
-"""What a version of the generator carries with it, fetched once from the model server: its seed index, its story.
-
-The index says which digit each of the first seeds gives: a request for sevens chooses among the seeds of sevens.
-"""
+"""What a version of the generator carries with it, fetched once from the model server: its seed index, its story."""
 
 import asyncio
 import time

@@ -62,10 +62,7 @@ def source_of(request: GenerateRequest) -> Rows | GenerateRequest:
 async def generate(
     state: GatewayState, source: Rows | GenerateRequest, version: int | None, *, labelled: bool, whole: bool
 ) -> Generation:
-    """Generates all digits, or only the first batch unless ``whole``, from ``source`` (see ``source_of``).
-
-    Raises ModelServerError, ProblemError.
-    """
+    """Generates the digits of ``source``; the first batch unless ``whole``. Raises ModelServerError, ProblemError."""
     if isinstance(source, GenerateRequest):
 
         async def attempt() -> Generation:

@@ -20,10 +20,7 @@ from api.state import KEY, GatewayState
 from api.threads import in_thread_if_large
 
 JSON: Final = "application/json"
-_MESSAGES: Final = {
-    "extra_forbidden": "There is no such field",
-    "none_required": "is not supported",
-}
+_MESSAGES: Final = {"extra_forbidden": "There is no such field", "none_required": "is not supported"}
 """In place of pydantic's own, by the type of its error."""
 
 MAX_CONTAINERS: Final = 2**17
@@ -91,9 +88,8 @@ def negotiate(request: Request, offers: Sequence[str]) -> str:
     """Returns the media type out of ``offers``, best first, that ``Accept`` prefers (RFC 9110, section 12.5.1).
 
     The most specific range decides about an offer, and ``q=0`` excludes it. Of offers with equal quality, the one that
-    is named more specifically wins, and then the first one. No header, or an empty one, accepts anything.
-
-    Raises ProblemError (406) if every offer is excluded.
+    is named more specifically wins, and then the first one. No header, or an empty one, accepts anything. Raises
+    ProblemError (406) if every offer is excluded.
     """
     ranges = _ranges(",".join(request.headers.getlist("accept")))
     if not ranges:

@@ -1,10 +1,4 @@
-"""The request in progress: its id, its time limit, and its calls of the model server.
-
-    async with time_limit(request):
-        ...  # the work
-
-The time counts from when the request's body is read. A 504 names the part of the work that took it.
-"""
+"""The request in progress: its id, its time limit, and its calls of the model server."""
 
 import asyncio
 import math
@@ -73,7 +67,7 @@ def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
 async def time_limit(request: Request) -> AsyncIterator[None]:
     """Cancels the block after the seconds in the header of ``request``, or those in the settings if they are fewer.
 
-    Raises ProblemError: 422 if the header is wrong, 504 when the time is over.
+    Raises ProblemError: 422 if the header is wrong, 504 when the time is over, with the part of the work that took it.
     """
     limit_s: float = request.state.gateway.settings.request_timeout_s
     text = request.headers.get(TIMEOUT_HEADER)  # by hand: FastAPI would take 0.1 ms for it

@@ -42,7 +42,6 @@ Version = Annotated[int, Field(ge=0, le=MAX_SEED), BeforeValidator(_decimal)]
 GeneratorVersion = Annotated[Version | None, Query(description="The generator's version; the newest by default.")]
 
 Png = Annotated[str, Field(json_schema_extra={"contentEncoding": "base64", "contentMediaType": "image/png"})]
-"""An image in JSON."""
 
 
 def _at(fields: list[str], message: str) -> PydanticCustomError:
@@ -69,8 +68,6 @@ class _Body(BaseModel):
 
 
 class _Digits(_Body):
-    """A request for digits of the generator."""
-
     version: Version | None = None
     """The generator's version; the newest by default."""
     scale: Scale = 1

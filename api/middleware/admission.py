@@ -1,8 +1,5 @@
 """Admission control: limits the images in progress. Requests beyond the limit get 503 immediately.
 
-    with state.admission.images(request, count):
-        ...  # the work
-
 With I images in progress, of which R are made per second, an admitted request waits about I / R seconds.
 """
 
@@ -54,7 +51,6 @@ class AdmissionControl:
 
     Neither size can block the other. A request of any size is admitted to an idle service. Only requests to those of
     ``routes`` that take ``Request-Timeout`` can be refused early: they make images.
-
     ``counts_arrivals``: requests that arrive together are refused early beyond the room. Where API keys are checked, an
     arrival must not count before its key is known.
     """
@@ -101,12 +97,10 @@ class AdmissionControl:
     def images(
         self, request: Request, count: int, pointer: str = "", charged: int | None = None
     ) -> AbstractContextManager[None]:
-        """Counts ``request`` as ``count`` images during the block, and charges its API key for them.
+        """Counts ``request`` as ``count`` images during the block, and charges its API key for these, or ``charged``.
 
-        ``pointer``: the field of the body that says how many images; without it, no more than one is charged.
-        ``charged``: how many the key is charged for, if not ``count``.
-
-        Raises ProblemError: 503 if there is no room, and what ``keys.charge`` raises.
+        ``pointer``: the field of the body that says how many images; without it, no more than one is charged. Raises
+        ProblemError: 503 if there is no room, and what ``keys.charge`` raises.
         """
         budget = self.small if count <= LARGEST_SMALL_ROWS else self.large
         if budget.in_progress >= budget.limit:

@@ -165,7 +165,6 @@ class Connection(HttpToolsProtocol):
 
     @property
     def _idle(self) -> bool:
-        """Whether no answer is in progress."""
         return self.cycle is None or self.cycle.response_complete
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:

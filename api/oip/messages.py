@@ -31,11 +31,9 @@ class ParsedInference:
 
 
 def read_request(body: bytes, header_length: str | None, spec: ModelSpec, most_rows: int) -> ParsedInference:
-    """Returns the request in ``body`` for the model ``spec``.
+    """Returns the request in ``body`` for the model ``spec``. Raises ProblemError: 400, or 422 naming the field.
 
     A ``header_length`` of 0 is Triton's raw binary request: the body is the input, and the outputs come as bytes.
-
-    Raises ProblemError: 400 if it can't be read, 422 naming the field at fault.
     """
     json_bytes = len(body)
     if header_length is not None:

@@ -60,10 +60,7 @@ _INFER: Final[dict[str, Any]] = {
             | {HEADER_LENGTH: {"schema": {"type": "integer"}, "description": "How many bytes are JSON, if not all."}},
         },
         **openapi.failures(
-            problems.MALFORMED_REQUEST,
-            problems.BODY_TOO_LARGE,
-            problems.UNSUPPORTED_MEDIA_TYPE,
-            *_VERSION_FAILURES,
+            problems.MALFORMED_REQUEST, problems.BODY_TOO_LARGE, problems.UNSUPPORTED_MEDIA_TYPE, *_VERSION_FAILURES
         ),
     },
     "openapi_extra": openapi.body({JSON: openapi.schema_of(InferenceRequest), BINARY: openapi.BINARY}),
@@ -153,10 +150,7 @@ async def model_ready(request: Request, model: ModelInPath, version: Version = N
 @router.post("/models/{model}/infer", summary="Run a model", **_INFER)
 @router.post("/models/{model}/versions/{version}/infer", summary="Run a model's version", **_INFER)
 async def infer(
-    request: Request,
-    model: ModelInPath,
-    version: Version = None,
-    header_length: HeaderLength = None,
+    request: Request, model: ModelInPath, version: Version = None, header_length: HeaderLength = None
 ) -> Response:
     """Runs the version; without a version the newest."""
     state: GatewayState = request.state.gateway

@@ -1,7 +1,4 @@
-"""The JSON of the Open Inference Protocol.
-
-Unknown fields are ignored: the protocol allows extensions.
-"""
+"""The JSON of the Open Inference Protocol. Unknown fields are ignored: the protocol allows extensions."""
 
 from typing import Any, Literal
 

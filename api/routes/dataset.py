@@ -84,7 +84,6 @@ async def dataset(request: Request) -> Response:
 
 
 async def _as_npy(parts: AsyncIterator[Records], head: bytes, scale: int) -> AsyncGenerator[bytes]:
-    """Yields an ``.npy`` file of records."""
     yield head
     async for part in parts:
         for chunk in chunks(len(part), scale):

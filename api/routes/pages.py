@@ -1,7 +1,4 @@
-"""The two pages, as static files: the studio at ``/``, and the API to click through at ``/docs``.
-
-All addresses in them are relative, so they work below any path prefix that a reverse proxy strips.
-"""
+"""The two pages, as static files with relative addresses: the studio at ``/`` and the API at ``/docs``."""
 
 from pathlib import Path
 from typing import Any, Final

@@ -119,8 +119,7 @@ async def _all_statuses(state: GatewayState) -> dict[str, Model | ModelServerErr
 async def model_status(state: GatewayState, name: str, timeout_s: float) -> Model:
     """Returns a model without its cards, and without versions if the model server does not know it.
 
-    ``serving`` is the version with the configured label, or without a label the newest that is AVAILABLE. Raises
-    ModelServerError.
+    ``serving``: the version with the configured label; without a label, the newest AVAILABLE. Raises ModelServerError.
     """
     client = state.inference.client
     label = client.version_label

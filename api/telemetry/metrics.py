@@ -25,12 +25,11 @@ class Metrics:
         ProcessCollector(registry=registry)
         counter = partial(Counter, registry=registry)
         gauge = partial(Gauge, registry=registry)
-        seconds = partial(Histogram, registry=registry, buckets=_SECONDS)
+        histogram = partial(Histogram, registry=registry)
+        seconds = partial(histogram, buckets=_SECONDS)
 
         self.requests = counter(
-            "digitgan_http_requests",
-            "Requests answered (499: the client left before).",
-            ("route", "method", "status"),
+            "digitgan_http_requests", "Requests answered (499: the client left before).", ("route", "method", "status")
         )
         self.request_seconds = seconds(
             "digitgan_http_request_seconds", "From a request's arrival to the end of its answer.", ("route",)
@@ -44,12 +43,11 @@ class Metrics:
             "digitgan_http_cut_off", "Clients disconnected, by the reason: connections or unread answers.", ("why",)
         )
         self.model_seconds = seconds("digitgan_model_seconds", "One call of the model server.", ("model", "version"))
-        self.batch_size = Histogram(
+        self.batch_size = histogram(
             "digitgan_model_batch_size",
             "Rows in one call of the model server.",
             ("model", "version"),
             buckets=BATCH_SIZES,
-            registry=registry,
         )
         self.calls_in_flight = gauge(
             "digitgan_model_calls_in_flight", "Calls at the model server: in its queue, or running.", ("model",)

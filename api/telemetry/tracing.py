@@ -75,7 +75,6 @@ class Traces(grpc.aio.UnaryUnaryClientInterceptor):
 
 
 def _call_attributes(request: Any) -> dict[str, str | int]:
-    """Returns the model, version, signature and batch size that a call names."""
     spec = request.model_spec
     attributes: dict[str, str | int] = {"digitgan.model": spec.name}
     if spec.HasField("version"):

@@ -228,9 +228,8 @@ async def retry_on_swap(
 ) -> _T:
     """Returns what ``attempt`` returns. If a version that answers is withdrawn meanwhile, its successor starts again.
 
-    ``before_retry`` forgets which version is the newest, where that is cached.
-
-    Raises VersionNotFoundError for the version that the request names; ProblemError (503) if successors are withdrawn.
+    ``before_retry`` forgets which version is the newest, where that is cached. Raises VersionNotFoundError for the
+    version that the request names; ProblemError (503) if successors are withdrawn.
     """
     for _ in range(_ATTEMPTS):
         try:

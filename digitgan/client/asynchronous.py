@@ -13,16 +13,7 @@ import httpx
 import numpy as np
 from numpy.typing import ArrayLike
 
-from digitgan.client import protocol
-from digitgan.client.errors import (
-    BrokenStreamError,
-    DigitganError,
-    SlowAnswerError,
-    UnavailableError,
-    UnreachableError,
-    problem_in,
-    retry_after_s,
-)
+from digitgan.client import errors, protocol
 from digitgan.client.protocol import FORMATS, JSON, NPY, ZIP, Balance, ImageInput, Seeds, reading
 from digitgan.client.results import Digits, LabelledDigits, Model, ModelVersion, Saved, Score, Scores
 
@@ -33,12 +24,7 @@ _TRY_AGAIN: Final = (429, 503)
 
 
 class AsyncClient:
-    """The client for asyncio. One event loop's tasks may share it. Use it as an async context manager, or ``close`` it.
-
-    async with AsyncClient() as client:
-        digits = await client.generate(1000, labels=True)
-        print(digits.pixels.shape, digits.labels[:10])
-    """
+    """``Client`` with ``await``. One event loop's tasks may share it. Use it in ``async with``, or ``close`` it."""
 
     def __init__(
         self, url: str | None = None, *, api_key: str | None = None, timeout_s: float = 60.0, retry_s: float = 10.0
@@ -90,15 +76,12 @@ class AsyncClient:
             version: of the generator; the newest by default.
             scale: 1 to 32: each pixel becomes a square of this side.
         """
-        options = {"digit": digit, "curated": curated, "version": version, "scale": scale}
+        labels = labels or digit is not None or curated
+        options = {"digit": digit, "curated": curated, "labels": labels, "version": version, "scale": scale}
         body = protocol.generate_body(count, seeds, noise, options)
-        if labels or digit is not None or curated:
-            response = await self._send("POST", "/generate", ZIP, json=body | {"labels": True})
-            with reading(response):
-                return protocol.digits_from_zip(response)
-        response = await self._send("POST", "/generate", NPY, json=body)
+        response = await self._send("POST", "/generate", ZIP if labels else NPY, json=body)
         with reading(response):
-            return protocol.digits_from_npy(response, body)
+            return protocol.digits_from_zip(response) if labels else protocol.digits_from_npy(response, body)
 
     async def save(
         self,
@@ -174,24 +157,24 @@ class AsyncClient:
         """Yields the first ``count`` digits, in the order of their seeds, that pass; in parts, as they are made.
 
         Args:
-            count: the number of digits.
             balance: "uniform" (the default), "mnist" or "natural".
             quotas: in place of balance, at most so many of each digit, 0 to 9.
             confidence_floor: the least confidence of the classifier; 0.99 by default.
             logit_floor: the least logit of the discriminator; none by default.
-            first_seed: the seed to begin at. To go on, give the last one that came plus 1, and what is left of the
-                quotas.
-            version: of the generator; the newest by default.
-            scale: 1 to 32.
+            first_seed: the seed to begin at. To go on, give the last that came plus 1, and the quotas that are left.
+            version, scale: as for ``generate``.
         """
         options = {
+            "count": count,
             "balance": balance,
             "quotas": None if quotas is None else [int(one) for one in quotas],
             "confidence_floor": confidence_floor,
             "logit_floor": logit_floor,
+            "first_seed": first_seed,
             "version": version,
+            "scale": scale,
         }
-        body = {"count": count, "first_seed": first_seed, "scale": scale} | protocol.given(options)
+        body = protocol.given(options)
         async with aclosing(await self._send("POST", "/dataset", NPY, stream=True, json=body)) as response:
             with reading(response):
                 async for part in protocol.read_records(response, self._chunks(response), count, scale):
@@ -201,19 +184,17 @@ class AsyncClient:
         """Returns the models that the gateway needs, with versions, states and cards."""
         response = await self._send("GET", "/models")
         with reading(response):
-            return tuple(
-                Model(
-                    model["name"],
-                    tuple(ModelVersion(one["version"], one["state"], one["card"]) for one in model["versions"]),
-                )
-                for model in response.json()["models"]
-            )
+            models = []
+            for model in response.json()["models"]:
+                versions = [ModelVersion(one["version"], one["state"], one["card"]) for one in model["versions"]]
+                models.append(Model(model["name"], tuple(versions)))
+            return tuple(models)
 
     async def ready(self) -> bool:
         """Whether the gateway answers and has all its models. Asks once."""
         try:
             response = await self._send("GET", "/healthz/ready", retry_s=0)
-        except (UnreachableError, UnavailableError):
+        except (errors.UnreachableError, errors.UnavailableError):
             return False
         with reading(response):
             return bool(response.json()["status"] == "ready")
@@ -223,9 +204,13 @@ class AsyncClient:
             async for chunk in response.aiter_bytes():
                 yield chunk
         except httpx.TimeoutException as error:
-            raise SlowAnswerError(f"{response.url}: the answer stopped coming ({type(error).__name__})") from error
+            raise errors.SlowAnswerError(
+                f"{response.url}: the answer stopped coming ({type(error).__name__})"
+            ) from error
         except httpx.TransportError as error:
-            raise BrokenStreamError(f"{response.url}: the answer broke off: {error or type(error).__name__}") from error
+            raise errors.BrokenStreamError(
+                f"{response.url}: the answer broke off: {error or type(error).__name__}"
+            ) from error
 
     async def _send(
         self,
@@ -253,14 +238,14 @@ class AsyncClient:
                 if response.is_success:
                     return response
                 await response.aread()
-                failure: DigitganError = problem_in(response)
+                failure: errors.DigitganError = errors.problem_in(response)
                 if response.status_code not in _TRY_AGAIN:
                     raise failure
-                pause_s = retry_after_s(response)
+                pause_s = errors.retry_after_s(response)
             except httpx.TimeoutException as error:
-                raise SlowAnswerError(f"{self.url} didn't answer in time ({type(error).__name__})") from error
+                raise errors.SlowAnswerError(f"{self.url} didn't answer in time ({type(error).__name__})") from error
             except httpx.TransportError as error:
-                failure = UnreachableError(f"{self.url} can't be reached: {error or type(error).__name__}")
+                failure = errors.UnreachableError(f"{self.url} can't be reached: {error or type(error).__name__}")
             if pause_s is None:
                 pause_s = next_s * random.uniform(0.5, 1)  # noqa: S311 - no secret
             next_s = min(2 * next_s, _LONGEST_PAUSE_S)

@@ -37,13 +37,9 @@ class FieldError:
 class ProblemError(DigitganError):
     """The gateway answered with a problem document (RFC 9457).
 
-    Attributes:
-        type: stable; programs may compare it, for example "/problems/overloaded".
-        title: the same for every problem of this type.
-        status: the HTTP status.
-        detail: what helps to repair this request.
-        errors: every place at fault, where there are any.
-        retry_after_s: the seconds to wait before the next request; None if the gateway doesn't say.
+    ``type`` is stable: programs may compare it, for example with "/problems/overloaded". ``title`` is the same for
+    every problem of this type. ``detail`` helps to repair this request; ``errors`` has every place at fault.
+    ``retry_after_s``: the seconds to wait before the next request; None if the gateway doesn't say.
     """
 
     def __init__(self, document: dict[str, Any], retry_after_s: float | None = None) -> None:
@@ -52,9 +48,7 @@ class ProblemError(DigitganError):
         self.status = int(document["status"])
         self.detail = str(document.get("detail", ""))
         self.errors = tuple(
-            FieldError(
-                next((str(one[key]) for key in ("pointer", "parameter", "model") if key in one), ""), str(one["detail"])
-            )
+            FieldError(str(one.get("pointer", one.get("parameter", one.get("model", "")))), str(one["detail"]))
             for one in document.get("errors", ())
         )
         self.retry_after_s = retry_after_s

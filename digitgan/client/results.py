@@ -10,16 +10,11 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class Digits:
-    """Generated digits.
+    """Generated digits, made by ``version`` of ``model``.
 
-    Attributes:
-        pixels: uint8 [N, 28·scale, 28·scale], 0 black and 255 white.
-        seeds: uint64 [N]; None for digits from noise.
-        labels: uint8 [N], 0 to 9, what the classifier reads; None unless labels were requested.
-        confidences: float32 [N], the classifier's probability of the label; None unless labels were
-            requested.
-        model: the model that made them, as the model server says.
-        version: its version.
+    ``pixels``: uint8 [N, 28·scale, 28·scale], 0 black and 255 white. ``seeds``: uint64 [N]; None for digits from noise.
+    ``labels``: uint8 [N], 0 to 9, what the classifier reads; ``confidences``: float32 [N], its probability of that.
+    Both are None unless labels were requested.
     """
 
     pixels: NDArray[np.uint8]
@@ -37,13 +32,8 @@ class Digits:
 class LabelledDigits:
     """A part of a dataset, in the order of the seeds.
 
-    Attributes:
-        pixels: uint8 [N, 28·scale, 28·scale].
-        seeds: uint64 [N], ascending.
-        labels: uint8 [N], 0 to 9.
-        confidences: float32 [N], the classifier's probability of the label.
-        logits: float32 [N], the discriminator's: the higher, the more real.
-        versions: of the generator, the classifier and the discriminator, by name.
+    ``pixels``, ``seeds``, ``labels`` and ``confidences`` are as those of ``Digits``. ``logits``: float32 [N], the
+    discriminator's: the higher, the more real. ``versions``: the three models', by name.
     """
 
     pixels: NDArray[np.uint8]
@@ -70,13 +60,9 @@ class Saved:
 class Score:
     """What the discriminator thinks of one image.
 
-    Attributes:
-        probability: of being real, calibrated.
-        logit: the discriminator's raw output: the higher, the more real.
-        verdict: "real" if the probability is above ½; None if there is no ink in the image.
-        fitted: whether the image was fitted into 28×28 pixels first.
-        digit: what the classifier reads, 0 to 9; None without ``labels``, or without ink.
-        confidence: the classifier's probability of the digit; None where that is.
+    ``probability``: of being real, calibrated. ``logit``: the raw output, higher for real images. ``verdict``: "real"
+    if the probability is above ½; None without ink. ``fitted``: whether the image was fitted into 28×28 pixels first.
+    ``digit``: what the classifier reads, 0 to 9, with ``confidence``; None without ``labels``, or without ink.
     """
 
     probability: float

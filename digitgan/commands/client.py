@@ -25,12 +25,10 @@ if TYPE_CHECKING:
 app: Final = typer.Typer(**GROUP_OPTIONS)
 
 UrlOption = Annotated[
-    str | None,
-    typer.Option(envvar="DIGITGAN_URL", help="The gateway's address. Default: http://127.0.0.1:8000."),
+    str | None, typer.Option(envvar="DIGITGAN_URL", help="The gateway's address. Default: http://127.0.0.1:8000.")
 ]
 LocalOption = Annotated[
-    bool,
-    typer.Option("--local", help="Start a service for this command alone, on the models in the package."),
+    bool, typer.Option("--local", help="Start a service for this command alone, on the models in the package.")
 ]
 
 _MAX_SEEDS: Final = 100_000
@@ -77,8 +75,7 @@ def generate(
     scale: Annotated[int, typer.Option(help="In a file: each pixel becomes SCALE×SCALE pixels.")] = 1,
     version: Annotated[int | None, typer.Option(help="The generator's version. Default: the newest.")] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(help="Write a file: .png (a sheet of several), .zip, .npy or .json."),
+        Path | None, typer.Option(help="Write a file: .png (a sheet of several), .zip, .npy or .json.")
     ] = None,
     url: UrlOption = None,
     local: LocalOption = False,

@@ -26,8 +26,7 @@ app: Final = typer.Typer(**GROUP_OPTIONS)
 ModelsOption = Annotated[
     Path | None,
     typer.Option(
-        "--models",
-        help="Base directory: MODELS/<name>/<version>/saved_model.pb. Default: the package's own models.",
+        "--models", help="Base directory: MODELS/<name>/<version>/saved_model.pb. Default: the package's own models."
     ),
 ]
 
@@ -37,7 +36,6 @@ _OUR_NAMES: Final = {"model_config_file": "config", "file_system_poll_wait_secon
 
 
 def _our_name(flag: str) -> str:
-    """Returns our name of an option of ``tensorflow_model_server``."""
     return _OUR_NAMES.get(flag, flag.replace("_", "-"))
 
 

@@ -145,7 +145,6 @@ def _read_records(work: Path) -> Records:
 
 
 def _write(files: Path, plan: Plan, versions: dict[str, int], records: Records) -> None:
-    """Writes the dataset's files, its manifest among them."""
     announce("Writing the files")
     parts = {name: records[places] for name, places in plan.parts(records["digit"]).items()}
     WRITERS[plan.format](files, parts)

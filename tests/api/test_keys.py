@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from api.middleware.keys import hash_of, new_key
-from api.settings import SettingsError, load_settings
+from api.settings import load_settings
+from serving.errors import UserError
 from tests.support import gateways
 from tests.support.gateways import GatewayClient, noise_input
 from tests.support.problems import assert_problem
@@ -152,7 +153,7 @@ def test_the_openapi_document_has_the_key(guarded: GatewayClient) -> None:
     "entry", ["alice", f"alice:{BOB}", f"a b:{'0' * 64}", f"a:{'0' * 64}:0", f"a:{'0' * 63}"], ids=range(5)
 )
 def test_a_wrong_entry_is_refused_and_not_printed(entry: str) -> None:
-    with pytest.raises(SettingsError, match="DIGITGAN_API_KEYS=…: should be name:sha256") as error:
+    with pytest.raises(UserError, match="DIGITGAN_API_KEYS=…: should be name:sha256") as error:
         load_settings(api_keys=entry)
     assert BOB not in str(error.value)
     assert "alice" not in repr(load_settings(api_keys=f"alice:{hash_of(BOB)}"))

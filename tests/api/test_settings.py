@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from api.settings import SettingsError, load_settings
+from api.settings import load_settings
+from serving.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +28,7 @@ def test_settings_come_from_arguments_then_the_environment_then_the_defaults(mon
 def test_all_wrong_variables_are_named_with_their_values(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIGITGAN_PORT", "http")
     monkeypatch.setenv("DIGITGAN_LOG_LEVEL", "loud")
-    with pytest.raises(SettingsError, match=r"DIGITGAN_PORT=http: (.|\n)*DIGITGAN_LOG_LEVEL=loud: "):
+    with pytest.raises(UserError, match=r"DIGITGAN_PORT=http: (.|\n)*DIGITGAN_LOG_LEVEL=loud: "):
         load_settings()
 
 
@@ -35,7 +36,7 @@ def test_origins() -> None:
     assert load_settings(cors_origins="https://a.b:1, http://c").cors_origins == ("https://a.b:1", "http://c")
     assert load_settings(cors_origins="*").cors_origins == ("*",)
     for wrong in ("a.b", "ftp://a.b", "https://a.b/", "https://"):
-        with pytest.raises(SettingsError, match=r"DIGITGAN_CORS_ORIGINS=.*should be origins like https://example.org"):
+        with pytest.raises(UserError, match=r"DIGITGAN_CORS_ORIGINS=.*should be origins like https://example.org"):
             load_settings(cors_origins=wrong)
 
 
@@ -44,5 +45,5 @@ def test_the_model_servers_address() -> None:
     for target in ("localhost:8500", "[::1]:8500", "dns:///models:8500", "unix:/run/models.sock", several):
         assert load_settings(model_server=target).model_server == target
     for wrong in ("localhost", ":8500", "localhost:", "localhost:0", "localhost:65536", "a:b"):
-        with pytest.raises(SettingsError, match=r"DIGITGAN_MODEL_SERVER=.*should be host:port"):
+        with pytest.raises(UserError, match=r"DIGITGAN_MODEL_SERVER=.*should be host:port"):
             load_settings(model_server=wrong)

@@ -6,8 +6,9 @@ import grpc
 import pytest
 import trustme
 
-from api.settings import SettingsError, load_settings
+from api.settings import load_settings
 from serving.contract import MODELS
+from serving.errors import UserError
 from tests.support import gateways
 from tests.support.misbehaving import MisbehavingServer
 from tests.support.problems import assert_problem
@@ -84,5 +85,5 @@ def test_wrong_files_are_named_before_anything_listens(files: dict[str, Path], t
         ({"cert": cert, "key": key}, "DIGITGAN_MODEL_SERVER_TLS_CA"),
         ({"ca": ca, "cert": cert, "key": foreign}, "foreign.pem"),
     ):
-        with pytest.raises(SettingsError, match=words):
+        with pytest.raises(UserError, match=words):
             load_settings(**{f"model_server_tls_{name}": path for name, path in settings.items()})
