@@ -16,16 +16,15 @@ from api.settings import Settings
 _REF: Final = "#/components/schemas/{model}"
 _models: Final[set[type[BaseModel]]] = {schemas.Problem}
 
-WITH_BODY: Final = (
+WITH_BODY: Final = (  # the failures of every route that reads a body and negotiates its answer
     problems.MALFORMED_REQUEST,
     problems.NOT_ACCEPTABLE,
     problems.BODY_TOO_LARGE,
     problems.UNSUPPORTED_MEDIA_TYPE,
     problems.INVALID_REQUEST,
 )
-"""The failures of every route that reads a body and negotiates its answer."""
 
-UPSTREAM: Final = (
+UPSTREAM: Final = (  # the failures of every route that calls the model server
     problems.INTERNAL_ERROR,
     problems.BROKEN_CONTRACT,
     problems.MODEL_NOT_SERVED,
@@ -33,7 +32,6 @@ UPSTREAM: Final = (
     problems.MODEL_SERVER_UNREACHABLE,
     problems.TIMEOUT,
 )
-"""The failures of every route that calls the model server."""
 
 BINARY: Final[dict[str, Any]] = {"schema": {"type": "string", "format": "binary"}}  # of a body that isn't text
 

@@ -23,10 +23,8 @@ class GatewayState:
     inference: Inference
     indexes: Carried[SeedIndex]
     stories: Carried[Story]
-    draining: bool = False
-    """The gateway is about to stop: then it isn't ready, while it still answers."""
-    available_at: dict[str, float] = field(default_factory=dict)
-    """When each model was AVAILABLE last, in the time of ``time.monotonic``."""
+    draining: bool = False  # the gateway is about to stop: then it isn't ready, while it still answers
+    available_at: dict[str, float] = field(default_factory=dict)  # when a model was AVAILABLE last, by time.monotonic
 
     def __post_init__(self) -> None:
         self.large_bodies = asyncio.Semaphore(max(1, self.settings.max_waiting_bytes // self.settings.max_body_bytes))

@@ -16,14 +16,13 @@ from digitgan.commands import GROUP_OPTIONS
 from digitgan.errors import Stopped, stop_on_signals
 from serving.errors import UserError
 
-_MODULES: Final = {
+_MODULES: Final = {  # of the commands, below ``digitgan.commands``; the help page has this order
     **dict.fromkeys(("up", "serve", "gateway"), "serving"),
     **dict.fromkeys(("generate", "score", "dataset"), "client"),
     **dict.fromkeys(("train", "evaluate", "report", "export", "train-classifier"), "training"),
     "key": "serving",
     "models": "models",
 }
-"""The module of each command, below ``digitgan.commands``. The help page has this order."""
 
 
 class _Commands(Mapping[str, Any]):

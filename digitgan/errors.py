@@ -8,13 +8,12 @@ from typing import Final
 
 from serving.errors import UserError
 
-_MODULES: Final = {
+_MODULES: Final = {  # the top-level modules that each extra brings
     "client": ("httpx", "numpy", "PIL"),
     "gateway": ("fastapi", "uvicorn"),
     "model-server": ("openvino", "grpc_health"),
     "training": ("tensorflow", "scipy", "sklearn", "matplotlib", "jinja2", "PIL"),
 }
-"""The top-level modules that each extra brings."""
 
 
 class Stopped(BaseException):

@@ -19,8 +19,7 @@ from serving.contract import CLASSES, CLASSIFIER, DISCRIMINATOR, GENERATOR, IMAG
 from serving.dataset import Records, quotas, record
 from serving.tf_serving.client import Array
 
-MAX_SCANNED_WITHOUT_MATCH: Final = 2**14
-"""After so many seeds in a row without a digit to keep, the scan gives up, before clients and proxies do."""
+MAX_SCANNED_WITHOUT_MATCH: Final = 2**14  # seeds in a row: the scan then gives up, before clients and proxies do
 
 
 class SeedScan:

@@ -25,12 +25,11 @@ class Format:
     """A format of digits: encoded whole, or in batches while they are generated."""
 
     suffix: str
-    encode: Callable[[Digits, int, int], bytes] | None = None
-    """Of digits, scale, and milliseconds a frame."""
-    batches: Callable[[AsyncIterator[Digits], int, int], AsyncGenerator[bytes]] | None = None
-    """Of batches, count and scale."""
-    length: Callable[[int, int], int] | None = None
-    """The bytes of an answer by count and scale, where they are known before."""
+    encode: Callable[[Digits, int, int], bytes] | None = None  # of digits, scale, and milliseconds a frame
+    batches: Callable[[AsyncIterator[Digits], int, int], AsyncGenerator[bytes]] | None = (
+        None  # of batches, count, scale
+    )
+    length: Callable[[int, int], int] | None = None  # in bytes, of count and scale, where it is known before
     has_labels: bool = False
     animated: bool = False
 
@@ -90,7 +89,7 @@ def _zip(batches: AsyncIterator[Digits], count: int, scale: int) -> AsyncGenerat
     return as_zip(batches, files, "file,seed,digit,confidence\n", scale)
 
 
-FORMATS: Final = {
+FORMATS: Final = {  # by media type, the best ones first
     JSON: Format("json", encode=_json, has_labels=True),
     PNG: Format("png", encode=_sheet),
     ZIP: Format("zip", batches=_zip, has_labels=True),
@@ -102,7 +101,6 @@ FORMATS: Final = {
     # All 256 shades fit into the palette; without this option Pillow would look for a smaller one.
     "image/gif": Format("gif", encode=partial(_animation, "GIF", {"optimize": False}), animated=True),
 }
-"""Every format of digits by its media type, the best ones first."""
 
 
 def check_size(media_type: str, count: int, most: int, scale: int, max_pixels: int, fields: Sequence[str]) -> None:

@@ -23,11 +23,8 @@ JSON: Final = "application/json"
 _MESSAGES: Final = {"extra_forbidden": "There is no such field", "none_required": "is not supported"}
 """In place of pydantic's own, by the type of its error."""
 
-MAX_CONTAINERS: Final = 2**17
-"""Lists and objects in a JSON body, each of which takes 60 bytes of memory and more; or one for each 128 bytes."""
-MAX_VALUES: Final = 2**19
-"""Values in a JSON body; and one more for each 8 bytes beyond 4 MiB: a number of noise takes about 10."""
-
+MAX_CONTAINERS: Final = 2**17  # lists and objects in a JSON body, of 60 bytes and more; or one for each 128 bytes
+MAX_VALUES: Final = 2**19  # in a JSON body; and one more for each 8 bytes beyond 4 MiB: numbers of noise take about 10
 LARGE_BODY_BYTES: Final = 64 * 2**10  # a body up to this size fits into memory, on however many connections
 
 _Model = TypeVar("_Model", bound=BaseModel)

@@ -19,22 +19,20 @@ TIMEOUT_HEADER: Final = "Request-Timeout"
 _VALID_ID: Final = re.compile(rb"[A-Za-z0-9._~:/+=@-]{1,128}")  # can be logged, and sent on, without escapes
 _SECONDS: Final = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,6})?")
 
-TIMEOUT_PARAMETER: Final[dict[str, Any]] = {
+TIMEOUT_PARAMETER: Final[dict[str, Any]] = {  # the header as OpenAPI has it; a number without an exponent
     "name": TIMEOUT_HEADER,
     "in": "header",
     "schema": {"type": "number", "exclusiveMinimum": 0, "maximum": 999_999},
     "description": "The seconds that the request may take, or a batch of a stream. At most what the service allows,"
     " which is the default.",
 }
-"""The header as OpenAPI has it; a number without an exponent."""
 
 Part = Literal["turn", "model", "answer"]
-_RAN_OUT: Final[dict[Part, str]] = {
+_RAN_OUT: Final[dict[Part, str]] = {  # where time runs out, for metrics and in words
     "turn": "in the queue for the model server",
     "model": "at the model server",
     "answer": "while the answer was being made",
 }
-"""Where time runs out, for metrics and in words."""
 
 
 @dataclass(slots=True)
@@ -42,14 +40,10 @@ class CurrentRequest:
     """What is known so far of a request in progress."""
 
     request_id: str = ""
-    deadline: float = math.inf
-    """When its time limit ends, in the event loop's time."""
-    waited_for: Part = "answer"
-    """What it waited for when it was cancelled."""
-    model_seconds: float = 0.0
-    """Its waits for the model server."""
-    versions: dict[str, int] = field(default_factory=dict)
-    """The versions of the models that have answered it."""
+    deadline: float = math.inf  # when its time limit ends, in the event loop's time
+    waited_for: Part = "answer"  # when it was cancelled
+    model_seconds: float = 0.0  # its waits for the model server
+    versions: dict[str, int] = field(default_factory=dict)  # of the models that have answered it
 
 
 current: Final[ContextVar[CurrentRequest]] = ContextVar("current")  # the request that this task works for

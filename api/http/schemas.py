@@ -2,7 +2,6 @@
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from fastapi import Query
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -37,10 +36,10 @@ def _decimal(text: object) -> object:
 
 
 SeedInPath = Annotated[int, Field(ge=0, le=MAX_SEED), BeforeValidator(_decimal)]
-Scale = Annotated[int, Field(ge=1, le=32), BeforeValidator(_decimal)]
 Version = Annotated[int, Field(ge=0, le=MAX_SEED), BeforeValidator(_decimal)]
-GeneratorVersion = Annotated[Version | None, Query(description="The generator's version; the newest by default.")]
-
+GeneratorVersion = Annotated[Version | None, Field(description="The generator's version; the newest by default.")]
+_SCALE = Field(ge=1, le=32, description="Enlarges each pixel to a square of this side.")
+Scale = Annotated[int, _SCALE, BeforeValidator(_decimal)]
 Png = Annotated[str, Field(json_schema_extra={"contentEncoding": "base64", "contentMediaType": "image/png"})]
 
 
@@ -68,10 +67,8 @@ class _Body(BaseModel):
 
 
 class _Digits(_Body):
-    version: Version | None = None
-    """The generator's version; the newest by default."""
+    version: GeneratorVersion = None
     scale: Scale = 1
-    """Enlarges each pixel to a square of this side."""
 
 
 def _declare_sources(schema: dict[str, Any], model: "type[_Sourced]") -> None:

@@ -14,9 +14,7 @@ from api.oip.schemas import InferenceRequest, InputTensor
 from serving.contract import ModelSpec, TensorSpec
 from serving.tf_serving.client import Array, Prediction
 
-HEADER_LENGTH: Final = "Inference-Header-Content-Length"
-"""The header that says how many bytes of a body are JSON, where it isn't all of them."""
-
+HEADER_LENGTH: Final = "Inference-Header-Content-Length"  # says how many bytes of a body are JSON, if not all
 DATATYPES: Final = {"float32": "FP32", "uint8": "UINT8"}  # the protocol's names for the contract's dtypes
 _PLACE: Final = "/inputs/0"
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
 from api import openapi
@@ -46,7 +46,7 @@ _HEADERS: Final[dict[str, Any]] = {
 async def digit(
     request: Request,
     seed: Annotated[SeedInPath, Path(description="The digit's seed.")],
-    scale: Annotated[Scale, Query(description="Enlarges each pixel to a square of this side.")] = 1,
+    scale: Scale = 1,
     version: GeneratorVersion = None,
 ) -> Response:
     state: GatewayState = request.state.gateway

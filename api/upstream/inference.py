@@ -40,11 +40,8 @@ LARGE_AT_ONCE: Final = 2  # larger requests of a model in its queues, so that sm
 SLICE_ROWS: Final = 128  # of a large request in one call: a small request that waits for it waits no longer
 _ATTEMPTS: Final = 2
 
-Rows = Array | Sequence[int]
-"""Rows of a model's input. Seeds stand for their noise, which is computed when the call is sent."""
-
-Kind = tuple[str, str, int | None]
-"""Model, signature and version (None: the newest): what requests must have in common to share a call."""
+Rows = Array | Sequence[int]  # of a model's input; seeds stand for their noise, computed when the call is sent
+Kind = tuple[str, str, int | None]  # model, signature, version (None: the newest): the same for requests in one call
 
 _T = TypeVar("_T")
 

@@ -4,10 +4,10 @@ import asyncio
 import os
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import httpx
 import numpy as np
@@ -23,7 +23,7 @@ _LONGEST_PAUSE_S: Final = 5.0
 _TRY_AGAIN: Final = (429, 503)
 
 
-class AsyncClient:
+class AsyncClient(AbstractAsyncContextManager["AsyncClient"]):
     """``Client`` with ``await``. One event loop's tasks may share it. Use it in ``async with``, or ``close`` it."""
 
     def __init__(
@@ -41,9 +41,6 @@ class AsyncClient:
             headers["Authorization"] = f"Bearer {key}"
         self._retry_s = retry_s
         self._http = httpx.AsyncClient(base_url=self.url, timeout=timeout_s, headers=headers)
-
-    async def __aenter__(self) -> Self:
-        return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()

@@ -4,8 +4,9 @@ import asyncio
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from contextlib import AbstractContextManager
 from functools import wraps
-from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from digitgan.client.asynchronous import AsyncClient
 
@@ -47,7 +48,7 @@ def _iterating(
     return call
 
 
-class Client:
+class Client(AbstractContextManager["Client"]):
     """A gateway, as Python sees it: arrays in, arrays out.
 
     Connections are kept and reused, so make one client and keep it; threads may share it. Use it as a context manager,
@@ -78,9 +79,6 @@ class Client:
         self._thread = threading.Thread(target=_run, args=(self._loop,), name="digitgan-client", daemon=True)
         self._thread.start()
         self._stop = weakref.finalize(self, self._loop.call_soon_threadsafe, self._loop.stop)
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

@@ -15,19 +15,16 @@ SEEDS_APART: Final = 2**32  # between the first seeds of datasets, of which ther
 
 @dataclass(frozen=True)
 class Plan:
-    """The options of a dataset."""
+    """The options of a dataset with ``train`` and ``test`` digits."""
 
     train: int
-    """Digits in the training part."""
     test: int
     format: Format = "idx"
     balance: Balance = "uniform"
     confidence_floor: float = CONFIDENCE_FLOOR
     logit_floor: float | None = None
-    seed: int = 0
-    """Which dataset: it looks at the generator's seeds from seed · 2^32 on."""
-    generator: int | None = None
-    """The generator's version; None: the newest when the dataset begins."""
+    seed: int = 0  # which dataset: it looks at the generator's seeds from seed · 2^32 on
+    generator: int | None = None  # the generator's version; None: the newest when the dataset begins
 
     @property
     def count(self) -> int:
