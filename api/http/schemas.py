@@ -35,7 +35,7 @@ def _decimal(text: object) -> object:
     return text
 
 
-SeedInPath = Annotated[int, Field(ge=0, le=MAX_SEED), BeforeValidator(_decimal)]
+SeedInPath = Annotated[int, Field(ge=0, le=MAX_SEED, description="The digit's seed."), BeforeValidator(_decimal)]
 Version = Annotated[int, Field(ge=0, le=MAX_SEED), BeforeValidator(_decimal)]
 GeneratorVersion = Annotated[Version | None, Field(description="The generator's version; the newest by default.")]
 _SCALE = Field(ge=1, le=32, description="Enlarges each pixel to a square of this side.")

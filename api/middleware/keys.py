@@ -40,10 +40,7 @@ def hash_of(key: str) -> str:
 
 
 def keys_of(text: str) -> dict[str, int | None]:
-    """Returns the images a minute (None: the default) of each key in a setting, by its SHA-256.
-
-    Raises ValueError for a wrong key, and for a name that is there twice.
-    """
+    """Returns each key's images a minute (None: the default) by its SHA-256. Raises ValueError for a wrong entry."""
     names: set[str] = set()
     limits: dict[str, int | None] = {}
     for entry in text.replace(",", " ").split():

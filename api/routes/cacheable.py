@@ -3,9 +3,9 @@
 import hashlib
 from collections.abc import Mapping
 from functools import partial
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from api import openapi
@@ -43,12 +43,7 @@ _HEADERS: Final[dict[str, Any]] = {
     openapi_extra={"parameters": [TIMEOUT_PARAMETER]},
     response_class=Response,
 )
-async def digit(
-    request: Request,
-    seed: Annotated[SeedInPath, Path(description="The digit's seed.")],
-    scale: Scale = 1,
-    version: GeneratorVersion = None,
-) -> Response:
+async def digit(request: Request, seed: SeedInPath, scale: Scale = 1, version: GeneratorVersion = None) -> Response:
     state: GatewayState = request.state.gateway
     with state.admission.images(request, 1):
         async with time_limit(request):

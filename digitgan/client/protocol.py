@@ -111,10 +111,7 @@ def digits_from_zip(response: httpx.Response) -> Digits:
 async def read_records(
     response: httpx.Response, chunks: AsyncIterator[bytes], count: int, scale: int
 ) -> AsyncGenerator[LabelledDigits, None]:
-    """Yields the digits of POST /dataset as they come: an .npy file of records (``docs/http.md``).
-
-    Raises BrokenStreamError if digits are missing at the end.
-    """
+    """Yields the digits of POST /dataset as they come. Raises BrokenStreamError if digits are missing at the end."""
     versions = {
         "generator": int(response.headers["X-Model-Version"]),
         "classifier": int(response.headers["X-Classifier-Version"]),
