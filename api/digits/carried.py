@@ -111,7 +111,7 @@ class SeedIndex:
         return cls(version, digits, entries[contract.CONFIDENCES], entries[contract.CURATED] != 0)
 
     def choose(self, request: GenerateRequest) -> list[int]:
-        """Returns seeds of the kind of ``request``: the next from ``start`` on, or random ones. Raises ProblemError (422)."""
+        """Returns seeds for ``request``: the next from ``start`` on, or random ones. Raises ProblemError (422)."""
         fits = self.digits != NOT_INDEXED if request.digit is None else self.digits == request.digit
         fits &= self.confidences >= 0.9  # a doubtful image does not count as any digit
         fitting = np.flatnonzero(fits & self.curated if request.curated else fits)
