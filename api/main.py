@@ -81,13 +81,16 @@ def run(settings: Settings, transport: Transport | None = None) -> int:
     Prints to stdout its URL as soon as it answers, and a line that begins with "Ready" when the models are there too.
     ``transport``: as in ``create_app``.
     """
+    ipv6 = ":" in settings.host
+    family = socket.AF_INET6 if ipv6 else socket.AF_INET
     try:
-        listener = _listen(settings.host, settings.port)
+        listener = socket.create_server((settings.host, settings.port), family=family, dualstack_ipv6=ipv6)
     except OSError as error:
         print(f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}", file=sys.stderr)
         return 1
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)  # its connections inherit it
     logs.configure(settings.log_level, settings.log_format)
-    name = f"[{settings.host}]" if ":" in settings.host else settings.host
+    name = f"[{settings.host}]" if ipv6 else settings.host
     with listener:
         connections = allow_connections(settings.max_connections)
         config = uvicorn.Config(
@@ -116,14 +119,6 @@ def allow_connections(wanted: int) -> int:
         soft = min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     return max(1, min(wanted, soft - _SPARE_FILES))
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    ipv6 = ":" in host
-    family = socket.AF_INET6 if ipv6 else socket.AF_INET
-    listener = socket.create_server((host, port), family=family, dualstack_ipv6=ipv6)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)  # its connections inherit it
-    return listener
 
 
 def main() -> int:

@@ -9,6 +9,7 @@ import orjson
 from starlette.responses import Response
 
 MEDIA_TYPE: Final = "application/problem+json"
+OIP_PREFIX: Final = "/v2"  # below it, clients of the Open Inference Protocol look for ``error``
 
 _MEANINGS: Final = {
     slug: meaning.strip()
@@ -108,9 +109,6 @@ def invalid(*errors: Mapping[str, str]) -> ProblemError:
     places = [error.get("pointer", error.get("parameter", "")) for error in errors]
     where = ", ".join(place or "the body" for place in places)
     return ProblemError(INVALID_REQUEST, f"invalid: {where}: {errors[0]['detail']}", errors=errors)
-
-
-OIP_PREFIX: Final = "/v2"  # below it, clients of the Open Inference Protocol look for ``error``
 
 
 def problem_response(error: ProblemError, path: str) -> Response:

@@ -4,6 +4,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
+State = Literal["READY", "LOADING", "UNLOADING", "UNAVAILABLE"]
+
 
 class _Request(BaseModel):
     """Part of a request. An optional member that is null counts as absent, as in KServe and MLServer."""
@@ -93,9 +95,6 @@ class InferenceResponse(BaseModel):
     model_version: str = Field(description="Its version, as the model server says.")
     id: str = Field(default_factory=str, description="The request's, if it has one.")
     outputs: list[OutputData] = Field(description="The outputs, in the order of the request.")
-
-
-State = Literal["READY", "LOADING", "UNLOADING", "UNAVAILABLE"]
 
 
 class RepositoryEntry(BaseModel):

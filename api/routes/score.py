@@ -29,6 +29,7 @@ from serving.tf_serving.client import Prediction
 router = APIRouter(route_class=bodies.RouteWithBody)
 
 FIELD: Final = "images"
+_STANDARD: Final = bytes.maketrans(b"-_", b"+/")  # from base64url
 _DECODING: Final = ThreadPoolExecutor(2)  # decodes images: 16 million pixels of 16 bits take 180 MB on the way
 _FILES: Final = {"type": "array", "minItems": 1, "items": openapi.BINARY["schema"]}
 _BODY: Final[dict[str, Any]] = {
@@ -114,9 +115,6 @@ async def _from_part(part: UploadFile | str, pointer: str) -> bytes:
     if part.startswith("data:"):
         return _from_base64(part, pointer)
     raise invalid(at_pointer(pointer, "this part is no file: its Content-Disposition has no filename"))
-
-
-_STANDARD: Final = bytes.maketrans(b"-_", b"+/")
 
 
 def _from_base64(text: str, pointer: str) -> bytes:

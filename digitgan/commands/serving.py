@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from api.settings import Settings
 
 app: Final = typer.Typer(**GROUP_OPTIONS)
+_MAX_PORT: Final = 65535
 
 ModelsOption = Annotated[
     Path | None,
@@ -29,8 +30,11 @@ ModelsOption = Annotated[
         "--models", help="Base directory: MODELS/<name>/<version>/saved_model.pb. Default: the package's own models."
     ),
 ]
+HostOption = Annotated[str | None, typer.Option(help="The address to listen on. Default: 127.0.0.1.")]
+PortOption = Annotated[
+    int | None, typer.Option(help="The port to listen on; 0 takes a free one. Default: 8000.", min=0, max=_MAX_PORT)
+]
 
-_MAX_PORT: Final = 65535
 _TENSORFLOW_SERVING: Final = typer.Option(hidden=True)  # a flag of tensorflow_model_server, which either server takes
 _OUR_NAMES: Final = {"model_config_file": "config", "file_system_poll_wait_seconds": "poll-seconds"}
 
@@ -133,12 +137,6 @@ def serve(
     )
     log = logging.getLogger("digitgan")
     sys.exit(serve_models(options, ready=lambda address: log.info("The model server listens on %s (gRPC)", address)))
-
-
-HostOption = Annotated[str | None, typer.Option(help="The address to listen on. Default: 127.0.0.1.")]
-PortOption = Annotated[
-    int | None, typer.Option(help="The port to listen on; 0 takes a free one. Default: 8000.", min=0, max=_MAX_PORT)
-]
 
 
 @command(app, "gateway", "Serve")

@@ -62,7 +62,7 @@ def make(out: Path, plan: Plan, client: Client) -> None:
         files = work / "files"
         shutil.rmtree(files, ignore_errors=True)
         files.mkdir()
-        _write(files, plan, versions, _read_records(work))
+        _write(files, plan, versions, np.fromfile(work / _RECORDS, record()))
         files.replace(out)
         shutil.rmtree(work)
 
@@ -99,7 +99,7 @@ def _collect(work: Path, plan: Plan, client: Client) -> dict[str, int]:
     path = work / _RECORDS
     path.touch()
     os.truncate(path, path.stat().st_size // record().itemsize * record().itemsize)  # A stop may leave half a record.
-    records = _read_records(work)
+    records = np.fromfile(path, record())
     counts = np.bincount(records["digit"], minlength=CLASSES)
     next_seed = int(records["seed"][-1]) + 1 if len(records) else plan.first_seed
     announce(f"Collecting digits in {work}; if stopped, the same command continues")
@@ -138,10 +138,6 @@ def append(path: Path, part: LabelledDigits) -> None:
     records["confidence"], records["logit"] = part.confidences, part.logits
     with path.open("ab") as file:
         file.write(records.tobytes())
-
-
-def _read_records(work: Path) -> Records:
-    return np.fromfile(work / _RECORDS, record())
 
 
 def _write(files: Path, plan: Plan, versions: dict[str, int], records: Records) -> None:
