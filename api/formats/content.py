@@ -13,7 +13,6 @@ from PIL import Image
 
 from api.digits.making import Digits
 from api.formats import images
-from api.formats.images import NPY, PNG
 from api.formats.streams import ZIP, Files, as_zip, chunks
 from api.http.bodies import JSON
 from api.http.problems import at_pointer, invalid
@@ -91,9 +90,9 @@ def _zip(batches: AsyncIterator[Digits], count: int, scale: int) -> AsyncGenerat
 
 FORMATS: Final = {  # by media type, the best ones first
     JSON: Format("json", encode=_json, has_labels=True),
-    PNG: Format("png", encode=_sheet),
+    images.PNG: Format("png", encode=_sheet),
     ZIP: Format("zip", batches=_zip, has_labels=True),
-    NPY: Format("npy", batches=_npy, length=_npy_length),
+    images.NPY: Format("npy", batches=_npy, length=_npy_length),
     "image/apng": Format("png", encode=partial(_animation, "PNG", {"compress_level": 6}), animated=True),
     "image/webp": Format(
         "webp", encode=partial(_animation, "WEBP", {"lossless": True, "quality": 20, "method": 0}), animated=True
@@ -111,7 +110,7 @@ def check_size(media_type: str, count: int, most: int, scale: int, max_pixels: i
     if count > most:
         detail = f"{count} images; at most {most} are made as {media_type}"
         raise invalid(*(at_pointer(f"/{field}", detail) for field in fields))
-    height, width = images.sheet_shape(count) if media_type == PNG else (count * IMAGE_SIDE, IMAGE_SIDE)
+    height, width = images.sheet_shape(count) if media_type == images.PNG else (count * IMAGE_SIDE, IMAGE_SIDE)
     pixels = height * width * scale**2
     if FORMATS[media_type].encode and pixels > max_pixels:
         detail = f"{pixels} pixels; at most {max_pixels} are made as {media_type}"

@@ -13,9 +13,7 @@ from starlette.responses import Response
 
 from api import openapi
 from api.http import bodies, problems, schemas
-from api.http.bodies import JSON
 from api.http.current_request import time_limit
-from api.http.problems import ProblemError
 from api.oip.messages import DATATYPES, HEADER_LENGTH, read_request, write_answer
 from api.oip.schemas import InferenceRequest, InferenceResponse, ModelMetadata, RepositoryEntry, State, TensorMetadata
 from api.routes import status
@@ -63,7 +61,7 @@ _INFER: Final[dict[str, Any]] = {
             problems.MALFORMED_REQUEST, problems.BODY_TOO_LARGE, problems.UNSUPPORTED_MEDIA_TYPE, *_VERSION_FAILURES
         ),
     },
-    "openapi_extra": openapi.body({JSON: openapi.schema_of(InferenceRequest), BINARY: openapi.BINARY}),
+    "openapi_extra": openapi.body({bodies.JSON: openapi.schema_of(InferenceRequest), BINARY: openapi.BINARY}),
     "response_class": Response,
 }
 
@@ -143,7 +141,7 @@ async def model_ready(request: Request, model: ModelInPath, version: Version = N
     available = found.serving is not None if version is None else found.versions[0].state == "AVAILABLE"
     if not available:
         detail = f"{model if version is None else f'version {version} of {model}'} is not AVAILABLE"
-        raise ProblemError(problems.NOT_READY, detail, errors=[{"model": model, "detail": detail}])
+        raise problems.ProblemError(problems.NOT_READY, detail, errors=[{"model": model, "detail": detail}])
     return {"name": model, "ready": True}
 
 
@@ -172,7 +170,7 @@ async def infer(
 
 def _spec(model: str) -> ModelSpec:
     if model not in MODELS:
-        raise ProblemError(problems.MODEL_NOT_FOUND, f"the models are {', '.join(MODELS)}")
+        raise problems.ProblemError(problems.MODEL_NOT_FOUND, f"the models are {', '.join(MODELS)}")
     return MODELS[model]
 
 

@@ -13,7 +13,6 @@ from api.formats import images
 from api.http import problems
 from api.http.bodies import JSON
 from api.http.current_request import TIMEOUT_PARAMETER, time_limit
-from api.http.problems import ProblemError
 from api.http.schemas import GeneratorVersion, Scale, SeedInPath, StoryResponse
 from api.state import GatewayState
 from api.upstream.inference import retry_on_swap
@@ -70,7 +69,7 @@ async def story(request: Request, version: GeneratorVersion = None) -> Response:
     async with time_limit(request):
         found = await retry_on_swap(GENERATOR, version, partial(stories.of, version), stories.forget_newest)
     if found is None:
-        raise ProblemError(problems.NO_STORY, "the generator's version was exported without its story")
+        raise problems.ProblemError(problems.NO_STORY, "the generator's version was exported without its story")
     headers = {"X-Model": GENERATOR, "X-Model-Version": str(found.version)}
     return _cacheable(request, found.content, JSON, headers, version)
 

@@ -18,7 +18,6 @@ from opentelemetry.sdk.environment_variables import OTEL_SERVICE_NAME
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace import SpanKind, StatusCode
 
 from api.telemetry.logs import LimitRepeats
 
@@ -62,7 +61,7 @@ class Traces(grpc.aio.UnaryUnaryClientInterceptor):
         name = client_call_details.method.decode().removeprefix("/")
         service, _, method = name.partition("/")
         attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method, **_call_attributes(request)}
-        with self._tracer.start_as_current_span(name, kind=SpanKind.CLIENT, attributes=attributes) as span:
+        with self._tracer.start_as_current_span(name, kind=trace.SpanKind.CLIENT, attributes=attributes) as span:
             context: dict[str, str] = {}
             propagate.inject(context)
             metadata = grpc.aio.Metadata(*(client_call_details.metadata or ()), *context.items())
@@ -70,7 +69,7 @@ class Traces(grpc.aio.UnaryUnaryClientInterceptor):
             code = await call.code()
             span.set_attribute("rpc.grpc.status_code", code.value[0])
             if code is not grpc.StatusCode.OK:
-                span.set_status(StatusCode.ERROR, code.name)
+                span.set_status(trace.StatusCode.ERROR, code.name)
             return call
 
 
