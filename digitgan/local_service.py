@@ -9,11 +9,10 @@ from typing import Any, Final
 
 from digitgan.errors import require
 
-OWN_MODEL_SERVER: Final[dict[str, Any]] = {
+OWN_MODEL_SERVER: Final[dict[str, Any]] = {  # whatever the environment says of a model server elsewhere
     "model_server": "unix:",
     **dict.fromkeys(("model_server_tls_ca", "model_server_tls_cert", "model_server_tls_key")),
 }
-"""The gateway's settings for models of its own, whatever the environment says of a model server elsewhere."""
 
 
 @contextmanager

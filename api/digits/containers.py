@@ -8,8 +8,7 @@ from typing import Final
 
 MOST_SCANS: Final = 64  # of a JPEG; progressive encoders make about 10
 PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
-_ALONE: Final = frozenset({0x00, 0x01, 0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE)})
-"""Markers that no length follows (or that Pillow takes for such)."""
+_ALONE: Final = frozenset({0x00, 0x01, 0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE)})  # Pillow reads no length there
 
 
 def complaint(file: bytes) -> str:

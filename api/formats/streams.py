@@ -22,8 +22,7 @@ ZIP: Final = "application/zip"
 
 _log: Final = logging.getLogger(__name__)
 
-Files = tuple[list[str], Pixels, list[str]]
-"""Images for an archive: names, pixels uint8 [N, 28, 28], and a line of "labels.csv" for each, or no lines."""
+Files = tuple[list[str], Pixels, list[str]]  # names, images uint8 [N, 28, 28], and their lines of "labels.csv" or none
 
 _T = TypeVar("_T")
 

@@ -18,7 +18,7 @@ from serving.tf_serving.client import DeadlineError, ModelServerError, VersionNo
 
 _log = logging.getLogger(__name__)
 
-UPSTREAM: Final[dict[type[ModelServerError], tuple[ProblemType, str]]] = {
+UPSTREAM: Final[dict[type[ModelServerError], tuple[ProblemType, str]]] = {  # the log has the server's message
     VersionNotFoundError: (problems.VERSION_NOT_FOUND, "{model} has no version {version}"),
     client.ModelNotServedError: (problems.MODEL_NOT_SERVED, "{model} is not AVAILABLE"),
     client.OverloadedError: (problems.OVERLOADED, "the model server refused more work for {model}"),
@@ -31,7 +31,6 @@ UPSTREAM: Final[dict[type[ModelServerError], tuple[ProblemType, str]]] = {
     client.NoSignatureError: (problems.BROKEN_CONTRACT, "{model} does not answer as agreed"),
     DeadlineError: (problems.TIMEOUT, "the time ran out at the model server: {model} took too long"),
 }
-"""The problem and its detail for each failure of the model server. The log has the server's own message."""
 
 
 def problem_of(error: ModelServerError) -> ProblemError:

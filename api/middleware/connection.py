@@ -35,11 +35,10 @@ _NOT_HTTP: Final = "not an HTTP/1.1 request"
 
 
 class Connection(HttpToolsProtocol):
-    """One connection.
+    """One connection. A request's task is cancelled when its client disconnects.
 
-    A request's task is cancelled when its client disconnects. An error in a request is answered after the answers to
-    the requests before it; then the connection closes. While the service is full, the task of a request for images
-    waits for a small body, which shows whether the service would refuse the request.
+    An error in a request is answered after the answers to the requests before it; then the connection closes. While the
+    service is full, the task of a request for images waits for a small body, which shows whether to refuse the request.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

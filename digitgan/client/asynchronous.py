@@ -67,8 +67,7 @@ class AsyncClient(AbstractAsyncContextManager["AsyncClient"]):
             count: the number of digits; the gateway chooses their seeds, which the result names.
             seeds: one or several, 0 to 2^53 − 1.
             noise: float [100] or [N, 100].
-            digit: with ``count``, only images that read as this digit; they come with labels.
-            curated: with ``count``, only good ones; they come with labels.
+            digit, curated: with ``count``, only images that read as this digit, only good ones; they come with labels.
             labels: also return which digit each image reads as.
             version: of the generator; the newest by default.
             scale: 1 to 32: each pixel becomes a square of this side.

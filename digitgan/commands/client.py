@@ -238,11 +238,10 @@ def dataset(
     """
     require("client")
     from digitgan.dataset import job
-    from digitgan.dataset.plan import Plan
 
     if url and models:
         raise UserError("--url and --models both say what makes the digits: give one of them")
-    plan = Plan(
+    plan = job.Plan(
         train=count,
         test=count // 6 if test is None else test,
         format=format_,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from digitgan.dataset.plan import SEEDS_APART, Plan
+from digitgan.dataset.job import SEEDS_APART, Plan
 from tests.support.commands import digitgan, stopped_after
 from tests.support.indexed_models import INDEXED, SHADE
 from training import data
