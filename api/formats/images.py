@@ -54,8 +54,7 @@ def sheet_shape(count: int) -> tuple[int, int]:
 def sheet(digits: Pixels) -> Pixels:
     """Returns ``digits`` [N, 28, 28] row by row on a black sheet, as near to a square as N allows."""
     if len(digits) == 1:
-        alone: Pixels = digits[0]
-        return alone
+        return np.asarray(digits[0])
     pixels = np.zeros(sheet_shape(len(digits)), np.uint8)
     columns = pixels.shape[1] // _CELL
     for place, digit in enumerate(digits):

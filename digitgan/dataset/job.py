@@ -137,8 +137,7 @@ def _begun_with(work: Path, plan: Plan) -> dict[str, int]:
         raise UserError(
             f"{work} was begun with other options ({', '.join(others)}): use those, or delete it to start again"
         )
-    versions: dict[str, int] = state["versions"]
-    return versions
+    return dict(state["versions"])
 
 
 def _collect(work: Path, plan: Plan, client: Client) -> dict[str, int]:
