@@ -1,7 +1,4 @@
-"""Generates the digits of a request: all of one version, in batches, with labels if the request wants them.
-
-The seeds of digits of a kind (``digit``, ``curated``) come from the index of a version, and that version makes them.
-"""
+"""Generates the digits of a request: all of one version, in batches, with labels if the request wants them."""
 
 import secrets
 from collections.abc import AsyncGenerator, Sequence

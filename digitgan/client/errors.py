@@ -88,10 +88,9 @@ _BY_TYPE: Final[dict[str, type[ProblemError]]] = {
 
 def problem_in(response: httpx.Response) -> DigitganError:
     """Returns what an answer with an error status means. Its body has been read."""
-    media_type = response.headers.get("content-type", "").partition(";")[0]
     try:
-        if media_type != "application/problem+json":
-            raise ValueError(media_type)
+        if response.headers["content-type"].partition(";")[0] != "application/problem+json":
+            raise ValueError("no problem document")
         document = response.json()
         status = response.status_code
         by_status = UnavailableError if status == 503 else ServiceError if status >= 500 else RefusedError
