@@ -19,7 +19,10 @@ def prepare_tensorflow() -> None:
     """Sets how this process computes. Every command that computes calls it first; calling it again changes nothing."""
     # TF32 rounds operands to a 10-bit mantissa. Pixels of a saved graph would differ from those of its network.
     tf.config.experimental.enable_tensor_float_32_execution(False)
-    tf.config.experimental.enable_op_determinism()  # So that a resumed run equals an uninterrupted one.
+    # A resumed run equals an uninterrupted one. TensorFlow's arithmetic optimiser changes the order of sums, and may
+    # choose another order in each process.
+    tf.config.experimental.enable_op_determinism()
+    tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
     for gpu in tf.config.list_physical_devices("GPU"):
         with suppress(RuntimeError):  # The program has used the GPU already.
             tf.config.experimental.set_memory_growth(gpu, True)  # Other processes can share the card.

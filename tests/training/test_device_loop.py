@@ -1,5 +1,7 @@
 """Batches are the same stream from any step on, wherever a call ends."""
 
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -65,3 +67,29 @@ def test_a_stop_ends_the_loop_after_a_call() -> None:
 
 def test_a_call_is_of_many_steps() -> None:
     assert len(list(build_loop().run(0, [2000]))) < 200
+
+
+TRAIN = """
+import zlib
+from dataclasses import replace
+import numpy as np
+from training import devices
+from training.config import PRESETS, TrainingConfig
+from training.gan.step import Trainer
+
+strategy = devices.strategy()
+recipe = replace(PRESETS["best"], batch_size=32, augmentation=0.5)
+trainer = Trainer(TrainingConfig("best", recipe, seed=0, steps=6, images=1800, data="", data_sha256=""), strategy)
+images = np.random.default_rng(0).integers(0, 256, (1800, 28, 28), np.uint8)
+for _ in trainer.loop(images).run(0, [6]):
+    pass
+print(zlib.crc32(b"".join(weight.numpy().tobytes() for weight in trainer.generator.trainable_variables)))
+"""
+
+
+def test_every_process_computes_the_same_weights() -> None:
+    """Each process optimises its graphs anew, and a run may continue in another one."""
+    processes = [subprocess.Popen([sys.executable, "-c", TRAIN], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    first, second = (process.communicate()[0] for process in processes)
+    assert first
+    assert first == second
