@@ -23,7 +23,7 @@ def test_the_slider_leads_through_the_milestones(open_page: Open) -> None:
         expect(slider).to_have_attribute("aria-valuetext", words)
         # The picture is decoded beside.
         wait_until(lambda shade=shade: pixels_of(page, "#lapse").max() == shade)  # type: ignore[misc]
-    expect(page.locator("#lapse-where")).to_have_text(f"step 1,000, epoch {CONFIG.epochs_at(1000):.0f}")
+    expect(page.locator("#lapse-where")).to_have_text(f"step 1,000, epoch {CONFIG.epochs_at(1000):.2f}")
 
 
 def test_slider_and_curves_have_one_axis(open_page: Open) -> None:

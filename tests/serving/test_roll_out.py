@@ -319,7 +319,7 @@ def test_the_documented_server_starts_again_after_a_promote(program: str, tmp_pa
         flags = [
             flag for flag in flags if flag.partition("=")[0] not in ("--rest_api_port", "--monitoring_config_file")
         ]
-    for labels in ({}, {"stable": 2}):
+    for labels in ({}, {"stable": 3}):
         with ModelServerProcess(program, flags, f"127.0.0.1:{port}"), connected(f"127.0.0.1:{port}") as servers:
             assert servers[0].labels(GENERATOR, ["stable"]) == labels
-            RollOut(tmp_path, servers, print).promote(GENERATOR, 2, STABLE, {}, force=False)
+            RollOut(tmp_path, servers, print).promote(GENERATOR, 3, STABLE, {}, force=False)
