@@ -22,7 +22,7 @@ class StoredVersion:
 def find_versions(base_path: Path) -> dict[int, StoredVersion]:
     """Returns the version directories under ``base_path``, by number. Raises OSError when it can't be listed.
 
-    A version is a directory whose name is a positive integer in plain decimal form. Any other name, such as that of an
+    A version's directory is named by a positive integer in plain decimal form. Any other name, such as that of an
     unfinished version, is ignored.
     """
     found = {}

@@ -31,7 +31,7 @@ class Rule:
 
 
 class Checked:
-    """A dataclass that raises ConfigError for the first field whose value breaks the rule in its annotation."""
+    """A dataclass that checks its fields: the first that breaks the rule in its annotation raises ConfigError."""
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self), include_extras=True).items():

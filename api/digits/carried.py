@@ -57,7 +57,7 @@ class Carried(Generic[_T]):
             async with self._fetching:
                 if version not in self._found:
                     self._found[version] = await self._fetch(version)
-                    while len(self._found) > 4:
+                    while len(self._found) > 4:  # more versions than are served at a time
                         del self._found[next(iter(self._found))]
         return self._found[version]
 

@@ -24,11 +24,12 @@ class Format:
     """A format of digits: encoded whole, or in batches while they are generated."""
 
     suffix: str
-    encode: Callable[[Digits, int, int], bytes] | None = None  # of digits, scale, and milliseconds a frame
-    batches: Callable[[AsyncIterator[Digits], int, int], AsyncGenerator[bytes]] | None = (
-        None  # of batches, count, scale
-    )
-    length: Callable[[int, int], int] | None = None  # in bytes, of count and scale, where it is known before
+    # Of the digits, the scale, and the milliseconds a frame.
+    encode: Callable[[Digits, int, int], bytes] | None = None
+    # Of the batches, the count and the scale.
+    batches: Callable[[AsyncIterator[Digits], int, int], AsyncGenerator[bytes]] | None = None
+    # In bytes, of count and scale, where it is known before.
+    length: Callable[[int, int], int] | None = None
     has_labels: bool = False
     animated: bool = False
 

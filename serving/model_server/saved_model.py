@@ -203,7 +203,7 @@ def _converted(path: Path, meta_graph: apis.MetaGraphDef, name: str) -> Any:
 
 
 def _compile(graph: Any, hints: dict[str, Any], for_one_row: bool) -> tuple[Any, Any]:
-    """Returns the graph compiled for any number of rows, and for one row, whose fixed shapes save time."""
+    """Returns the graph compiled for any number of rows, and for one row: fixed shapes save time."""
     any_rows = one_row = _CORE.compile_model(graph, "CPU", hints)
     if for_one_row:
         with suppress(RuntimeError):  # its operations do not take one row

@@ -11,7 +11,7 @@ from tests.support.misbehaving import Holding, MisbehavingServer
 
 @pytest.fixture(scope="session")
 def faulty() -> Iterator[FaultyClient]:
-    """A client of a gateway whose model server does what the test says."""
+    """Gives a client of a gateway whose model server does what the test says."""
     with gateways.faulty() as client:
         yield client
 

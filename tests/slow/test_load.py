@@ -70,7 +70,7 @@ STREAMS: Final[tuple[Request, ...]] = (
     lambda http, n: http.post("/generate", json={"count": 300}, headers=NPY),
     lambda http, n: http.post("/dataset", json={"count": 20, "first_seed": n}),
 )
-"""Requests that succeed, and whose answers break off if the model server ends."""
+"""Requests that succeed. Their answers break off if the model server ends."""
 BAD: Final[tuple[tuple[int, Request], ...]] = (
     (404, lambda http, n: http.get(f"/nothing/{n}")),
     (404, lambda http, n: http.get(f"/digits/{n}.png", params={"version": 1000 + n})),

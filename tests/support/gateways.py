@@ -102,7 +102,7 @@ class FaultyClient(GatewayClient):
 
 @contextmanager
 def faulty(**settings: object) -> Iterator[FaultyClient]:
-    """Gives a client of a gateway whose model server does what the test says."""
+    """Gives a client of a gateway. Its model server does what the test says."""
     with (
         MisbehavingServer("127.0.0.1:0") as server,
         gateway(server.target, **settings) as process,

@@ -162,7 +162,7 @@ def digit_score(probabilities: Floats) -> float:
 
 
 def legible_share(probabilities: Floats) -> float:
-    """The share of images whose most likely digit has a probability of at least 0.99."""
+    """The share of images that show a digit with a probability of at least 0.99."""
     return float((probabilities.max(1) >= LEGIBLE_CONFIDENCE).mean())
 
 

@@ -28,7 +28,7 @@ STORY_FILE: Final = "story.json"
 
 
 def report(folder: Path, run: Path | None, classify: Classify) -> Path:
-    """Writes report.html, whose path it returns, and a run's story. Raises UserError for a file that can't be read."""
+    """Writes report.html and a run's story, and returns the report's path. Raises UserError for an unreadable file."""
     evaluation = _read_json(folder / EVALUATION_FILE)
     story, config, newest = None, None, None
     if run:
