@@ -1,6 +1,6 @@
 """Measures images against one set of reference images."""
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,8 +8,11 @@ from numpy.typing import NDArray
 from training.data import Images
 from training.evaluation import statistics
 from training.evaluation.classifier import EvaluationClassifier
-from training.evaluation.figures import Measurement
+from training.evaluation.figures import Measurement, mean_of
 from training.evaluation.statistics import Gaussian, Manifold, nearest_images
+
+REFERENCE_SAMPLES: Final = 5
+"""The most samples of training images whose mean is the reference."""
 
 
 class Evaluator:
@@ -42,7 +45,10 @@ class Evaluator:
         }
 
     def measure(self, images: Images, rank: int = 1) -> Measurement:
-        """Measures images, uint8 [N, 28, 28], by their ``rank``-nearest training image. Raises UserError if too few."""
+        """Measures images, uint8 [N, 28, 28], by their ``rank``-nearest training image; 0: leaves that out.
+
+        Raises UserError if they are too few.
+        """
         features, probabilities = self._classifier.predict(images)
         return Measurement(
             features,
@@ -54,11 +60,19 @@ class Evaluator:
             **self._reference,
         )
 
-    def measure_real(self, count: int) -> Measurement:
-        """Measures ``count`` training images, or all, in place of generated ones: no generator should do better."""
-        size = min(count, len(self._training_images))
-        drawn = np.sort(np.random.default_rng(0).choice(len(self._training_images), size, replace=False))
-        return self.measure(self._training_images[drawn], rank=2)  # The nearest to each of these is itself.
+    def measure_real(self, count: int, samples: int = REFERENCE_SAMPLES) -> dict[str, dict[str, Any]]:
+        """Measures ``count`` training images, or all, in place of generated ones: no generator should do better.
+
+        Returns ``figures`` and ``intervals``, each the mean over disjoint samples, as many as there are images for: a
+        single one can be far from the others by chance. The nearest training images, which take the longest to find,
+        are those of the first sample.
+        """
+        images = self._training_images
+        size = min(count, len(images))
+        rows = np.random.default_rng(0).permutation(len(images))[: len(images) // size * size].reshape(-1, size)
+        # The nearest training image of a training image is itself.
+        found = [self.measure(images[each], rank=0 if k else 2) for k, each in enumerate(rows[:samples])]
+        return {part: mean_of([getattr(each, part) for each in found]) for part in ("figures", "intervals")}
 
     def _to_training(self, images: Images, rank: int = 1) -> NDArray[np.float64] | None:
-        return None if self._light else nearest_images(images, self._training_images, rank)[0][:, -1]
+        return None if self._light or not rank else nearest_images(images, self._training_images, rank)[0][:, -1]

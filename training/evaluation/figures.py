@@ -1,6 +1,6 @@
 """The figures of an evaluation: each function computes one, and its docstring is what the report says of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Final, Self
@@ -58,6 +58,11 @@ class Measurement:
             name: statistics.without(rows, group) for name, rows in vars(self).items() if isinstance(rows, np.ndarray)
         }
         return replace(self, **kept)
+
+
+def mean_of(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The mean of the figures, or of the intervals' ends, of measurements; each over those that have it."""
+    return {key: np.mean([each[key] for each in found if key in each], axis=0).tolist() for key in found[0]}
 
 
 Compute = Callable[[Measurement], float | list[float] | None]  # None where the measurement lacks what it needs.

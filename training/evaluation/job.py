@@ -22,7 +22,7 @@ SCORED: Final = 2000
 def evaluate(
     source: Source, dataset: Dataset, classifier: EvaluationClassifier, count: int
 ) -> tuple[dict[str, Any], Images, Measurement]:
-    """Measures the images of the seeds 0 … count-1, and as many training images, against the test images.
+    """Measures the images of the seeds 0 … count-1, and samples of as many training images, against the test images.
 
     Returns what evaluation.json holds, the images, and what was measured on them. Raises UserError if they are too few.
     """
@@ -48,8 +48,8 @@ def evaluate(
             "classifier": classifier.facts,
             "figures": measured.figures,
             "intervals": measured.intervals,
-            "reference": real.figures,
-            "reference_intervals": real.intervals,
+            "reference": real["figures"],
+            "reference_intervals": real["intervals"],
             "score": score,
         },
         images,

@@ -34,7 +34,7 @@ class Validation:
     @cached_property
     def reference(self) -> dict[str, Any]:
         """The figures of as many training images."""
-        return self._evaluator.measure_real(len(self._noise)).figures
+        return self._evaluator.measure_real(len(self._noise), samples=1)["figures"]
 
     def keep(self, run: Path, log: RunLog, step: int, epoch: float, generator: Any) -> None:
         """Measures a run's averaged generator, in float32, after a step, and keeps its weights in generators/."""
