@@ -41,40 +41,32 @@ every_set = pytest.mark.parametrize("name", [*OVERLAYS, *(" ".join(["base", *nam
 
 
 @cache
-def render(*components: str, directory: Path = K8S / "base") -> list[Manifest]:
+def render(name: str) -> list[Manifest]:
+    """Returns the objects of an overlay, or of the base with the components in a name such as "base ingress"."""
+    if name in OVERLAYS:
+        return build(K8S / "overlays" / name)
+    with TemporaryDirectory() as temporary:
+        base, *components = name.split()
+        content = {
+            "resources": [os.path.relpath(K8S / base, temporary)],
+            "components": [os.path.relpath(K8S / "components" / one, temporary) for one in components],
+        }
+        Path(temporary, "kustomization.yaml").write_text(json.dumps(content))
+        return build(Path(temporary))
+
+
+def build(directory: Path) -> list[Manifest]:
     """Returns the objects of a kustomization. Skips the test, with a reason, where there is nothing to render with."""
-    if components:
-        with TemporaryDirectory() as temporary:
-            content = {
-                "apiVersion": "kustomize.config.k8s.io/v1beta1",
-                "kind": "Kustomization",
-                "resources": [os.path.relpath(directory, temporary)],
-                "components": [os.path.relpath(K8S / "components" / name, temporary) for name in components],
-            }
-            Path(temporary, "kustomization.yaml").write_text(json.dumps(content))
-            return render(directory=Path(temporary))
     done = subprocess.run([*_command(), str(directory)], capture_output=True, text=True)
     assert done.returncode == 0, f"{done.stderr}{_NEEDED}"
     # By libyaml: in Python alone, reading takes longer than rendering.
     return [each for each in yaml.load_all(done.stdout, Loader=yaml.CSafeLoader) if each]
 
 
-def overlay(name: str) -> list[Manifest]:
-    return render(directory=K8S / "overlays" / name)
-
-
-def objects_of(name: str) -> list[Manifest]:
-    """Returns an overlay, or the base with the components of a name such as "base ingress tracing"."""
-    return overlay(name) if name in OVERLAYS else render(*name.split()[1:])
-
-
-def needed_by(name: str) -> list[Manifest]:
-    """Returns the objects of the other overlays that an overlay needs, as its README says."""
-    if name != "publish":
-        return []
-    service = overlay("production")
-    names = {(each["kind"], each["metadata"]["name"]) for each in service}
-    return [*service, *(one for one in overlay("training") if (one["kind"], one["metadata"]["name"]) not in names)]
+def in_cluster(name: str) -> list[Manifest]:
+    """Returns the rendered objects, and those of the other overlays that an overlay needs, as its README says."""
+    names = ("training", "production", "publish") if name == "publish" else (name,)
+    return list({(one["kind"], one["metadata"]["name"]): one for each in names for one in render(each)}.values())
 
 
 def find(objects: Sequence[Manifest], kind: str, name: str) -> Manifest:

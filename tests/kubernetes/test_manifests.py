@@ -13,19 +13,7 @@ from api.routes import status
 from api.telemetry.metrics import Metrics
 from serving.contract import BATCH_SIZES, GENERATOR, MODELS
 from serving.tf_serving import server_config
-from tests.kubernetes.rendering import (
-    K8S,
-    OVERLAYS,
-    container,
-    containers,
-    every_set,
-    find,
-    needed_by,
-    objects_of,
-    overlay,
-    pod_of,
-    render,
-)
+from tests.kubernetes.rendering import K8S, OVERLAYS, container, containers, every_set, find, in_cluster, pod_of, render
 
 KUBERNETES: Final = ("1.30", "1.37")
 """The oldest version that knows everything used (preStop sleep), and the newest whose schemas there are."""
@@ -50,12 +38,9 @@ KEPT_KINDS: Final = {"Namespace", "PersistentVolumeClaim"}
 """An uninstall keeps them, by their label."""
 
 
-every_deployment = pytest.mark.parametrize("name", ["gateway", "model-server"])
-
-
 @every_set
 def test_each_object_is_valid_and_has_the_common_labels(name: str) -> None:
-    objects = objects_of(name)
+    objects = render(name)
     names = [(each["kind"], each["metadata"]["name"]) for each in objects]
     assert len(names) == len(set(names)), names
     assert name not in OVERLAYS or not CUSTOM_KINDS & {each["kind"] for each in objects}
@@ -79,7 +64,7 @@ def validate(manifest: str) -> None:
 @every_set
 def test_pod_security_is_restricted(name: str) -> None:
     """https://kubernetes.io/docs/concepts/security/pod-security-standards, and more."""
-    objects = objects_of(name)
+    objects = render(name)
     pods = [pod for pod in map(pod_of, objects) if pod]
     assert pods
     for pod in pods:
@@ -88,8 +73,8 @@ def test_pod_security_is_restricted(name: str) -> None:
         assert not pod.keys() & {"hostNetwork", "hostPID", "hostIPC"}
         for volume in pod["volumes"]:
             assert volume.keys() <= {"name", "emptyDir", "configMap", "persistentVolumeClaim"}
-    namespaces = [*objects, *needed_by(name)]
-    level = find(namespaces, "Namespace", "digitgan")["metadata"]["labels"]["pod-security.kubernetes.io/enforce"]
+    namespace = find(in_cluster(name), "Namespace", "digitgan")
+    level = namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"]
     for each in containers(objects):
         assert each["securityContext"] == CONTAINER_SECURITY
         assert {"cpu", "memory"} <= each["resources"]["requests"].keys()
@@ -109,8 +94,8 @@ def test_the_config_map_holds_what_export_writes(tmp_path: Path) -> None:
 
 
 def test_tensorflow_serving_has_the_flags_that_fit() -> None:
-    pod = pod_of(find(render(), "Deployment", "model-server"))
-    server = container(render(), "Deployment", "model-server")
+    pod = pod_of(find(render("base"), "Deployment", "model-server"))
+    server = container(render("base"), "Deployment", "model-server")
     flags = dict(arg.removeprefix("--").split("=", 1) for arg in server["args"])
     batching = (K8S / "base" / "config" / "batching.config").read_text()
     cpus = server["resources"]["limits"]["cpu"]
@@ -136,36 +121,36 @@ def test_tensorflow_serving_has_the_flags_that_fit() -> None:
 
 def test_a_model_server_is_ready_when_it_serves_the_label_that_gateways_ask_for() -> None:
     """A server without the label answers each of their calls with an error."""
-    objects = render("model-volume")
+    objects = render("base model-volume")
     env = {each["name"]: each.get("value") for each in container(objects, "Deployment", "gateway")["env"]}
     path = container(objects, "Deployment", "model-server")["readinessProbe"]["httpGet"]["path"]
     assert path == f"/v1/models/{GENERATOR}/labels/{env['DIGITGAN_VERSION_LABEL']}/metadata"
 
 
 def test_a_gateway_has_the_time_to_drain() -> None:
-    env = {each["name"]: each.get("value") for each in container(render(), "Deployment", "gateway")["env"]}
+    env = {each["name"]: each.get("value") for each in container(render("base"), "Deployment", "gateway")["env"]}
     needed = int(env["DIGITGAN_SHUTDOWN_DELAY_S"]) + int(env["DIGITGAN_SHUTDOWN_TIMEOUT_S"])
-    assert pod_of(find(render(), "Deployment", "gateway"))["terminationGracePeriodSeconds"] > needed
+    assert pod_of(find(render("base"), "Deployment", "gateway"))["terminationGracePeriodSeconds"] > needed
 
 
-@every_deployment
+@pytest.mark.parametrize("name", ["gateway", "model-server"])
 def test_a_deployment_is_scaled_spread_and_protected_from_disruption(name: str) -> None:
-    each = find(render(), "Deployment", name)
-    assert find(render(), "HorizontalPodAutoscaler", name)["spec"]["minReplicas"] > 1
+    each = find(render("base"), "Deployment", name)
+    assert find(render("base"), "HorizontalPodAutoscaler", name)["spec"]["minReplicas"] > 1
     # A manifest with `replicas` resets it; one that loses `replicas` in an upgrade falls to one pod.
     assert "replicas" not in each["spec"]
-    assert "replicas" not in find(overlay("production"), "Deployment", name)["spec"]
+    assert "replicas" not in find(render("production"), "Deployment", name)["spec"]
     spread, selector = pod_of(each)["topologySpreadConstraints"], each["spec"]["selector"]
     assert {one["topologyKey"] for one in spread} == {"topology.kubernetes.io/zone", "kubernetes.io/hostname"}
     assert [one["labelSelector"] for one in spread] == [selector, selector]
-    budget = find(render(), "PodDisruptionBudget", name)["spec"]
+    budget = find(render("base"), "PodDisruptionBudget", name)["spec"]
     assert (budget["maxUnavailable"], budget["selector"]) == (1, selector)
 
 
-@every_deployment
+@pytest.mark.parametrize("name", ["gateway", "model-server"])
 def test_a_busy_pod_is_not_restarted(name: str) -> None:
     """It is restarted after five minutes without an answer, and unready later than its model server may be silent."""
-    one = container(render(), "Deployment", name)
+    one = container(render("base"), "Deployment", name)
     for probe in (one["startupProbe"], one["livenessProbe"]):
         assert probe["timeoutSeconds"] >= 30
         assert probe["periodSeconds"] * probe["failureThreshold"] >= 300
@@ -175,10 +160,10 @@ def test_a_busy_pod_is_not_restarted(name: str) -> None:
 
 
 def test_the_workers_names_and_numbers_fit() -> None:
-    job = find(overlay("training-workers"), "Job", "train-workers")
+    job = find(render("training-workers"), "Job", "train-workers")
     one = container([job], "Job", "train-workers", "trainer")
     env = {each["name"]: each.get("value") for each in one["env"]}
-    service = find(overlay("training-workers"), "Service", pod_of(job)["subdomain"])
+    service = find(render("training-workers"), "Service", pod_of(job)["subdomain"])
     port = service["spec"]["ports"][0]["port"]
     for index in range(job["spec"]["completions"]):
         config = json.loads(env["TF_CONFIG"].replace("$(TASK_INDEX)", str(index)))
@@ -189,19 +174,19 @@ def test_the_workers_names_and_numbers_fit() -> None:
 
 @pytest.mark.parametrize(("name", "train"), [("training", "train"), ("training-workers", "train-workers")])
 def test_each_training_overlay_starts_one_training(name: str, train: str) -> None:
-    assert {each["metadata"]["name"] for each in overlay(name) if each["kind"] == "Job"} == {"data", train}
-    tolerations = pod_of(find(overlay(name), "Job", train))["tolerations"]
+    assert {each["metadata"]["name"] for each in render(name) if each["kind"] == "Job"} == {"data", train}
+    tolerations = pod_of(find(render(name), "Job", train))["tolerations"]
     assert any(each["key"] == "nvidia.com/gpu" for each in tolerations)
 
 
 def test_publishing_evaluates_before_it_promotes_each_model() -> None:
-    steps = [one["args"] for one in containers([find(overlay("publish"), "Job", "publish")])]
+    steps = [one["args"] for one in containers([find(render("publish"), "Job", "publish")])]
     assert [words[0] for words in steps] == ["export", "evaluate", "models", "models", "models"]
     assert sorted(words[2] for words in steps[2:]) == sorted(MODELS)
 
 
 def test_alerts_and_dashboard_ask_for_metrics_that_there_are() -> None:
-    objects = render("monitoring")
+    objects = render("base monitoring")
     (group,) = find(objects, "PrometheusRule", "digitgan")["spec"]["groups"]
     dashboard = json.loads(find(objects, "ConfigMap", "digitgan-dashboard")["data"]["dashboard.json"])
     expressions = [rule["expr"] for rule in group["rules"]]

@@ -14,7 +14,7 @@ from serving.contract import MODELS
 from serving.pretrained import MODELS_DIR
 from serving.storage import find_versions
 from serving.tf_serving.server_config import MODELS_CONFIG
-from tests.kubernetes.rendering import ROOT, Manifest, container, containers, find, overlay, pod_of, render
+from tests.kubernetes.rendering import ROOT, Manifest, container, containers, find, pod_of, render
 from tests.support.pretrained import VERSIONS
 from tests.support.processes import ServerProcess
 
@@ -40,7 +40,7 @@ def here(words: list[str], found: Mapping[str, Path]) -> list[str]:
 @pytest.mark.parametrize("workload", ["gateway", "model-server", "roll-out"])
 def test_the_models_of_the_image_arrive(workload: str, tmp_path: Path) -> None:
     """What `digitgan models add` copies, and what it keeps, test_model_copy.py shows."""
-    objects = render("model-volume") if workload == "roll-out" else render()
+    objects = render("base model-volume") if workload == "roll-out" else render("base")
     copy, *add = [one for one in containers([find(objects, "Deployment", workload)]) if one["name"] in COPYING]
     stage = (ROOT / "Dockerfile").read_text().partition("FROM scratch AS models")[2]
     assert 'ENTRYPOINT ["/bin/cp", "-R", "/models/."]' in stage
@@ -54,7 +54,7 @@ def test_the_models_of_the_image_arrive(workload: str, tmp_path: Path) -> None:
 
 def test_a_new_tag_can_be_applied_and_copies_again() -> None:
     """The template of a Job cannot be changed, and a bare pod cannot be drained."""
-    copying = [one["kind"] for one in overlay("production") if "digitgan/models" in str(pod_of(one))]
+    copying = [one["kind"] for one in render("production") if "digitgan/models" in str(pod_of(one))]
     assert copying == ["Deployment"]
 
 
@@ -67,7 +67,7 @@ def test_a_new_tag_can_be_applied_and_copies_again() -> None:
     ],
 )
 def test_a_pod_waits_for_its_file(name: str, kind: str, workload: str, file: str, tmp_path: Path) -> None:
-    wait = container(overlay(name), kind, workload, "wait")
+    wait = container(render(name), kind, workload, "wait")
     volume = places(wait, tmp_path)
     with ServerProcess(*here(wait["command"], volume)[1:]) as process:
         assert process.line.startswith("Waiting for")
@@ -78,8 +78,8 @@ def test_a_pod_waits_for_its_file(name: str, kind: str, workload: str, file: str
 
 def test_a_gateway_starts_when_a_model_server_accepts_connections() -> None:
     """A name service keeps for a while that the headless name has no address, so the gateway must not ask early."""
-    wait = container(overlay("production"), "Deployment", "gateway", "wait")["command"]
-    ready, headless = (find(overlay("production"), "Service", f"model-server{end}")["spec"] for end in ("-ready", ""))
+    wait = container(render("production"), "Deployment", "gateway", "wait")["command"]
+    ready, headless = (find(render("production"), "Service", f"model-server{end}")["spec"] for end in ("-ready", ""))
     assert (ready["selector"], ready["ports"][0]["port"]) == (headless["selector"], 8500)
     assert (ready.get("clusterIP"), headless["clusterIP"]) == (None, "None")
     with socket.socket() as server:
@@ -94,7 +94,7 @@ def test_a_gateway_starts_when_a_model_server_accepts_connections() -> None:
 
 
 def test_the_job_data_does_nothing_where_the_data_is(tmp_path: Path) -> None:
-    one = container(overlay("training"), "Job", "data")
+    one = container(render("training"), "Job", "data")
     volume = places(one, tmp_path)
     (volume["/data"] / "mnist.npz").write_text("mine")
     subprocess.run([sys.executable, *here(one["command"], volume)[1:]], check=True)
@@ -103,7 +103,7 @@ def test_the_job_data_does_nothing_where_the_data_is(tmp_path: Path) -> None:
 
 def test_roll_out_handles_sigterm() -> None:
     """As process 1 of its container it gets no signal without a handler. With the default, the status is not 0."""
-    command = container(render("model-volume"), "Deployment", "roll-out")["command"]
+    command = container(render("base model-volume"), "Deployment", "roll-out")["command"]
     code = command[-1].replace("signal.pause()", "print('ready', flush=True); signal.pause()")
     with ServerProcess(*command[1:-1], code) as process:
         assert process.line == "ready"

@@ -5,7 +5,7 @@ from typing import Final
 
 import pytest
 
-from tests.kubernetes.rendering import COMPONENTS, Manifest, containers, find, needed_by, overlay, render
+from tests.kubernetes.rendering import COMPONENTS, Manifest, containers, find, in_cluster
 from tests.kubernetes.test_references import labels_of, selects
 
 ELSEWHERE, COLLECTORS, PROMETHEUS = "elsewhere", "observability", "monitoring"
@@ -15,19 +15,20 @@ TRAIN, WORKERS, DATA, PUBLISH = "Job/train", "Job/train-workers", "Job/data", "J
 DNS: Final = ("53/UDP", "53/TCP", "5353/UDP", "5353/TCP")
 """5353 is OpenShift's. DNS is in kube-system, in another namespace, or on the node."""
 
+ALL: Final = " ".join(["base", *COMPONENTS])
 CASES: Final = (
-    ("components", ELSEWHERE, GATEWAY, "8000/TCP", True),
-    ("components", GATEWAY, SERVER, "8500/TCP", True),
-    ("components", GATEWAY, COLLECTORS, "4317/TCP", True),
-    ("components", PROMETHEUS, SERVER, "8501/TCP", True),
-    ("components", ROLL_OUT, SERVER, "8500/TCP", True),
-    ("components", GATEWAY, SERVER, "8501/TCP", False),
-    ("components", SERVER, GATEWAY, "8000/TCP", False),
-    ("components", ROLL_OUT, GATEWAY, "8000/TCP", False),
-    ("components", ELSEWHERE, SERVER, "8500/TCP", False),
-    ("components", PROMETHEUS, SERVER, "8500/TCP", False),
-    ("components", GATEWAY, ELSEWHERE, "443/TCP", False),
-    ("components", SERVER, ELSEWHERE, "443/TCP", False),
+    (ALL, ELSEWHERE, GATEWAY, "8000/TCP", True),
+    (ALL, GATEWAY, SERVER, "8500/TCP", True),
+    (ALL, GATEWAY, COLLECTORS, "4317/TCP", True),
+    (ALL, PROMETHEUS, SERVER, "8501/TCP", True),
+    (ALL, ROLL_OUT, SERVER, "8500/TCP", True),
+    (ALL, GATEWAY, SERVER, "8501/TCP", False),
+    (ALL, SERVER, GATEWAY, "8000/TCP", False),
+    (ALL, ROLL_OUT, GATEWAY, "8000/TCP", False),
+    (ALL, ELSEWHERE, SERVER, "8500/TCP", False),
+    (ALL, PROMETHEUS, SERVER, "8500/TCP", False),
+    (ALL, GATEWAY, ELSEWHERE, "443/TCP", False),
+    (ALL, SERVER, ELSEWHERE, "443/TCP", False),
     # NCCL takes any port.
     ("training-workers", WORKERS, WORKERS, "2222/TCP", True),
     ("training-workers", WORKERS, WORKERS, "40123/TCP", True),
@@ -36,7 +37,7 @@ CASES: Final = (
     ("training-workers", DATA, ELSEWHERE, "443/TCP", True),
     ("publish", PUBLISH, SERVER, "8500/TCP", True),
     ("publish", TRAIN, SERVER, "8500/TCP", False),
-    *(("components", one, ELSEWHERE, port, True) for one in (GATEWAY, SERVER, ROLL_OUT) for port in DNS),
+    *((ALL, one, ELSEWHERE, port, True) for one in (GATEWAY, SERVER, ROLL_OUT) for port in DNS),
     *(("training-workers", one, ELSEWHERE, port, True) for one in (WORKERS, DATA) for port in DNS),
     *(("publish", one, ELSEWHERE, port, True) for one in (TRAIN, PUBLISH) for port in DNS),
 )
@@ -44,7 +45,7 @@ CASES: Final = (
 
 @pytest.mark.parametrize(("name", "source", "target", "port", "allowed"), CASES)
 def test_a_connection_is_allowed_or_not(name: str, source: str, target: str, port: str, allowed: bool) -> None:
-    objects = render(*COMPONENTS) if name == "components" else [*overlay(name), *needed_by(name)]
+    objects = in_cluster(name)
     egress = _allows(objects, "egress", source, target, _names_of(objects, target, port))
     ingress = _allows(objects, "ingress", target, source, _names_of(objects, target, port))
     assert (egress and ingress) is allowed

@@ -6,40 +6,23 @@ import shlex
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.kubernetes.rendering import K8S, OVERLAYS, ROOT, containers, find, overlay, pod_of, render
+from tests.kubernetes.rendering import K8S, OVERLAYS, ROOT, build, containers, find, pod_of, render
 from tests.support.commands import assert_command_exists
 
 TEXTS = {page: page.read_text() for page in [*K8S.rglob("README.md"), *K8S.rglob("*.yaml")]}
 
 
-def digitgan_commands() -> Iterator[tuple[str, ...]]:
-    """Gives the words of each digitgan command that a README or an overlay runs in a pod."""
-    for text in TEXTS.values():
-        for line in re.findall(r"kubectl .* -- digitgan (.*)", text):
-            yield tuple(shlex.split(line, comments=True))
-    for one in (one for name in OVERLAYS for one in containers(overlay(name))):
-        if "args" in one and re.search("digitgan/(?!models)", one["image"]):
-            yield tuple(one["args"])
-
-
-def places() -> Iterator[tuple[str, str]]:
-    """Gives the kind and the name of each workload that a command names, with a container."""
-    for text in TEXTS.values():
-        for kind, name, rest in re.findall(r"kubectl -n digitgan .*?\b(deployment|job)/([\w-]+)(.*)", text):
-            container = re.search(r"--container ([\w-]+)", rest)
-            yield f"{kind}/{name}", container[1] if container else ""
-
-
 def test_each_command_in_a_pod_exists() -> None:
-    found = set(digitgan_commands())
-    assert len(found) > 10
-    for words in found:
+    lines = {line for text in TEXTS.values() for line in re.findall(r"kubectl .* -- digitgan (.*)", text)}
+    in_pods = [one for name in OVERLAYS for one in containers(render(name)) if "args" in one]
+    arguments = {tuple(one["args"]) for one in in_pods if re.search("digitgan/(?!models)", one["image"])}
+    assert len(lines) + len(arguments) > 10
+    for words in (*(shlex.split(line, comments=True) for line in lines), *arguments):
         assert_command_exists(words)
 
 
@@ -52,19 +35,21 @@ def test_each_folder_that_a_command_applies_exists() -> None:
 
 def test_each_workload_that_a_command_names_exists() -> None:
     found = {
-        (f"{each['kind'].lower()}/{each['metadata']['name']}", container)
+        (each["kind"].lower(), each["metadata"]["name"], container)
         for name in OVERLAYS
-        for each in overlay(name)
+        for each in render(name)
         for container in ("", *(one["name"] for one in containers([each])))
     }
-    assert len(set(places())) > 5
-    assert set(places()) - found == set()
+    place = r"kubectl -n digitgan .*?\b(deployment|job)/([\w-]+)(?:.* --container ([\w-]+))?"
+    named = {words for text in TEXTS.values() for words in re.findall(place, text)}
+    assert len(named) > 5
+    assert named - found == set()
 
 
 def test_a_log_is_followed_only_when_its_container_runs() -> None:
     """While init containers run, `kubectl logs --follow` of a later container gives up."""
     jobs = {
-        each["metadata"]["name"]: pod_of(each) for name in OVERLAYS for each in overlay(name) if each["kind"] == "Job"
+        each["metadata"]["name"]: pod_of(each) for name in OVERLAYS for each in render(name) if each["kind"] == "Job"
     }
     followed = [
         (before, name)
@@ -82,7 +67,7 @@ def test_the_patch_that_chooses_nodes_applies_to_a_copy(tmp_path: Path, name: st
     copy = {"resources": [os.path.relpath(K8S / "overlays" / name, tmp_path)]}
     content = yaml.safe_load(textwrap.dedent(printed).replace("name: train}", f"name: {train}}}"))
     (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(copy | content))
-    pod = pod_of(find(render(directory=tmp_path), "Job", train))
+    pod = pod_of(find(build(tmp_path), "Job", train))
     assert pod["nodeSelector"] == {"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-40GB"}
 
 

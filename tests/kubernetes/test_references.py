@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from tests.kubernetes.rendering import K8S, Manifest, containers, every_set, find, needed_by, objects_of, pod_of
+from tests.kubernetes.rendering import K8S, Manifest, containers, every_set, find, in_cluster, pod_of
 
 NAMESPACE: Final = "digitgan"
 FROM_OUTSIDE: Final = {("Secret", "digitgan-tls"), ("Secret", "digitgan-api-keys")}
@@ -27,8 +27,8 @@ POD_SELECTORS: Final = ("labelSelector", "podSelector", "selector")
 
 @every_set
 def test_each_reference_resolves(name: str) -> None:
-    objects = [*objects_of(name), *needed_by(name)]
-    known = {*map(_key, objects), *FROM_OUTSIDE}
+    objects = in_cluster(name)
+    known = {*((each["kind"], each["metadata"]["name"]) for each in objects), *FROM_OUTSIDE}
     assert ("Namespace", NAMESPACE) in known
     for each in objects:
         assert each["metadata"].get("namespace") == (None if each["kind"] == "Namespace" else NAMESPACE), each
@@ -46,7 +46,7 @@ def test_each_reference_resolves(name: str) -> None:
 @every_set
 def test_each_port_exists(name: str) -> None:
     """test_network_policies.py has those of NetworkPolicies."""
-    objects = [*objects_of(name), *needed_by(name)]
+    objects = in_cluster(name)
     for each in objects:
         spec = each.get("spec", {})
         if each["kind"] == "Service" and "selector" in spec:
@@ -98,7 +98,3 @@ def labels_of(workload: Manifest) -> dict[str, str]:
 def selects(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
     wanted: Mapping[str, str] = selector.get("matchLabels", selector)
     return wanted.items() <= labels.items()
-
-
-def _key(each: Manifest) -> tuple[str, str]:
-    return each["kind"], each["metadata"]["name"]
