@@ -4,15 +4,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support import gateways
-from tests.support.gateways import FaultyClient
+from tests.support.gateways import FaultyClient, faulty_gateway
 from tests.support.misbehaving import Holding, MisbehavingServer
 
 
 @pytest.fixture(scope="session")
 def faulty() -> Iterator[FaultyClient]:
     """Gives a client of a gateway whose model server does what the test says."""
-    with gateways.faulty() as client:
+    with faulty_gateway() as client:
         yield client
 
 
@@ -27,6 +26,6 @@ def _honest_again() -> Iterator[None]:
 @pytest.fixture
 def holding(http: FaultyClient) -> Iterator[Holding]:
     """What keeps the calls of the module's gateway."""
-    holding = http.server.behaviour = Holding()
-    yield holding
-    holding.release()
+    with Holding() as holding:
+        http.server.behaviour = holding
+        yield holding

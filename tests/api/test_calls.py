@@ -24,11 +24,10 @@ from serving.apis import PredictRequest
 from serving.contract import GENERATOR, NOISE, NOISE_DIM
 from serving.tf_serving.client import GrpcTransport, ModelClient
 from serving.tf_serving.tensors import to_array
-from tests.support import gateways
-from tests.support.gateways import FaultyClient, noise_input
+from tests.support.gateways import FaultyClient, faulty_gateway, noise_input
 from tests.support.misbehaving import Holding, honest, noisy
 from tests.support.problems import assert_problem
-from tests.support.slow_clients import request as json_request
+from tests.support.slow_clients import json_request
 from tests.support.waiting import wait_until
 
 LIMIT_S = 60.0
@@ -41,7 +40,7 @@ BAD = 77.0
 
 @pytest.fixture(scope="module")
 def http() -> Iterator[FaultyClient]:
-    with gateways.faulty(request_timeout_s=LIMIT_S, max_images_in_flight=2048) as client:
+    with faulty_gateway(request_timeout_s=LIMIT_S, max_images_in_flight=2048) as client:
         yield client
 
 
@@ -51,7 +50,6 @@ Submit = Callable[[Any], "Future[httpx.Response]"]
 @contextmanager
 def busy(http: FaultyClient) -> Iterator[tuple[Submit, list[int], Holding]]:
     """A model server that holds its calls: gives a function that sends a request, and the rows of all calls."""
-    holding = Holding()
     rows: list[int] = []
 
     def behaviour(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
@@ -62,11 +60,8 @@ def busy(http: FaultyClient) -> Iterator[tuple[Submit, list[int], Holding]]:
         return holding(request, context)
 
     http.server.behaviour = behaviour
-    with ThreadPoolExecutor(64) as pool:
-        try:
-            yield (lambda body: pool.submit(http.post, "/generate", json=body)), rows, holding
-        finally:
-            holding.release()
+    with ThreadPoolExecutor(64) as pool, Holding() as holding:
+        yield (lambda body: pool.submit(http.post, "/generate", json=body)), rows, holding
 
 
 def fill(submit: Submit, holding: Holding) -> "list[Future[httpx.Response]]":
@@ -160,9 +155,10 @@ def test_when_a_client_disconnects_its_call_is_cancelled_and_no_other_follows(
     assert "Traceback" not in http.process.log
 
 
-def test_when_a_client_disconnects_a_request_right_behind_a_stream_is_cancelled_too(http: FaultyClient) -> None:
+def test_when_a_client_disconnects_a_request_right_behind_a_stream_is_cancelled_too(
+    http: FaultyClient, holding: Holding
+) -> None:
     """It begins when the stream's answer is complete, just before the stream's own task ends."""
-    holding = Holding()
 
     def behaviour(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
         rows = request.inputs[NOISE].tensor_shape.dim[0].size
@@ -170,15 +166,12 @@ def test_when_a_client_disconnects_a_request_right_behind_a_stream_is_cancelled_
 
     http.server.behaviour = behaviour
     grown = http.growth()
-    try:
-        with http.connect() as connection:
-            stream = json_request("/generate", b'{"seeds": [1, 2]}', "application/zip")
-            connection.sendall(stream + json_request("/generate", b'{"seeds": [7]}'))
-            wait_until(lambda: holding.held == 1)
-        wait_until(lambda: holding.cancelled == 1)
-        wait_until(lambda: grown("http_requests_total", route="/generate", method="POST", status="499") == 1)
-    finally:
-        holding.release()
+    with http.connect() as connection:
+        stream = json_request("/generate", b'{"seeds": [1, 2]}', "application/zip")
+        connection.sendall(stream + json_request("/generate", b'{"seeds": [7]}'))
+        wait_until(lambda: holding.held == 1)
+    wait_until(lambda: holding.cancelled == 1)
+    wait_until(lambda: grown("http_requests_total", route="/generate", method="POST", status="499") == 1)
 
 
 def test_a_cancelled_request_leaves_the_queue_alone(http: FaultyClient, holding: Holding) -> None:

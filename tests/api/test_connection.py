@@ -3,15 +3,12 @@
 import contextlib
 import json
 import re
-import socket
-import time
 from collections.abc import Iterator
 
 import pytest
 
 from api.middleware.connection import MAX_HEADER_BYTES, MAX_PIPELINED
-from tests.support import gateways
-from tests.support.gateways import GatewayClient
+from tests.support.gateways import GatewayClient, faulty_gateway
 from tests.support.waiting import wait_until
 
 LIVE = b"GET /healthz/live HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -24,17 +21,8 @@ CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 @pytest.fixture(scope="module")
 def impatient() -> Iterator[GatewayClient]:
     """A client of a gateway that waits a second for a header, and a second for a body."""
-    with gateways.faulty(header_timeout_s=1, body_timeout_s=1) as client:
+    with faulty_gateway(header_timeout_s=1, body_timeout_s=1) as client:
         yield client
-
-
-def read(connection: socket.socket) -> bytes:
-    """Everything until the gateway closes the connection."""
-    received = b""
-    with contextlib.suppress(ConnectionResetError):  # it closed while some of the request was unread
-        while piece := connection.recv(2**16):
-            received += piece
-    return received
 
 
 def statuses(answers: bytes) -> list[int]:
@@ -76,17 +64,13 @@ def assert_problem(answer: bytes, status: int, slug: str) -> None:
     ],
 )
 def test_what_is_no_request_gets_a_problem_document(impatient: GatewayClient, request_bytes: bytes) -> None:
-    with impatient.connect() as connection:
-        connection.sendall(request_bytes)
-        assert_problem(read(connection), 400, "malformed-request")
+    assert_problem(impatient.exchange(request_bytes), 400, "malformed-request")
 
 
 def test_a_malformed_request_leaves_nothing_in_memory(impatient: GatewayClient) -> None:
     def refuse(times: int) -> None:
         for _ in range(times):
-            with impatient.connect() as connection:
-                connection.sendall(b"CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n")
-                assert statuses(read(connection)) == [400]
+            assert statuses(impatient.exchange(b"CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n")) == [400]
 
     refuse(100)
     before = impatient.process.resident_bytes()
@@ -98,9 +82,8 @@ def test_a_malformed_request_leaves_nothing_in_memory(impatient: GatewayClient) 
     "field", [b"X: " + b"x" * 2 * MAX_HEADER_BYTES + b"\r\n", b"X: y\r\n" * 101], ids=["large", "many"]
 )
 def test_a_large_header_is_refused(faulty: GatewayClient, field: bytes) -> None:
-    with faulty.connect() as connection:
-        connection.sendall(b"GET /healthz/live HTTP/1.1\r\nHost: x\r\n" + field + b"\r\n")
-        assert_problem(read(connection), 431, "header-too-large")
+    answer = faulty.exchange(b"GET /healthz/live HTTP/1.1\r\nHost: x\r\n" + field + b"\r\n")
+    assert_problem(answer, 431, "header-too-large")
 
 
 @pytest.mark.parametrize(
@@ -144,9 +127,7 @@ def test_too_many_pipelined_requests_end_the_connection_without_a_traceback(impa
     one = POST + b'Content-Length: 13\r\n\r\n{"seeds":[7]}'
     before = impatient.process.log.count("Traceback")
     for _ in range(5):
-        with impatient.connect() as connection:
-            connection.sendall(one * 2 * MAX_PIPELINED)
-            read(connection)
+        impatient.exchange(one * 2 * MAX_PIPELINED)
     assert impatient.get("/digits/7.png").status_code == 200
     assert impatient.process.log.count("Traceback") == before
 
@@ -176,9 +157,7 @@ def test_the_gateway_does_not_wait_for_a_slow_header(impatient: GatewayClient, s
 
 
 def test_the_gateway_does_not_wait_for_a_slow_body(impatient: GatewayClient) -> None:
-    with impatient.connect() as connection:
-        connection.sendall(POST + b'Content-Length: 20\r\n\r\n{"count"')
-        assert_problem(read(connection), 408, "request-timeout")
+    assert_problem(impatient.exchange(POST + b'Content-Length: 20\r\n\r\n{"count"'), 408, "request-timeout")
 
 
 H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n"
@@ -193,19 +172,13 @@ def test_a_request_to_upgrade_gets_the_answer_to_the_request(
 ) -> None:
     """Its body is never taken for a request, even if it looks like one."""
     stream = b""
+    framing = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" if chunked else b"Content-Length: %d\r\n\r\n%b"
     for body in (b'{"seeds":[7]}', LIVE):
-        if chunked:
-            stream += POST + upgrade + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
-        else:
-            stream += POST + upgrade + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+        stream += POST + upgrade + framing % (len(body), body)
     stream += LAST.replace(b"Connection: close", b"Connection: close, Upgrade\r\nUpgrade: h2c")
-    with faulty.connect() as connection:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        step = -(-len(stream) // pieces)
-        for start in range(0, len(stream), step):
-            connection.sendall(stream[start : start + step])
-            time.sleep(0.01 if pieces > 1 else 0)
-        assert statuses(read(connection)) == [200, 400, 200]
+    step = -(-len(stream) // pieces)
+    answers = faulty.exchange(*(stream[start : start + step] for start in range(0, len(stream), step)))
+    assert statuses(answers) == [200, 400, 200]
 
 
 BAD_CHUNK = CHUNKED + b"nonsense"
@@ -218,8 +191,6 @@ def test_a_malformed_request_is_answered_in_its_turn(
     faulty: GatewayClient, pieces: int, before: int, bad: bytes
 ) -> None:
     stream = DIGIT * before + bad + DIGIT
-    cut = len(stream) if pieces == 1 else len(DIGIT * before + bad) - 8
-    with faulty.connect() as connection:
-        connection.sendall(stream[:cut])
-        connection.sendall(stream[cut:])
-        assert statuses(read(connection)) == [200] * before + [400]
+    cut = -8 - len(DIGIT)
+    answers = faulty.exchange(stream) if pieces == 1 else faulty.exchange(stream[:cut], stream[cut:])
+    assert statuses(answers) == [200] * before + [400]

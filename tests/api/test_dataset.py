@@ -2,24 +2,21 @@
 
 import csv
 import io
-import time
 import zipfile
 from typing import Any
 
-import grpc
 import numpy as np
 import pytest
 from PIL import Image
 
 from api.digits.seed_scan import MAX_SCANNED_WITHOUT_MATCH
 from api.middleware.keys import hash_of, new_key
-from serving.apis import PredictRequest
 from serving.contract import MAX_SEED
 from serving.dataset import Records
-from tests.support import gateways, indexed_models
-from tests.support.gateways import GatewayClient
+from tests.support import indexed_models
+from tests.support.gateways import GatewayClient, faulty_gateway, serving
 from tests.support.indexed_models import BY_CLASSIFIER, INDEXED, SHADE
-from tests.support.misbehaving import answer
+from tests.support.misbehaving import delayed
 from tests.support.problems import assert_problem
 
 NPY = "application/x-npy"
@@ -53,7 +50,6 @@ def test_the_first_digits_that_pass_come_in_the_order_of_their_seeds(
     records = collect(small_http, count=100, first_seed=first_seed)
     assert records["seed"].tolist() == expected(100, [10] * 10, first_seed)
     assert records["digit"].tolist() == (records["pixels"][:, 14, 14] // SHADE).tolist()
-    assert np.bincount(records["digit"]).tolist() == [10] * 10
     assert np.array_equal(records["logit"], records["digit"] - np.float32(5))
     assert (records["confidence"] == np.float32(BY_CLASSIFIER)).all()
 
@@ -61,7 +57,7 @@ def test_the_first_digits_that_pass_come_in_the_order_of_their_seeds(
 def test_a_key_is_charged_for_every_image_that_is_made(small_server: str) -> None:
     key = new_key()
     settings = {"api_keys": f"me:{hash_of(key)}", "key_images_per_minute": 200}
-    with gateways.serving(small_server, **settings) as http:
+    with serving(small_server, **settings) as http:
         http.headers["Authorization"] = f"Bearer {key}"
         body = {"count": 10, "confidence_floor": 0.9, "quotas": [10, *[0] * 9]}
         assert http.post("/dataset", json=body).status_code == 200
@@ -123,12 +119,7 @@ def test_what_there_is_not_is_told_before_anything_is_sent(small_http: GatewayCl
 
 def test_each_block_has_the_time_of_a_request() -> None:
     """All of them together take longer: the answer is that there is no such digit, and no timeout."""
-
-    def slow(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
-        time.sleep(0.25)
-        return answer(request)
-
-    with gateways.faulty(request_timeout_s=8) as http:
-        http.server.behaviour = slow
+    with faulty_gateway(request_timeout_s=8) as http:
+        http.server.behaviour = delayed(0.25)
         asked = {"count": 1, "confidence_floor": 0.9, "first_seed": MAX_SEED - 40 * 256}
         assert_problem(http.post("/dataset", json=asked), "invalid-request", "/confidence_floor")

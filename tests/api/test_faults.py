@@ -1,6 +1,9 @@
-"""A model server that misbehaves: each fault is one problem, never the caller's, and the gateway recovers."""
+"""Failures: each of the model server's is one problem, and the gateway recovers; the log alone has unknown ones."""
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
@@ -10,58 +13,44 @@ from api.http.current_request import TIMEOUT_HEADER
 from api.upstream.inference import SLICE_ROWS
 from serving.apis import PredictRequest
 from serving.contract import GENERATOR, MODELS
-from tests.support import gateways
-from tests.support.gateways import FaultyClient
-from tests.support.misbehaving import MisbehavingServer, failing, honest
+from tests.api.test_generate import FORMATS
+from tests.support.gateways import FaultyClient, GatewayClient, noise_input, serving
+from tests.support.misbehaving import MisbehavingServer, delayed, failing, honest
 from tests.support.problems import assert_problem
 from tests.support.waiting import wait_until
-
-FORMATS = ["application/json", "image/png", "application/zip", "application/x-npy"]
 
 
 @pytest.mark.parametrize(
     ("code", "message", "slug"),
     [
-        (grpc.StatusCode.UNAVAILABLE, "failed to connect", "model-server-unreachable"),
-        (grpc.StatusCode.UNAVAILABLE, "The batch scheduling queue is full", "overloaded"),
-        (grpc.StatusCode.RESOURCE_EXHAUSTED, "Server Threadpool Exhausted", "overloaded"),
-        (grpc.StatusCode.NOT_FOUND, "Servable not found", "model-not-served"),
-        (grpc.StatusCode.INVALID_ARGUMENT, "/secret/path", "broken-contract"),
-        (grpc.StatusCode.FAILED_PRECONDITION, "no such signature", "broken-contract"),
-        (grpc.StatusCode.INTERNAL, "oops", "broken-contract"),
-        (grpc.StatusCode.UNIMPLEMENTED, "no such method", "broken-contract"),
-        (grpc.StatusCode.UNKNOWN, "?", "broken-contract"),
-        (grpc.StatusCode.DEADLINE_EXCEEDED, "late", "timeout"),
+        ("UNAVAILABLE", "failed to connect", "model-server-unreachable"),
+        ("UNAVAILABLE", "The batch scheduling queue is full", "overloaded"),
+        ("RESOURCE_EXHAUSTED", "Server Threadpool Exhausted", "overloaded"),
+        ("NOT_FOUND", "Servable not found", "model-not-served"),
+        *((code, f"/secret/{code}", "broken-contract") for code in ("INVALID_ARGUMENT", "FAILED_PRECONDITION")),
+        *((code, f"/secret/{code}", "broken-contract") for code in ("INTERNAL", "UNIMPLEMENTED", "UNKNOWN")),
+        ("DEADLINE_EXCEEDED", "late", "timeout"),
     ],
 )
 def test_what_the_model_server_says_is_mapped_and_kept_to_the_log(
-    faulty: FaultyClient, code: grpc.StatusCode, message: str, slug: str
+    faulty: FaultyClient, code: str, message: str, slug: str
 ) -> None:
-    faulty.server.behaviour = failing(code, message)
+    faulty.server.behaviour = failing(grpc.StatusCode[code], message)
     grown = faulty.growth()
-    body = {"count": 300}
-    for response in (
-        *faulty.on_each_image_route(),
-        *(faulty.post("/generate", json=body, headers={"Accept": accept}) for accept in FORMATS),
-    ):
+    large = [faulty.post("/generate", json={"count": 300}, headers={"Accept": accept}) for accept in FORMATS]
+    for response in (*faulty.on_each_image_route(), *large):
         assert_problem(response, slug)
         assert message not in response.text
     wait_until(lambda: message in faulty.process.log)
-    assert grown("upstream_errors_total", model=GENERATOR, code=code.name) == 8
+    assert grown("upstream_errors_total", model=GENERATOR, code=code) == 8
 
 
 def test_all_batches_of_a_request_share_its_time(faulty: FaultyClient) -> None:
-    calls = []
-
-    def slowly(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
-        calls.append(request)
-        faulty.server.release.wait(0.4)
-        return honest(request, context)
-
-    faulty.server.behaviour = slowly
+    faulty.server.behaviour = delayed(0.4)
+    before = faulty.server.calls
     response = faulty.post("/generate", json={"count": 4096}, headers={TIMEOUT_HEADER: "1"})
     assert_problem(response, "timeout")
-    assert len(calls) < 4096 / SLICE_ROWS
+    assert faulty.server.calls - before < 4096 / SLICE_ROWS
 
 
 @pytest.mark.parametrize("accept", ["application/zip", "application/x-npy"])
@@ -83,7 +72,7 @@ def test_a_stream_that_cannot_go_on_breaks_off_where_the_client_sees_it(faulty: 
 
 def test_a_model_server_that_comes_back_is_used_again_without_a_restart(sockets: Path) -> None:
     address = f"unix:{sockets}/comes-and-goes.sock"
-    with gateways.serving(address) as http:
+    with serving(address) as http:
         assert http.get("/healthz/live").status_code == 200
         assert_problem(http.get("/healthz/ready"), "not-ready", *MODELS)
         assert_problem(http.get("/models"), "model-server-unreachable")
@@ -93,3 +82,72 @@ def test_a_model_server_that_comes_back_is_used_again_without_a_restart(sockets:
         assert_problem(http.get("/digits/1.png"), "model-server-unreachable")
         with MisbehavingServer(address):
             wait_until(lambda: http.get("/digits/1.png").status_code == 200)
+
+
+SECRET = "secret-/srv/models-10.0.0.7"
+
+SABOTAGED = f"""
+import sys
+import api.main, api.oip.routes, api.routes.status
+from api.formats import images, streams
+from api.http.current_request import current
+
+class SecretError(Exception):
+    pass
+
+def sabotage(module, name, part):
+    whole = getattr(module, name)
+
+    def failing(*args, **kwargs):
+        under_way = current.get(None)
+        if under_way and under_way.request_id == part:
+            raise SecretError("{SECRET}")
+        return whole(*args, **kwargs)
+
+    setattr(module, name, failing)
+
+sabotage(images, "png", "digits")
+sabotage(api.routes.status, "generate_latest", "metrics")
+sabotage(api.oip.routes, "write_answer", "inference")
+sabotage(streams.ZipStream, "add", "zip")
+sys.exit(api.main.main())
+"""
+"""The gateway, with parts that fail for the requests whose id is their name."""
+
+
+@pytest.fixture(scope="module")
+def sabotaged(model_server: str) -> Iterator[GatewayClient]:
+    with serving(model_server, ("-c", SABOTAGED), log_format="json") as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("part", "method", "path", "body"),
+    [
+        ("digits", "POST", "/generate", {"seeds": [7]}),
+        ("metrics", "GET", "/metrics", None),
+        ("inference", "POST", "/v2/models/generator/infer", noise_input()),
+    ],
+)
+def test_an_exception_keeps_its_words_to_one_line_of_the_log(
+    sabotaged: GatewayClient, part: str, method: str, path: str, body: Any
+) -> None:
+    assert sabotaged.request(method, path, json=body).status_code == 200
+    before = sabotaged.process.log.count(SECRET)
+    answer = sabotaged.request(method, path, json=body, headers={"X-Request-ID": part})
+    assert_problem(answer, "internal-error")
+    assert answer.headers["connection"] == "close"
+    for text in (answer.text, str(answer.headers)):
+        assert SECRET not in text
+        assert "SecretError" not in text
+    wait_until(lambda: sabotaged.process.log.count(SECRET) > before)
+    *_, line = (line for line in sabotaged.process.log.splitlines() if SECRET in line)
+    assert "SecretError: " in json.loads(line)["exception"]
+
+
+def test_a_stream_that_fails_breaks_off(sabotaged: GatewayClient) -> None:
+    headers = {"Accept": "application/zip", "X-Request-ID": "zip"}
+    before = sabotaged.process.log.count(SECRET)
+    with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):  # after the header, or before it is sent
+        sabotaged.post("/generate", json={"count": 10}, headers=headers)
+    wait_until(lambda: sabotaged.process.log.count(SECRET) > before)

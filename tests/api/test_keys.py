@@ -1,6 +1,5 @@
 """API keys: access, limits, and answers to wrong keys. The gateway and its sockets are real."""
 
-import base64
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -11,8 +10,7 @@ import pytest
 from api.middleware.keys import hash_of, new_key
 from api.settings import load_settings
 from serving.errors import UserError
-from tests.support import gateways
-from tests.support.gateways import GatewayClient, noise_input
+from tests.support.gateways import GatewayClient, faulty_gateway, noise_input
 from tests.support.problems import assert_problem
 
 TEN = [new_key() for _ in range(5)]
@@ -29,7 +27,7 @@ def guarded() -> Iterator[GatewayClient]:
         f"c:{hash_of(CAROL)}",
     ]
     settings = {"api_keys": ",".join(keys), "key_images_per_minute": 600, "cors_origins": "https://example.org"}
-    with gateways.faulty(**settings) as client:
+    with faulty_gateway(**settings) as client:
         yield client
 
 
@@ -58,8 +56,7 @@ def test_probes_scrapers_and_problems_need_no_key(guarded: GatewayClient) -> Non
 
 
 def test_a_browser_may_send_the_key_as_a_password(guarded: GatewayClient) -> None:
-    credentials = base64.b64encode(f"anyone:{BOB}".encode()).decode()
-    assert guarded.get("/digits/7.png", headers={"Authorization": f"Basic {credentials}"}).status_code == 200
+    assert guarded.get("/digits/7.png", auth=("anyone", BOB)).status_code == 200
 
 
 def test_a_shared_cache_keeps_nothing_that_needs_a_key(guarded: GatewayClient) -> None:

@@ -7,8 +7,7 @@ import grpc
 import pytest
 
 from api.telemetry.logs import MAX_PER_MINUTE
-from tests.support import gateways
-from tests.support.gateways import GatewayClient
+from tests.support.gateways import GatewayClient, faulty_gateway
 from tests.support.misbehaving import failing
 from tests.support.waiting import wait_until
 
@@ -28,7 +27,7 @@ def test_any_other_is_replaced(http: GatewayClient, given: str | None) -> None:
 
 
 def test_json_logs_have_an_object_a_line_and_one_line_a_request() -> None:
-    with gateways.faulty(log_format="json", access_log=True) as http:
+    with faulty_gateway(log_format="json", access_log=True) as http:
         made = http.get("/digits/7.png?scale=2", headers={"X-Request-ID": "made", "User-Agent": "me"})
         http.get("/nowhere%0aGET%20/forged", headers={"X-Request-ID": "lost"})
         http.server.behaviour = failing(grpc.StatusCode.INTERNAL, "oops")
@@ -54,7 +53,7 @@ def test_json_logs_have_an_object_a_line_and_one_line_a_request() -> None:
 
 
 def test_text_logs_have_the_id_in_brackets_and_a_kind_of_warning_twenty_times_a_minute() -> None:
-    with gateways.faulty() as http:
+    with faulty_gateway() as http:
         http.server.behaviour = failing(grpc.StatusCode.INTERNAL, "oops")
         for place in range(3 * MAX_PER_MINUTE):
             http.get("/digits/7.png", headers={"X-Request-ID": f"number-{place}"})
@@ -72,21 +71,15 @@ def test_text_logs_have_the_id_in_brackets_and_a_kind_of_warning_twenty_times_a_
 
 def test_clients_cannot_fill_a_disk_with_what_is_no_request() -> None:
     """Nor with connections beyond the most there may be, nor with upgrades to another protocol."""
-    upgrade = b"GET /healthz/live HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+    upgrade = b"GET /healthz/live HTTP/1.1\r\nHost: x\r\nConnection: upgrade, close\r\nUpgrade: websocket\r\n\r\n"
     count = 100
-    with gateways.faulty(max_connections=1) as http:
-
-        def ask(request: bytes) -> bytes:
-            with http.connect() as connection:
-                connection.sendall(request)
-                return connection.recv(2**16)
-
+    with faulty_gateway(max_connections=1) as http:
         for _ in range(count):
-            assert ask(b"hello\r\n\r\n").startswith(b"HTTP/1.1 400 ")
-            assert ask(upgrade).startswith(b"HTTP/1.1 200 ")
+            assert http.exchange(b"hello\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+            assert http.exchange(upgrade).startswith(b"HTTP/1.1 200 ")
         with http.connect():
             for _ in range(count):
-                assert ask(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").startswith(b"HTTP/1.1 503 ")
+                assert http.exchange(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").startswith(b"HTTP/1.1 503 ")
         metrics = http.metrics()
         assert http.process.stop() == 0
     assert len([line for line in http.process.log.splitlines() if line.startswith("WARNING")]) <= MAX_PER_MINUTE

@@ -1,7 +1,6 @@
 """The status of the models in readiness, GET /models and the metrics: of the newest version or the one with a label."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +9,13 @@ import pytest
 
 from serving.apis import ModelVersionStatus
 from serving.contract import DISCRIMINATOR, GENERATOR, MODELS
-from tests.support import gateways
-from tests.support.gateways import FaultyClient, GatewayClient
+from tests.support.gateways import FaultyClient, GatewayClient, faulty_gateway, serving
 from tests.support.misbehaving import MisbehavingServer
 from tests.support.pretrained import VERSIONS, pretrained
 from tests.support.problems import assert_problem
 from tests.support.waiting import wait_until
 
-AVAILABLE = ModelVersionStatus.AVAILABLE
+STATES: dict[str, int] = dict(ModelVersionStatus.State.items())
 
 
 def model(http: httpx.Client, name: str) -> dict[str, Any]:
@@ -43,7 +41,7 @@ def test_a_broken_or_missing_card_hides_no_version(tmp_path: Path) -> None:
     card = tmp_path / "generator" / "1" / "model.json"
     card.parent.mkdir(parents=True)
     card.write_text("{broken", "utf-8")
-    with gateways.faulty(models_dir=tmp_path) as http:
+    with faulty_gateway(models_dir=tmp_path) as http:
         assert [model(http, name)["versions"][0]["card"] for name in MODELS] == [None, None, None]
         wait_until(lambda: str(card) in http.process.log)
 
@@ -51,14 +49,10 @@ def test_a_broken_or_missing_card_hides_no_version(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("statuses", "words"),
     [
-        *(
-            ([(3, getattr(ModelVersionStatus, state))], f"3 {state}")
-            for state in ("START", "LOADING", "UNLOADING", "END")
-        ),
+        *(([(3, number)], f"3 {state}") for state, number in STATES.items() if state not in ("UNKNOWN", "AVAILABLE")),
         ([], "there are none"),
         (None, "there are none"),
     ],
-    ids=["starting", "loading", "unloading", "ended", "no versions", "unknown"],
 )
 def test_a_model_that_is_not_available_is_named(
     faulty: FaultyClient, statuses: list[tuple[int, int]] | None, words: str
@@ -79,52 +73,39 @@ def test_a_model_server_too_busy_to_answer_has_its_last_status_for_a_while() -> 
     program = "from api.routes import status; status.STALE_STATUS_S = 0; from api.main import main; main()"
     with MisbehavingServer("127.0.0.1:0") as server:
         with (
-            gateways.serving(server.target, ready_timeout_s=0.5) as patient,
-            gateways.serving(server.target, ("-c", program), ready_timeout_s=0.5) as other,
+            serving(server.target, ready_timeout_s=0.5) as patient,
+            serving(server.target, ("-c", program), ready_timeout_s=0.5) as other,
         ):
             for http in (other, patient):
                 wait_until(lambda http=http: http.get("/healthz/ready").status_code == 200)  # type: ignore[misc]
             server.silent = True
             assert patient.get("/healthz/ready").status_code == 200
             assert_problem(other.get("/healthz/ready"), "not-ready", *MODELS)
-        with gateways.serving(server.target, ready_timeout_s=0.2) as newcomer:
+        with serving(server.target, ready_timeout_s=0.2) as newcomer:
             assert_problem(newcomer.get("/healthz/ready"), "not-ready", *MODELS)
 
 
-@pytest.fixture(scope="module")
-def labelled() -> Iterator[FaultyClient]:
-    with gateways.faulty(version_label="stable") as client:
-        yield client
+def test_with_a_version_label_they_are_those_of_the_version_that_the_routes_ask_for() -> None:
+    with faulty_gateway(version_label="stable") as http:
+        server = http.server
+        server.behaviour = server.by_label
+        server.statuses = {name: [(2, STATES["AVAILABLE"]), (1, STATES["AVAILABLE"])] for name in MODELS}
+        assert http.post("/generate", json={"seeds": [7]}).status_code == 503
+        assert_problem(http.get("/healthz/ready"), "not-ready", *MODELS)
 
-
-class TestLabel:
-    """With DIGITGAN_VERSION_LABEL all of them ask for the version that the routes ask for."""
-
-    @pytest.fixture(autouse=True)
-    def _two_versions(self, labelled: FaultyClient) -> None:
-        labelled.server.behaviour = labelled.server.by_label
-        labelled.server.statuses = {name: [(2, AVAILABLE), (1, AVAILABLE)] for name in MODELS}
-
-    def test_a_model_with_the_label_is_available(self, labelled: FaultyClient) -> None:
-        labelled.server.labels = {name: {"stable": 1} for name in MODELS}
-        assert labelled.get("/healthz/ready").status_code == 200
-        assert labelled.metric("model_available", model=GENERATOR) == 1
-        assert labelled.metric("model_serving_version", model=GENERATOR) == 1
-        generator = model(labelled, GENERATOR)
-        assert (generator["status"], generator["serving"]) == ("available", 1)
-        assert labelled.post("/generate", json={"seeds": [7]}).json()["version"] == 1
-
-    def test_a_model_without_the_label_is_not_available(self, labelled: FaultyClient) -> None:
-        labelled.server.labels = {name: {"stable": 1} for name in MODELS if name != DISCRIMINATOR}
-        document = assert_problem(labelled.get("/healthz/ready"), "not-ready", DISCRIMINATOR)
+        server.labels = {name: {"stable": 1} for name in MODELS if name != DISCRIMINATOR}
+        document = assert_problem(http.get("/healthz/ready"), "not-ready", DISCRIMINATOR)
         assert "stable" in document["errors"][0]["detail"]
-        assert labelled.get(f"/v2/models/{GENERATOR}/ready").status_code == 200
-        assert_problem(labelled.get(f"/v2/models/{DISCRIMINATOR}/ready"), "not-ready", DISCRIMINATOR)
-        assert [labelled.metric("model_available", model=name) for name in (GENERATOR, DISCRIMINATOR)] == [1, 0]
-        found = model(labelled, DISCRIMINATOR)
+        assert http.get(f"/v2/models/{GENERATOR}/ready").status_code == 200
+        assert_problem(http.get(f"/v2/models/{DISCRIMINATOR}/ready"), "not-ready", DISCRIMINATOR)
+        assert [http.metric("model_available", model=name) for name in (GENERATOR, DISCRIMINATOR)] == [1, 0]
+        found = model(http, DISCRIMINATOR)
         assert (found["status"], found["serving"]) == ("unavailable", None)
         assert "stable" in found["detail"]
 
-    def test_without_any_label_every_model_is_named(self, labelled: GatewayClient) -> None:
-        assert labelled.post("/generate", json={"seeds": [7]}).status_code == 503
-        assert_problem(labelled.get("/healthz/ready"), "not-ready", *MODELS)
+        server.labels[DISCRIMINATOR] = {"stable": 1}
+        assert http.get("/healthz/ready").status_code == 200
+        assert http.metric("model_serving_version", model=GENERATOR) == 1
+        generator = model(http, GENERATOR)
+        assert (generator["status"], generator["serving"]) == ("available", 1)
+        assert http.post("/generate", json={"seeds": [7]}).json()["version"] == 1

@@ -1,13 +1,16 @@
-"""The pages and their files, and the header fields that protect every answer."""
+"""The pages and their files, the OpenAPI document, and what is true of every answer and every method."""
 
 import gzip
 import re
+from typing import Any
 from urllib.parse import urljoin
 
 import httpx
 import pytest
 
+from api.http import problems
 from api.middleware.every_request import NOTHING, PAGE
+from api.settings import load_settings
 from tests.support.gateways import FaultyClient
 from tests.support.http_servers import stripping_proxy
 from tests.support.problems import assert_guarded, assert_problem
@@ -77,16 +80,56 @@ def test_scripts_are_compressed_for_clients_that_accept_that(
     assert "Accept-Encoding" in answer.headers["vary"]
 
 
-def test_other_files_are_not_found(http: httpx.Client) -> None:
-    for path in (
-        "/studio/main.js.map",
-        "/studio/../app.py",
-        "/studio/%2e%2e/app.py",
-        "/docs/files/core.py",
-        "/studio/",
-        "/Generate",
-        "/problems/unheard-of",
-        "/models/",
-        "/%00",
-    ):
-        assert_problem(http.get(path), "not-found")
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(f"/studio/{name}" for name in ("", "main.js.map", "../app.py", "%2e%2e/app.py")),
+        *(f"/digits/{name}" for name in ("", "7", "7.jpg", ".png", "7/8.png")),
+        *("/docs/files/core.py", "/Generate", "/problems/unheard-of", "/models/", "/%00"),
+    ],
+)
+def test_other_paths_are_not_found(http: httpx.Client, path: str) -> None:
+    assert_problem(http.get(path), "not-found")
+
+
+def test_the_openapi_document_is_complete(http: httpx.Client) -> None:
+    document: dict[str, Any] = http.get("/openapi.json").json()
+    schemas = document["components"]["schemas"]
+    references = set(re.findall(r"'\$ref': '#/components/schemas/(\w+)'", str(document)))
+    assert references
+    assert references <= set(schemas)
+    for name, schema in schemas.items():
+        for field, about in schema["properties"].items():
+            assert about.get("description"), (name, field)
+    for path, item in document["paths"].items():
+        for operation in item.values():
+            assert operation["summary"]
+            assert all(parameter["description"] for parameter in operation.get("parameters", []))
+            for status, response in operation["responses"].items():
+                if int(status) >= 400:
+                    assert set(response["content"]) == {"application/problem+json"}, (path, status)
+    assert document["servers"] == [{"url": "."}], "relative to the document, also below a path prefix"
+    assert schemas["GenerateRequest"]["properties"]["count"]["maximum"] == load_settings().max_stream_images
+    assert schemas["ScoreRequest"]["properties"]["images"]["maxItems"] == load_settings().max_score_images
+
+
+def test_every_type_of_problem_has_its_page(http: httpx.Client) -> None:
+    for problem in problems.TYPES:
+        page = http.get(problem.uri)
+        assert (page.status_code, page.text) == (200, problem.page)
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/docs", "/docs/files/swagger-ui.css", "/openapi.json", "/problems/timeout", "/digits/7.png", "/v2"]
+)
+def test_head_is_answered_as_get_is_and_other_methods_are_not(http: httpx.Client, path: str) -> None:
+    """tests/fuzz/test_schemathesis.py tries all methods on all paths of the document."""
+    head, got = http.head(path), http.get(path)
+    assert (head.status_code, head.content) == (200, b"")
+    own = ("date", "x-request-id", "transfer-encoding")
+    fields = [{name: value for name, value in one.headers.items() if name not in own} for one in (head, got)]
+    assert fields[0] == fields[1]
+    for method in ("POST", "OPTIONS", "TRACE", "PROPFIND"):
+        answer = http.request(method, path, content=b"\xff{", headers={"Content-Type": "application/json"})
+        assert_problem(answer, "method-not-allowed")
+        assert answer.headers["allow"] == "GET, HEAD"

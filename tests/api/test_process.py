@@ -1,11 +1,17 @@
-"""The gateway as a process: light, and orderly when it stops."""
+"""The gateway as a process: light, busy with nothing for long, and orderly when it stops."""
 
+import asyncio
 import signal
+import socket
 from concurrent.futures import ThreadPoolExecutor
 
-import httpx
+import orjson
+from starlette.requests import Request
+from starlette.types import Message
 
-from tests.support import gateways
+from api.http.bodies import read_json
+from api.http.schemas import GenerateRequest
+from tests.support.gateways import FaultyClient, faulty_gateway, serving
 from tests.support.misbehaving import Holding
 from tests.support.problems import assert_problem
 from tests.support.waiting import wait_until
@@ -15,7 +21,7 @@ MAX_RESIDENT_BYTES = 120 * 10**6
 
 def test_it_stays_small_while_it_serves(model_server: str) -> None:
     """A gateway of its own: 200 MB go through it as one stream, and the memory of a few batches stays."""
-    with gateways.serving(model_server) as http:
+    with serving(model_server) as http:
         gateway = http.process
         for seed in range(20):
             assert http.get(f"/digits/{seed}.png").status_code == 200
@@ -32,23 +38,51 @@ def test_it_stays_small_while_it_serves(model_server: str) -> None:
         assert gateway.resident_bytes() - before < 20e6
 
 
+def test_a_large_body_is_read_beside_other_work() -> None:
+    """The event loop gets to other work while 500,000 seeds are parsed and checked."""
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": orjson.dumps({"seeds": list(range(500_000))}), "more_body": False}
+
+    async def turns_of_other_work() -> int:
+        scope = {"type": "http", "headers": [(b"content-type", b"application/json")]}
+        reading = asyncio.create_task(read_json(Request(scope, receive), GenerateRequest))
+        turns = 0
+        while not reading.done():
+            turns += 1
+            await asyncio.sleep(0)
+        assert len(reading.result().seeds) == 500_000
+        return turns
+
+    assert asyncio.run(turns_of_other_work()) > 3
+
+
+def test_the_path_of_4096_seeds_does_not_block_the_event_loop(faulty: FaultyClient) -> None:
+    """Other requests are answered before the first call for its digits."""
+    answered, calls = 0, faulty.server.calls
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(faulty.post, "/interpolate", json={"seeds": list(range(4096)), "steps": 1})
+        while faulty.server.calls == calls and not asked.done():
+            answered += faulty.metric("http_requests_in_flight") == 2  # this one and the path
+    assert asked.result().status_code == 200, asked.result().text
+    assert answered > 3
+
+
 def test_requests_in_progress_are_answered_while_new_connections_are_refused() -> None:
-    with gateways.faulty(shutdown_delay_s=0.1) as http, ThreadPoolExecutor() as pool:
-        holding = http.server.behaviour = Holding()
-        try:
-            digit = pool.submit(http.get, "/digits/1.png")
-            wait_until(lambda: holding.held == 1)
-            http.process.process.send_signal(signal.SIGTERM)
-            wait_until(lambda: refuses(http.process.url))
-            assert http.process.process.poll() is None
-        finally:
-            holding.release()
+    with faulty_gateway(shutdown_delay_s=0.1) as http, ThreadPoolExecutor() as pool, Holding() as holding:
+        http.server.behaviour = holding
+        digit = pool.submit(http.get, "/digits/1.png")
+        wait_until(lambda: holding.held == 1)
+        http.process.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: refuses(http))
+        assert http.process.process.poll() is None
+        holding.release()
         assert digit.result().status_code == 200
         assert http.process.process.wait(60) == 0
 
 
 def test_it_is_unready_and_serves_on_during_the_pause_and_a_second_signal_ends_that() -> None:
-    with gateways.faulty(shutdown_delay_s=600) as http:
+    with faulty_gateway(shutdown_delay_s=600) as http:
         assert http.get("/healthz/ready").status_code == 200
         http.process.process.send_signal(signal.SIGTERM)
         wait_until(lambda: http.get("/healthz/ready").status_code == 503)
@@ -57,9 +91,6 @@ def test_it_is_unready_and_serves_on_during_the_pause_and_a_second_signal_ends_t
         assert http.process.stop() == 0
 
 
-def refuses(url: str) -> bool:
-    try:
-        httpx.get(f"{url}/healthz/live", timeout=60)
-    except httpx.HTTPError as error:
-        return isinstance(error, httpx.ConnectError)
-    return False
+def refuses(http: FaultyClient) -> bool:
+    with socket.socket() as connection:
+        return connection.connect_ex(("127.0.0.1", http.base_url.port or 0)) != 0

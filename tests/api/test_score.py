@@ -45,17 +45,14 @@ def test_a_score_is_a_logit_its_probability_and_a_verdict(http: httpx.Client, di
 
 
 def test_json_multipart_and_raw_give_the_same_scores(http: httpx.Client, digits: list[bytes]) -> None:
-    expected = scores(post(http, digits))
-    logits = [score["logit"] for score in expected]
+    logits = [score["logit"] for score in scores(post(http, digits))]
     urls = [f"data:image/png;base64,{base64.b64encode(image).decode()}" for image in digits]
     for parts in ([(f"{place}.png", image) for place, image in enumerate(digits)], [(None, url) for url in urls]):
         response = http.post("/score", files=[("images", part) for part in parts])
         assert [score["logit"] for score in scores(response)] == pytest.approx(logits, abs=1e-3)
-    raw = [
-        scores(http.post("/score", content=image, headers={"Content-Type": "image/png"}))[0]["logit"]
-        for image in digits
-    ]
-    assert raw == pytest.approx(logits, abs=1e-3)
+    for image, logit in zip(digits, logits, strict=True):
+        (raw,) = scores(http.post("/score", content=image, headers={"Content-Type": "image/png"}))
+        assert raw["logit"] == pytest.approx(logit, abs=1e-3)
 
 
 def test_as_many_as_allowed_are_scored_in_order(http: httpx.Client, digits: list[bytes]) -> None:
@@ -154,9 +151,7 @@ def test_mnists_images_are_read_as_they_are(http: httpx.Client) -> None:
 def test_the_pixels_that_were_scored_are_given_back(http: httpx.Client, digits: list[bytes]) -> None:
     page = np.full((300, 200), 240, np.uint8)
     page[100:200, 90:110] = 20
-    sent = [saved(page), digits[0]]
-    body = {"images": [base64.b64encode(image).decode() for image in sent], "fitted_images": True}
-    first = scores(http.post("/score", json=body))
+    first = scores(post(http, [saved(page), digits[0]], fitted_images=True))
     pngs = [base64.b64decode(score["png"]) for score in first]
     fitted = pixels_of(pngs[0])
     assert fitted.shape == (28, 28)

@@ -12,11 +12,10 @@ from http.client import HTTPResponse
 
 import pytest
 
-from tests.support import gateways
 from tests.support.commands import python
-from tests.support.gateways import GatewayClient
+from tests.support.gateways import GatewayClient, faulty_gateway
 from tests.support.problems import assert_problem
-from tests.support.slow_clients import SLOW, hanging, request
+from tests.support.slow_clients import SLOW, hanging, json_request
 from tests.support.waiting import wait_until
 
 SEND_TIMEOUT_S = 3.0
@@ -28,7 +27,7 @@ UNREAD = [name for name in SLOW if name.startswith("unread")]
 def http() -> Iterator[GatewayClient]:
     """A client of a gateway with tight limits, but for the time to read an answer."""
     limits = {"max_connections": MOST_CONNECTIONS, "max_waiting_bytes": 16 * 2**20, "send_timeout_s": 3600}
-    with gateways.faulty(**limits) as client:
+    with faulty_gateway(**limits) as client:
         yield client
 
 
@@ -41,7 +40,7 @@ def _no_client_stays(http: GatewayClient) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def hasty() -> Iterator[GatewayClient]:
     """A client of a gateway that waits some seconds for a client to read its answer."""
-    with gateways.faulty(send_timeout_s=SEND_TIMEOUT_S) as client:
+    with faulty_gateway(send_timeout_s=SEND_TIMEOUT_S) as client:
         yield client
 
 
@@ -64,16 +63,13 @@ def test_an_answer_that_is_read_slowly_arrives(hasty: GatewayClient) -> None:
 
 
 def test_an_idle_connection_closes_after_its_time() -> None:
-    with gateways.faulty(keep_alive_s=1) as client, client.connect() as connection:
-        connection.sendall(b"GET /healthz/live HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert connection.recv(12) == b"HTTP/1.1 200"
-        while connection.recv(2**16):
-            pass
+    with faulty_gateway(keep_alive_s=1) as client:
+        assert client.exchange(b"GET /healthz/live HTTP/1.1\r\nHost: x\r\n\r\n").startswith(b"HTTP/1.1 200 ")
 
 
 def test_unfinished_large_bodies_delay_large_bodies_only(http: GatewayClient) -> None:
     """There is memory for two. One more waits until a client leaves."""
-    opening = request("/generate", b'{"seeds": [' + b"7," * 2**20, length=8 * 2**20 - 1)
+    opening = json_request("/generate", b'{"seeds": [' + b"7," * 2**20, length=8 * 2**20 - 1)
     post = partial(http.post, "/generate", headers={"Content-Type": "application/json"})
     with ThreadPoolExecutor() as pool, hanging(http, opening, 2) as connections:
         wait_until(lambda: http.metric("http_requests_in_flight") == 3)
@@ -86,7 +82,7 @@ def test_unfinished_large_bodies_delay_large_bodies_only(http: GatewayClient) ->
 
 
 def test_beyond_the_most_connections_only_probes_are_answered(http: GatewayClient) -> None:
-    with hanging(http, b"GET /", MOST_CONNECTIONS), gateways.GatewayClient(http.process) as surplus:
+    with hanging(http, b"GET /", MOST_CONNECTIONS), GatewayClient(http.process) as surplus:
         wait_until(lambda: http.metric("http_connections") >= MOST_CONNECTIONS)
         refused = surplus.get("/digits/7.png")
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
@@ -100,7 +96,7 @@ def test_beyond_the_most_connections_only_probes_are_answered(http: GatewayClien
 def test_a_body_of_ten_times_the_limit_is_not_kept(http: GatewayClient, length: int, status: int) -> None:
     """With an honest length and with a false one. Without a length: see test_wrong_input."""
     before = http.process.resident_bytes()
-    with hanging(http, request("/generate", b"", length=length), 1) as (connection,):
+    with hanging(http, json_request("/generate", b"", length=length), 1) as (connection,):
         with contextlib.suppress(OSError):
             for _ in range(80 * 2**4):
                 connection.sendall(b"7," * 2**15)

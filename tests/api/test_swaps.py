@@ -1,9 +1,9 @@
 """Models that are swapped in the middle of an answer, and the seed indexes of versions that come, go and fail."""
 
 import base64
-import io
 import itertools
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -21,8 +21,8 @@ from serving import contract
 from serving.apis import ModelVersionStatus, PredictRequest
 from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR, INDEX_PAGE, MODELS, SEED_INDEX, SIGNATURE
 from serving.tf_serving.tensors import to_array
-from tests.support import gateways
-from tests.support.gateways import DIGIT, FaultyClient, noise_input
+from tests.api.test_generate import pixels_in
+from tests.support.gateways import DIGIT, FaultyClient, faulty_gateway, noise_input
 from tests.support.misbehaving import answer
 from tests.support.problems import assert_problem
 
@@ -39,6 +39,7 @@ class Versions:
     def __init__(self, http: FaultyClient) -> None:
         self.http, self.server = http, http.server
         self.indexed = 1000
+        self.index_seconds = 0.0
         self.changes: dict[str, NDArray[Any] | None] = {}
         self.asked: list[tuple[str, int | None]] = []
         self.publish(*MODELS)
@@ -61,6 +62,7 @@ class Versions:
         version = self.server.version_of(spec, context)
         if spec.signature_name == SIGNATURE:
             return answer(request, version=version)
+        time.sleep(self.index_seconds)
         pages = np.clip(to_array(request.inputs[contract.PAGES]), 0, max(0, self.indexed - 1) // INDEX_PAGE)
         seeds = pages[:, np.newaxis] * INDEX_PAGE + np.arange(INDEX_PAGE)
         digits = np.where(seeds % 2 == version % 2, 7, 0)
@@ -112,7 +114,7 @@ class Versions:
 
 @pytest.fixture(scope="module")
 def http() -> Iterator[FaultyClient]:
-    with gateways.faulty(max_score_images=1000) as client:
+    with faulty_gateway(max_score_images=1000) as client:
         yield client
 
 
@@ -180,12 +182,7 @@ def test_if_the_version_is_withdrawn_its_successor_chooses_other_seeds(versions:
 
 
 def test_many_requests_at_once_and_all_that_follow_share_one_fetch(versions: Versions) -> None:
-    def slowly(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
-        if request.model_spec.signature_name == SEED_INDEX and request.model_spec.HasField("version"):
-            versions.server.release.wait(1)
-        return versions(request, context)
-
-    versions.server.behaviour = slowly
+    versions.index_seconds = 0.5
     with ThreadPoolExecutor(8) as pool:
         for response in pool.map(lambda _: versions.sevens(), range(8)):
             versions.assert_sevens(response)
@@ -195,21 +192,11 @@ def test_many_requests_at_once_and_all_that_follow_share_one_fetch(versions: Ver
 
 def test_a_slow_index_is_504_after_the_requests_time(versions: Versions) -> None:
     """All calls for the index share the request's time, so only two of them begin. The failure is not kept."""
-    gone = threading.Event()
-    calls = []
-
-    def slow(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
-        if request.model_spec.signature_name == SEED_INDEX:
-            calls.append(request)
-            gone.wait(1.8)
-        return versions(request, context)
-
-    versions.server.behaviour = slow
+    versions.index_seconds = 1.8
     response = versions.http.post("/generate", json={"count": 5, "digit": 7}, headers={TIMEOUT_HEADER: "2"})
     assert_problem(response, "timeout")
-    assert 1 <= len(calls) <= 2
-    gone.set()
-    versions.server.behaviour = versions
+    assert 1 <= [signature for signature, _ in versions.asked].count(SEED_INDEX) <= 2
+    versions.index_seconds = 0
     versions.assert_sevens(versions.sevens())
 
 
@@ -236,7 +223,7 @@ def test_an_index_of_more_pages_than_a_call_takes_comes_in_several(versions: Ver
     body = {"count": 10 * INDEX_PAGE + 3, "digit": 7}
     response = versions.http.post("/generate", json=body, headers=NPY)
     assert response.status_code == 200
-    assert len(np.load(io.BytesIO(response.content))) == 10 * INDEX_PAGE + 3
+    assert len(pixels_in(response)) == 10 * INDEX_PAGE + 3
     assert versions.fetches() == 2
     more = versions.http.post("/generate", json=body | {"count": body["count"] + 1}, headers=NPY)
     assert_problem(more, "invalid-request", "/count")

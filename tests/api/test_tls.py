@@ -9,7 +9,7 @@ import trustme
 from api.settings import load_settings
 from serving.contract import MODELS
 from serving.errors import UserError
-from tests.support import gateways
+from tests.support.gateways import serving
 from tests.support.misbehaving import MisbehavingServer
 from tests.support.problems import assert_problem
 
@@ -43,8 +43,8 @@ def test_mutual_tls_with_traces(authority: trustme.CA, files: dict[str, Path], m
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")  # no receiver is there
     with (
         tls_server(authority, mutual=True) as server,
-        gateways.serving(server.target, **files) as http,
-        gateways.serving(server.target, **files, tracing=True) as traced,
+        serving(server.target, **files) as http,
+        serving(server.target, **files, tracing=True) as traced,
     ):
         assert http.get("/healthz/ready").status_code == 200
         for one in (http, traced):
@@ -52,25 +52,21 @@ def test_mutual_tls_with_traces(authority: trustme.CA, files: dict[str, Path], m
 
 
 @pytest.mark.parametrize(
-    ("other_authority", "host", "mutual", "words"),
-    [
-        (True, "127.0.0.1", False, "TLS handshake"),
-        (False, "other.example", False, "TLS handshake"),
-        (False, "127.0.0.1", True, ""),
-    ],
+    ("other_authority", "host", "mutual"),
+    [(True, "127.0.0.1", False), (False, "other.example", False), (False, "127.0.0.1", True)],
     ids=["another authority", "another name", "without a certificate of its own"],
 )
 def test_without_trust_on_both_sides_there_are_no_calls(
-    authority: trustme.CA, files: dict[str, Path], other_authority: bool, host: str, mutual: bool, words: str
+    authority: trustme.CA, files: dict[str, Path], other_authority: bool, host: str, mutual: bool
 ) -> None:
     ca = files["model_server_tls_ca"]
     with (
         tls_server(trustme.CA() if other_authority else authority, host=host, mutual=mutual) as server,
-        gateways.serving(server.target, model_server_tls_ca=ca) as http,
+        serving(server.target, model_server_tls_ca=ca) as http,
     ):
         document = assert_problem(http.get("/healthz/ready"), "not-ready", *MODELS)
-        assert words in document["errors"][0]["detail"]
-        assert not words or "DIGITGAN_MODEL_SERVER_TLS" in document["errors"][0]["detail"]
+        found = document["errors"][0]["detail"]
+        assert mutual or ("TLS handshake" in found and "DIGITGAN_MODEL_SERVER_TLS" in found)
         assert_problem(http.get("/digits/7.png"), "model-server-unreachable")
 
 

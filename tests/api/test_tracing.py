@@ -17,9 +17,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import add_Tr
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from serving.apis import PredictRequest
-from tests.support import gateways
 from tests.support.commands import python
-from tests.support.gateways import FaultyClient
+from tests.support.gateways import FaultyClient, faulty_gateway
 from tests.support.misbehaving import failing, honest
 from tests.support.waiting import wait_until
 
@@ -70,7 +69,7 @@ def traced(collector: Collector) -> Iterator[FaultyClient]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.port}")
         patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
-        with gateways.faulty(tracing=True, log_format="json", access_log=True) as http:
+        with faulty_gateway(tracing=True, log_format="json", access_log=True) as http:
             yield http
 
 
@@ -132,7 +131,7 @@ def test_probes_are_not_traced(traced: FaultyClient, collector: Collector) -> No
 
 def test_an_unreachable_receiver_costs_no_request_and_no_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
-    with gateways.faulty(tracing=True) as http:
+    with faulty_gateway(tracing=True) as http:
         assert http.get("/digits/7.png").status_code == 200
         assert http.process.stop() == 0
 

@@ -2,25 +2,17 @@
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.support import gateways, story_models
 from tests.support.servers import built_once
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
 DESKTOP, PHONE = (1440, 900), (390, 844)
 FILLED = {
     "wall": "#tiles button:nth-child(100)",
@@ -41,19 +33,18 @@ def browser() -> Iterator[Browser]:
     if not CHROMIUM:
         pytest.skip("there is no Chromium on the PATH (Debian's package: chromium), and CHROMIUM names none")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--disable-gpu"])
         yield browser
         browser.close()
 
 
 @pytest.fixture(scope="package")
-def studio(browser: Browser, tmp_path_factory: pytest.TempPathFactory, program: str) -> Iterator[str]:
+def studio(browser: Browser, tmp_path_factory: pytest.TempPathFactory, sockets: Path, program: str) -> Iterator[str]:
     """The URL of a gateway before the models in the package, the generator of which tells a story too."""
     models = built_once(tmp_path_factory, "story-models", story_models.save)
-    with tempfile.TemporaryDirectory(prefix="digitgan-") as sockets:
-        address = Path(sockets) / "models.sock"
-        with gateways.model_server(models, address, program), gateways.gateway(f"unix:{address}") as gateway:
-            yield gateway.url
+    address = sockets / "story.sock"
+    with gateways.model_server(models, address, program), gateways.gateway(f"unix:{address}") as gateway:
+        yield gateway.url
 
 
 @pytest.fixture
@@ -73,26 +64,23 @@ def watch() -> Iterator[Callable[[Page], None]]:
 @pytest.fixture
 def open_page(browser: Browser, studio: str, watch: Callable[[Page], None]) -> Iterator[Open]:
     """Opens the studio at a view, in a window, and waits until the view is filled. No page may report an error."""
-    contexts: list[BrowserContext] = []
+    with ExitStack() as contexts:
 
-    def opened(view: str = "wall", size: tuple[int, int] = DESKTOP, *, filled: bool = True) -> Page:
-        context = browser.new_context(
-            base_url=studio,
-            viewport={"width": size[0], "height": size[1]},
-            has_touch=size == PHONE,
-            permissions=["clipboard-read", "clipboard-write"],
-        )
-        contexts.append(context)
-        page = context.new_page()
-        watch(page)
-        page.goto(f"/#{view}")
-        if filled:
-            page.locator(FILLED[view.partition("?")[0]]).first.wait_for()
-        return page
+        def opened(view: str = "wall", size: tuple[int, int] = DESKTOP, *, filled: bool = True) -> Page:
+            context = browser.new_context(
+                base_url=studio,
+                viewport={"width": size[0], "height": size[1]},
+                has_touch=size == PHONE,
+                permissions=["clipboard-read", "clipboard-write"],
+            )
+            page = contexts.enter_context(context).new_page()
+            watch(page)
+            page.goto(f"/#{view}")
+            if filled:
+                page.locator(FILLED[view.partition("?")[0]]).first.wait_for()
+            return page
 
-    yield opened
-    for context in contexts:
-        context.close()
+        yield opened
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """What every view owes its visitors: no error, no barrier, words where the gateway fails, and recipes that work."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -7,7 +8,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Route, expect
 
+from api.middleware.keys import hash_of, new_key
 from tests.browser.conftest import DESKTOP, FILLED, PHONE, Open
+from tests.support.gateways import faulty_gateway
 from tests.support.http_servers import stripping_proxy
 from tests.support.pages import printed_by, run
 
@@ -93,6 +96,23 @@ def test_without_the_gateway_the_wall_says_so_and_goes_on_when_asked(failing_pag
     failing_page.unroute("**/generate", cut)
     failing_page.get_by_role("button", name="Try again").click()
     failing_page.locator(FILLED["wall"]).wait_for()
+
+
+def test_the_studio_and_the_docs_work_where_keys_are_wanted(browser: Browser, watch: Callable[[Page], None]) -> None:
+    """The browser asks its user for one."""
+    key = new_key()
+    with (
+        faulty_gateway(api_keys=f"me:{hash_of(key)}") as http,
+        browser.new_context(base_url=http.process.url, http_credentials={"username": "me", "password": key}) as context,
+    ):
+        page = context.new_page()
+        watch(page)
+        page.goto("/")
+        expect(page.locator(FILLED["wall"])).to_be_visible()
+        page.reload()
+        expect(page.locator(FILLED["wall"])).to_be_visible()
+        page.goto("/docs")
+        expect(page.locator("#operations-default-generate_generate_post")).to_be_visible()
 
 
 def test_the_studio_and_the_docs_work_below_a_path_prefix(browser: Browser, studio: str) -> None:

@@ -27,8 +27,7 @@ from tests.support.gateways import GatewayClient, noise_input
 from tests.support.pictures import saved
 from tests.support.processes import ModelServerProcess
 from tests.support.repeating import repeating
-from tests.support.slow_clients import SLOW, hanging
-from tests.support.slow_clients import request as json_request
+from tests.support.slow_clients import SLOW, hanging, json_request
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(3600)

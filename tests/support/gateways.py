@@ -1,8 +1,9 @@
 """The gateway and its model server, as processes of their own."""
 
 import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,6 +46,18 @@ class GatewayClient(httpx.Client):
 
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.base_url.port or 0), timeout=60)
+
+    def exchange(self, *pieces: bytes) -> bytes:
+        """Sends bytes on a connection, piece by piece. Returns all that comes until the gateway closes it."""
+        received = b""
+        with self.connect() as connection, suppress(ConnectionResetError):  # it closed while some bytes were unread
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for piece in pieces:
+                connection.sendall(piece)
+                time.sleep(0.01 if len(pieces) > 1 else 0)
+            while found := connection.recv(2**16):
+                received += found
+        return received
 
     def metrics(self) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
         """Returns the values of all metrics by name and labels."""
@@ -101,7 +114,7 @@ class FaultyClient(GatewayClient):
 
 
 @contextmanager
-def faulty(**settings: object) -> Iterator[FaultyClient]:
+def faulty_gateway(**settings: object) -> Iterator[FaultyClient]:
     """Gives a client of a gateway. Its model server does what the test says."""
     with (
         MisbehavingServer("127.0.0.1:0") as server,
@@ -111,6 +124,7 @@ def faulty(**settings: object) -> Iterator[FaultyClient]:
         yield client
 
 
-def noise_input(rows: int = 1) -> dict[str, Any]:
-    """Returns a request of the Open Inference Protocol for so many digits."""
-    return {"inputs": [{"name": "noise", "datatype": "FP32", "shape": [rows, 100], "data": [0.0] * rows * 100}]}
+def noise_input(rows: int = 1, **changes: Any) -> dict[str, Any]:
+    """Returns a request of the Open Inference Protocol for so many digits, with ``changes`` to its input."""
+    noise = {"name": "noise", "datatype": "FP32", "shape": [rows, 100], "data": [0.0] * rows * 100}
+    return {"inputs": [noise | changes]}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import grpc
 import numpy as np
@@ -60,9 +61,19 @@ def noisy(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
     return answer(request, {IMAGES: np.random.default_rng().integers(0, 256, (rows, 28, 28, 1), np.uint8)})
 
 
+def delayed(seconds: float) -> Behaviour:
+    """Answers honestly after a pause."""
+
+    def behaviour(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
+        time.sleep(seconds)
+        return honest(request, context)
+
+    return behaviour
+
+
 class Holding:
-    """Keeps calls until ``release``, then answers honestly. ``held``: how many it keeps. ``cancelled``: those that
-    ended before. ``seconds_left``: what each call had when it came.
+    """Keeps calls until ``release``, or until the end of its block, then answers honestly. ``held``: how many it keeps.
+    ``cancelled``: those that ended before. ``seconds_left``: what each call had when it came.
     """
 
     def __init__(self) -> None:
@@ -70,6 +81,12 @@ class Holding:
         self.seconds_left: list[float] = []
         self._lock = threading.Lock()
         self._released = threading.Event()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
     def __call__(self, request: PredictRequest, context: grpc.ServicerContext) -> bytes:
         ended = threading.Event()

@@ -12,7 +12,7 @@ BODY_LIMIT: Final = 8 * 2**20
 """DIGITGAN_MAX_BODY_BYTES, unless it is set."""
 
 
-def request(path: str, body: bytes, accept: str = "*/*", length: int | None = None) -> bytes:
+def json_request(path: str, body: bytes, accept: str = "*/*", length: int | None = None) -> bytes:
     """Returns a request with a JSON body, whose header announces ``length`` bytes."""
     head = (
         f"POST {path} HTTP/1.1",
@@ -26,12 +26,14 @@ def request(path: str, body: bytes, accept: str = "*/*", length: int | None = No
 
 SLOW: Final = {
     "headers that don't end": b"GET /healthz/live HTTP/1.1\r\nHost: localhost\r\nX-Slow: ",
-    "bodies of 2 KB that don't end": request("/generate", b'{"seeds": [' + b"7," * 1000, length=BODY_LIMIT - 1),
-    "bodies of 1 MB that don't end": request("/generate", b'{"seeds": [' + b"7," * 500_000, length=BODY_LIMIT - 1),
-    "unread answers of 1.6 MB": request(
+    "bodies of 2 KB that don't end": json_request("/generate", b'{"seeds": [' + b"7," * 1000, length=BODY_LIMIT - 1),
+    "bodies of 1 MB that don't end": json_request("/generate", b'{"seeds": [' + b"7," * 500_000, length=BODY_LIMIT - 1),
+    "unread answers of 1.6 MB": json_request(
         "/interpolate", json.dumps({"seeds": [1, 2], "steps": 1, "scale": 32}).encode(), "application/x-npy"
     ),
-    "unread streams of 6 MB": request("/generate", json.dumps({"count": 8, "scale": 32}).encode(), "application/x-npy"),
+    "unread streams of 6 MB": json_request(
+        "/generate", json.dumps({"count": 8, "scale": 32}).encode(), "application/x-npy"
+    ),
 }
 """What a slow client sends before it hangs, and reads nothing."""
 

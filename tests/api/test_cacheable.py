@@ -1,8 +1,14 @@
-"""GET /digits/{seed}.png: a cacheable image owes its clients HEAD, ETags and conditional requests."""
+"""What caches may keep, GET /digits/{seed}.png and GET /story: with HEAD, ETags and conditional requests."""
 
+import grpc
 import httpx
+import numpy as np
 import pytest
 
+from serving.contract import STORY, STORY_BYTES, STORY_PAGE
+from tests.support import indexed_models
+from tests.support.gateways import FaultyClient
+from tests.support.misbehaving import answer, failing
 from tests.support.problems import assert_problem
 
 
@@ -52,6 +58,25 @@ def test_what_is_not_a_seed_a_scale_or_a_version_is_refused_by_name(
     assert_problem(http.get(f"/digits/{image}"), "invalid-request", *places)
 
 
-@pytest.mark.parametrize("path", ["/digits/7", "/digits/7.jpg", "/digits/.png", "/digits/", "/digits/7/8.png"])
-def test_other_paths_are_not_found(http: httpx.Client, path: str) -> None:
-    assert_problem(http.get(path), "not-found")
+def test_the_story_is_the_one_that_was_exported(small_http: httpx.Client) -> None:
+    for query in ("", "?version=1"):
+        response = small_http.get(f"/story{query}")
+        assert response.status_code == 200, response.text
+        assert response.content == indexed_models.STORY
+        assert response.headers["content-type"] == "application/json"
+        assert (response.headers["x-model"], response.headers["x-model-version"]) == ("generator", "1")
+        again = small_http.get(f"/story{query}", headers={"If-None-Match": response.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+
+
+def test_a_version_without_a_story_says_so(faulty: FaultyClient) -> None:
+    words = 'Serving signature key "story" not found.'
+    faulty.server.behaviour = failing(grpc.StatusCode.FAILED_PRECONDITION, words)
+    assert_problem(faulty.get("/story"), "no-story")
+
+
+@pytest.mark.parametrize("length", [0, -1, 2**40])
+def test_a_length_that_cannot_be_is_the_contract_broken(faulty: FaultyClient, length: int) -> None:
+    pages, lengths = np.zeros((1, STORY_PAGE), np.uint8), np.array([length])
+    faulty.server.behaviour = lambda request, context: answer(request, {STORY: pages, STORY_BYTES: lengths})
+    assert_problem(faulty.get("/story"), "broken-contract")
