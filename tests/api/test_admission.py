@@ -16,9 +16,9 @@ import pytest
 from api.middleware.admission import MIN_CHARGE_IMAGES
 from api.middleware.keys import hash_of, new_key
 from api.upstream.inference import LARGEST_SMALL_ROWS
-from tests.support.gateways import FaultyClient, faulty_gateway, noise_input
+from tests.support.gateways import FaultyClient, assert_problem, faulty_gateway, noise_input
 from tests.support.misbehaving import Holding, honest, noisy
-from tests.support.problems import assert_problem
+from tests.support.servers import faulty_gateway_fixture
 from tests.support.slow_clients import hanging, json_request
 from tests.support.waiting import wait_until
 
@@ -31,17 +31,9 @@ ONE = json_request("/generate", b'{"seeds": [7]}')
 BODY = ONE.partition(b"\r\n\r\n")[2]
 
 
-@pytest.fixture(scope="module")
-def http() -> Iterator[FaultyClient]:
-    with faulty_gateway(max_images_in_flight=MOST_IMAGES) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def logged() -> Iterator[FaultyClient]:
-    """A client of a gateway with an access log: the application makes all of its answers."""
-    with faulty_gateway(max_images_in_flight=MOST_IMAGES, send_timeout_s=3600, access_log=True) as client:
-        yield client
+http = faulty_gateway_fixture(max_images_in_flight=MOST_IMAGES)
+# With an access log the application makes all answers.
+logged = faulty_gateway_fixture(max_images_in_flight=MOST_IMAGES, send_timeout_s=3600, access_log=True)
 
 
 @pytest.fixture(autouse=True)
@@ -122,9 +114,7 @@ def test_small_and_large_requests_have_a_limit_each_and_it_counts_images(http: F
 
 
 @pytest.mark.parametrize("gateway", ["http", "logged"])
-def test_small_requests_do_not_block_large_ones_and_their_refusals_are_logged(
-    request: pytest.FixtureRequest, gateway: str
-) -> None:
+def test_small_requests_do_not_block_large_ones(request: pytest.FixtureRequest, gateway: str) -> None:
     http: FaultyClient = request.getfixturevalue(gateway)
     with full(http), ExitStack() as stack:
         for body in (b'{"count": 4096}', b'{"seeds": [' + b"7, " * 299 + b"7]}"):

@@ -7,9 +7,8 @@ import pytest
 
 from serving.contract import STORY, STORY_BYTES, STORY_PAGE
 from tests.support import indexed_models
-from tests.support.gateways import FaultyClient
+from tests.support.gateways import FaultyClient, assert_problem
 from tests.support.misbehaving import answer, failing
-from tests.support.problems import assert_problem
 
 
 def test_it_is_the_digit_of_the_seed(http: httpx.Client) -> None:
@@ -52,9 +51,7 @@ SEEDS = ["-1", "9007199254740992", "1e3", "7.0", "007", "+7", "%207", "1_0", "x"
         ("x.png?scale=0&version=x", ["seed", "scale", "version"]),
     ],
 )
-def test_what_is_not_a_seed_a_scale_or_a_version_is_refused_by_name(
-    http: httpx.Client, image: str, places: list[str]
-) -> None:
+def test_a_wrong_seed_scale_or_version_is_named(http: httpx.Client, image: str, places: list[str]) -> None:
     assert_problem(http.get(f"/digits/{image}"), "invalid-request", *places)
 
 

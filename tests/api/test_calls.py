@@ -24,9 +24,9 @@ from serving.apis import PredictRequest
 from serving.contract import GENERATOR, NOISE, NOISE_DIM
 from serving.tf_serving.client import GrpcTransport, ModelClient
 from serving.tf_serving.tensors import to_array
-from tests.support.gateways import FaultyClient, faulty_gateway, noise_input
+from tests.support.gateways import FaultyClient, assert_problem, noise_input
 from tests.support.misbehaving import Holding, honest, noisy
-from tests.support.problems import assert_problem
+from tests.support.servers import faulty_gateway_fixture
 from tests.support.slow_clients import json_request
 from tests.support.waiting import wait_until
 
@@ -37,12 +37,7 @@ SOON_S = 1.5
 BAD = 77.0
 """Noise that the model server refuses."""
 
-
-@pytest.fixture(scope="module")
-def http() -> Iterator[FaultyClient]:
-    with faulty_gateway(request_timeout_s=LIMIT_S, max_images_in_flight=2048) as client:
-        yield client
-
+http = faulty_gateway_fixture(request_timeout_s=LIMIT_S, max_images_in_flight=2048)
 
 Submit = Callable[[Any], "Future[httpx.Response]"]
 
@@ -155,9 +150,7 @@ def test_when_a_client_disconnects_its_call_is_cancelled_and_no_other_follows(
     assert "Traceback" not in http.process.log
 
 
-def test_when_a_client_disconnects_a_request_right_behind_a_stream_is_cancelled_too(
-    http: FaultyClient, holding: Holding
-) -> None:
+def test_a_request_right_behind_a_stream_is_cancelled_too(http: FaultyClient, holding: Holding) -> None:
     """It begins when the stream's answer is complete, just before the stream's own task ends."""
 
     def behaviour(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
@@ -200,9 +193,7 @@ def test_a_wrong_time_limit_is_named(http: FaultyClient, limit: str) -> None:
 
 
 @pytest.mark.parametrize("accept", ["application/json", "application/x-npy"])
-def test_a_requests_own_limit_ends_the_call_and_its_answer_says_where(
-    http: FaultyClient, holding: Holding, accept: str
-) -> None:
+def test_a_requests_own_limit_ends_its_call(http: FaultyClient, holding: Holding, accept: str) -> None:
     grown = http.growth()
     response = http.post("/generate", json={"seeds": [1]}, headers={TIMEOUT_HEADER: str(SOON_S), "Accept": accept})
     assert "at the model server" in assert_problem(response, "timeout")["detail"]

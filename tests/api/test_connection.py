@@ -3,12 +3,12 @@
 import contextlib
 import json
 import re
-from collections.abc import Iterator
 
 import pytest
 
 from api.middleware.connection import MAX_HEADER_BYTES, MAX_PIPELINED
-from tests.support.gateways import GatewayClient, faulty_gateway
+from tests.support.gateways import GatewayClient
+from tests.support.servers import faulty_gateway_fixture
 from tests.support.waiting import wait_until
 
 LIVE = b"GET /healthz/live HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -18,11 +18,7 @@ POST = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
-@pytest.fixture(scope="module")
-def impatient() -> Iterator[GatewayClient]:
-    """A client of a gateway that waits a second for a header, and a second for a body."""
-    with faulty_gateway(header_timeout_s=1, body_timeout_s=1) as client:
-        yield client
+impatient = faulty_gateway_fixture(header_timeout_s=1, body_timeout_s=1)
 
 
 def statuses(answers: bytes) -> list[int]:
@@ -167,9 +163,7 @@ WEBSOCKET = b"Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSo
 @pytest.mark.parametrize("pieces", [1, 40])
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
 @pytest.mark.parametrize("upgrade", [H2C, WEBSOCKET], ids=["h2c", "websocket"])
-def test_a_request_to_upgrade_gets_the_answer_to_the_request(
-    faulty: GatewayClient, upgrade: bytes, chunked: bool, pieces: int
-) -> None:
+def test_a_request_to_upgrade_is_answered(faulty: GatewayClient, upgrade: bytes, chunked: bool, pieces: int) -> None:
     """Its body is never taken for a request, even if it looks like one."""
     stream = b""
     framing = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" if chunked else b"Content-Length: %d\r\n\r\n%b"
@@ -187,9 +181,7 @@ BAD_CHUNK = CHUNKED + b"nonsense"
 @pytest.mark.parametrize("bad", [b"nonsense\r\n\r\n", LIVE.replace(b"Host: x\r\n", b""), BAD_CHUNK])
 @pytest.mark.parametrize("before", [0, 1, 3])
 @pytest.mark.parametrize("pieces", [1, 2])
-def test_a_malformed_request_is_answered_in_its_turn(
-    faulty: GatewayClient, pieces: int, before: int, bad: bytes
-) -> None:
+def test_a_malformed_request_has_its_turn(faulty: GatewayClient, pieces: int, before: int, bad: bytes) -> None:
     stream = DIGIT * before + bad + DIGIT
     cut = -8 - len(DIGIT)
     answers = faulty.exchange(stream) if pieces == 1 else faulty.exchange(stream[:cut], stream[cut:])

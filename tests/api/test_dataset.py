@@ -14,10 +14,9 @@ from api.middleware.keys import hash_of, new_key
 from serving.contract import MAX_SEED
 from serving.dataset import Records
 from tests.support import indexed_models
-from tests.support.gateways import GatewayClient, faulty_gateway, serving
+from tests.support.gateways import GatewayClient, assert_problem, faulty_gateway, serving
 from tests.support.indexed_models import BY_CLASSIFIER, INDEXED, SHADE
 from tests.support.misbehaving import delayed
-from tests.support.problems import assert_problem
 
 NPY = "application/x-npy"
 
@@ -44,9 +43,7 @@ def expected(count: int, of_each: list[int] | None, first_seed: int, logit_floor
 
 
 @pytest.mark.parametrize("first_seed", [0, 777, INDEXED - 300, 2**40 + 5])
-def test_the_first_digits_that_pass_come_in_the_order_of_their_seeds(
-    small_http: GatewayClient, first_seed: int
-) -> None:
+def test_the_first_digits_that_pass_come_in_order(small_http: GatewayClient, first_seed: int) -> None:
     records = collect(small_http, count=100, first_seed=first_seed)
     assert records["seed"].tolist() == expected(100, [10] * 10, first_seed)
     assert records["digit"].tolist() == (records["pixels"][:, 14, 14] // SHADE).tolist()

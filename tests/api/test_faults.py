@@ -14,9 +14,8 @@ from api.upstream.inference import SLICE_ROWS
 from serving.apis import PredictRequest
 from serving.contract import GENERATOR, MODELS
 from tests.api.test_generate import FORMATS
-from tests.support.gateways import FaultyClient, GatewayClient, noise_input, serving
+from tests.support.gateways import FaultyClient, GatewayClient, assert_problem, noise_input, serving
 from tests.support.misbehaving import MisbehavingServer, delayed, failing, honest
-from tests.support.problems import assert_problem
 from tests.support.waiting import wait_until
 
 
@@ -129,7 +128,7 @@ def sabotaged(model_server: str) -> Iterator[GatewayClient]:
         ("inference", "POST", "/v2/models/generator/infer", noise_input()),
     ],
 )
-def test_an_exception_keeps_its_words_to_one_line_of_the_log(
+def test_an_exception_is_in_one_line_of_the_log(
     sabotaged: GatewayClient, part: str, method: str, path: str, body: Any
 ) -> None:
     assert sabotaged.request(method, path, json=body).status_code == 200

@@ -4,19 +4,18 @@
 """
 
 import zlib
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from api.digits.containers import MOST_SCANS, complaint
 from api.digits.fit import Digit, Fit, ImageError, read_digit
-from tests.support.pictures import chunk, png_of, saved
+from tests.support.pictures import Pixels, chunk, png_of, saved
 
-Pixels = NDArray[np.uint8]
-MAX_PIXELS = 512 * 512
+read = partial(read_digit, max_pixels=4096 * 4096)
 
 
 def page(paper: int = 255, ink: int = 0) -> Pixels:
@@ -29,12 +28,8 @@ def page(paper: int = 255, ink: int = 0) -> Pixels:
     return sheet
 
 
-def read(file: bytes) -> Pixels:
-    return read_digit(file, max_pixels=MAX_PIXELS).pixels
-
-
 def digit_of(image: Image.Image | Pixels, fit: Fit = "always") -> Digit:
-    return read_digit(saved(image), max_pixels=MAX_PIXELS * 16, fit=fit)
+    return read(saved(image), fit=fit)
 
 
 def fit(image: Image.Image | Pixels) -> Pixels:
@@ -191,7 +186,7 @@ class TestInk:
 
     def test_a_box_is_in_pixels_of_the_photograph(self) -> None:
         photograph = Image.fromarray(page().repeat(12, axis=0).repeat(12, axis=1))
-        found = read_digit(saved(photograph, "JPEG"), max_pixels=10**7)
+        found = read(saved(photograph, "JPEG"))
         assert found.sent_pixels == 2400 * 1920
         assert found.box == pytest.approx((60 * 12, 40 * 12, 132 * 12, 150 * 12), abs=14 * 12)
 
@@ -253,7 +248,7 @@ def cameras_jpeg() -> bytes:
     ],
 )
 def test_files_hold_the_same_drawing_in_many_ways(file: bytes) -> None:
-    assert_close(read(file), fit(page()))
+    assert_close(read(file).pixels, fit(page()))
 
 
 UNDO = ["FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_90", "TRANSVERSE", "ROTATE_270"]
@@ -266,7 +261,7 @@ def test_turned_by_exif(orientation: int, undo: str | None) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     turned = image.transpose(Image.Transpose[undo]) if undo else image
-    assert np.array_equal(read(saved(turned, exif=exif)), fit(page()))
+    assert np.array_equal(read(saved(turned, exif=exif)).pixels, fit(page()))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
@@ -329,7 +324,7 @@ def test_much_work_in_few_pixels_is_refused_before_it_is_done(file: bytes, words
     """Each takes from a second and a half to minutes of decoding, but for the text, which Pillow limits itself."""
     assert len(file) <= LARGEST_BODY
     with pytest.raises(ImageError, match=words):
-        read_digit(file, max_pixels=4096 * 4096)
+        read(file)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])

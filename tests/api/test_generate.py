@@ -16,9 +16,8 @@ from api.formats.streams import ZipStream
 from serving.contract import MAX_SEED
 from serving.interpolation import slerp
 from serving.noise import noise_from_seeds
-from tests.support.pictures import pixels_of
+from tests.support.pictures import Pixels, pixels_of
 
-Pixels = NDArray[np.uint8]
 FORMATS = ["application/json", "image/png", "application/zip", "application/x-npy"]
 FILMS = {"image/apng": "PNG", "image/webp": "WEBP", "image/gif": "GIF"}
 SEEDS = [7, 0, 2**32 + 1, MAX_SEED, 7]
@@ -67,9 +66,7 @@ def test_json_and_zip_name_the_seeds_in_the_order_asked_for(http: httpx.Client) 
         ("/interpolate", {"png"}, {"seeds": [7, 42], "steps": 8, "scale": 2}),
     ],
 )
-def test_all_formats_hold_the_same_pixels(
-    http: httpx.Client, path: str, fields: set[str], body: dict[str, Any]
-) -> None:
+def test_formats_hold_the_same_pixels(http: httpx.Client, path: str, fields: set[str], body: dict[str, Any]) -> None:
     answers = {accept: ask(http, accept, path=path, **body) for accept in FORMATS}
     expected = pixels_in(answers["application/json"])
     assert expected.shape[1:] == (56, 56)
@@ -120,9 +117,7 @@ def test_the_preferred_format_is_chosen(http: httpx.Client, accept: str, chosen:
 @pytest.mark.parametrize(
     ("count", "rows", "columns"), [(2, 1, 2), (3, 2, 2), (4, 2, 2), (7, 3, 3), (10, 3, 4), (16, 4, 4), (100, 10, 10)]
 )
-def test_a_sheet_is_nearly_square_and_holds_each_image_in_reading_order_on_black(
-    http: httpx.Client, count: int, rows: int, columns: int
-) -> None:
+def test_a_sheet_is_nearly_square_and_in_reading_order(http: httpx.Client, count: int, rows: int, columns: int) -> None:
     sheet = pixels_of(ask(http, "image/png", seeds=list(range(count))).content)
     expected = np.zeros((rows * 30 + 2, columns * 30 + 2), np.uint8)
     for index, digit in enumerate(pixels_in(ask(http, "application/x-npy", seeds=list(range(count))))):

@@ -1,8 +1,8 @@
 """API keys: access, limits, and answers to wrong keys. The gateway and its sockets are real."""
 
 import time
-from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import httpx
 import pytest
@@ -10,25 +10,17 @@ import pytest
 from api.middleware.keys import hash_of, new_key
 from api.settings import load_settings
 from serving.errors import UserError
-from tests.support.gateways import GatewayClient, faulty_gateway, noise_input
-from tests.support.problems import assert_problem
+from tests.support.gateways import GatewayClient, assert_problem, noise_input
+from tests.support.servers import faulty_gateway_fixture
 
 TEN = [new_key() for _ in range(5)]
 """Keys for 10 images a minute."""
 BOB, CAROL = new_key(), new_key()
 """Keys for 600 images a minute."""
 
-
-@pytest.fixture(scope="module")
-def guarded() -> Iterator[GatewayClient]:
-    """A client of a gateway with these keys."""
-    keys = [f"{place}:{hash_of(key)}:10" for place, key in enumerate(TEN)] + [
-        f"b:{hash_of(BOB)}",
-        f"c:{hash_of(CAROL)}",
-    ]
-    settings = {"api_keys": ",".join(keys), "key_images_per_minute": 600, "cors_origins": "https://example.org"}
-    with faulty_gateway(**settings) as client:
-        yield client
+KEYS = [f"{place}:{hash_of(key)}:10" for place, key in enumerate(TEN)]
+KEYS += [f"b:{hash_of(BOB)}", f"c:{hash_of(CAROL)}"]
+guarded = faulty_gateway_fixture(api_keys=",".join(KEYS), key_images_per_minute=600, cors_origins="https://example.org")
 
 
 def bearer(key: str) -> dict[str, str]:
@@ -96,30 +88,23 @@ def test_after_the_time_to_retry_there_are_images_again(guarded: GatewayClient) 
 
 
 @pytest.mark.parametrize(
-    ("key", "path", "body", "images", "more", "place"),
+    ("number", "path", "body", "images", "more", "place"),
     [
-        (TEN[0], "/interpolate", {"seeds": [1, 2], "steps": 6}, 7, {"steps": 700}, "/steps"),
-        (TEN[1], "/dataset", {"count": 10, "confidence_floor": 0, "balance": "natural"}, 10, {"count": 601}, "/count"),
-        (TEN[2], "/v2/models/generator/infer", noise_input(3), 3, noise_input(601), "/inputs"),
-        (TEN[3], "/v2/models/generator/versions/1/infer", noise_input(3), 3, noise_input(601), "/inputs"),
+        (0, "/interpolate", {"seeds": [1, 2], "steps": 6}, 7, {"steps": 700}, "/steps"),
+        (1, "/dataset", {"count": 10, "confidence_floor": 0, "balance": "natural"}, 10, {"count": 601}, "/count"),
+        (2, "/v2/models/generator/infer", noise_input(3), 3, noise_input(601), "/inputs"),
+        (3, "/v2/models/generator/versions/1/infer", noise_input(3), 3, noise_input(601), "/inputs"),
     ],
-    ids=["interpolate", "dataset", "infer", "infer version"],
 )
-def test_every_route_counts_its_images_and_names_the_field_with_more_than_a_key_ever_has(
-    guarded: GatewayClient,
-    key: str,
-    path: str,
-    body: dict[str, object],
-    images: int,
-    more: dict[str, object],
-    place: str,
+def test_every_route_counts_its_images_and_names_the_field_with_too_many(
+    guarded: GatewayClient, number: int, path: str, body: dict[str, Any], images: int, more: dict[str, Any], place: str
 ) -> None:
     for expected in range(10 - images, -1, -images):
-        answer = guarded.post(path, json=body, headers=bearer(key))
+        answer = guarded.post(path, json=body, headers=bearer(TEN[number]))
         assert answer.status_code == 200, answer.text
         # One may be back already, where the machine is slow.
         assert expected <= left(answer) <= expected + 1
-    assert_problem(guarded.post(path, json=body, headers=bearer(key)), "rate-limited")
+    assert_problem(guarded.post(path, json=body, headers=bearer(TEN[number])), "rate-limited")
     refused = guarded.post(path, json=body | more, headers=bearer(BOB))
     assert "600 a minute" in assert_problem(refused, "invalid-request", place)["detail"]
 

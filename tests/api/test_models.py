@@ -9,10 +9,9 @@ import pytest
 
 from serving.apis import ModelVersionStatus
 from serving.contract import DISCRIMINATOR, GENERATOR, MODELS
-from tests.support.gateways import FaultyClient, GatewayClient, faulty_gateway, serving
+from tests.support.gateways import FaultyClient, GatewayClient, assert_problem, faulty_gateway, serving
 from tests.support.misbehaving import MisbehavingServer
 from tests.support.pretrained import VERSIONS, pretrained
-from tests.support.problems import assert_problem
 from tests.support.waiting import wait_until
 
 STATES: dict[str, int] = dict(ModelVersionStatus.State.items())

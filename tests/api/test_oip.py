@@ -1,6 +1,5 @@
 """The Open Inference Protocol: Triton's own client runs unchanged, and every failure is reported in both forms."""
 
-import base64
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,10 +14,9 @@ from serving.apis import ModelVersionStatus
 from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR, IMAGES, LOGITS, MODELS, NOISE, PROBABILITIES
 from serving.noise import noise_from_seeds
 from tests.api.test_generate import ask, pixels_in
-from tests.support.gateways import FaultyClient, GatewayClient, noise_input
-from tests.support.pictures import saved
+from tests.support.gateways import FaultyClient, GatewayClient, assert_problem, noise_input
+from tests.support.pictures import base64_of, saved
 from tests.support.pretrained import VERSIONS
-from tests.support.problems import assert_problem
 
 SEEDS = [7, 8, 2**40]
 
@@ -81,7 +79,7 @@ def test_the_client_runs_all_three_models(
 
     scores = infer(DISCRIMINATOR, IMAGES, digits, PROBABILITIES, LOGITS)
     assert [output["name"] for output in scores.get_response()["outputs"]] == [PROBABILITIES, LOGITS]
-    files = [base64.b64encode(saved(digit[..., 0])).decode() for digit in digits]
+    files = [base64_of(saved(digit[..., 0])) for digit in digits]
     for output, field in ((PROBABILITIES, "probability"), (LOGITS, "logit")):
         scored = [score[field] for score in http.post("/score", json={"images": files}).json()["scores"]]
         np.testing.assert_allclose(scores.as_numpy(output), np.array(scored, np.float32), rtol=1e-5)

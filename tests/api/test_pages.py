@@ -11,18 +11,15 @@ import pytest
 from api.http import problems
 from api.middleware.every_request import NOTHING, PAGE
 from api.settings import load_settings
-from tests.support.gateways import FaultyClient
+from tests.support.gateways import FaultyClient, assert_guarded, assert_problem
 from tests.support.http_servers import stripping_proxy
-from tests.support.problems import assert_guarded, assert_problem
 
 LINKS = re.compile(r'(?:href|src)="((?!#|https?:)[^"]+)"')
 IMPORTS = re.compile(r'(?:from|import)\s*\(?"(\./[^"]+)"')
 
 
 @pytest.mark.parametrize("page", ["", "docs"])
-def test_a_page_has_all_its_files_also_below_a_path_prefix_and_nothing_from_elsewhere(
-    http: httpx.Client, page: str
-) -> None:
+def test_a_page_has_its_own_files_alone_also_below_a_path_prefix(http: httpx.Client, page: str) -> None:
     with stripping_proxy(str(http.base_url).rstrip("/")) as url:
         first = urljoin(url, page)
         seen: dict[str, httpx.Response] = {}
@@ -69,9 +66,7 @@ def test_without_configured_origins_a_preflight_request_is_refused(faulty: Fault
 
 
 @pytest.mark.parametrize(("accepted", "coding"), [("br;q=0, gzip", "gzip"), ("identity", None)])
-def test_scripts_are_compressed_for_clients_that_accept_that(
-    http: httpx.Client, accepted: str, coding: str | None
-) -> None:
+def test_scripts_are_compressed_on_request(http: httpx.Client, accepted: str, coding: str | None) -> None:
     plain = http.get("/studio/main.js", headers={"Accept-Encoding": "identity"}).content
     with http.stream("GET", "/studio/main.js", headers={"Accept-Encoding": accepted}) as answer:
         content = b"".join(answer.iter_raw())

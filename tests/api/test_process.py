@@ -11,9 +11,8 @@ from starlette.types import Message
 
 from api.http.bodies import read_json
 from api.http.schemas import GenerateRequest
-from tests.support.gateways import FaultyClient, faulty_gateway, serving
+from tests.support.gateways import FaultyClient, assert_problem, faulty_gateway, serving
 from tests.support.misbehaving import Holding
-from tests.support.problems import assert_problem
 from tests.support.waiting import wait_until
 
 MAX_RESIDENT_BYTES = 120 * 10**6

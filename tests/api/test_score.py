@@ -8,13 +8,11 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from benchmarks.drawings import KINDS, drawn
-from tests.support.pictures import pixels_of, saved
-from tests.support.problems import assert_problem
+from tests.support.gateways import assert_problem
+from tests.support.pictures import Pixels, base64_of, pixels_of, saved
 
-Pixels = NDArray[np.uint8]
 PLAIN = {"probability", "logit", "verdict", "fitted", "ink", "polarity", "box", "reason"}
 
 
@@ -24,7 +22,7 @@ def digits(http: httpx.Client) -> list[bytes]:
 
 
 def post(http: httpx.Client, images: list[bytes], **options: object) -> httpx.Response:
-    return http.post("/score", json={"images": [base64.b64encode(image).decode() for image in images], **options})
+    return http.post("/score", json={"images": list(map(base64_of, images)), **options})
 
 
 def scores(response: httpx.Response) -> list[dict[str, Any]]:
@@ -46,7 +44,7 @@ def test_a_score_is_a_logit_its_probability_and_a_verdict(http: httpx.Client, di
 
 def test_json_multipart_and_raw_give_the_same_scores(http: httpx.Client, digits: list[bytes]) -> None:
     logits = [score["logit"] for score in scores(post(http, digits))]
-    urls = [f"data:image/png;base64,{base64.b64encode(image).decode()}" for image in digits]
+    urls = [f"data:image/png;base64,{base64_of(image)}" for image in digits]
     for parts in ([(f"{place}.png", image) for place, image in enumerate(digits)], [(None, url) for url in urls]):
         response = http.post("/score", files=[("images", part) for part in parts])
         assert [score["logit"] for score in scores(response)] == pytest.approx(logits, abs=1e-3)
@@ -127,7 +125,7 @@ def test_never_takes_28_by_28_gray_pixels_and_says_so(http: httpx.Client) -> Non
     ],
 )
 def test_base64_as_people_have_it(http: httpx.Client, digits: list[bytes], write: Callable[[str], str]) -> None:
-    texts = [write(base64.b64encode(image).decode()) for image in digits]
+    texts = [write(base64_of(image)) for image in digits]
     expected = [score["logit"] for score in scores(post(http, digits))]
     found = scores(http.post("/score", json={"images": texts}))
     assert [score["logit"] for score in found] == pytest.approx(expected, abs=1e-3)

@@ -13,8 +13,8 @@ from http.client import HTTPResponse
 import pytest
 
 from tests.support.commands import python
-from tests.support.gateways import GatewayClient, faulty_gateway
-from tests.support.problems import assert_problem
+from tests.support.gateways import GatewayClient, assert_problem, faulty_gateway
+from tests.support.servers import faulty_gateway_fixture
 from tests.support.slow_clients import SLOW, hanging, json_request
 from tests.support.waiting import wait_until
 
@@ -23,25 +23,14 @@ MOST_CONNECTIONS = 60
 UNREAD = [name for name in SLOW if name.startswith("unread")]
 
 
-@pytest.fixture(scope="module")
-def http() -> Iterator[GatewayClient]:
-    """A client of a gateway with tight limits, but for the time to read an answer."""
-    limits = {"max_connections": MOST_CONNECTIONS, "max_waiting_bytes": 16 * 2**20, "send_timeout_s": 3600}
-    with faulty_gateway(**limits) as client:
-        yield client
+http = faulty_gateway_fixture(max_connections=MOST_CONNECTIONS, max_waiting_bytes=16 * 2**20, send_timeout_s=3600)
+hasty = faulty_gateway_fixture(send_timeout_s=SEND_TIMEOUT_S)
 
 
 @pytest.fixture(autouse=True)
 def _no_client_stays(http: GatewayClient) -> Iterator[None]:
     yield
     wait_until(lambda: http.metric("http_connections") <= 2)
-
-
-@pytest.fixture(scope="module")
-def hasty() -> Iterator[GatewayClient]:
-    """A client of a gateway that waits some seconds for a client to read its answer."""
-    with faulty_gateway(send_timeout_s=SEND_TIMEOUT_S) as client:
-        yield client
 
 
 @pytest.mark.parametrize("name", UNREAD)

@@ -1,10 +1,8 @@
 """Models that are swapped in the middle of an answer, and the seed indexes of versions that come, go and fail."""
 
-import base64
 import itertools
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -22,9 +20,10 @@ from serving.apis import ModelVersionStatus, PredictRequest
 from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR, INDEX_PAGE, MODELS, SEED_INDEX, SIGNATURE
 from serving.tf_serving.tensors import to_array
 from tests.api.test_generate import pixels_in
-from tests.support.gateways import DIGIT, FaultyClient, faulty_gateway, noise_input
+from tests.support.gateways import DIGIT, FaultyClient, assert_problem, noise_input
 from tests.support.misbehaving import answer
-from tests.support.problems import assert_problem
+from tests.support.pictures import base64_of
+from tests.support.servers import faulty_gateway_fixture
 
 numbers = itertools.count(1)
 """Of versions: the gateway lives through all tests, and keeps the indexes that it knows."""
@@ -112,10 +111,7 @@ class Versions:
         self.server.behaviour = swapping
 
 
-@pytest.fixture(scope="module")
-def http() -> Iterator[FaultyClient]:
-    with faulty_gateway(max_score_images=1000) as client:
-        yield client
+http = faulty_gateway_fixture(max_score_images=1000)
 
 
 @pytest.fixture
@@ -124,7 +120,7 @@ def versions(http: FaultyClient) -> Versions:
 
 
 NPY = {"Accept": "application/x-npy"}
-SCORED = {"images": [base64.b64encode(DIGIT).decode()] * 300, "labels": True}
+SCORED = {"images": [base64_of(DIGIT)] * 300, "labels": True}
 DATASET = {"count": 1000, "confidence_floor": 0, "logit_floor": 0, "balance": "natural"}
 """Nothing is sent yet when the second block is asked for."""
 

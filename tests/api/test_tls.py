@@ -9,9 +9,8 @@ import trustme
 from api.settings import load_settings
 from serving.contract import MODELS
 from serving.errors import UserError
-from tests.support.gateways import serving
+from tests.support.gateways import assert_problem, serving
 from tests.support.misbehaving import MisbehavingServer
-from tests.support.problems import assert_problem
 
 
 @pytest.fixture(scope="module")

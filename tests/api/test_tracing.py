@@ -1,7 +1,5 @@
 """Traces: from HTTP through gRPC to a real OTLP receiver."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,10 +7,7 @@ from typing import Any
 
 import grpc
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-    ExportTraceServiceRequest,
-    ExportTraceServiceResponse,
-)
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as otlp
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import add_TraceServiceServicer_to_server
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
@@ -35,11 +30,11 @@ class Collector:
         self.port = server.add_insecure_port("127.0.0.1:0")
         server.start()
 
-    def Export(self, request: ExportTraceServiceRequest, _: grpc.ServicerContext) -> ExportTraceServiceResponse:
+    def Export(self, request: otlp.ExportTraceServiceRequest, _: object) -> otlp.ExportTraceServiceResponse:
         for resource in request.resource_spans:
             self.service_name = attributes(resource.resource)["service.name"]
             self.spans += [span for scope in resource.scope_spans for span in scope.spans]
-        return ExportTraceServiceResponse()
+        return otlp.ExportTraceServiceResponse()
 
     def trace_of(self, request_id: str) -> tuple[Span, list[Span]]:
         """Returns the server span of a request and the spans below it, once they are there."""

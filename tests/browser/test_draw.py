@@ -41,9 +41,7 @@ def write(page: Page, points: list[tuple[int, int]], *, touch: bool = False) -> 
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["mouse", "finger"])
-def test_what_is_written_is_read_and_the_scored_pixels_are_shown(
-    open_page: Open, studio: str, size: tuple[int, int]
-) -> None:
+def test_what_is_written_is_read_and_shown(open_page: Open, studio: str, size: tuple[int, int]) -> None:
     page = open_page("draw", size)
     page.locator("#pad").scroll_into_view_if_needed()
     with page.expect_response("**/score"):

@@ -1,4 +1,4 @@
-"""The gateway and its model server, as processes of their own."""
+"""The gateway and its model server, as processes of their own, and the shape of an error."""
 
 import socket
 import time
@@ -11,6 +11,8 @@ import httpx
 import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
+from api.http import problems
+from api.middleware.every_request import NOTHING
 from digitgan.processes import model_server_flags
 from tests.support.misbehaving import MisbehavingServer
 from tests.support.pictures import saved
@@ -128,3 +130,46 @@ def noise_input(rows: int = 1, **changes: Any) -> dict[str, Any]:
     """Returns a request of the Open Inference Protocol for so many digits, with ``changes`` to its input."""
     noise = {"name": "noise", "datatype": "FP32", "shape": [rows, 100], "data": [0.0] * rows * 100}
     return {"inputs": [noise | changes]}
+
+
+BY_SLUG = {problem.slug: problem for problem in problems.TYPES}
+
+
+def assert_guarded(response: httpx.Response, policy: str = NOTHING) -> None:
+    """Passes if the header fields limit what a browser does with ``response``, and share it with no other site."""
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert response.headers["referrer-policy"] == "no-referrer"
+    assert "camera=()" in response.headers["permissions-policy"]
+    assert response.headers["content-security-policy"] == policy
+    assert "access-control-allow-origin" not in response.headers
+
+
+def assert_problem(response: httpx.Response, slug: str, *places: str) -> dict[str, Any]:
+    """Passes if ``response`` is the problem ``slug`` (RFC 9457), naming ``places`` alone. Returns the document.
+
+    A place is a JSON pointer, a parameter's name or a model's name.
+    """
+    problem = BY_SLUG[slug]
+    assert response.status_code == problem.status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.headers["cache-control"] == "no-store"
+    assert response.headers["x-request-id"]
+    assert ("Retry-After" in response.headers) == (problem.retry_after_s is not None)
+    assert_guarded(response)
+    document: dict[str, Any] = response.json()
+    detail = document["detail"]
+    assert isinstance(detail, str)
+    assert detail
+    expected = {"type": f"/problems/{slug}", "title": problem.title, "status": problem.status, "detail": detail}
+    if response.url.path.startswith("/v2"):
+        expected["error"] = detail
+    assert {name: value for name, value in document.items() if name != "errors"} == expected
+    found = []
+    for error in document.get("errors", []):
+        (where,) = set(error) - {"detail"}
+        assert where in {"pointer", "parameter", "model"}
+        assert error["detail"]
+        found.append(error[where])
+    assert sorted(found) == sorted(places)
+    assert "Traceback" not in response.text
+    return document

@@ -1,5 +1,6 @@
 """Image files: written, put together by hand, and read."""
 
+import base64
 import io
 import struct
 import zlib
@@ -18,6 +19,10 @@ def saved(picture: Image.Image | NDArray[Any], kind: str = "PNG", **options: Any
     file = io.BytesIO()
     (Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture).save(file, kind, **options)
     return file.getvalue()
+
+
+def base64_of(file: bytes) -> str:
+    return base64.b64encode(file).decode()
 
 
 def chunk(kind: bytes, content: bytes = b"") -> bytes:

@@ -8,13 +8,14 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from digitgan.processes import TENSORFLOW_MODEL_SERVER
 from serving.pretrained import MODELS_DIR
 from tests.support import gateways
-from tests.support.gateways import GatewayClient
+from tests.support.gateways import FaultyClient, GatewayClient, faulty_gateway
 from tests.support.processes import EMBEDDED
 
 
@@ -43,6 +44,17 @@ def model_server(sockets: Path, program: str) -> Iterator[str]:
 def http(model_server: str) -> Iterator[GatewayClient]:
     with gateways.serving(model_server, models_dir=MODELS_DIR) as client:
         yield client
+
+
+def faulty_gateway_fixture(**settings: object) -> Any:
+    """Returns a fixture for a module: a client of a gateway whose model server does what a test says."""
+
+    @pytest.fixture(scope="module")
+    def client() -> Iterator[FaultyClient]:
+        with faulty_gateway(**settings) as client:
+            yield client
+
+    return client
 
 
 def built_once(temporary: pytest.TempPathFactory, name: str, build: Callable[[Path], object]) -> Path:
