@@ -1,6 +1,7 @@
 """TLS between the gateway and a real gRPC server that has it, with certificates made for the test."""
 
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -12,23 +13,20 @@ from serving.errors import UserError
 from tests.support.gateways import assert_problem, serving
 from tests.support.misbehaving import MisbehavingServer
 
-
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
+AUTHORITY = trustme.CA()
 
 
 @pytest.fixture
-def files(authority: trustme.CA, tmp_path: Path) -> dict[str, Path]:
+def files(tmp_path: Path) -> dict[str, Path]:
     """The gateway's settings: the authority's certificate, and one of its own from there."""
-    own = authority.issue_cert("gateway.example")
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    own = AUTHORITY.issue_cert("gateway.example")
+    AUTHORITY.cert_pem.write_to_path(tmp_path / "ca.pem")
     own.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
     own.private_key_pem.write_to_path(tmp_path / "key.pem")
     return {f"model_server_tls_{name}": tmp_path / f"{name}.pem" for name in ("ca", "cert", "key")}
 
 
-def tls_server(authority: trustme.CA, *, host: str = "127.0.0.1", mutual: bool = False) -> MisbehavingServer:
+def tls_server(authority: trustme.CA = AUTHORITY, host: str = "127.0.0.1", mutual: bool = False) -> MisbehavingServer:
     """A model server behind TLS, on a free port."""
     own = authority.issue_cert(host)
     pair = (own.private_key_pem.bytes(), b"".join(pem.bytes() for pem in own.cert_chain_pems))
@@ -38,10 +36,10 @@ def tls_server(authority: trustme.CA, *, host: str = "127.0.0.1", mutual: bool =
     return MisbehavingServer("127.0.0.1:0", credentials)
 
 
-def test_mutual_tls_with_traces(authority: trustme.CA, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mutual_tls_with_traces(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")  # no receiver is there
     with (
-        tls_server(authority, mutual=True) as server,
+        tls_server(mutual=True) as server,
         serving(server.target, **files) as http,
         serving(server.target, **files, tracing=True) as traced,
     ):
@@ -51,21 +49,16 @@ def test_mutual_tls_with_traces(authority: trustme.CA, files: dict[str, Path], m
 
 
 @pytest.mark.parametrize(
-    ("other_authority", "host", "mutual"),
-    [(True, "127.0.0.1", False), (False, "other.example", False), (False, "127.0.0.1", True)],
-    ids=["another authority", "another name", "without a certificate of its own"],
+    "other",
+    [{"authority": trustme.CA()}, {"host": "other.example"}, {"mutual": True}],
+    ids=lambda other: next(iter(other)),
 )
-def test_without_trust_on_both_sides_there_are_no_calls(
-    authority: trustme.CA, files: dict[str, Path], other_authority: bool, host: str, mutual: bool
-) -> None:
+def test_without_trust_on_both_sides_there_are_no_calls(files: dict[str, Path], other: dict[str, Any]) -> None:
     ca = files["model_server_tls_ca"]
-    with (
-        tls_server(trustme.CA() if other_authority else authority, host=host, mutual=mutual) as server,
-        serving(server.target, model_server_tls_ca=ca) as http,
-    ):
+    with tls_server(**other) as server, serving(server.target, model_server_tls_ca=ca) as http:
         document = assert_problem(http.get("/healthz/ready"), "not-ready", *MODELS)
         found = document["errors"][0]["detail"]
-        assert mutual or ("TLS handshake" in found and "DIGITGAN_MODEL_SERVER_TLS" in found)
+        assert "mutual" in other or ("TLS handshake" in found and "DIGITGAN_MODEL_SERVER_TLS" in found)
         assert_problem(http.get("/digits/7.png"), "model-server-unreachable")
 
 
