@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.support.pages import blocks, commands, printed_by, run
+from tests.support.commands import blocks, commands, printed_by, run
 from tests.support.processes import digitgan_up
 
 ROOT = Path(__file__).parent.parent

@@ -1,4 +1,4 @@
-"""Gateways with model servers that misbehave. tests/support/servers.py has gateways with real models."""
+"""Gateways with model servers that misbehave. tests/conftest.py has gateways with real models."""
 
 from collections.abc import Iterator
 

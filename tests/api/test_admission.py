@@ -16,10 +16,9 @@ import pytest
 from api.middleware.admission import MIN_CHARGE_IMAGES
 from api.middleware.keys import hash_of, new_key
 from api.upstream.inference import LARGEST_SMALL_ROWS
-from tests.support.gateways import FaultyClient, assert_problem, faulty_gateway, noise_input
+from tests.conftest import faulty_gateway_fixture
+from tests.support.gateways import FaultyClient, assert_problem, faulty_gateway, hanging, json_request, noise_input
 from tests.support.misbehaving import Holding, honest, noisy
-from tests.support.servers import faulty_gateway_fixture
-from tests.support.slow_clients import hanging, json_request
 from tests.support.waiting import wait_until
 
 MOST_IMAGES = 32

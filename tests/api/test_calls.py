@@ -24,10 +24,9 @@ from serving.apis import PredictRequest
 from serving.contract import GENERATOR, NOISE, NOISE_DIM
 from serving.tf_serving.client import GrpcTransport, ModelClient
 from serving.tf_serving.tensors import to_array
-from tests.support.gateways import FaultyClient, assert_problem, noise_input
+from tests.conftest import faulty_gateway_fixture
+from tests.support.gateways import FaultyClient, assert_problem, json_request, noise_input
 from tests.support.misbehaving import Holding, honest, noisy
-from tests.support.servers import faulty_gateway_fixture
-from tests.support.slow_clients import json_request
 from tests.support.waiting import wait_until
 
 LIMIT_S = 60.0

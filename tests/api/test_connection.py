@@ -7,8 +7,8 @@ import re
 import pytest
 
 from api.middleware.connection import MAX_HEADER_BYTES, MAX_PIPELINED
+from tests.conftest import faulty_gateway_fixture
 from tests.support.gateways import GatewayClient
-from tests.support.servers import faulty_gateway_fixture
 from tests.support.waiting import wait_until
 
 LIVE = b"GET /healthz/live HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -10,8 +10,8 @@ import pytest
 from api.middleware.keys import hash_of, new_key
 from api.settings import load_settings
 from serving.errors import UserError
+from tests.conftest import faulty_gateway_fixture
 from tests.support.gateways import GatewayClient, assert_problem, noise_input
-from tests.support.servers import faulty_gateway_fixture
 
 TEN = [new_key() for _ in range(5)]
 """Keys for 10 images a minute."""

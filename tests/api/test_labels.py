@@ -18,8 +18,8 @@ from tests.support import gateways, indexed_models
 from tests.support.gateways import GatewayClient, assert_problem
 from tests.support.indexed_models import BY_CLASSIFIER, BY_INDEX, DOUBTFUL, INDEXED, SHADE
 from tests.support.pictures import Pixels, pixels_of
-from tests.support.repeating import repeating
-from tests.support.waiting import wait_until
+from tests.support.processes import PROGRAM
+from tests.support.waiting import repeating, wait_until
 
 
 def shown(pixels: Pixels) -> Pixels:
@@ -120,7 +120,7 @@ def test_the_verdict_follows_the_calibrated_probability(small_http: GatewayClien
 
 
 def test_a_digit_stays_that_digit_and_no_request_fails_while_versions_change(
-    small_models: Path, sockets: Path, program: str, tmp_path: Path
+    small_models: Path, sockets: Path, tmp_path: Path
 ) -> None:
     """Version 2 makes eights of the seeds of sevens, version 3 is broken, and version 4 has no index."""
     for name in MODELS:
@@ -128,7 +128,7 @@ def test_a_digit_stays_that_digit_and_no_request_fails_while_versions_change(
         (tmp_path / name / "1").symlink_to(small_models / name / "1")
 
     with (
-        gateways.model_server(tmp_path, sockets / "changing.sock", program) as server,
+        gateways.model_server(tmp_path, sockets / "changing.sock", PROGRAM) as server,
         gateways.serving(server.target) as client,
     ):
 

@@ -12,7 +12,7 @@ from api.http import problems
 from api.middleware.every_request import NOTHING, PAGE
 from api.settings import load_settings
 from tests.support.gateways import FaultyClient, assert_guarded, assert_problem
-from tests.support.http_servers import stripping_proxy
+from tests.support.servers import stripping_proxy
 
 LINKS = re.compile(r'(?:href|src)="((?!#|https?:)[^"]+)"')
 IMPORTS = re.compile(r'(?:from|import)\s*\(?"(\./[^"]+)"')

@@ -12,10 +12,9 @@ from http.client import HTTPResponse
 
 import pytest
 
+from tests.conftest import faulty_gateway_fixture
 from tests.support.commands import python
-from tests.support.gateways import GatewayClient, assert_problem, faulty_gateway
-from tests.support.servers import faulty_gateway_fixture
-from tests.support.slow_clients import SLOW, hanging, json_request
+from tests.support.gateways import SLOW, GatewayClient, assert_problem, faulty_gateway, hanging, json_request
 from tests.support.waiting import wait_until
 
 SEND_TIMEOUT_S = 3.0

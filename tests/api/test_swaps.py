@@ -20,10 +20,10 @@ from serving.apis import ModelVersionStatus, PredictRequest
 from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR, INDEX_PAGE, MODELS, SEED_INDEX, SIGNATURE
 from serving.tf_serving.tensors import to_array
 from tests.api.test_generate import pixels_in
+from tests.conftest import faulty_gateway_fixture
 from tests.support.gateways import DIGIT, FaultyClient, assert_problem, noise_input
 from tests.support.misbehaving import answer
 from tests.support.pictures import base64_of
-from tests.support.servers import faulty_gateway_fixture
 
 numbers = itertools.count(1)
 """Of versions: the gateway lives through all tests, and keeps the indexes that it knows."""

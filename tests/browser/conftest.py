@@ -6,11 +6,21 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.support import gateways, story_models
-from tests.support.servers import built_once
+from serving.contract import GENERATOR
+from serving.pretrained import MODELS_DIR
+from tests.conftest import built_once
+from tests.serving.model_server.saved_models import save_again
+from tests.support import gateways
+from tests.support.pretrained import pretrained
+from tests.support.processes import PROGRAM
+from tests.training.test_config import CONFIG
+from tests.training.test_story import brightness, write_run
+from training.publish.signatures import story_signature
+from training.report.story import build_story, encode
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 DESKTOP, PHONE = (1440, 900), (390, 844)
@@ -38,12 +48,25 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
+def save_models(models: Path) -> None:
+    """Saves the package's models. The generator has a story of noise, and of squares of the shades 100 and 250."""
+    run = models.with_name("story-run")
+    noise = np.random.default_rng(0).integers(0, 256, (64, 28, 28), np.uint8)
+    squares = np.zeros_like(noise)
+    squares[:, 8:20, 8:20] = 1
+    rows = ({"step": step, "epoch": step / 100, "legible": step / 1000, "coverage": 0.5} for step in (500, 1000))
+    write_run(run, noise, squares * 100, squares * 250, evaluations=rows)
+    story = encode(build_story(run, CONFIG, brightness, {"step": 1000}))
+    shutil.copytree(MODELS_DIR, models, ignore=shutil.ignore_patterns(GENERATOR))
+    save_again(pretrained(GENERATOR), models / GENERATOR / "1", story=story_signature(story).graph)
+
+
 @pytest.fixture(scope="package")
-def studio(browser: Browser, tmp_path_factory: pytest.TempPathFactory, sockets: Path, program: str) -> Iterator[str]:
+def studio(browser: Browser, tmp_path_factory: pytest.TempPathFactory, sockets: Path) -> Iterator[str]:
     """The URL of a gateway before the models in the package, the generator of which tells a story too."""
-    models = built_once(tmp_path_factory, "story-models", story_models.save)
+    models = built_once(tmp_path_factory, "story-models", save_models)
     address = sockets / "story.sock"
-    with gateways.model_server(models, address, program), gateways.gateway(f"unix:{address}") as gateway:
+    with gateways.model_server(models, address, PROGRAM), gateways.gateway(f"unix:{address}") as gateway:
         yield gateway.url
 
 

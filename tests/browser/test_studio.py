@@ -10,9 +10,9 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 from api.middleware.keys import hash_of, new_key
 from tests.browser.conftest import DESKTOP, FILLED, PHONE, Open
+from tests.support.commands import printed_by, run
 from tests.support.gateways import faulty_gateway
-from tests.support.http_servers import stripping_proxy
-from tests.support.pages import printed_by, run
+from tests.support.servers import stripping_proxy
 
 
 def recipe(page: Page, name: str) -> tuple[str, str]:

@@ -6,7 +6,7 @@ import pytest
 
 from digitgan import Client
 from tests.support.gateways import GatewayClient
-from tests.support.http_servers import ScriptedServer, serving
+from tests.support.servers import ScriptedServer, serving
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +27,5 @@ def small_url(small_http: GatewayClient) -> str:
 
 @pytest.fixture
 def server() -> Iterator[ScriptedServer]:
-    server = ScriptedServer()
-    with serving(server):
+    with serving(ScriptedServer()) as server:
         yield server

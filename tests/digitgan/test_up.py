@@ -16,7 +16,7 @@ from serving.noise import noise_from_seeds
 from serving.tf_serving.server_config import GRPC_MAX_THREADS
 from serving.tf_serving.tensors import to_proto
 from tests.support.commands import python
-from tests.support.processes import EMBEDDED, digitgan_up
+from tests.support.processes import EMBEDDED, PROGRAM, digitgan_up
 from tests.support.waiting import wait_until
 
 DEADLINE_S = 300.0
@@ -43,10 +43,10 @@ def called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=["Ctrl-C", "the terminal closes"])
-def test_the_pretrained_model_answers_and_ends_cleanly(number: int, program: str) -> None:
+def test_the_pretrained_model_answers_and_ends_cleanly(number: int) -> None:
     with digitgan_up() as (server, client):
         assert client.get("/digits/7.png").status_code == 200
-        assert bool(children(server.process)) == (program != EMBEDDED)  # which runs in the gateway's process
+        assert bool(children(server.process)) == (PROGRAM != EMBEDDED)  # which runs in the gateway's process
         server.process.send_signal(number)
         assert server.process.wait(DEADLINE_S) == 0
 
@@ -86,14 +86,14 @@ threading.Thread.start = start_and_wait
 
 
 @pytest.mark.parametrize("before", ["", THREADS_END_AT_ONCE], ids=["meanwhile", "before the gateway starts"])
-def test_a_model_that_cannot_be_loaded_ends_everything_and_is_named(tmp_path: Path, program: str, before: str) -> None:
+def test_a_model_that_cannot_be_loaded_ends_everything_and_is_named(tmp_path: Path, before: str) -> None:
     (tmp_path / "generator" / "1").mkdir(parents=True)
     (tmp_path / "generator" / "1" / "saved_model.pb").write_bytes(b"no graph")
     code = f"{before}\nfrom digitgan.cli import main; main()"
     done = python(code, "up", "--port", "0", "--models", str(tmp_path))
     assert done.returncode == 2
     last = done.stderr.splitlines()[-1]
-    if program == EMBEDDED:
+    if PROGRAM == EMBEDDED:
         assert re.search(r"^digitgan: model generator version 1 cannot be loaded: (DATA_LOSS|OUT_OF_RANGE): .+", last)
         assert "Remove that version, or publish it again under a new number; then start again" in last
     else:

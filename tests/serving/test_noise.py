@@ -1,4 +1,4 @@
-"""The way from a seed to its noise is the one that docs/seeds.md specifies, to the last bit."""
+"""The way from a seed to its noise is the one that docs/seeds.md specifies, to the last bit; the ways between noise."""
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +10,7 @@ from scipy import special
 
 from docs import seed_to_noise
 from serving.contract import MAX_SEED
+from serving.interpolation import lerp, path, slerp
 from serving.noise import _normal, noise_from_seeds
 
 SEEDS_PAGE = Path(__file__).parents[2] / "docs" / "seeds.md"
@@ -69,3 +70,29 @@ def test_what_is_not_a_seed_is_refused_by_name(seed: object) -> None:
     with pytest.raises(ValueError, match=r"^seed 1: .* is not an integer from 0 to 9007199254740991") as raised:
         noise_from_seeds([0, seed])  # type: ignore[list-item]
     assert repr(seed) in str(raised.value)
+
+
+def test_an_arc_of_a_right_angle_worked_out_by_hand() -> None:
+    start, end = np.array([1, 0], np.float32), np.array([0, 1], np.float32)
+    half = np.sqrt(0.5)
+    third = [np.cos(np.pi / 6), np.sin(np.pi / 6)]
+    np.testing.assert_allclose(slerp(start, end, np.array([1 / 3, 0.5])), [third, [half, half]], rtol=1e-6)
+    np.testing.assert_allclose(lerp(start, end, np.array([0.25])), [[0.75, 0.25]])
+
+
+@pytest.mark.parametrize("end", [[1, 2], [2, 4], [-1, -2], [0, 0]], ids=["same", "longer", "opposite", "zero"])
+def test_where_there_is_no_one_arc_it_is_the_line(end: list[int]) -> None:
+    start, last = np.array([1, 2], np.float32), np.array(end, np.float32)
+    shares = np.linspace(0, 1, 5)
+    np.testing.assert_array_equal(slerp(start, last, shares), lerp(start, last, shares))
+
+
+def test_an_arc_between_the_largest_numbers_stays_finite() -> None:
+    """It leaves what float32 holds: found by schemathesis, as a 500."""
+    most = np.finfo(np.float32).max
+    start, end = np.full(100, most), np.full(100, most)
+    end[50:] = -most
+    found = path(np.stack([start, end]), 4, "slerp", loop=False)
+    assert found.dtype == np.float32
+    assert np.isfinite(found).all()
+    assert np.array_equal(found[[0, -1]], np.stack([start, end]))

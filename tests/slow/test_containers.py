@@ -2,7 +2,6 @@
 
 import io
 import json
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,12 +22,6 @@ def podman(*arguments: str) -> str:
     done = subprocess.run(["podman", *arguments], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _images() -> None:
-    for tool in ("podman", "curl"):
-        assert shutil.which(tool), f"{tool} is needed"
 
 
 @pytest.fixture(scope="module")

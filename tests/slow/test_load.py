@@ -23,12 +23,10 @@ import pytest
 from api.middleware.keys import hash_of, new_key
 from serving.pretrained import MODELS_DIR
 from tests.support import gateways
-from tests.support.gateways import GatewayClient, noise_input
+from tests.support.gateways import SLOW, GatewayClient, hanging, json_request, noise_input
 from tests.support.pictures import saved
 from tests.support.processes import ModelServerProcess
-from tests.support.repeating import repeating
-from tests.support.slow_clients import SLOW, hanging, json_request
-from tests.support.waiting import wait_until
+from tests.support.waiting import repeating, wait_until
 
 pytestmark = pytest.mark.timeout(3600)
 
@@ -219,15 +217,7 @@ def test_slow_clients_cost_little_memory_and_disturb_no_other_client(
 
 
 KEY: Final = new_key()
-PATHS: Final = (
-    "/generate",
-    "/generate",
-    "/interpolate",
-    "/dataset",
-    "/score",
-    "/v2/models/generator/infer",
-    "/nowhere",
-)
+PATHS: Final = (*["/generate"] * 2, "/interpolate", "/dataset", "/score", "/v2/models/generator/infer", "/nowhere")
 BODIES: Final = (
     b'{"seeds": [7]}',
     b'{"count": 64}',

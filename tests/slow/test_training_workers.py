@@ -3,7 +3,7 @@
 import json
 import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,21 +16,9 @@ from tests.support.processes import ServerProcess
 from tests.support.waiting import wait_until
 
 DEADLINE_S = 300.0
-SETTINGS = ("batch_size=4", "log_every=1", "checkpoint_every=5", "classifier=package")
-COMPLETE = "The training in"
-"""How the line begins that says that the training is complete."""
+SETTINGS = ("--set=batch_size=4", "--set=log_every=1", "--set=checkpoint_every=5", "--set=classifier=package")
 LONG = ("--steps", "500", "--no-export")
 SHORT = ("--steps", "4", "--index-seeds", "64")
-
-
-def wait_for(condition: Callable[[], bool], workers: list[ServerProcess]) -> None:
-    """Waits until the condition is true, while both workers run."""
-
-    def fulfilled() -> bool:
-        assert [worker.process.poll() for worker in workers] == [None, None]
-        return condition()
-
-    wait_until(fulfilled, seconds=DEADLINE_S)
 
 
 @contextmanager
@@ -38,15 +26,12 @@ def job(run: Path, data: Path, *arguments: str, workers: Sequence[int] = (0, 1))
     """Workers as k8s/overlays/training-workers starts them; those that are left at the end are killed."""
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
         cluster = {"worker": [f"127.0.0.1:{each.getsockname()[1]}" for each in (one, other)]}
-    command = ("-m", "digitgan", "train", "--data", data, "--run", run, "--resume", "--preset", "deck")
-    settings = [word for one in SETTINGS for word in ("--set", one)]
+    command = ("-m", "digitgan", "train", "--data", data, "--run", run, "--resume", "--preset", "deck", *SETTINGS)
     started = []
     try:
         for index in workers:
-            config = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
-            started.append(
-                ServerProcess(*command, *settings, *arguments, environment={"TF_CONFIG": config}, ready=COMPLETE)
-            )
+            config = {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})}
+            started.append(ServerProcess(*command, *arguments, environment=config, ready="The training in"))
         yield started
     finally:
         for worker in started:
@@ -73,13 +58,13 @@ def test_a_killed_worker_ends_the_job_which_resumes_and_one_that_is_told_to_stop
 ) -> None:
     run = tmp_path / "run"
     with job(run, digits_npz, *LONG) as workers:
-        wait_for(lambda: len(rows(run)) >= 7 and bool(checkpoints(run)), workers)
+        wait_until(lambda: len(rows(run)) >= 7 and checkpoints(run), seconds=DEADLINE_S)
         workers[1].process.kill()
         assert workers[0].process.wait(DEADLINE_S) not in (0, 128 + signal.SIGTERM)
     killed, saved = rows(run), checkpoints(run)[-1]
     assert saved % 5 == 0
     with job(run, digits_npz, *LONG) as workers:
-        wait_for(lambda: len(rows(run)) > len(killed), workers)
+        wait_until(lambda: len(rows(run)) > len(killed), seconds=DEADLINE_S)
         workers[1].process.terminate()
         assert [worker.process.wait(DEADLINE_S) for worker in workers] == [128 + signal.SIGTERM] * 2
     resumed = rows(run)

@@ -1,9 +1,9 @@
-"""The gateway and its model server, as processes of their own, and the shape of an error."""
+"""The gateway and its model server, as processes of their own, clients, and the shape of an error."""
 
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -130,6 +130,48 @@ def noise_input(rows: int = 1, **changes: Any) -> dict[str, Any]:
     """Returns a request of the Open Inference Protocol for so many digits, with ``changes`` to its input."""
     noise = {"name": "noise", "datatype": "FP32", "shape": [rows, 100], "data": [0.0] * rows * 100}
     return {"inputs": [noise | changes]}
+
+
+BODY_LIMIT: Final = 8 * 2**20
+"""DIGITGAN_MAX_BODY_BYTES, unless it is set."""
+
+
+def json_request(path: str, body: bytes, accept: str = "*/*", length: int | None = None) -> bytes:
+    """Returns a request with a JSON body, whose header announces ``length`` bytes."""
+    head = (
+        f"POST {path} HTTP/1.1",
+        "Host: localhost",
+        "Content-Type: application/json",
+        f"Accept: {accept}",
+        f"Content-Length: {len(body) if length is None else length}",
+    )
+    return "\r\n".join((*head, "\r\n")).encode() + body
+
+
+SLOW: Final = {
+    "headers that don't end": b"GET /healthz/live HTTP/1.1\r\nHost: localhost\r\nX-Slow: ",
+    "bodies of 2 KB that don't end": json_request("/generate", b'{"seeds": [' + b"7," * 1000, length=BODY_LIMIT - 1),
+    "bodies of 1 MB that don't end": json_request("/generate", b'{"seeds": [' + b"7," * 500_000, length=BODY_LIMIT - 1),
+    "unread answers of 1.6 MB": json_request(
+        "/interpolate", b'{"seeds": [1, 2], "steps": 1, "scale": 32}', "application/x-npy"
+    ),
+    "unread streams of 6 MB": json_request("/generate", b'{"count": 8, "scale": 32}', "application/x-npy"),
+}
+"""What a slow client sends before it hangs, and reads nothing."""
+
+
+@contextmanager
+def hanging(http: GatewayClient, opening: bytes, count: int) -> Iterator[list[socket.socket]]:
+    """Gives ``count`` connections that have sent ``opening`` and hang there, with small buffers for what comes."""
+    with ExitStack() as stack:
+        connections = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for connection in connections:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.settimeout(20)
+            with suppress(OSError):  # cut off already
+                connection.connect(("127.0.0.1", http.base_url.port or 0))
+                connection.sendall(opening)
+        yield connections
 
 
 BY_SLUG = {problem.slug: problem for problem in problems.TYPES}

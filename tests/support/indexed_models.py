@@ -27,7 +27,6 @@ BY_CLASSIFIER = 0.91
 STORY = bytes(np.random.default_rng(0).integers(32, 127, 3 * contract.STORY_PAGE + 17, np.uint8))
 """A story of several pages."""
 
-_IMAGES = {IMAGES: tf.TensorSpec([None, *IMAGE_SHAPE], tf.uint8)}
 _PAGES = {contract.PAGES: tf.TensorSpec([None], tf.int64)}
 
 
@@ -85,11 +84,17 @@ def _seed_index(indexed: int, shift: int) -> Any:
     return look
 
 
-def save_classifier(path: Path) -> None:
-    """A classifier that reads the shade."""
+def save_all(root: Path) -> None:
+    """Saves version 1 of each model. The generator has the story STORY; a logit is the digit less 5."""
+
+    def logits(images: Any) -> Any:
+        return tf.cast(images[:, 14, 14, 0], tf.float32) / SHADE - 5
+
+    def score(images: Any) -> Any:
+        return {contract.LOGITS: logits(images), contract.PROBABILITIES: tf.sigmoid(logits(images) - 2)}
 
     def digit(images: Any) -> Any:
-        return tf.cast(tf.round(tf.cast(images[:, 14, 14, 0], tf.float32) / SHADE), tf.int32)
+        return tf.cast(tf.round(logits(images) + 5), tf.int32)
 
     def classify(images: Any) -> Any:
         return {contract.PROBABILITIES: tf.one_hot(digit(images), CLASSES, BY_CLASSIFIER, (1 - BY_CLASSIFIER) / 9)}
@@ -97,21 +102,7 @@ def save_classifier(path: Path) -> None:
     def features(images: Any) -> Any:
         return {FEATURES: tf.one_hot(digit(images), contract.FEATURE_WIDTH)}
 
-    save(path, tf.Module(), serving_default=(classify, _IMAGES), features=(features, _IMAGES))
-
-
-def save_discriminator(path: Path) -> None:
-    """A discriminator whose logit is the shade's digit, less 5."""
-
-    def score(images: Any) -> Any:
-        logits = tf.cast(images[:, 14, 14, 0], tf.float32) / SHADE - 5
-        return {contract.LOGITS: logits, contract.PROBABILITIES: tf.sigmoid(logits - 2)}
-
-    save(path, tf.Module(), serving_default=(score, _IMAGES))
-
-
-def save_all(root: Path) -> None:
-    """Saves version 1 of all three models in ``root``. The generator has the story STORY."""
+    images = {IMAGES: tf.TensorSpec([None, *IMAGE_SHAPE], tf.uint8)}
     save_generator(root / "generator" / "1", story=STORY)
-    save_discriminator(root / "discriminator" / "1")
-    save_classifier(root / "classifier" / "1")
+    save(root / "discriminator" / "1", tf.Module(), serving_default=(score, images))
+    save(root / "classifier" / "1", tf.Module(), serving_default=(classify, images), features=(features, images))

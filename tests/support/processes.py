@@ -1,8 +1,8 @@
 """Server processes for tests and benchmarks: started, waited for, and stopped."""
 
 import os
-import queue
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,8 +16,13 @@ from typing import Final, Self
 import grpc
 import httpx
 
+from digitgan.processes import TENSORFLOW_MODEL_SERVER
+from tests.support.waiting import wait_until
+
 EMBEDDED: Final = "embedded"
 """In place of a program's path: the embedded model server."""
+PROGRAM: Final = shutil.which(TENSORFLOW_MODEL_SERVER) or EMBEDDED
+"""The model server under test."""
 
 START_SECONDS: Final = 180.0
 STOP_SECONDS: Final = 60.0
@@ -43,32 +48,37 @@ class ServerProcess:
             errors="replace",
         )
         self._ready = ready
-        self._output: queue.Queue[str] = queue.Queue()
+        self._output: list[str] = []
         self._errors: list[str] = []
-        self._threads = [threading.Thread(target=self._read_output), threading.Thread(target=self._read_errors)]
+        self._threads = [
+            threading.Thread(target=lines.extend, args=[stream])
+            for lines, stream in ((self._output, self.process.stdout), (self._errors, self.process.stderr))
+        ]
         for thread in self._threads:
             thread.start()
-        self.line = ""
-        """The line that says it is ready."""
-        self.url = ""
-        """Where the process listens, if it says so before it is ready."""
 
     @property
     def log(self) -> str:
         """What the process has written to stderr so far."""
         return "".join(self._errors)
 
+    @property
+    def line(self) -> str:
+        """The line that says it is ready; "" before."""
+        return next((line.strip() for line in self._output if line.startswith(self._ready)), "")
+
+    @property
+    def url(self) -> str:
+        """Where the process says that it listens."""
+        found = re.search(r"listens on (\S+)", "".join(self._output))
+        return found[1] if found else ""
+
     def wait_until_ready(self) -> None:
-        """Returns when the process can be used. Raises AssertionError if it never can."""
-        while not self.line.startswith(self._ready) or not self.line:
-            try:
-                printed = self._output.get(timeout=START_SECONDS)
-            except queue.Empty:
-                printed = ""
-            assert printed, f"the process did not become ready:\n{self.log}"
-            self.line = printed.strip()
-            if found := re.search(r"listens on (\S+)", printed):
-                self.url = found[1]
+        """Returns when the process can be used. Raises AssertionError if it ends before."""
+        wait_until(lambda: self.line or self.process.poll() is not None, lambda: self.log, START_SECONDS)
+        if not self.line:
+            self.wait()
+        assert self.line, f"the process did not become ready:\n{self.log}"
 
     def __enter__(self) -> Self:
         try:
@@ -105,16 +115,6 @@ class ServerProcess:
     def resident_bytes(self) -> int:
         return resident_bytes(self.process.pid)
 
-    def _read_output(self) -> None:
-        assert self.process.stdout
-        for line in self.process.stdout:
-            self._output.put(line)
-        self._output.put("")
-
-    def _read_errors(self) -> None:
-        assert self.process.stderr
-        self._errors.extend(self.process.stderr)
-
 
 class ModelServerProcess(ServerProcess):
     """A model server, ready when it listens at ``target``: EMBEDDED, or the path of a ``tensorflow_model_server``."""
@@ -127,23 +127,17 @@ class ModelServerProcess(ServerProcess):
         else:
             super().__init__(*flags, program=server)
 
-    def _read_output(self) -> None:
+    @property
+    def log(self) -> str:
         """TensorFlow Serving writes its last message, the cause of its end, to stdout."""
-        assert self.process.stdout
-        self._errors.extend(self.process.stdout)
+        return super().log + "".join(self._output)
 
     def wait_until_ready(self) -> None:
-        """Returns when the server listens. Raises AssertionError if it ends before."""
         options = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 200)]
         with grpc.insecure_channel(self.target, options=options) as channel:
             listening = grpc.channel_ready_future(channel)
-            for _ in range(int(START_SECONDS / 0.05)):
-                try:
-                    return listening.result(0.05)
-                except grpc.FutureTimeoutError:
-                    assert self.process.poll() is None, f"the model server ended:\n{self.log}"
-            listening.cancel()
-        raise AssertionError(f"the model server does not listen at {self.target}:\n{self.log}")
+            wait_until(lambda: listening.done() or self.process.poll() is not None, lambda: self.log, START_SECONDS)
+            assert listening.done(), f"the model server ended:\n{self.log}"
 
 
 @contextmanager

@@ -1,93 +1,165 @@
-"""A pytest plugin: real gateway processes, on the models of the package and on small models, for a whole test run.
+"""Small servers on real sockets: prepared HTTP answers, a reverse proxy, and a name service."""
 
-The model server is the ``tensorflow_model_server`` on the PATH if there is one, else the embedded server.
-"""
+from __future__ import annotations
 
-import fcntl
-import os
-import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+import contextlib
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import BaseRequestHandler, BaseServer, UDPServer
+from typing import Any, Final, TypeVar
 
-import pytest
+import httpx
+import orjson
 
-from digitgan.processes import TENSORFLOW_MODEL_SERVER
-from serving.pretrained import MODELS_DIR
-from tests.support import gateways
-from tests.support.gateways import FaultyClient, GatewayClient, faulty_gateway
-from tests.support.processes import EMBEDDED
+PREFIX = "/apps/digits"
 
-
-def pytest_report_header() -> str:
-    return f"model server: {model_server_program()}"
-
-
-def model_server_program() -> str:
-    return shutil.which(TENSORFLOW_MODEL_SERVER) or EMBEDDED
+Server = TypeVar("Server", bound=BaseServer)
 
 
-@pytest.fixture(scope="session")
-def program() -> str:
-    """The model server under test: EMBEDDED, or a program's path."""
-    return model_server_program()
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
 
 
-@pytest.fixture(scope="session")
-def model_server(sockets: Path, program: str) -> Iterator[str]:
-    """The address of the model server under test, with the models of the package."""
-    with gateways.model_server(MODELS_DIR, sockets / "model-server.sock", program):
-        yield f"unix:{sockets}/model-server.sock"
+@contextmanager
+def serving(server: Server) -> Iterator[Server]:
+    """Gives the server, which serves in the block."""
+    with server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
 
 
-@pytest.fixture(scope="session")
-def http(model_server: str) -> Iterator[GatewayClient]:
-    with gateways.serving(model_server, models_dir=MODELS_DIR) as client:
-        yield client
+@dataclass
+class Answer:
+    status: int | None = 200
+    """None: the connection is closed without an answer."""
+    body: bytes = b'{"status":"ready"}'
+    headers: dict[str, str] = field(default_factory=dict)
+    after: threading.Event | None = None
+    """What to wait for first."""
 
 
-def faulty_gateway_fixture(**settings: object) -> Any:
-    """Returns a fixture for a module: a client of a gateway whose model server does what a test says."""
-
-    @pytest.fixture(scope="module")
-    def client() -> Iterator[FaultyClient]:
-        with faulty_gateway(**settings) as client:
-            yield client
-
-    return client
+def problem(status: int, slug: str, headers: dict[str, str] | None = None, **more: object) -> Answer:
+    document = {"type": f"/problems/{slug}", "title": slug, "status": status, "detail": "on purpose", **more}
+    return Answer(status, orjson.dumps(document), {"Content-Type": "application/problem+json"} | (headers or {}))
 
 
-def built_once(temporary: pytest.TempPathFactory, name: str, build: Callable[[Path], object]) -> Path:
-    """Returns a directory that ``build`` fills in one of the processes of a test run; the others wait for it."""
-    root = temporary.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:  # its parent belongs to the run
-        root = root.parent
-    path, partial = root / name, root / f"{name}.partial"
-    with (root / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not path.exists():
-            build(partial)
-            partial.rename(path)
-    return path
+class ScriptedServer(ThreadingHTTPServer):
+    """Gives ``answers`` in turn, and the last one again and again."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _ScriptedHandler)
+        self.answers: list[Answer] = [Answer()]
+        self.times: list[float] = []
+        """When each request came, in seconds."""
+        self.connections = 0
+        self.url = f"http://127.0.0.1:{self.server_port}"
 
 
-@pytest.fixture(scope="session")
-def small_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base directory with the small models of tests/support/indexed_models.py."""
-    from tests.support import indexed_models
+class _ScriptedHandler(_Handler):
+    server: ScriptedServer
 
-    return built_once(tmp_path_factory, "small-models", indexed_models.save_all)
+    def setup(self) -> None:
+        super().setup()
+        self.server.connections += 1
+
+    def do_GET(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.server.times.append(time.monotonic())
+        answers = self.server.answers
+        answer = answers[0] if len(answers) == 1 else answers.pop(0)
+        if answer.after:
+            answer.after.wait(60)
+        if answer.status is None:
+            self.close_connection = True
+            return
+        self.send_response(answer.status)
+        for name, value in ({"Content-Length": str(len(answer.body))} | answer.headers).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(answer.body)
+        if int(answer.headers.get("Content-Length", 0)) > len(answer.body):
+            self.close_connection = True
+
+    do_POST = do_GET  # noqa: N815 - the name that http.server calls
 
 
-@pytest.fixture(scope="session")
-def small_server(small_models: Path, sockets: Path, program: str) -> Iterator[str]:
-    """The address of a model server with the small models."""
-    with gateways.model_server(small_models, sockets / "small.sock", program) as server:
-        yield server.target
+@contextmanager
+def stripping_proxy(target: str) -> Iterator[str]:
+    """Gives the URL of the service at ``target`` below a path prefix, which the proxy strips, as nginx can."""
+
+    class Handler(_Handler):
+        def forward(self) -> None:
+            if not self.path.startswith(f"{PREFIX}/"):
+                self.send_error(404)
+                return
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            url = target + self.path.removeprefix(PREFIX)
+            headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
+            answer = httpx.request(self.command, url, content=body, headers=headers, timeout=60)
+            self.send_response(answer.status_code)
+            for name, value in answer.headers.items():
+                if name not in ("content-length", "content-encoding", "transfer-encoding", "connection"):
+                    self.send_header(name, value)
+            self.send_header("Content-Length", str(len(answer.content)))
+            self.end_headers()
+            with contextlib.suppress(ConnectionError):  # the browser went on to another page
+                self.wfile.write(answer.content)
+
+        do_GET = do_POST = forward  # noqa: N815
+
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
+        yield f"http://127.0.0.1:{server.server_port}{PREFIX}/"
 
 
-@pytest.fixture(scope="session")
-def small_http(small_server: str) -> Iterator[GatewayClient]:
-    """A client of a gateway in front of the small models."""
-    with gateways.serving(small_server) as client:
-        yield client
+TTL_S: Final = 5
+"""CoreDNS's for Kubernetes' names, by default."""
+
+_ADDRESS: Final = 1
+_HEADER: Final = struct.Struct(">HHHHHH")
+_ANSWER: Final = 0x8180  # flags: an answer, recursion wanted and had, no error
+
+
+class HeadlessService(UDPServer):
+    """A headless Service on this machine: answers every question for an IPv4 address with ``addresses`` (RFC 1035).
+
+    A gateway uses it with ``DIGITGAN_MODEL_SERVER=dns://127.0.0.1:PORT/model-server:8500``. gRPC's client then does
+    what it does in a cluster: it resolves the name again when a connection ends.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), BaseRequestHandler)
+        self.addresses: list[str] = []
+        self.questions = 0
+
+    def target(self, port: int) -> str:
+        """The address for a gRPC client: the port is the model servers'."""
+        return f"dns://127.0.0.1:{self.server_address[1]}/model-server:{port}"
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        asked, own_socket = request
+        self.questions += 1
+        number, *_ = _HEADER.unpack_from(asked)
+        end = asked.index(0, _HEADER.size) + 5  # the name, and its type and class
+        question = asked[_HEADER.size : end]
+        found = list(self.addresses) if struct.unpack(">HH", question[-4:]) == (_ADDRESS, 1) else []
+        records = b"".join(
+            struct.pack(">HHHIH", 0xC00C, _ADDRESS, 1, TTL_S, 4) + socket.inet_aton(address) for address in found
+        )
+        answer = _HEADER.pack(number, _ANSWER, 1, len(found), 0, 0) + question + records
+        own_socket.sendto(answer, client_address)

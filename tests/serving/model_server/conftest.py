@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.serving.model_server import saved_models
-from tests.serving.model_server.client import Client
-from tests.serving.model_server.process import config, connected, server_process
+from tests.serving.model_server.client import Client, config, connected, server_process
 
 
 @pytest.fixture(scope="session")
@@ -30,30 +29,22 @@ def models(half_plus: dict[int, Path], tmp_path_factory: pytest.TempPathFactory)
     return {name: root / name for name in ("half", "echo", "witness")}
 
 
-@pytest.fixture(scope="session")
-def models_config(models: dict[str, Path]) -> str:
-    half = (
-        "model_version_policy { all {} } "
-        'version_labels { key: "stable" value: 1 } version_labels { key: "canary" value: 2 }'
-    )
-    return config(models, {"half": half})
+def serve(models: dict[str, Path], *, batching: bool) -> Iterator[Client]:
+    """Gives a client once both versions of ``half`` are there: a server listens as soon as each model has one."""
+    labels = 'version_labels { key: "stable" value: 1 } version_labels { key: "canary" value: 2 }'
+    models_config = config(models, {"half": f"model_version_policy {{ all {{}} }} {labels}"})
+    with server_process(models_config, batching=batching) as server, connected(server) as client:
+        client.wait_for_states("half", {1: "AVAILABLE", 2: "AVAILABLE"})
+        yield client
 
 
 @pytest.fixture(scope="session")
-def client(program: str, models_config: str) -> Iterator[Client]:
+def client(models: dict[str, Path]) -> Iterator[Client]:
     """A client of a server without batching."""
-    with server_process(program, models_config) as server, connected(server) as client:
-        yield ready(client)
+    yield from serve(models, batching=False)
 
 
 @pytest.fixture(scope="session")
-def batching_client(program: str, models_config: str) -> Iterator[Client]:
+def batching_client(models: dict[str, Path]) -> Iterator[Client]:
     """A client of a server with batching: 4 rows at most."""
-    with server_process(program, models_config, batching=True) as server, connected(server) as client:
-        yield ready(client)
-
-
-def ready(client: Client) -> Client:
-    """Waits for both versions of ``half``: a server listens as soon as each model has one."""
-    client.wait_for_states("half", {1: "AVAILABLE", 2: "AVAILABLE"})
-    return client
+    yield from serve(models, batching=True)

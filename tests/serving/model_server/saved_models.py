@@ -1,19 +1,17 @@
 """SavedModels that can be checked in one's head, made with TensorFlow, and ways to break them."""
 
-import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
+from tensorflow_serving.apis.predict_pb2 import PredictRequest
+from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog, PredictLog
 
-from serving import apis
 from serving.contract import WARMUP_REQUESTS
-from serving.tf_serving import tensors
 
+VARIABLES = "variables/variables.data-00000-of-00001"
 FLOATS = tf.TensorSpec([None], tf.float32)
 DTYPES = ("float32", "float64", "float16", "uint8", "int8", "int16", "int32", "int64", "bool")
 """NumPy's names of the dtypes that both servers take."""
@@ -23,6 +21,13 @@ def save(path: Path, module: tf.Module, **signatures: tuple[Callable[..., Any], 
     """Saves a module with signatures: a function, and the inputs that it takes."""
     traced = {name: tf.function(run).get_concrete_function(**inputs) for name, (run, inputs) in signatures.items()}
     tf.saved_model.save(module, str(path), traced)
+
+
+def save_again(version: Path, target: Path, **signatures: Any) -> None:
+    """Loads the SavedModel in a version directory and saves it, with more ``signatures``, in ``target``."""
+    module = tf.Module()
+    module.saved = tf.saved_model.load(str(version))
+    tf.saved_model.save(module, str(target), signatures={**module.saved.signatures, **signatures})
 
 
 def save_half_plus(path: Path, constant: float) -> None:
@@ -83,34 +88,16 @@ def publish(template: Path, base_path: Path, version: int, change: Callable[[Pat
     return beside.rename(base_path / str(version))
 
 
-def write_warmup(saved_model: Path, requests: Sequence[Mapping[str, NDArray[Any]]]) -> None:
-    """Adds warm-up requests for ``serving_default`` with these inputs."""
+def write_warmup(saved_model: Path, *inputs: str) -> Path:
+    """Adds a warm-up request for ``serving_default`` with each of these inputs. Returns the file."""
     path = saved_model / WARMUP_REQUESTS
     path.parent.mkdir(exist_ok=True)
     with tf.io.TFRecordWriter(str(path)) as writer:
-        for inputs in requests:
-            log = apis.PredictionLog()
-            for name, array in inputs.items():
-                log.predict_log.request.inputs[name].CopyFrom(tensors.to_proto(array))
-            writer.write(log.SerializeToString())
+        for name in inputs:
+            request = PredictRequest(inputs={name: tf.make_tensor_proto([0.0, 0.0])})
+            writer.write(PredictionLog(predict_log=PredictLog(request=request)).SerializeToString())
+    return path
 
 
 def garble_graph(saved_model: Path) -> None:
     (saved_model / "saved_model.pb").write_bytes(b"\xff" * 64)
-
-
-def cut_variables(saved_model: Path) -> None:
-    (path,) = (saved_model / "variables").glob("variables.data-*")
-    os.truncate(path, 1)
-
-
-def cut_warmup(saved_model: Path) -> None:
-    """Adds a warm-up request, and cuts its last byte off."""
-    write_warmup(saved_model, [{"x": np.zeros(2, np.float32)}])
-    path = saved_model / WARMUP_REQUESTS
-    path.write_bytes(path.read_bytes()[:-1])
-
-
-def add_failing_warmup(saved_model: Path) -> None:
-    """Adds a good warm-up request and one that the model refuses."""
-    write_warmup(saved_model, [{"x": np.zeros(2, np.float32)}, {"wrong": np.zeros(2, np.float32)}])

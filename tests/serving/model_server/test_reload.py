@@ -7,8 +7,7 @@ import grpc
 import pytest
 
 from tests.serving.model_server import saved_models
-from tests.serving.model_server.client import SECONDS, Client, refused
-from tests.serving.model_server.process import config, connected, server_process
+from tests.serving.model_server.client import SECONDS, Client, config, connected, refused, server_process
 from tests.support.waiting import wait_until
 
 ALL = "model_version_policy { all {} }"
@@ -21,26 +20,24 @@ def label(name: str, version: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def paths(half_plus: dict[int, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """``one`` and ``two`` have the versions 1 (+ 2), 2 (+ 3) and 10 (+ 2)."""
-    root = tmp_path_factory.mktemp("reload")
-    for name in ("one", "two"):
-        for version in (1, 2, 10):
-            template = half_plus[3] if version == 2 else half_plus[2]
-            saved_models.publish(template, root / name, version)
-    return {name: root / name for name in ("one", "two")}
+def base_path(half_plus: dict[int, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The base path of a model with the versions 1 (+ 2), 2 (+ 3) and 10 (+ 2)."""
+    base_path = tmp_path_factory.mktemp("reload") / "one"
+    for version in (1, 2, 10):
+        saved_models.publish(half_plus[3] if version == 2 else half_plus[2], base_path, version)
+    return base_path
 
 
 @pytest.fixture(scope="module")
-def server(program: str, paths: dict[str, Path]) -> Iterator[Client]:
-    with server_process(program, config({"one": paths["one"]})) as running, connected(running) as client:
+def server(base_path: Path) -> Iterator[Client]:
+    with server_process(config({"one": base_path})) as running, connected(running) as client:
         yield client
 
 
 @pytest.fixture
-def client(server: Client, paths: dict[str, Path]) -> Client:
+def client(server: Client, base_path: Path) -> Client:
     """Starts each test with only version 10 of model ``one``, and no labels."""
-    reload_all(server, config({"one": paths["one"]}))
+    reload_all(server, config({"one": base_path}))
     wait_until_serves(server, "one", 10)
     return server
 
@@ -49,13 +46,9 @@ def reload_all(client: Client, models_config: str) -> None:
     """Reloads until all models are there: one that is still unloading may not become available at the first time."""
 
     def accepted() -> bool:
-        try:
-            client.reload(models_config)
-        except grpc.RpcError as error:
-            if error.code() is not grpc.StatusCode.UNKNOWN:
-                raise
-            return False
-        return True
+        error = client.reload(models_config).exception()
+        assert error is None or error.code() is grpc.StatusCode.UNKNOWN, error
+        return error is None
 
     wait_until(accepted, lambda: "the model did not become available")
 
@@ -69,10 +62,10 @@ def wait_until_serves(client: Client, name: str, *versions: int) -> None:
     wait_until(lambda: available() == set(versions), lambda: f"{client.states(name)}, not {versions}")
 
 
-def test_a_reload_adds_models_and_unloads_those_left_out(client: Client, paths: dict[str, Path]) -> None:
-    assert client.reload(config(paths)).status.error_code == 0
+def test_a_reload_adds_models_and_unloads_those_left_out(client: Client, base_path: Path) -> None:
+    assert client.reload(config({"one": base_path, "two": base_path})).result().status.error_code == 0
     assert client.half_plus("two") == client.half_plus("one") == (2.5, 10)
-    reload_all(client, config({"two": paths["two"]}))
+    reload_all(client, config({"two": base_path}))
     wait_until_serves(client, "one")
     wait_until_serves(client, "two", 10)
     with refused("NOT_FOUND", "one"):
@@ -89,17 +82,15 @@ def test_a_reload_adds_models_and_unloads_those_left_out(client: Client, paths: 
         ("all {}", (1, 2, 10)),
     ],
 )
-def test_policies_choose_versions(
-    client: Client, paths: dict[str, Path], policy: str, versions: tuple[int, ...]
-) -> None:
-    client.reload(config({"one": paths["one"]}, {"one": f"model_version_policy {{ {policy} }}"}))
+def test_policies_choose_versions(client: Client, base_path: Path, policy: str, versions: tuple[int, ...]) -> None:
+    client.reload(config({"one": base_path}, {"one": f"model_version_policy {{ {policy} }}"})).result()
     wait_until_serves(client, "one", *versions)
     assert client.half_plus("one")[1] == max(versions)
 
 
-def test_labels_move_between_available_versions_only(client: Client, paths: dict[str, Path]) -> None:
+def test_labels_move_between_available_versions_only(client: Client, base_path: Path) -> None:
     def reload(labels: str) -> None:
-        client.reload(config({"one": paths["one"]}, {"one": labels}))
+        client.reload(config({"one": base_path}, {"one": labels})).result()
 
     reload(ALL)
     wait_until_serves(client, "one", 1, 2, 10)
@@ -126,20 +117,18 @@ def test_labels_move_between_available_versions_only(client: Client, paths: dict
     ],
     ids=["empty", "relative path", "listed twice", "other platform", "no platform"],
 )
-def test_a_bad_configuration_changes_nothing(
-    client: Client, paths: dict[str, Path], bad: str, words: list[str]
-) -> None:
+def test_a_bad_configuration_changes_nothing(client: Client, base_path: Path, bad: str, words: list[str]) -> None:
     one = 'config { name: "one" base_path: "PATH" model_platform: "tensorflow" }'
     with refused("INVALID_ARGUMENT", *words):
-        client.reload(bad.replace("ONE", one).replace("PATH", str(paths["one"])))
+        client.reload(bad.replace("ONE", one).replace("PATH", str(base_path))).result()
     assert client.half_plus("one") == (2.5, 10)
 
 
 def test_a_reload_waits_for_a_base_path_that_does_not_exist_and_later_reloads_wait_for_it(
-    client: Client, paths: dict[str, Path], half_plus: dict[int, Path], tmp_path: Path
+    client: Client, base_path: Path, half_plus: dict[int, Path], tmp_path: Path
 ) -> None:
-    models_config = config({"one": paths["one"], "late": tmp_path / "late"})
-    first, second = client.begin_reload(models_config), client.begin_reload(models_config)
+    models_config = config({"one": base_path, "late": tmp_path / "late"})
+    first, second = client.reload(models_config), client.reload(models_config)
     with refused("NOT_FOUND", "late"):
         client.half_plus("late")
     with pytest.raises(grpc.FutureTimeoutError):

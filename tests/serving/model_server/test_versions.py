@@ -1,6 +1,7 @@
 """The life of versions: found, loaded, swapped, refused, deleted."""
 
 import itertools
+import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -10,19 +11,22 @@ from pathlib import Path
 import pytest
 
 from tests.serving.model_server import saved_models
-from tests.serving.model_server.client import Client, refused
-from tests.serving.model_server.process import config, connected, server_process
-from tests.support.processes import EMBEDDED
-from tests.support.repeating import repeating
-from tests.support.waiting import wait_until
+from tests.serving.model_server.client import Client, config, connected, refused, server_process
+from tests.support.processes import EMBEDDED, PROGRAM
+from tests.support.waiting import repeating, wait_until
 
-DATA_LOSS, OUT_OF_RANGE, NOT_FOUND, INVALID_ARGUMENT = 15, 11, 5, 3
-BREAKAGES = {
-    "garbled graph": (saved_models.garble_graph, DATA_LOSS),
-    "no graph": (lambda path: (path / "saved_model.pb").unlink(), NOT_FOUND),
-    "short variables": (saved_models.cut_variables, OUT_OF_RANGE),
-    "failing warm-up": (saved_models.add_failing_warmup, INVALID_ARGUMENT),
-    "cut warm-up": (saved_models.cut_warmup, DATA_LOSS),
+
+def cut_warmup(saved_model: Path) -> None:
+    path = saved_models.write_warmup(saved_model, "x")
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+BREAKAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "garbled graph": (saved_models.garble_graph, "DATA_LOSS"),
+    "no graph": (lambda path: (path / "saved_model.pb").unlink(), "NOT_FOUND"),
+    "short variables": (lambda path: os.truncate(path / saved_models.VARIABLES, 1), "OUT_OF_RANGE"),
+    "failing warm-up": (lambda path: saved_models.write_warmup(path, "x", "wrong"), "INVALID_ARGUMENT"),
+    "cut warm-up": (cut_warmup, "DATA_LOSS"),
 }
 
 
@@ -48,16 +52,14 @@ class Model:
 
 
 @pytest.fixture(scope="module")
-def unused_models(
-    program: str, half_plus: dict[int, Path], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Iterator[Model]]:
+def unused_models(half_plus: dict[int, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Iterator[Model]]:
     """Gives one model of a server after the other."""
     root = tmp_path_factory.mktemp("life")
     names = [f"model_{number}" for number in range(12)]
     for name in names:
         saved_models.publish(half_plus[2], root / name, 1)
     models_config = config({name: root / name for name in names})
-    with server_process(program, models_config) as server, connected(server) as client:
+    with server_process(models_config) as server, connected(server) as client:
         yield (Model(client, name, root / name, half_plus) for name in names)
 
 
@@ -119,8 +121,8 @@ def test_a_broken_version_ends_with_its_error_and_the_old_one_serves_on(model: M
         model.wait_for({2: "END", 1: "AVAILABLE"})
     assert set(answers) == {(2.5, 1)}
     newest, oldest = model.client.statuses(model.name)
-    assert (newest.code, oldest.code) == (code, 0)
-    assert newest.message
+    assert (newest.error_code, oldest.error_code) == (code, "OK")
+    assert newest.error_message
     model.publish(3)
     model.wait_for({3: "AVAILABLE", 2: "END", 1: "END"})
     assert model.client.statuses(model.name)[1] == newest
@@ -141,9 +143,9 @@ def test_a_broken_version_is_not_tried_again(model: Model, wait_for_polls: Calla
     model.wait_for({2: "END", 1: "AVAILABLE"})
 
 
-def test_only_numbers_are_versions(program: str, model: Model, wait_for_polls: Callable[[], None]) -> None:
+def test_only_numbers_are_versions(model: Model, wait_for_polls: Callable[[], None]) -> None:
     names = ["2.tmp", "v3", "latest", "4a", "1.0", "1e3", "²", "٣"]
-    if program == EMBEDDED:
+    if PROGRAM == EMBEDDED:
         names += ["0", "-1", "007", "+4", str(2**63), "9" * 200]
         (model.base_path / "5").symlink_to(model.base_path / "gone")
         (model.base_path / "6").touch()
@@ -154,10 +156,10 @@ def test_only_numbers_are_versions(program: str, model: Model, wait_for_polls: C
 
 
 def test_a_server_waits_for_a_base_path_says_so_and_ends_on_sigterm(
-    program: str, half_plus: dict[int, Path], models: dict[str, Path], tmp_path: Path
+    half_plus: dict[int, Path], models: dict[str, Path], tmp_path: Path
 ) -> None:
     late = tmp_path / "late"
-    with server_process(program, config({"half": models["half"], "late": late})) as server:
+    with server_process(config({"half": models["half"], "late": late})) as server:
         wait_until(lambda: str(late) in server.log, lambda: server.log)
         assert server.process.poll() is None
         shutil.copytree(half_plus[2], tmp_path / "late.tmp" / "3")

@@ -1,28 +1,27 @@
-"""PredictionService.Predict, without batching and with it: 4 rows at most in a request."""
+"""The calls for outputs, states, metadata and health. With batching, a request has 4 rows at most."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from tensorflow.core.framework import tensor_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from tensorflow.core.framework import tensor_pb2, types_pb2
+from tensorflow_serving.apis.get_model_metadata_pb2 import SignatureDefMap
 
+from serving.tf_serving.client import VersionStatus
 from tests.serving.model_server import saved_models
-from tests.serving.model_server.client import SECONDS, Client, output, refused
-from tests.serving.model_server.process import config, connected, server_process
+from tests.serving.model_server.client import SECONDS, Client, config, connected, output, refused, server_process
 from tests.serving.model_server.saved_models import DTYPES
-from tests.support.processes import EMBEDDED
+from tests.support.processes import EMBEDDED, PROGRAM
 
 X = np.array([0, 1, 2.5], np.float32)
 UNREADABLE = "tensor parsing error: x"
 
 
 def tensor(shape: tuple[int, ...], **fields: Any) -> Any:
-    proto = tensor_pb2.TensorProto(dtype=fields.pop("dtype", 1), **fields)
-    proto.tensor_shape.SetInParent()
-    for size in shape:
-        proto.tensor_shape.dim.add(size=size)
-    return proto
+    dimensions = {"dim": [{"size": size} for size in shape]}
+    return tensor_pb2.TensorProto(**{"dtype": 1, "tensor_shape": dimensions, **fields})
 
 
 @pytest.mark.parametrize(
@@ -63,13 +62,13 @@ def test_values_of_every_dtype_come_back_as_they_were(client: Client, dtype: str
     assert output(answer, "y").dtype == values.dtype
 
 
-def test_strings_come_back_or_the_embedded_server_refuses_the_version(program: str, tmp_path: Path) -> None:
+def test_strings_come_back_or_the_embedded_server_refuses_the_version(tmp_path: Path) -> None:
     """As a list: TensorFlow cannot read the strings that TensorFlow Serving packs into ``tensor_content``."""
     saved_models.save_echo(tmp_path / "text" / "1", "string")
     models_config = config({"text": tmp_path / "text"})
-    flags = [] if program == EMBEDDED else ["--enable_serialization_as_tensor_content=false"]
-    with server_process(program, models_config, *flags) as server:
-        if program == EMBEDDED:
+    flags = [] if PROGRAM == EMBEDDED else ["--enable_serialization_as_tensor_content=false"]
+    with server_process(models_config, *flags) as server:
+        if PROGRAM == EMBEDDED:
             assert server.wait() == 1
             assert "UNIMPLEMENTED" in server.log
             assert "Serve this model with TensorFlow Serving" in server.log
@@ -85,10 +84,10 @@ def test_numbers_are_answered_as_raw_bytes_and_no_rows_with_no_rows(client: Clie
     assert output(client.predict("half", {"x": X[:0]}), "y").shape == (0,)
 
 
-def test_only_the_embedded_server_refuses_shapes_and_takes_values(client: Client, program: str) -> None:
+def test_only_the_embedded_server_refuses_shapes_and_takes_values(client: Client) -> None:
     """The signature says [N], and the operation takes 0 to 2."""
     shape, value = ({"index": np.array(index, np.int32)} for index in ([[0, 1], [2, 0]], [0, 7]))
-    if program == EMBEDDED:
+    if PROGRAM == EMBEDDED:
         with refused("INVALID_ARGUMENT", "[-1]", "[2, 2]"):
             client.predict("witness", shape, signature="item")
         assert output(client.predict("witness", value, signature="item"), "y").tolist() == [10, 0]
@@ -182,3 +181,46 @@ def test_what_cannot_run_in_batches_is_refused(
     with refused(code):
         inputs = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
         batching_client.predict(model, inputs, signature=signature)
+
+
+def test_versions_are_listed_newest_first_or_the_one_that_is_named_by_number(client: Client) -> None:
+    newest, oldest = (VersionStatus(version, "AVAILABLE", "OK", "") for version in (2, 1))
+    assert client.statuses("half") == client.statuses("half", label="stable") == [newest, oldest]
+    assert client.statuses("half", version=1) == [oldest]
+
+
+@pytest.mark.parametrize(("name", "version", "word"), [("absent", None, "absent"), ("", None, ""), ("half", 99, "99")])
+def test_the_status_of_what_is_unknown_is_not_found(client: Client, name: str, version: int | None, word: str) -> None:
+    with refused("NOT_FOUND", word):
+        client.statuses(name, version=version)
+
+
+def test_metadata_describes_the_signatures_of_the_newest_version_or_the_one_that_is_named(client: Client) -> None:
+    answer = client.metadata("half", "signature_def")
+    assert (answer.model_spec.name, answer.model_spec.version.value) == ("half", 2)
+    signatures = SignatureDefMap()
+    assert answer.metadata["signature_def"].Unpack(signatures)
+    both = signatures.signature_def["both"]
+    assert both.method_name == "tensorflow/serving/predict"
+    assert (list(both.inputs), sorted(both.outputs)) == (["x"], ["y", "z"])
+    assert both.inputs["x"].dtype == types_pb2.DT_FLOAT
+    assert {"serving_default", "both", "sum"} <= set(signatures.signature_def)
+    assert client.metadata("half", "signature_def", version=1).model_spec.version.value == 1
+    assert client.metadata("half", "signature_def", label="stable").model_spec.version.value == 1
+
+
+@pytest.mark.parametrize("fields", [(), ("shoe_size",), ("signature_def", "shoe_size")])
+def test_other_metadata_is_refused(client: Client, fields: tuple[str, ...]) -> None:
+    with refused("INVALID_ARGUMENT"):
+        client.metadata("half", *fields)
+
+
+def test_health_is_serving_and_can_be_watched(client: Client) -> None:
+    stub = health_pb2_grpc.HealthStub(client.channel)
+    request = health_pb2.HealthCheckRequest()
+    assert stub.Check(request, timeout=SECONDS).status == health_pb2.HealthCheckResponse.SERVING
+    watch = stub.Watch(request, timeout=SECONDS)
+    assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+    watch.cancel()
+    with refused("NOT_FOUND"):
+        stub.Check(health_pb2.HealthCheckRequest(service="x"), timeout=SECONDS)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from serving.contract import GENERATOR, IMAGES, NOISE, PAGES, SEED_INDEX, SIGNATURE, SIGNATURES, STORY
 from serving.model_server.saved_model import SavedModel, load
 from serving.noise import noise_from_seeds
+from tests.serving.model_server.saved_models import save_again
 from tests.support.pretrained import pretrained
-from tests.support.story_models import save_again
 
 INPUTS = {
     NOISE: noise_from_seeds(range(1000)),
