@@ -170,8 +170,8 @@ class RollOut:
         ``thresholds`` are those of the quality gate, by model; ``force`` ignores them, and nothing else. Raises
         RollOutError if there is no such version, if it falls short, or if a server did not load it.
         """
-        change = _Change(self, model)
         self._check(model, version, thresholds.get(model, {}), force)
+        change = _Change(self, model)
         before = change.labels.get(STABLE) or max(change.kept, default=None)
         if label == CANARY:
             if before is None or before == version:

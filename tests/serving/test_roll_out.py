@@ -170,7 +170,7 @@ def test_a_version_that_falls_short_is_refused_with_its_figures_unless_forced(se
 
     publish(service.base, 4, worse)
     before = service.labels()
-    refused = service.models("promote", GENERATOR, "4")
+    refused = service.models("promote", GENERATOR, "4", target="127.0.0.1:9")  # no server is needed for that
     assert "evaluation.figures.frechet_distance is 18.2, and has to be at most 1." in str(refused.exception)
     assert service.labels() == before
     listed = service.models("list").stdout.splitlines()
@@ -267,7 +267,8 @@ def test_a_server_that_does_not_answer_is_named_and_nothing_changes(service: Ser
         (("promote", GENERATOR, "1", "--model-server", "absent"), "--model-server absent has no address"),
         (("promote", GENERATOR, "latest"), "VERSION is a number or 'newest', not 'latest'"),
         (("promote", "painter", "newest"), "painter holds no version"),
-        (("promote", "painter", "1"), "has no model painter; it has: generator, discriminator, classifier"),
+        (("promote", "painter", "1"), "painter holds no version 1; there are: none"),
+        (("rollback", "painter"), "has no model painter; it has: generator, discriminator, classifier"),
         (("rollback", "discriminator"), "has no version labelled previous"),
     ],
 )
