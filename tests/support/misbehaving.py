@@ -47,12 +47,7 @@ def honest(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
 
 def failing(code: grpc.StatusCode, message: str = "on purpose") -> Behaviour:
     """Fails with ``code``."""
-
-    def behaviour(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
-        context.abort(code, message)
-        raise AssertionError
-
-    return behaviour
+    return lambda request, context: context.abort(code, message)
 
 
 def noisy(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
@@ -195,8 +190,6 @@ class MisbehavingServer:
         """Returns the version of the label in ``spec``, or refuses it as TensorFlow Serving does."""
         version = self.labels.get(spec.name, {}).get(spec.version_label)
         if version is None:
-            context.abort(
-                grpc.StatusCode.INVALID_ARGUMENT, f"Unrecognized servable version label: {spec.version_label}"
-            )
-            raise AssertionError
+            words = f"Unrecognized servable version label: {spec.version_label}"
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, words)
         return version

@@ -100,8 +100,7 @@ class ServerProcess:
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Sends a signal if the process still runs, and returns its exit status."""
-        if self.process.poll() is None:
-            self.process.send_signal(number)
+        self.process.send_signal(number)
         try:
             self.process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:

@@ -215,7 +215,7 @@ def absent() -> Iterator[str]:
 
 
 def test_a_worker_names_missing_ones(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absent: str) -> None:
-    """tests/slow/test_training_workers.py has two that run."""
+    """tests/slow/test_training.py has two that run."""
     cluster = {"worker": [absent, f"127.0.0.1:{free_port()}"]}
     monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": {"type": "worker", "index": 1}}))
     copy = shutil.copytree(run, tmp_path / "run")
