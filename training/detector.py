@@ -48,11 +48,11 @@ class DetectorConfig:
     a step of the average of the weights, which is what is kept (Polyak & Juditsky 1992).
     """
 
-    steps: int = 12_000
+    steps: int = 15_000
     real: int = 128
     fakes: int = 96
     earlier: int = 16
-    impostors: int = 16
+    impostors: int = 24
     learning_rate: float = 2e-3
     average: float = 0.999
     seed: int = 0

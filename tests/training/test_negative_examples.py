@@ -3,7 +3,7 @@
 import numpy as np
 
 from tests.support.pictures import Handwritten
-from training.evaluation.negative_examples import NEGATIVE_EXAMPLES, mixed
+from training.evaluation.negative_examples import NEGATIVE_EXAMPLES, TURNS, mixed
 
 
 def test_the_kinds_are_what_their_names_say(handwritten: Handwritten) -> None:
@@ -33,6 +33,8 @@ def test_a_mixture_holds_no_real_digit(handwritten: Handwritten) -> None:
     known = {image.tobytes() for image in images}
     same = [position for position, image in enumerate(made) if image.tobytes() in known]
     assert len(same) < 10, "only a mixture of two digits may be a digit, by chance"
-    assert {position % 16 for position in same} <= {14, 15}
+    assert {TURNS[position % len(TURNS)] for position in same} <= {"overlaid", "half_and_half"}
+    upside_down = {image[::-1].tobytes() for image in images}
+    assert 0.1 < np.mean([image.tobytes() in upside_down for image in made]) < 0.2
     np.testing.assert_array_equal(made, mixed(images[order], labels[order], np.random.default_rng(0)))
     assert mixed(images[:3], labels[:3], np.random.default_rng(0)).shape == (3, 28, 28)

@@ -21,15 +21,15 @@ _HALF: Final = IMAGE_SIDE // 2
 
 
 def mixed(images: Images, labels: NDArray[np.uint8], rng: np.random.Generator) -> Images:
-    """Makes a negative example of each of the images, which are in random order, of all kinds in turn.
+    """Makes a negative example of each of the images, which are in random order, of the kinds of TURNS in turn.
 
     A digit that would still look real after the change is inverted instead.
     """
     made = np.empty_like(images)
-    for turn, (kind, make) in enumerate(list(NEGATIVE_EXAMPLES.items())[: len(images)]):
-        rows = slice(turn, None, len(NEGATIVE_EXAMPLES))
+    for turn, kind in enumerate(TURNS[: len(images)]):
+        rows = slice(turn, None, len(TURNS))
         symmetric = np.isin(labels[rows], SYMMETRIC.get(kind, ()))
-        made[rows] = np.where(symmetric[:, None, None], 255 - images[rows], make(images[rows], rng))
+        made[rows] = np.where(symmetric[:, None, None], 255 - images[rows], NEGATIVE_EXAMPLES[kind](images[rows], rng))
     return made
 
 
@@ -100,3 +100,6 @@ NEGATIVE_EXAMPLES: Final[Mapping[str, Callable[[Images, np.random.Generator], Im
     "half_and_half": lambda images, rng: np.hstack([images[:, :_HALF], _others(images)[:, _HALF:]]),
 }
 """By kind, from real digits, uint8 [N, 28, 28], to as many negative examples."""
+
+TURNS: Final = (*NEGATIVE_EXAMPLES, *["upside_down"] * 8)
+"""The kinds of a mixture. Digits upside down are the hardest to tell, and most of theirs are inverted instead."""
