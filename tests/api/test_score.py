@@ -28,7 +28,7 @@ def post(http: httpx.Client, images: list[bytes], **options: object) -> httpx.Re
 def scores(response: httpx.Response) -> list[dict[str, Any]]:
     assert response.status_code == 200, response.text
     answer = response.json()
-    assert (answer["model"], answer["version"]) == ("discriminator", 3)
+    assert (answer["model"], answer["version"]) == ("discriminator", 4)
     result: list[dict[str, Any]] = answer["scores"]
     return result
 

@@ -124,7 +124,7 @@ def test_a_file_is_what_the_gateway_makes(client: Both, tmp_path: Path, suffix: 
 def test_images_are_scored_as_arrays_and_as_files(client: Both, tmp_path: Path) -> None:
     digits = client.generate(seeds=range(5)).pixels
     scores = client.score(digits)
-    assert (len(scores), scores.model, scores.version) == (5, "discriminator", 3)
+    assert (len(scores), scores.model, scores.version) == (5, "discriminator", 4)
     assert scores.probabilities.shape == scores.logits.shape == (5,)
     assert [one.verdict == "real" for one in scores.scores] == (scores.probabilities > 0.5).tolist()
     assert not any(one.fitted for one in scores.scores)
@@ -143,7 +143,7 @@ def test_a_dataset_comes_in_parts(client: Both) -> None:
     parts = client.dataset(500, balance="mnist", confidence_floor=0.95, scale=2)
     assert sum(map(len, parts)) == 500
     assert {tuple(part.versions.items()) for part in parts} == {
-        (("generator", 3), ("classifier", 1), ("discriminator", 3))
+        (("generator", 3), ("classifier", 1), ("discriminator", 4))
     }
     seeds = np.concatenate([part.seeds for part in parts])
     assert (np.diff(seeds.astype(np.int64)) > 0).all()

@@ -55,7 +55,7 @@ def test_scores_are_a_table_with_verdicts(url: str, tmp_path: Path) -> None:
     assert set(rows) == {"black.png", "white.jpg"}
     assert "as it is" in rows["black.png"]
     assert "yes" in rows["white.jpg"]
-    assert "2 without ink, by version 3 of the discriminator" in done.stdout
+    assert "2 without ink, by version 4 of the discriminator" in done.stdout
     refused = digitgan("score", "black.png", "notes.txt", url=url, cwd=tmp_path)
     assert refused.returncode == 2
     assert refused.stderr.startswith("digitgan: not scored: notes.txt: not an image")

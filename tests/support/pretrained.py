@@ -6,7 +6,7 @@ from typing import Final
 from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR
 from serving.pretrained import MODELS_DIR
 
-VERSIONS: Final = {GENERATOR: 3, DISCRIMINATOR: 3, CLASSIFIER: 1}
+VERSIONS: Final = {GENERATOR: 3, DISCRIMINATOR: 4, CLASSIFIER: 1}
 
 
 def pretrained(model: str) -> Path:
