@@ -18,7 +18,7 @@ from PIL import Image
 from serving.pretrained import MODELS_DIR
 from tests.support import gateways
 from tests.support.gateways import FaultyClient, GatewayClient, faulty_gateway
-from tests.support.pictures import Handwritten
+from tests.support.pictures import Handwritten, save_npz
 from tests.support.processes import PROGRAM
 
 LONGEST = ("test_run.py", "test_classifier.py", "test_evaluation.py", "test_step.py", "test_admission.py")
@@ -131,8 +131,4 @@ def handwritten() -> Handwritten:
 
 @pytest.fixture(scope="session")
 def digits_npz(handwritten: Handwritten, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The handwritten digits as Keras lays MNIST out: 1,500 to train on, 297 to test on."""
-    images, labels = handwritten
-    path = tmp_path_factory.mktemp("data") / "digits.npz"
-    np.savez(path, x_train=images[:1500], y_train=labels[:1500], x_test=images[1500:], y_test=labels[1500:])
-    return path
+    return save_npz(tmp_path_factory.mktemp("data") / "digits.npz", handwritten)

@@ -1,4 +1,4 @@
-"""Both clients against a real gateway: arrays in, arrays out."""
+"""The client against a real gateway: arrays in, arrays out."""
 
 import asyncio
 import gc
@@ -20,39 +20,6 @@ from tests.support.pictures import pixels_of
 from tests.support.pretrained import VERSIONS
 
 
-class Both:
-    """Calls a method of the sync or of the async client, and returns its result; ``dataset`` as a list."""
-
-    def __init__(self, kind: str, url: str) -> None:
-        self._runner = asyncio.Runner() if kind == "async" else None
-        self._client: Any = (AsyncClient if self._runner else Client)(url)
-
-    def end(self) -> None:
-        self.close()
-        if self._runner:
-            self._runner.close()
-
-    def __getattr__(self, name: str) -> Any:
-        method, runner = getattr(self._client, name), self._runner
-        if runner is None:
-            return (lambda *a, **k: list(method(*a, **k))) if name == "dataset" else method
-
-        def called(*arguments: Any, **named: Any) -> Any:
-            async def collected() -> list[Any]:
-                return [part async for part in method(*arguments, **named)]
-
-            return runner.run(collected() if name == "dataset" else method(*arguments, **named))
-
-        return called
-
-
-@pytest.fixture(scope="module", params=["sync", "async"])
-def client(request: pytest.FixtureRequest, url: str) -> Iterator[Both]:
-    both = Both(request.param, url)
-    yield both
-    both.end()
-
-
 def test_what_is_public_is_listed() -> None:
     for module in (digitgan, digitgan.client):
         assert sorted(module.__all__) == sorted(set(module.__all__))
@@ -60,7 +27,7 @@ def test_what_is_public_is_listed() -> None:
     assert set(digitgan.__all__) <= set(digitgan.client.__all__)
 
 
-def test_seeds_give_their_digits(client: Both) -> None:
+def test_seeds_give_their_digits(client: Any) -> None:
     digits = client.generate(seeds=[3, 2**53 - 1, 3])
     assert (digits.pixels.shape, digits.pixels.dtype) == ((3, 28, 28), np.uint8)
     assert (digits.seeds.tolist(), digits.seeds.dtype) == ([3, 2**53 - 1, 3], np.uint64)
@@ -70,7 +37,7 @@ def test_seeds_give_their_digits(client: Both) -> None:
         assert np.array_equal(client.generate(seeds=seeds).pixels, digits.pixels[:1])
 
 
-def test_noise_gives_the_digit_of_its_seed_and_has_none(client: Both) -> None:
+def test_noise_gives_the_digit_of_its_seed_and_has_none(client: Any) -> None:
     digits = client.generate(noise=noise_from_seeds([3, 4]), labels=True)
     by_seed = client.generate(seeds=[3, 4], labels=True)
     assert digits.seeds is None
@@ -81,7 +48,7 @@ def test_noise_gives_the_digit_of_its_seed_and_has_none(client: Both) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"labels": True}, {"digit": 7}, {"curated": True}])
-def test_chosen_seeds_are_told(client: Both, options: dict[str, object]) -> None:
+def test_chosen_seeds_are_told(client: Any, options: dict[str, object]) -> None:
     digits = client.generate(20, **options)
     assert len(digits) == len(digits.seeds) == 20
     assert np.array_equal(client.generate(seeds=digits.seeds).pixels, digits.pixels)
@@ -91,37 +58,32 @@ def test_chosen_seeds_are_told(client: Both, options: dict[str, object]) -> None
     assert len(client.generate()) == 1
 
 
-def test_scale_and_version(client: Both) -> None:
+def test_scale_and_version(client: Client) -> None:
     digits = client.generate(seeds=[5], scale=3, version=3)
     assert np.array_equal(digits.pixels[:, ::3, ::3], client.generate(seeds=5).pixels)
     with pytest.raises(VersionNotFoundError, match="no version 9"):
         client.generate(version=9)
 
 
-@pytest.mark.parametrize("suffix", [".png", ".zip", ".npy", ".json"])
-def test_a_file_is_what_the_gateway_makes(client: Both, tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"digits{suffix}"
-    saved = client.save(path, seeds=range(4), scale=2)
-    assert (saved.path, saved.model, saved.version) == (path, "generator", 3)
+def test_a_file_is_what_the_gateway_makes(client: Client, tmp_path: Path) -> None:
+    png, archive, npy, document = files = [tmp_path / f"digits{suffix}" for suffix in (".png", ".zip", ".npy", ".json")]
+    for path in files:
+        saved = client.save(path, seeds=range(4), scale=2)
+        assert (saved.path, saved.model, saved.version) == (path, "generator", 3)
     expected = client.generate(seeds=range(4), scale=2).pixels
-    content = path.read_bytes()
-    if suffix == ".png":
-        assert pixels_of(content).shape == (2 * (2 * 30 + 2), 2 * (2 * 30 + 2))
-    elif suffix == ".zip":
-        with zipfile.ZipFile(path) as archive:
-            assert np.array_equal([pixels_of(archive.read(name)) for name in archive.namelist()], expected)
-    elif suffix == ".npy":
-        assert np.array_equal(np.load(path), expected)
-    else:
-        assert [image["seed"] for image in json.loads(content)["images"]] == [0, 1, 2, 3]
+    assert pixels_of(png.read_bytes()).shape == (2 * (2 * 30 + 2), 2 * (2 * 30 + 2))
+    with zipfile.ZipFile(archive) as images:
+        assert np.array_equal([pixels_of(images.read(name)) for name in images.namelist()], expected)
+    assert np.array_equal(np.load(npy), expected)
+    assert [image["seed"] for image in json.loads(document.read_text())["images"]] == [0, 1, 2, 3]
     with pytest.raises(InvalidRequestError):
         client.save(tmp_path / "none.png", seeds=[-1])
     with pytest.raises(ValueError, match="should end in"):
         client.save(tmp_path / "none.gif", 3)
-    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    assert set(tmp_path.iterdir()) == set(files)
 
 
-def test_images_are_scored_as_arrays_and_as_files(client: Both, tmp_path: Path) -> None:
+def test_images_are_scored_as_arrays_and_as_files(client: Client, tmp_path: Path) -> None:
     digits = client.generate(seeds=range(5)).pixels
     scores = client.score(digits)
     assert (len(scores), scores.model, scores.version) == (5, "discriminator", 4)
@@ -139,8 +101,8 @@ def test_images_are_scored_as_arrays_and_as_files(client: Both, tmp_path: Path) 
             client.score(wrong)
 
 
-def test_a_dataset_comes_in_parts(client: Both) -> None:
-    parts = client.dataset(500, balance="mnist", confidence_floor=0.95, scale=2)
+def test_a_dataset_comes_in_parts(client: Any) -> None:
+    parts = list(client.dataset(500, balance="mnist", confidence_floor=0.95, scale=2))
     assert sum(map(len, parts)) == 500
     assert {tuple(part.versions.items()) for part in parts} == {
         (("generator", 3), ("classifier", 1), ("discriminator", 4))
@@ -158,13 +120,26 @@ def test_a_dataset_comes_in_parts(client: Both) -> None:
     assert first.logits[:8] == pytest.approx(logits[: len(first)], abs=1e-3)
 
 
-def test_the_models_and_readiness(client: Both) -> None:
+def test_the_models_and_readiness(client: Client) -> None:
     models = client.models()
     assert {model.name for model in models} == {"generator", "discriminator", "classifier"}
     for model in models:
         assert (model.versions[0].version, model.versions[0].state) == (VERSIONS[model.name], "AVAILABLE")
         assert model.versions[0].card
     assert client.ready()
+
+
+def test_both_clients_work_where_an_event_loop_runs(url: str) -> None:
+    """As in a notebook. ``Client`` calls the methods of ``AsyncClient``."""
+
+    async def cell() -> None:
+        with Client(url) as client:
+            digits = client.generate(seeds=range(3))
+        async with AsyncClient(url) as client_with_await:
+            assert np.array_equal((await client_with_await.generate(seeds=range(3))).pixels, digits.pixels)
+            assert sum([len(part) async for part in client_with_await.dataset(50)]) == 50
+
+    asyncio.run(cell())
 
 
 def test_a_client_that_is_not_closed_lets_the_program_end(url: str) -> None:
@@ -189,13 +164,3 @@ def test_an_iterator_that_the_garbage_collector_closes_in_the_clients_own_thread
         finally:
             gc.enable()
         assert client.ready()
-
-
-def test_the_client_works_where_an_event_loop_runs(url: str) -> None:
-    """As in a notebook."""
-
-    async def cell() -> int:
-        with Client(url) as client:
-            return len(client.generate(3))
-
-    assert asyncio.run(cell()) == 3

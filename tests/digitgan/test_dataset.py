@@ -18,21 +18,15 @@ COUNT, TEST = 2400, 600
 OPTIONS = ("--count", COUNT, "--test", TEST, "--confidence", 0.9)
 
 
-def arguments(out: Path, url: str, *options: object) -> list[str]:
-    return ["dataset", str(out), *map(str, OPTIONS + options), "--url", url]
-
-
-def refusal(out: Path, url: str, *options: object) -> str:
-    done = digitgan(*arguments(out, url, *options), check=False)
-    assert done.returncode == 2
-    return done.stderr
+def dataset(out: Path, url: str, *options: object, status: int = 0) -> subprocess.CompletedProcess[str]:
+    return digitgan("dataset", out, *OPTIONS, *options, "--url", url, status=status)
 
 
 def stop(number: int, out: Path, url: str) -> subprocess.CompletedProcess[str]:
     """Runs the command until it has added digits, and sends it a signal."""
     records = out.with_name(f"{out.name}.partial") / "digits.records"
     before = records.stat().st_size if records.exists() else 0
-    done = stopped_after("digitgan.dataset.job.append", number, *arguments(out, url))
+    done = stopped_after("digitgan.dataset.job.append", number, "dataset", out, *OPTIONS, "--url", url)
     assert records.stat().st_size > before
     assert not out.exists()
     return done
@@ -44,9 +38,8 @@ def content(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def whole(small_url: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset made without a stop."""
     out = tmp_path_factory.mktemp("whole") / "digits"
-    digitgan(*arguments(out, small_url))
+    dataset(out, small_url)
     return out
 
 
@@ -77,52 +70,48 @@ def test_stopped_and_resumed_it_has_the_same_bytes(small_url: str, whole: Path, 
     stopped = stop(signal.SIGINT, out, small_url)
     assert stopped.returncode == 128 + signal.SIGINT
     assert "the same command continues" in stopped.stderr
-    done = digitgan(*arguments(out, small_url))
+    done = dataset(out, small_url)
     assert f"{out} is complete" in done.stdout
     assert content(out) == content(whole)
     assert [path.name for path in tmp_path.iterdir()] == ["digits"]
 
 
 def test_what_is_there_is_not_made_again_nor_overwritten(small_url: str, whole: Path, tmp_path: Path) -> None:
-    assert "is there already" in digitgan(*arguments(whole, small_url)).stdout
-    assert "other options" in refusal(whole, small_url, "--seed", 1)
+    assert "is there already" in dataset(whole, small_url).stdout
+    assert "other options" in dataset(whole, small_url, "--seed", 1, status=2).stderr
     (tmp_path / "mine.txt").write_text("mine")
-    assert "holds something else" in refusal(tmp_path, small_url)
+    assert "holds something else" in dataset(tmp_path, small_url, status=2).stderr
     out = tmp_path / "digits"
     stop(signal.SIGKILL, out, small_url)
-    assert "begun with other options (balance uniform)" in refusal(out, small_url, "--balance", "natural")
+    refused = dataset(out, small_url, "--balance", "natural", status=2)
+    assert "begun with other options (balance uniform)" in refused.stderr
 
 
-@pytest.mark.parametrize("format_", ["npz", "png", "csv"])
-def test_every_format_holds_the_same_digits(small_url: str, whole: Path, tmp_path: Path, format_: str) -> None:
-    out = tmp_path / "digits"
-    digitgan(*arguments(out, small_url, "--format", format_))
+def test_every_format_holds_the_same_digits(small_url: str, whole: Path, tmp_path: Path) -> None:
+    import keras
+
     expected = data.load(whole)
-    if format_ == "npz":
-        found: Any = data.load(out / "digits.npz")
-        for name in ("x_train", "y_train", "x_test", "y_test"):
-            assert np.array_equal(getattr(found, name), getattr(expected, name))
-    elif format_ == "csv":
-        rows = np.loadtxt(out / "test.csv", np.uint8, delimiter=",", skiprows=1)
-        assert np.array_equal(rows[:, 0], expected.y_test)
-        assert np.array_equal(rows[:, 1:].reshape(-1, 28, 28), expected.x_test)
-        assert (out / "train.csv").read_text().startswith("label,pixel0,pixel1,")
-    else:
-        import keras
-
-        images = keras.utils.image_dataset_from_directory(
-            out / "test", color_mode="grayscale", image_size=(28, 28), batch_size=None, shuffle=False, verbose=False
-        )
-        by_digit = np.argsort(expected.y_test, kind="stable")
-        pairs = list(images.as_numpy_iterator())
-        assert np.array_equal([label for _, label in pairs], expected.y_test[by_digit])
-        assert np.array_equal(np.stack([image[..., 0] for image, _ in pairs]), expected.x_test[by_digit])
-    assert (out / "labels.csv").read_bytes() == (whole / "labels.csv").read_bytes()
+    for name in ("npz", "csv", "png"):
+        dataset(tmp_path / name, small_url, "--format", name)
+        assert (tmp_path / name / "labels.csv").read_bytes() == (whole / "labels.csv").read_bytes()
+    found = data.load(tmp_path / "npz" / "digits.npz")
+    for name in data.IDX_FILES:
+        assert np.array_equal(getattr(found, name), getattr(expected, name))
+    rows = np.loadtxt(tmp_path / "csv" / "test.csv", np.uint8, delimiter=",", skiprows=1)
+    assert np.array_equal(rows[:, 0], expected.y_test)
+    assert np.array_equal(rows[:, 1:].reshape(-1, 28, 28), expected.x_test)
+    assert (tmp_path / "csv" / "train.csv").read_text().startswith("label,pixel0,pixel1,")
+    shape: dict[str, Any] = {"color_mode": "grayscale", "image_size": (28, 28), "batch_size": None}
+    images = keras.utils.image_dataset_from_directory(tmp_path / "png/test", **shape, shuffle=False, verbose=False)
+    by_digit = np.argsort(expected.y_test, kind="stable")
+    pairs = list(images.as_numpy_iterator())
+    assert np.array_equal([label for _, label in pairs], expected.y_test[by_digit])
+    assert np.array_equal(np.stack([image[..., 0] for image, _ in pairs]), expected.x_test[by_digit])
 
 
 def test_without_a_gateway_it_starts_one_and_leaves_none(small_models: Path, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "digits"
-    digitgan(*arguments(out, "", "--models", small_models)[:-2])
+    digitgan("dataset", out, *OPTIONS, "--models", small_models)
     assert content(out) == content(whole)
 
 

@@ -12,11 +12,15 @@ from digitgan import Client
 from digitgan import client as library
 from tests.support.servers import Answer, ScriptedServer, problem
 
-KINDS: dict[str, type[library.ProblemError]] = {
+KINDS: dict[str | int, type[library.ProblemError]] = {
     "invalid-request": library.InvalidRequestError,
     "version-not-found": library.VersionNotFoundError,
     "no-seed-index": library.NoSeedIndexError,
+    503: library.UnavailableError,
+    4: library.RefusedError,
+    5: library.ServiceError,
 }
+"""By the type of the problem, or else by its status, or else by the first digit of that."""
 
 
 @pytest.mark.parametrize("kind", problems.TYPES, ids=lambda kind: kind.slug)
@@ -26,14 +30,7 @@ def test_every_problem_is_an_exception_of_its_kind(server: ScriptedServer, kind:
     with Client(server.url, retry_s=0) as client, pytest.raises(library.ProblemError) as caught:
         client.models()
     error = caught.value
-    family = (
-        library.UnavailableError
-        if kind.status == 503
-        else library.ServiceError
-        if kind.status >= 500
-        else library.RefusedError
-    )
-    assert type(error) is KINDS.get(kind.slug, family)
+    assert type(error) is KINDS.get(kind.slug, KINDS.get(kind.status, KINDS[kind.status // 100]))
     assert (error.type, error.status, error.detail) == (kind.uri, kind.status, "on purpose")
     assert [one.place for one in error.errors] == ["/seeds/3", "scale"]
 
@@ -143,6 +140,9 @@ def test_a_file_that_breaks_off_is_not_left_behind(server: ScriptedServer, tmp_p
     assert not list(tmp_path.iterdir())
 
 
-def test_an_address_without_a_scheme_is_refused() -> None:
-    with pytest.raises(ValueError, match="http://"):
-        Client("localhost:8000")
+@pytest.mark.parametrize(
+    ("options", "message"), [({"url": "localhost:8000"}, "http://"), ({"api_key": "schlüssel"}, "API key")]
+)
+def test_what_can_be_no_address_and_no_key_is_told(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Client(**options)

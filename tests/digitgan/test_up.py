@@ -19,8 +19,6 @@ from tests.support.commands import python
 from tests.support.processes import EMBEDDED, PROGRAM, digitgan_up
 from tests.support.waiting import wait_until
 
-DEADLINE_S = 300.0
-
 
 def children(process: subprocess.Popen[str]) -> list[int]:
     return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
@@ -28,10 +26,7 @@ def children(process: subprocess.Popen[str]) -> list[int]:
 
 @pytest.fixture
 def called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Puts a ``tensorflow_model_server`` on the PATH: the embedded server, which takes the same flags.
-
-    Returns the file that it writes its flags to.
-    """
+    """Puts the embedded server on the PATH as ``tensorflow_model_server``. Returns the file that gets its flags."""
     program, called = tmp_path / "tensorflow_model_server", tmp_path / "called"
     program.write_text(
         f"#!{sys.executable}\nimport pathlib, sys\nfrom digitgan.cli import main\n"
@@ -47,8 +42,7 @@ def test_the_pretrained_model_answers_and_ends_cleanly(number: int) -> None:
     with digitgan_up() as (server, client):
         assert client.get("/digits/7.png").status_code == 200
         assert bool(children(server.process)) == (PROGRAM != EMBEDDED)  # which runs in the gateway's process
-        server.process.send_signal(number)
-        assert server.process.wait(DEADLINE_S) == 0
+        assert server.stop(number) == 0
 
 
 def test_the_model_server_on_the_path_is_taken(called: Path) -> None:
@@ -60,18 +54,16 @@ def test_the_model_server_on_the_path_is_taken(called: Path) -> None:
         (model_server,) = children(process)
         assert os.getsid(model_server) == os.getsid(process.pid)
         assert os.getpgid(model_server) != os.getpgid(process.pid)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(DEADLINE_S) == 0
+        assert server.stop(signal.SIGINT) == 0
         assert not Path(f"/proc/{model_server}").exists()
 
 
 @pytest.mark.usefixtures("called")
 def test_a_model_server_that_dies_takes_the_gateway_with_it_and_says_so() -> None:
     with digitgan_up() as (server, _):
-        process = server.process
-        (model_server,) = children(process)
+        (model_server,) = children(server.process)
         os.kill(model_server, signal.SIGKILL)
-        assert process.wait(DEADLINE_S) == 2
+        assert server.wait() == 2
 
 
 THREADS_END_AT_ONCE = """
@@ -112,7 +104,7 @@ def test_sigterm_while_it_starts_ends_everything(model_server: str | None, reque
         wait_until(lambda: not model_server or children(process))
         started = children(process)
         process.terminate()
-        assert process.wait(DEADLINE_S) in (0, 128 + signal.SIGTERM)
+        assert process.wait(300) in (0, 128 + signal.SIGTERM)
     assert not any(Path(f"/proc/{pid}").exists() for pid in started)
 
 

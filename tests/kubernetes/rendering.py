@@ -76,8 +76,7 @@ def find(objects: Sequence[Manifest], kind: str, name: str) -> Manifest:
 
 def pod_of(each: Manifest) -> Manifest:
     """Returns the pod's specification of a workload; nothing for other objects."""
-    pod: Manifest = each.get("spec", {}).get("template", {}).get("spec", {})
-    return pod
+    return dict(each.get("spec", {}).get("template", {}).get("spec", {}))
 
 
 def containers(objects: Sequence[Manifest]) -> Iterator[Manifest]:

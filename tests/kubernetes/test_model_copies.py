@@ -1,6 +1,7 @@
 """How models reach the pods, and what pods wait for: the manifests' own commands, as processes on this machine."""
 
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -20,7 +21,6 @@ from tests.support.processes import ServerProcess
 
 COPYING: Final = ("image", "models")
 """The init containers that copy: from the image, and from there to the volume."""
-SIGTERM_STATUS: Final = 143
 
 
 def places(one: Manifest, volumes: Path) -> dict[str, Path]:
@@ -87,7 +87,7 @@ def test_a_gateway_starts_when_a_model_server_accepts_connections() -> None:
         code = wait[-1].replace('("model-server-ready", 8500)', str(server.getsockname()))
         with ServerProcess(*wait[1:-1], code) as process:
             assert process.line.startswith("Waiting for a model server that is ready")
-            assert process.stop() == SIGTERM_STATUS
+            assert process.stop() == 128 + signal.SIGTERM
         with ServerProcess(*wait[1:-1], code) as process:
             server.listen()
             assert process.wait() == 0

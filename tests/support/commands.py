@@ -18,10 +18,12 @@ LIMIT_S = 900.0
 """A command that takes so long hangs."""
 
 
-def digitgan(*arguments: str | Path, check: bool = True, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs a command to its end. Raises CalledProcessError if it fails and ``check`` is set."""
+def digitgan(*arguments: object, status: int = 0, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Runs a command to its end. Passes when it ends with ``status``."""
     command = [sys.executable, "-m", "digitgan", *map(str, arguments)]
-    return subprocess.run(command, check=check, capture_output=True, text=True, timeout=LIMIT_S, cwd=cwd)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, cwd=cwd)
+    assert done.returncode == status, done.stderr
+    return done
 
 
 def python(code: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -32,28 +34,28 @@ def python(code: str, *arguments: str, cwd: Path | None = None) -> subprocess.Co
 
 _STOPPING_ITSELF = """
 import os, pkgutil, sys
+from unittest import mock
 from digitgan.cli import main
 number, function = int(sys.argv.pop(1)), sys.argv.pop(1)
-owner_name, _, name = function.rpartition(".")
-owner = pkgutil.resolve_name(owner_name)
-original = getattr(owner, name)
+original = pkgutil.resolve_name(function)
 
 def stopping(*arguments, **named):
-    setattr(owner, name, original)
+    patch.stop()
     original(*arguments, **named)
     os.kill(os.getpid(), number)
 
-setattr(owner, name, stopping)
+patch = mock.patch(function, stopping)
+patch.start()
 main()
 """
 
 
-def stopped_after(function: str, number: int, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def stopped_after(function: str, number: int, *arguments: object) -> subprocess.CompletedProcess[str]:
     """Runs a command that gets a signal when it has called a function, given by its full name, for the first time."""
     return python(_STOPPING_ITSELF, str(number), function, *map(str, arguments))
 
 
-def digitgan_here(*arguments: str | Path) -> Result:
+def digitgan_here(*arguments: object) -> Result:
     """Runs a command in this process, which has loaded TensorFlow already. Raises what the command raises.
 
     TF32 is on when it begins, as in a new process.

@@ -4,6 +4,7 @@ import base64
 import io
 import struct
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,13 @@ def saved(picture: Image.Image | NDArray[Any], kind: str = "PNG", **options: Any
 
 def base64_of(file: bytes) -> str:
     return base64.b64encode(file).decode()
+
+
+def save_npz(path: Path, handwritten: Handwritten, images: int = 1500) -> Path:
+    """Writes digits as Keras lays MNIST out: so many to train on, and 297 others to test on."""
+    (x, y), test = handwritten, slice(1500, None)
+    np.savez(path, x_train=x[:images], y_train=y[:images], x_test=x[test], y_test=y[test])
+    return path
 
 
 def chunk(kind: bytes, content: bytes = b"") -> bytes:

@@ -10,7 +10,6 @@ from training.data import Dataset, load
 
 @pytest.fixture(scope="session")
 def dataset(digits_npz: Path) -> Dataset:
-    """The handwritten digits, as a training reads them."""
     return load(digits_npz)
 
 

@@ -8,9 +8,6 @@ import tensorflow as tf
 
 from training.gan.augmentation import MOST_SCALE, MOST_SHEAR, MOST_SHIFT, augment
 
-STAY = 0.5
-"""The random number that changes nothing."""
-
 
 def digits(count: int) -> Any:
     """Blurred noise within 20 pixels of 28, so that nothing is moved out of the image."""
@@ -20,7 +17,7 @@ def digits(count: int) -> Any:
 
 def numbers(*changed: tuple[int, float]) -> Any:
     """The random numbers of one image, of which only some change anything. It is transformed."""
-    row = np.full(7, STAY, np.float32)
+    row = np.full(7, 0.5, np.float32)  # They change nothing.
     for place, value in (*changed, (6, 0.0)):
         row[place] = value
     return row[np.newaxis]
@@ -48,23 +45,16 @@ def test_the_share_of_transformed_images_is_the_one_given() -> None:
     assert 0.25 < moved.mean() < 0.35
 
 
-def test_a_digit_is_shifted_along_both_axes() -> None:
-    found = moments(augment(digits(1), 0.5, numbers((0, 1.0), (3, 0.0)))[0])
+def test_a_digit_is_shifted_along_both_axes_and_scaled_and_sheared_along_one() -> None:
     before = moments(digits(1)[0])
-    np.testing.assert_allclose(found["centre"] - before["centre"], [MOST_SHIFT, -MOST_SHIFT], atol=1e-4)
-    np.testing.assert_allclose(found["spread"], before["spread"], rtol=1e-4)
-
-
-def test_a_digit_is_scaled_along_one_axis() -> None:
-    found = moments(augment(digits(1), 0.5, numbers((2, 0.0)))[0])
-    growth = found["spread"] / moments(digits(1)[0])["spread"]
-    np.testing.assert_allclose(growth, [1, 1 / (1 - MOST_SCALE)], atol=0.02)
-
-
-def test_a_digit_is_sheared_along_one_axis() -> None:
-    found = moments(augment(digits(1), 0.5, numbers((1, 0.0)))[0])
-    lean = found["slant"][0] - moments(digits(1)[0])["slant"][0]
-    assert lean == pytest.approx(MOST_SHEAR, abs=0.01)
+    shifted, scaled, sheared = (
+        moments(augment(digits(1), 0.5, numbers(*changed))[0])
+        for changed in ([(0, 1.0), (3, 0.0)], [(2, 0.0)], [(1, 0.0)])
+    )
+    np.testing.assert_allclose(shifted["centre"] - before["centre"], [MOST_SHIFT, -MOST_SHIFT], atol=1e-4)
+    np.testing.assert_allclose(shifted["spread"], before["spread"], rtol=1e-4)
+    np.testing.assert_allclose(scaled["spread"] / before["spread"], [1, 1 / (1 - MOST_SCALE)], atol=0.02)
+    assert sheared["slant"][0] - before["slant"][0] == pytest.approx(MOST_SHEAR, abs=0.01)
 
 
 def test_the_generator_learns_through_it() -> None:

@@ -10,6 +10,7 @@ from serving.contract import CLASSIFIER
 from serving.errors import UserError
 from serving.versions.model_card import read_card, verify
 from tests.support.commands import assert_float32, digitgan_here
+from tests.support.pictures import Handwritten, save_npz
 from tests.training.test_export import assert_follows_contract
 from training.classifier import ClassifierConfig, train_classifier
 from training.data import Dataset, load
@@ -17,17 +18,12 @@ from training.evaluation.calibration import calibration_error, reliability
 from training.evaluation.classifier import newest_classifier
 
 IMAGES, EPOCHS = 480, 4
-FEW = ClassifierConfig(epochs=1, seed=1)
 
 
 @pytest.fixture(scope="module")
-def digits(digits_npz: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def digits(handwritten: Handwritten, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Few digits, so that a training is short."""
-    path = tmp_path_factory.mktemp("data") / "digits.npz"
-    with np.load(digits_npz) as arrays:
-        few = {name: arrays[name][: IMAGES if "train" in name else 200] for name in arrays}
-    np.savez(path, **few)
-    return path
+    return save_npz(tmp_path_factory.mktemp("data") / "digits.npz", handwritten, IMAGES)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +43,7 @@ def published(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_it_reads_digits_that_it_has_never_met(published: Path, dataset: Dataset) -> None:
     features, probabilities = newest_classifier(published).predict(dataset.x_test)
-    assert features.shape == (200, 128)
+    assert features.shape == (297, 128)
     assert features.min() >= 0
     assert probabilities.dtype == np.float32
     np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
@@ -56,7 +52,7 @@ def test_it_reads_digits_that_it_has_never_met(published: Path, dataset: Dataset
     version = published / CLASSIFIER / "1"
     verify(version)
     test, training = (read_card(version)[part] for part in ("test", "training"))
-    assert (test["images"], test["accuracy"]) == (200, pytest.approx(accuracy))
+    assert (test["images"], test["accuracy"]) == (297, pytest.approx(accuracy))
     confidence, right = probabilities.max(1), probabilities.argmax(1) == dataset.y_test
     error = calibration_error(reliability(confidence, right))  # tests/training/test_score.py has it by hand
     assert test["expected_calibration_error"] == pytest.approx(error, abs=1e-4)
@@ -72,10 +68,9 @@ def test_it_follows_the_contract_and_the_weights_are_saved_once(published: Path)
     assert (version / "saved_model.pb").stat().st_size < 1.5 * 4 * read_card(version)["training"]["parameters"]
 
 
-def test_the_same_seed_gives_the_same_weights(digits: Path) -> None:
-    dataset = load(digits)
+def test_the_same_seed_gives_the_same_weights(dataset: Dataset) -> None:
     few = replace(dataset, x_train=dataset.x_train[:60], y_train=dataset.y_train[:60])
-    first, again = (train_classifier(FEW, few) for _ in range(2))
+    first, again = (train_classifier(ClassifierConfig(epochs=1, seed=1), few) for _ in range(2))
     for weights, same in zip(first.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_array_equal(weights, same)
 

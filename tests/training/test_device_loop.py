@@ -1,7 +1,5 @@
 """Batches are the same stream from any step on, wherever a call ends."""
 
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -9,12 +7,12 @@ import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from tests.support.commands import python
 from training.device_loop import DeviceLoop, batch_rows, on_device
 
 
 def rows(examples: int, steps: int, first: int = 0, seed: int = 0) -> NDArray[np.int64]:
-    found: NDArray[np.int64] = batch_rows(examples, 8, seed, first, steps).numpy()
-    return found
+    return np.asarray(batch_rows(examples, 8, seed, first, steps))
 
 
 def test_every_example_is_used_once_an_epoch_and_each_epoch_has_an_order_of_its_own() -> None:
@@ -89,7 +87,5 @@ print(zlib.crc32(b"".join(weight.numpy().tobytes() for weight in trainer.generat
 
 def test_every_process_computes_the_same_weights() -> None:
     """Each process optimises its graphs anew, and a run may continue in another one."""
-    processes = [subprocess.Popen([sys.executable, "-c", TRAIN], stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    first, second = (process.communicate()[0] for process in processes)
-    assert first
-    assert first == second
+    first, second = (python(TRAIN) for _ in range(2))
+    assert first.stdout == second.stdout != "", first.stderr

@@ -19,10 +19,10 @@ from serving.versions.model_card import read_card, verify
 from tests.support.pretrained import pretrained
 from training.evaluation.calibration import Calibration
 from training.gan.networks import build_discriminator, build_generator
+from training.publish import seed_index
 from training.publish.export import export
 
 LABELLED: dict[str, Any] = {"classifier": pretrained(CLASSIFIER), "index_seeds": 300}
-ROWS = np.random.default_rng(0).integers(0, 256, (6, 28, 28, 1), np.uint8)
 
 
 def trained(network: Any) -> Any:
@@ -53,7 +53,6 @@ def base(networks: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def outputs_of(version: Path, signature: str = SIGNATURE, **inputs: NDArray[Any]) -> dict[str, Any]:
-    """What a saved model computes for an input."""
     served = tf.saved_model.load(str(version)).signatures[signature]
     return {name: value.numpy() for name, value in served(**{k: tf.constant(v) for k, v in inputs.items()}).items()}
 
@@ -98,6 +97,42 @@ def test_the_seed_index_says_what_the_served_models_say(base: Path) -> None:
     assert (card["seeds"], card["classifier"]) == (300, 1)
     assert card["digits"] == np.bincount(digits[:300], minlength=10).tolist()
     assert card["curated"] == np.bincount(digits[curated == 1], minlength=10).tolist()
+
+
+def seen(noise: NDArray[Any]) -> NDArray[np.uint8]:
+    """An image that shows its noise's first three numbers: digit, how clear it is, how real it looks."""
+    images = np.zeros((len(noise), 28, 28, 1), np.uint8)
+    images[:, 0, :3, 0] = np.clip(np.abs(noise[:, :3]) * 100, 0, 255)
+    return images
+
+
+def classify(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    confidence = np.where(images[:, 0, 1, 0] > 50, 0.995, 0.91).astype(np.float32)
+    probabilities = np.repeat((1 - confidence)[:, None] / 9, 10, axis=1)
+    probabilities[np.arange(len(images)), images[:, 0, 0, 0] % 9] = confidence  # Never a 9.
+    return np.asarray(probabilities)
+
+
+def score(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return images[:, 0, 2, 0].astype(np.float32)
+
+
+def test_every_seed_is_labelled_and_the_curated_are_sure_and_the_more_real_of_their_digit() -> None:
+    index, facts = seed_index.build(seen, classify, score, 5000)
+    images = seen(noise_from_seeds(range(5000)))
+    digits, confidences, logits, curated = (index[name] for name in ("digits", "confidences", "logits", "curated"))
+    np.testing.assert_array_equal(digits, classify(images).argmax(1))
+    np.testing.assert_array_equal(confidences, classify(images).max(1))
+    np.testing.assert_array_equal(logits, score(images))
+    assert not curated[confidences < 0.99].any()
+    for digit in range(9):
+        shown = (confidences >= 0.99) & (digits == digit)
+        np.testing.assert_array_equal(curated[shown] == 1, logits[shown] >= facts["logit_floors"][digit])
+        assert curated[shown].mean() == pytest.approx(0.75, abs=0.05)
+    assert facts["logit_floors"][9] is None
+    assert facts["digits"][9] == facts["curated"][9] == 0
+    assert sum(facts["digits"]) == facts["seeds"] == 5000
+    assert sum(facts["curated"]) == curated.sum()
 
 
 def test_the_classifier_is_published_once(base: Path, networks: dict[str, Any], tmp_path: Path) -> None:
@@ -169,7 +204,7 @@ def test_both_models_get_the_next_number_and_nothing_else_is_left(networks: dict
     assert export(networks, tmp_path, {}) == 5
     assert versions(tmp_path / GENERATOR) == {"4", "5"}
     assert versions(tmp_path / DISCRIMINATOR) == {"5"}
-    outputs = outputs_of(tmp_path / DISCRIMINATOR / "5", images=ROWS)
+    outputs = outputs_of(tmp_path / DISCRIMINATOR / "5", images=np.zeros((6, 28, 28, 1), np.uint8))
     np.testing.assert_allclose(outputs["probabilities"], 1 / (1 + np.exp(-outputs["logits"])), atol=1e-5)
 
 

@@ -4,7 +4,7 @@ import base64
 import json
 import re
 import shutil
-from dataclasses import fields
+from dataclasses import fields, replace
 from html import unescape
 from io import BytesIO
 from pathlib import Path
@@ -12,45 +12,31 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 
 from serving.contract import GENERATOR
 from serving.errors import UserError
 from serving.versions.model_card import read_card
 from tests.support.commands import assert_float32, digitgan_here
-from tests.support.pictures import Handwritten
+from tests.support.pictures import Handwritten, Pixels
 from tests.support.pretrained import pretrained
 from tests.training.test_config import CONFIG
+from tests.training.test_score import by_brightness
 from tests.training.test_story import brightness, write_run
 from training.evaluation.figures import Measurement
+from training.evaluation.score import score_figures
 from training.report.criteria import results
 from training.report.page import report
 from training.report.pictures import COMPARED, PER_DIGIT, choose
 
-Images = NDArray[np.uint8]
 SHIPPED = read_card(pretrained(GENERATOR))["evaluation"]
 FIGURES: dict[str, Any] = SHIPPED["figures"] | {"frechet_distance": 4.0, "recall": 0.5, "legible": 0.961}
 REFERENCE = SHIPPED["reference"] | {"frechet_distance": 2.0, "recall": 0.93, "class_shares": [0.1] * 10}
-SCORE: dict[str, Any] = {
-    "images": {"real": 20, "fake": 20},
-    "auc": 0.97,
-    "accuracy": 0.91,
-    "expected_calibration_error": 0.05,
-    "reliability": [
-        {"probability": 0.1, "share_true": 0.12, "share": 0.5, "images": 20},
-        {"probability": 0.9, "share_true": 0.88, "share": 0.5, "images": 20},
-    ],
-    "kinds": {"noise": 1.0, "blank": 0.98, "mirrored": 0.6},
-    "intervals": {"auc": [0.96, 0.98]}
-    | {key: [0.5, 1.0] for key in ("accuracy", "expected_calibration_error", "noise", "blank", "mirrored")},
-    "logits": {"edges": [-1.0, 0.0, 1.0], "real": [5, 15], "fake": [18, 2]},
-}
-EVALUATION: dict[str, Any] = {
-    "images": 200,
-    "compared_with": "test",
+NOISE = np.random.default_rng(0).integers(0, 256, (40, 28, 28), np.uint8)
+SCORE = score_figures(by_brightness, NOISE[:20] // 4, NOISE[20:]) | {"auc": 0.97, "expected_calibration_error": 0.05}
+SCORE["intervals"]["auc"] = [0.96, 0.98]
+EVALUATION: dict[str, Any] = SHIPPED | {
     "source": {"kind": "run", "version": 1, "preset": "<best>", "steps": 1000},
-    "classifier": {"version": 1, "accuracy": 0.996},
     "figures": FIGURES,
     "intervals": SHIPPED["intervals"]
     | {"frechet_distance": [3.9, 4.1], "legible": [0.955, 0.967], "recall": [0.4, 0.6]},
@@ -61,18 +47,15 @@ EVALUATION: dict[str, Any] = {
 
 
 class Page:
-    """The text of a page, and attributes of its elements."""
-
     def __init__(self, path: Path) -> None:
         self.html = path.read_text("utf-8")
         self.words = re.sub(r"\s+", " ", unescape(re.sub("<[^>]+>", "", self.html)))
 
     def all(self, tag: str, attribute: str) -> list[str]:
-        """Returns an attribute of all elements of a kind."""
         return [unescape(found) for found in re.findall(rf'<{tag} [^>]*\b{attribute}="([^"]*)"', self.html)]
 
 
-def pixels(uri: str) -> Images:
+def pixels(uri: str) -> Pixels:
     with Image.open(BytesIO(base64.b64decode(uri.partition(",")[2]))) as picture:
         return np.asarray(picture)
 
@@ -102,8 +85,7 @@ def run(handwritten: Handwritten, pictures: dict[str, Any], tmp_path_factory: py
     figures = {**FIGURES, "reference": REFERENCE}
     rows = [{"step": step, "epoch": step / 100, **figures, "frechet_distance": 4e3 / step} for step in (200, 600, 1000)]
     write_run(run, images[64:128] // 2, images[64:128], images[:64], evaluations=rows)
-    config = json.loads(json.dumps(vars(CONFIG) | {"recipe": vars(CONFIG.recipe), "data": "/home/me/mnist.npz"}))
-    (run / "config.json").write_text(json.dumps(config))
+    replace(CONFIG, data="/home/me/mnist.npz").write(run)
     (run / "evaluation.json").write_text(json.dumps(EVALUATION))
     (run / "pictures.json").write_text(json.dumps(pictures))
     card = {"chosen": {"step": 1000, "from_step": 200, "average_of": 3, "validation": 3.5}}
@@ -142,7 +124,7 @@ def test_the_page_tells_figures_and_story(page: Page, run: Path) -> None:
         "The published generator is the average of 3 generators, from step 200 to 1,000",
     )
     assert [each for each in words if each not in page.words] == []
-    assert page.words.count("✗") == 3, "recall; the calibration error and the blank images"
+    assert page.words.count("✗") == 4, "recall; the calibration error, and blank and shuffled images"
     assert json.loads((run / "story.json").read_text())["run"]["chosen_step"] == 1000
 
 
@@ -170,11 +152,11 @@ def test_what_is_missing_is_named_with_the_command_that_makes_it(tmp_path: Path)
     assert page.words.count("digitgan evaluate RUN") >= 6
     assert "digitgan report RUN" in page.words
     assert "Not evaluated yet" in page.words
-
-
-def test_an_evaluation_without_a_discriminator_says_so(tmp_path: Path) -> None:
     (tmp_path / "evaluation.json").write_text(json.dumps({**EVALUATION, "score": None}))
     assert "No discriminator was evaluated" in Page(report(tmp_path, None, brightness)).words
+    (tmp_path / "evaluation.json").write_text("[1")
+    with pytest.raises(UserError, match=r"evaluation\.json can't be read"):
+        report(tmp_path, None, brightness)
 
 
 def test_a_target_is_met_at_its_bound_and_missed_only_where_chance_is_excluded() -> None:
@@ -215,9 +197,3 @@ def test_a_digit_that_does_not_occur_leaves_its_column_black(handwritten: Handwr
     assert not pixels(pictures["by_digit"]["png"])[:, 4 * 28 : 5 * 28].any()
     assert len({each["seed"] for each in pictures["nearest"]}) == 2 * COMPARED
     assert len(pictures["interpolations"]) == 4
-
-
-def test_a_file_that_cannot_be_read_is_named(run: Path, tmp_path: Path) -> None:
-    (tmp_path / "evaluation.json").write_text("[1")
-    with pytest.raises(UserError, match=r"evaluation\.json can't be read"):
-        report(tmp_path, None, brightness)

@@ -6,7 +6,6 @@ import shlex
 import shutil
 import signal
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,40 +13,36 @@ import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR, SIGNATURE, STORY, STORY_BYTES
-from serving.contract import IMAGES as IMAGES_OUT
+from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR, IMAGES, STORY, STORY_BYTES
 from serving.noise import noise_from_seeds
 from serving.pretrained import MODELS_DIR
 from serving.versions.model_card import read_card
 from tests.support.commands import assert_float32, digitgan_here, stopped_after
-from tests.support.pictures import Handwritten
+from tests.support.pictures import Handwritten, save_npz
 from tests.support.processes import free_port
+from tests.training.test_export import outputs_of
+from training.config import METRICS, TrainingConfig
 from training.data import LEAST_HELD_OUT
+from training.run.metrics import read_log
 
 STEPS = 4
-IMAGES = 60
+COUNT = 60
 INDEXED = 300
 ARGUMENTS = ("--seed", "5", "--set", "batch_size=4", "--set", "log_every=1", "--set", "evaluate_every=2")
-NO_FEATURES = ("--set", "feature_weight=0")
-"""Without feature discriminators, whose classifiers take half a minute: tests/slow/test_training.py has them."""
 
 
 @pytest.fixture(scope="module")
 def data(handwritten: Handwritten, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Few images, so that the runs here and the training of their own classifier are short."""
-    images, labels = handwritten
-    path = tmp_path_factory.mktemp("data") / "digits.npz"
-    test = slice(1500, None)
-    np.savez(path, x_train=images[:IMAGES], y_train=labels[:IMAGES], x_test=images[test], y_test=labels[test])
-    return path
+    return save_npz(tmp_path_factory.mktemp("data") / "digits.npz", handwritten, COUNT)
 
 
 @pytest.fixture(scope="module")
 def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of the preset ``best``, without feature discriminators. Tests only read it."""
+    """A run of ``best`` that tests only read, without feature discriminators: tests/slow/test_training.py has them."""
     run = tmp_path_factory.mktemp("runs") / "run"
-    few = (*ARGUMENTS, *NO_FEATURES, "--index-seeds", str(INDEXED))
-    done = digitgan_here("train", "--data", data, "--run", run, "--steps", str(STEPS), *few)
+    few = (*ARGUMENTS, "--set", "feature_weight=0", "--index-seeds", INDEXED)
+    done = digitgan_here("train", "--data", data, "--run", run, "--steps", STEPS, *few)
     assert f"digitgan up --models {run / 'models'}" in done.stdout
     assert_float32()
     return run
@@ -62,16 +57,11 @@ def evaluated(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def state(run: Path) -> dict[str, NDArray[np.float32]]:
-    """Every variable in a run's last checkpoint."""
     reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(run / "checkpoints")))
     names = [
         name for name in reader.get_variable_to_shape_map() if not name.startswith(("_CHECKPOINTABLE", "save_counter"))
     ]
     return {name: np.asarray(reader.get_tensor(name)) for name in names}
-
-
-def rows(file: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in file.read_text().splitlines()]
 
 
 def assert_same_run(expected: Path, found: Path) -> None:
@@ -88,17 +78,13 @@ def assert_same_run(expected: Path, found: Path) -> None:
 
 
 def test_a_run_explains_itself(run: Path, data: Path) -> None:
-    config = json.loads((run / "config.json").read_text())
-    assert config["preset"] == "best"
-    assert config["data"] == str(data)
-    assert (config["steps"], config["recipe"]["batch_size"], config["seed"]) == (STEPS, 4, 5)
-    assert config["classifier"] == "own"
-    logged = rows(run / "metrics.jsonl")
+    config = TrainingConfig.read(run)
+    assert (config.preset, config.data, config.classifier) == ("best", str(data), "own")
+    assert (config.steps, config.recipe.batch_size, config.seed) == (STEPS, 4, 5)
+    logged = read_log(run / "metrics.jsonl")
     assert [row["step"] for row in logged] == list(range(1, STEPS + 1))
     for row in logged:
-        assert set(row) == {
-            "step", "epoch", "generator_loss", "discriminator_loss", "accuracy_real", "accuracy_fake",
-        }  # fmt: skip
+        assert row.keys() == {"step", "epoch", *METRICS}
         assert 0 < row["generator_loss"] < 5
         assert 0 <= row["accuracy_real"] <= 1
     assert {path.name for path in (run / "samples").iterdir()} == {"step-000001.png", f"step-{STEPS:06}.png"}
@@ -109,7 +95,7 @@ def test_the_run_is_published(run: Path) -> None:
     cards = {name: read_card(run / "models" / name / "1") for name in (GENERATOR, DISCRIMINATOR, CLASSIFIER)}
     for name in (GENERATOR, DISCRIMINATOR):
         assert cards[name]["training"]["steps"] == STEPS
-        assert cards[name]["training"]["images"] == IMAGES - LEAST_HELD_OUT
+        assert cards[name]["training"]["images"] == COUNT - LEAST_HELD_OUT
         assert cards[name]["training"]["data"] == "digits.npz"
         assert cards[name]["last_interval"]["step"] == STEPS
     assert sum(cards[GENERATOR]["seed_index"]["digits"]) == INDEXED
@@ -118,7 +104,7 @@ def test_the_run_is_published(run: Path) -> None:
 
 
 def test_the_generator_that_did_best_is_published(run: Path) -> None:
-    on_the_way = rows(run / "evaluations.jsonl")
+    on_the_way = read_log(run / "evaluations.jsonl")
     assert [row["step"] for row in on_the_way] == [STEPS // 2, STEPS]
     best = min(on_the_way, key=lambda row: row["frechet_distance"])
     chosen = read_card(run / "models" / GENERATOR / "1")["chosen"]
@@ -131,9 +117,8 @@ def test_the_generator_that_did_best_is_published(run: Path) -> None:
 
 
 def test_own_data_is_measured_and_labelled_by_a_classifier_of_its_own(run: Path, evaluated: Path) -> None:
-    """The same classifier is published with the generator, and measures it at the end."""
     own, published = (read_card(run / base / CLASSIFIER / "1") for base in ("classifier", "models"))
-    assert own["training"]["data_sha256"] == json.loads((run / "config.json").read_text())["data_sha256"]
+    assert own["training"]["data_sha256"] == TrainingConfig.read(run).data_sha256
     assert published["files"] == own["files"]
     evaluation = json.loads((evaluated / "evaluation.json").read_text())
     assert evaluation["classifier"]["sha256"] == own["files"]["saved_model.pb"]["sha256"]
@@ -142,9 +127,8 @@ def test_own_data_is_measured_and_labelled_by_a_classifier_of_its_own(run: Path,
 
 
 def test_the_generator_tells_the_story_of_the_run(run: Path) -> None:
-    served = tf.saved_model.load(str(run / "models" / GENERATOR / "1")).signatures[STORY]
-    answer = served(tf.range(20, dtype=tf.int64))
-    content = answer[STORY].numpy().tobytes()[: int(answer[STORY_BYTES][0])]
+    answer = outputs_of(run / "models" / GENERATOR / "1", STORY, pages=np.arange(20))
+    content = answer[STORY].tobytes()[: int(answer[STORY_BYTES][0])]
     document = json.loads(content)
     card = read_card(run / "models" / GENERATOR / "1")
     assert hashlib.sha256(content).hexdigest() == card["story"]["sha256"]
@@ -185,11 +169,8 @@ def test_export_publishes_the_evaluated_generator_again_with_the_same_detector(e
     first, second = (read_card(tmp_path / GENERATOR / version) for version in ("1", "2"))
     assert second["evaluation"] == first["evaluation"], "the quality gate needs it"
     assert sum(second["seed_index"]["digits"]) == 20
-    pixels = [
-        tf.saved_model.load(str(tmp_path / GENERATOR / version)).signatures[SIGNATURE](tf.constant(noise))[IMAGES_OUT]
-        for version in ("1", "2")
-        for noise in [noise_from_seeds(range(20))]
-    ]
+    noise = noise_from_seeds(range(20))
+    pixels = [outputs_of(tmp_path / GENERATOR / version, noise=noise)[IMAGES] for version in ("1", "2")]
     np.testing.assert_array_equal(*pixels)
     assert "/srv/models/generator" in (tmp_path / "models.config").read_text()
 
@@ -206,20 +187,14 @@ def test_a_dry_run_prints_the_configuration_and_writes_nothing(digits_npz: Path,
     assert not run.exists()
 
 
-@pytest.fixture
-def absent() -> Iterator[str]:
-    """The address of a worker that does not run. No other process can take it."""
-    with socket.socket() as reserved:
-        reserved.bind(("127.0.0.1", 0))
-        yield f"127.0.0.1:{reserved.getsockname()[1]}"
-
-
-def test_a_worker_names_missing_ones(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absent: str) -> None:
+def test_a_worker_names_missing_ones(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """tests/slow/test_training.py has two that run."""
-    cluster = {"worker": [absent, f"127.0.0.1:{free_port()}"]}
-    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": {"type": "worker", "index": 1}}))
     copy = shutil.copytree(run, tmp_path / "run")
-    resume = ("train", "--run", copy, "--resume", "--steps", str(STEPS + 1), "--workers-timeout", "1")
-    done = digitgan_here(*resume)
+    with socket.socket() as reserved:  # No other process can take the address.
+        reserved.bind(("127.0.0.1", 0))
+        absent = f"127.0.0.1:{reserved.getsockname()[1]}"
+        cluster = {"worker": [absent, f"127.0.0.1:{free_port()}"]}
+        monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": {"type": "worker", "index": 1}}))
+        done = digitgan_here("train", "--run", copy, "--resume", "--steps", STEPS + 1, "--workers-timeout", 1)
     assert (done.exit_code, f"no answer from {absent} in 1 s" in done.output) == (1, True)
     assert f"Waiting for {absent}" in done.stderr

@@ -1,9 +1,7 @@
 """The average of a run's generators: of the last half, and with statistics of its own."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,23 +10,19 @@ from serving.noise import noise_from_seeds
 from tests.training.test_config import CONFIG as BASE
 from training.config import PRESETS, ConfigError
 from training.gan.networks import build_generator, write_weights
-from training.run.metrics import EVALUATIONS_FILE
+from training.run.metrics import EVALUATIONS_FILE, RunLog
 from training.run.selection import GENERATORS, average_of, kept_generators
 
 CONFIG = replace(BASE, recipe=replace(PRESETS["best"], batch_size=16))
 
 
-def keep(run: Path, step: int, network: Any) -> None:
-    (run / GENERATORS).mkdir(parents=True, exist_ok=True)
-    write_weights(run / GENERATORS / f"step-{step:06}.npz", network.get_weights())
-    with (run / EVALUATIONS_FILE).open("a") as file:
-        file.write(json.dumps({"step": step, "frechet_distance": 1.0}) + "\n")
-
-
 def test_the_last_half_is_averaged_and_its_statistics_are_its_own(tmp_path: Path) -> None:
     networks = {step: build_generator() for step in (100, 200, 300, 400)}
+    log = RunLog(tmp_path / EVALUATIONS_FILE, 0)
+    (tmp_path / GENERATORS).mkdir()
     for step, network in networks.items():
-        keep(tmp_path, step, network)
+        write_weights(tmp_path / GENERATORS / f"step-{step:06}.npz", network.get_weights())
+        log.append(step, 1, {"frechet_distance": 1.0})
     average = average_of(kept_generators(tmp_path), CONFIG)
     assert average
     generator, steps = average
@@ -41,13 +35,8 @@ def test_the_last_half_is_averaged_and_its_statistics_are_its_own(tmp_path: Path
     noise = noise_from_seeds(range(512))
     served, trained = (np.asarray(generator(noise, training=training)) for training in (False, True))
     assert np.abs(served - trained).mean() < 0.1 * np.abs(trained).mean()
-
-
-def test_one_generator_alone_has_no_average_and_none_may_be_missing(tmp_path: Path) -> None:
-    """Another one would be published in its place."""
-    keep(tmp_path, 100, build_generator())
-    keep(tmp_path, 400, build_generator())
-    assert average_of(kept_generators(tmp_path), CONFIG) is None
+    assert average_of({step: networks[step] for step in (100, 400)}, CONFIG) is None, "one alone has no average"
+    # Without the weights of one, another one would be published in its place.
     (tmp_path / GENERATORS / "step-000400.npz").unlink()
     with pytest.raises(ConfigError, match=r"step-000400\.npz: the weights of a generator that was measured"):
         kept_generators(tmp_path)

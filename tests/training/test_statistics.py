@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.linalg import sqrtm
+from scipy.spatial.distance import cdist
 
 from training.evaluation import statistics
 from training.evaluation.statistics import Gaussian, Manifold, nearest_images, overlap
@@ -36,13 +37,8 @@ def test_dead_features_leave_the_frechet_distance_finite() -> None:
 
 def test_the_kernel_distance_is_the_unbiased_estimator_pair_by_pair() -> None:
     x, y = sample(45, 7, 0), sample(40, 7, 1, 0.5)
-
-    def kernel(a: Array, b: Array) -> float:
-        return float((a @ b / 7 + 1) ** 3)
-
-    within = np.mean([kernel(a, b) for a, b in itertools.permutations(x, 2)])
-    within += np.mean([kernel(a, b) for a, b in itertools.permutations(y, 2)])
-    between = np.mean([kernel(a, b) for a in x for b in y])
+    within = sum(np.mean([(a @ b / 7 + 1) ** 3 for a, b in itertools.permutations(each, 2)]) for each in (x, y))
+    between = np.mean([(a @ b / 7 + 1) ** 3 for a in x for b in y])
     assert statistics.kernel_distance(x, y)[0] == pytest.approx(within - 2 * between)
 
 
@@ -55,12 +51,10 @@ def test_the_kernel_distances_error_is_the_spread_of_independent_distances() -> 
 def test_overlap_is_what_the_papers_definitions_give_image_by_image() -> None:
     real, fake = sample(80, 4, 0), sample(60, 4, 1, 0.7)
 
-    def radius(points: Array, i: int, k: int) -> float:
-        return float(np.sort(np.linalg.norm(points - points[i], axis=1))[k])
-
     def near(points: Array, others: Array, k: int) -> NDArray[np.bool_]:
         """[i, j]: whether other j lies in the ball of point i."""
-        return np.array([[np.linalg.norm(p - q) <= radius(points, i, k) for q in others] for i, p in enumerate(points)])
+        radii = np.sort(cdist(points, points))[:, [k]]
+        return np.asarray(cdist(points, others) <= radii)
 
     three, five = near(real, fake, 3), near(real, fake, 5)
     found = overlap(Manifold.of(fake), Manifold.of(real))
@@ -83,8 +77,7 @@ def test_nearest_images_are_those_of_every_pair() -> None:
     others[5] = images[3]
     others[6] = images[4]
     others[6, 0, 0] ^= 128
-    wide, far = images.astype(float) / 255, others.astype(float) / 255
-    expected = np.sqrt(((wide[:, None] - far) ** 2).sum((2, 3)))
+    expected = cdist(images.reshape(30, -1) / 255, others.reshape(70, -1) / 255)
     found, indices = nearest_images(images, others, 3)
     np.testing.assert_allclose(found, np.sort(expected)[:, :3], rtol=1e-6)
     np.testing.assert_array_equal(np.take_along_axis(expected, indices, 1), np.sort(expected)[:, :3])
