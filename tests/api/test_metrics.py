@@ -34,8 +34,8 @@ def test_images_scores_and_batch_sizes_are_counted(http: GatewayClient) -> None:
     infer("/v2/models/generator/infer", content=noise_from_seeds(range(3)).tobytes())
     infer("/v2/models/discriminator/infer", content=bytes(2 * 784))
     assert grown("images_generated_total", version="3") == 104
-    assert grown("scores_total", version="3", verdict=scored["scores"][0]["verdict"]) >= 1
-    assert sum(grown("scores_total", version="3", verdict=verdict) for verdict in ("real", "fake")) == 3
+    assert grown("scores_total", version="4", verdict=scored["scores"][0]["verdict"]) >= 1
+    assert sum(grown("scores_total", version="4", verdict=verdict) for verdict in ("real", "fake")) == 3
     assert grown("model_batch_size_count", model="generator", version="3") == 3
     assert grown("model_batch_size_sum", model="generator", version="3") == 104
     assert grown("model_batch_size_bucket", model="generator", version="3", le="64.0") == 2

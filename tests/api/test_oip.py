@@ -91,7 +91,7 @@ def test_the_client_runs_all_three_models(
 
 def test_outputs_are_bytes_or_json_as_the_client_says(triton: InferenceServerClient, digits: NDArray[np.uint8]) -> None:
     """All of them as bytes, unless it names some."""
-    result = triton.infer(DISCRIMINATOR, [tensor(IMAGES, digits, binary=True)], "3")
+    result = triton.infer(DISCRIMINATOR, [tensor(IMAGES, digits, binary=True)], "4")
     assert [output["parameters"] for output in result.get_response()["outputs"]] == [{"binary_data_size": 12}] * 2
     wanted = [InferRequestedOutput(LOGITS, binary_data=False), InferRequestedOutput(PROBABILITIES, binary_data=True)]
     result = triton.infer(DISCRIMINATOR, [tensor(IMAGES, digits, binary=True)], outputs=wanted)
