@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image
 from tests.support.processes import free_port
 
 SCRIPT = Path(__file__).parents[2] / "k8s" / "local.sh"
+REPOSITORY = "localhost/digitgan"
 IMAGES = ("gateway", "models", "model-server")
 MAX_GATEWAY_BYTES = 205 * 10**6
 
@@ -22,6 +24,24 @@ def podman(*arguments: str) -> str:
     done = subprocess.run(["podman", *arguments], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def inspected(name: str) -> dict[str, Any]:
+    found: dict[str, Any]
+    (found,) = json.loads(podman("inspect", name))
+    return found
+
+
+def python(code: str) -> list[str]:
+    """Runs code in the gateway's image, and returns the words that it prints."""
+    run = ("run", "--rm", "--read-only", "--entrypoint", "python")
+    return podman(*run, f"{REPOSITORY}/gateway", "-c", code).split()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tools() -> None:
+    for tool in ("podman", "curl"):
+        assert shutil.which(tool), f"{tool} is needed"
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +69,12 @@ def test_a_digit_and_a_score_through_the_published_port(url: str) -> None:
 
 def test_the_models_are_copied_once(url: str) -> None:
     """Podman restarts an init container that has ended well, if the pod's policy is Always."""
-    (copy,) = json.loads(podman("inspect", "gateway-pod-0-models"))
-    assert copy["RestartCount"] == 0
+    assert inspected("gateway-pod-0-models")["RestartCount"] == 0
 
 
 def test_containers_have_no_root_no_shell_no_capability_and_nowhere_to_write(url: str) -> None:
     for name in ("gateway-pod-0-gateway", "gateway-pod-0-model-server"):
-        (found,) = json.loads(podman("inspect", name))
+        found = inspected(name)
         assert found["Config"]["User"] == "65532:65532"
         assert found["HostConfig"]["ReadonlyRootfs"] is True
         assert found["EffectiveCaps"] in (None, [])
@@ -69,10 +88,9 @@ def test_containers_have_no_root_no_shell_no_capability_and_nowhere_to_write(url
 
 
 def test_the_gateways_image_is_small_and_holds_no_tensorflow() -> None:
-    assert image("gateway")["Size"] <= MAX_GATEWAY_BYTES
+    assert inspected(f"{REPOSITORY}/gateway")["Size"] <= MAX_GATEWAY_BYTES
     code = "import importlib.metadata as m; print(*(d.metadata['Name'].lower() for d in m.distributions()))"
-    run = ("run", "--rm", "--read-only", "--entrypoint", "python", "localhost/digitgan/gateway", "-c", code)
-    packages = set(podman(*run).split())
+    packages = set(python(code))
     assert {"digitgan", "fastapi", "grpcio", "opentelemetry-sdk"} <= packages
     assert not {name for name in packages if "tensorflow" in name or name in ("keras", "tensorboard", "pip")}
 
@@ -84,18 +102,12 @@ def test_the_gateways_modules_are_compiled() -> None:
         "cached = [getattr(module, '__cached__', None) for module in [*sys.modules.values()]]\n"
         "print(*(path for path in cached if path and not pathlib.Path(path).exists()))"
     )
-    assert podman("run", "--rm", "--entrypoint", "python", "localhost/digitgan/gateway", "-c", code).split() == []
+    assert python(code) == []
 
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_an_image_says_what_it_is(name: str) -> None:
-    config = image(name)["Config"]
+    config = inspected(f"{REPOSITORY}/{name}")["Config"]
     assert config["User"] == "65532:65532"
     labels = {key.removeprefix("org.opencontainers.image.") for key in config["Labels"]}
     assert {"title", "description", "version", "revision", "licenses"} <= labels
-
-
-def image(name: str) -> dict[str, Any]:
-    (found,) = json.loads(podman("image", "inspect", f"localhost/digitgan/{name}"))
-    assert isinstance(found, dict)
-    return found

@@ -99,8 +99,9 @@ def job(run: Path, data: Path, *arguments: str, workers: Sequence[int] = (0, 1))
             print(worker.log[-4000:])
 
 
-def rows(run: Path) -> dict[int, Any]:
-    """The whole lines of the run's log, by step."""
+def rows(run: Path, *running: ServerProcess) -> dict[int, Any]:
+    """The whole lines of the run's log, by step. Fails once one of ``running`` has ended."""
+    assert not [worker.process.returncode for worker in running if worker.process.poll() is not None]
     try:
         lines = (run / "metrics.jsonl").read_text().split("\n")[:-1]
     except OSError:
@@ -118,13 +119,13 @@ def test_a_killed_worker_ends_the_job_which_resumes_and_one_that_is_told_to_stop
 ) -> None:
     run = tmp_path / "run"
     with job(run, digits_npz, *LONG) as workers:
-        wait_until(lambda: len(rows(run)) >= 7 and checkpoints(run), seconds=DEADLINE_S)
+        wait_until(lambda: len(rows(run, *workers)) >= 7 and checkpoints(run), seconds=DEADLINE_S)
         workers[1].process.kill()
         assert workers[0].process.wait(DEADLINE_S) not in (0, 128 + signal.SIGTERM)
     killed, saved = rows(run), checkpoints(run)[-1]
     assert saved % 5 == 0
     with job(run, digits_npz, *LONG) as workers:
-        wait_until(lambda: len(rows(run)) > len(killed), seconds=DEADLINE_S)
+        wait_until(lambda: len(rows(run, *workers)) > len(killed), seconds=DEADLINE_S)
         workers[1].process.terminate()
         assert [worker.process.wait(DEADLINE_S) for worker in workers] == [128 + signal.SIGTERM] * 2
     resumed = rows(run)
