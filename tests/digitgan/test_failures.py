@@ -95,13 +95,15 @@ def test_ctrl_c_just_when_a_request_begins(server: ScriptedServer, monkeypatch: 
     held.set()
 
 
-def test_retry_after_is_kept_to(server: ScriptedServer) -> None:
-    server.answers = [problem(503, "overloaded", {"Retry-After": "1"}), Answer(body=b'{"models":[]}')]
+def test_a_broken_connection_is_opened_again_and_retry_after_is_kept_to(server: ScriptedServer) -> None:
+    overloaded = problem(503, "overloaded", {"Retry-After": "1"})
+    server.answers = [Answer(None), Answer(None), overloaded, Answer(body=b'{"models":[]}')]
     with Client(server.url) as client:
         assert client.models() == ()
-    refused, answered = server.times
+    *broken, refused, answered = server.times
+    assert len(broken) == 2
     assert answered >= refused + 1
-    assert server.connections == 1, "the connection is used again"
+    assert server.connections == 3, "one that is not broken is used again"
 
 
 @pytest.mark.parametrize(
@@ -123,13 +125,6 @@ def test_only_what_can_get_better_is_sent_again_within_the_budget(
         client.models()
     assert caught.value.retry_after_s == float(retry_after)
     assert len(server.times) == requests
-
-
-def test_a_connection_that_breaks_is_opened_again(server: ScriptedServer) -> None:
-    server.answers = [Answer(None), Answer(None), Answer(body=b'{"models":[]}')]
-    with Client(server.url) as client:
-        assert client.models() == ()
-    assert len(server.times) == 3
 
 
 def test_a_file_that_breaks_off_is_not_left_behind(server: ScriptedServer, tmp_path: Path) -> None:

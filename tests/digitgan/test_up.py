@@ -7,16 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import grpc
 import pytest
 
-from serving.apis import PREDICT, PredictRequest, PredictResponse
-from serving.contract import GENERATOR, NOISE
-from serving.noise import noise_from_seeds
-from serving.tf_serving.server_config import GRPC_MAX_THREADS
-from serving.tf_serving.tensors import to_proto
 from tests.support.commands import python
-from tests.support.processes import EMBEDDED, PROGRAM, digitgan_up
+from tests.support.processes import EMBEDDED, PROGRAM, ServerProcess, digitgan_up
 from tests.support.waiting import wait_until
 
 
@@ -97,23 +91,9 @@ def test_a_model_that_cannot_be_loaded_ends_everything_and_is_named(tmp_path: Pa
 def test_sigterm_while_it_starts_ends_everything(model_server: str | None, request: pytest.FixtureRequest) -> None:
     if model_server:
         request.getfixturevalue(model_server)
-    command = [sys.executable, "-m", "digitgan", "up", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        assert process.stdout.readline().startswith("Loading")
-        wait_until(lambda: not model_server or children(process))
-        started = children(process)
-        process.terminate()
-        assert process.wait(300) in (0, 128 + signal.SIGTERM)
+    with ServerProcess("-m", "digitgan", "up", "--port", "0", ready="Loading") as server:
+        wait_until(lambda: not model_server or children(server.process))
+        started = children(server.process)
+        server.process.terminate()
+        assert server.wait() in (0, 128 + signal.SIGTERM)
     assert not any(Path(f"/proc/{pid}").exists() for pid in started)
-
-
-def test_as_many_calls_at_once_as_there_are_threads_are_answered(model_server: str) -> None:
-    """By its flags: TensorFlow Serving's default is four threads for each CPU; more calls were RESOURCE_EXHAUSTED."""
-    calls = GRPC_MAX_THREADS // 2
-    request = PredictRequest(model_spec={"name": GENERATOR}, inputs={NOISE: to_proto(noise_from_seeds(range(16)))})
-    with grpc.insecure_channel(model_server) as channel:
-        predict = channel.unary_unary(PREDICT, PredictRequest.SerializeToString, PredictResponse.FromString)
-        futures = [predict.future(request, timeout=90) for _ in range(calls)]
-        codes = [future.code() for future in futures]
-    assert codes == [grpc.StatusCode.OK] * calls

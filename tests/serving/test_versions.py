@@ -19,6 +19,12 @@ from serving.versions.quality_gate import Thresholds, read_thresholds, shortfall
 from tests.support.pretrained import VERSIONS, pretrained
 from training.config import DEFAULT_PRESET
 
+VERSION_0 = b" model_version_policy { specific { versions: 0 } }"
+
+
+def one_model(fields: bytes) -> bytes:
+    return b'model_config_list { config { model_platform: "tensorflow" ' + fields + b" } }"
+
 
 @pytest.mark.parametrize(
     ("read", "content", "complaint"),
@@ -28,18 +34,9 @@ from training.config import DEFAULT_PRESET
         (model_config.read, b"", "no model_config_list"),
         (model_config.read, b"model_config_list {", "Expected"),
         (model_config.read, b"model_config_list { config { nam: 'a' } }", "nam"),
-        (
-            model_config.read,
-            b'model_config_list { config { base_path: "/m" model_platform: "tensorflow" } }',
-            "no name",
-        ),
-        (model_config.read, b'model_config_list { config { name: "m" model_platform: "tensorflow" } }', "absolute"),
-        (
-            model_config.read,
-            b'model_config_list { config { name: "m" base_path: "/m" model_platform: "tensorflow" '
-            b"model_version_policy { specific { versions: 0 } } } }",
-            "from 1 upwards",
-        ),
+        (model_config.read, one_model(b'base_path: "/m"'), "no name"),
+        (model_config.read, one_model(b'name: "m"'), "absolute"),
+        (model_config.read, one_model(b'name: "m" base_path: "/m"' + VERSION_0), "from 1 upwards"),
         (read_thresholds, b"{", "Expecting"),
         (read_thresholds, b"[]", "an object for each model"),
         (read_thresholds, b'{"generator": {"a.b": {}}}', "generator: a.b"),

@@ -15,7 +15,7 @@ from PIL import Image
 from tests.support.processes import free_port
 
 SCRIPT = Path(__file__).parents[2] / "k8s" / "local.sh"
-REPOSITORY = "localhost/digitgan"
+REGISTRY = "localhost/digitgan"
 IMAGES = ("gateway", "models", "model-server")
 MAX_GATEWAY_BYTES = 205 * 10**6
 
@@ -32,20 +32,10 @@ def inspected(name: str) -> dict[str, Any]:
     return found
 
 
-def python(code: str) -> list[str]:
-    """Runs code in the gateway's image, and returns the words that it prints."""
-    run = ("run", "--rm", "--read-only", "--entrypoint", "python")
-    return podman(*run, f"{REPOSITORY}/gateway", "-c", code).split()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _tools() -> None:
-    for tool in ("podman", "curl"):
-        assert shutil.which(tool), f"{tool} is needed"
-
-
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
+    missing = [tool for tool in ("podman", "curl") if not shutil.which(tool)]
+    assert not missing, f"needed: {missing}"
     port = free_port()
     try:
         done = subprocess.run([SCRIPT, "up", str(port)], capture_output=True, text=True, timeout=280)
@@ -88,9 +78,10 @@ def test_containers_have_no_root_no_shell_no_capability_and_nowhere_to_write(url
 
 
 def test_the_gateways_image_is_small_and_holds_no_tensorflow() -> None:
-    assert inspected(f"{REPOSITORY}/gateway")["Size"] <= MAX_GATEWAY_BYTES
+    assert inspected(f"{REGISTRY}/gateway")["Size"] <= MAX_GATEWAY_BYTES
     code = "import importlib.metadata as m; print(*(d.metadata['Name'].lower() for d in m.distributions()))"
-    packages = set(python(code))
+    run = ("run", "--rm", "--read-only", "--entrypoint", "python", f"{REGISTRY}/gateway", "-c", code)
+    packages = set(podman(*run).split())
     assert {"digitgan", "fastapi", "grpcio", "opentelemetry-sdk"} <= packages
     assert not {name for name in packages if "tensorflow" in name or name in ("keras", "tensorboard", "pip")}
 
@@ -102,12 +93,12 @@ def test_the_gateways_modules_are_compiled() -> None:
         "cached = [getattr(module, '__cached__', None) for module in [*sys.modules.values()]]\n"
         "print(*(path for path in cached if path and not pathlib.Path(path).exists()))"
     )
-    assert python(code) == []
+    assert podman("run", "--rm", "--entrypoint", "python", f"{REGISTRY}/gateway", "-c", code).split() == []
 
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_an_image_says_what_it_is(name: str) -> None:
-    config = inspected(f"{REPOSITORY}/{name}")["Config"]
+    config = inspected(f"{REGISTRY}/{name}")["Config"]
     assert config["User"] == "65532:65532"
     labels = {key.removeprefix("org.opencontainers.image.") for key in config["Labels"]}
     assert {"title", "description", "version", "revision", "licenses"} <= labels

@@ -1,18 +1,23 @@
-"""Other libraries read what ``digitgan dataset`` writes.
-
-The package is a wheel in a fresh virtual environment with the client alone; pip installs the libraries beside it.
-"""
+"""Other libraries read what ``digitgan dataset`` writes, and convert the shipped models."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import openvino
 import pytest
+import tensorflow as tf
+from openvino.tools.ovc import convert_model
 
+from serving.contract import GENERATOR, MODELS, SIGNATURE
+from tests.serving.model_server.test_embedded import INPUTS
 from tests.support.commands import LIMIT_S
+from tests.support.pretrained import pretrained
 from tests.support.processes import digitgan_up
+from tests.training.test_export import outputs_of
 from training.data import load
 
 ROOT = Path(__file__).parents[2]
@@ -64,7 +69,7 @@ def run(*command: str | Path) -> None:
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of a virtual environment with the wheel and its extra ``client``."""
+    """The interpreter of a virtual environment with the wheel and its extra ``client``; libraries come beside it."""
     folder = tmp_path_factory.mktemp("installed")
     run(sys.executable, "-m", "venv", folder / "venv")
     python = folder / "venv" / "bin" / "python"
@@ -97,3 +102,18 @@ def test_a_library_reads_a_dataset(python: Path, datasets: Path, tmp_path: Path,
     with np.load(tmp_path / "read.npz") as read:
         assert np.array_equal(read["y"], y[order])
         assert np.array_equal(read["x"], x[order])
+
+
+@pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
+@pytest.mark.parametrize("name", MODELS)
+def test_openvino_and_tflite_convert_it(name: str) -> None:
+    """They are ordinary SavedModels. Pixels differ by one level at most, and everything else by rounding."""
+    saved, wanted = str(pretrained(name)), MODELS[name].input.name
+    inputs: dict[str, Any] = {wanted: INPUTS[wanted]}
+    compiled = openvino.compile_model(convert_model(saved), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    converter = tf.lite.TFLiteConverter.from_saved_model(saved, signature_keys=[SIGNATURE])
+    runner = tf.lite.Interpreter(model_content=converter.convert()).get_signature_runner(SIGNATURE)
+    for key, expected in outputs_of(pretrained(name), **inputs).items():
+        tolerance = 1 if name == GENERATOR else 1e-3 * np.abs(expected).max()
+        for converted in (compiled(inputs), runner(**inputs)):
+            np.testing.assert_allclose(np.float64(converted[key]), np.float64(expected), rtol=0, atol=tolerance)

@@ -1,5 +1,5 @@
 """The model server's suite, written against TensorFlow Serving's API with its official stubs.
 
-It runs on TensorFlow Serving or on the embedded server (tests/conftest.py). What is particular to the
-embedded server is tested in test_embedded.py and test_saved_model.py.
+It runs on TensorFlow Serving or on the embedded server (tests/conftest.py). What is particular to the embedded server
+is tested in test_embedded.py.
 """

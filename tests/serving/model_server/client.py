@@ -56,7 +56,15 @@ class Client:
         self.models: Any = model_service_pb2_grpc.ModelServiceStub(channel)
 
     def predict(self, model: str, inputs: Mapping[str, Any], **spec: Any) -> Any:
-        return self.prediction.Predict(predict_request(model, inputs, **spec), timeout=SECONDS)
+        return self.predicting(model, inputs, **spec).result()
+
+    def predicting(
+        self, model: str, inputs: Mapping[str, Any], output_filter: tuple[str, ...] = (), **spec: Any
+    ) -> Any:
+        """Calls Predict with arrays or TensorProtos. Returns the future of its answer."""
+        protos = {name: tf.make_tensor_proto(x) if isinstance(x, np.ndarray) else x for name, x in inputs.items()}
+        request = PredictRequest(model_spec=model_spec(model, **spec), inputs=protos, output_filter=output_filter)
+        return self.prediction.Predict.future(request, timeout=SECONDS)
 
     def half_plus(self, model: str, **spec: Any) -> tuple[float, int]:
         """Returns a half-plus model's result for 1, and the version that gave it."""
@@ -88,16 +96,6 @@ class Client:
         request = ReloadConfigRequest()
         text_format.Parse(config, request.config)
         return self.models.HandleReloadConfigRequest.future(request, timeout=SECONDS)
-
-
-def predict_request(
-    model: str, inputs: Mapping[str, Any], output_filter: tuple[str, ...] = (), **spec: Any
-) -> PredictRequest:
-    """Returns a PredictRequest; inputs are arrays or TensorProtos."""
-    protos = {
-        name: tf.make_tensor_proto(value) if isinstance(value, np.ndarray) else value for name, value in inputs.items()
-    }
-    return PredictRequest(model_spec=model_spec(model, **spec), inputs=protos, output_filter=output_filter)
 
 
 def model_spec(model: str, version: int | None = None, label: str | None = None, signature: str = "") -> dict[str, Any]:

@@ -3,13 +3,17 @@
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow.core.framework import tensor_pb2, types_pb2
 from tensorflow_serving.apis.get_model_metadata_pb2 import SignatureDefMap
 
+from serving.contract import GENERATOR, NOISE
+from serving.noise import noise_from_seeds
 from serving.tf_serving.client import VersionStatus
+from serving.tf_serving.server_config import GRPC_MAX_THREADS
 from tests.serving.model_server import saved_models
 from tests.serving.model_server.client import SECONDS, Client, config, connected, output, refused, server_process
 from tests.serving.model_server.saved_models import DTYPES
@@ -164,6 +168,14 @@ def test_a_large_request_and_answer_pass(client: Client) -> None:
     """16 MiB, four times what gRPC allows by default."""
     x = np.arange(4 * 2**20, dtype=np.float32)
     np.testing.assert_array_equal(output(client.predict("half", {"x": x}), "y"), x / 2 + 3)
+
+
+def test_as_many_calls_at_once_as_there_are_threads_are_answered(model_server: str) -> None:
+    """By its flags: TensorFlow Serving's default is four threads for each CPU; more calls were RESOURCE_EXHAUSTED."""
+    noise = {NOISE: noise_from_seeds(range(16))}
+    with connected(model_server) as client:
+        calls = [client.predicting(GENERATOR, noise) for _ in range(GRPC_MAX_THREADS // 2)]
+        assert {call.code() for call in calls} == {grpc.StatusCode.OK}
 
 
 @pytest.mark.parametrize(

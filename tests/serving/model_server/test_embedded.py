@@ -1,11 +1,11 @@
-"""The embedded server only: in this process, as ``digitgan serve``, and in its client's process."""
+"""The embedded server only: in this process, as ``digitgan serve``, in its client's process; beside TensorFlow."""
 
 import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -14,13 +14,14 @@ import anyio
 import grpc
 import numpy as np
 import pytest
+import tensorflow as tf
 from numpy.typing import NDArray
 
-from serving.contract import DISCRIMINATOR, GENERATOR, IMAGES, MODEL_CARD
+from serving.contract import DISCRIMINATOR, GENERATOR, IMAGES, MODEL_CARD, NOISE, PAGES, SIGNATURE, SIGNATURES
 from serving.model_server.in_process import running_models
 from serving.model_server.loaded_version import REQUESTS_AT_ONCE
 from serving.model_server.options import ServerOptions
-from serving.model_server.saved_model import Arrays, SavedModel
+from serving.model_server.saved_model import Arrays, SavedModel, load
 from serving.model_server.server import running
 from serving.noise import noise_from_seeds
 from serving.pretrained import MODELS_DIR
@@ -28,9 +29,10 @@ from serving.tf_serving.client import DeadlineError, ModelClient, ModelNotServed
 from serving.tf_serving.model_config import ModelConfig
 from serving.versions.model_card import write_card
 from tests.serving.model_server import saved_models
-from tests.serving.model_server.client import SECONDS, Client, config, connected, output, predict_request, refused
+from tests.serving.model_server.client import SECONDS, Client, config, connected, output, refused
 from tests.serving.model_server.test_calls import tensor
-from tests.support.processes import ServerProcess
+from tests.support.pretrained import pretrained
+from tests.support.processes import EMBEDDED, ModelServerProcess, ServerProcess
 from tests.support.waiting import wait_until
 
 Start = Callable[..., Client]
@@ -70,7 +72,7 @@ class Gate:
     def request(self, client: Client) -> Any:
         """Sends a request to the half-plus model ``m``, and returns its future once the request runs."""
         before = self.runs
-        future = client.prediction.Predict.future(predict_request("m", X), timeout=SECONDS)
+        future = client.predicting("m", X)
         wait_until(lambda: self.runs > before, lambda: f"the request never ran: {future.exception(0)}")
         return future
 
@@ -188,7 +190,7 @@ def test_a_signature_that_initialises_and_a_shape_that_no_memory_holds_are_refus
 def test_a_full_server_is_exhausted(start: Start, base_path: Path, gate: Gate) -> None:
     client = start({"m": base_path}, grpc_max_threads=2)
     running = gate.request(client)
-    futures = [client.prediction.Predict.future(predict_request("m", X)) for _ in range(5)]
+    futures = [client.predicting("m", X) for _ in range(5)]
     wait_until(lambda: sum(future.done() for future in futures) == 4)
     gate.opened.set()
     failures = [error.code() for future in (running, *futures) if (error := future.exception(SECONDS)) is not None]
@@ -274,15 +276,12 @@ def test_options_and_flags_reach_the_server(models: dict[str, Path], sockets: Pa
         "--grpc_channel_arguments=grpc.max_connection_age_ms=30000",
         "--max-batch-size=4",
     )
-    server = ServerProcess("-m", "digitgan", "serve", *flags)
-    try:
-        wait_until(lambda: "listens on" in server.log, lambda: server.log)
-        with connected(f"unix:{socket}") as client:
-            assert client.half_plus("half") == (3.5, 2)
-            with refused("INVALID_ARGUMENT", "5", "4"):
-                client.predict("half", {"x": np.zeros(5, np.float32)})
-    finally:
-        assert server.stop() == 0
+    with ModelServerProcess(EMBEDDED, flags, f"unix:{socket}") as server, connected(server.target) as client:
+        assert client.half_plus("half") == (3.5, 2)
+        with refused("INVALID_ARGUMENT", "5", "4"):
+            client.predict("half", {"x": np.zeros(5, np.float32)})
+    assert server.process.returncode == 0
+    assert "listens on" in server.log
     assert "Traceback" not in server.log
 
 
@@ -304,7 +303,7 @@ def test_a_base_path_without_a_version_that_counts_is_named(
     shutil.copytree(half_plus[2], tmp_path / "m" / "1")
     (tmp_path / "zeros" / "00000001").mkdir(parents=True)
     (tmp_path / "models.config").write_text(config({"m": tmp_path / folder}, {"m": policy}))
-    server = ServerProcess("-m", "digitgan", "serve", "--port", "0", "--config", str(tmp_path / "models.config"))
+    server = ServerProcess("-m", "digitgan", "serve", "--port", "0", "--config", tmp_path / "models.config")
     try:
         wait_until(lambda: words.replace("BASE", str(tmp_path)) in server.log, lambda: server.log)
     finally:
@@ -351,3 +350,61 @@ async def test_a_call_in_process_whose_time_runs_out_before_its_turn_is_not_run(
         gate.opened.set()
     await in_process.predict(GENERATOR, NOISE_ROWS, timeout_s=SECONDS)
     assert gate.runs == REQUESTS_AT_ONCE + 1
+
+
+INPUTS = {
+    NOISE: noise_from_seeds(range(1000)),
+    IMAGES: np.random.default_rng(0).integers(0, 256, (64, 28, 28, 1), np.uint8),
+    PAGES: np.array([0, 1, 15, 16, 2**31 - 1, -1]),
+}
+
+
+@pytest.fixture(scope="module")
+def generator() -> Iterator[SavedModel]:
+    with closing(load(pretrained(GENERATOR))) as loaded:
+        yield loaded
+
+
+def draw(model: SavedModel, noise: NDArray[np.float32], size: int = 256) -> NDArray[np.uint8]:
+    """Returns the images of ``noise``, computed in batches of ``size``."""
+    batches = [{NOISE: noise[at : at + size]} for at in range(0, len(noise), size)]
+    return np.concatenate([outputs[IMAGES] for outputs in model.run(SIGNATURE, *batches)])
+
+
+@pytest.mark.parametrize(("name", "signature"), SIGNATURES)
+def test_outputs_are_tensorflows_but_for_rounding(name: str, signature: str) -> None:
+    wanted = SIGNATURES[name, signature].input.name
+    inputs = {wanted: INPUTS[wanted]}
+    with closing(load(pretrained(name))) as loaded:
+        (ours,) = loaded.run(signature, inputs)
+    saved = tf.saved_model.load(str(pretrained(name))).signatures[signature]
+    theirs = saved(**{key: tf.constant(value) for key, value in inputs.items()})
+    assert ours.keys() == theirs.keys()
+    for key, found in ours.items():
+        expected = theirs[key].numpy()
+        assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+        if wanted == PAGES:
+            np.testing.assert_array_equal(found, expected)
+        elif name == GENERATOR:
+            difference = np.abs(found.astype(int) - expected)
+            assert difference.max() <= 1
+            assert (difference > 0).sum() <= found.size / 20_000, "docs/seeds.md promises it"
+        else:
+            np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_pixels_are_the_same_to_the_bit_in_batches_of_one_size(generator: SavedModel) -> None:
+    noise = noise_from_seeds(range(64))
+    with closing(load(pretrained(GENERATOR))) as again:
+        for size in (1, 8):
+            np.testing.assert_array_equal(draw(generator, noise, size), draw(again, noise, size))
+    shuffled = np.random.default_rng(0).permutation(64)
+    np.testing.assert_array_equal(draw(generator, noise[shuffled], 8), draw(generator, noise, 8)[shuffled])
+
+
+def test_a_model_that_was_loaded_and_saved_again_makes_the_same_pixels(tmp_path: Path, generator: SavedModel) -> None:
+    """What is computed while it loads then lies in a call of a call."""
+    saved_models.save_again(pretrained(GENERATOR), tmp_path / "1")
+    noise = noise_from_seeds(range(8))
+    with closing(load(tmp_path / "1")) as again:
+        np.testing.assert_array_equal(draw(again, noise), draw(generator, noise))
