@@ -1,4 +1,4 @@
-"""Addresses of gateways, a client, and a server that gives prepared answers."""
+"""Addresses of gateways, and a client."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,6 @@ import pytest
 
 from digitgan import Client
 from tests.support.gateways import GatewayClient
-from tests.support.servers import ScriptedServer, serving
 
 
 @pytest.fixture(scope="session")
@@ -23,9 +22,3 @@ def client(url: str) -> Iterator[Client]:
 @pytest.fixture(scope="session")
 def small_url(small_http: GatewayClient) -> str:
     return small_http.process.url
-
-
-@pytest.fixture
-def server() -> Iterator[ScriptedServer]:
-    with serving(ScriptedServer()) as server:
-        yield server
