@@ -19,7 +19,7 @@ from api.upstream.inference import LARGEST_SMALL_ROWS
 from tests.conftest import faulty_gateway_fixture
 from tests.support.gateways import FaultyClient, assert_problem, faulty_gateway, hanging, json_request, noise_input
 from tests.support.misbehaving import Holding, honest, noisy
-from tests.support.waiting import wait_until
+from tests.support.processes import wait_until
 
 MOST_IMAGES = 32
 ROOM = MOST_IMAGES // MIN_CHARGE_IMAGES

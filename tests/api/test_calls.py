@@ -27,7 +27,7 @@ from serving.tf_serving.tensors import to_array
 from tests.conftest import faulty_gateway_fixture
 from tests.support.gateways import FaultyClient, assert_problem, json_request, noise_input
 from tests.support.misbehaving import Holding, honest, noisy
-from tests.support.waiting import wait_until
+from tests.support.processes import wait_until
 
 LIMIT_S = 60.0
 SOON_S = 1.5

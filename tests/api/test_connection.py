@@ -9,7 +9,7 @@ import pytest
 from api.middleware.connection import MAX_HEADER_BYTES, MAX_PIPELINED
 from tests.conftest import faulty_gateway_fixture
 from tests.support.gateways import GatewayClient
-from tests.support.waiting import wait_until
+from tests.support.processes import wait_until
 
 LIVE = b"GET /healthz/live HTTP/1.1\r\nHost: x\r\n\r\n"
 LAST = LIVE.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")

@@ -16,7 +16,7 @@ from serving.contract import GENERATOR, MODELS
 from tests.api.test_generate import FORMATS
 from tests.support.gateways import FaultyClient, GatewayClient, assert_problem, noise_input, serving
 from tests.support.misbehaving import MisbehavingServer, delayed, failing, honest
-from tests.support.waiting import wait_until
+from tests.support.processes import wait_until
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,7 @@ from tests.support import gateways, indexed_models
 from tests.support.gateways import GatewayClient, assert_problem
 from tests.support.indexed_models import BY_CLASSIFIER, BY_INDEX, DOUBTFUL, INDEXED, SHADE
 from tests.support.pictures import Pixels, pixels_of
-from tests.support.processes import PROGRAM
-from tests.support.waiting import repeating, wait_until
+from tests.support.processes import PROGRAM, repeating, wait_until
 
 
 def shown(pixels: Pixels) -> Pixels:

@@ -9,7 +9,7 @@ import pytest
 from api.telemetry.logs import MAX_PER_MINUTE
 from tests.support.gateways import GatewayClient, faulty_gateway
 from tests.support.misbehaving import failing
-from tests.support.waiting import wait_until
+from tests.support.processes import wait_until
 
 
 @pytest.mark.parametrize("given", ["a", "5f2c-11", "Root=1-67891233-abcdef012345678912345678", "x" * 128])

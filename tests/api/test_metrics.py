@@ -8,7 +8,7 @@ from serving.apis import ModelVersionStatus
 from serving.contract import GENERATOR
 from serving.noise import noise_from_seeds
 from tests.support.gateways import FaultyClient, GatewayClient
-from tests.support.waiting import wait_until
+from tests.support.processes import wait_until
 
 
 def test_requests_are_counted_by_route_template(http: GatewayClient) -> None:

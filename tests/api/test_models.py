@@ -12,7 +12,7 @@ from serving.contract import DISCRIMINATOR, GENERATOR, MODELS
 from tests.support.gateways import FaultyClient, GatewayClient, assert_problem, faulty_gateway, serving
 from tests.support.misbehaving import MisbehavingServer
 from tests.support.pretrained import VERSIONS, pretrained
-from tests.support.waiting import wait_until
+from tests.support.processes import wait_until
 
 STATES: dict[str, int] = dict(ModelVersionStatus.State.items())
 

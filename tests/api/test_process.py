@@ -13,7 +13,7 @@ from api.http.bodies import read_json
 from api.http.schemas import GenerateRequest
 from tests.support.gateways import FaultyClient, assert_problem, faulty_gateway, serving
 from tests.support.misbehaving import Holding
-from tests.support.waiting import wait_until
+from tests.support.processes import wait_until
 
 MAX_RESIDENT_BYTES = 120 * 10**6
 

@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import faulty_gateway_fixture
 from tests.support.commands import python
 from tests.support.gateways import SLOW, GatewayClient, assert_problem, faulty_gateway, hanging, json_request
-from tests.support.waiting import wait_until
+from tests.support.processes import wait_until
 
 SEND_TIMEOUT_S = 3.0
 MOST_CONNECTIONS = 60

@@ -15,7 +15,7 @@ from serving.apis import PredictRequest
 from tests.support.commands import python
 from tests.support.gateways import FaultyClient, faulty_gateway
 from tests.support.misbehaving import failing, honest
-from tests.support.waiting import wait_until
+from tests.support.processes import wait_until
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 

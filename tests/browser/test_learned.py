@@ -4,7 +4,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import PHONE, Open
 from tests.browser.test_wall import pixels_of
-from tests.support.waiting import wait_until
+from tests.support.processes import wait_until
 from tests.training.test_config import CONFIG
 
 

@@ -14,7 +14,7 @@ from api.middleware.keys import hash_of, keys_of
 from digitgan import Client
 from tests.support import gateways
 from tests.support.commands import LIMIT_S, digitgan
-from tests.support.waiting import wait_until
+from tests.support.processes import wait_until
 
 
 @pytest.fixture(autouse=True)

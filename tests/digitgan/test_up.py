@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import python
-from tests.support.processes import EMBEDDED, PROGRAM, ServerProcess, digitgan_up
-from tests.support.waiting import wait_until
+from tests.support.processes import EMBEDDED, PROGRAM, ServerProcess, digitgan_up, wait_until
 
 
 def children(process: subprocess.Popen[str]) -> list[int]:

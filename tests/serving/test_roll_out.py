@@ -32,8 +32,7 @@ from tests.serving.model_server import saved_models
 from tests.support import gateways, indexed_models
 from tests.support.pictures import pixels_of
 from tests.support.pretrained import VERSIONS, pretrained
-from tests.support.processes import EMBEDDED, PROGRAM, ModelServerProcess, free_port
-from tests.support.waiting import repeating, wait_until
+from tests.support.processes import EMBEDDED, PROGRAM, ModelServerProcess, free_port, repeating, wait_until
 from training.config import DEFAULT_PRESET
 
 POLL_SECONDS = "0.25" if PROGRAM == EMBEDDED else "1"

@@ -29,9 +29,8 @@ from serving.tf_serving.server_config import write_configs
 from tests.support import gateways
 from tests.support.gateways import SLOW, GatewayClient, hanging, json_request, noise_input
 from tests.support.pictures import saved
-from tests.support.processes import EMBEDDED, ModelServerProcess, ServerProcess, free_port
+from tests.support.processes import EMBEDDED, ModelServerProcess, ServerProcess, free_port, repeating, wait_until
 from tests.support.servers import HeadlessService, serving
-from tests.support.waiting import repeating, wait_until
 
 pytestmark = pytest.mark.timeout(3600)
 

@@ -15,8 +15,7 @@ from serving.contract import GENERATOR
 from serving.pretrained import MODELS_DIR
 from serving.versions.model_card import read_card
 from tests.support.commands import digitgan, python
-from tests.support.processes import ServerProcess
-from tests.support.waiting import wait_until
+from tests.support.processes import ServerProcess, wait_until
 from tests.training.test_run import ARGUMENTS, STEPS, assert_same_run, data, state, stopped
 
 __all__ = ["data"]

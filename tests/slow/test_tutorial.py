@@ -11,8 +11,7 @@ from PIL import Image
 from serving.contract import GENERATOR
 from serving.versions.model_card import read_card
 from tests.support.commands import commands, run
-from tests.support.processes import digitgan_up
-from tests.support.waiting import wait_until
+from tests.support.processes import digitgan_up, wait_until
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = [command for command, _ in commands((ROOT / "docs" / "tutorial.md").read_text("utf-8"))]

@@ -1,4 +1,4 @@
-"""Server processes for tests and benchmarks: started, waited for, and stopped."""
+"""Server processes for tests and benchmarks: started, waited for, and stopped; and clients that never pause."""
 
 import os
 import re
@@ -8,16 +8,17 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 import grpc
 import httpx
 
 from digitgan.processes import TENSORFLOW_MODEL_SERVER
-from tests.support.waiting import wait_until
 
 EMBEDDED: Final = "embedded"
 """In place of a program's path: the embedded model server."""
@@ -26,6 +27,43 @@ PROGRAM: Final = shutil.which(TENSORFLOW_MODEL_SERVER) or EMBEDDED
 
 START_SECONDS: Final = 180.0
 STOP_SECONDS: Final = 60.0
+
+Answer = TypeVar("Answer")
+
+
+def wait_until(
+    condition: Callable[[], object],
+    message: Callable[[], str] = lambda: "the condition did not come true",
+    seconds: float = 120,
+) -> None:
+    """Returns once ``condition`` is true. Raises AssertionError with ``message`` if that takes longer."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, message()
+        time.sleep(0.02)
+
+
+@contextmanager
+def repeating(call: Callable[[], Answer], clients: int = 1) -> Iterator[list[Answer]]:
+    """Calls again and again, in a thread for each client, while the block runs. Gives the answers so far.
+
+    At the end of the block it raises what a call has raised, after which that client stopped.
+    """
+    answers: list[Answer] = []
+    ended = threading.Event()
+
+    def work() -> None:
+        while not ended.is_set():
+            answers.append(call())
+
+    with ThreadPoolExecutor(clients) as pool:
+        working = [pool.submit(work) for _ in range(clients)]
+        try:
+            yield answers
+        finally:
+            ended.set()
+    for one in working:
+        one.result()
 
 
 class ServerProcess:

@@ -21,8 +21,7 @@ from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
 from serving.tf_serving.client import VersionStatus, version_statuses
 from serving.tf_serving.server_config import GRPC_MAX_THREADS
-from tests.support.processes import EMBEDDED, PROGRAM, ModelServerProcess
-from tests.support.waiting import wait_until
+from tests.support.processes import EMBEDDED, PROGRAM, ModelServerProcess, wait_until
 
 SECONDS = 90.0
 """How long anything may take before a test fails."""

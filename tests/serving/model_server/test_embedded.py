@@ -32,8 +32,7 @@ from tests.serving.model_server import saved_models
 from tests.serving.model_server.client import SECONDS, Client, config, connected, output, refused
 from tests.serving.model_server.test_calls import tensor
 from tests.support.pretrained import pretrained
-from tests.support.processes import EMBEDDED, ModelServerProcess, ServerProcess
-from tests.support.waiting import wait_until
+from tests.support.processes import EMBEDDED, ModelServerProcess, ServerProcess, wait_until
 
 Start = Callable[..., Client]
 X = {"x": np.ones(1, np.float32)}

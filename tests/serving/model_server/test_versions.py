@@ -13,8 +13,7 @@ import pytest
 
 from tests.serving.model_server import saved_models
 from tests.serving.model_server.client import SECONDS, Client, config, connected, refused, server_process
-from tests.support.processes import EMBEDDED, PROGRAM
-from tests.support.waiting import repeating, wait_until
+from tests.support.processes import EMBEDDED, PROGRAM, repeating, wait_until
 
 
 def cut_warmup(saved_model: Path) -> None:
