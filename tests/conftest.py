@@ -96,10 +96,10 @@ def built_once(temporary: pytest.TempPathFactory, name: str, build: Callable[[Pa
 
 @pytest.fixture(scope="session")
 def small_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base directory with the small models of tests/support/indexed_models.py."""
-    from tests.support import indexed_models
+    """A base directory with the small models of tests/support/saved_models.py."""
+    from tests.support import saved_models
 
-    return built_once(tmp_path_factory, "small-models", indexed_models.save_all)
+    return built_once(tmp_path_factory, "small-models", saved_models.save_all)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from serving.contract import STORY, STORY_BYTES, STORY_PAGE
-from tests.support import indexed_models
+from tests.support import saved_models
 from tests.support.gateways import FaultyClient, assert_problem
 from tests.support.misbehaving import answer, failing
 
@@ -59,7 +59,7 @@ def test_the_story_is_the_one_that_was_exported(small_http: httpx.Client) -> Non
     for query in ("", "?version=1"):
         response = small_http.get(f"/story{query}")
         assert response.status_code == 200, response.text
-        assert response.content == indexed_models.STORY
+        assert response.content == saved_models.STORY
         assert response.headers["content-type"] == "application/json"
         assert (response.headers["x-model"], response.headers["x-model-version"]) == ("generator", "1")
         again = small_http.get(f"/story{query}", headers={"If-None-Match": response.headers["etag"]})

@@ -13,10 +13,10 @@ from api.digits.seed_scan import MAX_SCANNED_WITHOUT_MATCH
 from api.middleware.keys import hash_of, new_key
 from serving.contract import MAX_SEED
 from serving.dataset import Records
-from tests.support import indexed_models
+from tests.support import saved_models
 from tests.support.gateways import GatewayClient, assert_problem, faulty_gateway, serving
-from tests.support.indexed_models import BY_CLASSIFIER, INDEXED, SHADE
 from tests.support.misbehaving import delayed
+from tests.support.saved_models import BY_CLASSIFIER, INDEXED, SHADE
 
 NPY = "application/x-npy"
 
@@ -32,7 +32,7 @@ def collect(http: GatewayClient, **body: Any) -> Records:
 def expected(count: int, of_each: list[int] | None, first_seed: int, logit_floor: float = -99) -> list[int]:
     """The seeds that a walk from ``first_seed`` on keeps."""
     seeds = np.arange(first_seed, first_seed + 200 * count + 1000)
-    digits = indexed_models.digits_of_seeds(seeds.tolist(), 0)
+    digits = saved_models.digits_of_seeds(seeds.tolist(), 0)
     left = list(of_each or [count] * 10)
     found: list[int] = []
     for seed, digit in zip(seeds.tolist(), digits.tolist(), strict=True):

@@ -13,12 +13,11 @@ import pytest
 from serving.contract import GENERATOR, MODELS
 from tests.api.test_generate import FORMATS, ask, pixels_in
 from tests.api.test_models import model
-from tests.serving.model_server.saved_models import garble_graph
-from tests.support import gateways, indexed_models
+from tests.support import gateways, saved_models
 from tests.support.gateways import GatewayClient, assert_problem
-from tests.support.indexed_models import BY_CLASSIFIER, BY_INDEX, DOUBTFUL, INDEXED, SHADE
 from tests.support.pictures import Pixels, pixels_of
 from tests.support.processes import PROGRAM, repeating, wait_until
+from tests.support.saved_models import BY_CLASSIFIER, BY_INDEX, DOUBTFUL, INDEXED, SHADE, garble_graph
 
 
 def shown(pixels: Pixels) -> Pixels:
@@ -52,11 +51,11 @@ KINDS: list[dict[str, Any]] = [{"digit": 0}, {"digit": 7}, {"curated": True}, {"
 def seeds_of(kind: dict[str, Any]) -> list[int]:
     """All seeds in the index that make digits of a kind."""
     seeds = np.arange(INDEXED)
-    fitting = indexed_models.confidences(seeds) > DOUBTFUL
+    fitting = saved_models.confidences(seeds) > DOUBTFUL
     if "digit" in kind:
-        fitting &= indexed_models.digits_of_seeds(range(INDEXED), 0) == kind["digit"]
+        fitting &= saved_models.digits_of_seeds(range(INDEXED), 0) == kind["digit"]
     if "curated" in kind:
-        fitting &= indexed_models.curated(seeds)
+        fitting &= saved_models.curated(seeds)
     found: list[int] = np.flatnonzero(fitting).tolist()
     return found
 
@@ -99,7 +98,7 @@ def test_a_zip_ends_with_a_table_of_the_labels(small_http: GatewayClient) -> Non
     assert [int(row["digit"]) for row in rows] == digits
     assert [int(row["seed"]) for row in rows] == list(range(INDEXED - 300, INDEXED + 300))
     assert [float(row["confidence"]) for row in rows] == [
-        *indexed_models.confidences(np.arange(INDEXED - 300, INDEXED)),
+        *saved_models.confidences(np.arange(INDEXED - 300, INDEXED)),
         *[BY_CLASSIFIER] * 300,
     ]
     response = ask(small_http, "application/zip", noise=[[0.0] * 100], labels=True)
@@ -133,7 +132,7 @@ def test_a_digit_stays_that_digit_and_no_request_fails_while_versions_change(
 
         def publish(version: int, *, broken: bool = False, **options: Any) -> None:
             beside = tmp_path / f"{version}.partial"
-            indexed_models.save_generator(beside, **options)
+            saved_models.save_generator(beside, **options)
             if broken:
                 garble_graph(beside)
             beside.rename(tmp_path / GENERATOR / str(version))

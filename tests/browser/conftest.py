@@ -13,10 +13,10 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from serving.contract import GENERATOR
 from serving.pretrained import MODELS_DIR
 from tests.conftest import built_once
-from tests.serving.model_server.saved_models import save_again
 from tests.support import gateways
 from tests.support.pretrained import pretrained
 from tests.support.processes import PROGRAM
+from tests.support.saved_models import save_again
 from tests.training.test_config import CONFIG
 from tests.training.test_story import brightness, write_run
 from training.publish.signatures import story_signature

@@ -11,7 +11,7 @@ import pytest
 
 from digitgan.dataset.job import SEEDS_APART, Plan
 from tests.support.commands import digitgan, stopped_after
-from tests.support.indexed_models import INDEXED, SHADE
+from tests.support.saved_models import INDEXED, SHADE
 from training import data
 
 COUNT, TEST = 2400, 600

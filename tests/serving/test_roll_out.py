@@ -28,8 +28,7 @@ from serving.versions.model_card import CardError, read_card, verify, write_card
 from serving.versions.model_copy import add_versions
 from serving.versions.quality_gate import Thresholds, read_thresholds, shortfalls
 from serving.versions.roll_out import STABLE, RollOut, RollOutError, connected
-from tests.serving.model_server import saved_models
-from tests.support import gateways, indexed_models
+from tests.support import gateways, saved_models
 from tests.support.pictures import pixels_of
 from tests.support.pretrained import VERSIONS, pretrained
 from tests.support.processes import EMBEDDED, PROGRAM, ModelServerProcess, free_port, repeating, wait_until
@@ -91,7 +90,7 @@ def mark(version: Path) -> None:
     """Replaces a generator by one that sets the first pixel to 1, so that an image shows which version made it."""
     card = read_card(version)
     shutil.rmtree(version)
-    indexed_models.save_generator(version, shift=1, indexed=None)
+    saved_models.save_generator(version, shift=1, indexed=None)
     write_card(version, card)
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving.model_server import saved_models
 from tests.serving.model_server.client import Client, config, connected, server_process
+from tests.support import saved_models
 
 
 @pytest.fixture(scope="session")

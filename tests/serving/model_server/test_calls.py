@@ -14,10 +14,10 @@ from serving.contract import GENERATOR, NOISE
 from serving.noise import noise_from_seeds
 from serving.tf_serving.client import VersionStatus
 from serving.tf_serving.server_config import GRPC_MAX_THREADS
-from tests.serving.model_server import saved_models
 from tests.serving.model_server.client import SECONDS, Client, config, connected, output, refused, server_process
-from tests.serving.model_server.saved_models import DTYPES
+from tests.support import saved_models
 from tests.support.processes import EMBEDDED, PROGRAM
+from tests.support.saved_models import DTYPES
 
 X = np.array([0, 1, 2.5], np.float32)
 UNREADABLE = "tensor parsing error: x"

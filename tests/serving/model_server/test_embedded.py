@@ -28,9 +28,9 @@ from serving.pretrained import MODELS_DIR
 from serving.tf_serving.client import DeadlineError, ModelClient, ModelNotServedError, VersionNotFoundError
 from serving.tf_serving.model_config import ModelConfig
 from serving.versions.model_card import write_card
-from tests.serving.model_server import saved_models
 from tests.serving.model_server.client import SECONDS, Client, config, connected, output, refused
 from tests.serving.model_server.test_calls import tensor
+from tests.support import saved_models
 from tests.support.pretrained import pretrained
 from tests.support.processes import EMBEDDED, ModelServerProcess, ServerProcess, wait_until
 

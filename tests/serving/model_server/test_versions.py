@@ -11,8 +11,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tests.serving.model_server import saved_models
 from tests.serving.model_server.client import SECONDS, Client, config, connected, refused, server_process
+from tests.support import saved_models
 from tests.support.processes import EMBEDDED, PROGRAM, repeating, wait_until
 
 
