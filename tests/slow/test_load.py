@@ -1,6 +1,5 @@
 """The service under load for minutes: hostile and slow clients, and processes that are killed or replaced."""
 
-import base64
 import contextlib
 import itertools
 import random
@@ -28,7 +27,7 @@ from serving.pretrained import MODELS_DIR
 from serving.tf_serving.server_config import write_configs
 from tests.support import gateways
 from tests.support.gateways import SLOW, GatewayClient, hanging, json_request, noise_input
-from tests.support.pictures import saved
+from tests.support.pictures import base64_of, saved
 from tests.support.processes import EMBEDDED, ModelServerProcess, ServerProcess, free_port, repeating, wait_until
 from tests.support.servers import HeadlessService, serving
 
@@ -49,7 +48,7 @@ IMAGES: Final = [
     for side in (28, 200)
     for kind in ("PNG", "JPEG", "WEBP")
 ]
-BASE64: Final = [base64.b64encode(image).decode() for image in IMAGES]
+BASE64: Final = list(map(base64_of, IMAGES))
 
 Request = Callable[[httpx.Client, int], httpx.Response]
 GOOD: Final[tuple[Request, ...]] = (

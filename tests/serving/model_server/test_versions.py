@@ -162,8 +162,7 @@ def test_a_server_waits_for_a_base_path_says_so_and_ends_on_sigterm(
     with server_process(config({"half": models["half"], "late": late})) as server:
         wait_until(lambda: str(late) in server.log, lambda: server.log)
         assert server.process.poll() is None
-        shutil.copytree(half_plus[2], tmp_path / "late.tmp" / "3")
-        (tmp_path / "late.tmp").rename(late)
+        saved_models.publish(half_plus[2], late, 3)
         with connected(server) as client:
             assert client.half_plus("late") == (2.5, 3)
             assert client.half_plus("half") == (3.5, 2)
