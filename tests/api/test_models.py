@@ -1,16 +1,21 @@
-"""The status of the models in readiness, GET /models and the metrics: of the newest version or the one with a label."""
+"""The model server behind the gateway: what its models' status is, its failures, and failures that only logs have."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import pytest
 
-from serving.apis import ModelVersionStatus
+from api.http.current_request import TIMEOUT_HEADER
+from api.upstream.inference import SLICE_ROWS
+from serving.apis import ModelVersionStatus, PredictRequest
 from serving.contract import DISCRIMINATOR, GENERATOR, MODELS
-from tests.support.gateways import FaultyClient, GatewayClient, assert_problem, faulty_gateway, serving
-from tests.support.misbehaving import MisbehavingServer
+from tests.api.test_generate import FORMATS
+from tests.support.gateways import FaultyClient, GatewayClient, assert_problem, faulty_gateway, noise_input, serving
+from tests.support.misbehaving import MisbehavingServer, delayed, failing, honest
 from tests.support.pretrained import VERSIONS, pretrained
 from tests.support.processes import wait_until
 
@@ -108,3 +113,136 @@ def test_with_a_version_label_they_are_those_of_the_version_that_the_routes_ask_
         generator = model(http, GENERATOR)
         assert (generator["status"], generator["serving"]) == ("available", 1)
         assert http.post("/generate", json={"seeds": [7]}).json()["version"] == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "slug"),
+    [
+        ("UNAVAILABLE", "failed to connect", "model-server-unreachable"),
+        ("UNAVAILABLE", "The batch scheduling queue is full", "overloaded"),
+        ("RESOURCE_EXHAUSTED", "Server Threadpool Exhausted", "overloaded"),
+        ("NOT_FOUND", "Servable not found", "model-not-served"),
+        *((code, f"/secret/{code}", "broken-contract") for code in ("INVALID_ARGUMENT", "FAILED_PRECONDITION")),
+        *((code, f"/secret/{code}", "broken-contract") for code in ("INTERNAL", "UNIMPLEMENTED", "UNKNOWN")),
+        ("DEADLINE_EXCEEDED", "late", "timeout"),
+    ],
+)
+def test_what_the_model_server_says_is_mapped_and_kept_to_the_log(
+    faulty: FaultyClient, code: str, message: str, slug: str
+) -> None:
+    faulty.server.behaviour = failing(grpc.StatusCode[code], message)
+    grown = faulty.growth()
+    large = [faulty.post("/generate", json={"count": 300}, headers={"Accept": accept}) for accept in FORMATS]
+    for response in (*faulty.on_each_image_route(), *large):
+        assert_problem(response, slug)
+        assert message not in response.text
+    wait_until(lambda: message in faulty.process.log)
+    assert grown("upstream_errors_total", model=GENERATOR, code=code) == 8
+
+
+def test_all_batches_of_a_request_share_its_time(faulty: FaultyClient) -> None:
+    faulty.server.behaviour = delayed(0.4)
+    before = faulty.server.calls
+    response = faulty.post("/generate", json={"count": 4096}, headers={TIMEOUT_HEADER: "1"})
+    assert_problem(response, "timeout")
+    assert faulty.server.calls - before < 4096 / SLICE_ROWS
+
+
+@pytest.mark.parametrize("accept", ["application/zip", "application/x-npy"])
+def test_a_stream_that_cannot_go_on_breaks_off_where_the_client_sees_it(faulty: FaultyClient, accept: str) -> None:
+    before = len(faulty.process.log)
+    calls = faulty.server.calls
+
+    def withdrawn_meanwhile(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
+        if faulty.server.calls > calls + 4:
+            context.abort(grpc.StatusCode.NOT_FOUND, "Servable not found")
+        return honest(request, context)
+
+    faulty.server.behaviour = withdrawn_meanwhile
+    with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
+        faulty.post("/generate", json={"count": 2000}, headers={"Accept": accept})
+    wait_until(lambda: "POST /generate broke off: generator" in faulty.process.log[before:])
+    assert "Traceback" not in faulty.process.log[before:]
+
+
+def test_a_model_server_that_comes_back_is_used_again_without_a_restart(sockets: Path) -> None:
+    address = f"unix:{sockets}/comes-and-goes.sock"
+    with serving(address) as http:
+        assert http.get("/healthz/live").status_code == 200
+        assert_problem(http.get("/healthz/ready"), "not-ready", *MODELS)
+        assert_problem(http.get("/models"), "model-server-unreachable")
+        with MisbehavingServer(address):
+            wait_until(lambda: http.get("/healthz/ready").status_code == 200)
+            assert http.get("/digits/1.png").status_code == 200
+        assert_problem(http.get("/digits/1.png"), "model-server-unreachable")
+        with MisbehavingServer(address):
+            wait_until(lambda: http.get("/digits/1.png").status_code == 200)
+
+
+SECRET = "secret-/srv/models-10.0.0.7"
+
+SABOTAGED = f"""
+import sys
+import api.main, api.oip.routes, api.routes.status
+from api.formats import images, streams
+from api.http.current_request import current
+
+class SecretError(Exception):
+    pass
+
+def sabotage(module, name, part):
+    whole = getattr(module, name)
+
+    def failing(*args, **kwargs):
+        under_way = current.get(None)
+        if under_way and under_way.request_id == part:
+            raise SecretError("{SECRET}")
+        return whole(*args, **kwargs)
+
+    setattr(module, name, failing)
+
+sabotage(images, "png", "digits")
+sabotage(api.routes.status, "generate_latest", "metrics")
+sabotage(api.oip.routes, "write_answer", "inference")
+sabotage(streams.ZipStream, "add", "zip")
+sys.exit(api.main.main())
+"""
+"""The gateway, with parts that fail for the requests whose id is their name."""
+
+
+@pytest.fixture(scope="module")
+def sabotaged(model_server: str) -> Iterator[GatewayClient]:
+    with serving(model_server, ("-c", SABOTAGED), log_format="json") as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("part", "method", "path", "body"),
+    [
+        ("digits", "POST", "/generate", {"seeds": [7]}),
+        ("metrics", "GET", "/metrics", None),
+        ("inference", "POST", "/v2/models/generator/infer", noise_input()),
+    ],
+)
+def test_an_exception_is_in_one_line_of_the_log(
+    sabotaged: GatewayClient, part: str, method: str, path: str, body: Any
+) -> None:
+    assert sabotaged.request(method, path, json=body).status_code == 200
+    before = sabotaged.process.log.count(SECRET)
+    answer = sabotaged.request(method, path, json=body, headers={"X-Request-ID": part})
+    assert_problem(answer, "internal-error")
+    assert answer.headers["connection"] == "close"
+    for text in (answer.text, str(answer.headers)):
+        assert SECRET not in text
+        assert "SecretError" not in text
+    wait_until(lambda: sabotaged.process.log.count(SECRET) > before)
+    *_, line = (line for line in sabotaged.process.log.splitlines() if SECRET in line)
+    assert "SecretError: " in json.loads(line)["exception"]
+
+
+def test_a_stream_that_fails_breaks_off(sabotaged: GatewayClient) -> None:
+    headers = {"Accept": "application/zip", "X-Request-ID": "zip"}
+    before = sabotaged.process.log.count(SECRET)
+    with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):  # after the header, or before it is sent
+        sabotaged.post("/generate", json={"count": 10}, headers=headers)
+    wait_until(lambda: sabotaged.process.log.count(SECRET) > before)

@@ -169,12 +169,7 @@ def test_a_version_that_failed_is_not_ready_and_says_why(faulty: FaultyClient) -
     assert_problem(faulty.get("/v2/models/generator/versions/2/ready"), "not-ready", "generator")
     assert faulty.get("/v2/models/generator").json()["versions"] == ["1"]
     listed = faulty.post("/v2/repository/index", json={}).json()
-    assert listed[0] == {
-        "name": "generator",
-        "version": "2",
-        "state": "UNAVAILABLE",
-        "reason": "DATA_LOSS: no graph",
-    }
+    assert listed[0] == {"name": "generator", "version": "2", "state": "UNAVAILABLE", "reason": "DATA_LOSS: no graph"}
     faulty.server.statuses[GENERATOR] = [(2, ModelVersionStatus.END)]
     assert_problem(faulty.get("/v2/health/ready"), "not-ready", "generator")
     assert_problem(faulty.get("/v2/models/generator/ready"), "not-ready", "generator")

@@ -44,7 +44,7 @@ async def error_of(client: library.ModelClient, **more: Any) -> library.ModelSer
 async def test_only_what_is_unavailable_is_tried_again_and_once(
     server: MisbehavingServer, client: library.ModelClient, code: grpc.StatusCode
 ) -> None:
-    """tests/api/test_faults.py has what becomes of each code over HTTP."""
+    """tests/api/test_models.py has what becomes of each code over HTTP."""
     server.behaviour = failing(code)
     error = await error_of(client)
     assert (error.code, error.model) == (code.name, GENERATOR)
