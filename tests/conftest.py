@@ -9,7 +9,7 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -69,10 +69,10 @@ def http(model_server: str) -> Iterator[GatewayClient]:
         yield client
 
 
-def faulty_gateway_fixture(**settings: object) -> Any:
-    """Returns a fixture for a module: a client of a gateway whose model server does what a test says."""
+def faulty_gateway_fixture(scope: Literal["module", "session"] = "module", /, **settings: object) -> Any:
+    """Returns a fixture: a client of a gateway whose model server does what a test says."""
 
-    @pytest.fixture(scope="module")
+    @pytest.fixture(scope=scope)
     def client() -> Iterator[FaultyClient]:
         with faulty_gateway(**settings) as client:
             yield client

@@ -1,18 +1,13 @@
-"""Gateways with model servers that misbehave. tests/conftest.py has gateways with real models."""
+"""A gateway with a model server that misbehaves. tests/conftest.py has gateways with real models."""
 
 from collections.abc import Iterator
 
 import pytest
 
-from tests.support.gateways import FaultyClient, faulty_gateway
-from tests.support.misbehaving import Holding, MisbehavingServer
+from tests.conftest import faulty_gateway_fixture
+from tests.support.misbehaving import MisbehavingServer
 
-
-@pytest.fixture(scope="session")
-def faulty() -> Iterator[FaultyClient]:
-    """Gives a client of a gateway whose model server does what the test says."""
-    with faulty_gateway() as client:
-        yield client
+faulty = faulty_gateway_fixture("session")
 
 
 @pytest.fixture(autouse=True)
@@ -21,11 +16,3 @@ def _honest_again() -> Iterator[None]:
     yield
     for server in MisbehavingServer.running:
         server.reset()
-
-
-@pytest.fixture
-def holding(http: FaultyClient) -> Iterator[Holding]:
-    """What keeps the calls of the module's gateway."""
-    with Holding() as holding:
-        http.server.behaviour = holding
-        yield holding

@@ -188,25 +188,18 @@ def test_streams_whose_clients_do_not_read_block_no_request(http: FaultyClient) 
         wait_until(lambda: http.post("/generate", json={"count": 300}).status_code == 200)
 
 
-@contextmanager
-def unread(http: FaultyClient) -> Iterator[list[socket.socket]]:
-    """As many connections as fill the service. Each has an unread answer of megabytes: no other can be written."""
-    http.server.behaviour = noisy
-    with ExitStack() as stack:
-        connections: list[socket.socket] = []
-        for _ in range(ROOM):
-            grown = http.growth()
-            connections += stack.enter_context(hanging(http, BIG, 1))
-            wait_until(partial(grown, "http_requests_total", route="/generate", method="POST", status="200"))
-        http.server.behaviour = honest
-        yield connections
-
-
 @pytest.mark.parametrize("media_type", [b"application/json", b"application/pdf"], ids=["503", "415"])
 def test_a_failure_that_is_not_read_holds_no_place(logged: FaultyClient, media_type: bytes) -> None:
     """The header arrives while the service is full, the body when it has room again."""
     request = ONE.replace(b"application/json", media_type)
-    with unread(logged) as connections:
+    logged.server.behaviour = noisy
+    with ExitStack() as stack:
+        connections: list[socket.socket] = []
+        for _ in range(ROOM):  # each has an unread answer of megabytes: no other can be written
+            grown = logged.growth()
+            connections += stack.enter_context(hanging(logged, BIG, 1))
+            wait_until(partial(grown, "http_requests_total", route="/generate", method="POST", status="200"))
+        logged.server.behaviour = honest
         with full(logged):
             for connection in connections:
                 connection.sendall(request[: -len(BODY)])

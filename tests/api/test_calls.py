@@ -41,10 +41,19 @@ http = faulty_gateway_fixture(request_timeout_s=LIMIT_S, max_images_in_flight=20
 Submit = Callable[[Any], "Future[httpx.Response]"]
 
 
+@pytest.fixture
+def holding(http: FaultyClient) -> Iterator[Holding]:
+    """What keeps the calls of the gateway."""
+    with Holding() as holding:
+        http.server.behaviour = holding
+        yield holding
+
+
 @contextmanager
 def busy(http: FaultyClient) -> Iterator[tuple[Submit, list[int], Holding]]:
     """A model server that holds its calls: gives a function that sends a request, and the rows of all calls."""
     rows: list[int] = []
+    holding = Holding()
 
     def behaviour(request: PredictRequest, context: grpc.ServicerContext) -> bytes:
         noise = to_array(request.inputs[NOISE])
@@ -54,7 +63,7 @@ def busy(http: FaultyClient) -> Iterator[tuple[Submit, list[int], Holding]]:
         return holding(request, context)
 
     http.server.behaviour = behaviour
-    with ThreadPoolExecutor(64) as pool, Holding() as holding:
+    with ThreadPoolExecutor(64) as pool, holding:
         yield (lambda body: pool.submit(http.post, "/generate", json=body)), rows, holding
 
 

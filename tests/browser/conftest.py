@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,39 +72,29 @@ def studio(browser: Browser, tmp_path_factory: pytest.TempPathFactory, sockets: 
 
 
 @pytest.fixture
-def watch() -> Iterator[Callable[[Page], None]]:
-    """Watches the console of a page. At the end no page may have reported an error."""
-    complaints: list[str] = []
-
-    def watched(page: Page) -> None:
-        page.set_default_timeout(60_000)
-        page.on("console", lambda line: complaints.append(line.text) if line.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-
-    yield watched
-    assert not complaints
-
-
-@pytest.fixture
-def open_page(browser: Browser, studio: str, watch: Callable[[Page], None]) -> Iterator[Open]:
+def open_page(browser: Browser, studio: str) -> Iterator[Open]:
     """Opens the studio at a view, in a window, and waits until the view is filled. No page may report an error."""
+    complaints: list[str] = []
     with ExitStack() as contexts:
 
-        def opened(view: str = "wall", size: tuple[int, int] = DESKTOP, *, filled: bool = True) -> Page:
-            context = browser.new_context(
-                base_url=studio,
-                viewport={"width": size[0], "height": size[1]},
-                has_touch=size == PHONE,
-                permissions=["clipboard-read", "clipboard-write"],
-            )
-            page = contexts.enter_context(context).new_page()
-            watch(page)
-            page.goto(f"/#{view}")
+        def opened(view: str = "wall", size: tuple[int, int] = DESKTOP, *, filled: bool = True, **options: Any) -> Page:
+            own: dict[str, Any] = {
+                "base_url": studio,
+                "viewport": {"width": size[0], "height": size[1]},
+                "has_touch": size == PHONE,
+                "permissions": ["clipboard-read", "clipboard-write"],
+            }
+            page = contexts.enter_context(browser.new_context(**own | options)).new_page()
+            page.set_default_timeout(60_000)
+            page.on("console", lambda line: complaints.append(line.text) if line.type in ("error", "warning") else None)
+            page.on("pageerror", lambda error: complaints.append(str(error)))
+            page.goto(f"#{view}")
             if filled:
                 page.locator(FILLED[view.partition("?")[0]]).first.wait_for()
             return page
 
         yield opened
+    assert not complaints
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import DESKTOP, PHONE, Open
-from tests.browser.test_wall import pixels_of
+from tests.browser.test_views import pixels_of
 from tests.support.pictures import saved
 
 SPRITE = Path(__file__).parents[2] / "api" / "studio" / "mnist.png"

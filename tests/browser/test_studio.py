@@ -1,12 +1,11 @@
 """What every view owes its visitors: no error, no barrier, words where the gateway fails, and recipes that work."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Page, Route, expect
 
 from api.middleware.keys import hash_of, new_key
 from tests.browser.conftest import DESKTOP, FILLED, PHONE, Open
@@ -98,28 +97,21 @@ def test_without_the_gateway_the_wall_says_so_and_goes_on_when_asked(failing_pag
     failing_page.locator(FILLED["wall"]).wait_for()
 
 
-def test_the_studio_and_the_docs_work_where_keys_are_wanted(browser: Browser, watch: Callable[[Page], None]) -> None:
+def test_the_studio_and_the_docs_work_where_keys_are_wanted(open_page: Open) -> None:
     """The browser asks its user for one."""
     key = new_key()
-    with (
-        faulty_gateway(api_keys=f"me:{hash_of(key)}") as http,
-        browser.new_context(base_url=http.process.url, http_credentials={"username": "me", "password": key}) as context,
-    ):
-        page = context.new_page()
-        watch(page)
-        page.goto("/")
-        expect(page.locator(FILLED["wall"])).to_be_visible()
+    with faulty_gateway(api_keys=f"me:{hash_of(key)}") as http:
+        page = open_page(base_url=http.process.url, http_credentials={"username": "me", "password": key})
         page.reload()
         expect(page.locator(FILLED["wall"])).to_be_visible()
         page.goto("/docs")
         expect(page.locator("#operations-default-generate_generate_post")).to_be_visible()
+        page.close()
 
 
-def test_the_studio_and_the_docs_work_below_a_path_prefix(browser: Browser, studio: str) -> None:
-    with stripping_proxy(studio) as url, browser.new_context() as context:
-        page = context.new_page()
-        page.goto(f"{url}#wall")
-        expect(page.locator(FILLED["wall"])).to_be_visible()
+def test_the_studio_and_the_docs_work_below_a_path_prefix(open_page: Open, studio: str) -> None:
+    with stripping_proxy(studio) as url:
+        page = open_page(base_url=url)
         page.get_by_role("link", name="API").click()
         expect(page.get_by_text("/digits/{seed}.png").first).to_be_visible()
         with page.expect_response(lambda response: "/healthz/live" in response.url) as tried:
@@ -128,3 +120,4 @@ def test_the_studio_and_the_docs_work_below_a_path_prefix(browser: Browser, stud
             page.get_by_role("button", name="Execute").click()
         assert tried.value.url == f"{url}healthz/live"
         assert tried.value.status == 200
+        page.close()
