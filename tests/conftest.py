@@ -1,4 +1,4 @@
-"""What every test shares: gateway processes on the package's models and on small ones, and handwritten digits.
+"""What every test shares: gateways with the package's models, with small and with faulty ones, and handwritten digits.
 
 The model server is the ``tensorflow_model_server`` on the PATH if there is one, else the embedded server.
 """
@@ -18,6 +18,7 @@ from PIL import Image
 from serving.pretrained import MODELS_DIR
 from tests.support import gateways
 from tests.support.gateways import FaultyClient, GatewayClient, faulty_gateway
+from tests.support.misbehaving import MisbehavingServer
 from tests.support.pictures import Handwritten, save_npz
 from tests.support.processes import PROGRAM
 
@@ -78,6 +79,17 @@ def faulty_gateway_fixture(scope: Literal["module", "session"] = "module", /, **
             yield client
 
     return client
+
+
+faulty = faulty_gateway_fixture("session")
+
+
+@pytest.fixture(autouse=True)
+def _honest_again() -> Iterator[None]:
+    """After each test all model servers that misbehave are honest again."""
+    yield
+    for server in MisbehavingServer.running:
+        server.reset()
 
 
 def built_once(temporary: pytest.TempPathFactory, name: str, build: Callable[[Path], object]) -> Path:

@@ -52,8 +52,8 @@ def test_a_browser_asks_each_time_whether_a_file_has_changed(http: httpx.Client)
         assert answer.headers["cache-control"] == "public, no-cache"
         again = http.get(path, headers={"If-None-Match": answer.headers["etag"]})
         assert (again.status_code, again.content) == (304, b"")
-        policy = again.headers.get("content-security-policy", PAGE)  # a browser would put it on the page that it has
-        assert policy == PAGE
+        # A browser would put another policy on the page that it has.
+        assert again.headers.get("content-security-policy", PAGE) == PAGE
         assert http.head(path).headers["etag"] == answer.headers["etag"]
 
 

@@ -31,12 +31,9 @@ def test_it_stays_small_while_it_serves(model_server: str) -> None:
         assert gateway.resident_bytes() < 120e6
         http.post("/generate", json={"count": 256, "scale": 8}, headers={"Accept": "application/x-npy"})
         before = gateway.resident_bytes()
-        received = 0
         body = {"count": 1024, "scale": 16}
         with http.stream("POST", "/generate", json=body, headers={"Accept": "application/x-npy"}) as response:
-            for piece in response.iter_raw():
-                received += len(piece)
-        assert received > 200e6
+            assert sum(len(piece) for piece in response.iter_raw()) > 200e6
         assert gateway.resident_bytes() - before < 20e6
 
 

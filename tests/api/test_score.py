@@ -33,8 +33,7 @@ def scores(response: httpx.Response) -> list[dict[str, Any]]:
     assert response.status_code == 200, response.text
     answer = response.json()
     assert (answer["model"], answer["version"]) == ("discriminator", 4)
-    result: list[dict[str, Any]] = answer["scores"]
-    return result
+    return list(answer["scores"])
 
 
 def test_a_score_is_a_logit_its_probability_and_a_verdict(http: httpx.Client, digits: list[bytes]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Page, expect
 
 from api.middleware.keys import hash_of, new_key
 from tests.browser.conftest import DESKTOP, FILLED, PHONE, Open
@@ -86,13 +86,10 @@ def test_a_copied_recipe_is_in_the_clipboard(open_page: Open) -> None:
 
 
 def test_without_the_gateway_the_wall_says_so_and_goes_on_when_asked(failing_page: Page) -> None:
-    def cut(route: Route) -> None:
-        route.abort()
-
-    failing_page.route("**/generate", cut)
+    failing_page.route("**/generate", lambda route: route.abort())
     failing_page.goto("/")
     expect(failing_page.locator("#wall-status")).to_contain_text("The gateway does not answer.")
-    failing_page.unroute("**/generate", cut)
+    failing_page.unroute("**/generate")
     failing_page.get_by_role("button", name="Try again").click()
     failing_page.locator(FILLED["wall"]).wait_for()
 

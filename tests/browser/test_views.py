@@ -34,8 +34,7 @@ def digit(studio: str, seed: int) -> Pixels:
 
 
 def seeds_on(page: Page) -> list[int]:
-    seeds: list[int] = page.locator("#tiles").evaluate("(wall) => [...wall.children].map((one) => +one.dataset.seed)")
-    return seeds
+    return list(page.locator("#tiles").evaluate("(wall) => [...wall.children].map((one) => +one.dataset.seed)"))
 
 
 def test_a_screenful_is_one_request_and_scrolling_brings_the_next(open_page: Open, studio: str) -> None:
