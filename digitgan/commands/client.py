@@ -240,7 +240,7 @@ def dataset(
     from digitgan.dataset import job
 
     if url and models:
-        raise UserError("--url and --models both say what makes the digits: give one of them")
+        raise UserError("--url (or DIGITGAN_URL) and --models both say what makes the digits: give one of them")
     plan = job.Plan(
         train=count,
         test=count // 6 if test is None else test,
