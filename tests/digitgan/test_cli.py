@@ -62,7 +62,7 @@ MISTAKES: tuple[tuple[list[str], str], ...] = (
     (["score", "NOWHERE"], "NOWHERE does not exist"),
     (["dataset", "/dev/null/digits"], "/dev/null/digits.partial: Not a directory"),
     (["dataset", "out", "--count", "0"], "'--count'"),
-    (["dataset", "out", "--models", "m", *NO_GATEWAY], "--url and --models"),
+    (["dataset", "out", "--models", "m", *NO_GATEWAY], "--url (or DIGITGAN_URL) and --models"),
     (["dataset", "out", "--count", "9", *NO_GATEWAY], "can't be reached"),
     (["models", "add", "NOWHERE"], "holds no models"),
     (["models", "list"], "models is no folder: name the base directory"),
