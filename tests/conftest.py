@@ -71,7 +71,7 @@ def http(model_server: str) -> Iterator[GatewayClient]:
 
 
 def faulty_gateway_fixture(scope: Literal["module", "session"] = "module", /, **settings: object) -> Any:
-    """Returns a fixture: a client of a gateway whose model server does what a test says."""
+    """Returns a fixture that gives a client of a gateway. A test decides what its model server answers."""
 
     @pytest.fixture(scope=scope)
     def client() -> Iterator[FaultyClient]:

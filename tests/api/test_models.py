@@ -207,7 +207,7 @@ sabotage(api.oip.routes, "write_answer", "inference")
 sabotage(streams.ZipStream, "add", "zip")
 sys.exit(api.main.main())
 """
-"""The gateway, with parts that fail for the requests whose id is their name."""
+"""A gateway with faults: a part of it fails for the requests that have its name as their id."""
 
 
 @pytest.fixture(scope="module")

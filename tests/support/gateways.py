@@ -117,7 +117,7 @@ class FaultyClient(GatewayClient):
 
 @contextmanager
 def faulty_gateway(**settings: object) -> Iterator[FaultyClient]:
-    """Gives a client of a gateway. Its model server does what the test says."""
+    """Gives a client of a gateway. A test decides what its model server answers."""
     with (
         MisbehavingServer("127.0.0.1:0") as server,
         gateway(server.target, **settings) as process,
@@ -137,7 +137,7 @@ BODY_LIMIT: Final = 8 * 2**20
 
 
 def json_request(path: str, body: bytes, accept: str = "*/*", length: int | None = None) -> bytes:
-    """Returns a request with a JSON body, whose header announces ``length`` bytes."""
+    """Returns a request with a JSON body. ``length`` is its Content-Length; the true one by default."""
     head = (
         f"POST {path} HTTP/1.1",
         "Host: localhost",

@@ -68,7 +68,7 @@ def save_echo(path: Path, *dtypes: str) -> None:
 
 
 def save_witness(path: Path) -> None:
-    """Signatures whose answers tell how they were run.
+    """Signatures with outputs that show how they were run.
 
     ``serving_default``: ``rows`` [N] is N in each row.
     ``item``: y = (10, 20, 30)[index]; any other index fails. ``dot``: y [N] = x [N, 3] · (1, 2, 3).

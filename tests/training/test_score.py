@@ -1,4 +1,4 @@
-"""The figures of a score: by hand, and of scores whose worth is known; and its negative examples."""
+"""The figures of a score, computed by hand and for scores of known quality; and its negative examples."""
 
 import json
 from typing import Any

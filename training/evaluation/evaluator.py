@@ -12,7 +12,7 @@ from training.evaluation.figures import Measurement, mean_of
 from training.evaluation.statistics import Gaussian, Manifold, nearest_images
 
 REFERENCE_SAMPLES: Final = 5
-"""The most samples of training images whose mean is the reference."""
+"""A reference is the mean of so many samples of training images, or of fewer if there are not enough images."""
 
 
 class Evaluator:
@@ -45,7 +45,7 @@ class Evaluator:
         }
 
     def measure(self, images: Images, rank: int = 1) -> Measurement:
-        """Measures images, uint8 [N, 28, 28], by their ``rank``-nearest training image; 0: leaves that out.
+        """Measures images, uint8 [N, 28, 28]. ``rank``: to which nearest training image distances are; 0 for none.
 
         Raises UserError if they are too few.
         """
@@ -61,11 +61,11 @@ class Evaluator:
         )
 
     def measure_real(self, count: int, samples: int = REFERENCE_SAMPLES) -> dict[str, dict[str, Any]]:
-        """Measures ``count`` training images, or all, in place of generated ones: no generator should do better.
+        """Measures training images in place of generated ones: no generator should do better.
 
-        Returns ``figures`` and ``intervals``, each the mean over disjoint samples, as many as there are images for: a
-        single one can be far from the others by chance. The nearest training images, which take the longest to find,
-        are those of the first sample.
+        Returns ``figures`` and ``intervals``, each the mean over at most ``samples`` disjoint samples of ``count``
+        images: one sample can differ from the others by chance. Only the first sample has distances to training images,
+        because these take the longest.
         """
         images = self._training_images
         size = min(count, len(images))

@@ -102,4 +102,4 @@ NEGATIVE_EXAMPLES: Final[Mapping[str, Callable[[Images, np.random.Generator], Im
 """By kind, from real digits, uint8 [N, 28, 28], to as many negative examples."""
 
 TURNS: Final = (*NEGATIVE_EXAMPLES, *["upside_down"] * 8)
-"""The kinds of a mixture. Digits upside down are the hardest to tell, and most of theirs are inverted instead."""
+"""The kinds of a mixture. Upside-down digits are the hardest to detect, and most of them are inverted instead."""
