@@ -36,6 +36,7 @@ function points() {
 }
 
 async function load() {
+  loading?.abort(); // its answer would replace what is shown from now on
   const asked = points();
   if (!asked) {
     status.textContent = `A seed is a whole number from 0 to ${Number.MAX_SAFE_INTEGER}.`;
@@ -43,7 +44,6 @@ async function load() {
   }
   const [from, to] = asked.seeds;
   history.replaceState(null, "", `#walk?from=${from}&to=${to}`);
-  loading?.abort();
   const mine = (loading = new AbortController());
   const request = {
     path: "/interpolate",
