@@ -7,6 +7,7 @@ import resource
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from types import FrameType
 from typing import cast
 
@@ -34,14 +35,19 @@ class _Server(uvicorn.Server):
     (https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-termination-flow).
     """
 
-    def __init__(self, config: uvicorn.Config, url: str) -> None:
+    def __init__(self, config: uvicorn.Config, url: str, arrived: Sequence[int]) -> None:
         super().__init__(config)
         self._url = url
+        self._arrived = arrived
         self._exit_at = math.inf
 
     @property
     def _state(self) -> GatewayState:
         return cast(GatewayState, self.lifespan.state[KEY])
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.should_exit |= bool(self._arrived)  # which grew until this class's handler took over
 
     async def main_loop(self) -> None:
         # What is there now stays. Looked through again and again, it would stop all requests for 50 ms under load.
@@ -75,11 +81,11 @@ class _Server(uvicorn.Server):
             self._exit_at = time.monotonic() + self._state.settings.shutdown_delay_s
 
 
-def run(settings: Settings, transport: Transport | None = None) -> int:
+def run(settings: Settings, transport: Transport | None = None, arrived: Sequence[int] = ()) -> int:
     """Serves until SIGTERM or SIGINT. Returns the exit status: 0, or 1 if it couldn't start.
 
     Prints to stdout its URL as soon as it answers, and a line that begins with "Ready" when the models are there too.
-    ``transport``: as in ``create_app``.
+    ``transport``: as in ``create_app``. ``arrived`` gets the signals that arrive before it serves: one ends it.
     """
     ipv6 = ":" in settings.host
     family = socket.AF_INET6 if ipv6 else socket.AF_INET
@@ -106,7 +112,7 @@ def run(settings: Settings, transport: Transport | None = None) -> int:
             timeout_keep_alive=settings.keep_alive_s,
             timeout_graceful_shutdown=settings.shutdown_timeout_s,
         )
-        server = _Server(config, f"http://{name}:{listener.getsockname()[1]}")
+        server = _Server(config, f"http://{name}:{listener.getsockname()[1]}", arrived)
         server.run(sockets=[listener])
     return 0 if server.started else 1
 

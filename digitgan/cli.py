@@ -74,9 +74,9 @@ def main() -> None:
     A failure that the user can mend is one sentence on stderr and exit status 2. A signal that stops the command is
     one line, and 128 plus its number: 130 for Ctrl-C.
     """
-    stop_on_signals()
     try:
-        app()
+        with stop_on_signals():
+            app()
     except Stopped as stopped:
         print("\nStopped.", file=sys.stderr)
         sys.exit(stopped.status)

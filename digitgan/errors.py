@@ -2,6 +2,9 @@
 
 import signal
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from types import FrameType
 from typing import Final
@@ -14,6 +17,7 @@ _MODULES: Final = {  # the top-level modules that each extra brings
     "model-server": ("openvino", "grpc_health"),
     "training": ("tensorflow", "scipy", "sklearn", "matplotlib", "jinja2", "PIL"),
 }
+_AGAIN_S: Final = 0.05
 
 
 class Stopped(BaseException):
@@ -24,20 +28,50 @@ class Stopped(BaseException):
         self.status = 128 + number
 
 
-def stop_on_signals() -> None:
-    """Raises Stopped in the main thread at SIGINT, SIGTERM, and SIGHUP (as SIGTERM).
+@contextmanager
+def stop_on_signals() -> Iterator[None]:
+    """Raises Stopped in the block, in the main thread, at SIGINT, SIGTERM, and SIGHUP (as SIGTERM).
 
+    Not within an import, which may swallow the exception or replace it: then the signal comes again, until it is over.
     Ignored signals stay ignored: SIGINT in a background job, SIGHUP below nohup.
     """
 
-    def stop(number: int, _frame: FrameType | None) -> None:
-        raise Stopped(number)
+    def stop(number: int, frame: FrameType | None) -> None:
+        if not any("importlib._bootstrap" in each.f_code.co_filename for each, _ in traceback.walk_stack(frame)):
+            raise Stopped(number)
+        signal.signal(signal.SIGALRM, lambda _number, _frame: signal.raise_signal(number))
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
 
     signal.signal(signal.SIGTERM, stop)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, stop)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
         signal.signal(signal.SIGHUP, lambda _number, _frame: signal.raise_signal(signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+@contextmanager
+def deferred_signals() -> Iterator[list[int]]:
+    """Holds SIGINT and SIGTERM back until the end of the block, and gives those that have arrived.
+
+    A block that raises an exception ends with that one, and without the signals.
+    """
+    arrived: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda number, _frame: arrived.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
+    try:
+        yield arrived
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    for each in arrived:
+        signal.raise_signal(each)
 
 
 def require(extra: str) -> None:

@@ -23,10 +23,11 @@ def running_model_server(program: str, models: Path) -> Iterator[str]:
     """Runs ``program`` on the base directory ``models`` beside the block, and gives its gRPC address.
 
     The model server may not listen there yet. The address is a Unix socket in a directory of its own, which other users
-    cannot reach. If the model server ends before the block does, this process gets SIGTERM. Raises UserError if there
-    are no models, or if the model server ended by itself.
+    cannot reach. If the model server ends before the block does, this process gets SIGTERM. Signals must not raise an
+    exception meanwhile (deferred_signals). Raises UserError if there are no models, or if the model server ended by
+    itself.
     """
-    process, stopping = None, False
+    stopping = False
 
     def stop_with(process: subprocess.Popen[bytes]) -> None:
         process.wait()
@@ -36,27 +37,25 @@ def running_model_server(program: str, models: Path) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="digitgan-") as directory:
         socket = Path(directory) / "model-server.sock"
         flags = model_server_flags(models, Path(directory), socket, os.cpu_count() or 1)
+        # In a process group of its own, Ctrl-C does not reach it, and the gateway finishes its requests first.
+        # The session is the gateway's: Linux shares cores out between sessions first (autogroups, sched(7)), so
+        # in another one every request that arrives would interrupt the model server.
+        process = subprocess.Popen([program, *flags], stdout=sys.stderr, process_group=0)  # noqa: S603
+        threading.Thread(target=stop_with, args=(process,), daemon=True).start()
         try:
-            with _deferred_signals():  # An exception while the child starts would lose track of it.
-                # In a process group of its own, Ctrl-C does not reach it, and the gateway finishes its requests first.
-                # The session is the gateway's: Linux shares cores out between sessions first (autogroups, sched(7)), so
-                # in another one every request that arrives would interrupt the model server.
-                process = subprocess.Popen([program, *flags], stdout=sys.stderr, process_group=0)  # noqa: S603
-            threading.Thread(target=stop_with, args=(process,), daemon=True).start()
             yield f"unix:{socket}"
         finally:
             stopping = True
-            if process and process.poll() is not None:
+            if process.poll() is not None:
                 raise UserError(
                     "the model server ended by itself, so the gateway did too; its last messages above give the cause"
                 )
-            if process:
-                process.terminate()
-                try:
-                    process.wait(_STOP_SECONDS)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
+            process.terminate()
+            try:
+                process.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def model_server_flags(models: Path, directory: Path, socket: Path, batches: int) -> list[str]:
@@ -81,20 +80,3 @@ def model_server_flags(models: Path, directory: Path, socket: Path, batches: int
         "--max_num_load_retries=1",
         "--load_retry_interval_micros=1000000",
     ]
-
-
-@contextmanager
-def _deferred_signals() -> Iterator[None]:
-    """Holds SIGINT and SIGTERM back until the end of the block."""
-    arrived: list[int] = []
-    handlers = {
-        number: signal.signal(number, lambda number, _frame: arrived.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        for each in arrived:
-            signal.raise_signal(each)

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperCommand
 
 from digitgan.commands import GROUP_OPTIONS, command
-from digitgan.errors import require
+from digitgan.errors import deferred_signals, require
 from digitgan.local_service import OWN_MODEL_SERVER
 from serving.errors import UserError
 from serving.pretrained import MODELS_DIR
@@ -160,9 +160,10 @@ def gateway(
     """
     require("gateway")
     settings = _settings("gateway", host, port, {"model_server": model_server} if model_server else {})
-    from api.main import run
+    with deferred_signals() as arrived:
+        from api.main import run
 
-    sys.exit(run(settings))
+        sys.exit(run(settings, arrived=arrived))
 
 
 @command(app, "up", "Serve")
@@ -184,18 +185,19 @@ def up(models: ModelsOption = None, host: HostOption = None, port: PortOption = 
     settings = _settings("up", host, port, {"models_dir": base, **OWN_MODEL_SERVER})
     hosted = model_config.from_directory(base)
     print(f"Loading the models in {base}", flush=True)
-    if program := shutil.which(TENSORFLOW_MODEL_SERVER):
-        with running_model_server(program, base) as target:
-            from api.main import run
+    with deferred_signals() as arrived:
+        if program := shutil.which(TENSORFLOW_MODEL_SERVER):
+            with running_model_server(program, base) as target:
+                from api.main import run
 
-            sys.exit(run(settings.model_copy(update={"model_server": target})))
-    require("model-server")
-    from serving.model_server.in_process import running_models
+                sys.exit(run(settings.model_copy(update={"model_server": target}), arrived=arrived))
+        require("model-server")
+        from serving.model_server.in_process import running_models
 
-    with running_models(hosted) as transport:
-        from api.main import run  # while the models are loaded, on another core
+        with running_models(hosted) as transport:
+            from api.main import run  # while the models are loaded, on another core
 
-        sys.exit(run(settings, transport))
+            sys.exit(run(settings, transport, arrived))
 
 
 @command(app, "key", "Manage")

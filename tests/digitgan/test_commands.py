@@ -2,8 +2,6 @@
 
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +11,7 @@ from PIL import Image
 from api.middleware.keys import hash_of, keys_of
 from digitgan import Client
 from tests.support import gateways
-from tests.support.commands import LIMIT_S, digitgan
-from tests.support.processes import wait_until
+from tests.support.commands import digitgan, stopped_after
 
 
 @pytest.fixture(autouse=True)
@@ -77,13 +74,9 @@ def test_a_folder_of_photographs_that_are_too_many_for_one_request_is_scored(tmp
 
 
 def test_ctrl_c_during_a_download_is_a_line_and_leaves_nothing(tmp_path: Path) -> None:
-    options = ("--count", "20000", "--scale", "16", "--out", "digits.zip")
-    command = [sys.executable, "-m", "digitgan", "generate", *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        wait_until(lambda: any(path.stat().st_size for path in tmp_path.iterdir()))
-        process.send_signal(signal.SIGINT)
-        printed, errors = process.communicate(timeout=LIMIT_S)
-    assert (process.returncode, printed, errors) == (130, "", "\nStopped.\n")
+    command = ("generate", "--count", "20000", "--scale", "16", "--out", "digits.zip")
+    done = stopped_after("httpx.Response.aiter_bytes", signal.SIGINT, *command)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "\nStopped.\n")
     assert list(tmp_path.iterdir()) == []
 
 

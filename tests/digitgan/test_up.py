@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.commands import python
+from tests.support.commands import digitgan, stopped_after
 from tests.support.processes import EMBEDDED, PROGRAM, ServerProcess, digitgan_up, wait_until
 
 
@@ -59,24 +59,10 @@ def test_a_model_server_that_dies_takes_the_gateway_with_it_and_says_so() -> Non
         assert server.wait() == 2
 
 
-THREADS_END_AT_ONCE = """
-import threading
-start = threading.Thread.start
-def start_and_wait(thread):
-    start(thread)
-    if "(load)" in thread.name:
-        thread.join()
-threading.Thread.start = start_and_wait
-"""
-
-
-@pytest.mark.parametrize("before", ["", THREADS_END_AT_ONCE], ids=["meanwhile", "before the gateway starts"])
-def test_a_model_that_cannot_be_loaded_ends_everything_and_is_named(tmp_path: Path, before: str) -> None:
+def test_a_model_that_cannot_be_loaded_ends_everything_and_is_named(tmp_path: Path) -> None:
     (tmp_path / "generator" / "1").mkdir(parents=True)
     (tmp_path / "generator" / "1" / "saved_model.pb").write_bytes(b"no graph")
-    code = f"{before}\nfrom digitgan.cli import main; main()"
-    done = python(code, "up", "--port", "0", "--models", str(tmp_path))
-    assert done.returncode == 2
+    done = digitgan("up", "--port", 0, "--models", tmp_path, status=2)
     last = done.stderr.splitlines()[-1]
     if PROGRAM == EMBEDDED:
         assert re.search(r"^digitgan: model generator version 1 cannot be loaded: (DATA_LOSS|OUT_OF_RANGE): .+", last)
@@ -86,13 +72,24 @@ def test_a_model_that_cannot_be_loaded_ends_everything_and_is_named(tmp_path: Pa
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("model_server", [None, "called"], ids=["usual", "on the PATH"])
-def test_sigterm_while_it_starts_ends_everything(model_server: str | None, request: pytest.FixtureRequest) -> None:
-    if model_server:
-        request.getfixturevalue(model_server)
+@pytest.mark.usefixtures("called")
+def test_sigterm_while_it_starts_ends_the_model_server_too() -> None:
     with ServerProcess("-m", "digitgan", "up", "--port", "0", ready="Loading") as server:
-        wait_until(lambda: not model_server or children(server.process))
+        wait_until(lambda: children(server.process))
         started = children(server.process)
         server.process.terminate()
         assert server.wait() in (0, 128 + signal.SIGTERM)
     assert not any(Path(f"/proc/{pid}").exists() for pid in started)
+
+
+@pytest.mark.parametrize(
+    ("command", "function"),
+    [
+        ("serve", "dataclasses.dataclass"),  # Modules call it while they are imported.
+        ("gateway", "fastapi.FastAPI.include_router"),
+        ("up", "fastapi.FastAPI.include_router"),
+    ],
+)
+def test_sigterm_counts_where_what_is_imported_swallows_exceptions(command: str, function: str) -> None:
+    done = stopped_after(function, signal.SIGTERM, command, "--port", "0", lost=True)
+    assert done.returncode in (0, 128 + signal.SIGTERM), done.stderr

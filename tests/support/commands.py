@@ -33,16 +33,18 @@ def python(code: str, *arguments: str, cwd: Path | None = None) -> subprocess.Co
 
 
 _STOPPING_ITSELF = """
-import os, pkgutil, sys
+import contextlib, os, pkgutil, sys
 from unittest import mock
 from digitgan.cli import main
-number, function = int(sys.argv.pop(1)), sys.argv.pop(1)
+number, function, lost = int(sys.argv.pop(1)), sys.argv.pop(1), sys.argv.pop(1) == "True"
 original = pkgutil.resolve_name(function)
 
 def stopping(*arguments, **named):
     patch.stop()
-    original(*arguments, **named)
-    os.kill(os.getpid(), number)
+    returned = original(*arguments, **named)
+    with contextlib.suppress(BaseException if lost else ()):
+        os.kill(os.getpid(), number)
+    return returned
 
 patch = mock.patch(function, stopping)
 patch.start()
@@ -50,9 +52,14 @@ main()
 """
 
 
-def stopped_after(function: str, number: int, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Runs a command that gets a signal when it has called a function, given by its full name, for the first time."""
-    return python(_STOPPING_ITSELF, str(number), function, *map(str, arguments))
+def stopped_after(
+    function: str, number: int, *arguments: object, lost: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Runs a command that gets a signal when it has called a function, given by its full name, for the first time.
+
+    ``lost``: what called the function swallows exceptions.
+    """
+    return python(_STOPPING_ITSELF, str(number), function, str(lost), *map(str, arguments))
 
 
 def digitgan_here(*arguments: object) -> Result:
