@@ -1,6 +1,7 @@
 """The encoding of inference requests and answers: JSON, with the bytes of some tensors after it."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,6 +18,7 @@ from serving.tf_serving.client import Array, Prediction
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"  # says how many bytes of a body are JSON, if not all
 DATATYPES: Final = {"float32": "FP32", "uint8": "UINT8"}  # the protocol's names for the contract's dtypes
 _PLACE: Final = "/inputs/0"
+_FINITE: Final = "should be finite float32 numbers"
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ def read_request(body: bytes, header_length: str | None, spec: ModelSpec, most_r
     """
     json_bytes = len(body)
     if header_length is not None:
-        if not header_length.isdecimal() or int(header_length) > len(body):
+        if not re.fullmatch("[0-9]{1,18}", header_length) or int(header_length) > len(body):
             raise ProblemError(MALFORMED_REQUEST, f"{HEADER_LENGTH}: should be the length of the JSON in the body")
         json_bytes = int(header_length)
         if json_bytes == 0:
@@ -85,23 +87,23 @@ def _from_bytes(content: bytes, spec: TensorSpec, most_rows: int, pointer: str) 
 
 
 def _from_json(data: list[Any], shape: list[int], dtype: np.dtype[Any]) -> Array:
-    try:
-        found = np.array(data)
-    except (ValueError, OverflowError) as error:  # ragged, or too deep
-        raise _wrong("data", "should be numbers, flat or nested as the shape says") from error
+    found = np.array(data, object)  # as strings, NumPy would give each element the length of the longest
     if found.shape not in (tuple(shape), (math.prod(shape),)):
         raise _wrong("data", f"has the shape {list(found.shape)} in place of {shape} or {math.prod(shape)}")
-    if found.dtype.kind not in ("iu" if dtype.kind == "u" else "iuf"):
+    if not set(map(type, found.flat)) <= ({int} if dtype.kind == "u" else {int, float}):
         raise _wrong("data", f"should be {'integers' if dtype.kind == 'u' else 'numbers'}")
     if dtype.kind == "u" and (found.min() < 0 or found.max() > np.iinfo(dtype).max):
         raise _wrong("data", f"should be from 0 to {np.iinfo(dtype).max}")
-    with np.errstate(over="ignore"):
-        return found.astype(dtype).reshape(shape)
+    try:
+        with np.errstate(over="ignore"):
+            return found.astype(dtype).reshape(shape)
+    except OverflowError as error:
+        raise _wrong("data", _FINITE) from error
 
 
 def _finite(array: Array, place: str) -> Array:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise invalid(at_pointer(place, "should be finite float32 numbers"))
+        raise invalid(at_pointer(place, _FINITE))
     return array
 
 

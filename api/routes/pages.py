@@ -8,6 +8,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 from api.routes.cacheable import REVALIDATE
 
@@ -15,11 +16,16 @@ _HERE: Final = Path(__file__).parents[1]
 
 
 class _Files(StaticFiles):
-    """Files that a browser keeps, and asks each time whether they have changed."""
+    """Files that a browser keeps, and asks each time whether they have changed. They are always sent whole."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        # Starlette would answer a wrong range in plain text.
+        scope["headers"] = [field for field in scope["headers"] if field[0] != b"range"]
+        return await super().get_response(path, scope)
 
     def file_response(self, *args: Any, **kwargs: Any) -> Response:
         response = super().file_response(*args, **kwargs)
-        response.headers["Cache-Control"] = REVALIDATE
+        response.headers.update({"Cache-Control": REVALIDATE, "Accept-Ranges": "none"})
         return response
 
 

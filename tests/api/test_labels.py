@@ -242,8 +242,8 @@ def test_the_balance_is_kept(small_http: GatewayClient) -> None:
     for balance, quotas in (("uniform", [10] * 3 + [9] * 7), ("mnist", mnist)):
         records = collect(small_http, count=sum(quotas), balance=balance)
         assert np.bincount(records["digit"], minlength=10).tolist() == quotas
-    natural = collect(small_http, count=150, balance="natural")
-    assert natural["seed"].tolist() == expected(150, None, 0)
+    for as_it_comes in ({"balance": "natural"}, {"quotas": [2**63] * 10}):
+        assert collect(small_http, count=150, **as_it_comes)["seed"].tolist() == expected(150, None, 0)
 
 
 def test_a_floor_of_the_logit(small_http: GatewayClient) -> None:

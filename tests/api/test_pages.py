@@ -48,7 +48,7 @@ def test_a_page_has_its_own_files_alone_also_below_a_path_prefix(http: httpx.Cli
 
 def test_a_browser_asks_each_time_whether_a_file_has_changed(http: httpx.Client) -> None:
     for path in ("/", "/studio/main.js", "/studio/mark.png", "/docs", "/docs/files/swagger-ui.css"):
-        answer = http.get(path)
+        answer = http.get(path, headers={"Range": "bytes=9-2"})  # ignored
         assert answer.headers["cache-control"] == "public, no-cache"
         again = http.get(path, headers={"If-None-Match": answer.headers["etag"]})
         assert (again.status_code, again.content) == (304, b"")
