@@ -69,9 +69,9 @@ def test_images_are_counted_and_run_out(guarded: GatewayClient) -> None:
     assert first.status_code == 200
     assert first.headers["ratelimit-policy"] == '"images";q=10;w=60;qu="images"'
     assert first.headers["ratelimit"].startswith('"images";r=2;t=')
-    refused = guarded.post("/generate", json={"seeds": [1, 2, 3, 4, 5]}, headers=bearer(TEN[4]))
+    refused = guarded.post("/generate", json={"count": 10}, headers=bearer(TEN[4]))
     assert_problem(refused, "rate-limited")
-    assert 1 <= int(refused.headers["retry-after"]) <= 30
+    assert 1 <= int(refused.headers["retry-after"]) <= 54
     assert guarded.get("/digits/7.png", headers=bearer(BOB)).status_code == 200, "each key has its own"
     never = guarded.post("/generate", json={"count": 601}, headers=bearer(BOB))
     assert_problem(never, "invalid-request", "/count")
@@ -84,7 +84,7 @@ def left(answer: httpx.Response) -> int:
 
 def test_after_the_time_to_retry_there_are_images_again(guarded: GatewayClient) -> None:
     """A key with less than one image is refused before the body says how many it needs: then the next refusal does."""
-    post = partial(guarded.post, "/generate", json={"count": 20}, headers=bearer(CAROL))
+    post = partial(guarded.post, "/generate", json={"count": 40}, headers=bearer(CAROL))
     while (answer := post()).status_code == 200:
         pass
     for _ in range(2 if left(answer) < 2 else 1):
@@ -97,20 +97,19 @@ def test_after_the_time_to_retry_there_are_images_again(guarded: GatewayClient) 
 @pytest.mark.parametrize(
     ("number", "path", "body", "images", "more", "place"),
     [
-        (0, "/interpolate", {"seeds": [1, 2], "steps": 6}, 7, {"steps": 700}, "/steps"),
+        (0, "/interpolate", {"seeds": [1, 2], "steps": 8}, 9, {"steps": 700}, "/steps"),
         (1, "/dataset", {"count": 10, "confidence_floor": 0, "balance": "natural"}, 10, {"count": 601}, "/count"),
-        (2, "/v2/models/generator/infer", noise_input(3), 3, noise_input(601), "/inputs"),
-        (3, "/v2/models/generator/versions/1/infer", noise_input(3), 3, noise_input(601), "/inputs"),
+        (2, "/v2/models/generator/infer", noise_input(9), 9, noise_input(601), "/inputs"),
+        (3, "/v2/models/generator/versions/1/infer", noise_input(9), 9, noise_input(601), "/inputs"),
     ],
 )
 def test_every_route_counts_its_images_and_names_the_field_with_too_many(
     guarded: GatewayClient, number: int, path: str, body: dict[str, Any], images: int, more: dict[str, Any], place: str
 ) -> None:
-    for expected in range(10 - images, -1, -images):
-        answer = guarded.post(path, json=body, headers=bearer(TEN[number]))
-        assert answer.status_code == 200, answer.text
-        # One may be back already, where the machine is slow.
-        assert expected <= left(answer) <= expected + 1
+    begun = time.monotonic()
+    answer = guarded.post(path, json=body, headers=bearer(TEN[number]))
+    assert answer.status_code == 200, answer.text
+    assert 0 <= left(answer) - (10 - images) <= (time.monotonic() - begun) / 6  # seconds for each that is back already
     assert_problem(guarded.post(path, json=body, headers=bearer(TEN[number])), "rate-limited")
     refused = guarded.post(path, json=body | more, headers=bearer(BOB))
     assert "600 a minute" in assert_problem(refused, "invalid-request", place)["detail"]

@@ -29,7 +29,6 @@ BIG = json_request("/generate", b'{"count": 1024}')
 ONE = json_request("/generate", b'{"seeds": [7]}')
 BODY = ONE.partition(b"\r\n\r\n")[2]
 
-
 http = faulty_gateway_fixture(max_images_in_flight=MOST_IMAGES)
 # With an access log the application makes all answers.
 logged = faulty_gateway_fixture(max_images_in_flight=MOST_IMAGES, send_timeout_s=3600, access_log=True)

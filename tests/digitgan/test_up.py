@@ -40,13 +40,12 @@ def test_the_pretrained_model_answers_and_ends_cleanly(number: int) -> None:
 
 def test_the_model_server_on_the_path_is_taken(called: Path) -> None:
     with digitgan_up() as (server, client):
-        process = server.process
         assert client.get("/digits/7.png").status_code == 200
         assert "--enable_batching" in called.read_text().split()
         # Cores are shared out between sessions first; Ctrl-C goes to process groups.
-        (model_server,) = children(process)
-        assert os.getsid(model_server) == os.getsid(process.pid)
-        assert os.getpgid(model_server) != os.getpgid(process.pid)
+        (model_server,) = children(server.process)
+        assert os.getsid(model_server) == os.getsid(server.process.pid)
+        assert os.getpgid(model_server) != os.getpgid(server.process.pid)
         assert server.stop(signal.SIGINT) == 0
         assert not Path(f"/proc/{model_server}").exists()
 

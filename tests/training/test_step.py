@@ -25,7 +25,6 @@ RECIPE = replace(
     PRESETS["best"], batch_size=BATCH, gradient_penalty=50.0, feature_penalty=50.0, final_learning_rate=1.0
 )
 
-
 pytestmark = pytest.mark.usefixtures("eager")
 
 
