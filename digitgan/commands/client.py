@@ -15,7 +15,7 @@ from rich.table import Column, Table
 
 from digitgan.commands import GROUP_OPTIONS, command
 from digitgan.dataset import Format
-from digitgan.errors import require
+from digitgan.errors import deferred_signals, require
 from serving.errors import UserError
 from serving.pretrained import MODELS_DIR
 
@@ -52,7 +52,8 @@ def _open_client(url: str | None, models: Path | None = None, retry_s: float = 0
                 from digitgan.local_service import local_service
 
                 typer.echo("Starting a service …", err=True)
-                url = opened.enter_context(local_service(models))
+                with deferred_signals():  # Its threads end with the block, which it must have entered.
+                    url = opened.enter_context(local_service(models))
             client = opened.enter_context(Client(url, retry_s=retry_s))
             while models and not client.ready():
                 time.sleep(0.1)

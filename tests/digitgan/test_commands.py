@@ -99,3 +99,8 @@ def test_a_service_for_a_command_alone_wants_no_key(monkeypatch: pytest.MonkeyPa
     """Whatever the environment says for a gateway that is started from it."""
     monkeypatch.setenv("DIGITGAN_API_KEYS", f"carol:{hash_of('secret')}")
     digitgan("generate", "--local", "--seed", "7")
+
+
+def test_sigterm_while_the_service_for_a_command_alone_starts_ends_it_too() -> None:
+    done = stopped_after("threading.Thread.start", signal.SIGTERM, "generate", "--local", "--seed", 7, only="(run)")
+    assert (done.returncode, done.stderr) == (128 + signal.SIGTERM, "Starting a service …\n\nStopped.\n")
