@@ -79,7 +79,8 @@ class Service:
         except model_config.ConfigError as error:
             raise invalid_argument(str(error)) from error
         ended = threading.Event()
-        context.add_callback(ended.set)
+        if not context.add_callback(ended.set):  # The client has left already.
+            ended.set()
         _log.info("new configuration: serving %s", ", ".join(config.name for config in configs) or "no model")
         self._manager.configure(configs, ended)
         return apis.ReloadConfigResponse(status={})

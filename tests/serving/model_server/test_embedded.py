@@ -175,6 +175,12 @@ def test_a_reload_says_why_a_new_model_cannot_be_loaded(start: Start, models: di
     assert client.half_plus("half") == (3.5, 2)
 
 
+def test_a_reload_whose_client_left_blocks_none(start: Start, base_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = start({"m": base_path})
+    monkeypatch.setattr("grpc._server._Context.add_callback", lambda *_: False)
+    client.reload(config({"m": base_path, "without a version": base_path / "nowhere"})).result()
+
+
 def test_a_signature_that_initialises_and_a_shape_that_no_memory_holds_are_refused(
     start: Start, base_path: Path
 ) -> None:
@@ -341,9 +347,7 @@ async def test_a_call_in_process_whose_time_runs_out_before_its_turn_is_not_run(
     async with anyio.create_task_group() as busy:
         for _ in range(REQUESTS_AT_ONCE):
             busy.start_soon(lambda: in_process.predict(GENERATOR, NOISE_ROWS, timeout_s=SECONDS))
-        with anyio.fail_after(SECONDS):
-            while gate.runs < REQUESTS_AT_ONCE:  # noqa: ASYNC110 - another thread's
-                await anyio.sleep(0.01)
+        await anyio.to_thread.run_sync(wait_until, lambda: gate.runs == REQUESTS_AT_ONCE)
         with pytest.raises(DeadlineError):
             await in_process.predict(GENERATOR, NOISE_ROWS, timeout_s=0.1)
         gate.opened.set()
