@@ -1,8 +1,13 @@
-"""Files that are complete or absent: written under a temporary name in the same directory, then renamed."""
+"""Files that are complete or absent: written under a temporary name in the same directory, then renamed. And locks."""
 
+import fcntl
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from serving.errors import UserError
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -23,3 +28,19 @@ def sha256_of(path: Path) -> str:
     """The file's SHA-256 in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def locked(path: Path, refusal: str) -> Iterator[None]:
+    """Keeps the file ``path`` locked until the block or the process ends. Raises UserError if another holder has it.
+
+    Where the file system has no locks, it keeps no other holder away.
+    """
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(refusal) from error
+        except OSError:
+            pass
+        yield

@@ -1,7 +1,7 @@
 """``digitgan models``: which versions there are, how good they are, and which one serves."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -157,7 +157,7 @@ def promote(
     """
     from serving.versions.roll_out import CANARY, STABLE
 
-    with _roll_out(models, model_server, poll_s) as roll_out:
+    with _roll_out(models, model_server, poll_s, alone=True) as roll_out:
         if version == NEWEST:
             newest = newest_version(models / model)
             if newest is None:
@@ -184,7 +184,7 @@ def rollback(
         digitgan models rollback generator
         digitgan models rollback generator --model-server localhost:8500
     """
-    with _roll_out(models, model_server, poll_s) as roll_out:
+    with _roll_out(models, model_server, poll_s, alone=True) as roll_out:
         roll_out.rollback(model)
 
 
@@ -210,7 +210,9 @@ def add(
 
 
 @contextmanager
-def _roll_out(models: Path, target: str | None, poll_s: float = 1.0) -> Iterator["RollOut"]:
+def _roll_out(models: Path, target: str | None, poll_s: float = 1.0, *, alone: bool = False) -> Iterator["RollOut"]:
+    """``alone``: to change labels. A change in between would be lost, for each command writes all labels."""
+    from serving.files import locked
     from serving.tf_serving.server_config import MODELS_CONFIG
     from serving.versions.roll_out import RollOut, connected
 
@@ -222,7 +224,9 @@ def _roll_out(models: Path, target: str | None, poll_s: float = 1.0) -> Iterator
             if models.is_dir()
             else f"{models} is no folder: name the base directory of the models with --models"
         )
-    with connected(target or "127.0.0.1:8500") as servers:
+    refusal = f"another command is changing the labels in {models} right now: repeat this one when it has ended"
+    lock = locked(models / f".{MODELS_CONFIG}.lock", refusal) if alone else nullcontext()
+    with lock, connected(target or "127.0.0.1:8500") as servers:
         yield RollOut(models, servers, typer.echo, poll_s)
 
 

@@ -5,12 +5,10 @@ records (``serving.dataset.record``) of the digits so far, in the order of the s
 a stop at any moment. When all files are written, one rename moves them to ``OUT``.
 """
 
-import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -25,7 +23,7 @@ from digitgan.dataset.formats import WRITERS, write_labels
 from serving.contract import CLASSES
 from serving.dataset import CONFIDENCE_FLOOR, Balance, Records, quotas, record
 from serving.errors import UserError
-from serving.files import sha256_of, write_atomically
+from serving.files import locked, sha256_of, write_atomically
 from training.bar import announce, task_bar
 
 SEEDS_APART: Final = 2**32  # between the first seeds of datasets, of which there is room for 2^21
@@ -105,7 +103,7 @@ def make(out: Path, plan: Plan, client: Client) -> None:
     other models by now; DigitganError if the gateway doesn't answer, or refuses.
     """
     work = partial_folder(out)
-    with _locked(work):
+    with locked(work / ".lock", f"another command is making {work} right now"):
         versions = _collect(work, plan, client)
         files = work / "files"
         shutil.rmtree(files, ignore_errors=True)
@@ -113,17 +111,6 @@ def make(out: Path, plan: Plan, client: Client) -> None:
         _write(files, plan, versions, np.fromfile(work / _RECORDS, record()))
         files.replace(out)
         shutil.rmtree(work)
-
-
-@contextmanager
-def _locked(work: Path) -> Iterator[None]:
-    """Keeps other commands away from the folder until the block or the process ends."""
-    with (work / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(f"another command is making {work} right now") from error
-        yield
 
 
 def _begun_with(work: Path, plan: Plan) -> dict[str, int]:

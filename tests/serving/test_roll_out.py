@@ -262,6 +262,14 @@ def test_a_server_that_does_not_answer_is_named_and_nothing_changes(service: Ser
     assert service.version() == 1
 
 
+def test_a_change_during_another_one_is_refused(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each writes the labels of all models: one of two changes would be lost."""
+    refused: list[Result] = []
+    monkeypatch.setattr(RollOut, "promote", lambda *_, **__: refused.append(service.models("rollback", GENERATOR)))
+    assert service.models("promote", GENERATOR, "2").exception is None
+    assert "another command is changing the labels" in str(refused[0].exception)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
