@@ -25,6 +25,7 @@ def draw(console: Console, pixels: NDArray[np.uint8], captions: Sequence[str]) -
     cells = [
         Group(_picture(one, colour), Text(caption.center(width))) for one, caption in zip(pixels, captions, strict=True)
     ]
+    console.width = max(console.width, width + 1)
     console.print(Columns(cells, width=width, padding=(1, 1)))
 
 

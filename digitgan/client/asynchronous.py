@@ -1,6 +1,7 @@
 """The client for asyncio: ``digitgan.client.synchronous``, with ``await``."""
 
 import asyncio
+import json
 import os
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -40,7 +41,10 @@ class AsyncClient(AbstractAsyncContextManager["AsyncClient"]):
         if key:
             headers["Authorization"] = f"Bearer {key}"
         self._retry_s = retry_s
-        self._http = httpx.AsyncClient(base_url=self.url, timeout=timeout_s, headers=headers)
+        try:
+            self._http = httpx.AsyncClient(base_url=self.url, timeout=timeout_s, headers=headers)
+        except httpx.InvalidURL as error:
+            raise ValueError(f"{self.url!r} is no address: {error}") from error
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
@@ -163,7 +167,7 @@ class AsyncClient(AbstractAsyncContextManager["AsyncClient"]):
         options = {
             "count": count,
             "balance": balance,
-            "quotas": None if quotas is None else [int(one) for one in quotas],
+            "quotas": quotas,
             "confidence_floor": confidence_floor,
             "logit_floor": logit_floor,
             "first_seed": first_seed,
@@ -224,10 +228,14 @@ class AsyncClient(AbstractAsyncContextManager["AsyncClient"]):
         ``Retry-After`` is waited for in full. Other pauses double, less a random part of up to half, so that clients
         that failed together do not return together. All pauses take at most ``retry_s``, by default the client's.
         """
+        headers = {"Accept": accept}
+        if "json" in content:  # with NumPy's numbers too; the gateway names those that are wrong, such as NaN
+            headers["Content-Type"] = JSON
+            content = {"content": json.dumps(content["json"], default=lambda number: number.tolist())}
         left_s = self._retry_s if retry_s is None else retry_s
         next_s = _FIRST_PAUSE_S
         while True:
-            request = self._http.build_request(method, path, headers={"Accept": accept}, **content)
+            request = self._http.build_request(method, path, headers=headers, **content)
             pause_s = None
             try:
                 response = await self._http.send(request, stream=stream)

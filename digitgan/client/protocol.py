@@ -36,8 +36,7 @@ def generate_body(
     """Returns the body of POST /generate. Without seeds, noise or a count it requests one digit."""
     body = given({"count": count, **options})
     if seeds is not None:
-        several = [seeds] if isinstance(seeds, int | np.integer) else seeds
-        body["seeds"] = [int(seed) for seed in several]
+        body["seeds"] = [seeds] if isinstance(seeds, int | np.integer) else list(seeds)
     if noise is not None:
         body["noise"] = np.atleast_2d(np.asarray(noise, np.float32)).tolist()
     return body if body.keys() & {"count", "seeds", "noise"} else {"count": 1, **body}

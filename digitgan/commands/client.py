@@ -116,9 +116,9 @@ def generate(
 def _seeds(texts: list[str]) -> list[int]:
     seeds: list[int] = []
     for text in texts:
-        found = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
+        found = re.fullmatch(r"([0-9]{1,16})(?:-([0-9]{1,16}))?", text)
         if not found or int(found[2] or found[1]) < int(found[1]):
-            raise UserError(f"--seed {text}: should be a number, or FIRST-LAST")
+            raise UserError(f"--seed {text:.50}: should be a seed, 0 to 2^53 − 1, or FIRST-LAST")
         several = range(int(found[1]), int(found[2] or found[1]) + 1)
         if len(seeds) + len(several) > _MAX_SEEDS:
             raise UserError(f"--seed {text}: at most {_MAX_SEEDS} seeds at once")

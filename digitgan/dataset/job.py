@@ -87,6 +87,8 @@ def partial_folder(out: Path) -> Path:
 def is_finished(out: Path, plan: Plan) -> bool:
     """Whether ``out`` holds this very dataset. Raises UserError if it holds anything else."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        if out.is_symlink() or out.is_mount() or not out.name:  # A rename cannot replace them.
+            raise UserError(f"{out} is a link, a mount point or the current folder: name a folder in it")
         return False
     try:
         if json.loads((out / _MANIFEST).read_text("utf-8"))["options"] == asdict(plan):

@@ -20,7 +20,8 @@ def working_directory(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(tmp_path)
 
 
-def test_a_digit_is_drawn_in_half_blocks(client: Client) -> None:
+def test_a_digit_is_drawn_in_half_blocks(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
     done = digitgan("generate", "--seed", 7)
     rows = [line.ljust(28)[:28] for line in done.stdout.splitlines()[:14]]
     drawn = np.array([[(mark in "▀█", mark in "▄█") for mark in row] for row in rows])
