@@ -18,6 +18,8 @@ const pad = new Pad(one("#pad", HTMLCanvasElement), changed);
 
 let busy = false;
 let stale = false;
+/** How often the other digit was requested. Only the last answer is shown. */
+let fetches = 0;
 /** @type {{png: string, seed: number} | null} */
 let other = null;
 /** @type {import("./opinion.js").Score | null} */
@@ -81,14 +83,16 @@ async function look() {
 /** A digit of the generator's: what you wrote, if that can be read. */
 async function fetchOther() {
   const wanted = last && last.confidence > 0.9 ? { digit: last.digit } : {};
+  const mine = ++fetches;
   try {
     const made = await (await send({ path: "/generate", body: { count: 1, ...wanted } })).json();
-    other = made.images[0];
     const scored = await (await send(requestFor([made.images[0].png], "digit.png"))).json();
+    if (mine !== fetches) return;
+    other = made.images[0];
     showOther(scored.scores[0]);
     seedLine.textContent = `seed ${made.images[0].seed}`;
   } catch (error) {
-    status.textContent = /** @type {Error} */ (error).message;
+    if (mine === fetches) status.textContent = /** @type {Error} */ (error).message;
   }
 }
 

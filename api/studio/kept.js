@@ -60,8 +60,9 @@ async function show(choose) {
   document.body.classList.toggle("docked", !dock.hidden);
   chosen = choose;
   if (dock.hidden || choose === null) return;
-  const pixels = await digitsOf(seeds).catch(() => null);
-  if (!pixels || chosen !== choose) return;
+  const mine = seeds;
+  const pixels = await digitsOf(mine).catch(() => null);
+  if (!pixels || chosen !== choose || seeds !== mine) return;
   shelf.replaceChildren(
     ...seeds.map((seed, index) => {
       const canvas = make("canvas", { width: `${SIDE}`, height: `${SIDE}` });
@@ -87,12 +88,13 @@ async function describe(seed) {
   try {
     const made = await (await send(request)).json();
     const { digit, confidence, png } = made.images[0];
+    if (chosen !== seed) return;
     paintPng(one("#dock-digit", HTMLCanvasElement), png);
     const judged = await (await send({ path: "/score", body: { images: [png] } })).json();
     if (chosen === seed)
       reading.textContent = `reads as ${digit} (${percent(confidence)}), ${percent(judged.scores[0].probability)} real`;
   } catch (error) {
-    status.textContent = /** @type {Error} */ (error).message;
+    if (chosen === seed) status.textContent = /** @type {Error} */ (error).message;
   }
 }
 

@@ -30,7 +30,8 @@ async function show() {
   }
   shown = name;
   document.dispatchEvent(new CustomEvent("view", { detail: name }));
-  (await VIEWS[name]()).open(new URLSearchParams(query));
+  const view = await VIEWS[name]();
+  if (shown === name) view.open(new URLSearchParams(query));
 }
 
 document.addEventListener("generator", (event) => {

@@ -2,7 +2,7 @@
 // What the two critics say of one image: the pixels that were scored, the verdict, the reading.
 
 import { make, percent } from "./dom.js";
-import { SIDE, paintPng } from "./pixels.js";
+import { SIDE, clear, paintPng } from "./pixels.js";
 
 /**
  * @typedef {object} Score an entry of the answer of /score with `labels` and `fitted_images`
@@ -45,6 +45,6 @@ export function opinion(place, whose) {
       column.classList.toggle("most", score?.digit === digit);
     });
     if (score) paintPng(canvas, score.png);
-    else canvas.getContext("2d")?.clearRect(0, 0, SIDE, SIDE);
+    else clear(canvas);
   };
 }

@@ -31,10 +31,21 @@ export function pngOf(base64) {
   return new Blob([Uint8Array.from(atob(base64), (char) => char.charCodeAt(0))], { type: "image/png" });
 }
 
+/** What was painted last, or is being decoded. @type {WeakMap<HTMLCanvasElement, Blob>} */
+const latest = new WeakMap();
+
 /** @param {HTMLCanvasElement} canvas @param {string} base64 a PNG of the canvas' size */
 export async function paintPng(canvas, base64) {
-  const image = await createImageBitmap(pngOf(base64));
-  canvas.getContext("2d")?.drawImage(image, 0, 0);
+  const png = pngOf(base64);
+  latest.set(canvas, png);
+  const image = await createImageBitmap(png);
+  if (latest.get(canvas) === png) canvas.getContext("2d")?.drawImage(image, 0, 0);
+}
+
+/** @param {HTMLCanvasElement} canvas of 28×28 */
+export function clear(canvas) {
+  latest.delete(canvas);
+  canvas.getContext("2d")?.clearRect(0, 0, SIDE, SIDE);
 }
 
 /** @param {number[]} seeds @returns {Promise<Uint8Array[]>} */

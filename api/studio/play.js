@@ -25,6 +25,8 @@ let mnist = null;
 let fileName = "";
 /** @type {Round | null} */
 let round = null;
+/** How often digits were dealt. An answer that belongs to an earlier deal changes nothing. */
+let deals = 0;
 /** @type {(Round & {you: boolean, discriminator: boolean | null})[]} */
 let played = [];
 
@@ -57,16 +59,19 @@ async function real() {
 
 /** Shows the next two digits, or begins a new game after the last round. */
 async function deal() {
+  const mine = ++deals;
   round = null;
   game.hidden = next.hidden = share.hidden = true;
   status.textContent = "";
   if (played.length === ROUNDS) played = [];
   try {
     const hand = await real();
+    if (mine !== deals) return;
     showSource();
     const request = { path: "/generate", body: { count: 1, digit: hand.digit, curated: true } };
     printed(request);
     const made = (await (await send(request)).json()).images[0];
+    if (mine !== deals) return;
     const fake = Math.round(Math.random());
     round = { fake, pngs: fake ? [hand.png, made.png] : [made.png, hand.png], seed: made.seed };
     const { pngs } = round;
@@ -80,6 +85,7 @@ async function deal() {
     game.hidden = false;
     status.textContent = `Round ${played.length + 1} of ${ROUNDS}. Which digit is generated?`;
   } catch (error) {
+    if (mine !== deals) return;
     status.textContent = /** @type {Error} */ (error).message;
     next.hidden = false;
   }
@@ -90,6 +96,7 @@ async function guess(index) {
   if (!round) return;
   const { fake, pngs, seed } = round;
   const current = round;
+  const mine = deals;
   round = null;
   /** @type {boolean | null} */
   let discriminator = null;
@@ -101,6 +108,7 @@ async function guess(index) {
   } catch (error) {
     verdict = ` The discriminator did not answer: ${/** @type {Error} */ (error).message}`;
   }
+  if (mine !== deals) return;
   played.push({ ...current, you: index === fake, discriminator });
   cards.forEach((card, place) => {
     card.disabled = true;

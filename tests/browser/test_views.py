@@ -3,15 +3,17 @@
 import base64
 import gzip
 import io
+import re
 import struct
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, Request, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.browser.conftest import DESKTOP, PHONE, Open
 from tests.support import pictures
@@ -40,17 +42,11 @@ def seeds_on(page: Page) -> list[int]:
 def test_a_screenful_is_one_request_and_scrolling_brings_the_next(open_page: Open, studio: str) -> None:
     page = open_page()
     asked: list[str] = []
-
-    def note(request: Request) -> None:
-        if request.method == "POST":
-            asked.append(request.url)
-
-    page.on("request", note)
+    page.on("request", lambda request: asked.append(request.url) if request.method == "POST" else None)
     page.reload()
     page.locator("#tiles button:nth-child(100)").wait_for()
     first = len(seeds_on(page))
-    bottom = page.locator(f"#tiles button:nth-child({first})").bounding_box()
-    assert bottom
+    bottom: Any = page.locator(f"#tiles button:nth-child({first})").bounding_box()
     assert bottom["y"] + bottom["height"] >= 860, "one request fills the screen"
     page.wait_for_load_state("networkidle")
     before = len(seeds_on(page))
@@ -85,12 +81,19 @@ def test_the_index_ends_in_words(open_page: Open, failing_page: Page) -> None:
 
 def test_what_is_kept_can_be_linked_and_taken_away(open_page: Open, studio: str) -> None:
     page = open_page()
+    dock = page.get_by_role("complementary", name="Kept digits")
+    late: list[Route] = []  # the first reading
+    wanted = '{"seeds":[3],"labels":true}'
+    page.route("**/generate", lambda one: (late.append if one.request.post_data == wanted else Route.continue_)(one))
     for seed in (3, 17):
         page.get_by_role("button", name=f"Seed {seed}", exact=True).first.click()
-    dock = page.get_by_role("complementary", name="Kept digits")
+        expect(dock.locator("#dock-seed")).to_have_text(f"Seed {seed}")
     expect(dock.locator("#dock-kept button")).to_have_count(2)
     (image,) = httpx.post(f"{studio}/generate", json={"seeds": [17], "labels": True}).json()["images"]
     expect(dock.locator("#dock-reading")).to_contain_text(f"reads as {image['digit']}")
+    with page.expect_response("**/generate"):
+        late[0].continue_()
+    assert np.array_equal(digit(studio, 17), pixels_of(page, "#dock-digit"))
     dock.get_by_role("button", name="Copy link").click()
     expect(dock.get_by_role("status")).to_contain_text("Copied")
     link = page.evaluate("() => navigator.clipboard.readText()")
@@ -125,8 +128,7 @@ def test_dragging_leads_from_one_seed_to_the_other(open_page: Open, studio: str)
     page = open_page("walk?from=3&to=8")
     for canvas, seed in (("#walk-from", 3), ("#walk-to", 8)):
         assert np.array_equal(pixels_of(page, canvas), digit(studio, seed))
-    box = page.locator("#walk-now").bounding_box()
-    assert box
+    box: Any = page.locator("#walk-now").bounding_box()
     middle = box["y"] + box["height"] / 2
     page.mouse.move(box["x"] + box["width"] / 2, middle)
     page.mouse.down()
@@ -178,6 +180,17 @@ def test_other_seeds_and_the_straight_line(open_page: Open, studio: str) -> None
     expect(page.locator("#walk-status")).to_contain_text("A seed is a whole number")
 
 
+def test_a_view_that_loads_late_does_not_take_the_address_of_the_next(open_page: Open, studio: str) -> None:
+    page, late = open_page(), list[Route]()
+    page.route("**/walk.js", lambda route: late.append(route))
+    for name in ("Walk", "Draw"):
+        page.get_by_role("link", name=name).click()
+        expect(page.get_by_role("link", name=name)).to_have_attribute("aria-current", "page")
+    late[0].continue_()
+    page.evaluate("(url) => import(url)", late[0].request.url)
+    assert page.url == f"{studio}/#draw"
+
+
 def test_the_slider_leads_through_the_milestones(open_page: Open) -> None:
     page = open_page("learned")
     slider = page.get_by_role("slider", name="Milestone")
@@ -203,13 +216,11 @@ def test_slider_and_curves_have_one_axis(open_page: Open) -> None:
         slider.focus()
         page.keyboard.press("ArrowLeft")
         expect(slider).to_have_attribute("aria-valuetext", "step 200, first shapes, 0.0\u00a0% legible")
-        box = slider.bounding_box()
-        assert box
+        box: Any = slider.bounding_box()
         thumb = box["x"] + 8 + (box["width"] - 16) * float(slider.input_value()) / 1000
         expect(page.locator("#plots .cursor")).to_have_count(3)
         for cursor in page.locator("#plots .cursor").all():
-            line = cursor.bounding_box()
-            assert line
+            line: Any = cursor.bounding_box()
             assert abs(line["x"] + line["width"] / 2 - thumb) < 2
 
 
@@ -225,10 +236,8 @@ def test_what_was_measured_on_the_way_stands_under_the_losses_and_the_verdict_is
     page = open_page("learned")
     measured = page.get_by_role("img", name="Measures of the digits over the steps")
     expect(measured).to_contain_text("digits legible")
-    axis = page.locator("#plots .cursor").last.bounding_box()
-    curve = measured.locator(".curve.legible").bounding_box()
-    assert axis
-    assert curve
+    axis: Any = page.locator("#plots .cursor").last.bounding_box()
+    curve: Any = measured.locator(".curve.legible").bounding_box()
     assert abs(curve["x"] + curve["width"] - axis["x"]) < 3, "the last evaluation is at the last step"
     expect(page.locator("#verdict")).to_contain_text("legible is the share that a classifier reads with confidence")
     expect(page.get_by_role("heading", level=2, name="The losses were stable.")).to_be_visible()
@@ -246,8 +255,7 @@ def test_a_version_without_a_story_says_so(failing_page: Page) -> None:
 
 def write(page: Page, points: list[tuple[int, int]], *, touch: bool = False) -> None:
     """Writes a stroke with the mouse or a finger; the points are those of a pad of 280×280."""
-    box = page.locator("#pad").bounding_box()
-    assert box
+    box: Any = page.locator("#pad").bounding_box()
     scale = box["width"] / 280
     x, y = (np.array(points) * scale + [box["x"], box["y"]]).T
     if touch:
@@ -277,9 +285,8 @@ def test_what_is_written_is_read_and_shown(open_page: Open, studio: str, size: t
     shown = pixels_of(page, "#opinion-yours canvas")
     score = httpx.post(f"{studio}/score", content=saved(shown), headers={"Content-Type": "image/png"}).json()
     assert score["scores"][0]["fitted"] is False
-    said = yours.locator(".gauge").get_attribute("aria-label")
-    assert said
-    assert said.startswith(f"Verdict: {score['scores'][0]['verdict']}")
+    said = re.compile(f"Verdict: {score['scores'][0]['verdict']}")
+    expect(yours.locator(".gauge")).to_have_attribute("aria-label", said)
     expect(other.locator(".bars .most")).to_have_count(1)
     other.get_by_role("button", name="Another").click()
     expect(other).to_contain_text("reads as 7")
@@ -354,12 +361,18 @@ def test_the_game_takes_a_file_as_mnist_is_distributed(
     good.write_bytes(gzip.compress(struct.pack(">4I", 0x803, 20, 28, 28) + images.tobytes()))
     bad.write_bytes(gzip.compress(b"no images"))
     page = open_page("play")
-    expect(page.locator("#play-status")).to_contain_text("Round 1 of 10")
     page.locator("#play-file").set_input_files(bad)
     expect(page.locator("#play-status")).to_contain_text("labels.gz is no IDX file")
+    late: list[Route] = []
+    page.route("**/score", lambda route: late.append(route), times=1)
+    page.get_by_role("button", name="The first is generated").click()
     page.locator("#play-file").set_input_files(good)
     expect(page.locator("#play-stock")).to_have_text("20 digits of t10k-images-idx3-ubyte.gz.")
     assert_one_is_real(page, {image.tobytes() for image in images})
+    with page.expect_response("**/score"):  # on digits that are not shown any more
+        late[0].continue_()
+    play(page)
+    expect(page.locator("#play-tally")).to_contain_text("After 1: you")
 
 
 def test_the_games_digits_are_those_of_the_file(open_page: Open) -> None:

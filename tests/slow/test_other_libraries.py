@@ -25,7 +25,6 @@ COUNT, TEST = 120, 40
 
 pytestmark = pytest.mark.timeout(2 * LIMIT_S)  # pip installs PyTorch
 
-
 READERS = {
     "torchvision MNIST": """
 from torchvision.datasets import MNIST
