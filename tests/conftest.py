@@ -31,7 +31,12 @@ def pytest_report_header() -> str:
 
 
 def pytest_configure() -> None:
-    """Lets SIGINT and SIGHUP end the processes that tests start: under ``nohup`` or ``&`` they would ignore them."""
+    """Lets SIGINT and SIGHUP end the processes that tests start: under ``nohup`` or ``&`` they would ignore them.
+
+    Removes the user's own settings from the environment.
+    """
+    for name in [name for name in os.environ if name.startswith("DIGITGAN_")]:
+        del os.environ[name]
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 

@@ -1,7 +1,6 @@
 """The gateway as a process: its settings are checked, it is light and never busy for long, and it stops orderly."""
 
 import asyncio
-import os
 import signal
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -93,13 +92,6 @@ def test_it_is_unready_and_serves_on_during_the_pause_and_a_second_signal_ends_t
 def refuses(http: FaultyClient) -> bool:
     with socket.socket() as connection:
         return connection.connect_ex(("127.0.0.1", http.base_url.port or 0)) != 0
-
-
-@pytest.fixture(autouse=True)
-def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith("DIGITGAN_"):
-            monkeypatch.delenv(name)
 
 
 def test_settings_come_from_arguments_then_the_environment_then_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
