@@ -360,17 +360,17 @@ def test_the_game_takes_a_file_as_mnist_is_distributed(
     good, bad = tmp_path / "t10k-images-idx3-ubyte.gz", tmp_path / "labels.gz"
     good.write_bytes(gzip.compress(struct.pack(">4I", 0x803, 20, 28, 28) + images.tobytes()))
     bad.write_bytes(gzip.compress(b"no images"))
-    page = open_page("play")
+    page, late = open_page("play"), list[Route]()
     page.locator("#play-file").set_input_files(bad)
     expect(page.locator("#play-status")).to_contain_text("labels.gz is no IDX file")
-    late: list[Route] = []
     page.route("**/score", lambda route: late.append(route), times=1)
     page.get_by_role("button", name="The first is generated").click()
     page.locator("#play-file").set_input_files(good)
     expect(page.locator("#play-stock")).to_have_text("20 digits of t10k-images-idx3-ubyte.gz.")
-    assert_one_is_real(page, {image.tobytes() for image in images})
+    expect(page.locator("#play-status")).to_contain_text("Round 1 of 10")
     with page.expect_response("**/score"):  # on digits that are not shown any more
         late[0].continue_()
+    assert_one_is_real(page, {image.tobytes() for image in images})
     play(page)
     expect(page.locator("#play-tally")).to_contain_text("After 1: you")
 
