@@ -1,4 +1,4 @@
-"""Files that are complete or absent: written under a temporary name in the same directory, then renamed. And locks."""
+"""Files that are complete or absent: written under a temporary name, then renamed. And locks."""
 
 import fcntl
 import hashlib
@@ -10,10 +10,13 @@ from pathlib import Path
 from serving.errors import UserError
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes a file. A reader sees all of it or the file before it, also after a crash."""
+def write_atomically(path: Path, content: str | bytes, directory: Path | None = None) -> None:
+    """Writes a file. A reader sees all of it or the file before it, also after a crash.
+
+    Until it is complete, it is in ``directory``, which is on the same file system. Default: its own.
+    """
     data = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = (directory or path.parent) / f".{path.name}.{os.getpid()}.tmp"
     try:
         with temporary.open("wb") as file:
             file.write(data)

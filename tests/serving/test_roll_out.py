@@ -389,9 +389,10 @@ def test_an_empty_volume_gets_the_label_stable_which_stays_when_a_missing_versio
     assert [line for line in said if "copied" in line] == ["generator version 3: copied"]
 
 
-def test_another_version_of_the_same_number_stays_and_is_a_failure(tmp_path: Path) -> None:
+def test_another_version_of_a_number_stays_and_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add(MODELS_DIR, tmp_path)
     version = tmp_path / GENERATOR / "3"
+    monkeypatch.setattr("os.fsync", lambda _: verify(version))  # A server may load it while its card is written.
     write_card(version, {**read_card(version), "preset": "another"})
     with pytest.raises(UserError, match="generator 3"):
         add(MODELS_DIR, tmp_path)
