@@ -46,7 +46,7 @@ STRATIFIED, LAST = HOLD_OUTS = ("stratified", "last")
 
 Count = Annotated[int, Rule(lambda value: value >= 1, "at least 1")]
 Seed = Annotated[int, Rule(lambda value: 0 <= value < 2**31, "from 0 to 2147483647")]
-Positive = Annotated[float, Rule(lambda value: value > 0, "positive")]
+Positive = Annotated[float, Rule(lambda value: 0 < value < math.inf, "positive")]
 Weight = Annotated[float, Rule(lambda value: 0 <= value < math.inf, "0 (off) or positive")]
 Share = Annotated[float, Rule(lambda value: 0 <= value < 1, "from 0 up to, not including, 1")]
 

@@ -85,11 +85,11 @@ def load(path: Path | None, hold_out: str = STRATIFIED) -> Dataset:
         source, arrays = str(path), _read_npz(path)
     for part in ("train", "test"):
         _check(source, part, arrays[f"x_{part}"], arrays[f"y_{part}"])
-    if len(arrays["x_train"]) < 2 * LEAST_HELD_OUT:
-        raise UserError(
-            f"{source}: x_train has {len(arrays['x_train'])} images, and {2 * LEAST_HELD_OUT} are needed: "
-            f"{LEAST_HELD_OUT} are held out to choose the generator by"
-        )
+    for name, least in (("x_train", 2 * LEAST_HELD_OUT), ("x_test", LEAST_HELD_OUT)):
+        if (images := len(arrays[name])) < least:
+            raise UserError(
+                f"{source}: {name} has {images} images, and {least} are needed: {LEAST_HELD_OUT} to measure generators"
+            )
     uint8 = {name: array.astype(np.uint8, copy=False) for name, array in arrays.items()}
     return Dataset(source, **uint8, hold_out=hold_out)
 
@@ -123,8 +123,10 @@ def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             if missing := [name for name in IDX_FILES if name not in archive]:
                 raise UserError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(archive) or 'nothing'}")
-            return {name: archive[name] for name in IDX_FILES}
-    except (OSError, EOFError, zipfile.BadZipFile, ValueError) as error:
+            return {name: np.asanyarray(archive[name]) for name in IDX_FILES}
+    except UserError:
+        raise
+    except Exception as error:  # NumPy, zipfile and zlib document no common one, and a wrong header is a MemoryError.
         raise UserError(f"{path} is not a readable .npz archive: {error}") from error
 
 
@@ -143,7 +145,7 @@ def _read_idx(folder: Path, name: str) -> NDArray[np.uint8]:
         return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(
             struct.unpack_from(f">{rank}I", content, 4)
         )
-    except (OSError, EOFError, LookupError, ValueError, struct.error) as error:
+    except Exception as error:  # as above
         raise UserError(f"{found[0]} is not a whole IDX file of unsigned bytes: {error}") from error
 
 

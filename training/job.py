@@ -1,5 +1,6 @@
 """The settings of a training job, decided from what the user gives."""
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
@@ -50,7 +51,7 @@ def resolve(
         raise ConfigError(f"--preset must be one of {', '.join(PRESETS)}, not {preset}")
     if steps is not None and steps < 1:
         raise ConfigError(f"--steps must be at least 1, not {steps}")
-    if epochs is not None and not epochs > 0:
+    if epochs is not None and not 0 < epochs < math.inf:
         raise ConfigError(f"--epochs must be positive, not {epochs}")
     if given.get("classifier") not in (None, PACKAGED, OWN):
         given["classifier"] = str(Path(given["classifier"]).resolve())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 
 from digitgan.commands import GROUP_OPTIONS, command
 from digitgan.errors import require
@@ -330,8 +330,7 @@ def _table(content: Mapping[str, Any]) -> Table:
     from training.report import criteria
 
     table = Table(
-        Column("", no_wrap=True),
-        *(Column(name, no_wrap=True) for name in ("here", "reference", "target (× reference)")),
+        *("", "here", "reference", "target (× reference)"),
         title=f"{content['images']:,} images, compared with the {content['compared_with']} images",
     )
     for each in MEASURES:

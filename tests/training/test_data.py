@@ -38,8 +38,8 @@ def good() -> dict[str, Any]:
     return {
         "x_train": rng.integers(0, 256, (240, 28, 28), np.uint8),
         "y_train": np.arange(240) % 10,
-        "x_test": rng.integers(0, 256, (5, 28, 28), np.uint8),
-        "y_test": np.arange(5),
+        "x_test": rng.integers(0, 256, (20, 28, 28), np.uint8),
+        "y_test": np.arange(20) % 10,
     }
 
 
@@ -53,10 +53,11 @@ def good() -> dict[str, Any]:
         ({"x_train": np.eye(28, dtype=np.uint8)[None].repeat(240, 0)}, "x_train has only the pixels 0 and 1"),
         ({"y_train": np.arange(19) % 10}, "y_train must have one label for each of 240"),
         ({"y_train": np.arange(240) % 26 + 1}, "y_train must hold digits from 0 to 9; it holds 1 to 26"),
-        ({"y_test": np.zeros(5)}, "y_test must hold integers, not float64"),
+        ({"y_test": np.zeros(20)}, "y_test must hold integers, not float64"),
         ({"y_test": None}, "lacks y_test"),
         ({"x_test": np.zeros((28, 28), np.uint8)}, "x_test must have the shape"),
         ({name: array[:39] for name, array in good().items()}, "x_train has 39 images, and 40 are needed"),
+        ({"x_test": good()["x_test"][:19], "y_test": np.arange(19) % 9}, "x_test has 19 images, and 20 are needed"),
     ],
 )
 def test_arrays_that_are_not_mnist_like_are_named(tmp_path: Path, changed: dict[str, Any], fault: str) -> None:
@@ -90,20 +91,16 @@ def test_the_hold_out_is_every_twelfth_image_of_each_digit(dataset: Dataset) -> 
     assert len(dataset.training[0]) == len(dataset.training[1]) == len(dataset.x_train) - len(images)
 
 
-@pytest.mark.parametrize(
-    ("content", "fault"),
-    [
-        (None, "does not exist"),
-        (b"", r"is not an \.npz archive\. Save .* numpy\.savez"),
-        (b"label,pixel0", r"is not an \.npz archive\. Save .* numpy\.savez"),
-        (b"PK\x03\x04 and no more", "is not"),
-    ],
-)
+@pytest.mark.parametrize(("content", "fault"), [(None, "does not exist"), (b"", r"is not .* Save .* numpy\.savez")])
 def test_a_file_that_is_no_archive_is_named(tmp_path: Path, content: bytes | None, fault: str) -> None:
     path = tmp_path / "data.npz"
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError, match=rf"data\.npz {fault}"):
+        data.load(path)
+    np.savez(path, **good())
+    path.write_bytes(path.read_bytes().replace(b"(240, 28, 28), }" + b" " * 12, b"(" + b"9" * 15 + b", 28, 28), }"))
+    with pytest.raises(UserError, match=r"data\.npz is not a readable \.npz archive"):
         data.load(path)
 
 
@@ -115,8 +112,7 @@ def test_a_file_that_is_no_archive_is_named(tmp_path: Path, content: bytes | Non
         (gzip.compress(b"\0\0\x0d\x01\0\0\0\x05" + bytes(20)), "not a whole IDX file"),
         (gzip.compress(b"\0\0\x08\x01\0\0\0\x05" + bytes(4)), "not a whole IDX file"),
         (gzip.compress(b"\0\0\x08\x02\0\0"), "not a whole IDX file"),
-        (gzip.compress(b"\0\0"), "not a whole IDX file"),
-        (gzip.compress(bytes(range(5)) * 100)[:-12], "not a whole IDX file"),
+        (gzip.compress(b"")[:10] + b"\xff" * 99, "not a whole IDX file"),
     ],
 )
 def test_a_broken_idx_file_is_named(tmp_path: Path, dataset: Dataset, content: bytes | None, fault: str) -> None:
