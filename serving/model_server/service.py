@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import grpc
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from grpc import ServicerContext, StatusCode
 
 from serving import apis
@@ -94,9 +94,11 @@ def _unary(
     Anything else is INTERNAL, and its text stays in the log.
     """
 
-    def answer(content: Any, context: ServicerContext) -> bytes:
+    def answer(content: bytes, context: ServicerContext) -> bytes:
         try:
-            return method(content, context).SerializeToString()
+            return method(request.FromString(content), context).SerializeToString()
+        except DecodeError:  # gRPC would log a traceback
+            code, message = StatusCode.INTERNAL, f"the content is no {request.DESCRIPTOR.name}"
         except ServingError as error:
             code, message = error.code, error.message
         except Exception:
@@ -104,4 +106,4 @@ def _unary(
             code, message = StatusCode.INTERNAL, "internal error"
         context.abort(code, message)
 
-    return grpc.unary_unary_rpc_method_handler(answer, request.FromString)
+    return grpc.unary_unary_rpc_method_handler(answer)
