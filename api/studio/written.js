@@ -62,7 +62,7 @@ export async function readIdx(file) {
   const head = new DataView(content);
   const size = SIDE * SIDE;
   if (
-    content.byteLength < 16 ||
+    content.byteLength < 16 + size ||
     head.getUint32(0) !== IDX_IMAGES ||
     head.getUint32(8) !== SIDE ||
     head.getUint32(12) !== SIDE

@@ -359,7 +359,7 @@ def test_the_game_takes_a_file_as_mnist_is_distributed(
     images = handwritten[0][:20]
     good, bad = tmp_path / "t10k-images-idx3-ubyte.gz", tmp_path / "labels.gz"
     good.write_bytes(gzip.compress(struct.pack(">4I", 0x803, 20, 28, 28) + images.tobytes()))
-    bad.write_bytes(gzip.compress(b"no images"))
+    bad.write_bytes(gzip.compress(struct.pack(">4I", 0x803, 1, 28, 28)))
     page, late = open_page("play"), list[Route]()
     page.locator("#play-file").set_input_files(bad)
     expect(page.locator("#play-status")).to_contain_text("labels.gz is no IDX file")

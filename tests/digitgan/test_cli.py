@@ -47,8 +47,7 @@ MISTAKES: tuple[tuple[list[str], str], ...] = (
     (["serve", "--models", "a", "--config", "b"], "--models and --config"),
     (["serve", "--port", "0", "--models", "NOWHERE"], "holds no models"),
     (["serve", "--port", "0", "--config", "NOWHERE"], "NOWHERE"),
-    (["serve", "--port", "-1"], "'--port'"),
-    (["gateway", "--port", "70000"], "'--port'"),
+    *(([command, "--port", port], "'--port'") for command, port in (("serve", "-1"), ("gateway", "70000"))),
     (["gateway", "--model-server", "nonsense"], "DIGITGAN_MODEL_SERVER=nonsense"),
     (["up", "--host", "192.0.2.1"], "cannot listen on 192.0.2.1:8000"),
     (["up", "--port", "0", "--models", "NOWHERE"], "holds no models"),
@@ -69,7 +68,7 @@ MISTAKES: tuple[tuple[list[str], str], ...] = (
     (["models", "add", "NOWHERE"], "holds no models"),
     (["models", "list"], "models is no folder: name the base directory"),
     (["key", "a b"], "is no name"),
-    (["train", "--data", "NOWHERE"], "does not exist"),
+    *(([command, "--data", "NOWHERE"], "does not exist") for command in ("train", "train-classifier")),
     (["train", "--steps", "0"], "--steps must be at least 1"),
     (["train", "--steps", "3", "--epochs", "1"], "--epochs and --steps"),
     *((["train", "--epochs", epochs], "--epochs must be positive") for epochs in ("0", "inf")),
@@ -85,9 +84,7 @@ MISTAKES: tuple[tuple[list[str], str], ...] = (
     (["evaluate", "NOWHERE"], "holds no generator/<version>"),
     (["evaluate", "NOWHERE", "--images", "3"], "--images"),
     (["evaluate", str(MODELS_DIR), "--data", "NOWHERE"], "does not exist"),
-    (["train-classifier", "--data", "NOWHERE"], "does not exist"),
-    (["train-classifier", "--epochs", "0"], "'--epochs'"),
-    (["train-classifier", "--seed", "-1"], "'--seed'"),
+    *((["train-classifier", option, "-1"], f"'{option}'") for option in ("--epochs", "--seed")),
 )
 
 

@@ -21,7 +21,7 @@ from tests.support.commands import assert_float32, digitgan_here, stopped_after
 from tests.support.pictures import Handwritten, save_npz
 from tests.support.processes import free_port
 from tests.training.test_export import outputs_of
-from training.config import METRICS, TrainingConfig
+from training.config import METRICS, ConfigError, TrainingConfig
 from training.data import LEAST_HELD_OUT
 from training.run.metrics import read_log
 
@@ -185,6 +185,13 @@ def test_a_dry_run_prints_the_configuration_and_writes_nothing(digits_npz: Path,
     recipe = {"batch_size": 50, "dropout": 0.1, "loss": "non-saturating"}
     assert config["recipe"].items() >= recipe.items()
     assert not run.exists()
+
+
+def test_a_damaged_checkpoint_is_named(run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    (copy / f"checkpoints/ckpt-{STEPS}.index").write_bytes(b"")
+    with pytest.raises(ConfigError, match=f"ckpt-{STEPS} is damaged"):
+        digitgan_here("export", copy)
 
 
 def test_a_worker_names_missing_ones(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,8 +138,8 @@ def test_a_resumed_log_drops_what_will_be_written_again(tmp_path: Path) -> None:
     log = RunLog(path, first_step=0)
     for step in (10, 20, 30):
         log.append(step, step / 100, {"generator_loss": 0.7})
-    with path.open("a") as file:
-        file.write('{"step": 40, "ep')  # A crash cut this line short.
+    with path.open("ab") as file:
+        file.write(b'{"step": 40, "\xff')  # A crash cut this line short.
     assert [row["step"] for row in read_log(path)] == [10, 20, 30]
     RunLog(path, first_step=20)
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [10, 20]

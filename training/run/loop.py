@@ -32,7 +32,7 @@ def train(
     trainer = Trainer(config, strategy)
     state = tf.train.Checkpoint(trainer=trainer)
     if latest := tf.train.latest_checkpoint(str(run / CHECKPOINTS)):
-        state.restore(latest).assert_consumed()
+        _restore(state, latest)
     elif trainer.feature_discriminators:
         trainer.feature_discriminators.prepare(*dataset.training)
     first_step = trainer.step
@@ -94,8 +94,16 @@ def restore(config: TrainingConfig, run: Path, strategy: Any) -> Trainer:
     if latest is None:
         raise ConfigError(f"{run} has no checkpoint yet")
     trainer = Trainer(config, strategy)
-    tf.train.Checkpoint(trainer=trainer).restore(latest).assert_consumed()
+    _restore(tf.train.Checkpoint(trainer=trainer), latest)
     return trainer
+
+
+def _restore(state: Any, checkpoint: str) -> None:
+    try:
+        state.restore(checkpoint).assert_consumed()
+    except (tf.errors.OpError, IndexError, AssertionError) as error:
+        names = Path(checkpoint).with_name("checkpoint")
+        raise ConfigError(f"{checkpoint} is damaged, or of other networks; {names} may name an older one") from error
 
 
 @contextmanager

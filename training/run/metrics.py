@@ -39,7 +39,7 @@ class RunLog:
 def read_log(path: Path) -> list[dict[str, Any]]:
     """Reads a log, oldest line first; empty if there is no file. Leaves out a last line that a crash cut short."""
     rows = []
-    for line in path.read_text("utf-8").splitlines() if path.exists() else ():
+    for line in path.read_text("utf-8", "replace").splitlines() if path.exists() else ():
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:
