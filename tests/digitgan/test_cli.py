@@ -132,13 +132,6 @@ def test_a_part_that_is_not_installed_is_told_with_the_way_to_install_it(tmp_pat
     )
 
 
-def test_the_shells_completion_can_be_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
-    assert "completion installed" in digitgan("--install-completion", "bash").stdout
-    assert ".bash_completions" in (tmp_path / ".bashrc").read_text()
-
-
 def test_models_commands_say_how_to_make_a_models_config(tmp_path: Path) -> None:
     shutil.copytree(MODELS_DIR / "classifier", tmp_path / "classifier")
     done = digitgan("models", "list", "--models", ".", status=2, cwd=tmp_path)

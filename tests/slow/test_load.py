@@ -222,12 +222,22 @@ def test_slow_clients_cost_little_memory_and_disturb_no_other_client(
 KEY: Final = new_key()
 PATHS: Final = (*["/generate"] * 2, "/interpolate", "/dataset", "/score", "/v2/models/generator/infer", "/nowhere")
 BODIES: Final = (
-    *(b'{"seeds": [7]}', b'{"count": 64}', b'{"count": 4096}', b'{"count": 1024, "scale": 4}', b'{"count": 0}'),
-    *(b"not JSON", b'{"seeds": [' + b"7, " * 40_000 + b"7]}"),
+    b'{"seeds": [7]}',
+    b'{"count": 64}',
+    b'{"count": 4096}',
+    b'{"count": 1024, "scale": 4}',
+    b'{"count": 0}',
+    b"not JSON",
+    b'{"seeds": [' + b"7, " * 40_000 + b"7]}",
 )
 FIELDS: Final = (
-    *(b"Expect: 100-continue", b"Connection: close", b"Connection: Upgrade\r\nUpgrade: h2c", b"Host: y"),
-    *(b"Accept: application/x-npy", b"Accept: application/zip", b"Content-Type: application/pdf"),
+    b"Expect: 100-continue",
+    b"Connection: close",
+    b"Connection: Upgrade\r\nUpgrade: h2c",
+    b"Accept: application/zip",
+    b"Accept: application/x-npy",
+    b"Content-Type: application/pdf",
+    b"Host: y",
     b"Request-Timeout: 0.05",
 )
 

@@ -115,7 +115,10 @@ def test_the_page_tells_figures_and_story(page: Page, run: Path) -> None:
     words = (
         "7 of 8 targets are met; missed: Recall.",
         "The Fréchet distance is 4.00, 2.0 times that of real digits",
-        *("4.00 ± 0.10", "96.1 ± 0.6 %", "0.970 ± 0.010", "mature, 100 % legible"),
+        "4.00 ± 0.10",
+        "96.1 ± 0.6 %",
+        "0.970 ± 0.010",
+        "mature, 100 % legible",
         "Were the losses stable? Stable.",
         "It was smallest at step 1,000: 4.00.",
         "The published generator is the average of 3 generators, from step 200 to 1,000",
