@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import grpc
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 from grpc import ServicerContext, StatusCode
 
 from serving import apis
@@ -94,11 +94,9 @@ def _unary(
     Anything else is INTERNAL, and its text stays in the log.
     """
 
-    def answer(content: bytes, context: ServicerContext) -> bytes:
+    def answer(content: Any, context: ServicerContext) -> bytes:
         try:
-            return method(request.FromString(content), context).SerializeToString()
-        except DecodeError:  # gRPC would log a traceback
-            code, message = StatusCode.INTERNAL, f"the content is no {request.DESCRIPTOR.name}"
+            return method(content, context).SerializeToString()
         except ServingError as error:
             code, message = error.code, error.message
         except Exception:
@@ -106,4 +104,4 @@ def _unary(
             code, message = StatusCode.INTERNAL, "internal error"
         context.abort(code, message)
 
-    return grpc.unary_unary_rpc_method_handler(answer)
+    return grpc.unary_unary_rpc_method_handler(answer, request.FromString)
