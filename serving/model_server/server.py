@@ -1,5 +1,6 @@
 """The embedded model server: in this process, and as a program."""
 
+import _thread
 import logging
 import re
 import signal
@@ -111,8 +112,8 @@ def serve(options: ServerOptions, ready: Callable[[str], None] = lambda address:
     stopping = threading.Event()
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        # In a thread: the main thread may hold the very lock of the event.
-        threading.Thread(target=stopping.set).start()
+        # In a thread: this one may hold the very lock of the event, or one that threading.Thread waits for.
+        _thread.start_new_thread(stopping.set, ())
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
