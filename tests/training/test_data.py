@@ -55,7 +55,6 @@ def good() -> dict[str, Any]:
         ({"y_train": np.arange(240) % 26 + 1}, "y_train must hold digits from 0 to 9; it holds 1 to 26"),
         ({"y_test": np.zeros(20)}, "y_test must hold integers, not float64"),
         ({"y_test": None}, "lacks y_test"),
-        ({"x_test": np.zeros((28, 28), np.uint8)}, "x_test must have the shape"),
         ({name: array[:39] for name, array in good().items()}, "x_train has 39 images, and 40 are needed"),
         ({"x_test": good()["x_test"][:19], "y_test": np.arange(19) % 9}, "x_test has 19 images, and 20 are needed"),
     ],
@@ -111,7 +110,6 @@ def test_a_file_that_is_no_archive_is_named(tmp_path: Path, content: bytes | Non
         (b"\0\0\x08\x01", "not a whole IDX file of unsigned bytes: Not a gzipped file"),
         (gzip.compress(b"\0\0\x0d\x01\0\0\0\x05" + bytes(20)), "not a whole IDX file"),
         (gzip.compress(b"\0\0\x08\x01\0\0\0\x05" + bytes(4)), "not a whole IDX file"),
-        (gzip.compress(b"\0\0\x08\x02\0\0"), "not a whole IDX file"),
         (gzip.compress(b"")[:10] + b"\xff" * 99, "not a whole IDX file"),
     ],
 )

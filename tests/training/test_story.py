@@ -82,7 +82,6 @@ def test_the_story_is_what_the_run_says(story: dict[str, Any], handwritten: Hand
         (0.8, 0.2, "patterns"),
         (0.8, 0.5, "sharper"),
         (0.8, 0.8, "mature"),
-        (0.8, 1.0, "mature"),
     ],
 )
 def test_the_ends_of_the_stages(background: float, legible: float, name: str) -> None:
