@@ -31,10 +31,7 @@ def pytest_report_header() -> str:
 
 
 def pytest_configure() -> None:
-    """Lets SIGINT and SIGHUP end the processes that tests start: under ``nohup`` or ``&`` they would ignore them.
-
-    Removes the user's own settings from the environment.
-    """
+    """Removes the user's settings. Lets SIGINT and SIGHUP end what tests start, which ``nohup`` and ``&`` prevent."""
     for name in [name for name in os.environ if name.startswith("DIGITGAN_")]:
         del os.environ[name]
     signal.signal(signal.SIGINT, signal.default_int_handler)

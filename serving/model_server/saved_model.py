@@ -43,6 +43,7 @@ _STRING: Final = 7
 """TensorFlow's number of the dtype."""
 
 _CORE: Final = openvino.Core()
+openvino.Type.f32.to_dtype()  # The first call makes OpenVINO's table of dtypes: two threads in it block each other.
 
 
 class SavedModel:

@@ -94,16 +94,13 @@ def refuses(http: FaultyClient) -> bool:
         return connection.connect_ex(("127.0.0.1", http.base_url.port or 0)) != 0
 
 
-def test_settings_come_from_arguments_then_the_environment_then_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arguments_precede_the_environment_and_wrong_variables_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIGITGAN_PORT", "1234")
     monkeypatch.setenv("DIGITGAN_MODELS_DIR", "/models")
     monkeypatch.setenv("DIGITGAN_HOST", "")  # counts as absent
     settings = load_settings()
     assert (settings.port, settings.models_dir, settings.host) == (1234, Path("/models"), "127.0.0.1")
     assert load_settings(port=0).port == 0
-
-
-def test_all_wrong_variables_are_named_with_their_values(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIGITGAN_PORT", "http")
     monkeypatch.setenv("DIGITGAN_LOG_LEVEL", "loud")
     with pytest.raises(UserError, match=r"DIGITGAN_PORT=http: (.|\n)*DIGITGAN_LOG_LEVEL=loud: "):

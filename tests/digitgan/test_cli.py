@@ -77,11 +77,9 @@ MISTAKES: tuple[tuple[list[str], str], ...] = (
     (["train", "--set", "batch_size=1.5"], "batch_size must be an integer"),
     (["train", "--set", "xla=yes"], "xla must be true or false"),
     (["export", "[bold]"], "[bold] holds no run"),
-    (["report", "NOWHERE"], "holds no run"),
     (["evaluate", "NOWHERE"], "holds no generator/<version>"),
     (["evaluate", "NOWHERE", "--images", "3"], "--images"),
     (["evaluate", str(MODELS_DIR), "--data", "NOWHERE"], "does not exist"),
-    (["train-classifier", "--seed", "-1"], "'--seed'"),
 )
 
 

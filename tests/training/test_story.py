@@ -116,16 +116,13 @@ def test_an_empty_run_has_a_story_too(tmp_path: Path) -> None:
     assert json.loads(encode(story)) == story
 
 
-def test_a_long_log_is_thinned_to_means_with_more_of_the_early_steps() -> None:
+def test_a_long_log_is_thinned_to_means_with_more_of_the_early_steps_and_a_short_one_is_kept_whole() -> None:
     log = thinned([{"step": step, **dict.fromkeys(METRICS, float(step))} for step in range(1, 20_001)])
     assert len(log["step"]) <= POINTS
     assert log["generator_loss"] == log["step"]  # The means are those of the same lines.
     steps = np.array(log["step"], np.float64)
     assert (np.diff(steps) > 0).all()
     assert (steps < 5000).sum() == pytest.approx(len(steps) / 2, rel=0.05)
-
-
-def test_a_short_log_is_kept_whole_and_a_diverged_one_has_gaps() -> None:
     losses = {10: 0.5, 20: math.nan, 30: 0.25}
     rows = [{"step": step, **dict.fromkeys(METRICS, loss)} for step, loss in losses.items()]
     assert thinned(rows)["generator_loss"] == [0.5, None, 0.25]

@@ -31,6 +31,7 @@ from serving.versions.model_card import write_card
 from tests.serving.model_server.client import SECONDS, Client, config, connected, output, refused
 from tests.serving.model_server.test_calls import tensor
 from tests.support import saved_models
+from tests.support.commands import python
 from tests.support.pretrained import pretrained
 from tests.support.processes import EMBEDDED, ModelServerProcess, ServerProcess, wait_until
 
@@ -105,6 +106,16 @@ def test_a_failed_version_that_is_replaced_is_retried(
     broken.rename(base_path / "broken")
     saved_models.publish(half_plus[3], base_path, 2)
     client.wait_for_states("m", {2: "AVAILABLE", 1: "END"})
+
+
+def test_the_first_calls_of_openvino_block_no_thread() -> None:
+    code = (
+        "import sys, threading; from serving.model_server.saved_model import openvino; sys.setswitchinterval(1e-6)\n"
+        "together = threading.Barrier(8)\n"
+        "def call(): together.wait(); openvino.Type.f32.to_dtype()\n"
+        "for _ in range(8): threading.Thread(target=call).start()"
+    )
+    assert python(code).returncode == 0
 
 
 def test_a_model_outlives_its_base_path(start: Start, base_path: Path, caplog: pytest.LogCaptureFixture) -> None:
