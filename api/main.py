@@ -47,7 +47,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self.should_exit |= bool(self._arrived)  # which grew until this class's handler took over
+        self.should_exit |= bool(self._arrived)  # before uvicorn set its own handlers of signals
 
     async def main_loop(self) -> None:
         # What is there now stays. Looked through again and again, it would stop all requests for 50 ms under load.

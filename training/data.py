@@ -88,7 +88,7 @@ def load(path: Path | None, hold_out: str = STRATIFIED) -> Dataset:
     for name, least in (("x_train", 2 * LEAST_HELD_OUT), ("x_test", LEAST_HELD_OUT)):
         if (images := len(arrays[name])) < least:
             raise UserError(
-                f"{source}: {name} has {images} images, and {least} are needed: {LEAST_HELD_OUT} to measure generators"
+                f"{source}: {name} has {images} images, and {least} are needed: {LEAST_HELD_OUT} measure generators"
             )
     uint8 = {name: array.astype(np.uint8, copy=False) for name, array in arrays.items()}
     return Dataset(source, **uint8, hold_out=hold_out)

@@ -34,7 +34,7 @@ class SeedScan:
         self._inference = inference
         self._left = body.count
         of_each = body.quotas or quotas(body.count, body.balance) or [body.count] * CLASSES
-        self._quotas = np.array([min(most, body.count) for most in of_each])  # any integer, of a client
+        self._quotas = np.array([min(most, body.count) for most in of_each])  # a client may send more than an int64
 
     async def parts(self, on_scanned: Callable[[int], None]) -> AsyncGenerator[Records]:
         """Yields the digits that each block keeps, maybe none, and calls ``on_scanned`` with the block's size before.

@@ -52,7 +52,7 @@ def _open_client(url: str | None, models: Path | None = None, retry_s: float = 0
                 from digitgan.local_service import local_service
 
                 typer.echo("Starting a service …", err=True)
-                with deferred_signals():  # Its threads end with the block, which it must have entered.
+                with deferred_signals():  # A stop before the service is in ``opened`` would leave its threads running.
                     url = opened.enter_context(local_service(models))
             client = opened.enter_context(Client(url, retry_s=retry_s))
             while models and not client.ready():

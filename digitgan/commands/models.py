@@ -157,7 +157,7 @@ def promote(
     """
     from serving.versions.roll_out import CANARY, STABLE
 
-    with _roll_out(models, model_server, poll_s, alone=True) as roll_out:
+    with _roll_out(models, model_server, poll_s, exclusive=True) as roll_out:
         if version == NEWEST:
             newest = newest_version(models / model)
             if newest is None:
@@ -184,7 +184,7 @@ def rollback(
         digitgan models rollback generator
         digitgan models rollback generator --model-server localhost:8500
     """
-    with _roll_out(models, model_server, poll_s, alone=True) as roll_out:
+    with _roll_out(models, model_server, poll_s, exclusive=True) as roll_out:
         roll_out.rollback(model)
 
 
@@ -210,8 +210,8 @@ def add(
 
 
 @contextmanager
-def _roll_out(models: Path, target: str | None, poll_s: float = 1.0, *, alone: bool = False) -> Iterator["RollOut"]:
-    """``alone``: to change labels. A change in between would be lost, for each command writes all labels."""
+def _roll_out(models: Path, target: str | None, poll_s: float = 1.0, *, exclusive: bool = False) -> Iterator["RollOut"]:
+    """``exclusive``: no other command changes labels meanwhile. Each writes all labels, so one change would be lost."""
     from serving.files import locked
     from serving.tf_serving.server_config import MODELS_CONFIG
     from serving.versions.roll_out import RollOut, connected
@@ -225,7 +225,7 @@ def _roll_out(models: Path, target: str | None, poll_s: float = 1.0, *, alone: b
             else f"{models} is no folder: name the base directory of the models with --models"
         )
     refusal = f"another command is changing the labels in {models} right now: repeat this one when it has ended"
-    lock = locked(models / f".{MODELS_CONFIG}.lock", refusal) if alone else nullcontext()
+    lock = locked(models / f".{MODELS_CONFIG}.lock", refusal) if exclusive else nullcontext()
     with lock, connected(target or "127.0.0.1:8500") as servers:
         yield RollOut(models, servers, typer.echo, poll_s)
 

@@ -19,7 +19,7 @@ def write_card(version_dir: Path, facts: dict[str, Any]) -> None:
         name: {"sha256": sha256_of(path), "bytes": path.stat().st_size} for name, path in _files_of(version_dir).items()
     }
     content = json.dumps({**facts, "files": files}, indent=2) + "\n"
-    write_atomically(version_dir / MODEL_CARD, content, version_dir.resolve().parent)  # The version holds nothing else.
+    write_atomically(version_dir / MODEL_CARD, content, version_dir.resolve().parent)  # A version has no other file.
 
 
 def read_card(version_dir: Path) -> dict[str, Any]:

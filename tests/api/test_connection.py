@@ -155,7 +155,8 @@ def test_the_gateway_does_not_wait_for_a_slow_header(impatient: GatewayClient, s
         def is_closed() -> bool:
             try:
                 with contextlib.suppress(TimeoutError):
-                    received.extend(piece := connection.recv(2**16))
+                    piece = connection.recv(2**16)
+                    received.extend(piece)
                     return not piece
                 connection.sendall(start[-1:])
             except OSError:
@@ -270,7 +271,9 @@ def test_a_body_of_ten_times_the_limit_is_not_kept(http: GatewayClient, length: 
 def test_as_many_connections_as_there_may_be_files() -> None:
     """In a process of its own: a limit once lowered stays."""
     code = (
-        "import resource as r; from api.main import allow_connections; r.setrlimit(r.RLIMIT_NOFILE, (64, 1000)); "
-        "print(allow_connections(500), r.getrlimit(r.RLIMIT_NOFILE)[0], allow_connections(2048))"
+        "import resource\n"
+        "from api.main import allow_connections\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 1000))\n"
+        "print(allow_connections(500), resource.getrlimit(resource.RLIMIT_NOFILE)[0], allow_connections(2048))\n"
     )
     assert python(code).stdout.split() == ["500", "884", "616"]

@@ -58,7 +58,6 @@ def test_a_browser_asks_each_time_whether_a_file_has_changed(http: httpx.Client)
 
 
 def test_every_answer_is_guarded(faulty: FaultyClient) -> None:
-    """``assert_problem`` checks it of failures."""
     for path in ("/healthz/live", "/digits/7.png", "/openapi.json", "/metrics", "/problems/timeout"):
         answer = faulty.get(path, headers={"Origin": "https://evil.example"})
         assert answer.status_code == 200
@@ -123,7 +122,6 @@ def test_every_type_of_problem_has_its_page(http: httpx.Client) -> None:
     "path", ["/", "/docs", "/docs/files/swagger-ui.css", "/openapi.json", "/problems/timeout", "/digits/7.png", "/v2"]
 )
 def test_head_is_answered_as_get_is_and_other_methods_are_not(http: httpx.Client, path: str) -> None:
-    """tests/fuzz/test_schemathesis.py tries all methods on all paths of the document."""
     head, got = http.head(path), http.get(path)
     assert (head.status_code, head.content) == (200, b"")
     own = ("date", "x-request-id", "transfer-encoding")

@@ -7,13 +7,12 @@ import re
 import struct
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import FloatRect, Locator, Page, Route, expect
 
 from tests.browser.conftest import DESKTOP, PHONE, Open
 from tests.support import pictures
@@ -35,27 +34,33 @@ def digit(studio: str, seed: int) -> Pixels:
     return pictures.pixels_of(httpx.get(f"{studio}/digits/{seed}.png").content)
 
 
+def box_of(element: Locator) -> FloatRect:
+    box = element.bounding_box()
+    assert box
+    return box
+
+
 def seeds_on(page: Page) -> list[int]:
     return list(page.locator("#tiles").evaluate("(wall) => [...wall.children].map((one) => +one.dataset.seed)"))
 
 
 def test_a_screenful_is_one_request_and_scrolling_brings_the_next(open_page: Open, studio: str) -> None:
     page = open_page()
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url) if request.method == "POST" else None)
+    methods: list[str] = []
+    page.on("request", lambda request: methods.append(request.method))
     page.reload()
     page.locator("#tiles button:nth-child(100)").wait_for()
     first = len(seeds_on(page))
-    bottom: Any = page.locator(f"#tiles button:nth-child({first})").bounding_box()
+    bottom = box_of(page.locator(f"#tiles button:nth-child({first})"))
     assert bottom["y"] + bottom["height"] >= 860, "one request fills the screen"
     page.wait_for_load_state("networkidle")
     before = len(seeds_on(page))
-    assert len(asked) <= 3, "a screen, and the next one in advance"
+    assert methods.count("POST") <= 3, "a screen, and the next one in advance"
     page.mouse.wheel(0, 100_000)
     page.locator(f"#tiles button:nth-child({before + 1})").wait_for()
     seeds = seeds_on(page)
     assert seeds == list(range(len(seeds)))
-    assert len(asked) <= len(seeds) / 100
+    assert methods.count("POST") <= len(seeds) / 100
     assert np.array_equal(pixels_of(page, f'[data-seed="{before}"] canvas'), digit(studio, before))
 
 
@@ -82,9 +87,15 @@ def test_the_index_ends_in_words(open_page: Open, failing_page: Page) -> None:
 def test_what_is_kept_can_be_linked_and_taken_away(open_page: Open, studio: str) -> None:
     page = open_page()
     dock = page.get_by_role("complementary", name="Kept digits")
-    late: list[Route] = []  # the first reading
-    wanted = '{"seeds":[3],"labels":true}'
-    page.route("**/generate", lambda one: (late.append if one.request.post_data == wanted else Route.continue_)(one))
+    late: list[Route] = []
+
+    def hold_the_first_reading(route: Route) -> None:
+        if route.request.post_data == '{"seeds":[3],"labels":true}':
+            late.append(route)
+        else:
+            route.continue_()
+
+    page.route("**/generate", hold_the_first_reading)
     for seed in (3, 17):
         page.get_by_role("button", name=f"Seed {seed}", exact=True).first.click()
         expect(dock.locator("#dock-seed")).to_have_text(f"Seed {seed}")
@@ -128,7 +139,7 @@ def test_dragging_leads_from_one_seed_to_the_other(open_page: Open, studio: str)
     page = open_page("walk?from=3&to=8")
     for canvas, seed in (("#walk-from", 3), ("#walk-to", 8)):
         assert np.array_equal(pixels_of(page, canvas), digit(studio, seed))
-    box: Any = page.locator("#walk-now").bounding_box()
+    box = box_of(page.locator("#walk-now"))
     middle = box["y"] + box["height"] / 2
     page.mouse.move(box["x"] + box["width"] / 2, middle)
     page.mouse.down()
@@ -216,11 +227,11 @@ def test_slider_and_curves_have_one_axis(open_page: Open) -> None:
         slider.focus()
         page.keyboard.press("ArrowLeft")
         expect(slider).to_have_attribute("aria-valuetext", "step 200, first shapes, 0.0\u00a0% legible")
-        box: Any = slider.bounding_box()
+        box = box_of(slider)
         thumb = box["x"] + 8 + (box["width"] - 16) * float(slider.input_value()) / 1000
         expect(page.locator("#plots .cursor")).to_have_count(3)
         for cursor in page.locator("#plots .cursor").all():
-            line: Any = cursor.bounding_box()
+            line = box_of(cursor)
             assert abs(line["x"] + line["width"] / 2 - thumb) < 2
 
 
@@ -236,8 +247,8 @@ def test_what_was_measured_on_the_way_stands_under_the_losses_and_the_verdict_is
     page = open_page("learned")
     measured = page.get_by_role("img", name="Measures of the digits over the steps")
     expect(measured).to_contain_text("digits legible")
-    axis: Any = page.locator("#plots .cursor").last.bounding_box()
-    curve: Any = measured.locator(".curve.legible").bounding_box()
+    axis = box_of(page.locator("#plots .cursor").last)
+    curve = box_of(measured.locator(".curve.legible"))
     assert abs(curve["x"] + curve["width"] - axis["x"]) < 3, "the last evaluation is at the last step"
     expect(page.locator("#verdict")).to_contain_text("legible is the share that a classifier reads with confidence")
     expect(page.get_by_role("heading", level=2, name="The losses were stable.")).to_be_visible()
@@ -255,7 +266,7 @@ def test_a_version_without_a_story_says_so(failing_page: Page) -> None:
 
 def write(page: Page, points: list[tuple[int, int]], *, touch: bool = False) -> None:
     """Writes a stroke with the mouse or a finger; the points are those of a pad of 280×280."""
-    box: Any = page.locator("#pad").bounding_box()
+    box = box_of(page.locator("#pad"))
     scale = box["width"] / 280
     x, y = (np.array(points) * scale + [box["x"], box["y"]]).T
     if touch:

@@ -76,7 +76,8 @@ MISTAKES: tuple[tuple[list[str], str], ...] = (
     (["train", "--set", "dropout"], "dropout must be a number"),
     (["train", "--set", "batch_size=1.5"], "batch_size must be an integer"),
     (["train", "--set", "xla=yes"], "xla must be true or false"),
-    (["export", "[bold]"], "[bold] holds no run"),
+    *(([command, "[bold]"], "[bold] holds no run") for command in ("export", "report")),
+    (["train-classifier", "--seed", "-1"], "'--seed'"),
     (["evaluate", "NOWHERE"], "holds no generator/<version>"),
     (["evaluate", "NOWHERE", "--images", "3"], "--images"),
     (["evaluate", str(MODELS_DIR), "--data", "NOWHERE"], "does not exist"),
@@ -117,7 +118,6 @@ def test_no_module_of_the_users_own_is_taken_for_one_of_this_package_or_its_libr
 
 
 def test_a_part_that_is_not_installed_is_told_with_the_way_to_install_it(tmp_path: Path) -> None:
-    """A process that can't find TensorFlow, as in an installation of the gateway alone."""
     code = "import sys; sys.modules['tensorflow'] = None; from digitgan.cli import main; main()"
     done = python(code, "train", cwd=tmp_path)
     assert done.returncode == 2

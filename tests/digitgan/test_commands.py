@@ -97,11 +97,5 @@ def test_a_key_is_printed_with_the_entry_that_lets_it_in(model_server: str, monk
 
 
 def test_a_service_for_a_command_alone_wants_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the environment says for a gateway that is started from it."""
     monkeypatch.setenv("DIGITGAN_API_KEYS", f"carol:{hash_of('secret')}")
     digitgan("generate", "--local", "--seed", "7")
-
-
-def test_sigterm_while_the_service_for_a_command_alone_starts_ends_it_too() -> None:
-    done = stopped_after("threading.Thread.start", signal.SIGTERM, "generate", "--local", "--seed", 7, only="(run)")
-    assert (done.returncode, done.stderr) == (128 + signal.SIGTERM, "Starting a service …\n\nStopped.\n")

@@ -84,11 +84,13 @@ def test_sigterm_while_it_starts_ends_the_model_server_too() -> None:
 @pytest.mark.parametrize(
     ("command", "function"),
     [
-        ("serve", "dataclasses.dataclass"),  # Modules call it while they are imported.
-        ("gateway", "fastapi.FastAPI.include_router"),
-        ("up", "fastapi.FastAPI.include_router"),
+        ("serve --port 0", "dataclasses.dataclass"),  # Modules call it while they are imported.
+        ("gateway --port 0", "fastapi.FastAPI.include_router"),
+        ("up --port 0", "fastapi.FastAPI.include_router"),
+        ("generate --local --seed 7", "fastapi.FastAPI.include_router"),
     ],
 )
 def test_sigterm_counts_where_what_is_imported_swallows_exceptions(command: str, function: str) -> None:
-    done = stopped_after(function, signal.SIGTERM, command, "--port", "0", lost=True)
+    done = stopped_after(function, signal.SIGTERM, *command.split(), lost=True)
     assert done.returncode in (0, 128 + signal.SIGTERM), done.stderr
+    assert "seed 7" not in done.stdout

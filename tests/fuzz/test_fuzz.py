@@ -195,6 +195,5 @@ def test_the_inference_protocol(http: GatewayClient, model: str, content: bytes,
 
 @fuzz(scheme=st.sampled_from(["", "Bearer ", "Basic ", "basic"]), rest=VISIBLE)
 def test_the_check_of_keys(http: GatewayClient, scheme: str, rest: str) -> None:
-    """Only the key's own header field gives access."""
     headers = {b"Authorization": (scheme + rest).strip().encode("latin-1")}
     assert http.get("/digits/7.png", headers=headers).status_code == 401

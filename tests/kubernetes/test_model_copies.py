@@ -39,7 +39,6 @@ def here(words: list[str], found: Mapping[str, Path]) -> list[str]:
 
 @pytest.mark.parametrize("workload", ["gateway", "model-server", "roll-out"])
 def test_the_models_of_the_image_arrive(workload: str, tmp_path: Path) -> None:
-    """What `digitgan models add` copies, and what it keeps, tests/serving/test_roll_out.py shows."""
     objects = render("base model-volume") if workload == "roll-out" else render("base")
     copy, *add = [one for one in containers([find(objects, "Deployment", workload)]) if one["name"] in COPYING]
     stage = (ROOT / "Dockerfile").read_text().partition("FROM scratch AS models")[2]

@@ -44,7 +44,6 @@ async def error_of(client: library.ModelClient, **more: Any) -> library.ModelSer
 async def test_only_what_is_unavailable_is_tried_again_and_once(
     server: MisbehavingServer, client: library.ModelClient, code: grpc.StatusCode
 ) -> None:
-    """tests/api/test_models.py has what becomes of each code over HTTP."""
     server.behaviour = failing(code)
     error = await error_of(client)
     assert (error.code, error.model) == (code.name, GENERATOR)
@@ -98,7 +97,6 @@ async def test_only_a_missing_version_of_a_served_model_is_the_callers_mistake(
     statuses: list[tuple[int, int]],
     error: type[library.ModelServerError],
 ) -> None:
-    """NOT_FOUND has several meanings."""
     server.behaviour = failing(grpc.StatusCode.NOT_FOUND, "Servable not found for request")
     server.statuses = {GENERATOR: statuses} if statuses else {}
     assert type(await error_of(client, version=2)) is error

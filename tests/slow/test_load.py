@@ -425,7 +425,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.mark.parametrize("work", [Cluster.replace_everything, Cluster.kill_each_server])
 def test_no_request_fails_meanwhile(cluster: Cluster, work: Callable[[Cluster], None]) -> None:
-    """There are RATE of them a second."""
     numbers = itertools.count()
     # Never expiring: httpx may close an expired connection that another thread has just taken.
     with httpx.Client(timeout=60, limits=httpx.Limits(max_connections=None, keepalive_expiry=None)) as client:

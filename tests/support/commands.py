@@ -36,12 +36,10 @@ _STOPPING_ITSELF = """
 import contextlib, os, pkgutil, sys
 from unittest import mock
 from digitgan.cli import main
-number, function, only, lost = int(sys.argv.pop(1)), sys.argv.pop(1), sys.argv.pop(1), sys.argv.pop(1) == "True"
+number, function, lost = int(sys.argv.pop(1)), sys.argv.pop(1), sys.argv.pop(1) == "True"
 original = pkgutil.resolve_name(function)
 
 def stopping(*arguments, **named):
-    if only not in repr(arguments):
-        return original(*arguments, **named)
     patch.stop()
     returned = original(*arguments, **named)
     with contextlib.suppress(BaseException if lost else ()):
@@ -54,14 +52,12 @@ main()
 """
 
 
-def stopped_after(
-    function: str, number: int, *arguments: object, only: str = "", lost: bool = False
-) -> subprocess.CompletedProcess[str]:
+def stopped_after(function: str, number: int, *command: object, lost: bool = False) -> subprocess.CompletedProcess[str]:
     """Runs a command that gets a signal when it has called a function, given by its full name, for the first time.
 
-    ``only``: words in the arguments of the call that counts. ``lost``: what called the function swallows exceptions.
+    ``lost``: what called the function swallows exceptions.
     """
-    return python(_STOPPING_ITSELF, str(number), function, only, str(lost), *map(str, arguments))
+    return python(_STOPPING_ITSELF, str(number), function, str(lost), *map(str, command))
 
 
 def digitgan_here(*arguments: object) -> Result:

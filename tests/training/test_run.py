@@ -147,7 +147,6 @@ def stopped(number: signal.Signals, run: Path, *arguments: str | Path) -> None:
 
 
 def test_control_c_saves_a_run_and_stops(data: Path, tmp_path: Path) -> None:
-    """How it goes on, to the last bit, is tested in tests/slow/test_training.py."""
     run = tmp_path / "run"
     few = ("--set", "batch_size=8", "--set", "evaluate_every=0", "--classifier", str(MODELS_DIR))
     publishing = ("--index-seeds", "20", "--no-export")
@@ -195,7 +194,6 @@ def test_a_damaged_checkpoint_is_named(run: Path, tmp_path: Path) -> None:
 
 
 def test_a_worker_names_missing_ones(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """tests/slow/test_training.py has two that run."""
     copy = shutil.copytree(run, tmp_path / "run")
     with socket.socket() as reserved:  # No other process can take the address.
         reserved.bind(("127.0.0.1", 0))
