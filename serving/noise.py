@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
+from numpy.polynomial.polynomial import polyval
 from numpy.typing import NDArray
 
 from serving.contract import MAX_SEED, NOISE_DIM
@@ -22,40 +23,42 @@ _SPLIT: Final = 0.425
 _SPLIT_SQUARED: Final = 0.180625  # not _SPLIT * _SPLIT, which rounds to its neighbour
 
 
-def _powers(*coefficients: tuple[float, float]) -> _Float64s:
-    """Returns the coefficients of a numerator and its denominator, from the power 0 upwards, as [8, 2, 1]."""
-    return np.array(coefficients)[:, :, np.newaxis]
-
-
-_CENTRE: Final = _powers(
-    (3.3871328727963666080e0, 1.0),
-    (1.3314166789178437745e2, 4.2313330701600911252e1),
-    (1.9715909503065514427e3, 6.8718700749205790830e2),
-    (1.3731693765509461125e4, 5.3941960214247511077e3),
-    (4.5921953931549871457e4, 2.1213794301586595867e4),
-    (6.7265770927008700853e4, 3.9307895800092710610e4),
-    (3.3430575583588128105e4, 2.8729085735721942674e4),
-    (2.5090809287301226727e3, 5.2264952788528545610e3),
+_CENTRE: Final = np.array(
+    [
+        (3.3871328727963666080e0, 1.0),
+        (1.3314166789178437745e2, 4.2313330701600911252e1),
+        (1.9715909503065514427e3, 6.8718700749205790830e2),
+        (1.3731693765509461125e4, 5.3941960214247511077e3),
+        (4.5921953931549871457e4, 2.1213794301586595867e4),
+        (6.7265770927008700853e4, 3.9307895800092710610e4),
+        (3.3430575583588128105e4, 2.8729085735721942674e4),
+        (2.5090809287301226727e3, 5.2264952788528545610e3),
+    ]
 )
-_TAIL: Final = _powers(
-    (1.42343711074968357734e0, 1.0),
-    (4.63033784615654529590e0, 2.05319162663775882187e0),
-    (5.76949722146069140550e0, 1.67638483018380384940e0),
-    (3.64784832476320460504e0, 6.89767334985100004550e-1),
-    (1.27045825245236838258e0, 1.48103976427480074590e-1),
-    (2.41780725177450611770e-1, 1.51986665636164571966e-2),
-    (2.27238449892691845833e-2, 5.47593808499534494600e-4),
-    (7.74545014278341407640e-4, 1.05075007164441684324e-9),
+"""The coefficients of a numerator and its denominator, from the power 0 upwards."""
+_TAIL: Final = np.array(
+    [
+        (1.42343711074968357734e0, 1.0),
+        (4.63033784615654529590e0, 2.05319162663775882187e0),
+        (5.76949722146069140550e0, 1.67638483018380384940e0),
+        (3.64784832476320460504e0, 6.89767334985100004550e-1),
+        (1.27045825245236838258e0, 1.48103976427480074590e-1),
+        (2.41780725177450611770e-1, 1.51986665636164571966e-2),
+        (2.27238449892691845833e-2, 5.47593808499534494600e-4),
+        (7.74545014278341407640e-4, 1.05075007164441684324e-9),
+    ]
 )
-_FAR_TAIL: Final = _powers(
-    (6.65790464350110377720e0, 1.0),
-    (5.46378491116411436990e0, 5.99832206555887937690e-1),
-    (1.78482653991729133580e0, 1.36929880922735805310e-1),
-    (2.96560571828504891230e-1, 1.48753612908506148525e-2),
-    (2.65321895265761230930e-2, 7.86869131145613259100e-4),
-    (1.24266094738807843860e-3, 1.84631831751005468180e-5),
-    (2.71155556874348757815e-5, 1.42151175831644588870e-7),
-    (2.01033439929228813265e-7, 2.04426310338993978564e-15),
+_FAR_TAIL: Final = np.array(
+    [
+        (6.65790464350110377720e0, 1.0),
+        (5.46378491116411436990e0, 5.99832206555887937690e-1),
+        (1.78482653991729133580e0, 1.36929880922735805310e-1),
+        (2.96560571828504891230e-1, 1.48753612908506148525e-2),
+        (2.65321895265761230930e-2, 7.86869131145613259100e-4),
+        (1.24266094738807843860e-3, 1.84631831751005468180e-5),
+        (2.71155556874348757815e-5, 1.42151175831644588870e-7),
+        (2.01033439929228813265e-7, 2.04426310338993978564e-15),
+    ]
 )
 
 _SQRT_HALF: Final = 0.7071067811865476
@@ -101,24 +104,14 @@ def _normal(words: NDArray[np.uint64]) -> _Float64s:
     z = np.empty_like(q)
     in_tail = np.abs(q) > _SPLIT
     centre, tail = q[~in_tail], q[in_tail]
-    z[~in_tail] = centre * _quotient(_CENTRE, _SPLIT_SQUARED - centre * centre)
+    z[~in_tail] = centre * np.divide(*polyval(_SPLIT_SQUARED - centre * centre, _CENTRE))
     r = np.sqrt(-_log(0.5 - np.abs(tail)))
-    magnitude = _quotient(_TAIL, r - 1.6)
+    magnitude = np.divide(*polyval(r - 1.6, _TAIL))
     far = r > 5.0  # about one number in 36 billion
     if far.any():
-        magnitude[far] = _quotient(_FAR_TAIL, r[far] - 5.0)
+        magnitude[far] = np.divide(*polyval(r[far] - 5.0, _FAR_TAIL))
     z[in_tail] = np.copysign(magnitude, tail)
     return z
-
-
-def _quotient(coefficients: _Float64s, x: _Float64s) -> _Float64s:
-    """Returns the quotient of two polynomials at ``x`` [M] by Horner's rule, both at once."""
-    value = coefficients[-1] * x + coefficients[-2]
-    for coefficient in coefficients[-3::-1]:
-        value *= x
-        value += coefficient
-    quotient: _Float64s = value[0] / value[1]
-    return quotient
 
 
 def _log(x: _Float64s) -> _Float64s:
@@ -128,10 +121,5 @@ def _log(x: _Float64s) -> _Float64s:
     m = np.where(low, m * 2, m)
     e = e - low
     s = (m - 1) / (m + 1)
-    s2 = s * s
-    series = _ATANH[-1] * s2 + _ATANH[-2]
-    for coefficient in reversed(_ATANH[:-2]):
-        series *= s2
-        series += coefficient
-    logarithm: _Float64s = e * _LN_2 + 2 * s * series
+    logarithm: _Float64s = e * _LN_2 + 2 * s * polyval(s * s, _ATANH)
     return logarithm

@@ -8,9 +8,10 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn
 
@@ -34,7 +35,9 @@ class InProcessTransport:
 
     async def call(self, method: str, request: Message, timeout_s: float) -> bytes:
         """Returns the answer of a method. Raises grpc.aio.AioRpcError."""
-        context = _Context()
+        waiting = threading.Event()
+        waiting.set()
+        context = _Context(waiting.is_set)
         work = partial(self._handlers[method].unary_unary, request, context)
         try:
             async with asyncio.timeout(timeout_s):
@@ -42,20 +45,18 @@ class InProcessTransport:
         except TimeoutError:
             context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
         finally:
-            context.active = False
+            waiting.clear()
 
     async def close(self) -> None:
         """Waits for the calls under way."""
         await asyncio.to_thread(self._threads.shutdown)
 
 
+@dataclass
 class _Context:
     """What the service uses of a call, as gRPC's ServicerContext."""
 
-    active = True
-
-    def is_active(self) -> bool:
-        return self.active
+    is_active: Callable[[], bool]
 
     def abort(self, code: grpc.StatusCode, details: str) -> NoReturn:
         raise grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details)

@@ -73,7 +73,7 @@ class Manager:
                 number = model.config.labels.get(spec.version_label) if model else None
                 if number is None:
                     raise invalid_argument(f"Unrecognized servable version label: {spec.version_label}")
-            available = model.available() if model else ()
+            available = model.available if model else ()
             version = next((each for each in available if number in (None, each.number)), None)
             if version is None or version.loaded is None:
                 wanted = f"Latest({spec.name})" if number is None else f"Specific({spec.name}, {number})"
@@ -123,7 +123,7 @@ class Manager:
         if model is None:
             return
         with self._changed:
-            available = {version.number for version in model.available()}
+            available = {version.number for version in model.available}
         for label, number in config.labels.items():
             if model.config.labels.get(label, number) != number and number not in available:
                 raise ServingError(
@@ -134,7 +134,7 @@ class Manager:
 
     def _is_available(self, name: str) -> bool:
         model = self._models[name]
-        if model.available():
+        if model.available:
             return True
         versions = model.versions()
         failed = [version for version in versions if version.error is not None]

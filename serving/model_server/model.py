@@ -6,7 +6,7 @@ New versions are loaded before old ones are unloaded. An unwanted version serves
 import logging
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -61,6 +61,8 @@ class Model:
         self.config = config
         self.polled = False
         """Whether the base path has been read, since ``config`` was set."""
+        self.available: Sequence[Version] = ()
+        """The available versions, newest first."""
         self._options = options
         self._changed = changed
         self._versions: dict[int, Version] = {}
@@ -86,10 +88,6 @@ class Model:
     def versions(self) -> list[Version]:
         """Returns the versions known, newest first. Hold the lock of ``changed`` while reading them."""
         return [self._versions[number] for number in sorted(self._versions, reverse=True)]
-
-    def available(self) -> list[Version]:
-        """Returns the available versions, newest first."""
-        return [version for version in self.versions() if version.state == State.AVAILABLE]
 
     def _follow(self) -> None:
         self._round()
@@ -178,9 +176,9 @@ class Model:
             _log.info("%s: available after %.0f ms", title, 1000 * (time.monotonic() - started))
 
     def _unload_unwanted(self, wanted: dict[int, StoredVersion]) -> None:
-        served = any(version.number in wanted for version in self.available())
+        served = any(version.number in wanted for version in self.available)
         if served or not wanted:
-            for version in self.available():
+            for version in self.available:
                 if version.number not in wanted:
                     self._unload(version)
 
@@ -201,4 +199,5 @@ class Model:
         with self._changed:
             version.state = state
             version.error = error
+            self.available = [one for one in self.versions() if one.state == State.AVAILABLE]
             self._changed.notify_all()
