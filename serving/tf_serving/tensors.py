@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from serving.apis import TensorProto
 
-MAX_BYTES: Final = 2**31 - 1
-"""The largest array read, in bytes: protobuf's limit for a message. It stops short lists with huge shapes."""
+MAX_BYTES: Final = 64 * 2**20
+"""The largest array that a typed list fills, in bytes: a list of one value can claim any shape."""
 
 # dtype number -> (TensorFlow's name, NumPy's name, the list's field). The numbers and names are those of
 # tensorflow/core/framework/types.proto and DataTypeString, the fields those of tensor.proto.
@@ -62,7 +62,7 @@ def to_array(proto: TensorProto) -> NDArray[Any]:
     """Returns the array in ``proto``; of ``tensor_content``, it is a read-only view.
 
     Raises TensorError for a dtype that is missing or not supported, an unknown rank, a negative dimension,
-    content that doesn't fill the shape exactly or isn't of the dtype, or more than MAX_BYTES.
+    content that doesn't fill the shape exactly or isn't of the dtype, or a list for more than MAX_BYTES.
     """
     if proto.dtype not in _DTYPES:
         raise TensorError(f"unsupported dtype {dtype_name(proto.dtype)}" if proto.dtype else "no dtype")
@@ -74,8 +74,8 @@ def to_array(proto: TensorProto) -> NDArray[Any]:
     if any(size < 0 for size in shape):
         raise TensorError(f"shape {shape} has a negative dimension")
     count, content = math.prod(shape), proto.tensor_content
-    if count * dtype.itemsize > MAX_BYTES:
-        raise TensorError(f"shape {shape} of {numpy_name} is larger than {MAX_BYTES} bytes")
+    if not content and count * dtype.itemsize > MAX_BYTES:
+        raise TensorError(f"shape {shape} of {numpy_name} is larger than {MAX_BYTES} bytes: send tensor_content")
     if content and len(content) != count * dtype.itemsize:
         raise TensorError(f"{len(content)} bytes of content do not fill shape {shape} of {numpy_name}")
     if content and dtype.kind == "b" and content.translate(None, b"\0\1"):
