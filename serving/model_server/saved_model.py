@@ -149,7 +149,7 @@ def load(path: Path, threads: int = 0) -> SavedModel:
     Raises ServingError: NOT_FOUND without a graph for serving, DATA_LOSS for a graph that can't be parsed,
     OUT_OF_RANGE for a variables file that is too short, UNIMPLEMENTED for a graph that OpenVINO can't run.
     """
-    meta_graph = _read(path)
+    saved = _read(path)
     hints = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": "f32",
@@ -157,10 +157,9 @@ def load(path: Path, threads: int = 0) -> SavedModel:
     }
     if threads:
         hints["INFERENCE_NUM_THREADS"] = threads
-    signature_defs = apis.SignatureDefMap()
+    signature_defs = apis.SignatureDefMap(signature_def=saved.meta_graphs[0].signature_def)
     compiled: dict[str, tuple[Any, Any] | None] = {}
-    for name, proto in meta_graph.signature_def.items():
-        signature_defs.signature_def[name].CopyFrom(proto)
+    for name, proto in signature_defs.signature_def.items():
         if proto.method_name not in _METHODS:
             continue
         if any(info.dtype == _STRING for info in (*proto.inputs.values(), *proto.outputs.values())):
@@ -168,7 +167,7 @@ def load(path: Path, threads: int = 0) -> SavedModel:
         if any(info.tensor_shape.unknown_rank for info in proto.inputs.values()):
             raise _unsupported(path, name, "an input has an unknown rank")
         try:
-            compiled[name] = _compile(_converted(path, meta_graph, name), hints, name == SIGNATURE)
+            compiled[name] = _compile(_converted(path, saved, proto), hints, name == SIGNATURE)
         except RuntimeError as error:
             if _UNINITIALIZED not in str(error) or (path / _VARIABLES / "variables.index").exists():
                 raise _load_error(path, name, error) from error
@@ -176,25 +175,26 @@ def load(path: Path, threads: int = 0) -> SavedModel:
     return SavedModel(path, signature_defs, compiled)
 
 
-def _read(path: Path) -> apis.MetaGraphDef:
+def _read(path: Path) -> apis.SavedModel:
+    """Returns the SavedModel with its graph for serving alone."""
     try:
         saved = apis.SavedModel.FromString((path / _GRAPH).read_bytes())
     except OSError as error:
         raise ServingError(StatusCode.NOT_FOUND, f"no {_GRAPH} in {path}") from error
     except DecodeError as error:
         raise ServingError(StatusCode.DATA_LOSS, f"the graph in {path} can't be parsed: {error}") from error
-    for meta_graph in saved.meta_graphs:
+    for at, meta_graph in enumerate(saved.meta_graphs):
         if _SERVING_TAG in meta_graph.meta_info_def.tags:
-            return meta_graph
+            del saved.meta_graphs[at + 1 :], saved.meta_graphs[:at]
+            return saved
     raise ServingError(StatusCode.NOT_FOUND, f'no graph with the tag "{_SERVING_TAG}" in {path}')
 
 
-def _converted(path: Path, meta_graph: apis.MetaGraphDef, name: str) -> Any:
-    """Returns a signature as OpenVINO's own graph. OpenVINO reads the signature ``serving_default`` only."""
-    saved = apis.SavedModel(saved_model_schema_version=1, meta_graphs=[meta_graph])
+def _converted(path: Path, saved: apis.SavedModel, signature: apis.SignatureDef) -> Any:
+    """Returns a signature as OpenVINO's own graph, and leaves it in ``saved`` alone: OpenVINO reads one only."""
     signatures = saved.meta_graphs[0].signature_def
     signatures.clear()
-    signatures[SIGNATURE].CopyFrom(meta_graph.signature_def[name])
+    signatures[SIGNATURE].CopyFrom(signature)
     with tempfile.TemporaryDirectory() as directory:
         target = Path(directory)
         (target / _GRAPH).write_bytes(saved.SerializeToString())
