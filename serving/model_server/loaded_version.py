@@ -23,7 +23,7 @@ from serving.model_server.options import ServerOptions
 from serving.model_server.saved_model import Arrays, SavedModel, load
 from serving.versions.model_card import CardError, verify
 
-ROWS_AT_ONCE: Final = 64
+ROWS_AT_ONCE: Final = 32
 """Larger pieces need more memory and no less time a row."""
 
 REQUESTS_AT_ONCE: Final = 2
