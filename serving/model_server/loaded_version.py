@@ -28,8 +28,11 @@ ROWS_AT_ONCE: Final = 32
 
 REQUESTS_AT_ONCE: Final = 2
 
-_MALLOC_TRIM: Final = getattr(ctypes.CDLL(None), "malloc_trim", None)
+_C: Final = ctypes.CDLL(None)
+_MALLOC_TRIM: Final = getattr(_C, "malloc_trim", None)
 """Gives the system the memory that loading has freed: 100 MB, which the C library (glibc) would keep."""
+if _set_malloc_option := getattr(_C, "mallopt", None):
+    _set_malloc_option(-8, 2)  # M_ARENA_MAX: with glibc's eight heaps for each CPU, parts of all of them stay unused
 
 _log = logging.getLogger(__name__)
 
