@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from api.http.problems import ProblemError, at_pointer, invalid
 from api.http.schemas import DatasetRequest
-from api.upstream.inference import MAX_BATCH, Inference, in_order
+from api.upstream.inference import SLICE_ROWS, Inference, in_order
 from serving.contract import CLASSES, CLASSIFIER, DISCRIMINATOR, GENERATOR, IMAGES, LOGITS, MAX_SEED, PROBABILITIES
 from serving.dataset import Records, quotas, record
 from serving.tf_serving.client import Array
 
+MOST_AHEAD: Final = 5  # blocks that are computed while one is sent
 MAX_SCANNED_WITHOUT_MATCH: Final = 2**14  # seeds in a row: the scan then gives up, before clients and proxies do
 
 
@@ -42,13 +43,14 @@ class SeedScan:
         Raises ModelServerError; ProblemError (422) after MAX_SCANNED_WITHOUT_MATCH seeds that bring nothing.
         """
         without_match = 0
-        numbers = iter(range(self._body.first_seed // MAX_BATCH, (MAX_SEED + 1) // MAX_BATCH))
+        numbers = iter(range(self._body.first_seed // SLICE_ROWS, (MAX_SEED + 1) // SLICE_ROWS))
+        ahead = min(max(1, self._body.count // SLICE_ROWS), MOST_AHEAD)
         first = await self._block(next(numbers))  # it finds out the versions that the others name
-        async with aclosing(in_order(first, map(self._block, numbers), ahead=2)) as blocks:
+        async with aclosing(in_order(first, map(self._block, numbers), ahead)) as blocks:
             async for block in blocks:
-                on_scanned(MAX_BATCH)
+                on_scanned(SLICE_ROWS)
                 kept = block[self._choose(block)]
-                without_match = 0 if len(kept) else without_match + MAX_BATCH
+                without_match = 0 if len(kept) else without_match + SLICE_ROWS
                 yield kept
                 if not self._left:
                     return
@@ -77,7 +79,7 @@ class SeedScan:
 
     async def _block(self, number: int) -> Records:
         # Always the whole block: a pixel may depend on the batch that it is computed in.
-        seeds = range(number * MAX_BATCH, (number + 1) * MAX_BATCH)
+        seeds = range(number * SLICE_ROWS, (number + 1) * SLICE_ROWS)
         images = await self._predict(GENERATOR, IMAGES, seeds)
         probabilities, logits = await asyncio.gather(
             self._predict(CLASSIFIER, PROBABILITIES, images), self._predict(DISCRIMINATOR, LOGITS, images)

@@ -17,7 +17,7 @@ from api.http.current_request import time_limit
 from api.http.schemas import DatasetRequest
 from api.middleware.keys import charge_made
 from api.state import GatewayState
-from api.upstream.inference import MAX_BATCH, retry_on_swap
+from api.upstream.inference import SLICE_ROWS, retry_on_swap
 from serving.contract import CLASSIFIER, DISCRIMINATOR, GENERATOR
 from serving.dataset import Records, record
 
@@ -64,7 +64,7 @@ async def dataset(request: Request) -> Response:
             if len(first):
                 return scan, first, parts
 
-    count = max(body.count, MAX_BATCH)  # seeds are scanned in batches, however few digits the dataset has
+    count = max(body.count, SLICE_ROWS)  # seeds are scanned in batches, however few digits the dataset has
     with state.admission.images(request, count, "/count", charged=body.count):
         scan, first, parts = await retry_on_swap(GENERATOR, body.version, attempt)
     all_parts = state.admission.stream(request, count, first, parts)
