@@ -28,11 +28,12 @@ ROWS_AT_ONCE: Final = 32
 
 REQUESTS_AT_ONCE: Final = 2
 
-_C: Final = ctypes.CDLL(None)
-_MALLOC_TRIM: Final = getattr(_C, "malloc_trim", None)
+_LIBC: Final = ctypes.CDLL(None)
+_MALLOC_TRIM: Final = getattr(_LIBC, "malloc_trim", None)
 """Gives the system the memory that loading has freed: 100 MB, which the C library (glibc) would keep."""
-if _set_malloc_option := getattr(_C, "mallopt", None):
-    _set_malloc_option(-8, 2)  # M_ARENA_MAX: with glibc's eight heaps for each CPU, parts of all of them stay unused
+_M_ARENA_MAX: Final = -8
+if _mallopt := getattr(_LIBC, "mallopt", None):
+    _mallopt(_M_ARENA_MAX, 2)  # of glibc's usual eight heaps for each CPU, parts stay unused
 
 _log = logging.getLogger(__name__)
 

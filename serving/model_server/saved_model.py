@@ -176,7 +176,7 @@ def load(path: Path, threads: int = 0) -> SavedModel:
 
 
 def _read(path: Path) -> apis.SavedModel:
-    """Returns the SavedModel with its graph for serving alone."""
+    """Returns the SavedModel with one graph: the first for serving."""
     try:
         saved = apis.SavedModel.FromString((path / _GRAPH).read_bytes())
     except OSError as error:
@@ -191,7 +191,7 @@ def _read(path: Path) -> apis.SavedModel:
 
 
 def _converted(path: Path, saved: apis.SavedModel, signature: apis.SignatureDef) -> Any:
-    """Returns a signature as OpenVINO's own graph, and leaves it in ``saved`` alone: OpenVINO reads one only."""
+    """Returns a signature as OpenVINO's own graph. ``saved`` keeps no other: OpenVINO reads one only."""
     signatures = saved.meta_graphs[0].signature_def
     signatures.clear()
     signatures[SIGNATURE].CopyFrom(signature)
