@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -81,18 +82,29 @@ def set_batch_statistics(generator: Any, noise: Any) -> None:
     An average of weights has activations of its own, so the statistics gathered along the way belong to other
     networks (Izmailov et al. 2018, section 3.2).
     """
-    norms = [layer for layer in generator.layers if isinstance(layer, layers.BatchNormalization)]
-    momenta = [layer.momentum for layer in norms]
+    weights = [weight.value for weight in generator.trainable_variables]
+    for statistic, mean in zip(generator.non_trainable_variables, _batch_statistics()(weights, noise), strict=True):
+        statistic.assign(mean)
 
-    def one_batch(k: Any) -> Any:
-        for layer in norms:
-            layer.momentum = tf.cast(k / (k + 1), tf.float32)  # Then the moving average is the mean of all batches.
-        generator(noise[k], training=True)
-        return k + 1
 
-    tf.function(lambda: tf.while_loop(lambda k: k < len(noise), one_batch, [0]), autograph=False)()
-    for layer, momentum in zip(norms, momenta, strict=True):
-        layer.momentum = momentum
+@cache
+def _batch_statistics() -> Any:
+    """Builds the graph once for all generators: from trainable weights and noise to the means of the statistics."""
+    with dtype_policy("float32"):
+        network = build_generator()
+    norms = [layer for layer in network.layers if isinstance(layer, layers.BatchNormalization)]
+
+    @tf.function(autograph=False)  # type: ignore[untyped-decorator]
+    def means(weights: Any, noise: Any) -> Any:
+        def one_batch(k: Any, statistics: Any) -> Any:
+            for layer in norms:
+                layer.momentum = tf.cast(k / (k + 1), tf.float32)  # Then the moving average is the mean of all batches.
+            return k + 1, network.stateless_call(weights, statistics, noise[k], training=True)[1]
+
+        start = [tf.zeros_like(each) for each in network.non_trainable_variables]
+        return tf.while_loop(lambda k, _: k < noise.shape[0], one_batch, [0, start])[1]
+
+    return means
 
 
 def averaged_generator(weights: list[NDArray[Any]], batch_size: int, seed: int) -> Any:
