@@ -75,6 +75,10 @@ class DeviceLoop:
         self._call = call
         self._agreed = agreement(strategy)
 
+    def build(self) -> None:
+        """Builds and compiles the steps, and runs none."""
+        self._call(tf.constant(0), tf.constant(0))
+
     def run(
         self, first: int, ends: Iterable[int], stopped: Callable[[], bool] = lambda: False
     ) -> Iterator[NDArray[np.float32]]:

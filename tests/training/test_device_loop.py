@@ -38,7 +38,9 @@ def build_loop(xla: bool = False) -> DeviceLoop:
 @pytest.mark.parametrize("xla", [False, True])
 @pytest.mark.parametrize(("first", "ends"), [(0, [9]), (0, [1, 4, 9]), (5, [2, 5, 9]), (7, [9])])
 def test_steps_see_the_same_batches_wherever_calls_end(xla: bool, first: int, ends: list[int]) -> None:
-    calls = list(build_loop(xla).run(first, ends))
+    loop = build_loop(xla)
+    loop.build()
+    calls = list(loop.run(first, ends))
     reached = first + np.cumsum([len(call) for call in calls])
     assert {end for end in ends if end > first} <= set(reached)
     expected = np.column_stack([np.arange(first, 9), rows(20, 9)[first:]])

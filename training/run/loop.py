@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -31,10 +32,14 @@ def train(
     """
     trainer = Trainer(config, strategy)
     state = tf.train.Checkpoint(trainer=trainer)
+    loop = trainer.loop(dataset.training[0])
     if latest := tf.train.latest_checkpoint(str(run / CHECKPOINTS)):
         _restore(state, latest)
     elif trainer.feature_discriminators:
-        trainer.feature_discriminators.prepare(*dataset.training)
+        with ThreadPoolExecutor(1) as beside:  # XLA compiles for about as long as the feature networks learn.
+            built = beside.submit(loop.build)
+            trainer.feature_discriminators.prepare(*dataset.training)
+        built.result()
     first_step = trainer.step
     if first_step > config.steps:
         raise ConfigError(f"steps: the run has {first_step} steps behind it already, more than {config.steps}")
@@ -49,7 +54,6 @@ def train(
     pictured = samples.milestones(config)
     measured = _multiples(config.evaluate_every, config.steps)
     saved = _multiples(config.checkpoint_every, config.steps)
-    loop = trainer.loop(dataset.training[0])
     step = first_step
     with _stop_signal() as stopped_by, task_bar("step", config.steps, first_step) as advance:
         for means in loop.run(first_step, sorted(pictured | measured | saved), lambda: bool(stopped_by)):
