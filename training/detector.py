@@ -45,7 +45,7 @@ class DetectorConfig:
     """How the detector is trained: steps, the images of each kind in a batch, and the optimiser.
 
     ``fakes`` are the fixed generator's, from fresh noise; ``impostors`` are negative examples. ``average`` is the decay
-    a step of the average of the weights, which is what is kept (Polyak & Juditsky 1992).
+    a step of the average of the weights, which is what is kept (Polyak & Juditsky 1992). ``xla`` is the run's.
     """
 
     steps: int = 15_000
@@ -56,6 +56,7 @@ class DetectorConfig:
     learning_rate: float = 2e-3
     average: float = 0.999
     seed: int = 0
+    xla: bool = False
 
 
 def detector_of_run(
@@ -155,7 +156,8 @@ def _train(
 
     def step(number: Any, rows: Any) -> Any:
         fake = served(tf.random.stateless_normal([fakes, NOISE_DIM], tf.stack([config.seed, 3 + number])))
-        batch = to_unit(tf.concat([real_images(rows), fake, others[number % len(others)]], axis=0))
+        # A slice here would make XLA compile the steps again in each call.
+        batch = to_unit(tf.concat([real_images(rows), fake, tf.gather(others, number % len(others))], axis=0))
         truth = tf.concat([tf.ones(config.real), tf.zeros(batch.shape[0] - config.real)], axis=0)
         with tf.GradientTape() as tape:
             answers = network(tf.concat([batch, black], axis=0), training=True)[:, 0]
@@ -167,7 +169,7 @@ def _train(
         put_first_layer()
         return [loss]
 
-    loop = DeviceLoop(step, len(images), config.real, config.seed, figures=1)
+    loop = DeviceLoop(step, len(images), config.real, config.seed, figures=1, xla=config.xla)
     with task_bar("detector", config.steps) as advance:
         for losses in loop.run(0, [config.steps]):
             advance(len(losses), f"loss {losses[-1, 0]:.4f}")

@@ -84,7 +84,7 @@ def publish_run(
         trainer.discriminator,
         [generator, *earlier],
         dataset,
-        DetectorConfig(steps=steps, seed=config.seed),
+        DetectorConfig(steps=steps, seed=config.seed, xla=config.xla),
     )
     details: dict[str, dict[str, Any]] = {DISCRIMINATOR: {"detector": detector_facts}}
     if chosen:
