@@ -244,13 +244,7 @@ class ModelClient:
         await self._transport.close()
 
     async def predict(
-        self,
-        model: str,
-        rows: Array,
-        *,
-        signature: str = SIGNATURE,
-        version: int | None = None,
-        timeout_s: float,
+        self, model: str, rows: Array, *, signature: str = SIGNATURE, version: int | None = None, timeout_s: float
     ) -> Prediction:
         """Runs ``model`` on the N ≥ 1 ``rows`` of its one input: returns its outputs, N rows each.
 
@@ -303,13 +297,7 @@ class ModelClient:
         return version
 
     async def _query(
-        self,
-        method: str,
-        request: Message,
-        answer: type[_M],
-        model: str,
-        timeout_s: float,
-        signature: str = SIGNATURE,
+        self, method: str, request: Message, answer: type[_M], model: str, timeout_s: float, signature: str = SIGNATURE
     ) -> _M:
         """Returns the answer of a method. Raises ModelServerError."""
         try:

@@ -143,9 +143,8 @@ class Trainer(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
     def _interval_means(self, number: Any, metrics: Any) -> Any:
         """Adds this replica's part of a step's METRICS to the interval, and returns its means, float32 [4]."""
         metrics = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, metrics)
-        interval = tf.where(number % self.config.log_every == 0, 0.0, self.interval) + tf.concat(
-            [metrics, [1.0]], axis=0
-        )
+        before = tf.where(number % self.config.log_every == 0, 0.0, self.interval)
+        interval = before + tf.concat([metrics, [1.0]], axis=0)
         self.interval.assign(interval)
         return interval[:-1] / interval[-1]
 
