@@ -45,7 +45,7 @@ class DetectorConfig:
     """How the detector is trained: steps, the images of each kind in a batch, and the optimiser.
 
     ``fakes`` are the fixed generator's, from fresh noise; ``impostors`` are negative examples. ``average`` is the decay
-    a step of the average of the weights, which is what is kept (Polyak & Juditsky 1992). ``xla`` is the run's.
+    a step of the average of the weights, which is what is kept (Polyak & Juditsky 1992). ``xla`` is that of the run.
     """
 
     steps: int = 15_000

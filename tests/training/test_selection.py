@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from serving.errors import UserError
 from serving.noise import noise_from_seeds
 from tests.training.test_config import CONFIG as BASE
-from training.config import PRESETS, ConfigError
+from training.config import PRESETS
 from training.gan.networks import build_generator, write_weights
 from training.run.metrics import EVALUATIONS_FILE, RunLog
 from training.run.selection import GENERATORS, average_of, kept_generators
@@ -23,9 +24,7 @@ def test_the_last_half_is_averaged_and_its_statistics_are_its_own(tmp_path: Path
     for step, network in networks.items():
         write_weights(tmp_path / GENERATORS / f"step-{step:06}.npz", network.get_weights())
         log.append(step, 1, {"frechet_distance": 1.0})
-    average = average_of(kept_generators(tmp_path), CONFIG)
-    assert average
-    generator, steps = average
+    generator, steps = average_of(kept_generators(tmp_path), CONFIG) or pytest.fail("no average")
     assert steps == [200, 300, 400]
     for index, weight in enumerate(generator.trainable_variables):
         mean = np.mean([networks[step].trainable_variables[index] for step in steps], axis=0)
@@ -37,6 +36,8 @@ def test_the_last_half_is_averaged_and_its_statistics_are_its_own(tmp_path: Path
     assert np.abs(served - trained).mean() < 0.1 * np.abs(trained).mean()
     assert average_of({step: networks[step] for step in (100, 400)}, CONFIG) is None, "one alone has no average"
     # Without the weights of one, another one would be published in its place.
-    (tmp_path / GENERATORS / "step-000400.npz").unlink()
-    with pytest.raises(ConfigError, match=r"step-000400\.npz: the weights of a generator that was measured"):
-        kept_generators(tmp_path)
+    last = tmp_path / GENERATORS / "step-000400.npz"
+    for spoil, words in ((lambda: last.write_bytes(b"PK"), " is damaged"), (last.unlink, ": the weights of a gen")):
+        spoil()
+        with pytest.raises(UserError, match=rf"step-000400\.npz{words}"):
+            kept_generators(tmp_path)

@@ -155,8 +155,7 @@ def test_lists_are_read_by_tensorflows_rules(client: Client, dtype: str, x: Any,
 
 
 @pytest.mark.parametrize(
-    ("method", "content", "code"),
-    [("Predict", b"\xff\xff\xff", "INTERNAL"), ("Guess", b"", "UNIMPLEMENTED")],
+    ("method", "content", "code"), [("Predict", b"\xff\xff\xff", "INTERNAL"), ("Guess", b"", "UNIMPLEMENTED")]
 )
 def test_garbage_and_an_unknown_method_fail(client: Client, method: str, content: bytes, code: str) -> None:
     call: Any = client.channel.unary_unary(f"/tensorflow.serving.PredictionService/{method}")
