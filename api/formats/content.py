@@ -47,10 +47,6 @@ def _json(digits: Digits, scale: int, _frame_ms: int) -> bytes:
     return orjson.dumps({"model": digits.model, "version": digits.version, "images": entries})
 
 
-def _sheet(digits: Digits, scale: int, _frame_ms: int) -> bytes:
-    return images.png(images.sheet(digits.pixels), scale)
-
-
 def _animation(kind: str, options: dict[str, Any], digits: Digits, scale: int, frame_ms: int) -> bytes:
     """Returns the digits as a lossless animation that repeats forever, in Pillow's format ``kind``."""
     first, *rest = (Image.fromarray(frame) for frame in images.enlarge(digits.pixels, scale))
@@ -91,7 +87,7 @@ def _zip(batches: AsyncIterator[Digits], count: int, scale: int) -> AsyncGenerat
 
 FORMATS: Final = {  # by media type, the best ones first
     JSON: Format("json", encode=_json, has_labels=True),
-    images.PNG: Format("png", encode=_sheet),
+    images.PNG: Format("png", encode=lambda digits, scale, _frame_ms: images.png(images.sheet(digits.pixels), scale)),
     ZIP: Format("zip", batches=_zip, has_labels=True),
     images.NPY: Format("npy", batches=_npy, length=_npy_length),
     "image/apng": Format("png", encode=partial(_animation, "PNG", {"compress_level": 6}), animated=True),
