@@ -45,7 +45,7 @@ RUN: Final = {
     True: "--steps 30000 --set evaluate_every=1000 --set checkpoint_every=10000 --mixed-precision --set xla=true",
     False: "--preset deck --steps 10 --set evaluate_every=10 --index-seeds 1024",
 }
-"""With a GPU and without, as the number of images."""
+"""The options of digitgan train, with a GPU and without."""
 TRAINING_IMAGES: Final = {True: 60_000, False: 3000}
 EVALUATED: Final = 1000
 SERVED: Final = 500

@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from serving.errors import UserError
 from serving.noise import noise_from_seeds
 from tests.training.test_config import CONFIG as BASE
-from training.config import PRESETS
+from training.config import PRESETS, ConfigError
 from training.gan.networks import build_generator, write_weights
 from training.run.metrics import EVALUATIONS_FILE, RunLog
 from training.run.selection import GENERATORS, average_of, kept_generators
@@ -37,7 +36,8 @@ def test_the_last_half_is_averaged_and_its_statistics_are_its_own(tmp_path: Path
     assert average_of({step: networks[step] for step in (100, 400)}, CONFIG) is None, "one alone has no average"
     # Without the weights of one, another one would be published in its place.
     last = tmp_path / GENERATORS / "step-000400.npz"
-    for spoil, words in ((lambda: last.write_bytes(b"PK"), " is damaged"), (last.unlink, ": the weights of a gen")):
+    missing = ": the weights of a generator that was measured"
+    for spoil, words in ((lambda: last.write_bytes(b"PK"), " is damaged"), (last.unlink, missing)):
         spoil()
-        with pytest.raises(UserError, match=rf"step-000400\.npz{words}"):
+        with pytest.raises(ConfigError, match=rf"step-000400\.npz{words}"):
             kept_generators(tmp_path)

@@ -14,8 +14,8 @@ from keras import layers
 from numpy.typing import NDArray
 
 from serving.contract import IMAGE_SHAPE, NOISE_DIM, PIXEL_SCALE
-from serving.errors import UserError
 from serving.files import write_atomically
+from training.config import ConfigError
 from training.data import Images, in_batches
 from training.gan.convolution import Conv2D, Conv2DTranspose
 
@@ -151,9 +151,9 @@ def write_weights(path: Path, weights: list[NDArray[Any]]) -> None:
 
 
 def read_weights(path: Path) -> list[NDArray[Any]]:
-    """Reads what :func:`write_weights` wrote. Raises UserError where the file is damaged."""
+    """Reads what :func:`write_weights` wrote. Raises ConfigError where the file is damaged."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             return [archive[f"arr_{k}"] for k in range(len(archive.files))]
     except Exception as error:  # NumPy, zipfile and zlib document no common one.
-        raise UserError(f"{path} is damaged: copy it again, or train again ({error})") from error
+        raise ConfigError(f"{path} is damaged: copy it again, or train again ({error})") from error
