@@ -35,8 +35,8 @@ def digit(studio: str, seed: int) -> Pixels:
 
 
 def box_of(element: Locator) -> FloatRect:
-    box = element.bounding_box()
-    assert box
+    while not (box := element.bounding_box()):  # a resize has drawn it anew in between
+        pass
     return box
 
 
